@@ -1,0 +1,1 @@
+"""The published filesystem: what reads it, and the transactions that change it."""
