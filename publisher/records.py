@@ -1,0 +1,257 @@
+"""The metadata files of the published tree, as values: origin, publication, remove schedule.
+
+Reading and writing text only. The formats are stated in `layout/`, with a JSON Schema each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from publisher.errors import PublisherError
+
+PUBLICATION_VERSION = 1
+SCHEDULE_VERSION = 1
+
+
+class InvalidRecord(PublisherError):
+    """A metadata file is not what its format says. Nothing is ever removed on such a doubt."""
+
+
+def format_time(moment: datetime) -> str:
+    """UTC, to the second: "2026-11-20T08:15:00Z"."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The inverse of format_time; ValueError for another text."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which images use a layer, by image ID: the reference count of the thesis (section 4.2)."""
+
+    images: frozenset[str] = frozenset()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Origin:
+        """Read an origin.json, keeping keys that are not ours."""
+        value = _object(data, path)
+        images = value.pop("origin", None)
+        if not isinstance(images, list) or not all(isinstance(i, str) for i in images):
+            raise _invalid(path, "origin is not a list of image IDs")
+        return cls(frozenset(images), value)
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: sorted, so that equal records are equal files."""
+        return _dump({**self.extra, "origin": sorted(self.images)})
+
+    def with_image(self, image_id: str) -> Origin:
+        """The record after `image_id` came to use the layer."""
+        return replace(self, images=self.images | {image_id})
+
+    def without_image(self, image_id: str) -> Origin:
+        """The record after `image_id` ceased to use the layer."""
+        return replace(self, images=self.images - {image_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What the exact bytes of the manifest cannot say of an image that is published.
+
+    `source_digest` is what the reference named when it was published: the digest of an image index,
+    or of the manifest itself. A run whose source still names it has nothing to do.
+    """
+
+    name: str
+    reference: str
+    source_digest: str
+    manifest_digest: str
+    image_id: str
+    platform: str
+    outputs: tuple[str, ...]
+    published_at: datetime
+    wish_list: str = ""
+    user: str = ""
+    owner: str = ""
+    note: str = ""
+    grace_seconds: int = 0
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Publication:
+        """Read a publication.json."""
+        value = _object(data, path)
+        _check_version(value, PUBLICATION_VERSION, path)
+        try:
+            return cls(
+                name=_text(value, "name"),
+                reference=_text(value, "reference"),
+                source_digest=_text(value, "sourceDigest"),
+                manifest_digest=_text(value, "manifestDigest"),
+                image_id=_text(value, "imageId"),
+                platform=_text(value, "platform"),
+                outputs=tuple(str(output) for output in value["outputs"]),
+                published_at=parse_time(_text(value, "publishedAt")),
+                wish_list=str(value.get("wishList", "")),
+                user=str(value.get("user", "")),
+                owner=str(value.get("owner", "")),
+                note=str(value.get("note", "")),
+                grace_seconds=int(value.get("graceSeconds", 0)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _invalid(path, f"{type(error).__name__}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return _dump(
+            {
+                "version": PUBLICATION_VERSION,
+                "name": self.name,
+                "reference": self.reference,
+                "sourceDigest": self.source_digest,
+                "manifestDigest": self.manifest_digest,
+                "imageId": self.image_id,
+                "platform": self.platform,
+                "outputs": list(self.outputs),
+                "publishedAt": format_time(self.published_at),
+                "wishList": self.wish_list,
+                "user": self.user,
+                "owner": self.owner,
+                "note": self.note,
+                "graceSeconds": self.grace_seconds,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRemoval:
+    """An image that nobody wishes any more, and the time from which it may be deleted.
+
+    `manifest` is the parsed manifest that is being retired (the old one, when a tag has moved).
+    `reason` is "tag-moved", "withdrawn" or "removed". Grace counts from `scheduled_at`, never from
+    the age of files.
+    """
+
+    name: str
+    reference: str
+    manifest_digest: str
+    image_id: str
+    manifest: Mapping[str, Any]
+    reason: str
+    scheduled_at: datetime
+    not_before: datetime
+
+    def to_value(self) -> dict[str, Any]:
+        """The entry as it stands in the file."""
+        return {
+            "name": self.name,
+            "reference": self.reference,
+            "manifestDigest": self.manifest_digest,
+            "imageId": self.image_id,
+            "reason": self.reason,
+            "scheduledAt": format_time(self.scheduled_at),
+            "notBefore": format_time(self.not_before),
+            "manifest": dict(self.manifest),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSchedule:
+    """The contents of remove-schedule.json (thesis, section 5.3), in the order of scheduling."""
+
+    entries: tuple[ScheduledRemoval, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> RemoveSchedule:
+        """Read the schedule."""
+        value = _object(data, path)
+        _check_version(value, SCHEDULE_VERSION, path)
+        raw_entries = value.get("entries")
+        if not isinstance(raw_entries, list):
+            raise _invalid(path, "entries is not a list")
+        try:
+            return cls(tuple(_scheduled(raw) for raw in raw_entries))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _invalid(path, f"{type(error).__name__}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return _dump(
+            {"version": SCHEDULE_VERSION, "entries": [entry.to_value() for entry in self.entries]}
+        )
+
+    def with_entry(self, entry: ScheduledRemoval) -> RemoveSchedule:
+        """The schedule with `entry`; one that is there already keeps its earlier time."""
+        if any(_same(entry, other) for other in self.entries):
+            return self
+        return RemoveSchedule((*self.entries, entry))
+
+    def without(self, name: str, manifest_digest: str) -> RemoveSchedule:
+        """The schedule after that manifest was wished again under that name."""
+        return RemoveSchedule(
+            tuple(e for e in self.entries if (e.name, e.manifest_digest) != (name, manifest_digest))
+        )
+
+    def names_manifest(self, manifest_digest: str) -> bool:
+        """Whether any entry retires that manifest, so that its metadata must stay."""
+        return any(e.manifest_digest == manifest_digest for e in self.entries)
+
+
+def _same(one: ScheduledRemoval, other: ScheduledRemoval) -> bool:
+    return (one.name, one.manifest_digest) == (other.name, other.manifest_digest)
+
+
+def _scheduled(raw: Any) -> ScheduledRemoval:
+    if not isinstance(raw, dict) or not isinstance(raw.get("manifest"), dict):
+        raise TypeError("an entry, or its manifest, is not an object")
+    return ScheduledRemoval(
+        name=_text(raw, "name"),
+        reference=_text(raw, "reference"),
+        manifest_digest=_text(raw, "manifestDigest"),
+        image_id=_text(raw, "imageId"),
+        manifest=raw["manifest"],
+        reason=_text(raw, "reason"),
+        scheduled_at=parse_time(_text(raw, "scheduledAt")),
+        not_before=parse_time(_text(raw, "notBefore")),
+    )
+
+
+def _object(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(path, f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _invalid(path, "not a JSON object")
+    return value
+
+
+def _check_version(value: Mapping[str, Any], known: int, path: str) -> None:
+    if value.get("version") != known:
+        raise InvalidRecord(
+            f"cannot read {path}",
+            why=f"its version is {value.get('version')!r}, this program knows {known}",
+            hint="use the release of publisher that wrote it, or a newer one",
+        )
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    text = value[key]
+    if not isinstance(text, str):
+        raise TypeError(f"{key} is not a string")
+    return text
+
+
+def _invalid(path: str, why: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"cannot read {path}", why=why, hint="nothing is removed while it is unreadable"
+    )
+
+
+def _dump(value: Mapping[str, Any] | Iterable[Any]) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=True).encode() + b"\n"
