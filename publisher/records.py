@@ -77,7 +77,6 @@ class Publication:
     outputs: tuple[str, ...]
     published_at: datetime
     wish_list: str = ""
-    user: str = ""
     owner: str = ""
     note: str = ""
     grace_seconds: int = 0
@@ -98,7 +97,6 @@ class Publication:
                 outputs=tuple(str(output) for output in value["outputs"]),
                 published_at=parse_time(_text(value, "publishedAt")),
                 wish_list=str(value.get("wishList", "")),
-                user=str(value.get("user", "")),
                 owner=str(value.get("owner", "")),
                 note=str(value.get("note", "")),
                 grace_seconds=int(value.get("graceSeconds", 0)),
@@ -120,7 +118,6 @@ class Publication:
                 "outputs": list(self.outputs),
                 "publishedAt": format_time(self.published_at),
                 "wishList": self.wish_list,
-                "user": self.user,
                 "owner": self.owner,
                 "note": self.note,
                 "graceSeconds": self.grace_seconds,

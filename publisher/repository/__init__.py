@@ -1,1 +1,105 @@
-"""The published filesystem: what reads it, and the transactions that change it."""
+"""The published filesystem: what reads it, and the transactions that change it.
+
+Reading never takes a lock and never changes anything. Changing goes through a `Transaction`, which
+knows five verbs: add content, link a path to content, replace a small file or symlink, remove a
+path, commit (or abort). Content is staged out of readers' sight first, which takes long and
+excludes nobody; the commit is exclusive, short, and the one moment of visibility.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from publisher.entry import Fixup, Merged, TreeSink
+from publisher.errors import PublisherError
+from publisher.layout import RepositoryURL
+
+
+class RepositoryError(PublisherError):
+    """The repository cannot be used as asked; the run cannot go on."""
+
+
+class RepositoryBusy(RepositoryError):
+    """Another process changes the repository, and did so for longer than we were told to wait."""
+
+
+class RepositoryChanged(RepositoryError):
+    """Content that a transaction counted on went away while it was prepared: prepare it again."""
+
+
+class LayerStage(Protocol):
+    """A place where one layer is unpacked, private until `finish`."""
+
+    sink: TreeSink
+    index: BinaryIO
+
+    def finish(self) -> None:
+        """Keep the layer, complete and verified, for the transaction that publishes it."""
+
+
+class Transaction(Protocol):
+    """One atomic change. Leaving its `with` block without `commit` leaves the repository as it was.
+
+    Prepare content first (`link`); then, inside `exclusive()`, read the current state, say the rest
+    and commit.
+    """
+
+    def link(self, path: str, plan: Iterable[Merged], layers: Sequence[str]) -> None:
+        """Prepare a tree at `path` whose files are links to content of the layer trees.
+
+        `layers` holds layer digests from bottom to top, each published or staged; `plan` names them
+        by number. Raises RepositoryChanged when one of them is neither any more.
+        """
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep every other writer out, having finished or discarded what a dead one left."""
+
+    def add_layer(self, digest: str, fixups: Iterable[Fixup], layers: Sequence[str]) -> None:
+        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Create or replace a small file."""
+
+    def symlink(self, path: str, text: str) -> None:
+        """Create or replace a symlink."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+
+    def commit(self) -> None:
+        """Make it all visible. Only inside `exclusive()`."""
+
+
+class Repository(Protocol):
+    """A published filesystem. Paths are relative to its root, as `publisher.layout` gives them."""
+
+    url: RepositoryURL
+
+    def read(self, path: str) -> bytes | None:
+        """A small file's bytes; None where there is none."""
+
+    def link_text(self, path: str) -> str | None:
+        """A symlink's text; None where there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+
+    def names(self) -> Iterator[str]:
+        """Every published image's name, sorted."""
+
+    def has_layer(self, digest: str) -> bool:
+        """Whether the layer need not be fetched: it is published, or staged by an earlier run."""
+
+    def open_index(self, digest: str) -> BinaryIO:
+        """The index of a published or staged layer; RepositoryChanged where there is neither."""
+
+    def stage_layer(self, digest: str) -> AbstractContextManager[LayerStage]:
+        """Begin to unpack a layer; without `finish` nothing of it is kept."""
+
+    def transaction(self, purpose: str) -> AbstractContextManager[Transaction]:
+        """Begin a change; `purpose` tells others what goes on ("ingest of …")."""
+
+    def close(self) -> None:
+        """Let go of private staging space. What is finished stays for the next run."""

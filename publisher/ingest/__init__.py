@@ -1,0 +1,276 @@
+"""Publish what is wished: the use case behind `publisher ingest`.
+
+For each wish: ask its source what the reference names now; if that is what is published, there is
+nothing to do. Otherwise fetch manifest and config, the layers that the repository does not have,
+merge all layers into a flat image, and make everything visible in one transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from publisher import layout
+from publisher.errors import PublisherError
+from publisher.ingest.layers import Interrupted, LayerFetcher
+from publisher.ingest.publish import Item, is_current, load_schedule, publish
+from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import LayerSummary
+from publisher.manifest import Platform
+from publisher.records import Publication
+from publisher.reference import ImageReference
+from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.sources import Source
+from publisher.sources.image import FetchedImage, fetch_images
+from publisher.sources.open import Sources
+from publisher.sources.tags import expand_tags
+from publisher.wishlist import Wish
+
+__all__ = ["Outcome", "Progress", "Report", "Request", "Silent", "Status", "ingest"]
+
+_PUBLISH_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish, and the wish list that it stands in."""
+
+    wish: Wish
+    wish_list: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What all images of one run share."""
+
+    repository: Repository
+    sources: Sources
+    layers: LayerFetcher
+    progress: Progress
+    stop: threading.Event
+    now: Callable[[], datetime]
+    scheduled: frozenset[tuple[str, str]]
+    cut_short: bool = False
+    taken: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self, name: str) -> bool:
+        """Whether nobody in this run has published `name` yet: two wishes may expand to one tag."""
+        with self.lock:
+            if name in self.taken:
+                return False
+            self.taken.add(name)
+            return True
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def ingest(
+    requests: Sequence[Request],
+    repository: Repository,
+    sources: Sources,
+    *,
+    jobs: int = 4,
+    policy: Policy | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    now: Callable[[], datetime] = _utc_now,
+) -> Report:
+    """Publish every requested image; one that fails never stops the others.
+
+    `jobs` images, and as many layers, are worked on at a time. Once `stop` is set nothing new is
+    begun, running downloads end at their next chunk, and the report says so. Raises RepositoryError
+    when the repository itself cannot be used; everything else is an outcome.
+    """
+    began = time.monotonic()
+    progress = progress or Silent()
+    stop = stop or threading.Event()
+    fetcher = LayerFetcher(repository, policy or Policy(), jobs, progress, stop)
+    scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
+    run = _Run(repository, sources, fetcher, progress, stop, now, scheduled)
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
+    try:
+        futures = [pool.submit(_ingest_wish, run, request) for request in requests]
+        _wait_for(futures, stop)
+        # A wish that was never begun was not even looked at: it has no outcome.
+        outcomes = [o for future in futures if not future.cancelled() for o in future.result()]
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        fetcher.close()
+    cut_short = run.cut_short or any(future.cancelled() for future in futures)
+    return Report(tuple(outcomes), time.monotonic() - began, cut_short)
+
+
+def _wait_for(futures: Sequence[Future[list[Outcome]]], stop: threading.Event) -> None:
+    """Wait for all; on `stop`, or when the repository itself fails, cancel what is not begun."""
+    pending = set(futures)
+    while pending:
+        # Woken regularly, since a signal handler can only set `stop`.
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+        failed = any(not f.cancelled() and f.exception() is not None for f in done)
+        if failed or stop.is_set():
+            stop.set()
+            for future in pending:
+                future.cancel()
+
+
+def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:
+    """All images of one wish: one, or as many as its tag patterns match."""
+    wish = request.wish
+    try:
+        references = _expand(run, wish)
+    except (PublisherError, OSError) as error:
+        outcome = _failure(str(wish.image), wish.image, request, error)
+        run.progress.image_done(outcome)
+        return [outcome]
+    outcomes = []
+    for reference in references:
+        if run.stop.is_set():
+            run.cut_short = True
+            break
+        outcome = _ingest_image(run, request, reference)
+        if outcome is not None:
+            outcomes.append(outcome)
+            run.progress.image_done(outcome)
+    return outcomes
+
+
+def _expand(run: _Run, wish: Wish) -> list[ImageReference]:
+    if not wish.tags:
+        return [wish.image]
+    tags = expand_tags(run.sources.open(wish.image), wish.tags, wish.exclude)
+    return [wish.image.with_tag(tag) for tag in tags]
+
+
+def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Outcome | None:
+    name = str(reference)
+    try:
+        name = layout.public_name(reference, request.wish.name)
+        if not run.claim(name):
+            return None
+        return _bring_up_to_date(run, request, reference, name)
+    except Interrupted:
+        run.cut_short = True
+        return None
+    except RepositoryError:
+        raise
+    except (PublisherError, OSError) as error:
+        return _failure(name, reference, request, error)
+
+
+def _failure(name: str, reference: ImageReference, request: Request, error: Exception) -> Outcome:
+    return Outcome(name, str(reference), Status.FAILED, request.wish_list, error=str(error))
+
+
+def _bring_up_to_date(run: _Run, request: Request, reference: ImageReference, name: str) -> Outcome:
+    run.progress.image_step(name, "resolving")
+    source = run.sources.open(reference)
+    digest = source.resolve()
+    wanted = _wanted_publications(request, reference, digest)
+    if all(is_current(run.repository, p, run.scheduled) for _, p in wanted):
+        return Outcome(name, str(reference), Status.UNCHANGED, request.wish_list, digest)
+
+    run.progress.image_step(name, "fetching")
+    images = fetch_images(source, [platform for platform, _ in wanted], digest)
+    by_platform = dict(zip((platform for platform, _ in wanted), images, strict=False))
+    items = [_item(publication, by_platform[p], run.now()) for p, publication in wanted]
+    return _fetch_and_publish(run, request, source, items, str(reference), digest)
+
+
+def _fetch_and_publish(
+    run: _Run, request: Request, source: Source, items: list[Item], reference: str, digest: str
+) -> Outcome:
+    name = items[0].name
+    layers = [
+        pair
+        for item in items
+        for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
+    ]
+    fetched: list[LayerSummary] = []
+    reused = 0
+    for attempt in range(1, _PUBLISH_TRIES + 1):
+        summaries, reused = run.layers.fetch(source, layers)
+        fetched += summaries
+        if run.stop.is_set():
+            raise Interrupted("stopped", why="the run was interrupted")
+        run.progress.image_step(name, "publishing")
+        try:
+            status = publish(
+                run.repository, items, request.wish.grace, run.now, f"ingest of {name}"
+            )
+            break
+        except RepositoryChanged:
+            # A collection took a layer that nobody used until now: fetch it again.
+            if attempt == _PUBLISH_TRIES:
+                raise
+    sizes = {descriptor.digest: descriptor.size for descriptor, _ in layers}
+    dropped: dict[str, int] = {}
+    for summary in fetched:
+        for what, count in summary.dropped.items():
+            dropped[what] = dropped.get(what, 0) + count
+    return Outcome(
+        name,
+        reference,
+        status,
+        request.wish_list,
+        digest,
+        layers_fetched=len(fetched),
+        layers_reused=reused,
+        bytes_fetched=sum(sizes[summary.digest] for summary in fetched),
+        dropped=dropped,
+    )
+
+
+def _wanted_publications(
+    request: Request, reference: ImageReference, digest: str
+) -> list[tuple[Platform, Publication]]:
+    """What will be recorded, as far as it is known before anything is fetched, per place.
+
+    The first platform is public at the plain path; if there are several, each of them is at its
+    own path below `.multiarch/` as well.
+    """
+    wish = request.wish
+    places: list[tuple[Platform, Platform | None]] = [(wish.platforms[0], None)]
+    if len(wish.platforms) > 1:
+        places += [(platform, platform) for platform in wish.platforms]
+    return [
+        (
+            platform,
+            Publication(
+                name=layout.public_name(reference, wish.name, place),
+                reference=str(reference),
+                source_digest=digest,
+                manifest_digest="",
+                image_id="",
+                platform=str(platform),
+                outputs=wish.outputs,
+                published_at=datetime.min,
+                wish_list=request.wish_list,
+                owner=wish.owner or "",
+                note=wish.note or "",
+                grace_seconds=int(wish.grace.total_seconds()),
+            ),
+        )
+        for platform, place in places
+    ]
+
+
+def _item(publication: Publication, image: FetchedImage, now: datetime) -> Item:
+    return Item(
+        publication.name,
+        image,
+        replace(
+            publication,
+            manifest_digest=image.document.digest,
+            image_id=image.manifest.image_id,
+            published_at=now,
+        ),
+    )

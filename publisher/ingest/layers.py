@@ -1,0 +1,107 @@
+"""Getting an image's layers into the repository's staging space, each of them once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from publisher.errors import PublisherError
+from publisher.ingest.report import Progress
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import LayerSummary, unpack
+from publisher.manifest import Descriptor
+from publisher.repository import Repository
+from publisher.sources import Source
+
+
+class Interrupted(PublisherError):
+    """We were asked to stop. What is finished and verified is kept for the next run."""
+
+
+class LayerFetcher:
+    """Downloads and unpacks layers, `jobs` at a time; two images that share one wait for the same.
+
+    `stop` is asked at every chunk, and ends the download by raising Interrupted when it is set.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        policy: Policy,
+        jobs: int,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        self._repository = repository
+        self._policy = policy
+        self._progress = progress
+        self._stop = stop
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="layer")
+        self._lock = threading.Lock()
+        self._in_flight: dict[str, Future[LayerSummary]] = {}
+
+    def fetch(
+        self, source: Source, layers: Iterable[tuple[Descriptor, str]]
+    ) -> tuple[list[LayerSummary], int]:
+        """Make sure that all `layers` (descriptor, diff ID) are there.
+
+        Returns what had to be fetched (by us or by another image at the same time), and how many
+        were there already. All are attempted before the first error is raised, so that the good
+        ones wait finished for the next run.
+        """
+        wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
+        missing = [pair for d, pair in wanted.items() if not self._repository.has_layer(d)]
+        futures = [self._begin(source, *pair) for pair in missing]
+        errors = [error for error in (future.exception() for future in futures) if error]
+        if errors:
+            raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
+        return [future.result() for future in futures], len(wanted) - len(missing)
+
+    def close(self) -> None:
+        """Wait for running downloads; begin no others."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _begin(self, source: Source, descriptor: Descriptor, diff_id: str) -> Future[LayerSummary]:
+        digest = descriptor.digest
+        with self._lock:
+            running = self._in_flight.get(digest)
+            if running is not None:
+                return running
+            future = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+            self._in_flight[digest] = future
+        future.add_done_callback(lambda _: self._forget(digest))
+        return future
+
+    def _forget(self, digest: str) -> None:
+        with self._lock:
+            self._in_flight.pop(digest, None)
+
+    def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
+        self._progress.layer_started(descriptor.digest, descriptor.size)
+        try:
+            with (
+                self._repository.stage_layer(descriptor.digest) as stage,
+                source.blob(descriptor) as chunks,
+            ):
+                summary = unpack(
+                    self._watched(chunks, descriptor.digest, self._progress.layer_advanced),
+                    descriptor,
+                    diff_id,
+                    stage.sink,
+                    stage.index,
+                    self._policy,
+                )
+                stage.finish()
+                return summary
+        finally:
+            self._progress.layer_done(descriptor.digest)
+
+    def _watched(
+        self, chunks: Iterator[bytes], digest: str, advanced: Callable[[str, int], None]
+    ) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._stop.is_set():
+                raise Interrupted("stopped", why="the run was interrupted")
+            advanced(digest, len(chunk))
+            yield chunk

@@ -1,0 +1,243 @@
+"""One transaction that makes one wished image, for all its platforms, visible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from publisher import layout
+from publisher.errors import DigestMismatch
+from publisher.ingest.report import Status
+from publisher.layers.index import read_header, read_index
+from publisher.layers.merge import fixups, merge
+from publisher.manifest import digest_of, parse_published_manifest
+from publisher.records import Origin, Publication, RemoveSchedule, ScheduledRemoval
+from publisher.repository import Repository, Transaction
+from publisher.sources.image import FetchedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to be published under one name."""
+
+    name: str
+    image: FetchedImage
+    publication: Publication
+
+
+def load_schedule(repository: Repository) -> RemoveSchedule:
+    """The repository's remove schedule; an empty one where there is none yet."""
+    data = repository.read(layout.REMOVE_SCHEDULE)
+    return RemoveSchedule() if data is None else RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE)
+
+
+def load_publication(repository: Repository, name: str) -> Publication | None:
+    """What is recorded of the image published as `name`; None if nothing is."""
+    path = layout.publication_file(name)
+    data = repository.read(path)
+    return None if data is None else Publication.parse(data, path)
+
+
+def is_current(
+    repository: Repository, wanted: Publication, scheduled: Collection[tuple[str, str]]
+) -> bool:
+    """Whether exactly `wanted` is published: same source, platform, outputs, and a sound link.
+
+    Of `wanted` only what is known before anything was fetched is compared. What is among the
+    `scheduled` (name, manifest digest) has to be taken off the schedule first.
+    """
+    found = load_publication(repository, wanted.name)
+    if found is None or found.source_digest != wanted.source_digest:
+        return False
+    if (found.name, found.manifest_digest) in scheduled:
+        return False
+    if (found.platform, found.outputs) != (wanted.platform, wanted.outputs):
+        return False
+    if "flat" not in wanted.outputs:
+        return True
+    target = layout.link_target(wanted.name, found.image_id)
+    return repository.link_text(wanted.name) == target and repository.exists(
+        layout.flat_image(found.image_id)
+    )
+
+
+def publish(
+    repository: Repository,
+    items: Sequence[Item],
+    grace: timedelta,
+    now: Callable[[], datetime],
+    purpose: str,
+) -> Status:
+    """Publish all `items` in one transaction, and say whether that was new, a move, or nothing.
+
+    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile.
+    """
+    with repository.transaction(purpose) as transaction:
+        for image in _distinct_flat_images(repository, items):
+            _link_flat_image(repository, transaction, image)
+        with transaction.exclusive():
+            status = _record(repository, transaction, items, grace, now())
+            transaction.commit()
+    return status
+
+
+def _distinct_flat_images(repository: Repository, items: Sequence[Item]) -> list[FetchedImage]:
+    images = {
+        item.image.manifest.image_id: item.image
+        for item in items
+        if "flat" in item.publication.outputs
+    }
+    return [i for d, i in images.items() if not repository.exists(layout.flat_image(d))]
+
+
+def _link_flat_image(repository: Repository, transaction: Transaction, image: FetchedImage) -> None:
+    digests = [layer.digest for layer in image.manifest.layers]
+    with ExitStack() as stack:
+        files = [stack.enter_context(repository.open_index(digest)) for digest in digests]
+        for file, digest, diff_id in zip(files, digests, image.config.diff_ids, strict=True):
+            recorded = read_header(file).diff_id
+            # A reused layer was verified against another image's config.
+            if recorded != diff_id:
+                raise DigestMismatch(
+                    f"layer {digest} is not what the config of {image.document.digest} says",
+                    expected=diff_id,
+                    actual=recorded,
+                )
+        plan = merge([read_index(file) for file in files])
+        transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
+
+
+def _record(
+    repository: Repository,
+    transaction: Transaction,
+    items: Sequence[Item],
+    grace: timedelta,
+    now: datetime,
+) -> Status:
+    """Fill the transaction from the state that, under the lock, nobody changes any more."""
+    schedule_before = load_schedule(repository)
+    schedule = schedule_before
+    origins: dict[str, Origin] = {}
+    status = Status.UNCHANGED
+    for item in items:
+        for number, layer in enumerate(item.image.manifest.layers):
+            _add_layer(repository, transaction, item.image, number)
+            path = layout.layer_origin(layer.digest)
+            if path not in origins:
+                data = repository.read(path)
+                origins[path] = Origin() if data is None else Origin.parse(data, path)
+            origins[path] = origins[path].with_image(item.image.manifest.image_id)
+
+        found = load_publication(repository, item.name)
+        retired = _retire(repository, transaction, item, grace, now)
+        if retired is not None:
+            schedule = schedule.with_entry(retired)
+            status = Status.UPDATED
+        elif found is None:
+            status = Status.PUBLISHED if status is Status.UNCHANGED else status
+        schedule = schedule.without(item.name, item.publication.manifest_digest)
+        if _write_metadata(repository, transaction, item, found) and status is Status.UNCHANGED:
+            status = Status.RECORDED
+
+    for path, origin in sorted(origins.items()):
+        if repository.read(path) != origin.to_bytes():
+            transaction.replace(path, origin.to_bytes())
+    if schedule != schedule_before:
+        transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        _forget_retired(transaction, schedule_before, schedule)
+        status = Status.RECORDED if status is Status.UNCHANGED else status
+    return status
+
+
+def _add_layer(
+    repository: Repository, transaction: Transaction, image: FetchedImage, number: int
+) -> None:
+    digests = [layer.digest for layer in image.manifest.layers]
+    digest = digests[number]
+    if repository.exists(layout.layer_directory(digest)) or digest in digests[:number]:
+        return
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(repository.open_index(lower)) for lower in digests[: number + 1]
+        ]
+        needed = fixups([read_index(file) for file in files])
+        transaction.add_layer(digest, needed, digests[:number])
+
+
+def _retire(
+    repository: Repository,
+    transaction: Transaction,
+    item: Item,
+    grace: timedelta,
+    now: datetime,
+) -> ScheduledRemoval | None:
+    """Schedule the image that `item` replaces under its name, if it replaces one."""
+    data = repository.read(layout.manifest_file(item.name))
+    if data is None:
+        return None
+    # The bytes are the registry's own, unless another tool re-serialised them.
+    digest = digest_of(data, item.publication.manifest_digest.partition(":")[0])
+    if digest == item.publication.manifest_digest:
+        return None
+    manifest = parse_published_manifest(data)
+    found = load_publication(repository, item.name)
+    directory = layout.retired_directory(digest)
+    for file in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE):
+        content = repository.read(f"{layout.image_metadata(item.name)}/{file}")
+        if content is not None:
+            transaction.replace(f"{directory}/{file}", content)
+    return ScheduledRemoval(
+        name=item.name,
+        reference=found.reference if found else item.publication.reference,
+        manifest_digest=digest,
+        image_id=manifest.image_id,
+        manifest=json.loads(data),
+        reason="tag-moved",
+        scheduled_at=now,
+        not_before=now + grace,
+    )
+
+
+def _forget_retired(
+    transaction: Transaction, before: RemoveSchedule, after: RemoveSchedule
+) -> None:
+    for digest in sorted({e.manifest_digest for e in before.entries}):
+        if not after.names_manifest(digest):
+            transaction.remove(layout.retired_directory(digest))
+
+
+def _write_metadata(
+    repository: Repository, transaction: Transaction, item: Item, found: Publication | None
+) -> bool:
+    """Write what differs from what is there; False if nothing does."""
+    changed = False
+    for path, content in (
+        (layout.manifest_file(item.name), item.image.document.data),
+        (layout.config_file(item.name), item.image.config_document.data),
+    ):
+        if repository.read(path) != content:
+            transaction.replace(path, content)
+            changed = True
+    if found is None or not _says_the_same(found, item.publication) or changed:
+        transaction.replace(layout.publication_file(item.name), item.publication.to_bytes())
+        changed = True
+    link = repository.link_text(item.name)
+    if "flat" not in item.publication.outputs:
+        if link is not None:
+            transaction.remove(item.name)
+            changed = True
+        return changed
+    target = layout.link_target(item.name, item.image.manifest.image_id)
+    if link != target:
+        transaction.symlink(item.name, target)
+        changed = True
+    return changed
+
+
+def _says_the_same(one: Publication, other: Publication) -> bool:
+    """Whether two records differ at most in when they were written, and by which list."""
+    keys = ("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)

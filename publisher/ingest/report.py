@@ -1,0 +1,92 @@
+"""What an ingest tells: while it goes on, and when it is done."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Status(enum.StrEnum):
+    """What became of one wished image."""
+
+    PUBLISHED = "published"  # it was not there before
+    UPDATED = "updated"  # its tag has moved; the old image is scheduled for removal
+    RECORDED = "recorded"  # the same image, of which something new was written down
+    UNCHANGED = "unchanged"  # nothing to do, and nothing done
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one wished image: `name` is its public path, or the wish's own text.
+
+    `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
+    """
+
+    name: str
+    reference: str
+    status: Status
+    wish_list: str = ""
+    digest: str = ""
+    layers_fetched: int = 0
+    layers_reused: int = 0
+    bytes_fetched: int = 0
+    dropped: dict[str, int] | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcomes of one run, in the order of the wish lists, and its duration in seconds."""
+
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The images that could not be published."""
+        return tuple(o for o in self.outcomes if o.status is Status.FAILED)
+
+    def count(self, status: Status) -> int:
+        """How many images ended so."""
+        return sum(o.status is status for o in self.outcomes)
+
+
+class Progress(Protocol):
+    """Told what goes on, from several threads. Names are public paths; sizes are in bytes."""
+
+    def image_step(self, name: str, step: str) -> None:
+        """The image is now being "resolved", "fetched", "published"."""
+
+    def image_done(self, outcome: Outcome) -> None:
+        """The image is done with, well or badly."""
+
+    def layer_started(self, digest: str, size: int) -> None:
+        """A layer's download begins."""
+
+    def layer_advanced(self, digest: str, count: int) -> None:
+        """`count` more bytes of it have arrived."""
+
+    def layer_done(self, digest: str) -> None:
+        """The layer is complete and verified, or was given up."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def image_step(self, name: str, step: str) -> None:
+        """Say nothing."""
+
+    def image_done(self, outcome: Outcome) -> None:
+        """Say nothing."""
+
+    def layer_started(self, digest: str, size: int) -> None:
+        """Say nothing."""
+
+    def layer_advanced(self, digest: str, count: int) -> None:
+        """Say nothing."""
+
+    def layer_done(self, digest: str) -> None:
+        """Say nothing."""

@@ -1,0 +1,82 @@
+"""The commit of the directory backend: a list of renames, written down before it is begun.
+
+Once the journal is on disk the transaction *has happened*: whoever writes next carries it out to
+the end, however often it is interrupted, since every operation can be repeated. Before that moment
+nothing of it is visible. Operations run in order: content, then metadata and links, then removals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.repository import RepositoryError
+from publisher.repository.disk import (
+    make_directories,
+    sync_directory,
+    sync_filesystem,
+    write_new_file,
+)
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Move `source` to `target`, both relative to the repository's root.
+
+    A file or symlink at `target` is replaced in the same instant.
+    """
+
+    source: str
+    target: str
+
+
+def write(journal: Path, operations: Sequence[Rename], purpose: str) -> None:
+    """Reach the commit point: the operations are on disk, after everything they refer to."""
+    sync_filesystem(journal.parent)
+    draft = journal.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    value = {
+        "version": VERSION,
+        "purpose": purpose,
+        "operations": [[operation.source, operation.target] for operation in operations],
+    }
+    write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+    sync_filesystem(journal.parent)
+    draft.rename(journal)
+    sync_directory(journal.parent)
+
+
+def apply(root: Path, journal: Path) -> bool:
+    """Carry out the journal, if there is one, and remove it; False if there was none."""
+    try:
+        data = journal.read_bytes()
+    except FileNotFoundError:
+        return False
+    for operation in _parse(data, journal):
+        source, target = root / operation.source, root / operation.target
+        make_directories(target.parent)
+        # What is not there any more was moved before an interruption.
+        try:
+            source.rename(target)
+        except FileNotFoundError:
+            if source.is_symlink() or source.exists():
+                raise
+    sync_filesystem(root)
+    journal.unlink()
+    sync_directory(journal.parent)
+    return True
+
+
+def _parse(data: bytes, journal: Path) -> list[Rename]:
+    value = json.loads(data)
+    if value.get("version") != VERSION:
+        raise RepositoryError(
+            f"cannot finish the transaction in {journal}",
+            why=f"a release of publisher with journal version {value.get('version')!r} wrote it",
+            hint="run that release once more on this repository",
+        )
+    return [Rename(source, target) for source, target in value["operations"]]

@@ -1,0 +1,88 @@
+"""One writer at a time: a lock that ends with its process, and says who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import filelock
+
+from publisher.records import format_time
+from publisher.repository import RepositoryBusy
+from publisher.repository.disk import write_new_file
+
+
+class WriterLock:
+    """The exclusive right to change one repository, between processes and between threads.
+
+    `wait` is how long to wait for another holder, in seconds; `on_wait` is told once, in words,
+    whom we are waiting for.
+    """
+
+    def __init__(
+        self, directory: Path, wait: float, on_wait: Callable[[str], None] | None = None
+    ) -> None:
+        self._path = directory / "lock"
+        self._holder = directory / "holder.json"
+        self._wait = wait
+        self._on_wait = on_wait
+        # Threads queue here, so that they hand over at once instead of polling the file lock.
+        self._threads = threading.Lock()
+
+    @contextmanager
+    def hold(self, purpose: str) -> Iterator[None]:
+        """Hold the lock; RepositoryBusy, naming the holder, when it stays taken for too long."""
+        with self._threads, self._acquire():
+            self._say_who(purpose)
+            yield
+
+    @contextmanager
+    def _acquire(self) -> Iterator[None]:
+        lock = filelock.FileLock(self._path, mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if self._on_wait is not None and self._wait > 0:
+                self._on_wait(f"waiting for the repository: {self._describe_holder()}")
+            began = time.monotonic()
+            try:
+                lock.acquire(timeout=self._wait)
+            except filelock.Timeout as error:
+                raise RepositoryBusy(
+                    f"cannot change {self._path.parents[2]}",
+                    why=f"{self._describe_holder()}; waited {time.monotonic() - began:.0f} s",
+                    hint="try again later, or wait longer with --wait SECONDS",
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _say_who(self, purpose: str) -> None:
+        value = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": format_time(datetime.now(UTC)),
+            "purpose": purpose,
+        }
+        draft = self._holder.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+        draft.rename(self._holder)
+
+    def _describe_holder(self) -> str:
+        try:
+            value = json.loads(self._holder.read_bytes())
+            return (
+                f"process {value['pid']} on {value['host']} has held it since {value['since']} "
+                f"for the {value['purpose']}"
+            )
+        except (OSError, ValueError, KeyError):
+            return "another process holds it"

@@ -1,0 +1,95 @@
+"""Private space inside the repository's filesystem, where content waits for its transaction.
+
+.metadata/.publisher/          mode 0700: readers cannot see into it
+    lock, holder.json          the exclusive right to commit, and who has it
+    journal.json               a committed transaction that is being carried out
+    sessions/<id>/             one process' unfinished work; its `lock` is held while it lives
+    layers/<hex>/              finished, verified layers that no transaction has published yet
+    trash/                     removed trees, being deleted
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import time
+from pathlib import Path
+
+import filelock
+
+from publisher import layout
+from publisher.manifest import digest_hex
+from publisher.repository.disk import make_directories, remove_tree
+
+FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
+"""Seconds for which a finished layer of an interrupted run waits to be used."""
+
+
+class Staging:
+    """The staging space of one repository, and this process' session in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.directory = root / layout.STATE
+        self.journal = self.directory / "journal.json"
+        self._sessions = self.directory / "sessions"
+        self._layers = self.directory / "layers"
+        self._trash = self.directory / "trash"
+        self._numbers = itertools.count()
+        make_directories(self.directory.parent)
+        for directory in (self.directory, self._sessions, self._layers, self._trash):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._session, self._alive = self._begin_session()
+
+    def _begin_session(self) -> tuple[Path, filelock.BaseFileLock]:
+        while True:
+            session = self._sessions / f"{os.getpid()}-{secrets.token_hex(8)}"
+            session.mkdir(mode=0o700)
+            lock = filelock.FileLock(session / "lock", mode=0o600, thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except (filelock.Timeout, FileNotFoundError):
+                continue  # another process swept it away before it was locked
+            if (session / "lock").exists():
+                return session, lock
+            lock.release()
+
+    def new_path(self) -> Path:
+        """A path in this session that nothing is at yet."""
+        return self._session / str(next(self._numbers))
+
+    def new_trash(self) -> Path:
+        """A path to move a removed tree to."""
+        return self._trash / secrets.token_hex(16)
+
+    def finished_layer(self, digest: str) -> Path:
+        """Where the layer is once it is unpacked and verified."""
+        return self._layers / digest_hex(digest)
+
+    def sweep(self) -> None:
+        """Delete what dead processes left and what nobody came for. Only under the writer lock."""
+        for path in self._trash.iterdir():
+            remove_tree(path)
+        for session in self._sessions.iterdir():
+            if session != self._session and _is_abandoned(session):
+                remove_tree(session)
+        # The clock may step; a layer from the future is as good as a fresh one.
+        oldest = time.time() - FINISHED_LAYER_LIFETIME
+        for layer in self._layers.iterdir():
+            if layer.stat().st_ctime < oldest:
+                remove_tree(layer)
+
+    def close(self) -> None:
+        """End this process' session: everything unfinished in it is deleted."""
+        self._alive.release()
+        remove_tree(self._session)
+
+
+def _is_abandoned(session: Path) -> bool:
+    lock = filelock.FileLock(session / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    lock.release()
+    return True
