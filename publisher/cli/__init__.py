@@ -1,5 +1,59 @@
-"""The `publisher` command."""
+"""The `publisher` command: parse options, call a use case, render its result. No logic here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
+
+_COMMANDS = {
+    "check": "publisher.cli.check:check",
+    "ingest": "publisher.cli.ingest:ingest",
+    "ingest-image": "publisher.cli.ingest:ingest_image",
+    "list": "publisher.cli.catalog:list_command",
+    "show": "publisher.cli.catalog:show",
+    "version": "publisher.cli.version:version",
+    "completion": "publisher.cli.completion:completion",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is asked for, so that each starts without the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES_HELP,
+)
+def publisher() -> None:
+    """Publish container images, unpacked, to a filesystem that many machines mount read-only.
+
+    People ask for images in a wish list. `publisher check` says whether a list is sound, `publisher
+    ingest` publishes what it wishes, `publisher list` and `publisher show` tell what is there.
+
+    \b
+    First steps:
+      publisher check wishlist.yaml
+      publisher ingest wishlist.yaml --repository dir:/srv/images
+      publisher list --repository dir:/srv/images
+    """
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, and exit with one of the documented codes."""
+    sys.exit(run_reporting_failures(publisher))

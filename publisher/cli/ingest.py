@@ -1,0 +1,216 @@
+"""`publisher ingest` and `publisher ingest-image`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+
+import click
+
+from publisher.cli.failures import DONE, INTERRUPTED, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    jobs_option,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.progress import progress_for
+from publisher.cli.sources import open_sources, source_options
+from publisher.cli.wishlists import read_wish_list
+from publisher.ingest import Outcome, Report, Request, Status
+from publisher.ingest import ingest as run_ingest
+from publisher.wishlist import wish_for
+
+
+@click.command()
+@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@repository_option
+@jobs_option
+@wait_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def ingest(
+    wishlists: tuple[str, ...],
+    repository: str | None,
+    jobs: int,
+    wait: float,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Publish every image that the wish lists WISHLIST... ask for ("-" reads standard input).
+
+    Images that are current cost one request each and change nothing. Each other image becomes
+    visible in one transaction, whole or not at all; one that fails never stops the others. The
+    repository is the one that the list names, unless --repository says otherwise.
+
+    \b
+    publisher ingest wishlist.yaml
+    publisher ingest lists/*.yaml --repository dir:/srv/images --jobs 8
+    publisher ingest wishlist.yaml --output json | jq '.outcomes[] | select(.status == "failed")'
+    """
+    by_repository: dict[str | None, list[Request]] = {}
+    unusable: list[Outcome] = []
+    for path in wishlists:
+        wish_list = read_wish_list(path)
+        requests = by_repository.setdefault(repository or wish_list.repository, [])
+        requests += [Request(wish, wish_list.name) for wish in wish_list.wishes]
+        unusable += [
+            Outcome(problem.subject, problem.subject, Status.FAILED, path, error=str(problem))
+            for problem in wish_list.unusable
+        ]
+    reports = []
+    for url, requests in by_repository.items():
+        reports.append(_run(requests, url, jobs, wait, quiet, source_settings))
+        if reports[-1].interrupted:
+            break
+    return _render(_joined(reports, unusable), quiet, output)
+
+
+@click.command("ingest-image")
+@click.argument("reference")
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH[/VARIANT]",
+    default=["linux/amd64"],
+    show_default=True,
+    help="Which platform to publish; may be given several times, the first is the public one.",
+)
+@click.option("--name", help="What to call an image that comes from no registry.")
+@repository_option
+@jobs_option
+@wait_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def ingest_image(
+    reference: str,
+    platforms: tuple[str, ...],
+    name: str | None,
+    repository: str | None,
+    jobs: int,
+    wait: float,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Publish one image, without a wish list.
+
+    REFERENCE is HOST/PATH/NAME:TAG, or oci:DIR:TAG for an OCI image layout.
+
+    \b
+    publisher ingest-image docker.io/library/debian:stable --repository dir:/srv/images
+    publisher ingest-image oci:./layout:v1 --name tools --repository dir:/srv/images
+    """
+    requests = [Request(wish_for(reference, platforms=platforms, name=name))]
+    report = _run(requests, repository, jobs, wait, quiet, source_settings)
+    return _render(report, quiet, output)
+
+
+def _run(
+    requests: Sequence[Request],
+    url: str | None,
+    jobs: int,
+    wait: float,
+    quiet: bool,
+    source_settings: dict[str, str | None],
+) -> Report:
+    stop = threading.Event()
+    repository = open_repository(url, writable=True, wait=wait)
+    try:
+        with (
+            open_sources(source_settings) as sources,
+            progress_for(quiet) as progress,
+            _stopping_on_signals(stop),
+        ):
+            return run_ingest(
+                requests, repository, sources, jobs=jobs, progress=progress, stop=stop
+            )
+    finally:
+        repository.close()
+
+
+@contextmanager
+def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops orderly; a second one at once, which is safe as well."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        click.echo("publisher: stopping after running steps; once more to stop at once", err=True)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _joined(reports: Sequence[Report], unusable: Sequence[Outcome]) -> Report:
+    outcomes = [outcome for report in reports for outcome in report.outcomes]
+    return Report(
+        (*outcomes, *unusable),
+        sum(report.seconds for report in reports),
+        any(report.interrupted for report in reports),
+    )
+
+
+def _render(report: Report, quiet: bool, output: str) -> int:
+    if output == "json":
+        print_json(
+            "ingest/1",
+            {
+                "outcomes": [asdict(outcome) for outcome in report.outcomes],
+                "seconds": round(report.seconds, 3),
+                "interrupted": report.interrupted,
+            },
+        )
+    else:
+        _print_summary(report, quiet)
+    if report.interrupted:
+        return INTERRUPTED
+    return SOME_FAILED if report.failed else DONE
+
+
+def _print_summary(report: Report, quiet: bool) -> None:
+    if not quiet:
+        for outcome in report.outcomes:
+            if outcome.status not in (Status.UNCHANGED, Status.FAILED):
+                click.echo(_describe(outcome))
+        counts = [
+            f"{report.count(status)} {status}" for status in Status if report.count(status)
+        ] or ["nothing wished"]
+        click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
+    for outcome in report.failed:
+        click.echo(f"failed: {outcome.name}: {outcome.error}", err=True)
+    if report.interrupted:
+        click.echo("publisher: interrupted; the next run goes on from there", err=True)
+
+
+def _describe(outcome: Outcome) -> str:
+    text = (
+        f"{outcome.status}: {outcome.name}  {plural(outcome.layers_fetched, 'layer')} fetched "
+        f"({human_size(outcome.bytes_fetched)}), {outcome.layers_reused} already there"
+    )
+    if outcome.dropped:
+        dropped = ", ".join(f"{what} {count}x" for what, count in sorted(outcome.dropped.items()))
+        text += f"\n  dropped by policy: {dropped}"
+    return text

@@ -1,0 +1,112 @@
+"""Options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from publisher.cli.failures import UsageError
+from publisher.layout import RepositoryURL
+from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the result. JSON has a documented, versioned form: see docs/output.md.",
+)
+repository_option = click.option(
+    "--repository",
+    metavar="URL",
+    envvar="PUBLISHER_REPOSITORY",
+    show_envvar=True,
+    help="The published filesystem: dir:PATH (or just a path), or cvmfs:NAME.",
+)
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many images, and how many layers, to work on at a time.",
+)
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_WAIT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait while another publisher changes the repository.",
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
+
+
+def debug_option(command: _F) -> _F:
+    """`--debug`: log what is asked of registries, and with what result, to stderr."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_up_logging,
+        help="Log every request and step to stderr. Never shows a secret.",
+    )(command)
+
+
+def _set_up_logging(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if value:
+        logging.getLogger("publisher").setLevel(logging.DEBUG)
+
+
+def open_repository(
+    text: str | None, *, writable: bool = False, wait: float = DEFAULT_WAIT
+) -> DirectoryRepository:
+    """The repository that a URL names; UsageError if none was given or its kind is not there."""
+    if not text:
+        raise UsageError(
+            "no repository was given",
+            hint="use --repository dir:/srv/images, or set PUBLISHER_REPOSITORY",
+        )
+    url = RepositoryURL.parse(text)
+    if url.kind != "dir":
+        raise UsageError(
+            f"cannot use repository {url}",
+            why="this release publishes to directories only",
+            hint="use --repository dir:PATH",
+        )
+    return DirectoryRepository(
+        url,
+        writable=writable,
+        wait=wait,
+        on_wait=lambda text: click.echo(f"publisher: {text}", err=True),
+    )
+
+
+def print_json(kind: str, value: dict[str, Any]) -> None:
+    """Print a result document; `kind` names its schema and version, such as "list/1"."""
+    click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
+
+
+def human_size(count: float) -> str:
+    """Bytes for people: "999 B", "48.2 MB" (powers of 1000, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
