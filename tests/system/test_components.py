@@ -239,14 +239,19 @@ def test_tree_identity_sees_a_rewrite_with_the_same_content(tmp_path: Path) -> N
 
 
 def test_a_deep_tree_can_be_described(tmp_path: Path) -> None:
-    directory = os.open(tmp_path, os.O_RDONLY)
+    top = tmp_path / "top"
+    top.mkdir()
+    directory = os.open(top, os.O_RDONLY)
     for _ in range(1900):
         os.mkdir("d", dir_fd=directory)
         below = os.open("d", os.O_RDONLY, dir_fd=directory)
         os.close(directory)
         directory = below
     os.close(directory)
-    assert len(describe_tree(tmp_path)) == 1901
+    try:
+        assert len(describe_tree(top)) == 1901
+    finally:
+        run("rm", "-rf", top)  # too deep for shutil.rmtree, which pytest would use
 
 
 def test_docker_runs_an_image_from_a_registry(tmp_path: Path) -> None:
