@@ -104,6 +104,23 @@ def parse_pattern(text: str) -> tuple[ImageReference, str | None]:
 
     With a pattern, the reference has neither tag nor digest, and the pattern comes beside it.
     """
+    reference, pattern = _parse(text)
+    named = (pattern, reference.tag, reference.digest) != (None, None, None)
+    if reference.repository and not named:
+        reference = replace(reference, tag="latest")
+    return reference, pattern
+
+
+def parse_repository(text: str) -> ImageReference:
+    """Read an image repository alone: a reference that must have neither tag nor digest."""
+    reference, pattern = _parse(text)
+    given = pattern or reference.tag or reference.digest
+    if given is not None:
+        refuse(text, f"it already says which image: {given!r}", "leave that out here")
+    return reference
+
+
+def _parse(text: str) -> tuple[ImageReference, str | None]:
     grammar.check_characters(text)
     form, colon, rest = text.partition(":")
     form = form.lower()
@@ -129,7 +146,7 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
             f"{grammar.shorten(text.partition(':')[0])!r} is not a way to fetch images",
             "use https://, http://, oci:, oci-archive:, docker-daemon: or docker-archive:",
         )
-    grammar.check_ascii(text)
+    grammar.check_ascii(text, rest)
     rest, digest = grammar.split_digest(text, rest)
     first, slash, path = rest.partition("/")
     if scheme not in ("https", "http") and not (slash and grammar.is_host(first)):
@@ -147,8 +164,6 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
         )
     if pattern is not None and digest is not None:
         refuse(text, "a digest names one image, and a pattern many", "remove one of the two")
-    if pattern is None and digest is None and tag is None:
-        tag = "latest"
     reference = ImageReference(
         Transport.REGISTRY,
         registry,
@@ -190,7 +205,7 @@ def _parse_docker_archive(text: str, rest: str) -> ImageReference:
 
 
 def _parse_engine(text: str, name: str) -> ImageReference:
-    grammar.check_ascii(text)
+    grammar.check_ascii(text, name)
     name, digest = grammar.split_digest(text, name)
     if digest is not None:
         refuse(text, "an engine keeps images under digests of its own", "name a tag")
@@ -203,7 +218,7 @@ def _parse_engine(text: str, name: str) -> ImageReference:
     name = host + path
     if len(name) > grammar.MAX_NAME:
         refuse(text, f"its name is longer than {grammar.MAX_NAME} characters", "shorten the name")
-    return _checked(ImageReference(Transport.DOCKER_DAEMON, repository=name, tag=tag or "latest"))
+    return _checked(ImageReference(Transport.DOCKER_DAEMON, repository=name, tag=tag))
 
 
 def _check_location(text: str, location: str) -> str:

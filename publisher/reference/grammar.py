@@ -67,9 +67,9 @@ def check_characters(text: str) -> None:
             refuse(text, f"it contains a control character ({character!r})", "remove it")
 
 
-def check_ascii(text: str) -> None:
-    """Refuse letters that merely look like those of a name, and the backslash."""
-    for character in text:
+def check_ascii(text: str, name: str) -> None:
+    """Refuse, in the part `name` of `text`, look-alikes of the letters a to z, and backslashes."""
+    for character in name:
         if not character.isascii():
             refuse(
                 text,

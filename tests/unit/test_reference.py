@@ -18,6 +18,7 @@ from publisher.reference import (
     api_host,
     parse_pattern,
     parse_reference,
+    parse_repository,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -287,6 +288,13 @@ def test_a_pattern_cannot_be_pinned() -> None:
         parse_pattern(f"quay.io/a:1.*@{SHA256}")
 
 
+def test_an_image_repository_alone_has_neither_tag_nor_digest() -> None:
+    assert parse_repository("quay.io/a") == registry("quay.io", "a")
+    for text in ("quay.io/a:1", "quay.io/a:1.*", f"quay.io/a@{SHA256}", "oci:layout:1"):
+        with pytest.raises(InvalidReference, match="already says which image"):
+            parse_repository(text)
+
+
 def test_a_tag_or_digest_is_replaced_only_by_a_good_one() -> None:
     reference = parse_reference(f"quay.io/a:1@{SHA256}")
     assert reference.with_tag("2") == registry("quay.io", "a", tag="2")
@@ -311,6 +319,8 @@ host = st.one_of(
 port = st.one_of(st.just(""), st.integers(1, 65535).map(lambda number: f":{number}"))
 component = st.from_regex(r"[a-z0-9]{1,4}((\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", fullmatch=True)
 path = st.lists(component, min_size=1, max_size=4).map("/".join)
+# A first component with a dot is taken for a host, which may have no '_'.
+hostless = path.filter(lambda text: "." not in text.split("/")[0])
 tag = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 digest = st.one_of(
     st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True),
@@ -326,7 +336,7 @@ def texts(draw: st.DrawFn) -> str:
     """Any well-formed reference, in any of its spellings."""
     suffix = draw(st.one_of(st.just(""), tag.map(lambda text: f":{text}")))
     pin = draw(st.one_of(st.just(""), digest.map(lambda text: f"@{text}")))
-    name = draw(path)
+    name = draw(hostless)
     full = f"{draw(host)}{draw(port)}/{name}"
     match draw(st.sampled_from(["url", "short", "layout", "engine", "archive"])):
         case "url":
@@ -378,7 +388,9 @@ def test_any_text_is_read_or_refused_and_what_is_read_is_safe_as_a_path(text: st
 
 
 @given(
-    st.sampled_from(["", "localhost", "a.b", "a.b:5000", "localhost:1", "quay.io", "a"]), path, tag
+    st.sampled_from(["", "localhost", "a.b", "a.b:5000", "localhost:1", "quay.io", "a"]),
+    hostless,
+    tag,
 )
 def test_short_names_are_split_as_docker_splits_them(first: str, name: str, word: str) -> None:
     text = f"{first}/{name}:{word}" if first else f"{name}:{word}"
