@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.sources.open import Sources
-from publisher.sources.settings import Settings, parse_settings
+from publisher.sources.settings import Proxies, Settings, parse_settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -41,4 +42,57 @@ def source_options(command: _F) -> _F:
 
 def open_sources(options: Mapping[str, str | None]) -> Sources:
     """The sources as the options, the environment and the configuration file describe them."""
-    raise NotImplementedError
+    return Sources(
+        load_settings(options), on_wait=lambda text: click.echo(f"publisher: {text}", err=True)
+    )
+
+
+def load_settings(options: Mapping[str, str | None]) -> Settings:
+    """The configuration file's settings, completed with what the environment says."""
+    environment = os.environ
+    return replace(
+        _read_configuration(options.get("config")),
+        credential_files=tuple(credential_files(options.get("authfile"))),
+        credentials=environment.get("DOCKER_AUTH_CONFIG", ""),
+        proxies=Proxies(
+            http=_first(environment, "http_proxy", "HTTP_PROXY"),
+            https=_first(environment, "https_proxy", "HTTPS_PROXY"),
+            no_proxy=_first(environment, "no_proxy", "NO_PROXY"),
+        ),
+        docker_host=environment.get("DOCKER_HOST", ""),
+    )
+
+
+def credential_files(authfile: str | None) -> Iterator[Path]:
+    """Where docker and podman keep credentials; the file that was asked for stands alone."""
+    if authfile:
+        yield Path(authfile)
+        return
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        yield Path(runtime) / "containers/auth.json"
+    yield _configuration_home() / "containers/auth.json"
+    docker = os.environ.get("DOCKER_CONFIG")
+    yield (Path(docker) if docker else Path.home() / ".docker") / "config.json"
+
+
+def _read_configuration(path: str | None) -> Settings:
+    file = Path(path) if path else _configuration_home() / "publisher/config.yaml"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        if not path and isinstance(error, FileNotFoundError):
+            return Settings()
+        raise UsageError(
+            f"cannot read configuration {file}", why=error.strerror or str(error)
+        ) from error
+    return parse_settings(data, str(file))
+
+
+def _configuration_home() -> Path:
+    home = os.environ.get("XDG_CONFIG_HOME")
+    return Path(home) if home else Path.home() / ".config"
+
+
+def _first(environment: Mapping[str, str], *names: str) -> str:
+    return next((environment[name] for name in names if environment.get(name)), "")
