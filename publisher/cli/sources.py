@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from publisher.cli.failures import UsageError
+from publisher.sources.configuration import parse_settings
 from publisher.sources.open import Sources
-from publisher.sources.settings import Proxies, Settings, parse_settings
+from publisher.sources.settings import Proxies, Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

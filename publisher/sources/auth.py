@@ -1,0 +1,196 @@
+"""What gives requests to one image repository their Authorization header.
+
+Source: the Docker registry's token specification and its OAuth2 variant. A registry's credential
+goes to that registry, and to the token service that this very registry named; nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+import requests
+
+from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.body import BrokenBody, read_document
+from publisher.sources.challenge import Challenge, parse_challenges
+from publisher.sources.credentials import Credential, Credentials
+from publisher.sources.exchange import Exchange
+from publisher.sources.faults import place
+from publisher.sources.settings import canonical_name
+
+MAX_TOKEN_ANSWER = 1024 * 1024
+DEFAULT_LIFETIME = 60.0
+"""Seconds that a token lives if its service does not say, by the token specification."""
+MARGIN = 10.0
+"""Seconds before its end at which a token is not used any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    header: str
+    good_until: float  # of time.monotonic
+
+
+class RegistryAuth:
+    """What was learned about one registry's authentication, shared by its image repositories."""
+
+    def __init__(self, registry: str, url: str, exchange: Exchange, credentials: Credentials):
+        self.registry = canonical_name(registry)
+        self.exchange = exchange
+        self.secure = url.startswith("https:")
+        self.insecure_allowed = credentials.insecure_allowed(registry)
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._seen: Challenge | None = None
+
+    def credential(self, repository: str) -> Credential | None:
+        """The credential for an image repository, if any is known."""
+        return self._credentials.find(self.registry, repository)
+
+    @property
+    def seen(self) -> Challenge | None:
+        """The challenge that this registry sent last."""
+        with self._lock:
+            return self._seen
+
+    def note(self, challenge: Challenge) -> None:
+        """Remember a challenge, so that other image repositories need not be refused first."""
+        with self._lock:
+            self._seen = challenge
+
+
+class RepositoryAuth:
+    """The Authorization header for one image repository. Safe to use from several threads."""
+
+    def __init__(self, registry: RegistryAuth, repository: str, actions: str = "pull") -> None:
+        self._registry = registry
+        self._repository = repository
+        self._scope = f"repository:{repository}:{actions}"
+        self._lock = threading.Lock()
+        self._token: _Token | None = None
+
+    def header(self) -> str | None:
+        """A token that still lives, or what answers the usual challenge of this registry."""
+        with self._lock:
+            if self._token is not None and time.monotonic() < self._token.good_until:
+                return self._token.header
+            seen = self._registry.seen
+            if seen is None:
+                return None
+            self._token = self._obtain(seen, (self._scope,))
+            return self._token.header
+
+    def renew(self, challenge: str, refused: str | None) -> str:
+        """What answers a 401; `refused` is the header that got it."""
+        with self._lock:
+            if self._token is not None and self._token.header != refused:
+                return self._token.header  # another thread was faster
+            chosen = self._choose(challenge)
+            if chosen.scheme == "basic" and refused is not None:
+                raise self.denied("it refuses the user name and password")
+            self._token = self._obtain(chosen, chosen.scopes or (self._scope,))
+            self._registry.note(chosen)
+            return self._token.header
+
+    def denied(self, why: str) -> AuthenticationFailed:
+        """The error for a registry that will not let us in."""
+        return self._failed(why, self._registry.credential(self._repository))
+
+    def _failed(self, why: str, credential: Credential | None) -> AuthenticationFailed:
+        login = f"publisher login {self._registry.registry}"
+        if credential is None:
+            hint = f"if the image exists, it needs a login: {login}"
+        else:
+            hint = f"credentials of {credential.username} from {credential.origin}; {login}"
+        return AuthenticationFailed(
+            f"{self._registry.registry} does not let us read {self._repository}", why=why, hint=hint
+        )
+
+    def _choose(self, header: str) -> Challenge:
+        challenges = parse_challenges(header)
+        for challenge in challenges:
+            if challenge.scheme == "bearer" and challenge.realm:
+                return challenge
+        for challenge in challenges:
+            if challenge.scheme == "basic":
+                return challenge
+        offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
+        raise self.denied(f"it wants another kind of authentication than we have: {offered}")
+
+    def _obtain(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
+        credential = self._registry.credential(self._repository)
+        if challenge.scheme == "basic":
+            if credential is None or not credential.password:
+                raise self._failed("it wants a user name and password", credential)
+            return _Token(_basic(credential), float("inf"))
+        return self._ask(challenge, scopes, credential)
+
+    def _ask(
+        self, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
+    ) -> _Token:
+        """A token from the service that the registry named."""
+        realm = challenge.realm
+        registry = self._registry
+        if "://" not in realm:
+            realm = f"{'https' if registry.secure else 'http'}://{realm}"
+        exposed = credential is not None and registry.secure and not realm.startswith("https:")
+        if exposed and not registry.insecure_allowed:
+            raise self._failed(f"its token service {place(realm)} is not reached by HTTPS", None)
+        query = [("service", challenge.service)] if challenge.service else []
+        query += [("scope", scope) for scope in scopes]
+        headers: dict[str, str] = {"Accept": "application/json"}
+        data: bytes | None = None
+        if credential is not None and credential.identity_token:
+            form = [
+                ("grant_type", "refresh_token"),
+                ("client_id", "publisher"),
+                ("service", challenge.service),
+                ("scope", " ".join(scopes)),
+                ("refresh_token", credential.identity_token),
+            ]
+            data = urlencode(form).encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        else:
+            if credential is not None:
+                headers["Authorization"] = _basic(credential)
+                query.append(("account", credential.username))
+            realm += ("&" if urlsplit(realm).query else "?") + urlencode(query)
+        method = "POST" if data is not None else "GET"
+        began = time.monotonic()
+        with registry.exchange.request(method, realm, headers=headers, data=data) as response:
+            if response.status_code in (400, 401, 403):
+                known = "the user name and password" if data is None else "the identity token"
+                refused = known if credential is not None else "us without credentials"
+                raise self._failed(
+                    f"its token service {place(realm)} refuses {refused}", credential
+                )
+            return self._read(response, place(realm), began)
+
+    def _read(self, response: requests.Response, service: str, began: float) -> _Token:
+        what = f"a token for {self._registry.registry} from {service}"
+        if response.status_code != 200:
+            raise SourceError(f"cannot get {what}", why=f"status {response.status_code}")
+        try:
+            answer = json.loads(read_document(response, what, MAX_TOKEN_ANSWER))
+            token = answer.get("token") or answer.get("access_token")
+            lifetime = answer.get("expires_in") or DEFAULT_LIFETIME
+        except BrokenBody as error:
+            raise SourceError(f"cannot get {what}", why=str(error)) from None
+        except (ValueError, AttributeError, RecursionError):
+            raise SourceError(f"cannot get {what}", why="its answer is not one") from None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise SourceError(f"cannot get {what}", why="its answer has none")
+        if not isinstance(lifetime, int | float):
+            lifetime = DEFAULT_LIFETIME
+        usable = max(lifetime - MARGIN, lifetime / 2)
+        return _Token(f"Bearer {token}", began + usable)
+
+
+def _basic(credential: Credential) -> str:
+    pair = f"{credential.username}:{credential.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"

@@ -1,0 +1,75 @@
+"""What a registry asks for when it answers 401: the WWW-Authenticate header, read.
+
+Source: RFC 9110 section 11.6.1 (challenges), and the token specification of the Docker registry.
+Real registries leave out quotes, put commas into quoted scopes and send several challenges in one
+header; all of that is read here. Nothing here does input or output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?=\s|,|\Z)")
+_PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+_TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
+_SEPARATOR = re.compile(r"[\s,]*")
+
+MAX_HEADER = 16 * 1024
+"""Longer headers are cut: no honest challenge comes near, and reading takes time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to authenticate: the scheme in lower case, and its parameters by lower-case name."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+    @property
+    def realm(self) -> str:
+        """For Bearer, the address of the token service."""
+        return self.parameters.get("realm", "")
+
+    @property
+    def service(self) -> str:
+        """What the token service calls this registry."""
+        return self.parameters.get("service", "")
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the request needs, such as "repository:library/debian:pull"."""
+        return tuple(self.parameters.get("scope", "").split())
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges in a WWW-Authenticate header, in order; what cannot be read is left out."""
+    header = header[:MAX_HEADER]
+    challenges: list[Challenge] = []
+    parameters: dict[str, str] = {}
+    position = 0
+    while position < len(header):
+        position = _end(_SEPARATOR, header, position)
+        parameter = _PARAMETER.match(header, position)
+        scheme = _SCHEME.match(header, position)
+        if parameter:
+            name, quoted, bare = parameter.groups()
+            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
+            parameters.setdefault(name.lower(), value)
+            position = parameter.end()
+        elif scheme:
+            parameters = {}
+            challenges.append(Challenge(scheme[1].lower(), parameters))
+            position = scheme.end()
+            if not _PARAMETER.match(header, position):
+                position = _end(_TOKEN68, header, position)
+        else:
+            position += 1
+    return challenges
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position

@@ -1,0 +1,114 @@
+"""One image repository at one registry (or mirror): its addresses, and requests to them.
+
+oras-py supplies the addresses and the paging (sources/client.py); the requests are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import oras.container
+import requests
+
+from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.answers import read_errors, status_error
+from publisher.sources.auth import RegistryAuth, RepositoryAuth
+from publisher.sources.body import BrokenBody, read_document
+from publisher.sources.exchange import Exchange
+
+DOCUMENT_TRIES = 5
+
+
+class Endpoint:
+    """Requests to one image repository. Safe to use from several threads."""
+
+    def __init__(self, auth: RegistryAuth, base_url: str, repository: str) -> None:
+        self.registry = auth.registry
+        self.repository = repository
+        self.name = f"{auth.registry}/{repository}"
+        self.base_url = base_url
+        self._exchange: Exchange = auth.exchange
+        self._auth = RepositoryAuth(auth, repository)
+        # Parsed by oras from a harmless name: it would take "my.org/x" for a host of its own.
+        self._container = oras.container.Container("name", registry=urlsplit(base_url).netloc)
+        self._container.namespace, _, self._container.repository = repository.rpartition("/")
+
+    def manifest_url(self, reference: str) -> str:
+        """The address of the manifest of a tag or digest."""
+        return self._url(self._container.manifest_url(reference))
+
+    def blob_url(self, digest: str) -> str:
+        """The address of a blob."""
+        return self._url(self._container.get_blob_url(digest))
+
+    def _url(self, path: str) -> str:
+        return f"{urlsplit(self.base_url).scheme}://{path}"
+
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        authorized: bool = True,
+    ) -> Iterator[requests.Response]:
+        """One request, with the authorization of this image repository."""
+        authorizer = self._auth if authorized else None
+        with self._exchange.request(
+            method, url, headers=headers, authorizer=authorizer
+        ) as response:
+            yield response
+
+    def refuse(self, what: str, response: requests.Response) -> SourceError:
+        """The error for an answer that is not success: ImageNotFound only if it surely is.
+
+        Registries say "not found" in a JSON document. Some, and all for HEAD, say nothing: then the
+        API's root must be there, or this is no working registry and its 404 means nothing.
+        """
+        status = response.status_code
+        if status == 401:
+            return self._auth.denied("it answers with status 401")
+        errors = read_errors(response)
+        if status == 403 and not errors.says_absent(status):
+            return self._auth.denied(
+                "; ".join(filter(None, ("it answers with status 403", errors.text)))
+            )
+        if errors.says_absent(status) or (status == 404 and self._is_registry(response)):
+            return ImageNotFound(what, why=f"{self.registry} says that there is no such thing")
+        return status_error(what, response, errors)
+
+    def _is_registry(self, response: requests.Response) -> bool:
+        if "text/html" in response.headers.get("Content-Type", ""):
+            return False
+        if response.headers.get("Docker-Distribution-Api-Version", "").startswith("registry/2"):
+            return True
+        with self.request("GET", f"{self.base_url}/v2/") as root:
+            kind = root.headers.get("Content-Type", "")
+            return root.status_code == 200 and "text/html" not in kind
+
+    def tags_url(self) -> str:
+        """The address of the first page of tags."""
+        return self._url(self._container.tags_url())
+
+    def pause(self, tries: int) -> None:
+        """Wait before trying again what has failed `tries` times."""
+        self._exchange.pause(self._exchange.delay(tries))
+
+    def document(
+        self, what: str, url: str, headers: Mapping[str, str]
+    ) -> tuple[requests.Response, bytes]:
+        """A small answer and its body; asked for again where the connection breaks within it."""
+        for tries in range(1, DOCUMENT_TRIES + 1):
+            with self.request("GET", url, headers) as response:
+                if response.status_code != 200:
+                    raise self.refuse(what, response)
+                try:
+                    return response, read_document(response, what)
+                except BrokenBody as broken:
+                    why = str(broken)
+            if tries < DOCUMENT_TRIES:
+                self.pause(tries)
+        raise SourceError(what, why=f"{why} (tried {DOCUMENT_TRIES} times)")

@@ -1,0 +1,290 @@
+"""HTTP as registries need it: retries, one back-off per host, redirects, bounded answers.
+
+Everything that talks to a registry or a token service goes through one `Exchange`, so that all
+downloads from a host share its connections, its limit of requests in flight, and its requests to
+wait. Logged are method, host, path, status and try; never a header, a query or a body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3.exceptions
+
+from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.faults import (
+    MAX_TRIES,
+    MAX_WAIT,
+    RETRIED,
+    backoff,
+    describe,
+    is_certificate_error,
+    is_not_tls,
+    place,
+    retry_after,
+)
+from publisher.sources.hosts import Host, Hosts, NotAnAddress
+from publisher.sources.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# urllib3 logs whole addresses, and a redirect's may be signed: its query is then a credential.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+MAX_REDIRECTS = 5
+TIMEOUTS = (15.0, 60.0)
+"""Seconds to connect, and between two pieces of an answer."""
+DRAIN = 64 * 1024
+"""Bytes of an unwanted answer that are read to keep its connection."""
+USER_AGENT = "publisher"
+
+
+class Authorizer(Protocol):
+    """What gives a request its Authorization header, for one image repository."""
+
+    def header(self) -> str | None:
+        """The header's value as far as it is known already."""
+
+    def renew(self, challenge: str, refused: str | None) -> str:
+        """The value that answers `challenge`; `refused` is what was sent and did not do."""
+
+    def denied(self, why: str) -> AuthenticationFailed:
+        """The error for a registry that refuses a fresh value as well."""
+
+
+class Exchange:
+    """Requests to any number of hosts. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_wait: Callable[[str], None] | None = None,
+        *,
+        base_delay: float = 1.0,
+    ) -> None:
+        self._hosts = Hosts(settings)
+        self._on_wait = on_wait
+        self._base_delay = base_delay
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Drop all connections. Requests that wait end at once, with an error."""
+        self._closed.set()
+        self._hosts.close()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond `close`."""
+        if self._closed.wait(seconds):
+            raise SourceError("the request was given up", why="the program is ending")
+
+    def delay(self, tries: int) -> float:
+        """Seconds to wait after `tries` tries have failed."""
+        return backoff(tries, self._base_delay)
+
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        authorizer: Authorizer | None = None,
+        tries: int = MAX_TRIES,
+    ) -> Iterator[requests.Response]:
+        """The answer to one request, its body not read yet; any status that is not a fault.
+
+        One slot of the host is held until the `with` ends.
+        """
+        with contextlib.ExitStack() as stack:
+            yield self._answer(stack, method, url, dict(headers or {}), data, authorizer, tries)
+
+    def _answer(
+        self,
+        stack: contextlib.ExitStack,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        authorizer: Authorizer | None,
+        tries: int,
+    ) -> requests.Response:
+        what = f"cannot {'reach' if method == 'HEAD' else 'fetch'} {place(url)}"
+        host = self._host(url)
+        tried, waited = 0, 0.0
+        while True:
+            tried += 1
+            self._wait_for(host, what)
+            told: float | None = None
+            lost = False
+            try:
+                response = self._authorized(stack, method, url, headers, data, authorizer, tried)
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                lost = True
+                why = describe(error)
+                if is_certificate_error(error):
+                    raise SourceError(
+                        what,
+                        why=why,
+                        hint="set `ca` for this registry in the configuration, or renew the "
+                        "certificate",
+                    ) from None
+                if is_not_tls(error):
+                    raise SourceError(
+                        what,
+                        why="it does not speak TLS",
+                        hint="write http:// in front of the image if that is as it should be",
+                    ) from None
+                log.debug("%s %s: %s (try %d)", method, place(url), why, tried)
+            else:
+                host.works()
+                if response.status_code not in RETRIED:
+                    return response
+                now = datetime.datetime.now(datetime.UTC)
+                told = retry_after(response.headers.get("Retry-After"), now)
+                why = f"status {response.status_code}"
+                stack.close()
+            if told is not None and told > MAX_WAIT:
+                host.wait_until(time.monotonic() + told)
+                self._wait_for(host, what)
+            bidden = told is not None and waited < MAX_WAIT and tried < 2 * tries
+            if not bidden and tried >= (1 if host.is_down else tries):
+                if lost:
+                    host.fails()
+                raise SourceError(what, why=f"{why} (tried {tried} times)" if tried > 1 else why)
+            pause = self.delay(min(tried, 8))
+            if told is not None:
+                pause = max(pause, told)
+                waited += pause
+                host.wait_until(time.monotonic() + pause)
+                self._tell(f"{host.name} asks us to wait {pause:.0f} s ({why})")
+            else:
+                self.pause(pause)
+
+    def _wait_for(self, host: Host, what: str) -> None:
+        """Wait until the host may be asked again."""
+        while (left := host.waiting - time.monotonic()) > 0:
+            if left > MAX_WAIT + 60:
+                raise SourceError(
+                    what,
+                    why=f"{host.name} asks us to wait {left:.0f} seconds",
+                    hint="run again later; many registries allow more to those who log in",
+                )
+            self.pause(left)
+
+    def _tell(self, text: str) -> None:
+        log.info(text)
+        if self._on_wait is not None:
+            self._on_wait(text)
+
+    def _authorized(
+        self,
+        stack: contextlib.ExitStack,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        authorizer: Authorizer | None,
+        tried: int,
+    ) -> requests.Response:
+        """One try, which a 401 makes two: the second with what the challenge asks for."""
+        if authorizer is None:
+            return self._redirected(stack, method, url, headers, data, tried)
+        sent = authorizer.header()
+        refused = sent
+        for last in (False, True):
+            complete = {**headers, "Authorization": sent} if sent else headers
+            response = self._redirected(stack, method, url, complete, data, tried)
+            if response.status_code != 401 or _origin(response.url) != _origin(url):
+                return response
+            challenge = response.headers.get("WWW-Authenticate", "")
+            stack.close()
+            if not last:
+                sent = authorizer.renew(challenge, refused)
+        raise authorizer.denied("it refuses even what it asked for (status 401)")
+
+    def _redirected(
+        self,
+        stack: contextlib.ExitStack,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        tried: int,
+    ) -> requests.Response:
+        """Send, and follow redirects; the Authorization header never leaves the origin."""
+        origin = _origin(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._send(stack, method, url, headers, data, tried)
+            location = response.headers.get("Location")
+            if response.status_code not in (301, 302, 303, 307, 308) or not location:
+                return response
+            stack.close()
+            if data is not None:
+                raise SourceError(
+                    f"cannot send to {place(url)}", why="it redirects what was to be sent"
+                )
+            target = urljoin(url, location)
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+                raise SourceError(f"cannot fetch {place(url)}", why="it redirects away from HTTPS")
+            if _origin(target) != origin:
+                headers = {k: v for k, v in headers.items() if k != "Authorization"}
+            url = target
+        raise SourceError(
+            f"cannot fetch {place(url)}", why=f"more than {MAX_REDIRECTS} redirects, in a circle?"
+        )
+
+    def _send(
+        self,
+        stack: contextlib.ExitStack,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        tried: int,
+    ) -> requests.Response:
+        host = self._host(url)
+        usual = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        prepared = requests.Request(method, url, headers=usual | headers, data=data).prepare()
+        stack.enter_context(host.slots)
+        try:
+            response = host.send(prepared, TIMEOUTS)
+        except BaseException:
+            stack.close()
+            raise
+        stack.callback(_finish, response)
+        log.debug("%s %s %d (try %d)", method, place(url), response.status_code, tried)
+        return response
+
+    def _host(self, url: str) -> Host:
+        try:
+            return self._hosts.of(url)
+        except NotAnAddress as error:
+            raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port
+
+
+def _finish(response: requests.Response) -> None:
+    """Close an answer, after reading what little may be left of it: its connection lives on."""
+    if _is_short(response):
+        # Nobody needs these bytes: if they cannot be read, the connection is closed, that is all.
+        with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+            response.raw.read1(DRAIN, decode_content=False)
+    response.close()
+
+
+def _is_short(response: requests.Response) -> bool:
+    length = response.headers.get("Content-Length", "")
+    return response.request.method == "HEAD" or (length.isdigit() and int(length) <= DRAIN)

@@ -1,0 +1,131 @@
+"""What all requests to one host share: connections, slots, and a common wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+
+from publisher.sources.settings import Settings
+
+# Who writes `insecure: true` knows; a warning with each request would only bury the others.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+DOWN_SECONDS = 60.0
+"""How long a host that could not be reached in several tries gets only one try per request."""
+
+
+class NotAnAddress(ValueError):
+    """A text is not an http or https address."""
+
+
+class Host:
+    """One scheme, host and port."""
+
+    def __init__(self, name: str, settings: Settings, scheme: str, host: str, port: int) -> None:
+        own = settings.registry(name)
+        self.name = name
+        self.slots = threading.BoundedSemaphore(own.max_concurrent)
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=own.max_concurrent)
+        self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
+        self._certificate: str | tuple[str, str] | None = None
+        if own.client_certificate is not None:
+            certificate = str(own.client_certificate)
+            self._certificate = (
+                (certificate, str(own.client_key)) if own.client_key else certificate
+            )
+        self._proxies = settings.proxies.for_host(scheme, host, port)
+        self._lock = threading.Lock()
+        self._waiting = 0.0
+        self._down = 0.0
+
+    def send(
+        self, request: requests.PreparedRequest, timeouts: tuple[float, float]
+    ) -> requests.Response:
+        """One request on a kept connection; redirects are not followed, the body is not read.
+
+        The adapter is used without a session: a session would read whole bodies of redirects, and
+        look for credentials and proxies in places that were not named.
+        """
+        return self._adapter.send(
+            request,
+            stream=True,
+            timeout=timeouts,
+            verify=self._verify,
+            cert=self._certificate,
+            proxies=self._proxies,
+        )
+
+    def close(self) -> None:
+        """Drop the kept connections."""
+        self._adapter.close()
+
+    @property
+    def waiting(self) -> float:
+        """The time (of time.monotonic) before which this host is to be left alone."""
+        with self._lock:
+            return self._waiting
+
+    def wait_until(self, moment: float) -> None:
+        """Leave this host alone until `moment`."""
+        with self._lock:
+            self._waiting = max(self._waiting, moment)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it could not be reached lately."""
+        with self._lock:
+            return time.monotonic() < self._down
+
+    def fails(self) -> None:
+        """Note that it could not be reached, in several tries."""
+        with self._lock:
+            self._down = time.monotonic() + DOWN_SECONDS
+
+    def works(self) -> None:
+        """Note that it answered."""
+        with self._lock:
+            self._down = 0.0
+
+
+class Hosts:
+    """The hosts that were talked to, each made once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hosts: dict[tuple[str, str], Host] = {}
+        self._lock = threading.Lock()
+
+    def of(self, url: str) -> Host:
+        """The host of an address; NotAnAddress if it is not one of http or https."""
+        scheme, separator, rest = url.partition("://")
+        netloc = rest.split("/", 1)[0].split("?", 1)[0].lower()
+        with self._lock:
+            known = self._hosts.get((scheme, netloc))
+            if known is None:
+                try:
+                    parts = urlsplit(url)
+                    port = parts.port
+                except ValueError:
+                    raise NotAnAddress("its address is malformed") from None
+                if not separator or scheme not in ("http", "https") or not parts.hostname:
+                    raise NotAnAddress("its address is not one of http or https")
+                known = self._hosts[scheme, netloc] = Host(
+                    netloc.rpartition("@")[2],
+                    self._settings,
+                    scheme,
+                    parts.hostname,
+                    port or (443 if scheme == "https" else 80),
+                )
+            return known
+
+    def close(self) -> None:
+        """Drop all connections."""
+        with self._lock:
+            for host in self._hosts.values():
+                host.close()

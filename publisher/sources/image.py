@@ -1,0 +1,138 @@
+"""From a source to the images of the platforms that are wanted: manifests and configs, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from publisher.errors import InvalidManifest
+from publisher.manifest import (
+    INDEX_TYPES,
+    Descriptor,
+    Document,
+    ImageConfig,
+    ImageIndex,
+    Manifest,
+    Platform,
+    check_consistency,
+    parse_config,
+    parse_index,
+    parse_manifest,
+)
+from publisher.sources import Source, SourceError
+
+MAX_DEPTH = 4
+"""Indexes within indexes; one within one is what builders write."""
+MAX_INDEXES = 32
+
+
+class PlatformNotFound(SourceError):
+    """The image exists, but not for a platform that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedImage:
+    """One image for one platform, as far as can be known before its layers."""
+
+    platform: Platform
+    document: Document
+    manifest: Manifest
+    config_document: Document
+    config: ImageConfig
+    index_digest: str | None = None
+    """The digest of the index that the reference names, or None if it names the manifest."""
+
+
+def fetch_images(
+    source: Source, platforms: Sequence[Platform], digest: str | None = None
+) -> list[FetchedImage]:
+    """The image that `source` names, for each of `platforms`, in their order.
+
+    `digest` pins what the reference was resolved to, so that a tag that moves meanwhile changes
+    nothing. Raises PlatformNotFound, naming the platforms there are, and InvalidManifest for
+    things that are not images or do not fit together.
+    """
+    document = source.manifest(digest)
+    if document.media_type not in INDEX_TYPES:
+        image = _load(source, document, None)
+        for platform in platforms:
+            if not _serves(image.config.platform, platform):
+                raise PlatformNotFound(
+                    f"the image is not for {platform}",
+                    why=f"it is one for {image.config.platform.normalized()}",
+                    hint="name its platform in the wish",
+                )
+        return [image]
+    index = ImageIndex(tuple(_flatten(source, document)))
+    chosen = [(platform, _choose(index, platform)) for platform in platforms]
+    images: dict[str, FetchedImage] = {}
+    for platform, descriptor in chosen:
+        if descriptor.digest in images:
+            continue
+        image = _load(source, source.manifest(descriptor.digest), document.digest)
+        if not _serves(image.config.platform, platform):
+            raise InvalidManifest(
+                f"cannot publish {descriptor.digest}",
+                why=f"its index says {platform}, its config {image.config.platform.normalized()}",
+            )
+        images[descriptor.digest] = image
+    return list(images.values())
+
+
+def available_platforms(source: Source, document: Document) -> list[Platform]:
+    """The platforms that a manifest or index offers."""
+    if document.media_type in INDEX_TYPES:
+        entries = ImageIndex(tuple(_flatten(source, document))).images()
+        return [entry.platform.normalized() for entry in entries if entry.platform]
+    return [_load(source, document, None).platform]
+
+
+def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
+    """The entries of an index, with those of the indexes in it; each index is read once."""
+    seen = {document.digest}
+    pending = [(document, 1)]
+    while pending:
+        current, depth = pending.pop(0)
+        index = parse_index(current)
+        nested = index.nested()
+        yield from (entry for entry in index.manifests if entry not in nested)
+        for entry in nested:
+            if entry.digest in seen:
+                continue
+            if depth >= MAX_DEPTH or len(seen) >= MAX_INDEXES:
+                raise InvalidManifest(
+                    f"cannot read image index {document.digest}",
+                    why=f"its indexes are more than {MAX_DEPTH} deep, or more than {MAX_INDEXES}",
+                )
+            seen.add(entry.digest)
+            pending.append((source.manifest(entry.digest), depth + 1))
+
+
+def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
+    found = index.choose(platform)
+    if found is None:
+        offered = [str(entry.platform.normalized()) for entry in index.images() if entry.platform]
+        raise PlatformNotFound(
+            f"the image is not there for {platform}",
+            why=f"it is for {', '.join(sorted(set(offered)))}" if offered else "it is for none",
+        )
+    return found
+
+
+def _load(source: Source, document: Document, index_digest: str | None) -> FetchedImage:
+    manifest = parse_manifest(document)
+    data = source.fetch(manifest.config)
+    config = parse_config(data, manifest.config.digest)
+    check_consistency(manifest, config, document.digest)
+    config_document = Document(data, manifest.config.media_type, manifest.config.digest)
+    return FetchedImage(
+        config.platform.normalized(), document, manifest, config_document, config, index_digest
+    )
+
+
+def _serves(offered: Platform, wanted: Platform) -> bool:
+    """Whether an image says it is for `wanted`; a variant that only one names is no obstacle."""
+    offered, wanted = offered.normalized(), wanted.normalized()
+    if (offered.os, offered.architecture) != (wanted.os, wanted.architecture):
+        return False
+    return offered.variant == wanted.variant or "" in (offered.variant, wanted.variant)

@@ -1,0 +1,96 @@
+"""Choosing tags: globs and version ranges, over tags that were listed. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from publisher.errors import PublisherError
+
+_RANGE = re.compile(r"\s*(?:[<>]=?|==|!=|~=)")
+
+
+class NoMatchingTags(PublisherError):
+    """No tag of an image repository is what the patterns ask for."""
+
+
+class InvalidPattern(PublisherError):
+    """A text is neither a glob nor a version range."""
+
+
+def expand_tags(
+    what: str, tags: Iterable[str], patterns: Sequence[str], exclude: Sequence[str] = ()
+) -> list[str]:
+    """Those of `tags` that match a pattern and no exclusion, in natural order, each once.
+
+    A pattern is a glob ("1.7.*") or a version range (">=1.8,<2", as PEP 440 has them; a leading v
+    is allowed in tags, and tags that are not versions match no range). `what` names the image
+    repository in errors. Raises NoMatchingTags where nothing matches: a wish that asks for nothing
+    is a mistake.
+    """
+    wanted = [_matcher(pattern) for pattern in patterns]
+    unwanted = [_matcher(pattern) for pattern in exclude]
+    available = sorted(set(tags), key=natural)
+    chosen = [
+        tag
+        for tag in available
+        if any(match(tag) for match in wanted) and not any(match(tag) for match in unwanted)
+    ]
+    if not chosen:
+        asked = ", ".join(patterns) + (f" without {', '.join(exclude)}" if exclude else "")
+        raise NoMatchingTags(
+            f"no tag of {what} matches {asked}",
+            why=f"it has {len(available)} tags" + (f": {_sample(available)}" if available else ""),
+        )
+    return chosen
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise InvalidPattern unless `pattern` can be used with expand_tags."""
+    _matcher(pattern)
+
+
+class _Range:
+    def __init__(self, pattern: str) -> None:
+        try:
+            self._specifiers = SpecifierSet(pattern)
+        except InvalidSpecifier as error:
+            raise InvalidPattern(
+                f"{pattern!r} is not a version range", hint="write for example '>=1.8,<2'"
+            ) from error
+
+    def __call__(self, tag: str) -> bool:
+        try:
+            version = Version(tag)
+        except InvalidVersion:
+            return False
+        return self._specifiers.contains(version)
+
+
+class _Glob:
+    def __init__(self, pattern: str) -> None:
+        self._matches = re.compile(fnmatch.translate(pattern)).match
+
+    def __call__(self, tag: str) -> bool:
+        return self._matches(tag) is not None
+
+
+def _matcher(pattern: str) -> _Range | _Glob:
+    return _Range(pattern) if _RANGE.match(pattern) else _Glob(pattern)
+
+
+def natural(tag: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which 1.10 comes after 1.9."""
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", tag)
+        if part
+    )
+
+
+def _sample(tags: Sequence[str]) -> str:
+    return ", ".join(tags[:5]) + (", …" if len(tags) > 5 else "")
