@@ -46,7 +46,7 @@ class FetchedImage:
 def fetch_images(
     source: Source, platforms: Sequence[Platform], digest: str | None = None
 ) -> list[FetchedImage]:
-    """The image that `source` names, for each of `platforms`, in their order.
+    """The image that `source` names, for each of `platforms`: as many, in the same order.
 
     `digest` pins what the reference was resolved to, so that a tag that moves meanwhile changes
     nothing. Raises PlatformNotFound, naming the platforms there are, and InvalidManifest for
@@ -62,7 +62,7 @@ def fetch_images(
                     why=f"it is one for {image.config.platform.normalized()}",
                     hint="name its platform in the wish",
                 )
-        return [image]
+        return [image] * len(platforms)
     index = ImageIndex(tuple(_flatten(source, document)))
     chosen = [(platform, _choose(index, platform)) for platform in platforms]
     images: dict[str, FetchedImage] = {}
@@ -76,7 +76,7 @@ def fetch_images(
                 why=f"its index says {platform}, its config {image.config.platform.normalized()}",
             )
         images[descriptor.digest] = image
-    return list(images.values())
+    return [images[descriptor.digest] for _, descriptor in chosen]
 
 
 def available_platforms(source: Source, document: Document) -> list[Platform]:

@@ -1,4 +1,4 @@
-"""Choosing tags: globs and version ranges, over tags that were listed. Pure."""
+"""Choosing tags: globs and version ranges, matched against the tags that there are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from publisher.errors import PublisherError
+from publisher.sources import Source
 
 _RANGE = re.compile(r"\s*(?:[<>]=?|==|!=|~=)")
 
@@ -22,31 +23,44 @@ class InvalidPattern(PublisherError):
     """A text is neither a glob nor a version range."""
 
 
-def expand_tags(
-    what: str, tags: Iterable[str], patterns: Sequence[str], exclude: Sequence[str] = ()
+def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
+    """The tags of `source` that `match_tags` chooses. Raises what it and the source raise."""
+    matches = _Choice(patterns, exclude)  # a bad pattern is found before anything is asked
+    return matches.among(source.tags())
+
+
+def match_tags(
+    tags: Iterable[str], patterns: Sequence[str], exclude: Sequence[str] = ()
 ) -> list[str]:
     """Those of `tags` that match a pattern and no exclusion, in natural order, each once.
 
     A pattern is a glob ("1.7.*") or a version range (">=1.8,<2", as PEP 440 has them; a leading v
-    is allowed in tags, and tags that are not versions match no range). `what` names the image
-    repository in errors. Raises NoMatchingTags where nothing matches: a wish that asks for nothing
-    is a mistake.
+    is allowed in tags, and tags that are not versions match no range). Raises NoMatchingTags
+    where nothing matches, since a wish that asks for nothing is a mistake, and InvalidPattern.
     """
-    wanted = [_matcher(pattern) for pattern in patterns]
-    unwanted = [_matcher(pattern) for pattern in exclude]
-    available = sorted(set(tags), key=natural)
-    chosen = [
-        tag
-        for tag in available
-        if any(match(tag) for match in wanted) and not any(match(tag) for match in unwanted)
-    ]
-    if not chosen:
-        asked = ", ".join(patterns) + (f" without {', '.join(exclude)}" if exclude else "")
-        raise NoMatchingTags(
-            f"no tag of {what} matches {asked}",
-            why=f"it has {len(available)} tags" + (f": {_sample(available)}" if available else ""),
-        )
-    return chosen
+    return _Choice(patterns, exclude).among(tags)
+
+
+class _Choice:
+    def __init__(self, patterns: Sequence[str], exclude: Sequence[str]) -> None:
+        self._wanted = [_matcher(pattern) for pattern in patterns]
+        self._unwanted = [_matcher(pattern) for pattern in exclude]
+        self._asked = ", ".join(patterns) + (f" without {', '.join(exclude)}" if exclude else "")
+
+    def among(self, tags: Iterable[str]) -> list[str]:
+        available = sorted(set(tags), key=natural)
+        chosen = [tag for tag in available if self._takes(tag)]
+        if not chosen:
+            there = f": {_sample(available)}" if available else ""
+            raise NoMatchingTags(
+                f"no tag matches {self._asked}", why=f"there are {len(available)} tags{there}"
+            )
+        return chosen
+
+    def _takes(self, tag: str) -> bool:
+        if not any(matches(tag) for matches in self._wanted):
+            return False
+        return not any(matches(tag) for matches in self._unwanted)
 
 
 def check_pattern(pattern: str) -> None:
