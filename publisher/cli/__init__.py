@@ -10,6 +10,9 @@ import click
 from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
 
 _COMMANDS = {
+    "diff": "publisher.cli.contents:diff",
+    "find": "publisher.cli.contents:find",
+    "ls": "publisher.cli.contents:ls",
     "check": "publisher.cli.check:check",
     "ingest": "publisher.cli.ingest:ingest",
     "ingest-image": "publisher.cli.ingest:ingest_image",

@@ -1,0 +1,114 @@
+"""`publisher ls`, `publisher diff` and `publisher find`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    print_json,
+    repository_option,
+)
+from publisher.contents import Change, diff_images, list_path
+from publisher.contents import find as find_paths
+from publisher.entry import Entry, EntryType
+
+_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
+
+
+@click.command()
+@click.argument("image")
+@click.argument("path", default="")
+@repository_option
+@output_option
+@debug_option
+def ls(image: str, path: str, repository: str | None, output: str) -> None:
+    """List what a published IMAGE has at PATH (its root, without one), from the layers' indexes."""
+    entries = list_path(open_repository(repository), image, path)
+    if output == "json":
+        print_json("ls/1", {"entries": [_entry_value(entry) for entry in entries]})
+        return
+    for entry in entries:
+        target = f" -> {_printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
+        click.echo(
+            f"{entry.type}{entry.mode:05o} {entry.uid:>6} {entry.gid:>6} {entry.size:>12}  "
+            f"{_printable(entry.path)}{target}"
+        )
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@repository_option
+@output_option
+@debug_option
+def diff(old: str, new: str, repository: str | None, output: str) -> None:
+    """Show what differs between the published images OLD and NEW: + added, - removed, ~ changed.
+
+    Files are compared by the digests in the layers' indexes; times are not compared.
+    """
+    differences = diff_images(open_repository(repository), old, new)
+    if output == "json":
+        values = [
+            {
+                "path": each.path,
+                "change": str(each.change),
+                "fields": list(each.fields),
+                "old": _entry_value(each.old) if each.old else None,
+                "new": _entry_value(each.new) if each.new else None,
+            }
+            for each in differences
+        ]
+        print_json("diff/1", {"differences": values})
+        return
+    for each in differences:
+        fields = f"  ({', '.join(each.fields)})" if each.fields else ""
+        click.echo(f"{_SIGNS[each.change]} {_printable(each.path)}{fields}")
+
+
+@click.command()
+@click.argument("pattern")
+@repository_option
+@output_option
+@debug_option
+def find(pattern: str, repository: str | None, output: str) -> None:
+    """Find the published images that contain a path.
+
+    PATTERN is a glob: without a slash it matches names anywhere, with one whole paths.
+
+    \b
+    publisher find 'libssl.so*'
+    publisher find 'usr/lib/*/libcuda*'
+    """
+    found = find_paths(open_repository(repository), pattern)
+    if output == "json":
+        values = [{"image": each.name, "entry": _entry_value(each.entry)} for each in found]
+        print_json("find/1", {"found": values})
+        return
+    for each in found:
+        click.echo(f"{each.name}  {_printable(each.entry.path)}")
+
+
+def _printable(text: str) -> str:
+    """Names are bytes that strangers chose: no terminal sequence and no line break gets through."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _entry_value(entry: Entry) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "path": entry.path,
+        "type": str(entry.type),
+        "mode": entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "mtimeNs": entry.mtime_ns,
+    }
+    for key, text in (("target", entry.target), ("sha256", entry.sha256)):
+        if text:
+            value[key] = text
+    return value
