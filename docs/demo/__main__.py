@@ -1,0 +1,176 @@
+"""`make demo`: from two sample images to a published tree, with every claim checked on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from docs.demo import samples
+from docs.demo.stage import DemoError, check, file, heading, publisher, say, tree
+from tests.layer_builder import digest_of, write_layout
+from tests.trees import describe_tree, tree_identity
+
+FOLDER = Path(__file__).parents[2] / "demo"
+TREE = Path("tree")
+OWN_STATE = ".metadata/.publisher"
+TOOLS = "local/tools:stable"
+
+WISH_LIST = """\
+version: 2
+repository: dir:tree
+images:
+  - image: oci:./images/tools:stable
+    name: tools
+    owner: astro
+    note: for the survey pipeline
+  - image: oci:./images/analysis:2024
+    name: analysis
+"""
+
+
+def main() -> int:
+    """Tell the story; 1 when something is not as told."""
+    started = time.monotonic()
+    try:
+        prepare()
+        publish()
+        look_at_the_tree()
+        look_at_the_metadata()
+        publish_again()
+        move_a_tag()
+    except DemoError as error:
+        print(f"\ndemo failed: {error}", file=sys.stderr)
+        return 1
+    say_what_next(time.monotonic() - started)
+    return 0
+
+
+def prepare() -> None:
+    heading("1. Images, and a wish list that asks for them")
+    if FOLDER.exists():
+        shutil.rmtree(FOLDER)
+    FOLDER.mkdir()
+    os.chdir(FOLDER)
+    samples.write_samples(Path("images"))
+    Path("wishlist.yaml").write_text(WISH_LIST)
+    say(
+        """Two sample images lie in ./demo/images, as OCI image layouts: folders that hold what a
+        registry would serve, so that this needs no network. Both stand on one base layer of 2 MiB.
+        The upper layers of "tools" delete a manual and replace the greeting in /etc/motd."""
+    )
+    file(Path("wishlist.yaml"))
+
+
+def publish() -> None:
+    heading("2. Publish what is wished")
+    publisher("check", "wishlist.yaml")
+    publisher("ingest", "wishlist.yaml")
+    for name in (TOOLS, "local/analysis:2024"):
+        check((TREE / name / "etc/os-release").read_bytes() == samples.RELEASE, f"{name} is there")
+
+
+def look_at_the_tree() -> None:
+    heading("3. The tree")
+    tree(TREE, hide=(".publisher",))
+    say(
+        """Each image has one merged root file system below .flat, which its public name links to,
+        and each layer one tree below .layers. Directories are named by digest, in 256 shards."""
+    )
+    flat, base = TREE / TOOLS, layer_tree(samples.BASE.digest)
+    check((flat / "etc/motd").read_text() == "Look up!\n", "the upper layer's greeting won")
+    check((base / "etc/motd").read_text() != "Look up!\n", "the base layer still has its own")
+    manual = "usr/share/doc/manual.txt"
+    check((base / manual).exists() and not (flat / manual).exists(), "the manual is deleted")
+    library = "usr/lib/libsample.so.1.0"
+    places = (base / library, flat / library, TREE / "local/analysis:2024" / library)
+    check(
+        len({place.stat().st_ino for place in places}) == 1,
+        "base layer and both images share the library's 2 MiB: one inode",
+    )
+
+
+def look_at_the_metadata() -> None:
+    heading("4. The metadata")
+    manifest = TREE / ".metadata" / TOOLS / "manifest.json"
+    wanted = samples.tools().manifest.digest
+    check(digest_of(manifest.read_bytes()) == wanted, f"{manifest} has the source's exact bytes")
+    print()
+    origin = layer_tree(samples.BASE.digest).with_name(".metadata") / "origin.json"
+    file(origin)
+    check(
+        json.loads(origin.read_bytes())["origin"]
+        == sorted([samples.tools().image_id, samples.analysis().image_id]),
+        "the base layer knows both images that use it",
+    )
+    print()
+    publisher("list", "--repository", "dir:tree")
+    publisher("show", TOOLS, "--repository", "dir:tree")
+
+
+def publish_again() -> None:
+    heading("5. A second run has nothing to do")
+    before = published()
+    started = time.monotonic()
+    publisher("ingest", "wishlist.yaml")
+    seconds = time.monotonic() - started
+    check(published() == before, "no inode and no time in the tree has changed")
+    check(seconds < 5, f"it took {seconds:.1f} s, the start of Python included")
+
+
+def move_a_tag() -> None:
+    heading("6. A tag moves")
+    say(
+        """Somebody pushes a newer "tools:stable". The next run sees that the tag names another
+        image, and publishes that one."""
+    )
+    old_flat, old = (TREE / TOOLS).resolve(), describe_tree((TREE / TOOLS).resolve())
+    write_layout(samples.newer_tools(), Path("images/tools"), "stable")
+    publisher("ingest", "wishlist.yaml")
+    program = (TREE / TOOLS / "usr/bin/sort-stars").read_text()
+    check("version 2" in program, "the public name leads to the new image")
+    check(
+        {path: node.sha256 for path, node in describe_tree(old_flat).items()}
+        == {path: node.sha256 for path, node in old.items()},
+        "the old image is untouched, for whoever still runs it",
+    )
+    print()
+    schedule = TREE / ".metadata/remove-schedule.json"
+    file(schedule)
+    check(
+        samples.tools().manifest.digest in schedule.read_text(),
+        "the old image is scheduled, to go after its grace period and not before",
+    )
+
+
+def say_what_next(seconds: float) -> None:
+    heading(f"Done in {seconds:.0f} s. What next")
+    say(
+        "Everything is left in ./demo to look at; make demo begins afresh. With the environment on:"
+    )
+    print("  source .venv/bin/activate")
+    print("  publisher list --repository dir:demo/tree")
+    print("  publisher show local/analysis:2024 --repository dir:demo/tree --output json")
+    print("  publisher ingest-image docker.io/library/debian:stable --repository dir:demo/tree")
+    print("  publisher --help\n")
+
+
+def layer_tree(digest: str) -> Path:
+    value = digest.removeprefix("sha256:")
+    return TREE / ".layers" / value[:2] / value / "layerfs"
+
+
+def published() -> dict[str, tuple[int, int, int]]:
+    """What was published, by inode and times; our own working state (a lock) is not part of it."""
+    return {
+        path: identity
+        for path, identity in tree_identity(TREE).items()
+        if not path.startswith(OWN_STATE) and path != ".metadata"
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
