@@ -13,6 +13,7 @@ from posixpath import basename
 from publisher.errors import InvalidReference, PublisherError
 from publisher.manifest import Platform, digest_hex
 from publisher.reference import ImageReference, Transport
+from publisher.reference.grammar import MAX_FILE_NAME
 
 FLAT = ".flat"
 LAYERS = ".layers"
@@ -28,6 +29,9 @@ RETIRED = f"{METADATA}/.retired"
 """What was published under a name before: the metadata of images on the remove schedule."""
 
 REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
+
+_TAKEN = frozenset({LOCAL, basename(REMOVE_SCHEDULE)})
+"""Names that a registry's directory, or its metadata directory, would share with something else."""
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
@@ -108,39 +112,48 @@ def public_name(
     a tag is named by it, also when a digest pins it.
     """
     if reference.transport is Transport.REGISTRY:
-        if reference.registry == LOCAL:
+        if reference.registry in _TAKEN:
             raise InvalidReference(
                 f"cannot publish {reference}",
-                why=f"the name {LOCAL!r} stands for images without a registry",
-                hint="use the registry's full host name",
+                why=f"{reference.registry!r} means something else in the published tree",
+                hint="use another name of the registry's host",
             )
         path = f"{reference.registry}/{reference.repository}"
     else:
-        path = f"{LOCAL}/{name or _local_name(reference)}"
+        path = f"{LOCAL}/{_local_name(reference, name)}"
     if reference.tag is None and reference.digest is not None:
         path += f"@{reference.digest}"
     else:
         path += f":{reference.tag or 'latest'}"
+    for part in path.split("/"):
+        if len(part.encode("utf-8", "surrogateescape")) > MAX_FILE_NAME:
+            raise _unnameable(reference, f"{part!r} is longer than a file name may be")
     if platform is None:
         return path
     variant = f":{platform.variant}" if platform.variant else ""
     return f"{MULTIARCH}/{platform.architecture}{variant}/{path}"
 
 
-def _local_name(reference: ImageReference) -> str:
-    if reference.repository:
-        return reference.repository
-    stem = basename(reference.location.rstrip("/"))
-    if reference.transport is not Transport.OCI:
-        for suffix in (".tar.gz", ".tgz", ".tar"):
-            stem = stem.removesuffix(suffix)
-    if not stem or stem.startswith("."):
-        raise InvalidReference(
-            f"cannot name {reference}",
-            why="neither a folder nor a file name to call it by",
-            hint="give the wish a name",
-        )
-    return stem
+def _local_name(reference: ImageReference, name: str | None) -> str:
+    if name is None:
+        if reference.repository:
+            return reference.repository
+        name = basename(reference.location.rstrip("/"))
+        if reference.transport is not Transport.OCI:
+            for suffix in (".tar.gz", ".tgz", ".tar"):
+                name = name.removesuffix(suffix)
+    # A part that begins with a dot could climb out of the tree, or hide in it.
+    if not all(part and not part.startswith(".") for part in name.split("/")):
+        raise _unnameable(reference, f"{name!r} has a part that is empty or begins with a dot")
+    if any(character in ":@" or not character.isprintable() for character in name) or " " in name:
+        raise _unnameable(reference, f"{name!r} has a character that no image's name has")
+    return name
+
+
+def _unnameable(reference: ImageReference, why: str) -> InvalidReference:
+    return InvalidReference(
+        f"cannot name {reference}", why=why, hint="give the wish a name, such as 'tool'"
+    )
 
 
 @dataclass(frozen=True, slots=True)

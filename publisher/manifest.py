@@ -54,6 +54,7 @@ MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 """The largest manifest, index or config we read; registries limit theirs to 4 MiB."""
 
 _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
+_PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")  # it becomes a directory: no leading dot
 
 
 def is_digest(text: str) -> bool:
@@ -90,7 +91,7 @@ class Platform:
     def parse(cls, text: str) -> Platform:
         """Read "os/architecture[/variant]"; ValueError for anything else."""
         parts = text.split("/")
-        if len(parts) not in (2, 3) or not all(re.fullmatch(r"[a-z0-9._-]+", p) for p in parts):
+        if len(parts) not in (2, 3) or not all(_PLATFORM_PART.match(p) for p in parts):
             raise ValueError(f"{text!r} is not os/architecture[/variant], such as linux/amd64")
         return cls(*parts).normalized()
 
