@@ -41,11 +41,6 @@ def test_plain_make_lists_every_target() -> None:
     assert sorted(listed) == sorted(phony.split())
 
 
-def test_the_debian_packages_are_named_in_one_place() -> None:
-    for name in (".ci/run", "Makefile", "README.md", "CONTRIBUTING.md"):
-        assert "umoci" not in (ROOT / name).read_text(), name
-
-
 def test_the_readme_lists_the_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     table = set(re.findall(r"^\| `publisher ([a-z-]+)", readme, re.MULTILINE))
