@@ -35,9 +35,12 @@ _OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
 
 def refuse(text: str, why: str, hint: str) -> NoReturn:
     """Raise InvalidReference about `text`, which may hold a secret and is shown without it."""
-    raise InvalidReference(
-        f"{shorten(_without_credentials(text))!r} is not an image reference", why=why, hint=hint
-    )
+    raise InvalidReference(f"{presentable(text)!r} is not an image reference", why=why, hint=hint)
+
+
+def presentable(text: str) -> str:
+    """`text` as a message may show it: no credentials, no control characters, not too long."""
+    return shorten("".join(c if c.isprintable() else "?" for c in _without_credentials(text)))
 
 
 def shorten(text: str) -> str:
@@ -161,13 +164,18 @@ def check_repository(text: str, path: str) -> None:
             refuse(
                 text,
                 f"{shorten(component)!r} has upper-case letters, which only tags may have",
-                f"write {path.lower()}",
+                f"write {presentable(_in_lower_case(text, path))}",
             )
         refuse(
             text,
             f"{shorten(component)!r} cannot be a part of an image's path",
             "parts are lower-case letters and digits, with single '.', '_', '__' or '-' between",
         )
+
+
+def _in_lower_case(text: str, path: str) -> str:
+    path = path.removeprefix("library/")  # which may have been filled in
+    return text.replace(path, path.lower(), 1)
 
 
 def check_tag(text: str, tag: str) -> None:

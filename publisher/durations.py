@@ -1,0 +1,45 @@
+"""Durations as people write them: `36h`, `30d`, `1d12h`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+_UNITS = {
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+}
+_DURATION = re.compile(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
+
+LONGEST = timedelta(days=36500)
+"""A hundred years: what is longer is a slip of the finger."""
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read weeks, days, hours, minutes and seconds, the largest first; ValueError says why not."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a duration; write a number and a unit (w, d, h, m or s), such as "
+            "30d, 36h or 1d12h"
+        )
+    seconds = sum(
+        int(number) * int(unit.total_seconds())
+        for number, unit in zip(match.groups("0"), _UNITS.values(), strict=True)
+    )
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is longer than a hundred years")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(duration: timedelta) -> str:
+    """Print a duration of whole seconds so that `parse_duration` reads it back; weeks as days."""
+    rest, parts = duration, []
+    for unit, length in list(_UNITS.items())[1:]:
+        count, rest = divmod(rest, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

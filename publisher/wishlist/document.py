@@ -1,0 +1,270 @@
+"""YAML with places: nodes that know their line and column, and readers that explain themselves.
+
+YAML silently keeps the last of two equal keys, reads 1.10 as the number 1.1 and lets a few bytes of
+aliases stand for gigabytes. Therefore nodes are read here, not the values that PyYAML makes of
+them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from publisher.reference.grammar import shorten
+from publisher.wishlist.model import Problem, Severity, WishListError
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The largest wish list we read: some forty thousand wishes."""
+
+MAX_NODES = 1_000_000
+"""The most values a wish list may have, counting what aliases stand for."""
+
+STRING = "tag:yaml.org,2002:str"
+DATE = "tag:yaml.org,2002:timestamp"
+_NULL = "tag:yaml.org,2002:null"
+_KINDS = {
+    STRING: "a text",
+    DATE: "a date",
+    _NULL: "nothing",
+    "tag:yaml.org,2002:int": "a number",
+    "tag:yaml.org,2002:float": "a number",
+    "tag:yaml.org,2002:bool": "a truth value",
+}
+
+
+class Problems:
+    """Collects what is wrong with the wish list `name`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.found: list[Problem] = []
+        self.subject = ""  # the wish that is being read, if it is one
+
+    def error(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
+        """Something that spoils the wish being read, or the whole list."""
+        line, column = place(node)
+        self._add(Severity.ERROR, line, column, message, suggestion, self.subject)
+
+    def warning(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
+        """Something odd that spoils nothing."""
+        line, column = place(node)
+        self._add(Severity.WARNING, line, column, message, suggestion)
+
+    def refuse(self, line: int, column: int, message: str, suggestion: str = "") -> WishListError:
+        """The error that ends the reading, with all problems up to now."""
+        self.subject = ""
+        self._add(Severity.ERROR, line, column, message, suggestion)
+        return self.failure()
+
+    def failure(self) -> WishListError:
+        """All problems as one error."""
+        return WishListError(f"cannot use wish list {self.name}", problems=self.sorted())
+
+    def sorted(self) -> tuple[Problem, ...]:
+        """The problems in the order of the file."""
+        return tuple(sorted(self.found, key=lambda problem: (problem.line, problem.column)))
+
+    def errors(self) -> int:
+        """How many errors there are by now."""
+        return sum(problem.severity is Severity.ERROR for problem in self.found)
+
+    def _add(
+        self,
+        severity: Severity,
+        line: int,
+        column: int,
+        message: str,
+        suggestion: str,
+        subject: str = "",
+    ) -> None:
+        self.found.append(Problem(severity, self.name, line, column, message, suggestion, subject))
+
+
+def place(node: yaml.Node) -> tuple[int, int]:
+    """Line and column of a node, from 1."""
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def load(data: bytes | str, problems: Problems) -> yaml.Node:
+    """The one document in `data`; WishListError if it is none."""
+    text = _decode(data, problems)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        message = ", ".join(part for part in (error.context, error.problem) if part)
+        raise problems.refuse(line, column, f"not valid YAML: {message}", _cure(message)) from error
+    except yaml.reader.ReaderError as error:
+        line, column = _position(text[: error.position])
+        raise problems.refuse(
+            line, column, f"not valid YAML: {error.reason}", "remove the character"
+        ) from error
+    except RecursionError as error:
+        raise problems.refuse(1, 1, "lists and mappings are nested too deeply") from error
+    if root is None:
+        raise problems.refuse(1, 1, "the file is empty", "begin with the line 'version: 2'")
+    if not _is_bounded(root):
+        raise problems.refuse(
+            1, 1, f"aliases make it stand for more than {MAX_NODES} values", "write fewer aliases"
+        )
+    return root
+
+
+def _decode(data: bytes | str, problems: Problems) -> str:
+    if len(data) > MAX_BYTES:
+        raise problems.refuse(
+            1, 1, f"the file is larger than {MAX_BYTES // 2**20} MiB", "is this a wish list?"
+        )
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = _position(data[: error.start].decode("utf-8-sig"))
+        raise problems.refuse(
+            line,
+            column,
+            f"the byte 0x{data[error.start]:02x} is not UTF-8",
+            "save the file in the encoding UTF-8",
+        ) from error
+
+
+def _position(before: str) -> tuple[int, int]:
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _cure(message: str) -> str:
+    """What to do about PyYAML's message."""
+    for sign, cure in (
+        (r"'\\t'", "indent with blanks, not with tabs"),
+        (r"alias", "a text that begins with '*' needs quotes, such as '1.*'"),
+        (r"block scalar|'[>|]'", "a text that begins with '>' or '|' needs quotes"),
+        (r"cannot start any token", "a text that begins with this character needs quotes"),
+        (r"mapping values", "check the indentation; a text with ': ' in it needs quotes"),
+        (r"expected <block end>|expected ':'", "check the indentation, and the line above"),
+        (r"single document", "remove the line '---', or make two files"),
+        (r"quoted scalar", "close the quotes that were opened"),
+        (r"flow (sequence|mapping)", "close the bracket that was opened"),
+    ):
+        if re.search(sign, message):
+            return cure
+    return "see the lines above as well"
+
+
+def _is_bounded(root: yaml.Node) -> bool:
+    """Whether the document is a tree of at most MAX_NODES, once aliases are written out."""
+    sizes: dict[int, int] = {}
+    under_way: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in under_way:
+            return MAX_NODES + 1  # it contains itself
+        if id(node) not in sizes:
+            under_way.add(id(node))
+            sizes[id(node)] = 1 + sum(size(child) for child in children(node))
+            under_way.remove(id(node))
+        return sizes[id(node)]
+
+    def children(node: yaml.Node) -> list[yaml.Node]:
+        if isinstance(node, yaml.MappingNode):
+            return [part for pair in node.value for part in pair]
+        return list(node.value)
+
+    return size(root) <= MAX_NODES
+
+
+# --- reading nodes --------------------------------------------------------------------------
+
+
+def quoted(text: str) -> str:
+    """`text` as a YAML text in single quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def describe(node: yaml.Node) -> str:
+    """What kind of value a node is, in a requester's words."""
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping (key: value)"
+    return _KINDS.get(node.tag, f"a value of the kind {node.tag}")
+
+
+def read_mapping(
+    node: yaml.MappingNode,
+    problems: Problems,
+    where: str,
+    known: Sequence[str],
+    moved: Mapping[str, str],
+) -> dict[str, yaml.Node]:
+    """The values of the `known` keys; other keys and second values are errors.
+
+    `moved` says of keys that are known elsewhere what to do about them.
+    """
+    found: dict[str, yaml.Node] = {}
+    lines: dict[str, int] = {}
+    for key_node, value in node.value:
+        key: str = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+        if key not in known:
+            near = difflib.get_close_matches(key.lower(), known, 1)
+            if key in moved:
+                suggestion = moved[key]
+            elif near:
+                suggestion = f"did you mean {near[0]!r}?"
+            else:
+                suggestion = f"known keys are {', '.join(known)}"
+            name = repr(shorten(key)) if key else describe(key_node)
+            problems.error(key_node, f"unknown key {name} {where}", suggestion)
+        elif key in found:
+            problems.error(
+                key_node,
+                f"{key!r} is given twice; line {lines[key]} has it already",
+                "keep one of the two",
+            )
+        else:
+            found[key] = value
+            lines[key] = place(key_node)[0]
+    return found
+
+
+def read_text(node: yaml.Node, problems: Problems, what: str) -> str | None:
+    """A non-empty text of printable characters, or None after saying what is wrong."""
+    if not isinstance(node, yaml.ScalarNode):
+        problems.error(
+            node, f"{what} must be a text, but this is {describe(node)}", "write one text"
+        )
+    elif node.tag == _NULL or (node.tag == STRING and not node.value.strip()):
+        problems.error(node, f"{what} has no value", "write one, or remove the line")
+    elif node.tag != STRING:
+        problems.error(
+            node,
+            f"{what} must be a text, but YAML reads {node.value} as {describe(node)}",
+            f"write it in quotes: {quoted(node.value)}",
+        )
+    elif not all(letter.isprintable() or letter == "\n" for letter in node.value):
+        problems.error(node, f"{what} contains control characters", "remove them")
+    else:
+        return str(node.value)
+    return None
+
+
+def read_texts(node: yaml.Node, problems: Problems, what: str) -> list[tuple[str, yaml.Node]]:
+    """The texts of a list, each with its node; what is wrong is said, and left out."""
+    if not isinstance(node, yaml.SequenceNode):
+        write = quoted(node.value) if isinstance(node, yaml.ScalarNode) and node.value else "…"
+        problems.error(
+            node,
+            f"{what} must be a list, but this is {describe(node)}",
+            f"write {what}: [{write}]",
+        )
+        return []
+    if not node.value:
+        problems.error(node, f"{what} is an empty list", "name something, or remove the line")
+    texts = [(read_text(item, problems, f"an item of {what}"), item) for item in node.value]
+    return [(text, item) for text, item in texts if text is not None]

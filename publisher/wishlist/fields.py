@@ -1,0 +1,135 @@
+"""The values that stand in wishes: platforms, outputs, durations, dates, tag patterns."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import TypeVar
+
+import yaml
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from publisher.durations import parse_duration
+from publisher.manifest import Platform
+from publisher.wishlist.document import (
+    DATE,
+    STRING,
+    Problems,
+    describe,
+    quoted,
+    read_text,
+    read_texts,
+)
+from publisher.wishlist.model import OUTPUTS
+
+_Value = TypeVar("_Value")
+
+_RANGE_START = re.compile(r"\s*[<>=!~]")
+_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+_OPEN_BRACKET = re.compile(r"\[!?[^\]]*\Z")
+
+
+def _distinct(
+    node: yaml.Node, problems: Problems, what: str, read: Callable[[str], _Value]
+) -> tuple[_Value, ...]:
+    """The values of a list of texts in its order, each once; `read` raises ValueError."""
+    values: list[_Value] = []
+    for text, item in read_texts(node, problems, what):
+        try:
+            value = read(text)
+        except ValueError as error:
+            message, _, suggestion = str(error).partition("; ")
+            problems.error(item, message, suggestion)
+            continue
+        if value in values:
+            problems.warning(item, f"{text!r} is in {what} twice", "remove one of them")
+        else:
+            values.append(value)
+    return tuple(values)
+
+
+def read_platforms(node: yaml.Node, problems: Problems) -> tuple[Platform, ...]:
+    """Platforms, the public one first."""
+
+    def read(text: str) -> Platform:
+        try:
+            return Platform.parse(text)
+        except ValueError as error:
+            raise ValueError(
+                f"{text!r} is not a platform; write os/architecture, such as linux/amd64"
+            ) from error
+
+    return _distinct(node, problems, "platforms", read)
+
+
+def read_outputs(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
+    """Forms of publication, in the order in which they are documented."""
+
+    def read(text: str) -> str:
+        if text in OUTPUTS:
+            return text
+        near = difflib.get_close_matches(text.lower(), OUTPUTS, 1)
+        raise ValueError(
+            f"unknown output {text!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(OUTPUTS)}")
+        )
+
+    wanted = _distinct(node, problems, "outputs", read)
+    return tuple(output for output in OUTPUTS if output in wanted)
+
+
+def read_patterns(node: yaml.Node, problems: Problems, what: str) -> tuple[str, ...]:
+    """Tag patterns: globs and version ranges."""
+    return _distinct(node, problems, what, check_pattern)
+
+
+def check_pattern(text: str) -> str:
+    """`text`, if it is a glob or a version range; else ValueError, "what is wrong; what to do"."""
+    if _RANGE_START.match(text):
+        try:
+            SpecifierSet(text)
+        except InvalidSpecifier as error:
+            raise ValueError(f"{text!r} is not a version range; write it as '>=1.8,<2'") from error
+    elif _OPEN_BRACKET.search(text):
+        raise ValueError(f"the '[' in {text!r} is not closed; write for example '1.[0-9]'")
+    elif not _GLOB.fullmatch(text):
+        raise ValueError(
+            f"{text!r} can match no tag; write a tag, a glob such as '1.*', or a version range "
+            "such as '>=1.8,<2'"
+        )
+    return text
+
+
+def read_grace(node: yaml.Node, problems: Problems) -> timedelta | None:
+    """A grace period."""
+    if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"[0-9]+", node.value):
+        problems.error(
+            node, f"grace: {node.value} has no unit", f"write {node.value}d for days, or w, h, m, s"
+        )
+        return None
+    text = read_text(node, problems, "grace")
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        message, _, suggestion = str(error).partition("; ")
+        problems.error(node, message, suggestion)
+        return None
+
+
+def read_date(node: yaml.Node, problems: Problems, what: str) -> date | None:
+    """A date; a text that looks like one is one too."""
+    if isinstance(node, yaml.ScalarNode) and node.tag in (DATE, STRING):
+        try:
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", node.value):
+                return date.fromisoformat(node.value)
+        except ValueError:
+            problems.error(node, f"there is no day {node.value}", "correct the date")
+            return None
+        problems.error(node, f"{quoted(node.value)} is not a date", "write YYYY-MM-DD")
+    else:
+        problems.error(node, f"{what} must be a date, but this is {describe(node)}", "YYYY-MM-DD")
+    return None

@@ -1,0 +1,235 @@
+"""What both versions share: reading one image's text, and looking at all wishes together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import yaml
+
+from publisher import layout
+from publisher.errors import InvalidReference, PublisherError
+from publisher.reference import (
+    ImageReference,
+    Transport,
+    parse_pattern,
+    parse_reference,
+    parse_repository,
+)
+from publisher.reference.grammar import presentable
+from publisher.wishlist.document import Problems, describe, place, quoted, read_text
+from publisher.wishlist.fields import check_pattern
+from publisher.wishlist.model import Wish, WishList
+from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
+
+_SOME_DIGEST = "sha256:" + "0" * 64
+
+
+def _subject(entry: yaml.Node) -> str:
+    """How a wish is called in messages: by its image's text, if it has one."""
+    if isinstance(entry, yaml.MappingNode):
+        texts = [value for key, value in entry.value if key.value == "image"]
+        entry = texts[0] if texts else entry
+    if isinstance(entry, yaml.ScalarNode) and entry.value:
+        return presentable(entry.value)
+    return f"the wish on line {place(entry)[0]}"
+
+
+def read_image(
+    node: yaml.Node, problems: Problems
+) -> tuple[ImageReference, tuple[str, ...]] | None:
+    """The reference in an image's text, and the pattern in its tag, if there is one."""
+    text = read_text(node, problems, "an image")
+    if text is None:
+        return None
+    try:
+        reference, pattern = parse_pattern(text)
+        return reference, () if pattern is None else (check_pattern(pattern),)
+    except InvalidReference as error:
+        problems.error(node, f"{error.what}: {error.why}", error.hint)
+    except ValueError as error:
+        message, _, suggestion = str(error).partition("; ")
+        problems.error(node, message, suggestion)
+    return None
+
+
+def read_repository_of_tags(node: yaml.Node, problems: Problems) -> ImageReference | None:
+    """The image repository whose tags `tags:` chooses: its text must not name one itself."""
+    text = read_text(node, problems, "an image")
+    if text is None:
+        return None
+    try:
+        return parse_repository(text)
+    except InvalidReference as error:
+        message, hint = f"{error.what}: {error.why}", error.hint
+    try:
+        reference, _ = parse_pattern(text)
+        bare = replace(reference, tag=None, digest=None)
+        message = f"{presentable(text)!r} says which image, and 'tags' asks for others"
+        hint = f"write {bare}, or remove 'tags'"
+    except InvalidReference as error:
+        message, hint = f"{error.what}: {error.why}", error.hint
+    problems.error(node, message, hint)
+    return None
+
+
+def explain_broken_text(node: yaml.Node, problems: Problems) -> bool:
+    """Report an image that YAML took for a mapping because of a blank after its ':'."""
+    if not (isinstance(node, yaml.MappingNode) and len(node.value) == 1):
+        return False
+    key, value = node.value[0]
+    if not (isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)):
+        return False
+    if not set("/.@") & set(key.value):
+        return False
+    whole = presentable(f"{key.value}:{value.value}")
+    problems.error(
+        node, "an image must be one text, but a blank follows its ':'", f"write {quoted(whole)}"
+    )
+    return True
+
+
+def check_local_name(name: str) -> None:
+    """Raise InvalidReference unless `name` can be what an image without a registry is called."""
+    try:
+        parse_repository(f"{Transport.DOCKER_DAEMON}:{name}")
+    except InvalidReference as error:
+        raise InvalidReference(
+            f"{presentable(name)!r} cannot be an image's name", why=error.why, hint=error.hint
+        ) from error
+
+
+def read_repository_url(node: yaml.Node, text: str, problems: Problems) -> str | None:
+    """The URL of the repository to publish to, checked."""
+    if ":" not in text and "/" not in text:
+        problems.error(
+            node,
+            f"{text!r} may be the name of a CVMFS repository or a folder",
+            f"write cvmfs:{text}, or dir:/PATH for a folder",
+        )
+        return None
+    try:
+        return str(layout.RepositoryURL.parse(text))
+    except PublisherError as error:
+        problems.error(node, f"{error.what}: {error.why}", error.hint)
+        return None
+
+
+def check_thin(node: yaml.Node, problems: Problems) -> str | None:
+    """The output format of thin images' names, if its variables are known."""
+    template = read_text(node, problems, "the name of thin images")
+    if template is None:
+        return None
+    for name in unknown_variables(template):
+        message = f"unknown variable $({name})" if name != "$(" else "a '$(' that is not closed"
+        known = ", ".join(f"$({variable})" for variable in VARIABLES)
+        problems.error(node, message, f"known are {known}")
+        return None
+    return template
+
+
+def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -> list[Wish]:
+    """The wishes that can be granted; those that cannot, and doubles, are reported."""
+    good: list[Wish] = []
+    published: dict[str, int] = {}
+    pushed: dict[str, int] = {}
+    for wish, node in wishes:
+        problems.subject = presentable(str(wish))
+        try:
+            names = _public_names(wish)
+            thin = _thin_names(wish)
+        except InvalidReference as error:
+            problems.error(node, f"{error.what}: {error.why}", error.hint)
+            continue
+        twice = [published[name] for name in names if name in published]
+        if twice:
+            problems.warning(
+                node, f"{wish} is already wished on line {twice[0]}", "remove one of the two"
+            )
+        elif len(set(thin)) < len(thin) or any(name in pushed for name in thin):
+            problems.warning(
+                node,
+                f"the thin image of {wish} would be called {thin[0]}, as another one is",
+                "use $(image) in the name of thin images",
+            )
+        published |= {name: wish.line for name in names if name not in published}
+        pushed |= dict.fromkeys(thin, wish.line)
+        good.append(wish)
+    problems.subject = ""
+    return good
+
+
+def _public_names(wish: Wish) -> list[str]:
+    """The public path; for patterns, which stand for many, something as distinct."""
+    if not wish.tags:
+        return [layout.public_name(wish.image, wish.name)]
+    path = layout.public_name(wish.image.with_tag("x"), wish.name).removesuffix("x")
+    return [path + pattern for pattern in wish.tags]
+
+
+def _thin_names(wish: Wish) -> list[str]:
+    """The thin image's name; for patterns, those of two imagined tags."""
+    if wish.thin is None:
+        return []
+    images = [wish.image.with_tag(tag) for tag in "12"] if wish.tags else [wish.image]
+    names = [render_output_format(wish.thin, image, _SOME_DIGEST, wish.name) for image in images]
+    for name in names:
+        try:
+            parse_reference(name)
+        except InvalidReference as error:
+            raise InvalidReference(
+                f"the thin image of {wish} cannot be called {presentable(name)!r}",
+                why=error.why,
+                hint=f"change the name of thin images: {wish.thin!r}",
+            ) from error
+    return names
+
+
+def finish(
+    version: int,
+    user: str,
+    repository: str | None,
+    wishes: Sequence[tuple[Wish, yaml.Node]],
+    problems: Problems,
+) -> WishList:
+    """The wish list; WishListError if something is wrong with more than single wishes."""
+    good = check_wishes(wishes, problems)
+    found = problems.sorted()
+    wish_list = WishList(problems.name, version, user, repository, tuple(good), found)
+    if any(not problem.subject for problem in wish_list.unusable):
+        raise problems.failure()
+    return wish_list
+
+
+def read_entries(
+    fields: Mapping[str, yaml.Node], key: str, root: yaml.Node, problems: Problems
+) -> Iterator[yaml.Node]:
+    """The entries of the list of images under `key`; what is wrong with one is about it alone."""
+    node = fields.get(key)
+    if node is None:
+        problems.error(
+            root, f"there is no list of images: the key {key!r} is missing", f"add {key}:"
+        )
+    elif not isinstance(node, yaml.SequenceNode):
+        problems.error(
+            node,
+            f"{key!r} must be a list of images, but this is {describe(node)}",
+            "put each image on a line of its own, after '- '",
+        )
+    elif not node.value:
+        problems.error(node, f"{key!r} is an empty list", "name at least one image")
+    else:
+        for entry in node.value:
+            problems.subject = _subject(entry)
+            yield entry
+    problems.subject = ""
+
+
+def wrong_kind(node: yaml.Node, problems: Problems, version: int) -> None:
+    """Report an entry that is neither a text nor (in version 2) a mapping."""
+    kinds = "a text" if version == 1 else "a text or a mapping with the key 'image'"
+    problems.error(
+        node,
+        f"a wish must be {kinds}, but this is {describe(node)}",
+        "write for example docker.io/library/debian:stable",
+    )
