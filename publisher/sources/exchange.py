@@ -232,8 +232,8 @@ class Exchange:
                 raise SourceError(
                     f"cannot send to {place(url)}", why="it redirects what was to be sent"
                 )
-            target = urljoin(url, location)
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+            target = self._join(url, location)
+            if url.startswith("https:") and not target.startswith("https:"):
                 raise SourceError(f"cannot fetch {place(url)}", why="it redirects away from HTTPS")
             if _origin(target) != origin:
                 headers = {k: v for k, v in headers.items() if k != "Authorization"}
@@ -241,6 +241,17 @@ class Exchange:
         raise SourceError(
             f"cannot fetch {place(url)}", why=f"more than {MAX_REDIRECTS} redirects, in a circle?"
         )
+
+    def _join(self, url: str, location: str) -> str:
+        """Where a redirect leads, made sure to be an address that we can use."""
+        try:
+            target = urljoin(url, location)
+            self._hosts.of(target)
+        except ValueError:
+            raise SourceError(
+                f"cannot fetch {place(url)}", why="it redirects to what is no http address"
+            ) from None
+        return target
 
     def _send(
         self,

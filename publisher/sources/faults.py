@@ -104,5 +104,8 @@ def backoff(tries: int, base: float) -> float:
 
 def place(url: str) -> str:
     """Host and path of an address: what may be shown of it."""
-    parts = urlsplit(url)
-    return f"{(parts.hostname or '')}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed address"
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"

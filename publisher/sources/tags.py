@@ -63,11 +63,6 @@ class _Choice:
         return not any(matches(tag) for matches in self._unwanted)
 
 
-def check_pattern(pattern: str) -> None:
-    """Raise InvalidPattern unless `pattern` can be used with expand_tags."""
-    _matcher(pattern)
-
-
 class _Range:
     def __init__(self, pattern: str) -> None:
         try:
