@@ -108,7 +108,5 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mtimeNs": entry.mtime_ns,
     }
-    for key, text in (("target", entry.target), ("sha256", entry.sha256)):
-        if text:
-            value[key] = text
-    return value
+    more = {"target": entry.target, "sha256": entry.sha256}
+    return value | {key: text for key, text in more.items() if text}

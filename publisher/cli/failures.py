@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -75,6 +76,4 @@ def _report(error: PublisherError) -> None:
 def _wants_json() -> bool:
     # The error may have come before the options were parsed into a context.
     arguments = sys.argv[1:]
-    return "--output=json" in arguments or any(
-        pair == ("--output", "json") for pair in zip(arguments, arguments[1:], strict=False)
-    )
+    return "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments)

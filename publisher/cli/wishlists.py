@@ -7,18 +7,25 @@ from pathlib import Path
 
 import click
 
-from publisher.wishlist import WishList, WishListError, parse_wish_list
+from publisher.wishlist import MAX_BYTES, WishList, WishListError, parse_wish_list
 
 
-def read_wish_list(path: str) -> WishList:
-    """The wish list in the file `path`, or on standard input for "-"; warnings go to stderr."""
+def read_document(path: str) -> bytes:
+    """What is in the file `path`, or on standard input for "-", up to what a wish list may be."""
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        if path == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise WishListError(
             f"cannot read wish list {path}", why=error.strerror or str(error)
         ) from error
-    wish_list = parse_wish_list(data, path)
+
+
+def read_wish_list(path: str) -> WishList:
+    """The wish list in the file `path`, or on standard input for "-"; warnings go to stderr."""
+    wish_list = parse_wish_list(read_document(path), path)
     for problem in wish_list.warnings:
         click.echo(str(problem), err=True)
     return wish_list

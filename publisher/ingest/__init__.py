@@ -128,9 +128,9 @@ def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:
     try:
         references = _expand(run, wish)
     except (PublisherError, OSError) as error:
-        outcome = _failure(str(wish.image), wish.image, request, error)
-        run.progress.image_done(outcome)
-        return [outcome]
+        failure = _failure(str(wish.image), wish.image, request, error)
+        run.progress.image_done(failure)
+        return [failure]
     outcomes = []
     for reference in references:
         if run.stop.is_set():

@@ -135,12 +135,16 @@ def _record(
         retired = _retire(repository, transaction, item, grace, now)
         if retired is not None:
             schedule = schedule.with_entry(retired)
+            transaction.record(
+                item.name, "scheduled", f"its tag moved away from {retired.manifest_digest}"
+            )
             status = Status.UPDATED
         elif found is None:
             status = Status.PUBLISHED if status is Status.UNCHANGED else status
         schedule = schedule.without(item.name, item.publication.manifest_digest)
-        if _write_metadata(repository, transaction, item, found) and status is Status.UNCHANGED:
-            status = Status.RECORDED
+        if _write_metadata(repository, transaction, item, found):
+            transaction.record(item.name, "published", item.publication.manifest_digest)
+            status = Status.RECORDED if status is Status.UNCHANGED else status
 
     for path, origin in sorted(origins.items()):
         if repository.read(path) != origin.to_bytes():

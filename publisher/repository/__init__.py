@@ -68,6 +68,9 @@ class Transaction(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
 
+    def record(self, name: str, what: str, why: str = "") -> None:
+        """Say for the history what happens to the image or layer `name`, and why."""
+
     def commit(self) -> None:
         """Make it all visible. Only inside `exclusive()`."""
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from publisher import layout
-from publisher.entry import Fixup, Merged
 from publisher.layout import RepositoryURL
-from publisher.repository import RepositoryChanged, RepositoryError, journal
+from publisher.repository import RepositoryChanged, RepositoryError
 from publisher.repository.disk import (
     make_directories,
     remove_tree,
     sync_filesystem,
-    write_new_file,
 )
-from publisher.repository.journal import Rename
-from publisher.repository.linker import apply_fixups, link_tree
 from publisher.repository.lock import WriterLock
 from publisher.repository.staging import Staging
+from publisher.repository.transaction import DirectoryTransaction
 from publisher.repository.tree import TreeWriter
 
 DEFAULT_WAIT = 600.0
@@ -48,9 +45,8 @@ class DirectoryRepository:
         # Fixed once, so that the repository stays the same wherever the process goes later.
         self.root = Path(url.location).absolute()
         if writable:
-            _prepare(self.root)
-            self._staging: Staging | None = Staging(self.root)
-            self._lock = WriterLock(self._staging.directory, wait, on_wait)
+            self._staging: Staging | None = _prepare(self.root)
+            self.lock = WriterLock(self._staging.directory, wait, on_wait)
         elif not self.root.is_dir():
             raise RepositoryError(
                 f"cannot read repository {url}",
@@ -99,19 +95,19 @@ class DirectoryRepository:
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer need not be fetched: it is published, or staged by an earlier run."""
-        return self._locate_layer(digest) is not None
+        return self._find_layer(digest) is not None
 
     def open_index(self, digest: str) -> BinaryIO:
         """The index of a published or staged layer; RepositoryChanged where there is neither."""
         try:
-            return (self._layer(digest) / layout.LAYER_INDEX).open("rb")
+            return (self.locate_layer(digest) / layout.LAYER_INDEX).open("rb")
         except FileNotFoundError as error:
             raise _gone(digest) from error
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
         """Begin to unpack a layer; without `finish` nothing of it is kept."""
-        staging = self._writable()
+        staging = self.staging
         directory = staging.new_path()
         stage = DirectoryLayerStage(directory, staging.finished_layer(digest))
         try:
@@ -123,7 +119,7 @@ class DirectoryRepository:
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[DirectoryTransaction]:
         """Begin a change; `purpose` tells others what goes on ("ingest of …")."""
-        directory = self._writable().new_path()
+        directory = self.staging.new_path()
         directory.mkdir(mode=0o700)
         try:
             yield DirectoryTransaction(self, directory, purpose)
@@ -135,17 +131,13 @@ class DirectoryRepository:
         if self._staging is not None:
             self._staging.close()
 
-    def recover(self) -> None:
-        """Finish what a dead writer committed, discard what it did not. Only under the lock."""
-        staging = self._writable()
-        journal.apply(self.root, staging.journal)
-        staging.sweep()
-
-    def _writable(self) -> Staging:
+    @property
+    def staging(self) -> Staging:
+        """The private space that transactions are prepared in."""
         assert self._staging is not None, "the repository was opened for reading only"
         return self._staging
 
-    def _locate_layer(self, digest: str) -> Path | None:
+    def _find_layer(self, digest: str) -> Path | None:
         published = self.root / layout.layer_directory(digest)
         if (published / layout.LAYER_INDEX).exists():
             return published
@@ -153,8 +145,9 @@ class DirectoryRepository:
             return self._staging.finished_layer(digest)
         return None
 
-    def _layer(self, digest: str) -> Path:
-        found = self._locate_layer(digest)
+    def locate_layer(self, digest: str) -> Path:
+        """Where a published or staged layer lies; RepositoryChanged where there is neither."""
+        found = self._find_layer(digest)
         if found is None:
             raise _gone(digest)
         return found
@@ -193,102 +186,10 @@ class DirectoryLayerStage:
         self.index.close()
 
 
-class DirectoryTransaction:
-    """One change of a directory repository, prepared in the private `directory`."""
-
-    def __init__(self, repository: DirectoryRepository, directory: Path, purpose: str) -> None:
-        self._repository = repository
-        self._directory = directory
-        self._purpose = purpose
-        self._exclusive = False
-        self._staged_count = 0
-        self._added: set[str] = set()
-        self._trees: list[Rename] = []
-        self._small: list[Rename] = []
-        self._links: list[Rename] = []
-        self._removals: list[Rename] = []
-
-    def link(self, path: str, plan: Iterable[Merged], layers: Sequence[str]) -> None:
-        """Prepare a tree at `path` whose files are links to content of the layer trees."""
-        staged = self._new_staged()
-        trees = [self._repository._layer(digest) / layout.LAYER_TREE for digest in layers]
-        try:
-            link_tree(staged, plan, trees)
-        except FileNotFoundError as error:
-            missing = [d for d in layers if not self._repository.has_layer(d)]
-            moved = [tree for tree in trees if not tree.exists()]
-            if not moved:
-                raise
-            raise _gone(missing[0] if missing else layers[trees.index(moved[0])]) from error
-        self._trees.append(self._rename(staged, path))
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out, having finished or discarded what a dead one left."""
-        with self._repository._lock.hold(self._purpose):
-            self._repository.recover()
-            self._exclusive = True
-            try:
-                yield
-            finally:
-                self._exclusive = False
-
-    def add_layer(self, digest: str, fixups: Iterable[Fixup], layers: Sequence[str]) -> None:
-        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
-        assert self._exclusive
-        path = layout.layer_directory(digest)
-        staged = self._repository._layer(digest)
-        if digest in self._added or staged == self._repository.root / path:
-            return
-        self._added.add(digest)
-        trees = [self._repository._layer(lower) / layout.LAYER_TREE for lower in layers]
-        apply_fixups(staged / layout.LAYER_TREE, fixups, trees)
-        self._trees.insert(0, self._rename(staged, path))
-
-    def replace(self, path: str, content: bytes) -> None:
-        """Create or replace a small file."""
-        staged = self._new_staged()
-        write_new_file(staged, content)
-        self._small.append(self._rename(staged, path))
-
-    def symlink(self, path: str, text: str) -> None:
-        """Create or replace a symlink."""
-        staged = self._new_staged()
-        staged.symlink_to(text)
-        self._links.append(self._rename(staged, path))
-
-    def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
-        trash = self._repository._writable().new_trash()
-        self._removals.append(Rename(path, trash.relative_to(self._repository.root).as_posix()))
-
-    def commit(self) -> None:
-        """Make it all visible: write the journal, then carry it out."""
-        assert self._exclusive
-        root = self._repository.root
-        # Content-addressed: a tree that somebody else published meanwhile is the same tree.
-        trees = [rename for rename in self._trees if not os.path.lexists(root / rename.target)]
-        for rename in (*trees, *self._small, *self._links):
-            _check_target(root, rename.target)
-        operations = [*trees, *self._small, *self._links, *self._removals]
-        if not operations:
-            return
-        staging = self._repository._writable()
-        journal.write(staging.journal, operations, self._purpose)
-        journal.apply(root, staging.journal)
-        staging.sweep()
-
-    def _new_staged(self) -> Path:
-        self._staged_count += 1
-        return self._directory / str(self._staged_count)
-
-    def _rename(self, staged: Path, path: str) -> Rename:
-        return Rename(staged.relative_to(self._repository.root).as_posix(), path)
-
-
-def _prepare(root: Path) -> None:
+def _prepare(root: Path) -> Staging:
+    """The staging space of a directory that is fit to be published into."""
     try:
-        root.mkdir(mode=0o755, exist_ok=True)
+        root.mkdir(exist_ok=True)
     except FileNotFoundError as error:
         raise RepositoryError(
             f"cannot use repository {root}",
@@ -307,25 +208,18 @@ def _prepare(root: Path) -> None:
             why=f"it holds {sorted(present)[0]!r} but no published tree",
             hint="choose an empty directory, so that nothing of yours gets mixed in",
         )
+    try:
+        return Staging(root)
+    except OSError as error:
+        raise _unwritable(root, error) from error
 
 
-def _check_target(root: Path, target: str) -> None:
-    """Refuse, before the commit point, what could not be carried out after it."""
-    path = root / target
-    if path.is_dir() and not path.is_symlink():
-        raise RepositoryError(
-            f"cannot publish {target}",
-            why="a directory stands there that the publisher did not make",
-            hint=f"move {path} away",
-        )
-    for parent in path.relative_to(root).parents:
-        above = root / parent
-        if os.path.lexists(above) and not above.is_dir():
-            raise RepositoryError(
-                f"cannot publish {target}",
-                why=f"{parent} is not a directory",
-                hint=f"move {above} away",
-            )
+def _unwritable(root: Path, error: OSError) -> RepositoryError:
+    return RepositoryError(
+        f"cannot write to repository {root}",
+        why=f"{error.filename or root}: {error.strerror}",
+        hint="publish as its owner, with space left and not mounted read-only",
+    )
 
 
 def _gone(digest: str) -> RepositoryChanged:

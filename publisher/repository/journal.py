@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from publisher.repository import RepositoryError
 from publisher.repository.disk import (
@@ -19,6 +20,7 @@ from publisher.repository.disk import (
     sync_filesystem,
     write_new_file,
 )
+from publisher.repository.history import History, Record
 
 VERSION = 1
 
@@ -34,14 +36,17 @@ class Rename:
     target: str
 
 
-def write(journal: Path, operations: Sequence[Rename], purpose: str) -> None:
-    """Reach the commit point: the operations are on disk, after everything they refer to."""
+def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
+    """Reach the commit point: the operations are on disk, after everything they refer to.
+
+    `record` is what the history will say of them.
+    """
     sync_filesystem(journal.parent)
     draft = journal.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     value = {
         "version": VERSION,
-        "purpose": purpose,
+        "record": record.to_value(),
         "operations": [[operation.source, operation.target] for operation in operations],
     }
     write_new_file(draft, json.dumps(value).encode(), mode=0o600)
@@ -56,7 +61,8 @@ def apply(root: Path, journal: Path) -> bool:
         data = journal.read_bytes()
     except FileNotFoundError:
         return False
-    for operation in _parse(data, journal):
+    operations, record = _parse(data, journal)
+    for operation in operations:
         source, target = root / operation.source, root / operation.target
         make_directories(target.parent)
         # What is not there any more was moved before an interruption.
@@ -66,12 +72,13 @@ def apply(root: Path, journal: Path) -> bool:
             if source.is_symlink() or source.exists():
                 raise
     sync_filesystem(root)
+    History(journal.parent).append(record)
     journal.unlink()
     sync_directory(journal.parent)
     return True
 
 
-def _parse(data: bytes, journal: Path) -> list[Rename]:
+def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
     value = json.loads(data)
     if value.get("version") != VERSION:
         raise RepositoryError(
@@ -79,4 +86,5 @@ def _parse(data: bytes, journal: Path) -> list[Rename]:
             why=f"a release of publisher with journal version {value.get('version')!r} wrote it",
             hint="run that release once more on this repository",
         )
-    return [Rename(source, target) for source, target in value["operations"]]
+    operations = [Rename(source, target) for source, target in value["operations"]]
+    return operations, value["record"]

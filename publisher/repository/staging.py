@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import secrets
 import time
@@ -21,6 +22,8 @@ import filelock
 from publisher import layout
 from publisher.manifest import digest_hex
 from publisher.repository.disk import make_directories, remove_tree
+
+_log = logging.getLogger(__name__)
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
 """Seconds for which a finished layer of an interrupted run waits to be used."""
@@ -67,17 +70,19 @@ class Staging:
         return self._layers / digest_hex(digest)
 
     def sweep(self) -> None:
-        """Delete what dead processes left and what nobody came for. Only under the writer lock."""
-        for path in self._trash.iterdir():
-            remove_tree(path)
-        for session in self._sessions.iterdir():
-            if session != self._session and _is_abandoned(session):
-                remove_tree(session)
+        """Delete what dead processes left and what nobody came for. Only under the writer lock.
+
+        What cannot be deleted now is in nobody's way: it is logged, and tried again next time.
+        """
         # The clock may step; a layer from the future is as good as a fresh one.
         oldest = time.time() - FINISHED_LAYER_LIFETIME
-        for layer in self._layers.iterdir():
-            if layer.stat().st_ctime < oldest:
-                remove_tree(layer)
+        dead = (p for p in self._sessions.iterdir() if p != self._session and _is_abandoned(p))
+        unclaimed = (p for p in self._layers.iterdir() if p.stat().st_ctime < oldest)
+        for path in (*self._trash.iterdir(), *dead, *unclaimed):
+            try:
+                remove_tree(path)
+            except OSError as error:
+                _log.warning("cannot delete %s yet: %s", path, error)
 
     def close(self) -> None:
         """End this process' session: everything unfinished in it is deleted."""

@@ -1,0 +1,120 @@
+"""`publisher check`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from publisher.check import CheckedImage, Report
+from publisher.check import check as run_check
+from publisher.cli.failures import DONE, SOME_FAILED, USAGE
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    jobs_option,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+)
+from publisher.cli.sources import open_sources, source_options
+from publisher.cli.wishlists import read_document
+
+
+@click.command()
+@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@click.option("--offline", is_flag=True, help="Look at the lists only, and ask no registry.")
+@jobs_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def check(
+    wishlists: tuple[str, ...],
+    offline: bool,
+    jobs: int,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Say what is wrong with the wish lists WISHLIST... ("-" reads standard input).
+
+    Nothing is published, fetched or changed. Every mistake is named with its place and with what to
+    write instead. Then each image is looked for where it comes from, for the platforms that the
+    wish names; --offline leaves that out.
+
+    \b
+    publisher check wishlist.yaml
+    publisher check --offline lists/*.yaml
+    """
+    documents = [(path, read_document(path)) for path in wishlists]
+    with ExitStack() as stack:
+        sources = None if offline else stack.enter_context(open_sources(source_settings))
+        report = run_check(documents, sources, today=datetime.now(UTC).date(), jobs=jobs)
+    if output == "json":
+        _print_json(report)
+    else:
+        _print(report, quiet)
+    if report.errors:
+        return USAGE
+    return SOME_FAILED if report.failed else DONE
+
+
+def _print_json(report: Report) -> None:
+    print_json(
+        "check/1",
+        {
+            "wishes": report.wishes,
+            "problems": [asdict(problem) for problem in report.problems],
+            "images": [_value(image) for image in report.images],
+            "downloadBytes": report.download_size,
+        },
+    )
+
+
+def _value(image: CheckedImage) -> dict[str, object]:
+    value: dict[str, object] = {
+        "name": image.name,
+        "reference": image.reference,
+        "wishList": image.wish_list,
+        "line": image.line,
+    }
+    if image.error:
+        return value | {"status": "failed", "error": image.error}
+    return value | {
+        "status": "ok",
+        "digest": image.digest,
+        "platforms": list(image.platforms),
+        "layers": len(image.layers),
+        "compressedBytes": sum(image.layers.values()),
+    }
+
+
+def _print(report: Report, quiet: bool) -> None:
+    for image in report.images:
+        if not (quiet or image.error):
+            size = human_size(sum(image.layers.values()))
+            layers = plural(len(image.layers), "layer")
+            click.echo(f"ok: {image.name}  {size} in {layers}  {', '.join(image.platforms)}")
+    for problem in report.problems:
+        click.echo(str(problem))
+    for image in report.failed:
+        click.echo(f"{image.wish_list}:{image.line}: failed: {image.name}: {image.error}")
+    if quiet:
+        return
+    counts = [plural(report.wishes, "wish").replace("wishs", "wishes")]
+    if report.images:
+        found = len(report.images) - len(report.failed)
+        counts.append(f"{plural(found, 'image')} found ({human_size(report.download_size)})")
+    warnings = len(report.problems) - len(report.errors)
+    for count, what in (
+        (len(report.failed), "failure"),
+        (len(report.errors), "error"),
+        (warnings, "warning"),
+    ):
+        if count:
+            counts.append(plural(count, what))
+    click.echo(", ".join(counts))
