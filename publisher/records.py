@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from publisher.errors import PublisherError
+from publisher.manifest import is_digest
 
 PUBLICATION_VERSION = 1
 SCHEDULE_VERSION = 1
@@ -90,16 +91,16 @@ class Publication:
             return cls(
                 name=_text(value, "name"),
                 reference=_text(value, "reference"),
-                source_digest=_text(value, "sourceDigest"),
-                manifest_digest=_text(value, "manifestDigest"),
-                image_id=_text(value, "imageId"),
+                source_digest=_digest(value, "sourceDigest"),
+                manifest_digest=_digest(value, "manifestDigest"),
+                image_id=_digest(value, "imageId"),
                 platform=_text(value, "platform"),
-                outputs=tuple(str(output) for output in value["outputs"]),
+                outputs=_texts(value, "outputs"),
                 published_at=parse_time(_text(value, "publishedAt")),
-                wish_list=str(value.get("wishList", "")),
-                owner=str(value.get("owner", "")),
-                note=str(value.get("note", "")),
-                grace_seconds=int(value.get("graceSeconds", 0)),
+                wish_list=_text(value, "wishList", ""),
+                owner=_text(value, "owner", ""),
+                note=_text(value, "note", ""),
+                grace_seconds=_count(value, "graceSeconds", 0),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid(path, f"{type(error).__name__}: {error}") from error
@@ -209,8 +210,8 @@ def _scheduled(raw: Any) -> ScheduledRemoval:
     return ScheduledRemoval(
         name=_text(raw, "name"),
         reference=_text(raw, "reference"),
-        manifest_digest=_text(raw, "manifestDigest"),
-        image_id=_text(raw, "imageId"),
+        manifest_digest=_digest(raw, "manifestDigest"),
+        image_id=_digest(raw, "imageId"),
         manifest=raw["manifest"],
         reason=_text(raw, "reason"),
         scheduled_at=parse_time(_text(raw, "scheduledAt")),
@@ -229,19 +230,43 @@ def _object(data: bytes, path: str) -> dict[str, Any]:
 
 
 def _check_version(value: Mapping[str, Any], known: int, path: str) -> None:
-    if value.get("version") != known:
+    version = value.get("version")
+    if version != known or isinstance(version, bool):
         raise InvalidRecord(
             f"cannot read {path}",
-            why=f"its version is {value.get('version')!r}, this program knows {known}",
+            why=f"its version is {version!r}, this program knows {known}",
             hint="use the release of publisher that wrote it, or a newer one",
         )
 
 
-def _text(value: Mapping[str, Any], key: str) -> str:
-    text = value[key]
+def _text(value: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    text = value[key] if default is None else value.get(key, default)
     if not isinstance(text, str):
         raise TypeError(f"{key} is not a string")
     return text
+
+
+def _digest(value: Mapping[str, Any], key: str) -> str:
+    digest = _text(value, key)
+    if not is_digest(digest):  # places in the tree are made of it, also those that are deleted
+        raise ValueError(f"{key} is {digest!r}, which is no digest")
+    return digest
+
+
+def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    texts = value[key]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{key} is not a list of strings")
+    return tuple(texts)
+
+
+def _count(value: Mapping[str, Any], key: str, default: int) -> int:
+    count = value.get(key, default)
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)  # JSON knows one kind of number
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise TypeError(f"{key} is not a whole number of at least 0")
+    return count
 
 
 def _invalid(path: str, why: str) -> InvalidRecord:
