@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ FOREIGN_LAYER_TYPES = frozenset(
 
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 """The largest manifest, index or config we read; registries limit theirs to 4 MiB."""
+
+MAX_NESTING = 64
+"""Levels of objects and lists in a document. Real ones have less than ten."""
+
+MAX_BLOB_BYTES = 2**63 - 1
+"""The specification's sizes are signed and of 64 bits."""
 
 _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")  # it becomes a directory: no leading dot
@@ -113,7 +120,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of a blob: its media type, digest ("algorithm:hex") and size in bytes."""
+    """What a manifest says of a blob: media type, digest ("algorithm:hex") and size in bytes."""
 
     media_type: str
     digest: str
@@ -295,6 +302,8 @@ def parse_config(data: bytes, digest: str) -> ImageConfig:
     value = _object(data, f"config {digest}")
     os, architecture = value.get("os"), value.get("architecture")
     variant = value.get("variant") or ""
+    if not isinstance(value.get("config") or {}, dict):
+        raise InvalidManifest(what, why="its config is not an object")
     rootfs = value.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
@@ -319,7 +328,7 @@ def check_consistency(manifest: Manifest, config: ImageConfig, digest: str) -> N
 
 
 def parse_published_manifest(data: bytes) -> Manifest:
-    """Read a manifest.json of a published tree: exact bytes, or DUCC's capitalised re-serialisation.
+    """Read a manifest.json of a published tree: exact bytes, or DUCC's re-serialisation of them.
 
     DUCC wrote `SchemaVersion`, `MediaType`, `Config{MediaType,Size,Digest}` and `Layers[…]`; field
     names are therefore matched without regard to case here, and only here.
@@ -340,14 +349,52 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
             f"cannot read {what}", why=f"{len(data)} bytes is more than {MAX_DOCUMENT_BYTES}"
         )
     try:
-        value = json.loads(data)
+        value = json.loads(
+            data,
+            object_pairs_hook=_object_of_pairs,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidManifest(
             f"cannot read {what}", why=f"not JSON: {error}; it begins {data[:60]!r}"
         ) from error
     if not isinstance(value, dict):
         raise InvalidManifest(f"cannot read {what}", why="not a JSON object")
+    if _nesting_exceeds(value, MAX_NESTING):
+        raise InvalidManifest(
+            f"cannot read {what}", why=f"it is nested deeper than {MAX_NESTING} levels"
+        )
     return value
+
+
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        # One reader would take the first and another the last: two images in the same bytes.
+        raise ValueError("an object has the same key twice")
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number that JSON can hold")
+    return number
+
+
+def _nesting_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _lower_keys(value: Any) -> Any:
@@ -367,7 +414,7 @@ def _descriptor(raw: Any, what: str, name: str) -> Descriptor:
         raise InvalidManifest(what, why=f"{name} has no media type")
     if not isinstance(digest, str) or not is_digest(digest):
         raise InvalidManifest(what, why=f"{name} has no digest that we can verify: {digest!r}")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
         raise InvalidManifest(what, why=f"{name} has no size: {size!r}")
     urls = raw.get("urls") or []
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
