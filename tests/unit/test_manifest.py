@@ -1,4 +1,4 @@
-"""Manifests, indexes and configs: read from exact bytes; what is unsound is refused, not guessed."""
+"""Manifests, indexes, configs: read from exact bytes; what is unsound is refused, not guessed."""
 
 from __future__ import annotations
 
