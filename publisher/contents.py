@@ -119,7 +119,7 @@ def _entries(repository: Repository, manifest: Manifest) -> Iterator[Iterator[En
         for layer in manifest.layers:
             _require_index(repository, layer.digest)
             files.append(stack.enter_context(repository.open_index(layer.digest)))
-        yield _resolved(item.entry for item in merge([read_index(file) for file in files]))
+        yield (_as_file(item.entry) for item in merge([read_index(file) for file in files]))
 
 
 def _require_index(repository: Repository, digest: str) -> None:
@@ -130,15 +130,11 @@ def _require_index(repository: Repository, digest: str) -> None:
         )
 
 
-def _resolved(entries: Iterator[Entry]) -> Iterator[Entry]:
-    shared: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.type is EntryType.HARDLINK:
-            yield replace(shared[entry.target], path=entry.path)
-            continue
-        if entry.links > 1:
-            shared[entry.path] = entry
-        yield entry
+def _as_file(entry: Entry) -> Entry:
+    """A further name of a file is a file to whoever looks at the image."""
+    if entry.type is EntryType.HARDLINK:
+        return replace(entry, type=EntryType.FILE, target="")
+    return entry
 
 
 def _layer_has(repository: Repository, digest: str, matches: Callable[[str], bool]) -> bool:

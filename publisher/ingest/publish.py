@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from publisher import layout
+from publisher.entry import Fixup
 from publisher.errors import DigestMismatch
 from publisher.ingest.report import Status
 from publisher.layers.index import read_header, read_index
@@ -26,6 +27,15 @@ class Item:
     name: str
     image: FetchedImage
     publication: Publication
+
+
+@dataclass(frozen=True, slots=True)
+class _NewLayer:
+    """A layer to be published, and what its tree needs from the layers `below` it."""
+
+    digest: str
+    fixups: tuple[Fixup, ...]
+    below: Sequence[str]
 
 
 def load_schedule(repository: Repository) -> RemoveSchedule:
@@ -78,7 +88,10 @@ def publish(
     with repository.transaction(purpose) as transaction:
         for image in _distinct_flat_images(repository, items):
             _link_flat_image(repository, transaction, image)
+        layers = _new_layers(repository, items)
         with transaction.exclusive():
+            for layer in layers:
+                transaction.add_layer(layer.digest, layer.fixups, layer.below)
             status = _record(repository, transaction, items, grace, now())
             transaction.commit()
     return status
@@ -123,8 +136,7 @@ def _record(
     origins: dict[str, Origin] = {}
     status = Status.UNCHANGED
     for item in items:
-        for number, layer in enumerate(item.image.manifest.layers):
-            _add_layer(repository, transaction, item.image, number)
+        for layer in item.image.manifest.layers:
             path = layout.layer_origin(layer.digest)
             if path not in origins:
                 data = repository.read(path)
@@ -156,19 +168,26 @@ def _record(
     return status
 
 
-def _add_layer(
-    repository: Repository, transaction: Transaction, image: FetchedImage, number: int
-) -> None:
-    digests = [layer.digest for layer in image.manifest.layers]
-    digest = digests[number]
-    if repository.exists(layout.layer_directory(digest)) or digest in digests[:number]:
-        return
-    with ExitStack() as stack:
-        files = [
-            stack.enter_context(repository.open_index(lower)) for lower in digests[: number + 1]
-        ]
-        needed = fixups([read_index(file) for file in files])
-        transaction.add_layer(digest, needed, digests[:number])
+def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer]:
+    """The layers that are not published yet, with what each needs from those below it.
+
+    Said before the lock is taken, since it costs reading indexes; a layer that another image
+    publishes meanwhile keeps what it got from there.
+    """
+    new: dict[str, _NewLayer] = {}
+    for item in items:
+        digests = [layer.digest for layer in item.image.manifest.layers]
+        for number, digest in enumerate(digests):
+            if digest in new or repository.exists(layout.layer_directory(digest)):
+                continue
+            with ExitStack() as stack:
+                files = [
+                    stack.enter_context(repository.open_index(each))
+                    for each in digests[: number + 1]
+                ]
+                needed = tuple(fixups([read_index(file) for file in files]))
+            new[digest] = _NewLayer(digest, needed, digests[:number])
+    return list(new.values())
 
 
 def _retire(
