@@ -160,8 +160,10 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
     except Interrupted:
         run.cut_short = True
         return None
+    except RepositoryChanged as error:
+        return _failure(name, reference, request, error)
     except RepositoryError:
-        raise
+        raise  # it would meet every other image as well
     except (PublisherError, OSError) as error:
         return _failure(name, reference, request, error)
 

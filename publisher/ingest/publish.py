@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from publisher.layers.index import read_header, read_index
 from publisher.layers.merge import fixups, merge
 from publisher.manifest import digest_of, parse_published_manifest
 from publisher.records import Origin, Publication, RemoveSchedule, ScheduledRemoval
-from publisher.repository import Repository, Transaction
+from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.sources.image import FetchedImage
 
 
@@ -86,10 +86,14 @@ def publish(
     Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile.
     """
     with repository.transaction(purpose) as transaction:
-        for image in _distinct_flat_images(repository, items):
+        images = _new_flat_images(repository, items)
+        for image in images:
             _link_flat_image(repository, transaction, image)
         layers = _new_layers(repository, items)
         with transaction.exclusive():
+            coming = {layout.flat_image(image.manifest.image_id) for image in images}
+            coming |= {layout.layer_directory(layer.digest) for layer in layers}
+            _require_content(repository, items, coming)
             for layer in layers:
                 transaction.add_layer(layer.digest, layer.fixups, layer.below)
             status = _record(repository, transaction, items, grace, now())
@@ -97,7 +101,20 @@ def publish(
     return status
 
 
-def _distinct_flat_images(repository: Repository, items: Sequence[Item]) -> list[FetchedImage]:
+def _require_content(repository: Repository, items: Sequence[Item], coming: Set[str]) -> None:
+    """Under the lock: everything that `items` name is there, or comes with this transaction."""
+    for item in items:
+        paths = [layout.layer_directory(layer.digest) for layer in item.image.manifest.layers]
+        if "flat" in item.publication.outputs:
+            paths.append(layout.flat_image(item.image.manifest.image_id))
+        for path in paths:
+            if path not in coming and not repository.exists(path):
+                raise RepositoryChanged(
+                    f"cannot publish {item.name}", why=f"{path} was collected meanwhile"
+                )
+
+
+def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[FetchedImage]:
     images = {
         item.image.manifest.image_id: item.image
         for item in items
