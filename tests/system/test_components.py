@@ -36,6 +36,7 @@ from tests.layer_builder import (
     write_layout,
 )
 from tests.processes import processes_naming, running
+from tests.token_service import token_service
 from tests.trees import assert_same_tree, describe_tree, tree_identity
 
 pytestmark = pytest.mark.system
@@ -105,6 +106,35 @@ def test_a_registry_with_passwords_refuses_who_has_none(tmp_path: Path) -> None:
         assert requests.get(url, timeout=10).status_code == 401
         assert requests.get(url, auth=("mary", "wrong"), timeout=10).status_code == 401
         assert requests.get(url, auth=("mary", "s3cret"), timeout=10).status_code == 200
+
+
+def test_a_registry_believes_the_tokens_of_its_service_only(tmp_path: Path) -> None:
+    source, digest = write_image(tmp_path / "layout")
+    with (
+        token_service(tmp_path / "service", {"mary": "s3cret"}) as service,
+        token_service(tmp_path / "other", {}) as other,
+        docker_registry(tmp_path / "registry", token=service) as registry,
+    ):
+        with pytest.raises(AssertionError, match=r"(?i)unauthorized|denied"):
+            registry.push(source, "x:1")
+        with pytest.raises(AssertionError, match=r"(?i)unauthorized|denied|password"):
+            registry.push(source, "x:1", "--dest-creds", "mary:wrong")
+        registry.push(source, "x:1", "--dest-creds", "mary:s3cret")
+
+        manifest = f"{registry.url}/v2/x/manifests/1"
+        refused = requests.get(manifest, timeout=10)
+        assert refused.status_code == 401
+        assert refused.headers["WWW-Authenticate"].startswith(f'Bearer realm="{service.realm}"')
+        query = {"service": service.service, "scope": "repository:x:pull"}
+        for realm, status in ((service.realm, 200), (other.realm, 401)):
+            token = requests.get(realm, query, timeout=10).json()["token"]
+            headers = {
+                "Authorization": f"Bearer {token}",
+                "Accept": "application/vnd.oci.image.manifest.v1+json",
+            }
+            answer = requests.get(manifest, headers=headers, timeout=10)
+            assert answer.status_code == status
+            assert (answer.headers.get("Docker-Content-Digest") == digest) == (status == 200)
 
 
 def test_a_process_that_ends_early_shows_its_log(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""A token service that a real docker-registry believes (Docker registry token authentication)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from tests.components import TokenAuth, program, run
+
+ISSUER = "test issuer"
+
+
+@contextmanager
+def token_service(
+    directory: Path, users: Mapping[str, str], *, lifetime: int = 300
+) -> Iterator[TokenAuth]:
+    """Serve tokens on a free loopback port: `users` (user -> password) may all, others may pull.
+
+    A wrong password is refused. Tokens live `lifetime` seconds.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    run(
+        *(program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=test", "-keyout", key, "-out", certificate),
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            user = _user(self.headers.get("Authorization", ""), users)
+            if user is None:
+                self._reply(401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]})
+                return
+            query = parse_qs(urlsplit(self.path).query)
+            claims = _claims(user, query.get("service", [""])[0], query.get("scope", []), lifetime)
+            token = _signed(claims, key, certificate)
+            self._reply(200, {"token": token, "expires_in": lifetime})
+
+        def _reply(self, status: int, value: object) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, name="token service")
+    thread.start()
+    try:
+        yield TokenAuth(f"http://127.0.0.1:{server.server_port}/token", ISSUER, certificate)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _user(authorization: str, users: Mapping[str, str]) -> str | None:
+    """Who asks: "" for nobody in particular, None for a wrong user or password."""
+    if not authorization:
+        return ""
+    user, _, password = base64.b64decode(authorization.split()[1]).decode().partition(":")
+    return user if users.get(user) == password else None
+
+
+def _claims(user: str, service: str, scopes: list[str], lifetime: int) -> dict[str, object]:
+    access = []
+    for scope in " ".join(scopes).split():
+        kind, name, actions = scope.split(":", 2)
+        allowed = [action for action in actions.split(",") if user or action == "pull"]
+        access.append({"type": kind, "name": name, "actions": allowed})
+    now = int(time.time())
+    return {
+        "iss": ISSUER,
+        "sub": user,
+        "aud": service,
+        "exp": now + lifetime,
+        "nbf": now - 5,
+        "iat": now,
+        "jti": str(time.time_ns()),
+        "access": access,
+    }
+
+
+def _signed(claims: Mapping[str, object], key: Path, certificate: Path) -> str:
+    """A JSON web token (RFC 7519), whose header carries the certificate of its signer."""
+    chain = "".join(certificate.read_text().splitlines()[1:-1])
+    header = {"typ": "JWT", "alg": "RS256", "x5c": [chain]}
+    text = f"{_base64(json.dumps(header).encode())}.{_base64(json.dumps(claims).encode())}"
+    signature = subprocess.run(
+        [program("openssl"), "dgst", "-sha256", "-sign", key],
+        input=text.encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    return f"{text}.{_base64(signature)}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
