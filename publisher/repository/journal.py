@@ -8,6 +8,7 @@ nothing of it is visible. Operations run in order: content, then metadata and li
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,14 @@ def apply(root: Path, journal: Path) -> bool:
     operations, record = _parse(data, journal)
     for operation in operations:
         source, target = root / operation.source, root / operation.target
-        make_directories(target.parent)
-        # What is not there any more was moved before an interruption.
         try:
             source.rename(target)
         except FileNotFoundError:
-            if source.is_symlink() or source.exists():
-                raise
+            # What is not there any more was moved before an interruption. Its place may have been
+            # removed since, and must not come back.
+            if os.path.lexists(source):
+                make_directories(target.parent)
+                source.rename(target)
     sync_filesystem(root)
     History(journal.parent).append(record)
     journal.unlink()
@@ -79,12 +81,22 @@ def apply(root: Path, journal: Path) -> bool:
 
 
 def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
-    value = json.loads(data)
-    if value.get("version") != VERSION:
+    try:
+        value = json.loads(data)
+        version = value["version"]
+        if version == VERSION:
+            operations = [Rename(source, target) for source, target in value["operations"]]
+            return operations, value["record"]
+    except (ValueError, TypeError, KeyError) as error:
+        # Written before it got its name, so no interruption of ours does this.
         raise RepositoryError(
             f"cannot finish the transaction in {journal}",
-            why=f"a release of publisher with journal version {value.get('version')!r} wrote it",
-            hint="run that release once more on this repository",
-        )
-    operations = [Rename(source, target) for source, target in value["operations"]]
-    return operations, value["record"]
+            why=f"the file is damaged ({type(error).__name__}: {error})",
+            hint="check the disk and restore the file; only if that cannot be done, remove it, and "
+            "publish again what is incomplete",
+        ) from error
+    raise RepositoryError(
+        f"cannot finish the transaction in {journal}",
+        why=f"a release of publisher with journal version {version!r} wrote it",
+        hint="run that release once more on this repository",
+    )
