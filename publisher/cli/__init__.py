@@ -16,6 +16,8 @@ _COMMANDS = {
     "check": "publisher.cli.check:check",
     "ingest": "publisher.cli.ingest:ingest",
     "ingest-image": "publisher.cli.ingest:ingest_image",
+    "inspect": "publisher.cli.inspect:inspect",
+    "tags": "publisher.cli.inspect:tags",
     "list": "publisher.cli.catalog:list_command",
     "show": "publisher.cli.catalog:show",
     "version": "publisher.cli.version:version",

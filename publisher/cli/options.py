@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from publisher.cli.failures import UsageError
 from publisher.layout import RepositoryURL
+from publisher.manifest import Platform
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -46,6 +47,27 @@ wait_option = click.option(
     help="How long to wait while another publisher changes the repository.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
+
+
+def platform_option(default: tuple[str, ...]) -> Callable[[_F], _F]:
+    """`--platform`, as the parameter `platforms`."""
+    return click.option(
+        "--platform",
+        "platforms",
+        multiple=True,
+        metavar="OS/ARCH[/VARIANT]",
+        default=default,
+        show_default=bool(default),
+        help="A platform, such as linux/arm64; may be given several times.",
+    )
+
+
+def read_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
+    """The platforms that the options name; UsageError for what is none."""
+    try:
+        return tuple(Platform.parse(text) for text in texts)
+    except ValueError as error:
+        raise UsageError("cannot use --platform", why=str(error)) from error
 
 
 def debug_option(command: _F) -> _F:

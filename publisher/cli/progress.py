@@ -66,9 +66,7 @@ class PlainProgress:
         with self._lock:
             began, count = self._layers.pop(digest)
         rate = count / max(time.monotonic() - began, 1e-3)
-        click.echo(
-            f"layer {digest[:19]}: {human_size(count)}, {human_size(rate)}/s", err=True
-        )
+        click.echo(f"layer {digest[:19]}: {human_size(count)}, {human_size(rate)}/s", err=True)
 
 
 class LiveProgress:
@@ -127,9 +125,7 @@ class LiveProgress:
             if task is not None:
                 self._image_lines.remove_task(task)
         if outcome.status is not Status.UNCHANGED:
-            self._console.print(
-                f"{outcome.name}: {outcome.status}", markup=False, highlight=False
-            )
+            self._console.print(f"{outcome.name}: {outcome.status}", markup=False, highlight=False)
 
     def layer_started(self, digest: str, size: int) -> None:
         """Begin a bar."""

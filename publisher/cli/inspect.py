@@ -1,0 +1,148 @@
+"""`publisher inspect` and `publisher tags`: what a source says of an image."""
+
+from __future__ import annotations
+
+import click
+
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    open_repository,
+    output_option,
+    platform_option,
+    plural,
+    print_json,
+    read_platforms,
+    repository_option,
+)
+from publisher.cli.sources import open_sources, source_options
+from publisher.inspect_image import InspectedImage, Inspection, inspect_image
+from publisher.reference import parse_reference
+from publisher.sources.tags import match_tags, natural
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--raw", is_flag=True, help="Print the exact bytes of the manifest or index.")
+@platform_option(default=())
+@repository_option
+@source_options
+@output_option
+@debug_option
+def inspect(
+    reference: str,
+    raw: bool,
+    platforms: tuple[str, ...],
+    repository: str | None,
+    output: str,
+    **source_settings: str | None,
+) -> None:
+    """Show what REFERENCE names: platforms, digests, layers and sizes. Nothing is published.
+
+    With a repository, each layer says whether it is there already, and need not be fetched.
+
+    \b
+    publisher inspect docker.io/library/debian:stable
+    publisher inspect docker.io/library/debian:stable --raw | jq .
+    """
+    parsed = parse_reference(reference)
+    published = open_repository(repository) if repository else None
+    with open_sources(source_settings) as sources:
+        source = sources.open(parsed)
+        if raw:
+            click.get_binary_stream("stdout").write(source.manifest().data)
+            return
+        found = inspect_image(source, parsed, read_platforms(platforms), published)
+    if output == "json":
+        print_json(
+            "inspect/1",
+            {
+                "reference": str(found.reference),
+                "digest": found.document.digest,
+                "mediaType": found.document.media_type,
+                "platforms": [str(platform) for platform in found.platforms],
+                "images": [_image_value(image) for image in found.images],
+            },
+        )
+    else:
+        _print(found)
+
+
+@click.command()
+@click.argument("image")
+@click.option(
+    "--match",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only tags that match a glob ('1.7.*') or version range ('>=1.8,<2'), as in wish lists; "
+    "may be given several times.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches; repeatable."
+)
+@source_options
+@output_option
+@debug_option
+def tags(
+    image: str,
+    patterns: tuple[str, ...],
+    exclude: tuple[str, ...],
+    output: str,
+    **source_settings: str | None,
+) -> None:
+    """List the tags of the image repository IMAGE, as a wish list's patterns would find them.
+
+    \b
+    publisher tags quay.io/stimela/casa --match '1.7.*' --exclude '*-rc*'
+    """
+    with open_sources(source_settings) as sources:
+        found = list(sources.open(parse_reference(image)).tags())
+    if patterns or exclude:
+        found = match_tags(found, patterns or ("*",), exclude)
+    else:
+        found.sort(key=natural)
+    if output == "json":
+        print_json("tags/1", {"image": image, "tags": found})
+    else:
+        for tag in found:
+            click.echo(tag)
+
+
+def _image_value(image: InspectedImage) -> dict[str, object]:
+    return {
+        "platform": str(image.platform),
+        "manifestDigest": image.manifest_digest,
+        "mediaType": image.media_type,
+        "imageId": image.image_id,
+        "config": dict(image.config.values),
+        "layers": [
+            {
+                "digest": layer.digest,
+                "mediaType": layer.media_type,
+                "compressedBytes": layer.size,
+                "published": layer.published,
+            }
+            for layer in image.layers
+        ],
+    }
+
+
+def _print(found: Inspection) -> None:
+    click.echo(str(found.reference))
+    click.echo(f"  digest:     {found.document.digest}")
+    click.echo(f"  media type: {found.document.media_type}")
+    click.echo(f"  platforms:  {', '.join(map(str, found.platforms))}")
+    for image in found.images:
+        size = sum({layer.digest: layer.size for layer in image.layers}.values())
+        missing = sum(
+            {layer.digest: layer.size for layer in image.layers if not layer.published}.values()
+        )
+        click.echo(f"  {image.platform}: {plural(len(image.layers), 'layer')}, {human_size(size)}")
+        click.echo(f"    manifest: {image.manifest_digest}")
+        click.echo(f"    image ID: {image.image_id}")
+        for layer in image.layers:
+            there = "" if layer.published is None else "  there" if layer.published else "  new"
+            click.echo(f"    {layer.digest}  {human_size(layer.size):>9}{there}")
+        if any(layer.published is not None for layer in image.layers):
+            click.echo(f"    to be fetched: {human_size(missing)}")
