@@ -32,6 +32,10 @@ class Entry:
     `sha256` is the bare hex digest of a file's content. `opaque` marks a directory that hides
     everything lower layers have below it. `implicit` marks a directory that the archive implied but
     had no entry for. `dropped` names what policy took away ("setuid", "xattr:security.capability").
+    `links` counts the names that a file, symlink or FIFO has in its tree.
+
+    A HARDLINK carries mode, owner, size, time and digest of what it names, which comes before it in
+    sorted order. One whose target lies only in a lower layer (`is_unresolved`) has none of these.
     """
 
     path: str
@@ -48,17 +52,60 @@ class Entry:
     opaque: bool = False
     implicit: bool = False
     dropped: tuple[str, ...] = ()
+    links: int = 1
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether this is a hard link to something that only lower layers have."""
+        return self.type is EntryType.HARDLINK and self.links == 0
+
+
+def sort_key(path: str) -> bytes:
+    """What entries are sorted by: component after component, each by its bytes.
+
+    No name holds a zero byte; in place of the slash it puts a directory right before what it holds.
+    """
+    return path.encode("utf-8", "surrogateescape").replace(b"/", b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One entry of a flat image, and where its content lies.
+
+    `layer` is the number of the layer (from 0, bottom to top) in whose tree it is found at the path
+    `source`. A HARDLINK's target is a path of the flat image, and comes before it.
+    """
+
+    entry: Entry
+    layer: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fixup:
+    """What one layer's tree needs on account of the layers below it.
+
+    `entry` is a WHITEOUT to be added; a DIRECTORY to be given metadata and opaqueness; or something
+    else to be copied, with its metadata, from `source` in the tree of the lower layer `layer`.
+    """
+
+    entry: Entry
+    layer: int | None = None
+    source: str = ""
 
 
 class TreeSink(Protocol):
     """Receives the entries of one tree in archive order, and makes of them what its owner needs.
 
-    A later entry replaces an earlier one of the same path. Nothing a sink does may reach outside
-    its own tree, whatever the entries say.
+    Every parent was added before its children, and never is anything but a directory; a HARDLINK
+    names what was added before and still is there. A later entry replaces an earlier one of the
+    same path, with all below it, except that a directory for a directory only replaces its
+    metadata. Whiteouts, and directories that turned out to be opaque, come last. Nothing a sink
+    does may reach outside its own tree, whatever the entries say.
     """
 
     def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
-        """Take `entry`; `content` holds a file's bytes, `entry.size` of them, and is read at once."""
+        """Take `entry`; `content` gives a file's `entry.size` bytes, and has to be read at once."""
 
     def finish(self) -> None:
         """Set what must be set last (directories' times and modes); the tree is then complete."""

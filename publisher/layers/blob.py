@@ -1,0 +1,181 @@
+"""A blob on its way in: hashed and decompressed in a thread of its own, checked at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+
+from publisher.errors import DigestMismatch
+from publisher.layers.decompress import PIECE, decompress
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.manifest import Descriptor
+
+_QUEUED_BYTES = 4 * 2**20
+
+
+class BlobReader:
+    """The archive inside a layer blob, as blocks; read, hashed and inflated in a thread.
+
+    Use as a context manager: leaving it ends the thread. The thread is what iterates over `chunks`.
+    No chunk is asked for once `descriptor.size` bytes have come; more than that is an error.
+    `progress` is called from the thread with the compressed size of each chunk.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterable[bytes],
+        descriptor: Descriptor,
+        diff_id: str,
+        max_bytes: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._chunks = iter(chunks)
+        self._descriptor = descriptor
+        self._diff_id = diff_id
+        self._max_bytes = max_bytes
+        self._progress = progress
+        self._what = f"layer {descriptor.digest}"
+        self._blob_hash = hashlib.new(descriptor.digest.partition(":")[0])
+        self._diff_hash = hashlib.new(diff_id.partition(":")[0])
+        self._received = 0
+        self.archive_bytes = 0
+        self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_QUEUED_BYTES // PIECE)
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inflate", daemon=True)
+
+    def __enter__(self) -> BlobReader:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)  # it may be waiting for room
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def blocks(self) -> Iterator[bytes]:
+        """The archive's bytes, to the end of the blob; then digest, size and diff ID are checked.
+
+        Raises what reading `chunks` raised, LayerError for a corrupt stream, DigestMismatch.
+        """
+        while not self._ended:
+            block = self._queue.get()
+            if isinstance(block, bytes):
+                yield block
+                continue
+            self._ended = True
+            if block is not None:
+                raise block
+
+    def drain(self) -> None:
+        """Read on to the end, so that a corrupt blob is recognised as such, whatever it seemed."""
+        for _ in self.blocks():
+            pass
+
+    def _run(self) -> None:
+        try:
+            self._inflate()
+        except _StoppedError:
+            return
+        except Exception as error:  # noqa: BLE001 - handed over, and raised in the reading thread
+            self._put_last(error)
+        else:
+            self._put_last(None)
+
+    def _put_last(self, item: Exception | None) -> None:
+        with suppress(_StoppedError):
+            self._put(item)
+
+    def _put(self, item: bytes | Exception | None) -> None:
+        while True:
+            if self._stop.is_set():
+                raise _StoppedError
+            try:
+                self._queue.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _inflate(self) -> None:
+        try:
+            for block in decompress(self._received_chunks(), self._what):
+                self._diff_hash.update(block)
+                self.archive_bytes += len(block)
+                if self.archive_bytes > self._max_bytes:
+                    raise LimitExceeded(
+                        f"cannot unpack {self._what}",
+                        why=f"it expands to more than {self._max_bytes} bytes",
+                    )
+                self._put(block)
+        except (LimitExceeded, _BlobTooLongError):
+            raise
+        except LayerError:
+            # What does not decompress may have been damaged on its way: then that is the error.
+            for _ in self._received_chunks():
+                pass
+            self._check_blob()
+            raise
+        self._check_blob()
+        actual = f"{self._diff_hash.name}:{self._diff_hash.hexdigest()}"
+        if actual != self._diff_id:
+            raise DigestMismatch(
+                f"{self._what} does not unpack to the diff ID that the config promises",
+                expected=self._diff_id,
+                actual=actual,
+            )
+
+    def _received_chunks(self) -> Iterator[bytes]:
+        while self._received < self._descriptor.size:
+            if self._stop.is_set():
+                raise _StoppedError
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return
+            self._received += len(chunk)
+            if self._received > self._descriptor.size:
+                raise _BlobTooLongError(
+                    f"cannot unpack {self._what}",
+                    why=f"the blob is longer than the {self._descriptor.size} bytes it should have",
+                )
+            self._blob_hash.update(chunk)
+            if self._progress is not None:
+                self._progress(len(chunk))
+            if chunk:
+                yield chunk
+
+    def _check_blob(self) -> None:
+        actual = f"{self._blob_hash.name}:{self._blob_hash.hexdigest()}"
+        if actual != self._descriptor.digest:
+            missing = self._descriptor.size - self._received
+            raise DigestMismatch(
+                f"{self._what} is not what arrived",
+                expected=self._descriptor.digest,
+                actual=actual,
+                hint=f"{missing} bytes are missing at its end" if missing else "",
+            )
+        if self._received != self._descriptor.size:
+            raise LayerError(
+                f"cannot unpack {self._what}",
+                why=f"it has {self._received} bytes, the manifest says {self._descriptor.size}",
+            )
+
+
+class _BlobTooLongError(LayerError):
+    """The source gives more than the descriptor says."""
+
+
+class _StoppedError(Exception):
+    """Nobody reads on."""

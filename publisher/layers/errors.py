@@ -1,0 +1,15 @@
+"""What can be wrong with a layer."""
+
+from publisher.errors import PublisherError
+
+
+class LayerError(PublisherError):
+    """A layer is malformed, hostile, or of a kind that we cannot unpack."""
+
+
+class UnsafeName(LayerError):
+    """An entry's name, or the name a hard link gives, cannot be used in a published tree."""
+
+
+class LimitExceeded(LayerError):
+    """A layer or image is larger than policy allows."""

@@ -1,0 +1,84 @@
+"""The fields of tar headers: numbers, extended records, times. ValueError says what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+_DECIMAL_TIME = re.compile(rb"(-?)([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
+_SPARSE_OFFSET = b"GNU.sparse.offset"
+_SPARSE_LENGTH = b"GNU.sparse.numbytes"
+_LONGEST_NUMBER = 20
+
+
+def octal_or_binary(field: bytes) -> int:
+    """A header's number: octal digits, or (first bit set) a big-endian two's complement."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
+        if field[0] & 0x40:
+            value -= 1 << (8 * len(field) - 1)
+        return value
+    text = field.split(b"\0", 1)[0].strip(b" ")
+    if not text:
+        return 0
+    if not text.isdigit():
+        raise ValueError(f"not a number: {field!r}")
+    return int(text, 8)
+
+
+def pax_number(text: bytes | None, default: int) -> int:
+    """A record's decimal number; `default` where there is none, or an empty one."""
+    if not text:
+        return default
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit() or len(digits) > _LONGEST_NUMBER:
+        raise ValueError(f"not a number: {text[:40]!r}")
+    return int(text)
+
+
+def pax_time(text: bytes | None, default_ns: int) -> int:
+    """A record's time as nanoseconds; digits beyond those are cut off towards the past."""
+    if not text:
+        return default_ns
+    match = _DECIMAL_TIME.match(text)
+    if match is None:
+        raise ValueError(f"not a time: {text[:40]!r}")
+    sign, seconds, fraction = match.groups()
+    digits = (fraction or b"").ljust(9, b"0")
+    value = int(seconds) * 1_000_000_000 + int(digits[:9])
+    if sign:
+        return -value - (1 if digits[9:].strip(b"0") else 0)
+    return value
+
+
+def pax_records(content: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]]:
+    """The records of an extended header; and the regions that GNU's sparse format 0.0 lists.
+
+    Those come as a series of records of the same two names, which a mapping could not hold.
+    """
+    records: dict[str, bytes] = {}
+    sparse: list[tuple[int, int]] = []
+    offset: int | None = None
+    at = 0
+    while at < len(content):
+        space = content.find(b" ", at, at + _LONGEST_NUMBER)
+        digits = content[at:space]
+        if space < 0 or not digits.isdigit():
+            if not content[at:].strip(b"\0"):
+                break  # padding inside the header, as some writers leave it
+            raise ValueError("a record has no length")
+        end = at + int(digits)
+        if end > len(content) or end <= space + 1 or content[end - 1] != 0x0A:
+            raise ValueError("a record's length is wrong")
+        key, equals, value = content[space + 1 : end - 1].partition(b"=")
+        if not equals or not key:
+            raise ValueError("a record has no name")
+        if key == _SPARSE_OFFSET:
+            offset = pax_number(value, 0)
+        elif key == _SPARSE_LENGTH:
+            if offset is None:
+                raise ValueError("a sparse region has no offset")
+            sparse.append((offset, pax_number(value, 0)))
+            offset = None
+        records[key.decode("utf-8", "surrogateescape")] = value
+        at = end
+    return records, sparse

@@ -1,0 +1,318 @@
+"""What an archive has said of its layer so far: the state between its entries.
+
+One row for each path. Rows are kept in a temporary SQLite database, which holds them sorted and
+spills to disk what exceeds its cache: memory stays bounded however many entries a layer has. All
+questions about names are answered here, by the rows; no file system is asked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
+
+from publisher.entry import Entry, EntryType, sort_key
+from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
+from publisher.layers.index import decode_entry, encode_details, entry_start
+from publisher.layers.names import MAX_COMPONENT_BYTES, is_reserved, shown
+from publisher.layers.policy import Limits
+
+IMPLICIT = 1
+OPAQUE = 2
+WHITED_OUT = 4
+"""A whiteout names this path as well: nothing of what lower layers have there is left."""
+
+_CACHE_KIB = 16 * 1024
+_MOST_SYMLINKS = 40
+_MOST_KNOWN_DIRECTORIES = 4096
+_SCHEMA = f"""
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -{_CACHE_KIB};
+CREATE TABLE entry (
+    key BLOB PRIMARY KEY, type TEXT, flags INTEGER, inode INTEGER, target BLOB, details TEXT
+) WITHOUT ROWID;
+CREATE INDEX names ON entry (inode, key) WHERE inode IS NOT NULL;
+CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
+BEGIN;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one path. `details` is the rest of its line in the index.
+
+    A hard link that found its target is a row like the target's, with the same `inode`; one that
+    did not has type HARDLINK, and the path in `target`.
+    """
+
+    type: str
+    flags: int
+    inode: int | None
+    target: bytes | None
+    details: str
+
+    @property
+    def is_marker(self) -> bool:
+        """Whether this is a whiteout and nothing else: not a device node that policy dropped."""
+        return self.type == EntryType.WHITEOUT and '"dropped"' not in self.details
+
+
+class Ledger:
+    """The entries of one layer, by path. `imply` makes each directory that has to exist."""
+
+    def __init__(self, what: str, limits: Limits, imply: Callable[[str], Entry]) -> None:
+        self._what = what
+        self._limits = limits
+        self._imply = imply
+        self._known = {""}
+        self._inodes = 0
+        self.entries = 0
+        self._database = sqlite3.connect("", isolation_level=None, cached_statements=32)
+        self._database.executescript(_SCHEMA)
+        self._execute = self._database.execute
+
+    def close(self) -> None:
+        """Give back memory and disk space."""
+        self._database.close()
+
+    def get(self, path: str) -> Row | None:
+        """What is known of `path`."""
+        found = self._execute(
+            "SELECT type, flags, inode, target, details FROM entry WHERE key = ?",
+            (sort_key(path),),
+        ).fetchone()
+        return None if found is None else Row(*found)
+
+    def locate(self, path: str, create: bool) -> str | None:
+        """Where `path` lies, once the symlinks among its parents are followed inside the layer.
+
+        Parents that are missing are implied if `create` is true; else the answer is None. Raises
+        LayerError where a parent is neither directory nor symlink, or symlinks lead in circles.
+        """
+        parent, _, name = path.rpartition("/")
+        if parent not in self._known:
+            found = self._walk(parent, create)
+            if found is None:
+                return None
+            if found != parent:
+                path = f"{found}/{name}" if found else name
+                self._check_length(path)
+        return path
+
+    def record(self, entry: Entry) -> None:
+        """Note `entry`, which replaces what was at its path, and what was below that."""
+        target = None
+        if entry.type in (EntryType.SYMLINK, EntryType.HARDLINK):
+            target = entry.target.encode("utf-8", "surrogateescape")
+        flags = IMPLICIT if entry.implicit else 0
+        self._put(entry.path, entry.type.value, flags, None, target, encode_details(entry))
+
+    def link(self, path: str, target: str, row: Row) -> None:
+        """Note `path` as another name of the file, symlink or FIFO `row` at `target`."""
+        inode = row.inode
+        if inode is None:
+            self._inodes += 1
+            inode = self._inodes
+            key = sort_key(target)
+            self._execute("UPDATE entry SET inode = ? WHERE key = ?", (inode, key))
+        self._put(path, row.type, 0, inode, row.target, row.details)
+
+    def white_out(self, path: str) -> None:
+        """Note that a whiteout names `path`. What this layer itself has there stays."""
+        if not self._flag(path, WHITED_OUT):
+            details = encode_details(Entry(path, EntryType.WHITEOUT))
+            self._put(path, EntryType.WHITEOUT.value, WHITED_OUT, None, None, details)
+
+    def make_opaque(self, path: str) -> None:
+        """Note that the directory `path`, which exists, hides what lower layers have below it."""
+        self._flag(path, OPAQUE)
+
+    def unresolved(self) -> Iterator[tuple[str, str]]:
+        """(path, target) of each hard link whose target was not there when it came."""
+        key = b""
+        while True:  # one at a time, since rows change while the caller works
+            found = self._execute(
+                "SELECT key, target FROM entry WHERE type = 'h' AND key > ? ORDER BY key LIMIT 1",
+                (key,),
+            ).fetchone()
+            if found is None:
+                return
+            key, target = found
+            yield _path(key), target.decode("utf-8", "surrogateescape")
+
+    def late(self) -> Iterator[Entry]:
+        """The whiteouts, and the directories that are opaque, sorted."""
+        condition = f"type = 'w' OR flags & {OPAQUE | WHITED_OUT}"
+        for line in self._lines(condition):
+            entry = decode_entry(line)
+            if entry.type is EntryType.WHITEOUT or entry.opaque:
+                yield entry
+
+    def lines(self) -> Iterator[str]:
+        """All entries as lines of the index, sorted."""
+        return self._lines("1")
+
+    def count(self) -> Counter[str]:
+        """How many entries of each type there are; hard links count as what they name."""
+        return Counter(
+            dict(self._execute("SELECT type, COUNT(*) FROM entry GROUP BY type").fetchall())
+        )
+
+    def _lines(self, condition: str) -> Iterator[str]:
+        self._execute("DROP TABLE IF EXISTS head")
+        self._execute(
+            "CREATE TEMP TABLE head AS SELECT inode AS id, MIN(key) AS first, COUNT(*) AS names"
+            " FROM entry WHERE inode IS NOT NULL GROUP BY inode"
+        )
+        self._execute("CREATE UNIQUE INDEX temp.heads ON head (id)")
+        rows = self._execute(
+            "SELECT key, type, flags, details, first, names"
+            f" FROM entry LEFT JOIN head ON head.id = inode WHERE {condition} ORDER BY key"
+        )
+        for key, kind, flags, details, first, names in rows:
+            if flags or names is not None:
+                yield _special_line(key, kind, flags, details, first, names)
+            else:
+                yield f"{entry_start(_path(key), kind)}{details}}}"
+
+    def _put(
+        self,
+        path: str,
+        kind: str,
+        flags: int,
+        inode: int | None,
+        target: bytes | None,
+        details: str,
+    ) -> None:
+        key = sort_key(path)
+        row = (key, kind, flags, inode, target, details)
+        try:
+            self._execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            self._replace(path, row)
+            return
+        self.entries += 1
+        if self.entries > self._limits.layer_entries:
+            raise LimitExceeded(
+                self._what, why=f"it has more than {self._limits.layer_entries} entries"
+            )
+
+    def _replace(
+        self, path: str, row: tuple[bytes, str, int, int | None, bytes | None, str]
+    ) -> None:
+        key, kind, flags, inode, target, details = row
+        old = self.get(path)
+        assert old is not None
+        # Markers say something of lower layers, wherever in the archive they stand.
+        flags |= old.flags & (OPAQUE | WHITED_OUT)
+        if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
+            below = self._execute(
+                "DELETE FROM entry WHERE key > ? AND key < ?", (key + b"\0", key + b"\1")
+            )
+            self.entries -= below.rowcount
+            self._known = {""}
+        self._execute(
+            "UPDATE entry SET type = ?, flags = ?, inode = ?, target = ?, details = ?"
+            " WHERE key = ?",
+            (kind, flags, inode, target, details, key),
+        )
+
+    def _flag(self, path: str, flag: int) -> bool:
+        changed = self._execute(
+            "UPDATE entry SET flags = flags | ? WHERE key = ?", (flag, sort_key(path))
+        )
+        return changed.rowcount > 0
+
+    def _walk(self, path: str, create: bool) -> str | None:
+        waiting = deque(path.split("/"))
+        at = ""
+        followed = 0
+        while waiting:
+            name = waiting.popleft()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                at = at.rpartition("/")[0]
+                continue
+            here = f"{at}/{name}" if at else name
+            if here in self._known:
+                at = here
+                continue
+            row = self.get(here)
+            if row is None or row.type == EntryType.WHITEOUT:
+                if not create:
+                    return None
+                self._check_length(here)
+                self._check_name(name)
+                self.record(self._imply(here))
+            elif row.type == EntryType.SYMLINK:
+                followed += 1
+                if followed > _MOST_SYMLINKS:
+                    raise LayerError(
+                        f"{self._what}, entry below {shown(path)}", why="symlinks lead in circles"
+                    )
+                text = (row.target or b"").decode("utf-8", "surrogateescape")
+                if text.startswith("/"):
+                    at = ""
+                waiting.extendleft(reversed(text.split("/")))
+                continue
+            elif row.type != EntryType.DIRECTORY:
+                raise LayerError(
+                    f"{self._what}, entry below {shown(path)}",
+                    why=f"{shown(here)} is not a directory",
+                )
+            if len(self._known) >= _MOST_KNOWN_DIRECTORIES:
+                self._known = {""}
+            self._known.add(here)
+            at = here
+        return at
+
+    def _check_name(self, name: str) -> None:
+        """Symlinks' texts are the one way for a name to get here that was not looked at before."""
+        if is_reserved(name):
+            raise UnsafeName(self._what, why=f"a symlink leads to the reserved name {shown(name)}")
+        if len(name.encode("utf-8", "surrogateescape")) > MAX_COMPONENT_BYTES:
+            raise UnsafeName(
+                self._what, why=f"{shown(name)} is longer than {MAX_COMPONENT_BYTES} bytes"
+            )
+
+    def _check_length(self, path: str) -> None:
+        if len(path.encode("utf-8", "surrogateescape")) > self._limits.path_bytes:
+            raise LimitExceeded(
+                self._what, why=f"a path is longer than {self._limits.path_bytes} bytes"
+            )
+        if path.count("/") >= self._limits.depth:
+            raise LimitExceeded(
+                self._what, why=f"a path is nested deeper than {self._limits.depth} directories"
+            )
+
+
+def _path(key: bytes) -> str:
+    return key.replace(b"\0", b"/").decode("utf-8", "surrogateescape")
+
+
+def _special_line(
+    key: bytes,
+    kind: str,
+    flags: int,
+    details: str,
+    first: bytes | None,
+    names: int | None,
+) -> str:
+    """The line of a row to which more is to be said than it held when it was noted."""
+    path = _path(key)
+    if kind == EntryType.DIRECTORY:
+        if flags & WHITED_OUT and flags & IMPLICIT:
+            # Made anew where a whiteout deleted the old one, whose metadata is therefore gone.
+            details = details.replace(',"implicit":true', "")
+        if flags & (OPAQUE | WHITED_OUT):
+            details += ',"opaque":true'
+    elif first is not None and names is not None and names > 1:
+        details += f',"links":{names}'
+        if key != first and kind == EntryType.FILE:
+            kind = EntryType.HARDLINK.value
+            details += f',"target":{encode_basestring_ascii(_path(first))}'
+    return f"{entry_start(path, kind)}{details}}}"

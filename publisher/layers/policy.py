@@ -1,0 +1,105 @@
+"""What of an image may appear in the published tree. The one place that decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from publisher.entry import Entry, EntryType
+from publisher.layers.errors import LimitExceeded
+
+_SETUID = 0o4000
+_SETGID = 0o2000
+_DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
+_CAPABILITY = "security.capability"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a layer, or a whole image, may hold before it counts as a bomb.
+
+    The defaults admit images of hundreds of gigabytes. Bytes are those of unpacked archives, with
+    the holes of sparse files counted as if they were written.
+    """
+
+    layer_entries: int = 10_000_000
+    layer_bytes: int = 500 * 2**30
+    image_entries: int = 20_000_000
+    image_bytes: int = 2**40
+    path_bytes: int = 4095
+    depth: int = 2047
+    header_bytes: int = 2**20
+
+    def check_image(self, what: str, entries: int, size: int) -> None:
+        """Raise LimitExceeded if the layers of the image `what` hold more than an image may."""
+        if entries > self.image_entries:
+            raise LimitExceeded(what, why=f"{entries} entries are more than {self.image_entries}")
+        if size > self.image_bytes:
+            raise LimitExceeded(what, why=f"{size} bytes are more than {self.image_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is kept and what is dropped; the defaults suit a tree that everybody's machines mount.
+
+    `setuid`: set-user-ID and set-group-ID bits of files, and file capabilities. An old program with
+    them would be a way to root on every machine. Directories keep their set-group-ID bit, which
+    grants nothing and says who owns what is created there.
+    `owner`: None keeps each entry's owner; (uid, gid) gives everything to that one.
+    `devices`: device nodes; one that is dropped still hides what lower layers have at its path.
+    `xattrs`: whether `user.*` is kept. `security.capability` follows `setuid`; all others are
+    dropped, among them overlayfs's own, with which an image could redirect what runtimes mount.
+    `readable`: lets everybody read all files and enter all directories.
+    """
+
+    setuid: Literal["drop", "keep"] = "drop"
+    owner: tuple[int, int] | None = None
+    devices: Literal["drop", "keep"] = "drop"
+    xattrs: Literal["drop", "keep"] = "keep"
+    readable: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def apply(self, entry: Entry) -> Entry:
+        """What becomes of `entry`; its `dropped` says what policy took away."""
+        kind = entry.type
+        if kind in _DEVICES and self.devices == "drop":
+            return Entry(
+                entry.path,
+                EntryType.WHITEOUT,
+                mode=0,
+                device=entry.device,
+                dropped=("device",),
+            )
+        mode, dropped = entry.mode, entry.dropped
+        if kind is EntryType.DIRECTORY:
+            mode |= 0o700
+        elif kind is EntryType.FILE:
+            mode |= 0o600
+        if mode & (_SETUID | _SETGID) and self.setuid == "drop" and kind is not EntryType.SYMLINK:
+            if mode & _SETUID:
+                mode &= ~_SETUID
+                dropped = (*dropped, "setuid")
+            if mode & _SETGID and kind is not EntryType.DIRECTORY:
+                mode &= ~_SETGID
+                dropped = (*dropped, "setgid")
+        if self.readable and kind in (EntryType.FILE, EntryType.DIRECTORY):
+            mode |= 0o555 if kind is EntryType.DIRECTORY or mode & 0o111 else 0o444
+        uid, gid = self.owner or (entry.uid, entry.gid)
+        xattrs = entry.xattrs
+        if xattrs:
+            xattrs = {k: v for k, v in xattrs.items() if self._keeps_xattr(k, kind)}
+            gone = sorted(entry.xattrs.keys() - xattrs.keys())
+            dropped = (*dropped, *(f"xattr:{name}" for name in gone))
+        if (mode, uid, gid, dropped) == (entry.mode, entry.uid, entry.gid, entry.dropped):
+            return entry
+        return replace(entry, mode=mode, uid=uid, gid=gid, xattrs=xattrs, dropped=dropped)
+
+    def _keeps_xattr(self, name: str, kind: EntryType) -> bool:
+        if name == _CAPABILITY:
+            return self.setuid == "keep" and kind is EntryType.FILE
+        return (
+            self.xattrs == "keep"
+            and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel allows it on no others
+            and name.startswith("user.")
+            and not name.startswith("user.overlay.")
+        )

@@ -1,0 +1,266 @@
+"""A tar archive -> its members, streaming.
+
+Reads V7, ustar, PAX and GNU archives, with what makers of images put into them. Sources: POSIX
+pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format"
+and "Storing Sparse Files". Where archives can be read in more than one way we read them as Go's
+archive/tar does, since that is what the image was made and tried with: global extended headers are
+read and have no effect; members that are not files have no content, whatever their size field says.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from publisher.entry import EntryType
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.layers.headers import octal_or_binary, pax_number, pax_records, pax_time
+from publisher.layers.names import shown
+from publisher.layers.sparse import SparseMap, expand, gnu_map, pax_map, pax_map_in_content
+from publisher.layers.stream import ArchiveStream
+
+BLOCK = 512
+_ZERO_BLOCK = bytes(BLOCK)
+_CHECKSUM_SPACES = sum(b" " * 8)
+_ADLER_MODULUS = 65521
+
+_TYPES = {
+    b"0": EntryType.FILE,
+    b"\0": EntryType.FILE,
+    b"7": EntryType.FILE,  # "contiguous": a file, for those who do not know what that would be
+    b"S": EntryType.FILE,
+    b"1": EntryType.HARDLINK,
+    b"2": EntryType.SYMLINK,
+    b"3": EntryType.CHARACTER_DEVICE,
+    b"4": EntryType.BLOCK_DEVICE,
+    b"5": EntryType.DIRECTORY,
+    b"6": EntryType.FIFO,
+}
+_XATTR_PREFIX = "SCHILY.xattr."
+
+
+@dataclass(slots=True)
+class Member:
+    """One member as the archive states it: nothing here has been checked for safety.
+
+    `size` counts the bytes of `content`, which has to be used before the next member is asked for.
+    """
+
+    name: bytes
+    type: EntryType
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    target: bytes
+    device: tuple[int, int] | None
+    xattrs: dict[str, bytes]
+    content: Iterable[bytes | memoryview] = ()
+
+
+@dataclass(slots=True)
+class _Extensions:
+    """What extended headers say of the next member."""
+
+    pax: dict[str, bytes] = field(default_factory=dict)
+    sparse: list[tuple[int, int]] = field(default_factory=list)
+    name: bytes | None = None
+    target: bytes | None = None
+
+
+def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterator[Member]:
+    """The members of the archive in `stream`, which is then read to its end.
+
+    Raises LayerError for what is not a tar archive; `layer` names it there.
+    """
+    extensions: _Extensions | None = None
+    while True:
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK or block == _ZERO_BLOCK:
+            _check_end(stream, bytes(block), extensions, layer)
+            return
+        header = bytes(block)
+        where = f"cannot unpack {layer}, header at byte {stream.offset - BLOCK}"
+        _check_header(header, where)
+        flag = header[156:157]
+        if flag in b"xXgLK":
+            extensions = extensions or _Extensions()
+            _read_extension(stream, header, flag, extensions, where, max_header_bytes)
+            continue
+        yield from _member(stream, header, flag, extensions, layer, where)
+        extensions = None
+
+
+def _check_end(
+    stream: ArchiveStream, block: bytes, extensions: _Extensions | None, layer: str
+) -> None:
+    """Accept two zero blocks, one, or none before the end; what follows them means nothing."""
+    what = f"cannot unpack {layer}"
+    if block and len(block) < BLOCK:
+        raise LayerError(what, why="the archive ends within a header")
+    if extensions is not None and (extensions.pax or extensions.name or extensions.target):
+        raise LayerError(what, why="the archive ends after an extended header")
+    second = stream.read(BLOCK)
+    if any(second):
+        raise LayerError(what, why=f"a lone block of zeros at byte {stream.offset - len(second)}")
+    stream.drain()
+
+
+def _check_header(header: bytes, where: str) -> None:
+    try:
+        stored = octal_or_binary(header[148:156])
+    except ValueError as error:
+        raise LayerError(where, why=f"not a tar header: its checksum is {error}") from error
+    # Adler-32's lower half is 1 + the sum of all bytes, modulo 65521, at a tenth of sum()'s price.
+    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + _CHECKSUM_SPACES
+    if (total - stored) % _ADLER_MODULUS and stored != _signed_checksum(header):
+        raise LayerError(where, why="its checksum is wrong: the archive is corrupt")
+
+
+def _signed_checksum(header: bytes) -> int:
+    """What some old systems wrote, whose characters were signed."""
+    counted = header[:148] + header[156:]
+    return sum(counted) - 256 * sum(byte > 127 for byte in counted) + _CHECKSUM_SPACES
+
+
+def _read_extension(
+    stream: ArchiveStream,
+    header: bytes,
+    flag: bytes,
+    extensions: _Extensions,
+    where: str,
+    max_bytes: int,
+) -> None:
+    try:
+        size = octal_or_binary(header[124:136])
+    except ValueError as error:
+        raise LayerError(where, why=f"the size is {error}") from error
+    if not 0 <= size <= max_bytes:
+        raise LimitExceeded(where, why=f"an extended header of {size} bytes; {max_bytes} at most")
+    content = bytes(stream.exactly(size, where))
+    stream.skip(-size % BLOCK, where)
+    if flag == b"L":
+        extensions.name = content.split(b"\0", 1)[0]
+    elif flag == b"K":
+        extensions.target = content.split(b"\0", 1)[0]
+    else:
+        try:
+            records, sparse = pax_records(content)
+        except ValueError as error:
+            raise LayerError(where, why=f"malformed extended header: {error}") from error
+        if flag != b"g":
+            extensions.pax.update(records)
+            extensions.sparse = sparse or extensions.sparse
+
+
+def _member(
+    stream: ArchiveStream,
+    header: bytes,
+    flag: bytes,
+    extensions: _Extensions | None,
+    layer: str,
+    where: str,
+) -> Iterator[Member]:
+    name = header[:100].split(b"\0", 1)[0]
+    target = header[157:257].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0" and header[345]:
+        prefix = header[345:500].split(b"\0", 1)[0]
+        name = prefix + b"/" + name
+    xattrs: dict[str, bytes] = {}
+    pax: dict[str, bytes] = {}
+    if extensions is not None:
+        pax = extensions.pax
+        if extensions.name is not None:
+            name = extensions.name
+        if extensions.target is not None:
+            target = extensions.target
+        name = pax.get("GNU.sparse.name") or pax.get("path") or name
+        target = pax.get("linkpath") or target
+    what = f"cannot unpack {layer}, entry {shown(name)}"
+    kind = _TYPES.get(flag)
+    if kind is None:
+        raise LayerError(what, why=f"its type {flag!r} is not one that images may have")
+    if flag == b"\0" and name.endswith(b"/"):
+        kind = EntryType.DIRECTORY  # as archives older than ustar say it
+    try:
+        mode = octal_or_binary(header[100:108]) & 0o7777
+        uid = octal_or_binary(header[108:116])
+        gid = octal_or_binary(header[116:124])
+        size = octal_or_binary(header[124:136])
+        mtime_ns = octal_or_binary(header[136:148]) * 1_000_000_000
+        device = None
+        if kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
+            device = (octal_or_binary(header[329:337]), octal_or_binary(header[337:345]))
+        if pax:
+            uid = pax_number(pax.get("uid"), uid)
+            gid = pax_number(pax.get("gid"), gid)
+            size = pax_number(pax.get("size"), size)
+            mtime_ns = pax_time(pax.get("mtime"), mtime_ns)
+            xattrs = {
+                key[len(_XATTR_PREFIX) :]: value
+                for key, value in pax.items()
+                if key.startswith(_XATTR_PREFIX)
+            }
+    except ValueError as error:
+        raise LayerError(what, why=f"a number in its header is {error}") from error
+    if size < 0:
+        raise LayerError(what, why=f"its size is {size}")
+    if not (0 <= uid < 2**32 - 1 and 0 <= gid < 2**32 - 1):
+        raise LayerError(what, why=f"its owner is {uid}:{gid}, which no system can store")
+    if kind is not EntryType.FILE:
+        if kind is EntryType.SYMLINK:
+            mode = 0o777
+        yield Member(name, kind, mode, uid, gid, 0, mtime_ns, target, device, xattrs)
+        return
+    member = Member(name, kind, mode, uid, gid, size, mtime_ns, b"", None, xattrs)
+    sparse = _sparse_map(stream, header, flag, extensions, size, what)
+    yield from _with_content(stream, member, size, sparse, what)
+
+
+def _sparse_map(
+    stream: ArchiveStream,
+    header: bytes,
+    flag: bytes,
+    extensions: _Extensions | None,
+    size: int,
+    what: str,
+) -> SparseMap | None:
+    try:
+        if flag == b"S":
+            return gnu_map(header, stream, size, what)
+        if extensions is not None and any(k.startswith("GNU.sparse.") for k in extensions.pax):
+            if extensions.pax.get("GNU.sparse.major") == b"1":
+                return pax_map_in_content(extensions.pax, stream, size, what)
+            return pax_map(extensions.pax, extensions.sparse, size)
+    except ValueError as error:
+        raise LayerError(what, why=f"its map of sparse regions is wrong: {error}") from error
+    return None
+
+
+def _with_content(
+    stream: ArchiveStream, member: Member, stored: int, sparse: SparseMap | None, what: str
+) -> Iterator[Member]:
+    if sparse is not None:
+        stored -= sparse.map_bytes
+        member.size = sparse.size
+        pieces = stream.pieces(stored, what)
+        member.content = expand(sparse, pieces)
+        padding = -(stored + sparse.map_bytes) % BLOCK
+    else:
+        padding = -stored % BLOCK
+        if stored <= BLOCK * 128:
+            # One piece, and no generator, for the many small files.
+            member.content = (stream.exactly(stored, what),) if stored else ()
+            yield member
+            if padding:
+                stream.exactly(padding, what)
+            return
+        pieces = stream.pieces(stored, what)
+        member.content = pieces
+    yield member
+    for _ in pieces:
+        pass
+    if padding:
+        stream.exactly(padding, what)

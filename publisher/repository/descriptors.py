@@ -1,0 +1,129 @@
+"""Directories by descriptor: how a tree is written without any path that an image could redirect.
+
+A path is opened name by name, each relative to the descriptor of its parent and without following
+links. So nothing outside the tree can be reached, whatever lies in it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from types import TracebackType
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CAPACITY = 64
+
+
+class Directories:
+    """Descriptors of directories below `root`, of which the latest used are kept open.
+
+    A descriptor it gave stays good until two others were asked for.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: dict[str, int] = {}
+
+    def __enter__(self) -> Directories:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all descriptors. More than once does no harm."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
+
+    def open(self, path: str) -> int:
+        """A descriptor of the directory `path`; OSError unless it and all above are directories."""
+        if not path:
+            return self.root
+        descriptor = self._open.pop(path, None)
+        if descriptor is None:
+            descriptor = self._walk(path)
+        else:
+            self._open[path] = descriptor  # now the latest
+            return descriptor
+        self.keep(path, descriptor)
+        return descriptor
+
+    def keep(self, path: str, descriptor: int) -> None:
+        """Take over a descriptor that somebody else opened."""
+        if len(self._open) >= _CAPACITY:
+            os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = descriptor
+
+    def forget(self, path: str) -> None:
+        """Close what is open at and below `path`, which is about to be removed."""
+        below = f"{path}/"
+        for known in [p for p in self._open if p == path or p.startswith(below)]:
+            os.close(self._open.pop(known))
+
+    def _walk(self, path: str) -> int:
+        above, known = path, self.root
+        while above := above.rpartition("/")[0]:
+            if above in self._open:
+                known = self._open[above]
+                break
+        descriptor = known
+        for name in path[len(above) :].lstrip("/").split("/"):
+            try:
+                below = os.open(name, DIRECTORY, dir_fd=descriptor)
+            finally:
+                if descriptor != known:
+                    os.close(descriptor)
+            descriptor = below
+        return descriptor
+
+
+def remove_at(parent: int, name: str) -> None:
+    """Remove `name` in the directory `parent`, and if it is a directory everything below it.
+
+    Needs two descriptors and no recursion however deep the tree is: directories are moved up to the
+    topmost one before they are emptied.
+    """
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=parent)
+        return
+    top = os.open(name, DIRECTORY, dir_fd=parent)
+    try:
+        prefix = f".{secrets.token_hex(16)}."  # so that they meet no name that is there
+        moved = _empty(top, top, prefix, 0)
+        done = 0
+        while done < moved:
+            directory = os.open(f"{prefix}{done}", DIRECTORY, dir_fd=top)
+            try:
+                moved = _empty(directory, top, prefix, moved)
+            finally:
+                os.close(directory)
+            os.rmdir(f"{prefix}{done}", dir_fd=top)
+            done += 1
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(directory: int, top: int, prefix: str, moved: int) -> int:
+    """Unlink what is in `directory`, and move the directories in it to numbered names in `top`."""
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if is_directory:
+            os.rename(name, f"{prefix}{moved}", src_dir_fd=directory, dst_dir_fd=top)
+            moved += 1
+        else:
+            os.unlink(name, dir_fd=directory)
+    return moved

@@ -1,0 +1,143 @@
+"""Flat images out of links to layer trees; and layer trees completed from those below them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.entry import Entry, EntryType, Fixup, Merged
+from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
+from publisher.repository.nodes import NodeMaker, storable_time
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """What became of a plan. `refused` counts, by its kind, what had to be done otherwise.
+
+    A hard link that the file system refused ("hard link (EMLINK)") became a copy.
+    """
+
+    directories: int
+    links: int
+    copies: int
+    refused: Mapping[str, int]
+
+
+def link_tree(destination: Path, plan: Iterable[Merged], layer_trees: Sequence[Path]) -> LinkReport:
+    """Build the flat image `plan` at `destination`, which is made if missing and must be empty.
+
+    Files, symlinks and FIFOs are hard links to `layer_trees` (numbered as in the plan), whose names
+    are never followed as links; directories are made, with their times set once they are complete.
+    Neither memory nor open descriptors grow with the plan, which must be sorted.
+    """
+    destination.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        target = stack.enter_context(Directories(destination))
+        sources = [stack.enter_context(Directories(tree)) for tree in layer_trees]
+        linker = _Linker(target, sources)
+        for merged in plan:
+            linker.add(merged)
+        return linker.finish()
+
+
+def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path]) -> None:
+    """Complete the layer tree `tree` by `fixups`, copying from `layer_trees` what lies there.
+
+    Directories keep their times. May be repeated: what is there already is replaced.
+    """
+    maker = NodeMaker()
+    with ExitStack() as stack:
+        target = stack.enter_context(Directories(tree))
+        sources = [stack.enter_context(Directories(layer)) for layer in layer_trees]
+        for fixup in fixups:
+            entry = fixup.entry
+            if entry.type is EntryType.DIRECTORY:
+                descriptor = target.open(entry.path)
+                maker.redescribe_directory(descriptor, entry)
+                _set_time(descriptor, entry.mtime_ns)
+                continue
+            parent_path, _, name = entry.path.rpartition("/")
+            parent = target.open(parent_path)
+            before = os.fstat(parent).st_mtime_ns
+            if _exists(parent, name):
+                remove_at(parent, name)
+            if fixup.layer is None:
+                maker.other(parent, name, entry)
+            else:
+                source_path, _, source_name = fixup.source.rpartition("/")
+                source = sources[fixup.layer].open(source_path)
+                maker.copy(parent, name, source, source_name)
+            _set_time(parent, before)
+
+
+class _Linker:
+    """Follows a sorted plan; the directories on the way down to where it is are unfinished."""
+
+    def __init__(self, target: Directories, sources: Sequence[Directories]) -> None:
+        self._target = target
+        self._sources = sources
+        self._maker = NodeMaker()
+        self._unfinished: list[Entry] = []
+        self._directories = 0
+        self._links = 0
+        self._copies = 0
+
+    def add(self, merged: Merged) -> None:
+        entry = merged.entry
+        path = entry.path
+        while self._unfinished and not _is_below(path, self._unfinished[-1].path):
+            self._finish_directory(self._unfinished.pop())
+        above, _, name = path.rpartition("/")
+        if entry.type is EntryType.DIRECTORY:
+            if path:
+                parent = self._target.open(above)
+                os.mkdir(name, 0o700, dir_fd=parent)
+                self._target.keep(path, os.open(name, DIRECTORY, dir_fd=parent))
+            self._unfinished.append(entry)
+            self._directories += 1
+            return
+        parent = self._target.open(above)
+        if entry.type is EntryType.HARDLINK:
+            first_path, _, first_name = entry.target.rpartition("/")
+            if self._maker.link(parent, name, self._target.open(first_path), first_name):
+                self._links += 1
+                return
+        source_path, _, source_name = merged.source.rpartition("/")
+        source = self._sources[merged.layer].open(source_path)
+        if entry.type is not EntryType.HARDLINK and self._maker.link(
+            parent, name, source, source_name
+        ):
+            self._links += 1
+            return
+        self._maker.copy(parent, name, source, source_name)
+        self._copies += 1
+
+    def finish(self) -> LinkReport:
+        while self._unfinished:
+            self._finish_directory(self._unfinished.pop())
+        return LinkReport(self._directories, self._links, self._copies, dict(self._maker.refused))
+
+    def _finish_directory(self, entry: Entry) -> None:
+        descriptor = self._target.open(entry.path)
+        self._maker.describe(descriptor, entry)
+        _set_time(descriptor, entry.mtime_ns)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return not directory or path.startswith(f"{directory}/")
+
+
+def _exists(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _set_time(descriptor: int, mtime_ns: int) -> None:
+    time = storable_time(mtime_ns)
+    os.utime(descriptor, ns=(time, time))

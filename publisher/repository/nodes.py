@@ -1,0 +1,182 @@
+"""Making one thing in a directory given by its descriptor; FileExistsError if the name is taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from publisher.entry import Entry, EntryType
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LATEST_NS = 2**55 * 10**9
+"""Times beyond this (nanoseconds) are brought nearer; every file system's range is far smaller."""
+
+_COPY_BYTES = 2**20
+_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+
+
+class NodeMaker:
+    """Makes files, links and devices with the metadata of entries.
+
+    As root it gives them their owners; else everything belongs to who runs this. `refused` counts
+    metadata that the file system or the kernel would not store, by its kind.
+    """
+
+    def __init__(self) -> None:
+        self._is_root = os.geteuid() == 0
+        self._opaque_names = ["user.overlay.opaque"]
+        if self._is_root:
+            self._opaque_names.insert(0, "trusted.overlay.opaque")
+        self.refused: Counter[str] = Counter()
+
+    def file(
+        self, parent: int, name: str, entry: Entry, content: Iterable[bytes | memoryview]
+    ) -> None:
+        """A new file with this content."""
+        descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
+            for piece in content:
+                written = os.write(descriptor, piece)
+                while written < len(piece):
+                    piece = memoryview(piece)[written:]
+                    written = os.write(descriptor, piece)
+            self.describe(descriptor, entry)
+            _set_time(descriptor, entry.mtime_ns)
+        finally:
+            os.close(descriptor)
+
+    def other(self, parent: int, name: str, entry: Entry) -> None:
+        """A symlink, FIFO, device node or whiteout."""
+        kind = entry.type
+        if kind is EntryType.SYMLINK:
+            os.symlink(entry.target, name, dir_fd=parent)
+        elif kind is EntryType.WHITEOUT:
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+            os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
+            return
+        else:
+            node = {
+                EntryType.FIFO: stat.S_IFIFO,
+                EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
+                EntryType.BLOCK_DEVICE: stat.S_IFBLK,
+            }[kind]
+            device = os.makedev(*entry.device) if entry.device else 0
+            os.mknod(name, node | 0o600, device, dir_fd=parent)
+        if self._is_root:
+            try:
+                os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                self._refuse_owner(error)
+        if kind is not EntryType.SYMLINK:
+            # Opening a device for real could do something; and chmod knows no "do not follow".
+            node_itself = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                os.chmod(f"/proc/self/fd/{node_itself}", entry.mode)
+            finally:
+                os.close(node_itself)
+        time = storable_time(entry.mtime_ns)
+        os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+
+    def describe(self, descriptor: int, entry: Entry) -> None:
+        """Give an open file or directory the owner, mode and extended attributes of `entry`."""
+        if self._is_root:
+            try:
+                os.fchown(descriptor, entry.uid, entry.gid)
+            except OSError as error:
+                self._refuse_owner(error)
+        os.fchmod(descriptor, entry.mode)  # after chown, which takes setuid bits away
+        if entry.xattrs:
+            self._set_xattrs(descriptor, entry.xattrs)
+
+    def redescribe_directory(self, descriptor: int, entry: Entry) -> None:
+        """Describe a directory that had other metadata before, and may have to become opaque."""
+        for name in os.listxattr(descriptor):
+            kept = name in entry.xattrs or name in self._opaque_names
+            if name.startswith("user.") and not kept:
+                os.removexattr(descriptor, name)
+        self.describe(descriptor, entry)
+        if entry.opaque:
+            self.make_opaque(descriptor)
+
+    def make_opaque(self, descriptor: int) -> None:
+        """Mark a directory as overlayfs wants it: for root's mounts, else for those of a user."""
+        for name in self._opaque_names:
+            try:
+                os.setxattr(descriptor, name, b"y")
+            except OSError as error:
+                if error.errno not in _NO_XATTR:
+                    raise
+                continue
+            return
+        self.refused["opaque"] += 1
+
+    def link(self, parent: int, name: str, source: int, source_name: str) -> bool:
+        """A hard link; False where there are too many already, or the file system has none."""
+        try:
+            os.link(source_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+                raise
+            self.refused[f"hard link ({errno.errorcode[error.errno]})"] += 1
+            return False
+        return True
+
+    def copy(self, parent: int, name: str, source: int, source_name: str) -> None:
+        """A copy of a file, symlink or FIFO in the directory `source`, with all its metadata."""
+        status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
+        kind = {
+            stat.S_IFLNK: EntryType.SYMLINK,
+            stat.S_IFREG: EntryType.FILE,
+            stat.S_IFIFO: EntryType.FIFO,
+            stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+            stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+        }[stat.S_IFMT(status.st_mode)]
+        entry = Entry(
+            name,
+            kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime_ns=status.st_mtime_ns,
+            device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+            target=os.readlink(source_name, dir_fd=source) if kind is EntryType.SYMLINK else "",
+        )
+        if kind is not EntryType.FILE:
+            self.other(parent, name, entry)
+            return
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(source_name, flags, dir_fd=source), "rb", buffering=0) as file:
+            pieces = iter(lambda: file.read(_COPY_BYTES), b"")
+            self.file(parent, name, entry, pieces)
+            xattrs = {key: os.getxattr(file.fileno(), key) for key in os.listxattr(file.fileno())}
+        if xattrs:
+            with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as made:
+                self._set_xattrs(made.fileno(), xattrs)
+
+    def _set_xattrs(self, descriptor: int, xattrs: Mapping[str, bytes]) -> None:
+        for key, value in xattrs.items():
+            try:
+                os.setxattr(descriptor, key, value)
+            except OSError as error:
+                if error.errno not in _NO_XATTR:
+                    raise
+                self.refused[f"xattr:{key}"] += 1
+
+    def _refuse_owner(self, error: OSError) -> None:
+        """In a user namespace not every owner exists; outside, root may give files to anyone."""
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise error
+        self.refused["owner"] += 1
+
+
+def _set_time(descriptor: int, mtime_ns: int) -> None:
+    time = storable_time(mtime_ns)
+    os.utime(descriptor, ns=(time, time))
+
+
+def storable_time(mtime_ns: int) -> int:
+    """`mtime_ns`, brought into a range that every kernel takes (and brings into its own)."""
+    return max(-_LATEST_NS, min(mtime_ns, _LATEST_NS))
