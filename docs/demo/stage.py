@@ -34,15 +34,14 @@ def check(truth: bool, claim: str) -> None:
     print(f"  verified: {claim}", flush=True)
 
 
-def publisher(*arguments: str, show: bool = True) -> str:
+def publisher(*arguments: str) -> str:
     """Run the real command in the current directory, as a user would; returns what it printed."""
     print(f"$ publisher {' '.join(arguments)}", flush=True)
     environment = {k: v for k, v in os.environ.items() if k != "PUBLISHER_REPOSITORY"}
     done = subprocess.run(
         [PUBLISHER, *arguments], stdout=subprocess.PIPE, text=True, env=environment
     )
-    if show:
-        print(short(done.stdout), flush=True)
+    print(short(done.stdout), flush=True)
     if done.returncode != 0:
         raise DemoError(f"publisher {arguments[0]} ended with exit code {done.returncode}")
     return done.stdout
