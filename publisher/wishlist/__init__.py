@@ -13,7 +13,7 @@ import yaml
 from publisher.errors import InvalidReference
 from publisher.manifest import Platform
 from publisher.reference import parse_reference
-from publisher.wishlist.document import Problems, describe, load, place
+from publisher.wishlist.document import MAX_BYTES, Problems, describe, load, place
 from publisher.wishlist.model import (
     DEFAULT_GRACE,
     DEFAULT_OUTPUTS,
@@ -34,6 +34,7 @@ __all__ = [
     "DEFAULT_GRACE",
     "DEFAULT_OUTPUTS",
     "DEFAULT_PLATFORMS",
+    "MAX_BYTES",
     "OUTPUTS",
     "Problem",
     "Severity",

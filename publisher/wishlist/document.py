@@ -95,6 +95,8 @@ def load(data: bytes | str, problems: Problems) -> yaml.Node:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if re.search("alias|quoted|flow", error.context or ""):
+            mark = error.context_mark or mark  # where the text, or the bracket, begins
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         message = ", ".join(part for part in (error.context, error.problem) if part)
         raise problems.refuse(line, column, f"not valid YAML: {message}", _cure(message)) from error

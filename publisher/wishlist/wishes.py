@@ -11,12 +11,11 @@ from publisher import layout
 from publisher.errors import InvalidReference, PublisherError
 from publisher.reference import (
     ImageReference,
-    Transport,
     parse_pattern,
     parse_reference,
     parse_repository,
 )
-from publisher.reference.grammar import presentable
+from publisher.reference.grammar import check_characters, check_repository, presentable
 from publisher.wishlist.document import Problems, describe, place, quoted, read_text
 from publisher.wishlist.fields import check_pattern
 from publisher.wishlist.model import Wish, WishList
@@ -92,7 +91,8 @@ def explain_broken_text(node: yaml.Node, problems: Problems) -> bool:
 def check_local_name(name: str) -> None:
     """Raise InvalidReference unless `name` can be what an image without a registry is called."""
     try:
-        parse_repository(f"{Transport.DOCKER_DAEMON}:{name}")
+        check_characters(name)
+        check_repository(name, name)
     except InvalidReference as error:
         raise InvalidReference(
             f"{presentable(name)!r} cannot be an image's name", why=error.why, hint=error.hint
