@@ -227,8 +227,11 @@ class OwnRegistry:
                 while request := _read_request(stream, number):
                     if not self._reply(connection, request):
                         break
-        except (OSError, ValueError):
-            pass  # the client went away, or spoke something else: the test sees what came of it
+        except ValueError:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        except OSError:
+            pass  # the client went away, or does not trust us: the test sees what comes of it
         finally:
             with self._lock:
                 self._open.discard(connection)

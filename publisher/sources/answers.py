@@ -5,6 +5,7 @@ Source: OCI distribution specification 1.1, "Error Codes".
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,9 @@ def read_errors(response: requests.Response) -> RegistryErrors:
         return RegistryErrors(False, (), "")
     found = [error for error in errors if isinstance(error, dict)]
     codes = tuple(str(error.get("code") or "") for error in found)
-    return RegistryErrors(bool(codes), codes, "; ".join(map(_text, found)))
+    secrets = _secrets(response)
+    text = "; ".join(_text(error, secrets) for error in found)
+    return RegistryErrors(bool(codes), codes, text)
 
 
 def status_error(what: str, response: requests.Response, errors: RegistryErrors) -> SourceError:
@@ -58,17 +61,26 @@ def status_error(what: str, response: requests.Response, errors: RegistryErrors)
         why += f": {errors.text}"
     elif not errors.spoken and response.status_code == 404:
         why += ", not in the words of a registry"
-    return SourceError(
-        what, why=why, hint="is the host right, and is it a registry?" * _odd(errors)
-    )
+    hint = "" if errors.spoken else "is the host right, and is it a registry?"
+    return SourceError(what, why=why, hint=hint)
 
 
-def _odd(errors: RegistryErrors) -> bool:
-    return not errors.spoken
+def _secrets(response: requests.Response) -> list[str]:
+    """What we sent and must not show: some servers quote the request in their errors."""
+    sent = response.request.headers.get("Authorization", "")
+    scheme, _, value = sent.partition(" ")
+    secrets = [sent, value]
+    if scheme.lower() == "basic":
+        secrets.append(base64.b64decode(value).decode(errors="replace").partition(":")[2])
+    return [secret for secret in secrets if secret]
 
 
-def _text(error: dict[str, Any]) -> str:
-    """Code and message; the message without what could confuse a terminal."""
-    message = str(error.get("message") or "")[:_SHOWN]
-    parts = (str(error.get("code") or "")[:_SHOWN], message)
-    return " ".join("".join(c for c in part if c.isprintable()) for part in parts if part)
+def _text(error: dict[str, Any], secrets: list[str]) -> str:
+    """Code and message, short, without secrets and without what could confuse a terminal."""
+    parts = []
+    for name in ("code", "message"):
+        text = str(error.get(name) or "")
+        for secret in secrets:
+            text = text.replace(secret, "…")
+        parts.append("".join(c for c in text[:_SHOWN] if c.isprintable()))
+    return " ".join(part for part in parts if part)

@@ -39,14 +39,17 @@ class _Token:
 class RegistryAuth:
     """What was learned about one registry's authentication, shared by its image repositories."""
 
-    def __init__(self, registry: str, url: str, exchange: Exchange, credentials: Credentials):
+    def __init__(
+        self, registry: str, plain_http: bool, exchange: Exchange, credentials: Credentials
+    ) -> None:
         self.registry = canonical_name(registry)
         self.exchange = exchange
-        self.secure = url.startswith("https:")
-        self.insecure_allowed = credentials.insecure_allowed(registry)
+        self.plain_http = plain_http
+        self.insecure = credentials.insecure_allowed(registry)
         self._credentials = credentials
         self._lock = threading.Lock()
         self._seen: Challenge | None = None
+        self._repositories: dict[str, RepositoryAuth] = {}
 
     def credential(self, repository: str) -> Credential | None:
         """The credential for an image repository, if any is known."""
@@ -58,6 +61,11 @@ class RegistryAuth:
         with self._lock:
             return self._seen
 
+    def repository(self, name: str) -> RepositoryAuth:
+        """What authorizes requests to one image repository; its token serves all its images."""
+        with self._lock:
+            return self._repositories.setdefault(name, RepositoryAuth(self, name))
+
     def note(self, challenge: Challenge) -> None:
         """Remember a challenge, so that other image repositories need not be refused first."""
         with self._lock:
@@ -67,10 +75,10 @@ class RegistryAuth:
 class RepositoryAuth:
     """The Authorization header for one image repository. Safe to use from several threads."""
 
-    def __init__(self, registry: RegistryAuth, repository: str, actions: str = "pull") -> None:
+    def __init__(self, registry: RegistryAuth, repository: str) -> None:
         self._registry = registry
         self._repository = repository
-        self._scope = f"repository:{repository}:{actions}"
+        self._scope = f"repository:{repository}:pull"
         self._lock = threading.Lock()
         self._token: _Token | None = None
 
@@ -137,9 +145,9 @@ class RepositoryAuth:
         realm = challenge.realm
         registry = self._registry
         if "://" not in realm:
-            realm = f"{'https' if registry.secure else 'http'}://{realm}"
-        exposed = credential is not None and registry.secure and not realm.startswith("https:")
-        if exposed and not registry.insecure_allowed:
+            realm = f"{'http' if registry.plain_http else 'https'}://{realm}"
+        protected = realm.startswith("https:") or registry.plain_http or registry.insecure
+        if credential is not None and not protected:
             raise self._failed(f"its token service {place(realm)} is not reached by HTTPS", None)
         query = [("service", challenge.service)] if challenge.service else []
         query += [("scope", scope) for scope in scopes]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
 
 import oras.container
 import requests
 
+from publisher.reference import api_host
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.answers import read_errors, status_error
-from publisher.sources.auth import RegistryAuth, RepositoryAuth
+from publisher.sources.auth import RegistryAuth
 from publisher.sources.body import BrokenBody, read_document
 from publisher.sources.exchange import Exchange
 
@@ -24,16 +24,21 @@ DOCUMENT_TRIES = 5
 class Endpoint:
     """Requests to one image repository. Safe to use from several threads."""
 
-    def __init__(self, auth: RegistryAuth, base_url: str, repository: str) -> None:
+    def __init__(self, auth: RegistryAuth, repository: str) -> None:
         self.registry = auth.registry
         self.repository = repository
         self.name = f"{auth.registry}/{repository}"
-        self.base_url = base_url
+        self._plain_http = auth.plain_http
         self._exchange: Exchange = auth.exchange
-        self._auth = RepositoryAuth(auth, repository)
+        self._auth = auth.repository(repository)
         # Parsed by oras from a harmless name: it would take "my.org/x" for a host of its own.
-        self._container = oras.container.Container("name", registry=urlsplit(base_url).netloc)
+        self._container = oras.container.Container("name", registry=api_host(auth.registry))
         self._container.namespace, _, self._container.repository = repository.rpartition("/")
+
+    @property
+    def base_url(self) -> str:
+        """Scheme and host of the API: https, unless something else was allowed."""
+        return self._exchange.base_url(self.registry, plain_http=self._plain_http)
 
     def manifest_url(self, reference: str) -> str:
         """The address of the manifest of a tag or digest."""
@@ -44,7 +49,7 @@ class Endpoint:
         return self._url(self._container.get_blob_url(digest))
 
     def _url(self, path: str) -> str:
-        return f"{urlsplit(self.base_url).scheme}://{path}"
+        return f"{self.base_url.partition('://')[0]}://{path}"
 
     @contextlib.contextmanager
     def request(

@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3.exceptions
 
+from publisher.reference import api_host
 from publisher.sources import AuthenticationFailed, SourceError
 from publisher.sources.faults import (
     MAX_TRIES,
@@ -44,7 +45,7 @@ TIMEOUTS = (15.0, 60.0)
 """Seconds to connect, and between two pieces of an answer."""
 DRAIN = 64 * 1024
 """Bytes of an unwanted answer that are read to keep its connection."""
-USER_AGENT = "publisher"
+_USUAL = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
 
 
 class Authorizer(Protocol):
@@ -70,7 +71,10 @@ class Exchange:
         *,
         base_delay: float = 1.0,
     ) -> None:
+        self._settings = settings
         self._hosts = Hosts(settings)
+        self._lock = threading.Lock()
+        self._insecure: dict[str, str] = {}
         self._on_wait = on_wait
         self._base_delay = base_delay
         self._closed = threading.Event()
@@ -79,6 +83,33 @@ class Exchange:
         """Drop all connections. Requests that wait end at once, with an error."""
         self._closed.set()
         self._hosts.close()
+
+    def base_url(self, registry: str, *, plain_http: bool) -> str:
+        """Scheme and host of a registry's API.
+
+        Where `insecure` allows both, TLS is tried first; the answer is remembered.
+        """
+        host = api_host(registry)
+        if plain_http or not self._settings.registry(registry).insecure:
+            return f"{'http' if plain_http else 'https'}://{host}"
+        with self._lock:
+            if host not in self._insecure:
+                speaks_tls = self._speaks_tls(host)
+                if speaks_tls is None:
+                    return f"https://{host}"
+                self._insecure[host] = f"{'https' if speaks_tls else 'http'}://{host}"
+            return self._insecure[host]
+
+    def _speaks_tls(self, host: str) -> bool | None:
+        """Whether a host speaks TLS; None if it cannot be reached at all."""
+        url = f"https://{host}/v2/"
+        request = requests.Request("GET", url, headers=_USUAL).prepare()
+        try:
+            self._host(url).send(request, TIMEOUTS).close()
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            log.debug("GET %s: %s", place(url), describe(error))
+            return False if is_not_tls(error) else None
+        return True
 
     def pause(self, seconds: float) -> None:
         """Sleep, but not beyond `close`."""
@@ -263,8 +294,7 @@ class Exchange:
         tried: int,
     ) -> requests.Response:
         host = self._host(url)
-        usual = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        prepared = requests.Request(method, url, headers=usual | headers, data=data).prepare()
+        prepared = requests.Request(method, url, headers=_USUAL | headers, data=data).prepare()
         stack.enter_context(host.slots)
         try:
             response = host.send(prepared, TIMEOUTS)

@@ -56,7 +56,7 @@ def is_certificate_error(error: BaseException) -> bool:
 
 
 def is_not_tls(error: BaseException) -> bool:
-    """Whether the other side does not speak TLS at all."""
+    """Whether the other side answered a TLS greeting with something that is not TLS."""
     return any(
         isinstance(cause, ssl.SSLError)
         and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")

@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from publisher.errors import PublisherError
 from publisher.manifest import MAX_DOCUMENT_BYTES, Descriptor
@@ -22,7 +23,7 @@ class Files(Protocol):
     name: str
     """What is shown of it: "oci:/srv/layout"."""
 
-    def open(self, name: str) -> BinaryIO | None:
+    def open(self, name: str) -> BufferedReader | None:
         """The file, or None where there is none."""
 
     def size(self, name: str) -> int | None:
@@ -36,7 +37,7 @@ class Folder:
         self._path = path
         self.name = name
 
-    def open(self, name: str) -> BinaryIO | None:
+    def open(self, name: str) -> BufferedReader | None:
         """The file, opened so that a pipe in its place cannot block."""
         try:
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -86,7 +87,7 @@ def open_blob(files: Files, name: str, descriptor: Descriptor) -> Iterator[Itera
         yield _chunks(file, descriptor.size, what)
 
 
-def _chunks(file: BinaryIO, size: int, what: str) -> Iterator[bytes]:
+def _chunks(file: BufferedReader, size: int, what: str) -> Iterator[bytes]:
     position = 0
     while True:
         try:

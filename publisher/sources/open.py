@@ -8,10 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from publisher.reference import ImageReference, Transport, api_host
+from publisher.reference import ImageReference, Transport
 from publisher.sources import Source
+from publisher.sources.archive import Archive
 from publisher.sources.auth import RegistryAuth
 from publisher.sources.credentials import Credentials
+from publisher.sources.docker_archive import open_docker_archive
+from publisher.sources.docker_daemon import EngineSource
 from publisher.sources.endpoint import Endpoint
 from publisher.sources.exchange import Exchange
 from publisher.sources.files import Folder
@@ -37,7 +40,7 @@ class Sources:
         self._settings = settings
         self._exchange = Exchange(settings, on_wait, base_delay=base_delay)
         self._credentials = Credentials(settings)
-        self._registries: dict[tuple[str, str], RegistryAuth] = {}
+        self._registries: dict[tuple[str, bool], RegistryAuth] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -63,19 +66,40 @@ class Sources:
             case Transport.OCI:
                 folder = Folder(Path(reference.location), f"oci:{reference.location}")
                 return LayoutSource(folder, reference.tag, reference.digest)
-            case Transport.OCI_ARCHIVE | Transport.DOCKER_ARCHIVE | Transport.DOCKER_DAEMON:
-                raise NotImplementedError(reference.transport)
+            case Transport.OCI_ARCHIVE:
+                archive = _archive(reference)
+                return LayoutSource(archive, reference.tag, reference.digest)
+            case Transport.DOCKER_ARCHIVE:
+                return open_docker_archive(_archive(reference), _engine_name(reference))
+            case Transport.DOCKER_DAEMON:
+                return EngineSource(_engine_name(reference) or "", self._settings.docker_host)
 
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:
         """Where to ask, in this order: the registry's mirror, if it has one, and the registry."""
-        scheme = "http" if reference.plain_http else "https"
-        return [self._endpoint(reference.registry, scheme, reference.repository)]
+        endpoints = []
+        mirror = self._settings.registry(reference.registry).mirror
+        if mirror:
+            scheme, _, rest = mirror.rpartition("://")
+            host, slash, prefix = rest.partition("/")
+            repository = f"{prefix}{slash}{reference.repository}"
+            endpoints.append(self._endpoint(host.lower(), scheme == "http", repository))
+        own = self._endpoint(reference.registry, reference.plain_http, reference.repository)
+        return [*endpoints, own]
 
-    def _endpoint(self, registry: str, scheme: str, repository: str) -> Endpoint:
-        base_url = f"{scheme}://{api_host(registry)}"
+    def _endpoint(self, registry: str, plain_http: bool, repository: str) -> Endpoint:
         with self._lock:
-            auth = self._registries.get((scheme, registry))
+            auth = self._registries.get((registry, plain_http))
             if auth is None:
-                auth = RegistryAuth(registry, base_url, self._exchange, self._credentials)
-                self._registries[scheme, registry] = auth
-        return Endpoint(auth, base_url, repository)
+                auth = RegistryAuth(registry, plain_http, self._exchange, self._credentials)
+                self._registries[registry, plain_http] = auth
+        return Endpoint(auth, repository)
+
+
+def _archive(reference: ImageReference) -> Archive:
+    return Archive(f"{reference.transport}:{reference.location}", Path(reference.location))
+
+
+def _engine_name(reference: ImageReference) -> str | None:
+    if not reference.repository:
+        return None
+    return f"{reference.repository}:{reference.tag or 'latest'}"

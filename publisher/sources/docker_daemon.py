@@ -1,0 +1,109 @@
+"""Images of a local container engine, over docker's API: `docker-daemon:`.
+
+An engine gives an image only as a whole archive, so one request to it costs a whole image. What
+resolves a name is therefore the image's ID, which it tells at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import docker
+import docker.errors
+import urllib3.exceptions
+
+from publisher.manifest import Descriptor, Document, is_digest
+from publisher.sources import ImageNotFound, Source, SourceError
+from publisher.sources.archive import Archive, spool
+from publisher.sources.docker_archive import open_docker_archive
+from publisher.sources.faults import describe
+
+TIMEOUT = 900
+"""Seconds without an answer: engines write a whole image to disk before they send it."""
+CHUNK = 1024 * 1024
+
+
+class EngineSource:
+    """One image of an engine. Safe to use from several threads."""
+
+    def __init__(self, name: str, host: str) -> None:
+        self._name = name
+        self._host = host
+        self._lock = threading.Lock()
+        self._saved: Source | None = None
+        self._image_id = ""
+
+    def resolve(self) -> str:
+        """The image's ID: the digest of its config, or of its manifest in newer engines."""
+        what = f"cannot ask the engine for {self._name}"
+        try:
+            with docker.APIClient(
+                base_url=self._host or None, version="auto", timeout=60
+            ) as client:
+                image_id = client.inspect_image(self._name)["Id"]
+        except docker.errors.ImageNotFound:
+            raise ImageNotFound(
+                f"no image {self._name} in the engine", why="it says that there is no such image"
+            ) from None
+        except _FAULTS as error:
+            raise self._failed(what, error) from None
+        if not isinstance(image_id, str) or not is_digest(image_id):
+            raise SourceError(what, why="its answer holds no image ID")
+        return image_id
+
+    def manifest(self, digest: str | None = None) -> Document:
+        """The manifest in the engine's archive; the image's ID names it too."""
+        saved = self._open()
+        if digest == self._image_id:
+            return saved.manifest()
+        return saved.manifest(digest)
+
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """A small blob, whole and verified."""
+        return self._open().fetch(descriptor)
+
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        """A blob in chunks."""
+        return self._open().blob(descriptor)
+
+    def tags(self) -> Iterator[str]:
+        """The tags that the engine has for images of this name."""
+        raise SourceError(
+            f"cannot list the tags of {self._name}", why="engines' images are named one by one"
+        )
+
+    def _open(self) -> Source:
+        """The image in an archive, which the engine is asked for once."""
+        with self._lock:
+            if self._saved is None:
+                self._image_id = self.resolve()
+                self._saved = self._save()
+            return self._saved
+
+    def _save(self) -> Source:
+        what = f"cannot fetch {self._name} from the engine"
+        try:
+            with docker.APIClient(
+                base_url=self._host or None, version="auto", timeout=TIMEOUT
+            ) as client:
+                content = spool(client.get_image(self._name, chunk_size=CHUNK))
+        except _FAULTS as error:
+            raise self._failed(what, error) from None
+        name = f"docker-daemon:{self._name}"
+        source = open_docker_archive(Archive(name, Path(name), content), self._name)
+        if self.resolve() != self._image_id:
+            raise SourceError(what, why="its tag moved while it was fetched", hint="run again")
+        return source
+
+    def _failed(self, what: str, error: Exception) -> SourceError:
+        if isinstance(error, docker.errors.APIError):
+            return SourceError(what, why=f"the engine says: {error.explanation or error}")
+        return SourceError(
+            what, why=describe(error), hint="is it running, and may we use its socket?"
+        )
+
+
+_FAULTS = (docker.errors.DockerException, OSError, urllib3.exceptions.HTTPError)
