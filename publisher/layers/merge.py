@@ -36,7 +36,8 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
     """What the tree of the topmost of these layers needs on account of the others; sorted.
 
     Directories that its archive only implied get the metadata that the layers below give them; hard
-    links whose target only lower layers have get a copy. An opaque root directory, which overlayfs
+    links whose target only lower layers have get a copy; dropped devices that hide something get a
+    whiteout. An opaque root directory, which overlayfs
     does not know, is spelled out as whiteouts and opaque directories below it; without
     `opaque_xattrs` so is every opaque directory, as whiteouts.
     """
@@ -93,6 +94,8 @@ class _Seen:
                 self._push(key, _Above(b"", gone=True))
             return
         if upper.type is not EntryType.DIRECTORY:
+            if upper.dropped and upper.type is EntryType.WHITEOUT and lower is not None:
+                yield Fixup(Entry(upper.path, EntryType.WHITEOUT, mode=0))
             self._push(key, _Above(b"", gone=True))
             return
         yield from self._compare_directory(key, parent, lower, upper)

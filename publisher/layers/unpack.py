@@ -134,7 +134,10 @@ class _Unpacker:
         for path, target in self.ledger.unresolved():
             self._link_late(path, target)
         for entry in self.ledger.late():
-            self._sink.add(entry)
+            # In place of a dropped device a whiteout is needed only above something that lower
+            # layers have; `fixups` adds it there. Elsewhere overlayfs would list its name.
+            if not (entry.type is EntryType.WHITEOUT and entry.dropped):
+                self._sink.add(entry)
         self._sink.finish()
 
     def summary(self, descriptor: Descriptor, diff_id: str, archive_size: int) -> LayerSummary:

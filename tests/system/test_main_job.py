@@ -113,10 +113,11 @@ def test_images_that_share_a_base_download_and_store_it_once(
     python = registry.push(real_images.source("python"), "library/python:1")
     wishes = wish_list(tmp_path / "wishes.yaml", f"http://{base}", f"http://{python}")
     repository = tmp_path / "images"
+    pushed = len(requests_seen(registry))
 
     succeed("ingest", wishes, "--repository", repository, "--jobs", "4")
 
-    fetched = [path for method, path in requests_seen(registry) if "/blobs/" in path]
+    fetched = [path for _, path in requests_seen(registry)[pushed:] if "/blobs/" in path]
     trees = layer_trees(repository, python)
     base_digest = layer_trees(repository, base)[0].parent.name
     assert trees[0] == layer_trees(repository, base)[0]
@@ -160,7 +161,7 @@ def test_sigint_during_a_download_shows_nothing_and_the_next_run_completes(
     tmp_path: Path, registry: Registry
 ) -> None:
     noise = [file(f"part{n}", os.urandom(20_000_000)) for n in range(3)]
-    layers = [layer(member, compression="gzip", level=1) for member in noise]
+    layers = [layer(member) for member in noise]
     layout = write_layout(image(*layers), tmp_path / "layout", "1")
     name = registry.push(f"oci:{layout}:1", "tests/large:1")
     repository = tmp_path / "images"
