@@ -84,5 +84,5 @@ class WriterLock:
                 f"process {value['pid']} on {value['host']} has held it since {value['since']} "
                 f"for the {value['purpose']}"
             )
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "another process holds it"

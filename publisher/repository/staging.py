@@ -3,7 +3,7 @@
 .metadata/.publisher/          mode 0700: readers cannot see into it
     lock, holder.json          the exclusive right to commit, and who has it
     journal.json               a committed transaction that is being carried out
-    sessions/<id>/             one process' unfinished work; its `lock` is held while it lives
+    sessions/<id>/             one process' unfinished work; `<id>.lock` is held while it lives
     layers/<hex>/              finished, verified layers that no transaction has published yet
     trash/                     removed trees, being deleted
 """
@@ -24,6 +24,8 @@ from publisher.manifest import digest_hex
 from publisher.repository.disk import make_directories, remove_tree
 
 _log = logging.getLogger(__name__)
+
+_LOCK_SUFFIX = ".lock"
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
 """Seconds for which a finished layer of an interrupted run waits to be used."""
@@ -47,15 +49,15 @@ class Staging:
     def _begin_session(self) -> tuple[Path, filelock.BaseFileLock]:
         while True:
             session = self._sessions / f"{os.getpid()}-{secrets.token_hex(8)}"
-            session.mkdir(mode=0o700)
-            lock = filelock.FileLock(session / "lock", mode=0o600, thread_local=False)
+            lock = _session_lock(session)
             try:
                 lock.acquire(timeout=0)
-            except (filelock.Timeout, FileNotFoundError):
-                continue  # another process swept it away before it was locked
-            if (session / "lock").exists():
+            except filelock.Timeout:
+                continue  # a writer looks whether anybody holds it, and will delete it
+            if Path(lock.lock_file).exists():
+                session.mkdir(mode=0o700)
                 return session, lock
-            lock.release()
+            lock.release()  # a writer deleted it before we held it
 
     def new_path(self) -> Path:
         """A path in this session that nothing is at yet."""
@@ -76,25 +78,49 @@ class Staging:
         """
         # The clock may step; a layer from the future is as good as a fresh one.
         oldest = time.time() - FINISHED_LAYER_LIFETIME
-        dead = (p for p in self._sessions.iterdir() if p != self._session and _is_abandoned(p))
         unclaimed = (p for p in self._layers.iterdir() if p.stat().st_ctime < oldest)
-        for path in (*self._trash.iterdir(), *dead, *unclaimed):
-            try:
-                remove_tree(path)
-            except OSError as error:
-                _log.warning("cannot delete %s yet: %s", path, error)
+        for path in (*self._trash.iterdir(), *unclaimed):
+            _try_to_delete(path)
+        names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
+        for name in names - {self._session.name}:
+            _end_if_abandoned(self._sessions / name)
 
     def close(self) -> None:
         """End this process' session: everything unfinished in it is deleted."""
-        self._alive.release()
-        remove_tree(self._session)
+        try:
+            _delete_session(self._session)
+        finally:
+            self._alive.release()
 
 
-def _is_abandoned(session: Path) -> bool:
-    lock = filelock.FileLock(session / "lock", thread_local=False)
+def _session_lock(session: Path) -> filelock.BaseFileLock:
+    # Beside the session, so that either can be deleted without the other coming back.
+    lock_file = session.with_name(session.name + _LOCK_SUFFIX)
+    return filelock.FileLock(lock_file, mode=0o600, thread_local=False)
+
+
+def _end_if_abandoned(session: Path) -> None:
+    lock = _session_lock(session)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        return False
-    lock.release()
-    return True
+        return
+    try:
+        _delete_session(session)
+    except OSError as error:
+        _log.warning("cannot delete %s yet: %s", session, error)
+    finally:
+        lock.release()
+
+
+def _delete_session(session: Path) -> None:
+    """Delete the session and then its lock, which must be held until that is done."""
+    remove_tree(session)
+    Path(_session_lock(session).lock_file).unlink(missing_ok=True)
+
+
+def _try_to_delete(path: Path) -> None:
+    try:
+        remove_tree(path)
+    except OSError as error:
+        _log.warning("cannot delete %s yet: %s", path, error)

@@ -1,0 +1,205 @@
+"""One writer at a time, between real processes: named to who waits, and gone with its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from publisher.repository import RepositoryBusy
+from publisher.repository.lock import WriterLock
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from publisher.repository.lock import WriterLock
+
+with WriterLock(Path(sys.argv[1]), 10).hold("collection of 3 images"):
+    if len(sys.argv) > 2:
+        import subprocess
+        subprocess.Popen(["sleep", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    directory = tmp_path / "srv" / ".metadata" / ".publisher"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@contextmanager
+def holder(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until it is killed or gets a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(state), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_who_is_kept_out_is_told_who_holds_it_since_when_and_for_what(state: Path) -> None:
+    with holder(state) as process:
+        with pytest.raises(RepositoryBusy) as caught, WriterLock(state, 0).hold("test"):
+            pytest.fail("two writers at once")
+        message = str(caught.value)
+        assert f"process {process.pid} on {os.uname().nodename}" in message
+        assert "collection of 3 images" in message
+        assert str(state.parent.parent) in caught.value.what
+        assert "--wait" in caught.value.hint
+        assert time.strftime("since %Y-%m-%dT", time.gmtime()) in message
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.5])
+def test_waiting_lasts_as_long_as_was_asked(state: Path, seconds: float) -> None:
+    with holder(state):
+        began = time.monotonic()
+        with pytest.raises(RepositoryBusy), WriterLock(state, seconds).hold("test"):
+            pytest.fail("two writers at once")
+        assert seconds <= time.monotonic() - began < seconds + 1
+
+
+def test_who_waits_says_so_once_and_goes_on_when_the_other_is_done(state: Path) -> None:
+    said: list[str] = []
+    with holder(state) as process:
+        assert process.stdin is not None
+        timer = threading.Timer(0.7, process.stdin.write, ["\n"])
+        flush = threading.Timer(0.8, process.stdin.flush)
+        timer.start()
+        flush.start()
+        began = time.monotonic()
+        with WriterLock(state, 30, said.append).hold("test"):
+            assert 0.5 < time.monotonic() - began < 10
+        timer.join()
+        flush.join()
+    assert len(said) == 1
+    assert f"process {process.pid}" in said[0]
+
+
+def test_who_need_not_wait_says_nothing(state: Path) -> None:
+    said: list[str] = []
+    with WriterLock(state, 30, said.append).hold("test"):
+        pass
+    assert said == []
+
+
+def test_a_lock_ends_with_its_process_even_by_sigkill(state: Path) -> None:
+    with holder(state) as process:
+        process.kill()
+        process.wait()
+        with WriterLock(state, 5).hold("test"):
+            pass
+
+
+def test_a_lock_is_not_kept_by_a_child_of_a_dead_process(state: Path) -> None:
+    with holder(state, "with a child") as process:
+        process.kill()
+        process.wait()
+        with WriterLock(state, 5).hold("test"):
+            pass
+
+
+def test_an_exception_frees_the_lock(state: Path) -> None:
+    lock = WriterLock(state, 0)
+    with pytest.raises(ZeroDivisionError), lock.hold("test"):
+        _ = 1 // 0
+    with lock.hold("test"), pytest.raises(RepositoryBusy), WriterLock(state, 0).hold("other"):
+        pytest.fail("two writers at once")
+
+
+def test_what_cannot_be_written_down_frees_the_lock(state: Path) -> None:
+    (state / "holder.json").mkdir()
+    with pytest.raises(OSError, match=r"holder\.json"), WriterLock(state, 0).hold("test"):
+        pytest.fail("nobody could have said who holds it")
+    (state / "holder.json").rmdir()
+    with WriterLock(state, 0).hold("test"):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '"x"', "\0", '{"pid": 1'])
+def test_a_holder_that_cannot_be_read_is_somebody(state: Path, text: str) -> None:
+    with holder(state):
+        (state / "holder.json").write_text(text)
+        with pytest.raises(RepositoryBusy, match="another process"), WriterLock(state, 0).hold("x"):
+            pytest.fail("two writers at once")
+
+
+def test_nobody_else_can_see_or_take_the_lock(state: Path) -> None:
+    before = os.umask(0)
+    try:
+        with WriterLock(state, 0).hold("test"):
+            for name in ("lock", "holder.json"):
+                assert (state / name).stat().st_mode & 0o777 == 0o600
+            assert json.loads((state / "holder.json").read_bytes())["pid"] == os.getpid()
+    finally:
+        os.umask(before)
+
+
+def test_threads_of_one_process_take_turns(state: Path) -> None:
+    lock = WriterLock(state, 30)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            with lock.hold(f"thread {number}"):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80
+    assert max(most) == 1
+
+
+_COUNTER = """
+import sys
+from pathlib import Path
+from publisher.repository.lock import WriterLock
+
+counter = Path(sys.argv[2])
+for _ in range(30):
+    with WriterLock(Path(sys.argv[1]), 60).hold("counting"):
+        number = int(counter.read_text())
+        counter.write_text(str(number + 1))
+"""
+
+
+def test_processes_take_turns(state: Path, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _COUNTER, str(state), str(counter)])
+        for _ in range(4)
+    ]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert counter.read_text() == "120"
