@@ -33,6 +33,9 @@ REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
 _TAKEN = frozenset({LOCAL, basename(REMOVE_SCHEDULE)})
 """Names that a registry's directory, or its metadata directory, would share with something else."""
 
+REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
+"""What holds for the whole repository, such as the policy for what images may hold."""
+
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
 PUBLICATION_FILE = "publication.json"

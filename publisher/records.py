@@ -16,6 +16,7 @@ from publisher.manifest import is_digest
 
 PUBLICATION_VERSION = 1
 SCHEDULE_VERSION = 1
+SETTINGS_VERSION = 1
 
 
 class InvalidRecord(PublisherError):
@@ -198,6 +199,32 @@ class RemoveSchedule:
     def names_manifest(self, manifest_digest: str) -> bool:
         """Whether any entry retires that manifest, so that its metadata must stay."""
         return any(e.manifest_digest == manifest_digest for e in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """What holds for the whole repository. `policy` holds the options that differ from the usual.
+
+    What the options mean is the business of the part that reads them.
+    """
+
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> RepositorySettings:
+        """Read a repository.json, keeping keys that are not known here."""
+        value = _object(data, path)
+        _check_version(value, SETTINGS_VERSION, path)
+        del value["version"]
+        policy = value.pop("policy", {})
+        if not isinstance(policy, dict):
+            raise _invalid(path, "policy is not an object")
+        return cls(policy, value)
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return _dump({"version": SETTINGS_VERSION, "policy": dict(self.policy), **self.extra})
 
 
 def _same(one: ScheduledRemoval, other: ScheduledRemoval) -> bool:

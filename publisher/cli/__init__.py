@@ -16,6 +16,7 @@ _COMMANDS = {
     "check": "publisher.cli.check:check",
     "ingest": "publisher.cli.ingest:ingest",
     "ingest-image": "publisher.cli.ingest:ingest_image",
+    "init": "publisher.cli.init:init",
     "inspect": "publisher.cli.inspect:inspect",
     "tags": "publisher.cli.inspect:tags",
     "list": "publisher.cli.catalog:list_command",

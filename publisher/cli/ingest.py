@@ -30,6 +30,7 @@ from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
 from publisher.ingest import Outcome, Report, Request, Status
 from publisher.ingest import ingest as run_ingest
+from publisher.initialize import load_policy
 from publisher.wishlist import wish_for
 
 
@@ -140,7 +141,13 @@ def _run(
             _stopping_on_signals(stop),
         ):
             return run_ingest(
-                requests, repository, sources, jobs=jobs, progress=progress, stop=stop
+                requests,
+                repository,
+                sources,
+                jobs=jobs,
+                policy=load_policy(repository),
+                progress=progress,
+                stop=stop,
             )
     finally:
         repository.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from publisher.entry import Entry, EntryType
-from publisher.layers.errors import LimitExceeded
+from publisher.layers.errors import LayerError, LimitExceeded
 
 _SETUID = 0o4000
 _SETGID = 0o2000
@@ -103,3 +104,48 @@ class Policy:
             and name.startswith("user.")
             and not name.startswith("user.overlay.")
         )
+
+
+def policy_values(policy: Policy) -> dict[str, Any]:
+    """What of `policy` differs from the defaults, as JSON can hold it."""
+    usual, chosen = asdict(Policy()), asdict(policy)
+    limits = {k: v for k, v in chosen.pop("limits").items() if v != usual["limits"][k]}
+    values = {key: value for key, value in chosen.items() if value != usual[key]}
+    return values | ({"limits": limits} if limits else {})
+
+
+def policy_from_values(values: Mapping[str, Any]) -> Policy:
+    """The inverse of `policy_values`. LayerError names an option or value that is not known."""
+    what = "cannot use the repository's policy"
+    for name, value in values.items():
+        if not _is_valid(name, value):
+            raise LayerError(
+                what,
+                why=f"{name}: {value!r} is not known",
+                hint="a newer publisher may have written it; `publisher init` sets it anew",
+            )
+    more = dict(values)
+    if more.get("owner") is not None:
+        more["owner"] = tuple(more["owner"])
+    return Policy(**{**more, "limits": Limits(**values.get("limits", {}))})
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    match name:
+        case "setuid" | "devices" | "xattrs":
+            return value in ("drop", "keep")
+        case "owner":
+            ids = value if isinstance(value, list | tuple) else ()
+            return value is None or (len(ids) == 2 and all(_is_count(each) for each in ids))
+        case "readable":
+            return isinstance(value, bool)
+        case "limits":
+            known = {each.name for each in fields(Limits)}
+            return isinstance(value, dict) and all(
+                key in known and _is_count(count) for key, count in value.items()
+            )
+    return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

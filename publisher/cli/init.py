@@ -1,0 +1,129 @@
+"""`publisher init`."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import click
+
+from publisher.cli.failures import UsageError
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    print_json,
+    wait_option,
+)
+from publisher.initialize import initialize, load_policy
+from publisher.layers.policy import Limits, Policy, policy_values
+
+_LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
+
+
+@click.command()
+@click.argument("url", metavar="REPOSITORY")
+@click.option(
+    "--setuid",
+    type=click.Choice(["drop", "keep"]),
+    help="Set-user-ID and set-group-ID bits, and file capabilities. Keep them only where every "
+    "machine mounts the tree nosuid.  [default: drop]",
+)
+@click.option(
+    "--owner",
+    metavar="keep|UID:GID",
+    help="Whose the published files are: each image's own owners, or one for all. [default: keep]",
+)
+@click.option(
+    "--devices", type=click.Choice(["drop", "keep"]), help="Device nodes.  [default: drop]"
+)
+@click.option(
+    "--xattrs",
+    type=click.Choice(["drop", "keep"]),
+    help="Extended attributes user.*; all others are always dropped.  [default: keep]",
+)
+@click.option(
+    "--readable/--as-in-image",
+    default=None,
+    help="Let everybody read every file and enter every directory.  [default: as in the image]",
+)
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"Refuse layers and images beyond it: {', '.join(_LIMITS)}. May be given several times.",
+)
+@wait_option
+@output_option
+@debug_option
+def init(
+    url: str,
+    setuid: str | None,
+    owner: str | None,
+    devices: str | None,
+    xattrs: str | None,
+    readable: bool | None,
+    limits: tuple[str, ...],
+    wait: float,
+    output: str,
+) -> None:
+    """Prepare REPOSITORY, and say what of images may appear in it. Optional, and repeatable.
+
+    What is not given stays as it is. A changed policy holds for layers unpacked from then on.
+
+    \b
+    publisher init dir:/srv/images --readable
+    publisher init dir:/srv/images --setuid keep --limit layer-bytes=100000000000
+    """
+    repository = open_repository(url, writable=True, wait=wait)
+    try:
+        given: dict[str, Any] = {
+            "setuid": setuid,
+            "devices": devices,
+            "xattrs": xattrs,
+            "readable": readable,
+        }
+        policy = load_policy(repository)
+        policy = replace(policy, **{key: v for key, v in given.items() if v is not None})
+        if owner is not None:
+            policy = replace(policy, owner=_owner(owner))
+        policy = replace(policy, limits=replace(policy.limits, **dict(map(_limit, limits))))
+        changed = initialize(repository, policy)
+    finally:
+        repository.close()
+    if output == "json":
+        print_json("init/1", {"changed": changed, "policy": policy_values(policy)})
+    else:
+        click.echo("initialized" if changed else "nothing to change")
+        _print_policy(policy)
+
+
+def _owner(text: str) -> tuple[int, int] | None:
+    if text == "keep":
+        return None
+    user, colon, group = text.partition(":")
+    if not (colon and user.isdecimal() and group.isdecimal()):
+        raise UsageError(f"cannot use --owner {text}", hint="write keep, or UID:GID in numbers")
+    return int(user), int(group)
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, equals, number = text.partition("=")
+    if name not in _LIMITS or not equals or not number.isdecimal():
+        raise UsageError(
+            f"cannot use --limit {text}",
+            hint=f"write NAME=NUMBER, NAME one of {', '.join(_LIMITS)}",
+        )
+    return _LIMITS[name], int(number)
+
+
+def _print_policy(policy: Policy) -> None:
+    owner = "each image's own" if policy.owner is None else "{}:{}".format(*policy.owner)
+    click.echo(f"  setuid:   {policy.setuid}")
+    click.echo(f"  owner:    {owner}")
+    click.echo(f"  devices:  {policy.devices}")
+    click.echo(f"  xattrs:   {policy.xattrs} (user.*)")
+    click.echo(f"  readable: {'for everybody' if policy.readable else 'as in the image'}")
+    for name, value in policy_values(policy).get("limits", {}).items():
+        click.echo(f"  limit:    {name.replace('_', '-')}={value}")
