@@ -78,7 +78,8 @@ class RepositoryAuth:
     def __init__(self, registry: RegistryAuth, repository: str) -> None:
         self._registry = registry
         self._repository = repository
-        self._scope = f"repository:{repository}:pull"
+        # Of the registry itself, without an image repository, nothing is asked but to know us.
+        self._scopes = (f"repository:{repository}:pull",) if repository else ()
         self._lock = threading.Lock()
         self._token: _Token | None = None
 
@@ -90,7 +91,7 @@ class RepositoryAuth:
             seen = self._registry.seen
             if seen is None:
                 return None
-            self._token = self._obtain(seen, (self._scope,))
+            self._token = self._obtain(seen, self._scopes)
             return self._token.header
 
     def renew(self, challenge: str, refused: str | None) -> str:
@@ -101,7 +102,7 @@ class RepositoryAuth:
             chosen = self._choose(challenge)
             if chosen.scheme == "basic" and refused is not None:
                 raise self.denied("it refuses the user name and password")
-            self._token = self._obtain(chosen, chosen.scopes or (self._scope,))
+            self._token = self._obtain(chosen, chosen.scopes or self._scopes)
             self._registry.note(chosen)
             return self._token.header
 
@@ -115,9 +116,9 @@ class RepositoryAuth:
             hint = f"if the image exists, it needs a login: {login}"
         else:
             hint = f"credentials of {credential.username} from {credential.origin}; {login}"
-        return AuthenticationFailed(
-            f"{self._registry.registry} does not let us read {self._repository}", why=why, hint=hint
-        )
+        what = f"{self._registry.registry} does not let us "
+        what += f"read {self._repository}" if self._repository else "in"
+        return AuthenticationFailed(what, why=why, hint=hint)
 
     def _choose(self, header: str) -> Challenge:
         challenges = parse_challenges(header)

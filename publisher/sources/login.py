@@ -1,0 +1,126 @@
+"""Keeping credentials where docker and podman keep them: in a file, or with its helper program."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.auth import RegistryAuth
+from publisher.sources.credentials import Credentials, key_of, read_config, server_key
+from publisher.sources.exchange import Exchange
+from publisher.sources.helper import erase_from_helper, store_in_helper
+from publisher.sources.settings import Settings, canonical_name
+
+
+def check_login(
+    settings: Settings, registry: str, username: str, password: str, *, plain_http: bool = False
+) -> None:
+    """Show the credential to the registry; AuthenticationFailed if it does not accept it."""
+    text = json.dumps({"auths": {canonical_name(registry): _entry(username, password)}})
+    own = replace(settings.registry(registry), credential_helper="", credentials=None)
+    settings = replace(
+        settings,
+        credentials=text,
+        credential_files=(),
+        registries={**settings.registries, canonical_name(registry): own},
+    )
+    exchange = Exchange(settings)
+    try:
+        auth = RegistryAuth(registry, plain_http, exchange, Credentials(settings))
+        url = exchange.base_url(registry, plain_http=plain_http) + "/v2/"
+        with exchange.request("GET", url, authorizer=auth.repository("")) as response:
+            if response.status_code == 403:
+                raise auth.repository("").denied("it answers with status 403")
+            if response.status_code != 200:
+                raise SourceError(
+                    f"cannot log in to {registry}",
+                    why=f"it answers with status {response.status_code}",
+                    hint="is the host right, and is it a registry?",
+                )
+    finally:
+        exchange.close()
+
+
+def store_login(path: Path, registry: str, username: str, password: str) -> str:
+    """Keep a credential in the file, or with the helper that the file names for this registry.
+
+    Returns where it is kept now. What else is in the file stays as it is.
+    """
+    config = dict(read_config(path, required=False))
+    helper = _helper(config, registry)
+    if helper:
+        store_in_helper(helper, server_key(registry), username, password)
+        return f"docker-credential-{helper}"
+    auths = _auths(config, path)
+    for key in _keys(auths, registry):
+        del auths[key]
+    auths[server_key(registry)] = _entry(username, password)
+    _write(path, {**config, "auths": auths})
+    return str(path)
+
+
+def remove_login(path: Path, registry: str) -> bool:
+    """Forget a registry's credential; whether there was one in the file, or a helper to ask."""
+    config = dict(read_config(path, required=False))
+    helper = _helper(config, registry)
+    if helper:
+        erase_from_helper(helper, server_key(registry))
+    auths = _auths(config, path)
+    keys = _keys(auths, registry)
+    for key in keys:
+        del auths[key]
+    if keys:
+        _write(path, {**config, "auths": auths})
+    return bool(keys or helper)
+
+
+def _helper(config: dict[str, Any], registry: str) -> str:
+    helpers = config.get("credHelpers")
+    for key, helper in helpers.items() if isinstance(helpers, dict) else ():
+        if key_of(key) == canonical_name(registry):
+            return str(helper)
+    return str(config.get("credsStore") or "")
+
+
+def _auths(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    auths = config.get("auths") or {}
+    if not isinstance(auths, dict):
+        raise AuthenticationFailed(f"cannot use credentials {path}", why="auths is not an object")
+    return dict(auths)
+
+
+def _keys(auths: dict[str, Any], registry: str) -> list[str]:
+    """All spellings under which the file has the registry; not those of paths within it."""
+    return [key for key in auths if key_of(key) == canonical_name(registry)]
+
+
+def _entry(username: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+
+
+def _write(path: Path, config: dict[str, Any]) -> None:
+    """Replace the file at once, readable by its owner only; a link to it stays one."""
+    target = path.resolve()
+    what = f"cannot write credentials {path}"
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(config, file, indent="\t")
+                file.flush()
+                os.fsync(descriptor)
+            Path(name).replace(target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise AuthenticationFailed(what, why=error.strerror or type(error).__name__) from error

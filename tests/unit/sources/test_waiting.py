@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import datetime
+import email.utils
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.sources import SourceError
+from publisher.sources.faults import MAX_WAIT, backoff, retry_after
+from publisher.sources.open import Sources
+from tests.registry import OwnRegistry
+from tests.registry_faults import slow, status
+from tests.registry_images import fast_sources, open_image, sample_image
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+        ("Friday, 02-Jan-26 03:04:15 GMT", 10),
+        ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("٣", None),
+        ("9" * 5000, 999_999_999),
+    ],
+)
+def test_retry_after_is_read_in_seconds_and_as_a_date(
+    header: str | None, seconds: float | None
+) -> None:
+    assert retry_after(header, NOW) == seconds
+
+
+@given(st.text())
+def test_no_retry_after_is_too_odd_to_be_read(header: str) -> None:
+    found = retry_after(header, NOW)
+    assert found is None or found >= 0
+
+
+@given(st.integers(1, 8))
+def test_the_backoff_doubles_with_jitter(tries: int) -> None:
+    assert 2 ** (tries - 1) / 2 <= backoff(tries, 1.0) <= 2 ** (tries - 1)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_wait_in_seconds_is_kept(registry: OwnRegistry, code: int) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(code, retry_after="1"), times=1)
+    said: list[str] = []
+    began = time.monotonic()
+    with fast_sources(on_wait=said.append) as sources:
+        open_image(sources, registry).resolve()
+    assert time.monotonic() - began >= 1
+    assert said == [f"{registry.host} asks us to wait 1 s (status {code})"]
+
+
+def test_a_wait_until_a_date_is_kept(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    until = time.time() + 3
+    registry.misbehave(status(429, retry_after=email.utils.formatdate(until, usegmt=True)), times=1)
+    open_image(sources, registry).resolve()
+    assert time.time() >= int(until)
+
+
+def test_all_requests_to_a_host_wait_when_one_is_told_to(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.add("library/y", "latest", sample_image())
+    registry.misbehave(status(429, retry_after="1"), path="/x/", times=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(open_image(sources, registry, "library/x").resolve)
+        while not registry.count(path="/x/"):
+            time.sleep(0.001)
+        time.sleep(0.05)
+        began = time.monotonic()
+        open_image(sources, registry, "library/y").resolve()
+        assert time.monotonic() - began > 0.8
+        first.result()
+
+
+def test_other_hosts_do_not_wait(registry: OwnRegistry, sources: Sources) -> None:
+    with OwnRegistry() as other:
+        other.add("library/x", "latest", sample_image())
+        registry.add("library/x", "latest", sample_image())
+        registry.misbehave(status(429, retry_after="2"), times=1)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(open_image(sources, registry).resolve)
+            while not registry.count():
+                time.sleep(0.001)
+            began = time.monotonic()
+            open_image(sources, other).resolve()
+            assert time.monotonic() - began < 1
+            assert not waiting.done()
+
+
+def test_a_wait_beyond_bounds_is_an_error_for_all_at_once(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(status(429, retry_after="7200"))
+    began = time.monotonic()
+    for name in ("a", "b", "c"):
+        with pytest.raises(SourceError, match=r"asks us to wait 7[0-9]{3} seconds"):
+            open_image(sources, registry, name).resolve()
+    assert time.monotonic() - began < 2
+    assert registry.count() == 1
+    assert MAX_WAIT < 7200
+
+
+def test_who_is_told_to_wait_for_ever_gives_up(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(status(429, retry_after="0"))
+    with pytest.raises(SourceError, match="status 429"):
+        open_image(sources, registry).resolve()
+    assert registry.count() <= 10
+
+
+def test_no_more_than_four_requests_to_a_host_are_in_flight(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def track(request, reply):  # type: ignore[no-untyped-def]
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return reply
+
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(track)
+    with ThreadPoolExecutor(12) as pool:
+        futures = [pool.submit(open_image(sources, registry).resolve) for _ in range(40)]
+    assert {future.result() for future in futures}
+    assert most == 4
+    assert registry.connections == 4
+
+
+def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> None:
+    with OwnRegistry() as lame, OwnRegistry() as swift:
+        for registry in (lame, swift):
+            registry.add("library/x", "latest", sample_image())
+        lame.misbehave(slow(delay=2))
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(open_image(sources, lame).resolve) for _ in range(8)]
+            began = time.monotonic()
+            open_image(sources, swift).resolve()
+            assert time.monotonic() - began < 1
+            for future in futures:
+                future.result()
