@@ -19,6 +19,7 @@ from publisher.cli.options import (
     jobs_option,
     open_repository,
     output_option,
+    platform_option,
     plural,
     print_json,
     quiet_option,
@@ -83,15 +84,7 @@ def ingest(
 
 @click.command("ingest-image")
 @click.argument("reference")
-@click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    metavar="OS/ARCH[/VARIANT]",
-    default=["linux/amd64"],
-    show_default=True,
-    help="Which platform to publish; may be given several times, the first is the public one.",
-)
+@platform_option(default=("linux/amd64",))
 @click.option("--name", help="What to call an image that comes from no registry.")
 @repository_option
 @jobs_option
@@ -113,7 +106,8 @@ def ingest_image(
 ) -> int:
     """Publish one image, without a wish list.
 
-    REFERENCE is HOST/PATH/NAME:TAG, or oci:DIR:TAG for an OCI image layout.
+    REFERENCE is HOST/PATH/NAME:TAG, or oci:DIR:TAG for an OCI image layout. Of several platforms
+    the first is public at the plain path, and each of them below .multiarch/.
 
     \b
     publisher ingest-image docker.io/library/debian:stable --repository dir:/srv/images

@@ -49,7 +49,7 @@ wait_option = click.option(
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 
 
-def platform_option(default: tuple[str, ...]) -> Callable[[_F], _F]:
+def platform_option(default: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--platform`, as the parameter `platforms`."""
     return click.option(
         "--platform",

@@ -32,8 +32,13 @@ class RepositoryChanged(RepositoryError):
 class LayerStage(Protocol):
     """A place where one layer is unpacked, private until `finish`."""
 
-    sink: TreeSink
-    index: BinaryIO
+    @property
+    def sink(self) -> TreeSink:
+        """Takes the layer's entries."""
+
+    @property
+    def index(self) -> BinaryIO:
+        """Takes the layer's index."""
 
     def finish(self) -> None:
         """Keep the layer, complete and verified, for the transaction that publishes it."""
@@ -78,7 +83,9 @@ class Transaction(Protocol):
 class Repository(Protocol):
     """A published filesystem. Paths are relative to its root, as `publisher.layout` gives them."""
 
-    url: RepositoryURL
+    @property
+    def url(self) -> RepositoryURL:
+        """Which repository this is."""
 
     def read(self, path: str) -> bytes | None:
         """A small file's bytes; None where there is none."""
