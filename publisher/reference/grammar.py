@@ -65,7 +65,7 @@ def check_characters(text: str) -> None:
         refuse(text, f"it is longer than {_MAX_TEXT} characters", FORMS)
     for character in text:
         if character.isspace():
-            refuse(text, f"it contains a blank ({character!r})", "remove the blank")
+            refuse(text, f"it contains a blank ({character!r})", "remove it; a tag follows a ':'")
         if not character.isprintable():
             refuse(text, f"it contains a control character ({character!r})", "remove it")
 

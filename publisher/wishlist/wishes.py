@@ -41,6 +41,13 @@ def read_image(
     text = read_text(node, problems, "an image")
     if text is None:
         return None
+    if " - " in text:
+        problems.error(
+            node,
+            f"YAML reads several lines as one text: {quoted(presentable(text))}",
+            "put each '- ' exactly under the one above",
+        )
+        return None
     try:
         reference, pattern = parse_pattern(text)
         return reference, () if pattern is None else (check_pattern(pattern),)
@@ -81,10 +88,13 @@ def explain_broken_text(node: yaml.Node, problems: Problems) -> bool:
         return False
     if not set("/.@") & set(key.value):
         return False
-    whole = presentable(f"{key.value}:{value.value}")
-    problems.error(
-        node, "an image must be one text, but a blank follows its ':'", f"write {quoted(whole)}"
-    )
+    if value.value:
+        message = "an image must be one text, but a blank follows its ':'"
+        whole = presentable(f"{key.value}:{value.value}")
+    else:
+        message = "no tag follows the ':'"
+        whole = presentable(key.value)
+    problems.error(node, message, f"write {quoted(whole)}")
     return True
 
 
