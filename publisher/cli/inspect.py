@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from publisher.cli.options import (
@@ -50,7 +52,7 @@ def inspect(
     with open_sources(source_settings) as sources:
         source = sources.open(parsed)
         if raw:
-            click.get_binary_stream("stdout").write(source.manifest().data)
+            sys.stdout.buffer.write(source.manifest().data)
             return
         found = inspect_image(source, parsed, read_platforms(platforms), published)
     if output == "json":
