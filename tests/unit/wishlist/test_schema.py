@@ -120,6 +120,51 @@ def test_both_accept_what_is_right(document: dict[str, Any]) -> None:
     assert parse_wish_list(json.dumps(document), "l").unusable == ()
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 2},
+        {"images": ["debian"]},
+        {"version": 1, "images": ["debian"]},
+        {"version": "2", "images": ["debian"]},
+        {"version": 2, "images": []},
+        {"version": 2, "images": "debian"},
+        {"version": 2, "images": [7]},
+        {"version": 2, "images": [""]},
+        {"version": 2, "images": [{"tags": ["1"]}]},
+        {"version": 2, "images": ["debian"], "imges": []},
+        {"version": 2, "images": ["debian"], "repository": "name"},
+        {"version": 2, "images": ["debian"], "thin": 7},
+        {"version": 2, "images": ["debian"], "defaults": {"owner": "me"}},
+        {"version": 2, "images": ["debian"], "defaults": []},
+    ]
+    + [
+        {"version": 2, "images": [{"image": "debian", key: value}]}
+        for key, value in (
+            ("tags", []),
+            ("tags", "1"),
+            ("tags", [1.1]),
+            ("exclude", [None]),
+            ("platforms", ["linux"]),
+            ("platforms", []),
+            ("outputs", ["sif"]),
+            ("outputs", "flat"),
+            ("grace", 30),
+            ("grace", "30"),
+            ("name", "a b"),
+            ("owner", False),
+            ("note", ""),
+            ("expires", "2027"),
+            ("expires", 2027),
+            ("thin", "x"),
+        )
+    ],
+)
+def test_both_refuse_what_is_wrong(document: Any) -> None:
+    assert not conforms(document)
+    assert not accepts(document)
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path]
     if isinstance(value, dict):

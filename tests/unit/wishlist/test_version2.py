@@ -225,6 +225,11 @@ def test_what_has_the_same_public_path_is_wished_twice(entry: str, warned: bool)
     assert all("4:5: warning:" in text and "on line 3" in text for text in said)
 
 
+def test_a_double_is_found_however_far_away() -> None:
+    (said,) = said_about("  - debian\n  - alpine\n  - busybox\n  - debian\n")
+    assert said.startswith("6:5: warning: docker.io/library/debian:latest is already wished on ")
+
+
 def test_a_value_given_twice_is_a_warning() -> None:
     (said,) = said_about("  - {image: a, platforms: [linux/amd64, linux/x86_64]}\n")
     assert said == ("3:41: warning: 'linux/x86_64' is in platforms twice (remove one of them)")
