@@ -19,6 +19,8 @@ _COMMANDS = {
     "init": "publisher.cli.init:init",
     "inspect": "publisher.cli.inspect:inspect",
     "tags": "publisher.cli.inspect:tags",
+    "login": "publisher.cli.login:login",
+    "logout": "publisher.cli.login:logout",
     "list": "publisher.cli.catalog:list_command",
     "show": "publisher.cli.catalog:show",
     "version": "publisher.cli.version:version",

@@ -1,0 +1,89 @@
+"""`publisher login` and `publisher logout`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from publisher.cli.failures import UsageError
+from publisher.cli.options import debug_option, output_option, print_json
+from publisher.cli.sources import credential_files, load_settings, source_options
+from publisher.reference import parse_reference
+from publisher.sources.login import check_login, remove_login, store_login
+
+
+@click.command()
+@click.argument("registry")
+@click.option("-u", "--username", help="Asked for on a terminal if it is not given.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@source_options
+@output_option
+@debug_option
+def login(
+    registry: str,
+    username: str | None,
+    password_stdin: bool,
+    output: str,
+    **source_settings: str | None,
+) -> None:
+    """Keep a user name and password for REGISTRY, having shown them to it.
+
+    They are kept as docker and podman keep them, and serve those as well: in --authfile, else in
+    docker's config.json, or with the credential helper that this file names. REGISTRY is a host,
+    with its port if it has one; http:// before it means plain HTTP.
+
+    \b
+    publisher login registry.example.org -u robot --password-stdin < password
+    """
+    host, plain_http = _registry(registry)
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        username = username or click.prompt("User name", err=True)
+        password = click.prompt("Password", hide_input=True, err=True)
+    else:
+        raise UsageError(
+            f"cannot log in to {registry}",
+            why="there is no terminal to ask for a password",
+            hint="pass it on standard input with --password-stdin",
+        )
+    if not username or not password:
+        raise UsageError(
+            f"cannot log in to {registry}",
+            why="a user name and a password are needed",
+            hint="give --username, and the password on standard input",
+        )
+    check_login(load_settings(source_settings), host, username, password, plain_http=plain_http)
+    kept = store_login(_file(source_settings["authfile"]), host, username, password)
+    if output == "json":
+        print_json("login/1", {"registry": host, "keptIn": kept})
+    else:
+        click.echo(f"logged in to {host}; kept in {kept}")
+
+
+@click.command()
+@click.argument("registry")
+@source_options
+@output_option
+@debug_option
+def logout(registry: str, output: str, **source_settings: str | None) -> None:
+    """Forget what `publisher login REGISTRY` kept."""
+    host, _ = _registry(registry)
+    removed = remove_login(_file(source_settings["authfile"]), host)
+    if output == "json":
+        print_json("logout/1", {"registry": host, "removed": removed})
+    else:
+        click.echo(f"logged out of {host}" if removed else f"was not logged in to {host}")
+
+
+def _registry(text: str) -> tuple[str, bool]:
+    """The host, and whether plain HTTP was asked for. The rules are those of image references."""
+    reference = parse_reference(f"{text.rstrip('/')}/name")
+    return reference.registry, reference.plain_http
+
+
+def _file(authfile: str | None) -> Path:
+    # Docker's file is the last of them, and the only one that outlives a login session.
+    return list(credential_files(authfile))[-1]
