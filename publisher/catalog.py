@@ -70,7 +70,12 @@ class ImageDetails:
 def list_images(repository: Repository, pattern: str = "") -> Iterator[PublishedImage]:
     """The published images whose names match the glob `pattern` (all, without one), by name."""
     matches = _matcher(pattern)
-    return (load_image(repository, name) for name in repository.names() if matches(name))
+    for name in repository.names():
+        if matches(name):
+            try:
+                yield load_image(repository, name)
+            except NotPublished:
+                continue  # removed while we were listing
 
 
 def load_image(repository: Repository, name: str) -> PublishedImage:

@@ -29,6 +29,10 @@ class RepositoryChanged(RepositoryError):
     """Content that a transaction counted on went away while it was prepared: prepare it again."""
 
 
+class PathTaken(PublisherError):
+    """Something that the publisher did not make stands where an image should be published."""
+
+
 class LayerStage(Protocol):
     """A place where one layer is unpacked, private until `finish`."""
 

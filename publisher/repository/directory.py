@@ -10,10 +10,9 @@ from typing import BinaryIO
 
 from publisher import layout
 from publisher.layout import RepositoryURL
-from publisher.repository import RepositoryChanged, RepositoryError
+from publisher.repository import RepositoryChanged, RepositoryError, journal
 from publisher.repository.disk import (
     make_directories,
-    remove_tree,
     sync_filesystem,
 )
 from publisher.repository.lock import WriterLock
@@ -47,13 +46,9 @@ class DirectoryRepository:
         if writable:
             self._staging: Staging | None = _prepare(self.root)
             self.lock = WriterLock(self._staging.directory, wait, on_wait)
-        elif not self.root.is_dir():
-            raise RepositoryError(
-                f"cannot read repository {url}",
-                why="there is no such directory",
-                hint="give its place with --repository, or publish into it first",
-            )
+            self._recover()
         else:
+            _check_readable(self.root)
             self._staging = None
 
     def read(self, path: str) -> bytes | None:
@@ -81,7 +76,7 @@ class DirectoryRepository:
     def names(self) -> Iterator[str]:
         """Every published image's name, sorted."""
         top = self.root / layout.METADATA
-        for directory, subdirectories, files in os.walk(top, onerror=_raise):
+        for directory, subdirectories, files in os.walk(top, onerror=_raise_unless_gone):
             here = Path(directory)
             if here == top:
                 subdirectories[:] = [
@@ -114,7 +109,7 @@ class DirectoryRepository:
             yield stage
         finally:
             stage.close()
-            remove_tree(directory)
+            staging.discard(directory)
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[DirectoryTransaction]:
@@ -124,7 +119,7 @@ class DirectoryRepository:
         try:
             yield DirectoryTransaction(self, directory, purpose)
         finally:
-            remove_tree(directory)
+            self.staging.discard(directory)
 
     def close(self) -> None:
         """Let go of private staging space. What is finished stays for the next run."""
@@ -139,11 +134,25 @@ class DirectoryRepository:
 
     def _find_layer(self, digest: str) -> Path | None:
         published = self.root / layout.layer_directory(digest)
-        if (published / layout.LAYER_INDEX).exists():
-            return published
-        if self._staging is not None and self._staging.finished_layer(digest).exists():
-            return self._staging.finished_layer(digest)
-        return None
+        places = [published]
+        if self._staging is not None:
+            # It may be published between two looks, which moves it from there to here.
+            places += [self._staging.finished_layer(digest), published]
+        return next((p for p in places if (p / layout.LAYER_INDEX).exists()), None)
+
+    def _recover(self) -> None:
+        """Finish or discard what a dead process left. If somebody writes now, he has done it."""
+        staging = self.staging
+        if staging.needs_sweep():
+            with self.lock.hold("recovery after an interrupted run", wait=False) as held:
+                if held:
+                    self.settle()
+            staging.empty_trash()
+
+    def settle(self) -> None:
+        """Carry out a journal, and sweep. Only under the lock."""
+        journal.apply(self.root, self.staging.journal)
+        self.staging.sweep()
 
     def locate_layer(self, digest: str) -> Path:
         """Where a published or staged layer lies; RepositoryChanged where there is neither."""
@@ -186,22 +195,37 @@ class DirectoryLayerStage:
         self.index.close()
 
 
+def _check_readable(root: Path) -> None:
+    for path, missing in (
+        (root, "there is no such directory"),
+        (root / layout.METADATA, f"it holds no published tree (no {layout.METADATA})"),
+    ):
+        if not os.path.isdir(path):
+            raise RepositoryError(
+                f"cannot read repository {root}",
+                why=missing,
+                hint="give its place with --repository, or publish into it first",
+            )
+
+
 def _prepare(root: Path) -> Staging:
     """The staging space of a directory that is fit to be published into."""
     try:
         root.mkdir(exist_ok=True)
+        present = {entry.name for entry in os.scandir(root)} - {"lost+found"}
     except FileNotFoundError as error:
         raise RepositoryError(
             f"cannot use repository {root}",
             why=f"{root.parent} does not exist",
             hint=f"create it (mkdir -p {root.parent}), or mount what should be there",
         ) from error
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise RepositoryError(
-            f"cannot use repository {root}", why="it is not a directory"
+            f"cannot use repository {root}", why=f"{error.filename} is not a directory"
         ) from error
+    except OSError as error:
+        raise _unwritable(root, error) from error
     known = {layout.METADATA, layout.LAYERS, layout.FLAT}
-    present = {entry.name for entry in os.scandir(root)} - {"lost+found"}
     if present and not present & known:
         raise RepositoryError(
             f"cannot use repository {root}",
@@ -228,5 +252,6 @@ def _gone(digest: str) -> RepositoryChanged:
     )
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed while we were reading
+        raise error

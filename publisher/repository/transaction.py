@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from publisher import layout
 from publisher.entry import Fixup, Merged
 from publisher.records import format_time
-from publisher.repository import RepositoryChanged, RepositoryError, journal
+from publisher.repository import PathTaken, RepositoryChanged, journal
 from publisher.repository.disk import write_new_file
 from publisher.repository.history import Change, Record
 from publisher.repository.journal import Rename
@@ -144,7 +144,7 @@ def _check_target(root: Path, target: str) -> None:
     """Refuse, before the commit point, what could not be carried out after it."""
     path = root / target
     if path.is_dir() and not path.is_symlink():
-        raise RepositoryError(
+        raise PathTaken(
             f"cannot publish {target}",
             why="a directory stands there that the publisher did not make",
             hint=f"move {path} away",
@@ -152,7 +152,7 @@ def _check_target(root: Path, target: str) -> None:
     for parent in path.relative_to(root).parents:
         above = root / parent
         if os.path.lexists(above) and not above.is_dir():
-            raise RepositoryError(
+            raise PathTaken(
                 f"cannot publish {target}",
                 why=f"{parent} is not a directory",
                 hint=f"move {above} away",
