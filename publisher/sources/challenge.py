@@ -14,7 +14,7 @@ from dataclasses import dataclass
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME = re.compile(rf"\s*({_TOKEN})(?=\s|,|\Z)")
 _PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
-_TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
+_TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
 _SEPARATOR = re.compile(r"[\s,]*")
 
 MAX_HEADER = 16 * 1024
@@ -62,9 +62,7 @@ def parse_challenges(header: str) -> list[Challenge]:
         elif scheme:
             parameters = {}
             challenges.append(Challenge(scheme[1].lower(), parameters))
-            position = scheme.end()
-            if not _PARAMETER.match(header, position):
-                position = _end(_TOKEN68, header, position)
+            position = _end(_TOKEN68, header, scheme.end())
         else:
             position += 1
     return challenges

@@ -79,7 +79,7 @@ def _entries(
     """Keys and values of a mapping; nothing for null."""
     if node is None or node.tag == "tag:yaml.org,2002:null":
         return
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
         reader.complain(node, f"{what} is a mapping of names to values")
         return
     seen: set[str] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class Credentials:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._files: dict[Path, Mapping[str, Any]] = {}
+        self._answers: dict[tuple[str, str], Credential | None] = {}
+        self._lock = threading.Lock()
 
     def find(self, registry: str, repository: str) -> Credential | None:
         """The credential for an image repository, or None where nothing is known.
@@ -58,12 +61,43 @@ class Credentials:
         """
         settings = self._settings.registry(registry)
         if settings.credential_helper:
-            return get_from_helper_as_credential(settings.credential_helper, registry)
+            return self._ask(settings.credential_helper, canonical_name(registry))
         for origin, config in self._configs(settings.credentials):
-            found = _find(config, registry, repository, origin)
+            found = self._find(config, registry, repository, origin)
             if found is not None:
                 return found
         return None
+
+    def _find(
+        self, config: Mapping[str, Any], registry: str, repository: str, origin: str
+    ) -> Credential | None:
+        """What one file, or the helpers that it names, knows of an image repository."""
+        auths = {
+            key_of(key): (key, entry) for key, entry in _mapping(config, "auths", origin).items()
+        }
+        helpers = {
+            key_of(key): helper for key, helper in _mapping(config, "credHelpers", origin).items()
+        }
+        for key in lookup_keys(registry, repository):
+            if isinstance(helper := helpers.get(key), str):
+                found = self._ask(helper, key)
+                if found is not None:
+                    return found
+            if key in auths:
+                found = _credential(*auths[key], origin)
+                if found is not None:
+                    return found
+        store = config.get("credsStore")
+        if isinstance(store, str) and store:
+            return self._ask(store, canonical_name(registry))
+        return None
+
+    def _ask(self, helper: str, registry: str) -> Credential | None:
+        """What a helper knows of a registry; it is asked once, not for each image."""
+        with self._lock:
+            if (helper, registry) not in self._answers:
+                self._answers[helper, registry] = ask_helper(helper, registry)
+            return self._answers[helper, registry]
 
     def insecure_allowed(self, registry: str) -> bool:
         """Whether this registry's credential may travel unprotected."""
@@ -118,28 +152,6 @@ def parse_config(text: str | bytes, origin: str) -> Mapping[str, Any]:
     return value
 
 
-def _find(
-    config: Mapping[str, Any], registry: str, repository: str, origin: str
-) -> Credential | None:
-    auths = {key_of(key): (key, entry) for key, entry in _mapping(config, "auths", origin).items()}
-    helpers = {
-        key_of(key): helper for key, helper in _mapping(config, "credHelpers", origin).items()
-    }
-    for key in lookup_keys(registry, repository):
-        if isinstance(helper := helpers.get(key), str):
-            found = get_from_helper_as_credential(helper, key)
-            if found is not None:
-                return found
-        if key in auths:
-            found = _credential(*auths[key], origin)
-            if found is not None:
-                return found
-    store = config.get("credsStore")
-    if isinstance(store, str) and store:
-        return get_from_helper_as_credential(store, registry)
-    return None
-
-
 def _mapping(config: Mapping[str, Any], name: str, origin: str) -> Mapping[str, Any]:
     value = config.get(name) or {}
     if not isinstance(value, dict):
@@ -188,7 +200,7 @@ def _credential(key: str, entry: Any, origin: str) -> Credential | None:
     return Credential(username, password, origin=origin) if username else None
 
 
-def get_from_helper_as_credential(helper: str, registry: str) -> Credential | None:
+def ask_helper(helper: str, registry: str) -> Credential | None:
     """Ask the program docker-credential-`helper` for a registry's credential."""
     found = get_from_helper(helper, server_key(registry))
     if found is None:

@@ -38,10 +38,12 @@ def check_login(
         with exchange.request("GET", url, authorizer=auth.repository("")) as response:
             if response.status_code == 403:
                 raise auth.repository("").denied("it answers with status 403")
-            if response.status_code != 200:
+            page = "text/html" in response.headers.get("Content-Type", "")
+            if response.status_code != 200 or page:
+                answer = "a web page" if page else f"status {response.status_code}"
                 raise SourceError(
                     f"cannot log in to {registry}",
-                    why=f"it answers with status {response.status_code}",
+                    why=f"it answers with {answer}",
                     hint="is the host right, and is it a registry?",
                 )
     finally:

@@ -35,7 +35,8 @@ def match_tags(
     """Those of `tags` that match a pattern and no exclusion, in natural order, each once.
 
     A pattern is a glob ("1.7.*") or a version range (">=1.8,<2", as PEP 440 has them; a leading v
-    is allowed in tags, and tags that are not versions match no range). Raises NoMatchingTags
+    is allowed in tags, tags that are not versions match no range, and pre-releases only one that
+    names a pre-release). Raises NoMatchingTags
     where nothing matches, since a wish that asks for nothing is a mistake, and InvalidPattern.
     """
     return _Choice(patterns, exclude).among(tags)
@@ -44,7 +45,7 @@ def match_tags(
 class _Choice:
     def __init__(self, patterns: Sequence[str], exclude: Sequence[str]) -> None:
         self._wanted = [_matcher(pattern) for pattern in patterns]
-        self._unwanted = [_matcher(pattern) for pattern in exclude]
+        self._unwanted = [_matcher(pattern, excludes=True) for pattern in exclude]
         self._asked = ", ".join(patterns) + (f" without {', '.join(exclude)}" if exclude else "")
 
     def among(self, tags: Iterable[str]) -> list[str]:
@@ -64,20 +65,22 @@ class _Choice:
 
 
 class _Range:
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, excludes: bool) -> None:
         try:
             self._specifiers = SpecifierSet(pattern)
         except InvalidSpecifier as error:
             raise InvalidPattern(
                 f"{pattern!r} is not a version range", hint="write for example '>=1.8,<2'"
             ) from error
+        # Pre-releases are wished only by a range that names one; to exclude, they count always.
+        self._prereleases = excludes or bool(self._specifiers.prereleases)
 
     def __call__(self, tag: str) -> bool:
         try:
             version = Version(tag)
         except InvalidVersion:
             return False
-        return self._specifiers.contains(version)
+        return self._specifiers.contains(version, prereleases=self._prereleases)
 
 
 class _Glob:
@@ -88,8 +91,8 @@ class _Glob:
         return self._matches(tag) is not None
 
 
-def _matcher(pattern: str) -> _Range | _Glob:
-    return _Range(pattern) if _RANGE.match(pattern) else _Glob(pattern)
+def _matcher(pattern: str, *, excludes: bool = False) -> _Range | _Glob:
+    return _Range(pattern, excludes) if _RANGE.match(pattern) else _Glob(pattern)
 
 
 def natural(tag: str) -> tuple[tuple[int, int, str], ...]:

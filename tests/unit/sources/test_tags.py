@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.errors import PublisherError
+from publisher.sources import SourceError
+from publisher.sources.open import Sources
+from publisher.sources.tags import (
+    InvalidPattern,
+    NoMatchingTags,
+    expand_tags,
+    match_tags,
+    natural,
+)
+from tests.registry import OwnRegistry, json_reply
+from tests.registry_faults import cut, endless_tags, html, huge, status
+from tests.registry_images import open_image, sample_image
+
+TAGS = [
+    "latest",
+    "1.7.0",
+    "1.7.12",
+    "1.8",
+    "1.8.1",
+    "1.8.2-rc1",
+    "1.10.0",
+    "2.0",
+    "v1.9",
+    "nightly-20260101",
+]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "exclude", "chosen"),
+    [
+        (["1.7.*"], [], ["1.7.0", "1.7.12"]),
+        (
+            ["*"],
+            ["*-rc*", "nightly-*"],
+            ["1.7.0", "1.7.12", "1.8", "1.8.1", "1.10.0", "2.0", "latest", "v1.9"],
+        ),
+        ([">=1.8,<2"], [], ["1.8", "1.8.1", "1.10.0", "v1.9"]),
+        ([">=1.8", "latest"], [">=2"], ["1.8", "1.8.1", "1.10.0", "latest", "v1.9"]),
+        ([">=1.8.2rc1,<1.9"], [], ["1.8.2-rc1"]),
+        (["*"], [">=1.8", "*[a-z]"], ["1.7.0", "1.7.12", "nightly-20260101"]),
+        (["~=1.7.0"], [], ["1.7.0", "1.7.12"]),
+        (["==1.8.*"], [], ["1.8", "1.8.1"]),
+        (["1.8.[12]*"], [], ["1.8.1", "1.8.2-rc1"]),
+        (["1.8", "1.?"], [], ["1.8"]),
+    ],
+)
+def test_tags_are_chosen_by_globs_and_version_ranges(
+    patterns: list[str], exclude: list[str], chosen: list[str]
+) -> None:
+    assert match_tags(TAGS, patterns, exclude) == chosen
+
+
+def test_globs_mind_the_case() -> None:
+    assert match_tags(["RC1", "rc1"], ["rc*"]) == ["rc1"]
+
+
+def test_nothing_matched_is_an_error_that_shows_what_there_is() -> None:
+    with pytest.raises(NoMatchingTags, match=r"3\.\*.*10 tags: 1\.7\.0, 1\.7\.12"):
+        match_tags(TAGS, ["3.*"])
+    with pytest.raises(NoMatchingTags):
+        match_tags(TAGS, ["1.*"], ["*"])
+    with pytest.raises(NoMatchingTags):
+        match_tags([], ["*"])
+
+
+@pytest.mark.parametrize("pattern", [">=", ">=one", "<2;", "=>1", ">1 <2"])
+def test_a_range_that_is_none_is_refused_before_anything_is_asked(
+    registry: OwnRegistry, sources: Sources, pattern: str
+) -> None:
+    if pattern == "=>1":
+        assert match_tags(["=>1"], [pattern]) == ["=>1"], "that is a glob, and none that tags match"
+        return
+    with pytest.raises(InvalidPattern, match="version range"):
+        expand_tags(open_image(sources, registry), [pattern])
+    assert registry.count() == 0
+
+
+@given(st.lists(st.text(alphabet="abc019.-_", min_size=1, max_size=8)))
+def test_a_star_chooses_every_tag_once_in_natural_order(tags: list[str]) -> None:
+    try:
+        chosen = match_tags(tags, ["*"])
+    except NoMatchingTags:
+        assert not tags
+    else:
+        assert sorted(chosen) == sorted(set(tags))
+        assert chosen == sorted(chosen, key=natural)
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_numbers_in_tags_are_ordered_by_value(one: int, other: int) -> None:
+    assert (natural(f"1.{one}-x") < natural(f"1.{other}-x")) == (one < other)
+
+
+def test_all_pages_of_tags_are_read(sources: Sources) -> None:
+    built = sample_image()
+    with OwnRegistry(page=7) as registry:
+        tags = [f"1.{n}" for n in range(50)]
+        for tag in tags:
+            registry.add("library/x", tag, built)
+        assert sorted(open_image(sources, registry).tags()) == sorted(tags)
+        assert registry.count("GET", "/tags/list") == 8
+        assert expand_tags(open_image(sources, registry), [">=1.48"]) == ["1.48", "1.49"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<?last=1.4&n=5>; rel="next"',
+        "</v2/library/x/tags/list?last=1.4&n=5>; rel=next",
+        '<http://registry.internal:1/v2/library/x/tags/list?last=1.4&n=5>; rel="next"',
+    ],
+)
+def test_a_link_to_the_next_page_may_have_any_form(
+    registry: OwnRegistry, sources: Sources, link: str
+) -> None:
+    registry.page = 5
+    for n in range(10):
+        registry.add("library/x", f"1.{n}", sample_image())
+    registry.misbehave(lambda request, reply: reply.with_headers(link=link), times=1)
+    assert len(list(open_image(sources, registry).tags())) == 10
+
+
+def test_an_empty_page_is_not_the_end(registry: OwnRegistry, sources: Sources) -> None:
+    for n in range(3):
+        registry.add("library/x", f"1.{n}", sample_image())
+    first = json_reply(200, {"name": "library/x", "tags": None}).with_headers(
+        link='</v2/library/x/tags/list?last=0>; rel="next"'
+    )
+    registry.misbehave(lambda request, reply: first, times=1)
+    assert sorted(open_image(sources, registry).tags()) == ["1.0", "1.1", "1.2"]
+
+
+def test_a_list_of_tags_that_never_ends_is_an_error(
+    registry: OwnRegistry, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.client.MAX_PAGES", 50)
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(endless_tags())
+    with pytest.raises(SourceError, match="does not end"):
+        list(open_image(sources, registry).tags())
+    assert registry.count() == 51
+
+
+def test_a_page_that_names_itself_as_the_next_is_an_error(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(
+        lambda request, reply: reply.with_headers(link=f'<{request.target}>; rel="next"')
+    )
+    with pytest.raises(SourceError, match="no tag that is new"):
+        list(open_image(sources, registry).tags())
+    assert registry.count() == 2
+
+
+def test_a_page_that_breaks_is_asked_for_again(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(cut(5), times=2)
+    registry.misbehave(status(502), times=1, skip=2)
+    assert list(open_image(sources, registry).tags()) == ["latest"]
+
+
+def test_an_image_repository_without_tags_has_none(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(lambda request, reply: json_reply(200, {"name": "x", "tags": None}))
+    assert list(open_image(sources, registry).tags()) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        html(),
+        huge(20_000_000),
+        lambda request, reply: json_reply(200, []),
+        lambda request, reply: json_reply(200, {"tags": "latest"}),
+        status(500),
+    ],
+)
+def test_what_is_no_list_of_tags_is_an_error(
+    registry: OwnRegistry, sources: Sources, fault: object
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(fault)  # type: ignore[arg-type]
+    with pytest.raises(PublisherError):
+        list(open_image(sources, registry).tags())
+
+
+def test_names_that_cannot_be_tags_are_left_out(registry: OwnRegistry, sources: Sources) -> None:
+    odd = ["ok", "../../etc", "a b", "", "x" * 200, 7, None, "\x1b[31m", ".hidden"]
+    registry.misbehave(lambda request, reply: json_reply(200, {"tags": odd}))
+    assert list(open_image(sources, registry).tags()) == ["ok"]
