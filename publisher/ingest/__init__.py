@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -114,7 +114,7 @@ def _wait_for(futures: Sequence[Future[list[Outcome]]], stop: threading.Event) -
     pending = set(futures)
     while pending:
         # Woken regularly, since a signal handler can only set `stop`.
-        done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         failed = any(not f.cancelled() and f.exception() is not None for f in done)
         if failed or stop.is_set():
             stop.set()
