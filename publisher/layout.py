@@ -30,7 +30,12 @@ RETIRED = f"{METADATA}/.retired"
 
 REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
 
-_TAKEN = frozenset({LOCAL, basename(REMOVE_SCHEDULE)})
+PINS = f"{METADATA}/pins.json"
+
+IMAGES = f"{METADATA}/.images"
+"""Who uses which image: to a flat image what origin.json is to a layer."""
+
+_TAKEN = frozenset({LOCAL, basename(REMOVE_SCHEDULE), basename(PINS)})
 """Names that a registry's directory, or its metadata directory, would share with something else."""
 
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
@@ -73,6 +78,11 @@ def layer_index(digest: str) -> str:
 def layer_origin(digest: str) -> str:
     """The record of the images that use the layer."""
     return f"{layer_directory(digest)}/{LAYER_ORIGIN}"
+
+
+def image_users(image_id: str) -> str:
+    """The record of the names that use the image with that config."""
+    return f"{_sharded(IMAGES, image_id)}.json"
 
 
 def retired_directory(manifest_digest: str) -> str:

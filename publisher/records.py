@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from publisher.errors import PublisherError
@@ -16,6 +16,8 @@ from publisher.manifest import is_digest
 
 PUBLICATION_VERSION = 1
 SCHEDULE_VERSION = 1
+PINS_VERSION = 1
+USERS_VERSION = 1
 SETTINGS_VERSION = 1
 
 
@@ -67,7 +69,8 @@ class Publication:
     """What the exact bytes of the manifest cannot say of an image that is published.
 
     `source_digest` is what the reference named when it was published: the digest of an image index,
-    or of the manifest itself. A run whose source still names it has nothing to do.
+    or of the manifest itself. A run whose source still names it has nothing to do. `wish_list` is
+    the list that asked for the image first; `other_lists` are those that wish it as well.
     """
 
     name: str
@@ -82,6 +85,18 @@ class Publication:
     owner: str = ""
     note: str = ""
     grace_seconds: int = 0
+    other_lists: tuple[str, ...] = ()
+
+    @property
+    def wish_lists(self) -> frozenset[str]:
+        """Every list that wishes the image; none for an image that was published by hand."""
+        return frozenset((self.wish_list, *self.other_lists)) - {""}
+
+    def with_wish_lists(self, lists: Iterable[str]) -> Publication:
+        """The record of an image that `lists` wish; whichever asked first stays the first."""
+        wanted = set(lists)
+        first = self.wish_list if self.wish_list in wanted else min(wanted, default="")
+        return replace(self, wish_list=first, other_lists=tuple(sorted(wanted - {first})))
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> Publication:
@@ -102,6 +117,7 @@ class Publication:
                 owner=_text(value, "owner", ""),
                 note=_text(value, "note", ""),
                 grace_seconds=_count(value, "graceSeconds", 0),
+                other_lists=_texts(value, "otherLists") if "otherLists" in value else (),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid(path, f"{type(error).__name__}: {error}") from error
@@ -123,6 +139,7 @@ class Publication:
                 "owner": self.owner,
                 "note": self.note,
                 "graceSeconds": self.grace_seconds,
+                **({"otherLists": list(self.other_lists)} if self.other_lists else {}),
             }
         )
 
@@ -144,6 +161,11 @@ class ScheduledRemoval:
     reason: str
     scheduled_at: datetime
     not_before: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and manifest digest: no two entries share both."""
+        return self.name, self.manifest_digest
 
     def to_value(self) -> dict[str, Any]:
         """The entry as it stands in the file."""
@@ -200,6 +222,110 @@ class RemoveSchedule:
         """Whether any entry retires that manifest, so that its metadata must stay."""
         return any(e.manifest_digest == manifest_digest for e in self.entries)
 
+    def find(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
+        """The entry that retires that manifest under that name, if there is one."""
+        wanted = (name, manifest_digest)
+        return next((e for e in self.entries if (e.name, e.manifest_digest) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """An image that stays as it is: its tag is not moved, and it is neither scheduled nor collected.
+
+    It holds for one manifest under one name. `until` is the last day on which it does (UTC).
+    """
+
+    name: str
+    manifest_digest: str
+    pinned_at: datetime
+    until: date | None = None
+    reason: str = ""
+
+    def holds(self, moment: datetime) -> bool:
+        """Whether the pin is in force at `moment`."""
+        return self.until is None or moment.astimezone(UTC).date() <= self.until
+
+    def to_value(self) -> dict[str, Any]:
+        """The pin as it stands in the file."""
+        return {
+            "name": self.name,
+            "manifestDigest": self.manifest_digest,
+            "pinnedAt": format_time(self.pinned_at),
+            "until": self.until.isoformat() if self.until else None,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The contents of pins.json, in the order of pinning."""
+
+    pins: tuple[Pin, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Pins:
+        """Read the pins."""
+        value = _object(data, path)
+        _check_version(value, PINS_VERSION, path)
+        raw_pins = value.get("pins")
+        if not isinstance(raw_pins, list):
+            raise _invalid(path, "pins is not a list")
+        try:
+            return cls(tuple(_pin(raw) for raw in raw_pins))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _invalid(path, f"{type(error).__name__}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return _dump({"version": PINS_VERSION, "pins": [pin.to_value() for pin in self.pins]})
+
+    def with_pin(self, pin: Pin) -> Pins:
+        """The pins with `pin`, which replaces an earlier one of the same image."""
+        return Pins((*self.without(pin.name, pin.manifest_digest).pins, pin))
+
+    def without(self, name: str, manifest_digest: str) -> Pins:
+        """The pins after that image was let go."""
+        wanted = (name, manifest_digest)
+        return Pins(tuple(p for p in self.pins if (p.name, p.manifest_digest) != wanted))
+
+    def find(self, name: str, manifest_digest: str, moment: datetime) -> Pin | None:
+        """The pin that holds that manifest under that name at `moment`, if one does."""
+        wanted = (name, manifest_digest)
+        return next(
+            (p for p in self.pins if (p.name, p.manifest_digest) == wanted and p.holds(moment)),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUsers:
+    """Who uses the image with one image ID: (name, manifest digest), published or scheduled.
+
+    To a flat image what `Origin` is to a layer. Several manifests can have one image ID.
+    """
+
+    users: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> ImageUsers:
+        """Read the record of one image."""
+        value = _object(data, path)
+        _check_version(value, USERS_VERSION, path)
+        raw_users = value.get("users")
+        if not isinstance(raw_users, list):
+            raise _invalid(path, "users is not a list")
+        try:
+            return cls(
+                frozenset((_text(u, "name"), _digest(u, "manifestDigest")) for u in raw_users)
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _invalid(path, f"{type(error).__name__}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: sorted, so that equal records are equal files."""
+        users = [{"name": n, "manifestDigest": d} for n, d in sorted(self.users)]
+        return _dump({"version": USERS_VERSION, "users": users})
+
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
@@ -243,6 +369,19 @@ def _scheduled(raw: Any) -> ScheduledRemoval:
         reason=_text(raw, "reason"),
         scheduled_at=parse_time(_text(raw, "scheduledAt")),
         not_before=parse_time(_text(raw, "notBefore")),
+    )
+
+
+def _pin(raw: Any) -> Pin:
+    if not isinstance(raw, dict):
+        raise TypeError("a pin is not an object")
+    until = raw.get("until")
+    return Pin(
+        name=_text(raw, "name"),
+        manifest_digest=_digest(raw, "manifestDigest"),
+        pinned_at=parse_time(_text(raw, "pinnedAt")),
+        until=None if until is None else date.fromisoformat(_text(raw, "until")),
+        reason=_text(raw, "reason", ""),
     )
 
 
