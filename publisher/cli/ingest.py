@@ -7,8 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -179,7 +179,7 @@ def _render(report: Report, quiet: bool, output: str) -> int:
         print_json(
             "ingest/1",
             {
-                "outcomes": [asdict(outcome) for outcome in report.outcomes],
+                "outcomes": [_outcome_value(outcome) for outcome in report.outcomes],
                 "seconds": round(report.seconds, 3),
                 "interrupted": report.interrupted,
             },
@@ -189,6 +189,21 @@ def _render(report: Report, quiet: bool, output: str) -> int:
     if report.interrupted:
         return INTERRUPTED
     return SOME_FAILED if report.failed else DONE
+
+
+def _outcome_value(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "name": outcome.name,
+        "reference": outcome.reference,
+        "status": str(outcome.status),
+        "wishList": outcome.wish_list,
+        "digest": outcome.digest,
+        "layersFetched": outcome.layers_fetched,
+        "layersReused": outcome.layers_reused,
+        "bytesFetched": outcome.bytes_fetched,
+        "dropped": outcome.dropped or {},
+        "error": outcome.error,
+    }
 
 
 def _print_summary(report: Report, quiet: bool) -> None:

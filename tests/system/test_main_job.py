@@ -186,7 +186,7 @@ def test_sigint_during_a_download_shows_nothing_and_the_next_run_completes(
     again = succeed(*arguments, "--output", "json")
     outcome = again.json["outcomes"][0]
     assert outcome["status"] == "published"
-    assert outcome["layers_reused"] >= 1, "finished layers of the interrupted run are kept"
+    assert outcome["layersReused"] >= 1, "finished layers of the interrupted run are kept"
     for number in range(3):
         assert (repository / name / f"part{number}").stat().st_size == 20_000_000
 
@@ -208,7 +208,7 @@ def test_a_moved_tag_is_followed_and_the_old_manifest_is_scheduled(
     )
 
     assert result.json["outcomes"][0]["status"] == "updated"
-    assert result.json["outcomes"][0]["layers_reused"] == 1
+    assert result.json["outcomes"][0]["layersReused"] == 1
     assert (repository / name / "etc/motd").read_text() == "new"
     assert not (repository / name / "gone").exists()
     schedule = json.loads((repository / ".metadata/remove-schedule.json").read_bytes())
