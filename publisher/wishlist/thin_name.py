@@ -16,7 +16,9 @@ from publisher.reference import ImageReference, Transport
 VARIABLES = ("scheme", "registry", "repository", "reference", "tag", "digest", "image")
 
 _VARIABLE = re.compile(r"\$\(([^()]*)\)")
-_PINNED = re.compile(r"(?P<tag>:[^:@/]+)?[:@](?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)\Z")
+_PINNED = re.compile(
+    r"(?P<tag>:[^:@/]+)?(?:[:@](?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+))+\Z"
+)
 
 
 def unknown_variables(template: str) -> list[str]:
