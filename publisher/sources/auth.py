@@ -49,7 +49,7 @@ class RegistryAuth:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._seen: Challenge | None = None
-        self._repositories: dict[str, RepositoryAuth] = {}
+        self._repositories: dict[tuple[str, str], RepositoryAuth] = {}
 
     def credential(self, repository: str) -> Credential | None:
         """The credential for an image repository, if any is known."""
@@ -61,10 +61,14 @@ class RegistryAuth:
         with self._lock:
             return self._seen
 
-    def repository(self, name: str) -> RepositoryAuth:
-        """What authorizes requests to one image repository; its token serves all its images."""
+    def repository(self, name: str, actions: str = "pull") -> RepositoryAuth:
+        """What authorizes requests to one image repository; its token serves all its images.
+
+        `actions` are those of the token specification: "pull", or "pull,push" to write as well.
+        """
         with self._lock:
-            return self._repositories.setdefault(name, RepositoryAuth(self, name))
+            auth = RepositoryAuth(self, name, actions)
+            return self._repositories.setdefault((name, actions), auth)
 
     def note(self, challenge: Challenge) -> None:
         """Remember a challenge, so that other image repositories need not be refused first."""
@@ -75,11 +79,12 @@ class RegistryAuth:
 class RepositoryAuth:
     """The Authorization header for one image repository. Safe to use from several threads."""
 
-    def __init__(self, registry: RegistryAuth, repository: str) -> None:
+    def __init__(self, registry: RegistryAuth, repository: str, actions: str = "pull") -> None:
         self._registry = registry
         self._repository = repository
+        self._verb = "write to" if "push" in actions else "read"
         # Of the registry itself, without an image repository, nothing is asked but to know us.
-        self._scopes = (f"repository:{repository}:pull",) if repository else ()
+        self._scopes = (f"repository:{repository}:{actions}",) if repository else ()
         self._lock = threading.Lock()
         self._token: _Token | None = None
 
@@ -117,7 +122,7 @@ class RepositoryAuth:
         else:
             hint = f"credentials of {credential.username} from {credential.origin}; {login}"
         what = f"{self._registry.registry} does not let us "
-        what += f"read {self._repository}" if self._repository else "in"
+        what += f"{self._verb} {self._repository}" if self._repository else "in"
         return AuthenticationFailed(what, why=why, hint=hint)
 
     def _choose(self, header: str) -> Challenge:

@@ -24,13 +24,13 @@ DOCUMENT_TRIES = 5
 class Endpoint:
     """Requests to one image repository. Safe to use from several threads."""
 
-    def __init__(self, auth: RegistryAuth, repository: str) -> None:
+    def __init__(self, auth: RegistryAuth, repository: str, actions: str = "pull") -> None:
         self.registry = auth.registry
         self.repository = repository
         self.name = f"{auth.registry}/{repository}"
         self._plain_http = auth.plain_http
         self._exchange: Exchange = auth.exchange
-        self._auth = auth.repository(repository)
+        self._auth = auth.repository(repository, actions)
         # Parsed by oras from a harmless name: it would take "my.org/x" for a host of its own.
         self._container = oras.container.Container("name", registry=api_host(auth.registry))
         self._container.namespace, _, self._container.repository = repository.rpartition("/")
@@ -48,6 +48,10 @@ class Endpoint:
         """The address of a blob."""
         return self._url(self._container.get_blob_url(digest))
 
+    def uploads_url(self) -> str:
+        """The address at which an upload begins."""
+        return self._url(self._container.upload_blob_url())
+
     def _url(self, path: str) -> str:
         return f"{self.base_url.partition('://')[0]}://{path}"
 
@@ -58,12 +62,13 @@ class Endpoint:
         url: str,
         headers: Mapping[str, str] | None = None,
         *,
+        data: bytes | None = None,
         authorized: bool = True,
     ) -> Iterator[requests.Response]:
         """One request, with the authorization of this image repository."""
         authorizer = self._auth if authorized else None
         with self._exchange.request(
-            method, url, headers=headers, authorizer=authorizer
+            method, url, headers=headers, data=data, authorizer=authorizer
         ) as response:
             yield response
 

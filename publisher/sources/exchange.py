@@ -45,6 +45,7 @@ TIMEOUTS = (15.0, 60.0)
 """Seconds to connect, and between two pieces of an answer."""
 DRAIN = 64 * 1024
 """Bytes of an unwanted answer that are read to keep its connection."""
+_VERBS = {"HEAD": "reach", "POST": "send to", "PUT": "send to"}
 _USUAL = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
 
 
@@ -148,7 +149,7 @@ class Exchange:
         authorizer: Authorizer | None,
         tries: int,
     ) -> requests.Response:
-        what = f"cannot {'reach' if method == 'HEAD' else 'fetch'} {place(url)}"
+        what = f"cannot {_VERBS.get(method, 'fetch')} {place(url)}"
         host = self._host(url)
         tried, waited = 0, 0.0
         while True:

@@ -21,6 +21,7 @@ from publisher.sources.files import Folder
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.registry import RegistrySource
 from publisher.sources.settings import Settings
+from publisher.sources.upload import RegistryDestination
 
 
 class Sources:
@@ -74,6 +75,14 @@ class Sources:
             case Transport.DOCKER_DAEMON:
                 return EngineSource(_engine_name(reference) or "", self._settings.docker_host)
 
+    def destination(self, reference: ImageReference) -> RegistryDestination:
+        """Where an image is pushed to: always the registry itself, never its mirror."""
+        return RegistryDestination(
+            self._endpoint(
+                reference.registry, reference.plain_http, reference.repository, "pull,push"
+            )
+        )
+
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:
         """Where to ask, in this order: the registry's mirror, if it has one, and the registry."""
         endpoints = []
@@ -86,13 +95,15 @@ class Sources:
         own = self._endpoint(reference.registry, reference.plain_http, reference.repository)
         return [*endpoints, own]
 
-    def _endpoint(self, registry: str, plain_http: bool, repository: str) -> Endpoint:
+    def _endpoint(
+        self, registry: str, plain_http: bool, repository: str, actions: str = "pull"
+    ) -> Endpoint:
         with self._lock:
             auth = self._registries.get((registry, plain_http))
             if auth is None:
                 auth = RegistryAuth(registry, plain_http, self._exchange, self._credentials)
                 self._registries[registry, plain_http] = auth
-        return Endpoint(auth, repository)
+        return Endpoint(auth, repository, actions)
 
 
 def _archive(reference: ImageReference) -> Archive:
