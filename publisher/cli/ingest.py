@@ -28,7 +28,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.progress import progress_for
 from publisher.cli.sources import open_sources, source_options
-from publisher.cli.wishlists import read_wish_list
+from publisher.cli.wishlists import read_requests
 from publisher.ingest import Outcome, Report, Request, Status
 from publisher.ingest import ingest as run_ingest
 from publisher.initialize import load_policy
@@ -64,16 +64,11 @@ def ingest(
     publisher ingest lists/*.yaml --repository dir:/srv/images --jobs 8
     publisher ingest wishlist.yaml --output json | jq '.outcomes[] | select(.status == "failed")'
     """
-    by_repository: dict[str | None, list[Request]] = {}
-    unusable: list[Outcome] = []
-    for path in wishlists:
-        wish_list = read_wish_list(path)
-        requests = by_repository.setdefault(repository or wish_list.repository, [])
-        requests += [Request(wish, wish_list.name) for wish in wish_list.wishes]
-        unusable += [
-            Outcome(problem.subject, problem.subject, Status.FAILED, path, error=str(problem))
-            for problem in wish_list.unusable
-        ]
+    by_repository, problems = read_requests(wishlists, repository)
+    unusable = [
+        Outcome(problem.subject, problem.subject, Status.FAILED, problem.file, error=str(problem))
+        for problem in problems
+    ]
     reports = []
     for url, requests in by_repository.items():
         reports.append(_run(requests, url, jobs, wait, quiet, source_settings))

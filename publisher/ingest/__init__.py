@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest.layers import Interrupted, LayerFetcher
-from publisher.ingest.publish import Item, is_current, load_schedule, publish
+from publisher.ingest.publish import ImagePinned, Item, check_pins, is_current, publish
 from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary
@@ -29,16 +29,27 @@ from publisher.sources import Source
 from publisher.sources.image import FetchedImage, fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_tags
+from publisher.state import load_schedule
 from publisher.wishlist import Wish
 
-__all__ = ["Outcome", "Progress", "Report", "Request", "Silent", "Status", "ingest"]
+__all__ = [
+    "Outcome",
+    "Progress",
+    "Report",
+    "Request",
+    "Silent",
+    "Status",
+    "expand_wish",
+    "ingest",
+    "wanted_publications",
+]
 
 _PUBLISH_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish, and the wish list that it stands in."""
+    """A wish, and the wish list that it stands in: its path or URL, always written the same."""
 
     wish: Wish
     wish_list: str = ""
@@ -125,8 +136,18 @@ def _wait_for(futures: Sequence[Future[list[Outcome]]], stop: threading.Event) -
 def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:
     """All images of one wish: one, or as many as its tag patterns match."""
     wish = request.wish
+    if wish.has_expired(run.now()):
+        expired = Outcome(
+            str(wish),
+            str(wish.image),
+            Status.EXPIRED,
+            request.wish_list,
+            remark=f"the wish has expired on {wish.expires}",
+        )
+        run.progress.image_done(expired)
+        return [expired]
     try:
-        references = _expand(run, wish)
+        references = expand_wish(run.sources, wish)
     except (PublisherError, OSError) as error:
         failure = _failure(str(wish.image), wish.image, request, error)
         run.progress.image_done(failure)
@@ -143,10 +164,11 @@ def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:
     return outcomes
 
 
-def _expand(run: _Run, wish: Wish) -> list[ImageReference]:
+def expand_wish(sources: Sources, wish: Wish) -> list[ImageReference]:
+    """The images that a wish means now: one, or as many as its tag patterns match."""
     if not wish.tags:
         return [wish.image]
-    tags = expand_tags(run.sources.open(wish.image), wish.tags, wish.exclude)
+    tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
     return [wish.image.with_tag(tag) for tag in tags]
 
 
@@ -157,6 +179,8 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
         if not run.claim(name):
             return None
         return _bring_up_to_date(run, request, reference, name)
+    except ImagePinned as error:
+        return Outcome(name, str(reference), Status.PINNED, request.wish_list, remark=str(error))
     except Interrupted:
         run.cut_short = True
         return None
@@ -176,9 +200,10 @@ def _bring_up_to_date(run: _Run, request: Request, reference: ImageReference, na
     run.progress.image_step(name, "resolving")
     source = run.sources.open(reference)
     digest = source.resolve()
-    wanted = _wanted_publications(request, reference, digest)
+    wanted = wanted_publications(request, reference, digest)
     if all(is_current(run.repository, p, run.scheduled) for _, p in wanted):
         return Outcome(name, str(reference), Status.UNCHANGED, request.wish_list, digest)
+    check_pins(run.repository, (p.name for _, p in wanted), digest, run.now())
 
     run.progress.image_step(name, "fetching")
     images = fetch_images(source, [platform for platform, _ in wanted], digest)
@@ -231,7 +256,7 @@ def _fetch_and_publish(
     )
 
 
-def _wanted_publications(
+def wanted_publications(
     request: Request, reference: ImageReference, digest: str
 ) -> list[tuple[Platform, Publication]]:
     """What will be recorded, as far as it is known before anything is fetched, per place.

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from publisher import layout
 from publisher.entry import Fixup
-from publisher.errors import DigestMismatch
+from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
 from publisher.ingest.report import Status
 from publisher.layers.index import read_header, read_index
 from publisher.layers.merge import fixups, merge
-from publisher.manifest import digest_of, parse_published_manifest
-from publisher.records import Origin, Publication, RemoveSchedule, ScheduledRemoval
+from publisher.manifest import Manifest, parse_published_manifest
+from publisher.records import (
+    ImageUsers,
+    InvalidRecord,
+    Origin,
+    Pins,
+    Publication,
+    RemoveSchedule,
+    ScheduledRemoval,
+)
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.sources.image import FetchedImage
+from publisher.state import (
+    count_usage,
+    current_manifest,
+    load_origin,
+    load_pins,
+    load_publication,
+    load_schedule,
+    load_users,
+)
+
+
+class ImagePinned(PublisherError):
+    """The image has changed at its source, but is pinned: it stays as it is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +59,12 @@ class _NewLayer:
     below: Sequence[str]
 
 
-def load_schedule(repository: Repository) -> RemoveSchedule:
-    """The repository's remove schedule; an empty one where there is none yet."""
-    data = repository.read(layout.REMOVE_SCHEDULE)
-    return RemoveSchedule() if data is None else RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE)
-
-
-def load_publication(repository: Repository, name: str) -> Publication | None:
-    """What is recorded of the image published as `name`; None if nothing is."""
-    path = layout.publication_file(name)
-    data = repository.read(path)
-    return None if data is None else Publication.parse(data, path)
-
-
 def is_current(
     repository: Repository, wanted: Publication, scheduled: Collection[tuple[str, str]]
 ) -> bool:
     """Whether exactly `wanted` is published: same source, platform, outputs, and a sound link.
+
+    Its wish list has to be among those that are recorded, and its grace period to be the one.
 
     Of `wanted` only what is known before anything was fetched is compared. What is among the
     `scheduled` (name, manifest digest) has to be taken off the schedule first.
@@ -66,12 +76,38 @@ def is_current(
         return False
     if (found.platform, found.outputs) != (wanted.platform, wanted.outputs):
         return False
+    joined = _joined(found, wanted)
+    if (found.wish_lists, found.grace_seconds) != (joined.wish_lists, joined.grace_seconds):
+        return False
     if "flat" not in wanted.outputs:
         return True
     target = layout.link_target(wanted.name, found.image_id)
     return repository.link_text(wanted.name) == target and repository.exists(
         layout.flat_image(found.image_id)
     )
+
+
+def check_pins(
+    repository: Repository, names: Iterable[str], source_digest: str, now: datetime
+) -> None:
+    """Raise ImagePinned if one of `names` is pinned to what is not at `source_digest` any more."""
+    pins = load_pins(repository)
+    for name in names if pins.pins else ():
+        found = load_publication(repository, name)
+        if found is not None and found.source_digest != source_digest:
+            _check_pin(pins, name, found.manifest_digest, now)
+
+
+def _check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> None:
+    pin = pins.find(name, manifest_digest, now)
+    if pin is not None:
+        until = f" until {pin.until}" if pin.until else ""
+        why = f": {pin.reason}" if pin.reason else ""
+        raise ImagePinned(
+            f"{name} stays as it is",
+            why=f"it is pinned{until}{why}",
+            hint=f"`publisher unpin {name}` lets its tag move",
+        )
 
 
 def publish(
@@ -83,7 +119,8 @@ def publish(
 ) -> Status:
     """Publish all `items` in one transaction, and say whether that was new, a move, or nothing.
 
-    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile.
+    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile,
+    and ImagePinned when one would move a tag that is pinned.
     """
     with repository.transaction(purpose) as transaction:
         images = _new_flat_images(repository, items)
@@ -150,19 +187,14 @@ def _record(
     """Fill the transaction from the state that, under the lock, nobody changes any more."""
     schedule_before = load_schedule(repository)
     schedule = schedule_before
-    origins: dict[str, Origin] = {}
+    _record_users(repository, transaction, items)
+    pins = load_pins(repository)
     status = Status.UNCHANGED
     for item in items:
-        for layer in item.image.manifest.layers:
-            path = layout.layer_origin(layer.digest)
-            if path not in origins:
-                data = repository.read(path)
-                origins[path] = Origin() if data is None else Origin.parse(data, path)
-            origins[path] = origins[path].with_image(item.image.manifest.image_id)
-
         found = load_publication(repository, item.name)
         retired = _retire(repository, transaction, item, grace, now)
         if retired is not None:
+            _check_pin(pins, item.name, retired.manifest_digest, now)
             schedule = schedule.with_entry(retired)
             transaction.record(
                 item.name, "scheduled", f"its tag moved away from {retired.manifest_digest}"
@@ -175,14 +207,54 @@ def _record(
             transaction.record(item.name, "published", item.publication.manifest_digest)
             status = Status.RECORDED if status is Status.UNCHANGED else status
 
-    for path, origin in sorted(origins.items()):
-        if repository.read(path) != origin.to_bytes():
-            transaction.replace(path, origin.to_bytes())
     if schedule != schedule_before:
         transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
         _forget_retired(transaction, schedule_before, schedule)
         status = Status.RECORDED if status is Status.UNCHANGED else status
     return status
+
+
+def _record_users(repository: Repository, transaction: Transaction, items: Sequence[Item]) -> None:
+    """Write down which images use the layers, and which names the images."""
+    origins: dict[str, Origin] = {}
+    users: dict[str, ImageUsers] = {}
+    for item in items:
+        manifest = item.image.manifest
+        image_id = manifest.image_id
+        if image_id not in users:
+            known = _known_users(repository, manifest)
+            if known is not None:
+                users[image_id] = known
+        if image_id in users:
+            user = (item.name, item.publication.manifest_digest)
+            users[image_id] = ImageUsers(users[image_id].users | {user})
+        for layer in manifest.layers:
+            path = layout.layer_origin(layer.digest)
+            if path not in origins:
+                origins[path] = load_origin(repository, layer.digest) or Origin()
+            origins[path] = origins[path].with_image(image_id)
+    records = {path: origin.to_bytes() for path, origin in origins.items()}
+    records |= {layout.image_users(image_id): each.to_bytes() for image_id, each in users.items()}
+    for path, content in sorted(records.items()):
+        if repository.read(path) != content:
+            transaction.replace(path, content)
+
+
+def _known_users(repository: Repository, manifest: Manifest) -> ImageUsers | None:
+    """Who uses the image so far; None where that cannot be told, and so is not written down."""
+    recorded = load_users(repository, manifest.image_id)
+    if recorded is not None:
+        return recorded
+    origins = (load_origin(repository, layer.digest) for layer in manifest.layers)
+    if not repository.exists(layout.flat_image(manifest.image_id)) and not any(
+        origin is not None and manifest.image_id in origin.images for origin in origins
+    ):
+        return ImageUsers()
+    # Another tool published it, which keeps no such record.
+    try:
+        return ImageUsers(frozenset(count_usage(repository).images.get(manifest.image_id, ())))
+    except (InvalidManifest, InvalidRecord):
+        return None  # a collection does not touch the image then
 
 
 def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer]:
@@ -215,13 +287,10 @@ def _retire(
     now: datetime,
 ) -> ScheduledRemoval | None:
     """Schedule the image that `item` replaces under its name, if it replaces one."""
-    data = repository.read(layout.manifest_file(item.name))
-    if data is None:
+    current = current_manifest(repository, item.name)
+    if current is None or current[0] == item.publication.manifest_digest:
         return None
-    # The bytes are the registry's own, unless another tool re-serialised them.
-    digest = digest_of(data, item.publication.manifest_digest.partition(":")[0])
-    if digest == item.publication.manifest_digest:
-        return None
+    digest, data = current
     manifest = parse_published_manifest(data)
     found = load_publication(repository, item.name)
     directory = layout.retired_directory(digest)
@@ -261,8 +330,9 @@ def _write_metadata(
         if repository.read(path) != content:
             transaction.replace(path, content)
             changed = True
-    if found is None or not _says_the_same(found, item.publication) or changed:
-        transaction.replace(layout.publication_file(item.name), item.publication.to_bytes())
+    publication = _joined(found, item.publication)
+    if found is None or not _says_the_same(found, publication) or changed:
+        transaction.replace(layout.publication_file(item.name), publication.to_bytes())
         changed = True
     link = repository.link_text(item.name)
     if "flat" not in item.publication.outputs:
@@ -277,7 +347,25 @@ def _write_metadata(
     return changed
 
 
+def _joined(found: Publication | None, wanted: Publication) -> Publication:
+    """`wanted`, wished by the lists that wished the image before as well.
+
+    Of several lists' grace periods the longest counts.
+    """
+    if found is None:
+        return wanted
+    joined = wanted.with_wish_lists(found.wish_lists | wanted.wish_lists)
+    if found.wish_list in joined.wish_lists:
+        joined = replace(joined, wish_list=found.wish_list).with_wish_lists(joined.wish_lists)
+    if joined.wish_lists - wanted.wish_lists:
+        joined = replace(joined, grace_seconds=max(found.grace_seconds, wanted.grace_seconds))
+    return joined
+
+
 def _says_the_same(one: Publication, other: Publication) -> bool:
-    """Whether two records differ at most in when they were written, and by which list."""
-    keys = ("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference")
+    """Whether two records differ at most in when they were written, and for whom."""
+    keys = (
+        *("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference"),
+        *("wish_lists", "grace_seconds"),
+    )
     return all(getattr(one, key) == getattr(other, key) for key in keys)

@@ -14,6 +14,8 @@ class Status(enum.StrEnum):
     UPDATED = "updated"  # its tag has moved; the old image is scheduled for removal
     RECORDED = "recorded"  # the same image, of which something new was written down
     UNCHANGED = "unchanged"  # nothing to do, and nothing done
+    PINNED = "pinned"  # its tag has moved, but the image is pinned and stays as it is
+    EXPIRED = "expired"  # the wish has expired; the image is left to `publisher prune`
     FAILED = "failed"
 
 
@@ -22,6 +24,7 @@ class Outcome:
     """What became of one wished image: `name` is its public path, or the wish's own text.
 
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
+    `remark` says why an image is kept or left out without that being a failure.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Outcome:
     bytes_fetched: int = 0
     dropped: dict[str, int] | None = None
     error: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,82 @@
+"""`publisher plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    jobs_option,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    repository_option,
+)
+from publisher.cli.sources import open_sources, source_options
+from publisher.cli.wishlists import read_requests
+from publisher.ingest import Status
+from publisher.plan import PlannedImage
+from publisher.plan import plan as make_plan
+
+_WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
+
+
+@click.command()
+@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@repository_option
+@jobs_option
+@source_options
+@output_option
+@debug_option
+def plan(
+    wishlists: tuple[str, ...],
+    repository: str | None,
+    jobs: int,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Show what `publisher ingest WISHLIST...` would do now: images, layers, bytes. Changes nothing.
+
+    \b
+    publisher plan wishlist.yaml --repository dir:/srv/images
+    """
+    requests, unusable = read_requests(wishlists, repository)
+    planned: list[PlannedImage] = []
+    with open_sources(source_settings) as sources:
+        for url, wanted in requests.items():
+            planned += make_plan(wanted, open_repository(url), sources, jobs=jobs)
+    planned += [
+        PlannedImage(problem.subject, problem.subject, Status.FAILED, {}, error=str(problem))
+        for problem in unusable
+    ]
+    failed = [image for image in planned if image.status is Status.FAILED]
+    if output == "json":
+        print_json("plan/1", {"images": [asdict(image) for image in planned]})
+    else:
+        _print(planned)
+    return SOME_FAILED if failed else DONE
+
+
+def _print(planned: list[PlannedImage]) -> None:
+    new: dict[str, int] = {}
+    for image in planned:
+        if image.status in _WORDS:
+            click.echo(
+                f"{_WORDS[image.status]}: {image.name}  {plural(len(image.new_layers), 'layer')} "
+                f"to fetch ({human_size(sum(image.new_layers.values()))}), "
+                f"{image.known_layers} already there"
+            )
+            new |= image.new_layers
+    unchanged = sum(image.status is Status.UNCHANGED for image in planned)
+    click.echo(
+        f"{unchanged} unchanged; {plural(len(new), 'layer')}, {human_size(sum(new.values()))} "
+        "to fetch in all"
+    )
+    for image in planned:
+        if image.error:
+            click.echo(f"failed: {image.name}: {image.error}", err=True)

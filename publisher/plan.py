@@ -1,0 +1,95 @@
+"""What an ingest would do: the use case behind `publisher plan`. Manifests are read, no layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from publisher import layout
+from publisher.errors import PublisherError
+from publisher.ingest import Request, expand_wish, wanted_publications
+from publisher.ingest.publish import is_current, load_publication, load_schedule
+from publisher.ingest.report import Status
+from publisher.reference import ImageReference
+from publisher.repository import Repository
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """What would become of one wished image.
+
+    `new_layers` maps the digests of layers that would be fetched to their sizes in bytes;
+    `known_layers` counts those that are there already.
+    """
+
+    name: str
+    reference: str
+    status: Status
+    new_layers: dict[str, int]
+    known_layers: int = 0
+    error: str = ""
+
+
+def plan(
+    requests: Sequence[Request], repository: Repository, sources: Sources, *, jobs: int = 4
+) -> list[PlannedImage]:
+    """What `ingest` would do with the same arguments now, in the order of the requests."""
+    scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
+    with ThreadPoolExecutor(jobs) as pool:
+        planned = pool.map(partial(_plan_wish, repository, sources, scheduled), requests)
+        return [image for images in planned for image in images]
+
+
+def _plan_wish(
+    repository: Repository,
+    sources: Sources,
+    scheduled: frozenset[tuple[str, str]],
+    request: Request,
+) -> list[PlannedImage]:
+    try:
+        references = expand_wish(sources, request.wish)
+    except (PublisherError, OSError) as error:
+        return [_failed(str(request.wish), request.wish.image, error)]
+    images = []
+    for reference in references:
+        name = str(reference)
+        try:
+            name = layout.public_name(reference, request.wish.name)
+            images.append(_plan_image(repository, sources, scheduled, request, reference))
+        except (PublisherError, OSError) as error:
+            images.append(_failed(name, reference, error))
+    return images
+
+
+def _plan_image(
+    repository: Repository,
+    sources: Sources,
+    scheduled: frozenset[tuple[str, str]],
+    request: Request,
+    reference: ImageReference,
+) -> PlannedImage:
+    source = sources.open(reference)
+    digest = source.resolve()
+    wanted = wanted_publications(request, reference, digest)
+    name = wanted[0][1].name
+    if all(is_current(repository, publication, scheduled) for _, publication in wanted):
+        return PlannedImage(name, str(reference), Status.UNCHANGED, {})
+    images = fetch_images(source, list(dict.fromkeys(p for p, _ in wanted)), digest)
+    sizes = {layer.digest: layer.size for image in images for layer in image.manifest.layers}
+    new = {d: size for d, size in sizes.items() if not repository.has_layer(d)}
+    found = load_publication(repository, name)
+    if found is None:
+        status = Status.PUBLISHED
+    elif found.manifest_digest != images[0].document.digest:
+        status = Status.UPDATED
+    else:
+        status = Status.RECORDED
+    return PlannedImage(name, str(reference), status, new, len(sizes) - len(new))
+
+
+def _failed(name: str, reference: ImageReference, error: Exception) -> PlannedImage:
+    return PlannedImage(name, str(reference), Status.FAILED, {}, error=str(error))
