@@ -1,4 +1,4 @@
-"""What an ingest would do: the use case behind `publisher plan`. Manifests are read, no layer is."""
+"""What an ingest would do: behind `publisher plan`. Manifests are read, layers are not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from functools import partial
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest import Request, expand_wish, wanted_publications
-from publisher.ingest.publish import is_current, load_publication, load_schedule
+from publisher.ingest.publish import is_current
 from publisher.ingest.report import Status
 from publisher.reference import ImageReference
 from publisher.repository import Repository
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
+from publisher.state import load_publication, load_schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def plan(
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Show what `publisher ingest WISHLIST...` would do now: images, layers, bytes. Changes nothing.
+    """Show what `publisher ingest WISHLIST...` would do now, and change nothing.
 
     \b
     publisher plan wishlist.yaml --repository dir:/srv/images
