@@ -8,7 +8,7 @@ excludes nobody; the commit is exclusive, short, and the one moment of visibilit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -55,18 +55,32 @@ class Transaction(Protocol):
     and commit.
     """
 
-    def link(self, path: str, plan: Iterable[Merged], layers: Sequence[str]) -> None:
+    def link(
+        self, path: str, plan: Iterable[Merged], layers: Sequence[str], *, anew: bool = False
+    ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees.
 
         `layers` holds layer digests from bottom to top, each published or staged; `plan` names them
-        by number. Raises RepositoryChanged when one of them is neither any more.
+        by number. Raises RepositoryChanged when one of them is neither any more. A tree that is at
+        `path` already stays, unless `anew` says to replace it. The result counts, by kind, what the
+        filesystem refused: a hard link became a copy, an attribute is not there.
         """
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep every other writer out, having finished or discarded what a dead one left."""
 
-    def add_layer(self, digest: str, fixups: Iterable[Fixup], layers: Sequence[str]) -> None:
-        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
+    def add_layer(
+        self,
+        digest: str,
+        fixups: Iterable[Fixup],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Publish a staged layer, completed by what `fixups` takes from the layers below it.
+
+        One that is published already stays, unless `anew` says to replace it by the staged one.
+        """
 
     def replace(self, path: str, content: bytes) -> None:
         """Create or replace a small file."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-import shutil
 from pathlib import Path
+
+from publisher.repository.descriptors import remove_at
 
 PUBLIC_DIRECTORY_MODE = 0o755
 PUBLIC_FILE_MODE = 0o644
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def sync_filesystem(path: Path) -> None:
@@ -56,9 +60,46 @@ def make_directories(path: Path) -> None:
     path.chmod(PUBLIC_DIRECTORY_MODE)
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Let two things change places, in one instant where the filesystem can do that.
+
+    Else `other` is away for a moment, and what stood there is beside `one` until that is replaced.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    result = -1
+    ctypes.set_errno(errno.ENOSYS)
+    if hasattr(_libc, "renameat2"):
+        result = _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if result == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+    aside = one.with_name(f"{one.name}.aside")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
+
+
 def remove_tree(path: Path) -> None:
-    """Delete whatever is at `path`; links are removed, never followed."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path)
+    """Delete whatever is at `path`, however deep; links are removed, never followed."""
+    if not os.path.lexists(path):
+        return
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_at(parent, path.name)
+    finally:
+        os.close(parent)
+
+
+def remove_empty_parents(path: Path, root: Path) -> None:
+    """Remove the directories above `path`, up to `root`, that hold nothing any more."""
+    for directory in path.parents:
+        if directory == root:
+            return
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return  # something is in it

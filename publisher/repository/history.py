@@ -7,15 +7,18 @@ interrupted. A full file is renamed to `history.1.jsonl` (the older ones move up
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_BYTES = 16 * 1024 * 1024
 KEPT_FILES = 8
-_TAIL = 1024 * 1024
+_BLOCK = 64 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,13 @@ class History:
         self._file = directory / "history.jsonl"
 
     def append(self, value: dict[str, Any]) -> None:
-        """Add a record on disk, unless it is there already."""
+        """Add a record on disk, unless it is there already: then it is the latest."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
-            end = _end_of_last_line(file.fileno())
-            if value["id"] in _ids(_read(file.fileno(), max(0, end - _TAIL), end)):
+            if value["id"] in (_latest_id(file), self._latest_rotated_id()):
                 return
             # A line that was cut off by an interruption is overwritten.
-            file.seek(end)
+            file.seek(_end_of_last_line(file))
             file.write(json.dumps(value).encode() + b"\n")
             file.truncate()
             file.flush()
@@ -84,16 +86,28 @@ class History:
             self._rotate()
 
     def read(self) -> Iterator[Record]:
-        """Every record that is kept, the oldest first; a line that is being written is left out."""
-        for number in range(KEPT_FILES, -1, -1):
+        """Every record that is kept, the newest first; lines that are damaged are left out.
+
+        Memory does not grow with the history.
+        """
+        for number in range(KEPT_FILES + 1):
             try:
                 file = self._numbered(number).open("rb")
             except FileNotFoundError:
                 continue
             with file:
-                yield from (
-                    Record.from_value(json.loads(line)) for line in file if line.endswith(b"\n")
-                )
+                for line in _lines_backwards(file):
+                    try:
+                        yield Record.from_value(json.loads(line))
+                    except (ValueError, TypeError, KeyError):
+                        _log.warning("%s has a line that cannot be read", file.name)
+
+    def _latest_rotated_id(self) -> str:
+        try:
+            with self._numbered(1).open("rb") as file:
+                return _latest_id(file)
+        except FileNotFoundError:
+            return ""
 
     def _numbered(self, number: int) -> Path:
         return self._file.with_name(f"history.{number}.jsonl") if number else self._file
@@ -104,22 +118,37 @@ class History:
                 self._numbered(number).replace(self._numbered(number + 1))
 
 
-def _end_of_last_line(descriptor: int) -> int:
-    size = os.fstat(descriptor).st_size
-    start = max(0, size - _TAIL)
-    return start + _read(descriptor, start, size).rfind(b"\n") + 1
+def _latest_id(file: BinaryIO) -> str:
+    try:
+        return str(json.loads(next(_lines_backwards(file), b"{}")).get("id", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
-def _read(descriptor: int, start: int, end: int) -> bytes:
-    return os.pread(descriptor, end - start, start)
+def _end_of_last_line(file: BinaryIO) -> int:
+    """The place after the last newline; 0 if there is none."""
+    end = os.fstat(file.fileno()).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        found = _read(file, start, end).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
-def _ids(data: bytes) -> Sequence[str]:
-    # The first line may be cut off by where we began to read.
-    found = []
-    for line in data.splitlines():
-        try:
-            found.append(json.loads(line)["id"])
-        except ValueError:
-            continue
-    return found
+def _lines_backwards(file: BinaryIO) -> Iterator[bytes]:
+    """The complete lines of `file`, the last first; a line that is being written is left out."""
+    end = _end_of_last_line(file)
+    rest = b""
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        first, *lines = (_read(file, start, end) + rest).split(b"\n")
+        yield from (line for line in reversed(lines) if line)
+        rest, end = first, start
+    if rest:
+        yield rest
+
+
+def _read(file: BinaryIO, start: int, end: int) -> bytes:
+    return os.pread(file.fileno(), end - start, start)

@@ -2,7 +2,8 @@
 
 Once the journal is on disk the transaction *has happened*: whoever writes next carries it out to
 the end, however often it is interrupted, since every operation can be repeated. Before that moment
-nothing of it is visible. Operations run in order: content, then metadata and links, then removals.
+nothing of it is visible. Operations run in order: content, then metadata and links, then removals
+(with the directories that they leave empty).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 from publisher.repository import RepositoryError
 from publisher.repository.disk import (
+    exchange,
     make_directories,
+    remove_empty_parents,
     sync_directory,
     sync_filesystem,
     write_new_file,
@@ -24,17 +27,22 @@ from publisher.repository.disk import (
 from publisher.repository.history import History, Record
 
 VERSION = 1
+_RESERVED_PER_OPERATION = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Rename:
     """Move `source` to `target`, both relative to the repository's root.
 
-    A file or symlink at `target` is replaced in the same instant.
+    A file or symlink at `target` is replaced in the same instant. So is a whole tree if `inode` is
+    given, the number of the tree that comes: what stood there is then at `source`. `after_sync`
+    demands that everything before is on disk first.
     """
 
     source: str
     target: str
+    inode: int = 0
+    after_sync: bool = False
 
 
 def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
@@ -48,36 +56,76 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
     value = {
         "version": VERSION,
         "record": record.to_value(),
-        "operations": [[operation.source, operation.target] for operation in operations],
+        "operations": [[o.source, o.target, o.inode, o.after_sync] for o in operations],
     }
-    write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+    data = json.dumps(value).encode()
+    write_new_file(draft, data, mode=0o600)
+    _reserve(draft, len(data) + _RESERVED_PER_OPERATION * len(operations))
     sync_filesystem(journal.parent)
     draft.rename(journal)
     sync_directory(journal.parent)
 
 
 def apply(root: Path, journal: Path) -> bool:
-    """Carry out the journal, if there is one, and remove it; False if there was none."""
+    """Carry out the journal, if there is one, and remove it; False if there was none.
+
+    Raises RepositoryError when that is impossible now; whoever writes next tries again.
+    """
     try:
         data = journal.read_bytes()
     except FileNotFoundError:
         return False
+    data = data.rstrip(b"\0")
     operations, record = _parse(data, journal)
-    for operation in operations:
-        source, target = root / operation.source, root / operation.target
-        try:
-            source.rename(target)
-        except FileNotFoundError:
-            # What is not there any more was moved before an interruption. Its place may have been
-            # removed since, and must not come back.
-            if os.path.lexists(source):
-                make_directories(target.parent)
-                source.rename(target)
-    sync_filesystem(root)
-    History(journal.parent).append(record)
-    journal.unlink()
-    sync_directory(journal.parent)
+    staging = f"{journal.parent.relative_to(root).as_posix()}/"
+    try:
+        os.truncate(journal, len(data))  # what was reserved is needed now
+        for operation in operations:
+            if operation.after_sync:
+                sync_filesystem(root)
+            _carry_out(root, operation)
+            if not operation.source.startswith(staging):
+                remove_empty_parents(root / operation.source, root)
+        sync_filesystem(root)
+        History(journal.parent).append(record)
+        journal.unlink()
+        sync_directory(journal.parent)
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot finish the transaction in {journal}",
+            why=f"{error.filename2 or error.filename or root}: {error.strerror}",
+            hint="nothing of it is lost: once that is put right, any command that writes to the "
+            "repository finishes it",
+        ) from error
     return True
+
+
+def _reserve(draft: Path, size: int) -> None:
+    """Take the disk space that new directories and names will need, while we can still refuse."""
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def _carry_out(root: Path, operation: Rename) -> None:
+    source, target = root / operation.source, root / operation.target
+    try:
+        _move(source, target, operation.inode)
+    except FileNotFoundError:
+        # What is not there any more was moved before an interruption. Its place may have been
+        # removed since, and must not come back.
+        if os.path.lexists(source):
+            make_directories(target.parent)
+            _move(source, target, operation.inode)
+
+
+def _move(source: Path, target: Path, inode: int) -> None:
+    if not inode or not os.path.lexists(target):
+        source.rename(target)
+    elif target.lstat().st_ino != inode:
+        exchange(source, target)
 
 
 def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
@@ -85,7 +133,7 @@ def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
         value = json.loads(data)
         version = value["version"]
         if version == VERSION:
-            operations = [Rename(source, target) for source, target in value["operations"]]
+            operations = [Rename(*fields) for fields in value["operations"]]
             return operations, value["record"]
     except (ValueError, TypeError, KeyError) as error:
         # Written before it got its name, so no interruption of ours does this.
@@ -93,7 +141,7 @@ def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
             f"cannot finish the transaction in {journal}",
             why=f"the file is damaged ({type(error).__name__}: {error})",
             hint="check the disk and restore the file; only if that cannot be done, remove it, and "
-            "publish again what is incomplete",
+            "let `publisher verify --repair` find what is incomplete",
         ) from error
     raise RepositoryError(
         f"cannot finish the transaction in {journal}",

@@ -37,33 +37,42 @@ class WriterLock:
         self._threads = threading.Lock()
 
     @contextmanager
-    def hold(self, purpose: str) -> Iterator[None]:
-        """Hold the lock; RepositoryBusy, naming the holder, when it stays taken for too long."""
-        with self._threads, self._acquire():
-            self._say_who(purpose)
-            yield
+    def hold(self, purpose: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock; RepositoryBusy, naming the holder, when it stays taken for too long.
 
-    @contextmanager
-    def _acquire(self) -> Iterator[None]:
-        lock = filelock.FileLock(self._path, mode=0o600)
+        Without `wait` a lock that is taken is not waited for: the result says whether it is held.
+        """
+        with self._threads:
+            lock = filelock.FileLock(self._path, mode=0o600)
+            held = self._acquire(lock, wait)
+            try:
+                if held:
+                    self._say_who(purpose)
+                yield held
+            finally:
+                if held:
+                    lock.release()
+
+    def _acquire(self, lock: filelock.BaseFileLock, wait: bool) -> bool:
         try:
             lock.acquire(timeout=0)
+            return True
         except filelock.Timeout:
-            if self._on_wait is not None and self._wait > 0:
-                self._on_wait(f"waiting for the repository: {self._describe_holder()}")
-            began = time.monotonic()
-            try:
-                lock.acquire(timeout=self._wait)
-            except filelock.Timeout as error:
-                raise RepositoryBusy(
-                    f"cannot change {self._path.parents[2]}",
-                    why=f"{self._describe_holder()}; waited {time.monotonic() - began:.0f} s",
-                    hint="try again later, or wait longer with --wait SECONDS",
-                ) from error
+            if not wait:
+                return False
+        if self._on_wait is not None and self._wait > 0:
+            self._on_wait(f"waiting for the repository: {self._describe_holder()}")
+        began = time.monotonic()
         try:
-            yield
-        finally:
-            lock.release()
+            lock.acquire(timeout=self._wait)
+            return True
+        except filelock.Timeout as error:
+            self._wait = 0  # the other threads of this run need not try as long again
+            raise RepositoryBusy(
+                f"cannot change {self._path.parents[2]}",
+                why=f"{self._describe_holder()}; waited {time.monotonic() - began:.0f} s",
+                hint="try again later, or wait longer with --wait SECONDS",
+            ) from error
 
     def _say_who(self, purpose: str) -> None:
         value = {

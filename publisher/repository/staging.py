@@ -5,7 +5,8 @@
     journal.json               a committed transaction that is being carried out
     sessions/<id>/             one process' unfinished work; `<id>.lock` is held while it lives
     layers/<hex>/              finished, verified layers that no transaction has published yet
-    trash/                     removed trees, being deleted
+    trash/                     what was removed or given up, being deleted
+    history.jsonl              the record of all transactions
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Staging:
     """The staging space of one repository, and this process' session in it."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self.directory = root / layout.STATE
         self.journal = self.directory / "journal.json"
         self._sessions = self.directory / "sessions"
@@ -71,24 +73,76 @@ class Staging:
         """Where the layer is once it is unpacked and verified."""
         return self._layers / digest_hex(digest)
 
-    def sweep(self) -> None:
-        """Delete what dead processes left and what nobody came for. Only under the writer lock.
+    def needs_sweep(self) -> bool:
+        """Whether there is a journal to finish, a dead process' session, or trash."""
+        sessions = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
+        return (
+            self.journal.exists()
+            or bool(sessions - {self._session.name})
+            or any(self._trash.iterdir())
+        )
 
-        What cannot be deleted now is in nobody's way: it is logged, and tried again next time.
+    def sweep(self) -> None:
+        """Give up what dead processes left and what nobody came for. Only under the writer lock.
+
+        What cannot be given up now is in nobody's way: it is logged, and tried again next time.
         """
         # The clock may step; a layer from the future is as good as a fresh one.
         oldest = time.time() - FINISHED_LAYER_LIFETIME
-        unclaimed = (p for p in self._layers.iterdir() if p.stat().st_ctime < oldest)
-        for path in (*self._trash.iterdir(), *unclaimed):
-            _try_to_delete(path)
+        for layer in self._layers.iterdir():
+            if layer.stat().st_ctime < oldest or self._is_published(layer.name):
+                self._give_up(layer)
         names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
         for name in names - {self._session.name}:
-            _end_if_abandoned(self._sessions / name)
+            self._end_if_abandoned(self._sessions / name)
+
+    def discard(self, path: Path) -> None:
+        """Delete something in this session, now or, if that fails, when the session is swept."""
+        try:
+            remove_tree(path)
+        except OSError as error:
+            _log.warning("cannot delete %s yet: %s", path, error)
+
+    def empty_trash(self) -> None:
+        """Delete what was given up or removed. Takes long, and needs no lock: nobody wants it."""
+        for path in self._trash.iterdir():
+            try:
+                remove_tree(path)
+            except FileNotFoundError:
+                continue  # another process is at it as well
+            except OSError as error:
+                _log.warning("cannot delete %s yet: %s", path, error)
+
+    def _is_published(self, hexadecimal: str) -> bool:
+        index = self._root / layout.layer_index(f"sha256:{hexadecimal}")
+        return index.exists()
+
+    def _give_up(self, path: Path) -> None:
+        try:
+            path.rename(self.new_trash())
+        except FileNotFoundError:
+            pass  # a session that was never begun, but for its lock
+        except OSError as error:
+            _log.warning("cannot delete %s yet: %s", path, error)
+
+    def _end_if_abandoned(self, session: Path) -> None:
+        lock = _session_lock(session)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return
+        try:
+            self._give_up(session)
+            Path(lock.lock_file).unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def close(self) -> None:
         """End this process' session: everything unfinished in it is deleted."""
         try:
-            _delete_session(self._session)
+            remove_tree(self._session)
+            # The lock goes last, and is held until then.
+            Path(self._alive.lock_file).unlink(missing_ok=True)
         finally:
             self._alive.release()
 
@@ -97,30 +151,3 @@ def _session_lock(session: Path) -> filelock.BaseFileLock:
     # Beside the session, so that either can be deleted without the other coming back.
     lock_file = session.with_name(session.name + _LOCK_SUFFIX)
     return filelock.FileLock(lock_file, mode=0o600, thread_local=False)
-
-
-def _end_if_abandoned(session: Path) -> None:
-    lock = _session_lock(session)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return
-    try:
-        _delete_session(session)
-    except OSError as error:
-        _log.warning("cannot delete %s yet: %s", session, error)
-    finally:
-        lock.release()
-
-
-def _delete_session(session: Path) -> None:
-    """Delete the session and then its lock, which must be held until that is done."""
-    remove_tree(session)
-    Path(_session_lock(session).lock_file).unlink(missing_ok=True)
-
-
-def _try_to_delete(path: Path) -> None:
-    try:
-        remove_tree(path)
-    except OSError as error:
-        _log.warning("cannot delete %s yet: %s", path, error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
+import itertools
 import os
+import pwd
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,12 +45,14 @@ class DirectoryTransaction:
         self._links: list[Rename] = []
         self._removals: list[Rename] = []
 
-    def link(self, path: str, plan: Iterable[Merged], layers: Sequence[str]) -> None:
+    def link(
+        self, path: str, plan: Iterable[Merged], layers: Sequence[str], *, anew: bool = False
+    ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees."""
         staged = self._new_staged()
         trees = self._trees_of(layers)
         try:
-            link_tree(staged, plan, trees)
+            report = link_tree(staged, plan, trees)
         except FileNotFoundError as error:
             # Another process may have published, or collected, what we were linking from.
             for digest, tree in zip(layers, trees, strict=True):
@@ -57,30 +61,44 @@ class DirectoryTransaction:
                         f"cannot use layer {digest}", why="it was moved while it was being linked"
                     ) from error
             raise
-        self._trees.append(self._rename(staged, path))
+        self._trees.append(self._new_tree(staged, path, anew))
+        return report.refused
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep every other writer out, having finished or discarded what a dead one left."""
-        with self._repository.lock.hold(self._purpose):
-            journal.apply(self._root, self._staging.journal)
-            self._staging.sweep()
-            self._exclusive = True
-            try:
-                yield
-            finally:
-                self._exclusive = False
+        try:
+            with self._repository.lock.hold(self._purpose):
+                self._repository.settle()
+                self._exclusive = True
+                try:
+                    yield
+                finally:
+                    self._exclusive = False
+        finally:
+            self._staging.empty_trash()
 
-    def add_layer(self, digest: str, fixups: Iterable[Fixup], layers: Sequence[str]) -> None:
+    def add_layer(
+        self,
+        digest: str,
+        fixups: Iterable[Fixup],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> None:
         """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
         assert self._exclusive
         path = layout.layer_directory(digest)
-        staged = self._repository.locate_layer(digest)
-        if digest in self._added or staged == self._root / path:
+        staged = self._staging.finished_layer(digest)
+        if digest in self._added or (os.path.lexists(self._root / path) and not anew):
             return
+        if not staged.exists():
+            raise RepositoryChanged(
+                f"cannot use layer {digest}", why="what was staged of it was given up meanwhile"
+            )
         self._added.add(digest)
         apply_fixups(staged / layout.LAYER_TREE, fixups, self._trees_of(layers))
-        self._trees.insert(0, self._rename(staged, path))
+        self._trees.insert(0, self._new_tree(staged, path, anew))
 
     def replace(self, path: str, content: bytes) -> None:
         """Create or replace a small file."""
@@ -96,8 +114,7 @@ class DirectoryTransaction:
 
     def remove(self, path: str) -> None:
         """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
-        trash = self._staging.new_trash()
-        self._removals.append(Rename(path, trash.relative_to(self._root).as_posix()))
+        self._removals.append(self._to_trash(path))
 
     def record(self, name: str, what: str, why: str = "") -> None:
         """Say for the history what happens to the image or layer `name`, and why."""
@@ -107,21 +124,27 @@ class DirectoryTransaction:
         """Make it all visible: write the journal, then carry it out."""
         assert self._exclusive
         # Content-addressed: a tree that somebody else published meanwhile is the same tree.
-        trees = [r for r in self._trees if not os.path.lexists(self._root / r.target)]
-        for rename in (*trees, *self._small, *self._links):
-            _check_target(self._root, rename.target)
-        operations = [*trees, *self._small, *self._links, *self._removals]
+        trees = [r for r in self._trees if r.inode or not os.path.lexists(self._root / r.target)]
+        replaced = [self._to_trash(r.source) for r in trees if r.inode]
+        phases = [trees, self._small, self._links, [*self._removals, *replaced]]
+        for rename in itertools.chain(*phases):
+            self._check(rename)
+        operations = [
+            replace(rename, after_sync=number == 0)
+            for phase in phases
+            for number, rename in enumerate(phase)
+        ]
         if operations:
-            journal.write(self._staging.journal, operations, self._new_record(len(trees)))
+            record = self._new_record(len(trees))
+            journal.write(self._staging.journal, operations, record)
             journal.apply(self._root, self._staging.journal)
-            self._staging.sweep()
 
     def _new_record(self, trees: int) -> Record:
         small = [*self._small, *self._links]
         return Record(
             id=secrets.token_hex(16),
             time=format_time(datetime.now(UTC)),
-            user=getpass.getuser(),
+            user=_user_name(),
             host=socket.gethostname(),
             pid=os.getpid(),
             purpose=self._purpose,
@@ -139,21 +162,47 @@ class DirectoryTransaction:
     def _rename(self, staged: Path, path: str) -> Rename:
         return Rename(staged.relative_to(self._root).as_posix(), path)
 
+    def _new_tree(self, staged: Path, path: str, anew: bool) -> Rename:
+        # Only a directory that stands there already changes places with the new one.
+        inode = staged.stat().st_ino if anew and (self._root / path).is_dir() else 0
+        return replace(self._rename(staged, path), inode=inode)
 
-def _check_target(root: Path, target: str) -> None:
-    """Refuse, before the commit point, what could not be carried out after it."""
-    path = root / target
-    if path.is_dir() and not path.is_symlink():
-        raise PathTaken(
-            f"cannot publish {target}",
-            why="a directory stands there that the publisher did not make",
-            hint=f"move {path} away",
-        )
-    for parent in path.relative_to(root).parents:
-        above = root / parent
-        if os.path.lexists(above) and not above.is_dir():
+    def _to_trash(self, path: str) -> Rename:
+        return Rename(path, self._staging.new_trash().relative_to(self._root).as_posix())
+
+    def _check(self, rename: Rename) -> None:
+        """Refuse, before the commit point, what could not be carried out after it."""
+        target = self._root / rename.target
+        is_tree = (self._root / rename.source).is_dir()
+        if target.is_dir() and not target.is_symlink() and not is_tree:
             raise PathTaken(
-                f"cannot publish {target}",
-                why=f"{parent} is not a directory",
-                hint=f"move {above} away",
+                f"cannot publish {rename.target}",
+                why="a directory stands there that the publisher did not make",
+                hint=f"move {target} away",
             )
+        for path in (rename.source, rename.target):
+            self._check_parent(path)
+
+    def _check_parent(self, path: str) -> None:
+        """Refuse a place whose directory cannot be made, written to or renamed into."""
+        place = self._root / path
+        above = next(parent for parent in place.parents if os.path.lexists(parent))
+        if not above.is_dir():
+            why = f"{above.relative_to(self._root)} is not a directory"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            why = f"{above} is not ours to write to"
+        elif above.stat().st_dev != self._staging.directory.stat().st_dev:
+            why = f"{above} is another filesystem than {self._staging.directory}"
+        else:
+            return
+        raise PathTaken(
+            f"cannot publish {path}", why=why, hint=f"move {above} away, or put it right"
+        )
+
+
+def _user_name() -> str:
+    """The name of who we run as, or the number where that has no name (as in containers)."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

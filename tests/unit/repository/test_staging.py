@@ -158,7 +158,7 @@ def test_the_trash_is_emptied_without_following_links(tmp_path: Path) -> None:
     tree.mkdir()
     (tree / "link").symlink_to(tmp_path)
     staging.new_trash().symlink_to(tmp_path / "victim")
-    staging.sweep()
+    staging.empty_trash()
     assert list(tree.parent.iterdir()) == []
     assert (tmp_path / "victim").read_text() == "precious"
 
@@ -171,6 +171,7 @@ def test_a_foreign_file_among_the_sessions_stops_nobody(
     (staging.new_trash()).mkdir()
     with caplog.at_level(logging.WARNING):
         staging.sweep()
+        staging.empty_trash()
     assert list((tmp_path / layout.STATE / "trash").iterdir()) == []
     assert caplog.records == []
 
