@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from publisher.errors import PublisherError
-from publisher.manifest import is_digest
+from publisher.manifest import Manifest, is_digest, parse_published_manifest
 
 PUBLICATION_VERSION = 1
 SCHEDULE_VERSION = 1
@@ -167,6 +167,10 @@ class ScheduledRemoval:
         """Name and manifest digest: no two entries share both."""
         return self.name, self.manifest_digest
 
+    def parse_manifest(self) -> Manifest:
+        """The retired manifest; InvalidManifest where it is none."""
+        return parse_published_manifest(json.dumps(dict(self.manifest)).encode())
+
     def to_value(self) -> dict[str, Any]:
         """The entry as it stands in the file."""
         return {
@@ -222,6 +226,13 @@ class RemoveSchedule:
         """Whether any entry retires that manifest, so that its metadata must stay."""
         return any(e.manifest_digest == manifest_digest for e in self.entries)
 
+    def latest(self, moment: datetime) -> datetime:
+        """`moment`, or the latest time that anything was scheduled at, if a clock was set back.
+
+        Grace that began at an earlier time than this would end too early.
+        """
+        return max((moment, *(e.scheduled_at for e in self.entries)))
+
     def find(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
         """The entry that retires that manifest under that name, if there is one."""
         wanted = (name, manifest_digest)
@@ -230,9 +241,9 @@ class RemoveSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An image that stays as it is: its tag is not moved, and it is neither scheduled nor collected.
+    """An image that stays as it is: its tag is not moved, it is not scheduled and not collected.
 
-    It holds for one manifest under one name. `until` is the last day on which it does (UTC).
+    A pin is about one manifest under one name. `until` is the last day on which it does (UTC).
     """
 
     name: str

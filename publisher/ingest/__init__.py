@@ -230,9 +230,7 @@ def _fetch_and_publish(
             raise Interrupted("stopped", why="the run was interrupted")
         run.progress.image_step(name, "publishing")
         try:
-            status = publish(
-                run.repository, items, request.wish.grace, run.now, f"ingest of {name}"
-            )
+            status = publish(run.repository, items, run.now, f"ingest of {name}")
             break
         except RepositoryChanged:
             # A collection took a layer that nobody used until now: fetch it again.

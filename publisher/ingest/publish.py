@@ -113,7 +113,6 @@ def _check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> No
 def publish(
     repository: Repository,
     items: Sequence[Item],
-    grace: timedelta,
     now: Callable[[], datetime],
     purpose: str,
 ) -> Status:
@@ -133,7 +132,7 @@ def publish(
             _require_content(repository, items, coming)
             for layer in layers:
                 transaction.add_layer(layer.digest, layer.fixups, layer.below)
-            status = _record(repository, transaction, items, grace, now())
+            status = _record(repository, transaction, items, now())
             transaction.commit()
     return status
 
@@ -181,7 +180,6 @@ def _record(
     repository: Repository,
     transaction: Transaction,
     items: Sequence[Item],
-    grace: timedelta,
     now: datetime,
 ) -> Status:
     """Fill the transaction from the state that, under the lock, nobody changes any more."""
@@ -192,7 +190,7 @@ def _record(
     status = Status.UNCHANGED
     for item in items:
         found = load_publication(repository, item.name)
-        retired = _retire(repository, transaction, item, grace, now)
+        retired = _retire(repository, transaction, item, schedule.latest(now))
         if retired is not None:
             _check_pin(pins, item.name, retired.manifest_digest, now)
             schedule = schedule.with_entry(retired)
@@ -283,7 +281,6 @@ def _retire(
     repository: Repository,
     transaction: Transaction,
     item: Item,
-    grace: timedelta,
     now: datetime,
 ) -> ScheduledRemoval | None:
     """Schedule the image that `item` replaces under its name, if it replaces one."""
@@ -298,6 +295,7 @@ def _retire(
         content = repository.read(f"{layout.image_metadata(item.name)}/{file}")
         if content is not None:
             transaction.replace(f"{directory}/{file}", content)
+    began = max(now, found.published_at) if found else now
     return ScheduledRemoval(
         name=item.name,
         reference=found.reference if found else item.publication.reference,
@@ -305,8 +303,8 @@ def _retire(
         image_id=manifest.image_id,
         manifest=json.loads(data),
         reason="tag-moved",
-        scheduled_at=now,
-        not_before=now + grace,
+        scheduled_at=began,
+        not_before=began + timedelta(seconds=_joined(found, item.publication).grace_seconds),
     )
 
 

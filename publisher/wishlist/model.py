@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from publisher.errors import PublisherError
 from publisher.manifest import Platform
@@ -45,6 +45,10 @@ class Wish:
     thin: str | None = None
     line: int = 0
     column: int = 0
+
+    def has_expired(self, moment: datetime) -> bool:
+        """Whether the wish has ended by `moment`: from the beginning of the day `expires` (UTC)."""
+        return self.expires is not None and self.expires <= moment.astimezone(UTC).date()
 
     def __str__(self) -> str:
         if not self.tags:
