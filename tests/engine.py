@@ -59,6 +59,7 @@ def unpack_layer(source: Layer, tree: Path, policy: Policy | None = None) -> Unp
 
 def publish(directory: Path, *layers: Layer, policy: Policy | None = None) -> Published:
     """Unpack `layers`, complete their trees, and link the flat image, all below `directory`."""
+    directory.mkdir(exist_ok=True)
     unpacked: list[Unpacked] = []
     for number, each in enumerate(layers):
         unpacked.append(unpack_layer(each, directory / f"layer-{number}", policy))
