@@ -223,6 +223,8 @@ class OwnRegistry:
                     self._open.discard(connection)
                     self._open.add(secured)
                 connection = secured
+            elif connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                raise ValueError("that is TLS")
             with connection.makefile("rb") as stream:
                 while request := _read_request(stream, number):
                     if not self._reply(connection, request):

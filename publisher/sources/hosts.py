@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from urllib.parse import urlsplit
@@ -11,7 +12,8 @@ import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from publisher.sources.settings import Settings
+from publisher.sources import SourceError
+from publisher.sources.settings import RegistrySettings, Settings
 
 # Who writes `insecure: true` knows; a warning with each request would only bury the others.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -29,6 +31,7 @@ class Host:
 
     def __init__(self, name: str, settings: Settings, scheme: str, host: str, port: int) -> None:
         own = settings.registry(name)
+        _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=own.max_concurrent)
@@ -91,6 +94,26 @@ class Host:
         """Note that it answered."""
         with self._lock:
             self._down = 0.0
+
+
+def _check_certificates(name: str, own: RegistrySettings) -> None:
+    """Raise SourceError for a file that cannot be used: within a request it would look like TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    path = own.ca
+    try:
+        if own.ca is not None:
+            context.load_verify_locations(own.ca)
+        path = own.client_certificate
+        if path is not None:
+            # The password stops OpenSSL from asking for one at the terminal.
+            context.load_cert_chain(path, own.client_key, password="")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        why = "it is not a PEM file of that kind" if isinstance(error, ssl.SSLError) else ""
+        raise SourceError(
+            f"cannot use the certificate {path} for {name}",
+            why=why or getattr(error, "strerror", "") or str(error),
+            hint="correct the registry's settings in the configuration",
+        ) from error
 
 
 class Hosts:

@@ -1,0 +1,63 @@
+"""Certificates for tests, made by openssl: an authority, and what it signs."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.components import program, run
+
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An authority of the tests' own."""
+
+    folder: Path
+    own: Certificate
+
+    @classmethod
+    def create(cls, folder: Path, name: str = "authority") -> Authority:
+        """A new authority, with its files in `folder`."""
+        own = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
+        run(
+            *(program("openssl"), "req", "-x509", *_KEY, "-keyout", own.key, "-out"),
+            *(own.certificate, "-subj", f"/CN={name}", "-days", "2"),
+        )
+        return cls(folder, own)
+
+    def issue(self, name: str, *, days: int = 2, host: str = "IP:127.0.0.1") -> Certificate:
+        """A certificate for `host`; with negative `days` it has expired."""
+        issued = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        request = self.folder / f"{name}.csr"
+        openssl = program("openssl")
+        run(
+            *(openssl, "req", *_KEY, "-keyout", issued.key, "-out", request),
+            *("-subj", f"/CN={name}", "-addext", f"subjectAltName={host}"),
+        )
+        run(
+            *(openssl, "x509", "-req", "-in", request, "-CA", self.own.certificate),
+            *("-CAkey", self.own.key, "-CAcreateserial", "-out", issued.certificate),
+            *("-days", str(days), "-copy_extensions", "copy"),
+        )
+        return issued
+
+
+def server_context(certificate: Certificate, clients: Authority | None = None) -> ssl.SSLContext:
+    """A server's side of TLS; with `clients`, only who has a certificate of theirs gets in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients.own.certificate)
+    return context
