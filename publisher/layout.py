@@ -44,6 +44,7 @@ REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
 PUBLICATION_FILE = "publication.json"
+THIN_FILE = "thin-image.json"
 LAYER_TREE = "layerfs"
 LAYER_INDEX = ".metadata/index.zst"
 LAYER_ORIGIN = ".metadata/origin.json"
@@ -108,6 +109,11 @@ def config_file(name: str) -> str:
 def publication_file(name: str) -> str:
     """What the manifest cannot say of the publication: reference, source digest, time, …"""
     return f"{image_metadata(name)}/{PUBLICATION_FILE}"
+
+
+def thin_file(name: str) -> str:
+    """What was pushed as the thin image of `name`."""
+    return f"{image_metadata(name)}/{THIN_FILE}"
 
 
 def link_target(name: str, image_id: str) -> str:

@@ -343,6 +343,11 @@ def parse_published_manifest(data: bytes) -> Manifest:
     return Manifest(str(value.get("mediatype") or ""), config, layers)
 
 
+def manifest_annotations(data: bytes) -> Mapping[str, str]:
+    """The annotations of a manifest, if it has any."""
+    return _strings(_object(data, "manifest").get("annotations"))
+
+
 def _object(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InvalidManifest(

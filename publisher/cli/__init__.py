@@ -24,6 +24,7 @@ _COMMANDS = {
     "list": "publisher.cli.catalog:list_command",
     "plan": "publisher.cli.plan:plan",
     "show": "publisher.cli.catalog:show",
+    "thin": "publisher.cli.thin:thin",
     "version": "publisher.cli.version:version",
     "completion": "publisher.cli.completion:completion",
 }

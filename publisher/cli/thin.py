@@ -1,0 +1,87 @@
+"""`publisher thin`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from publisher.cli.failures import UsageError
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    print_json,
+    repository_option,
+)
+from publisher.cli.sources import open_sources, source_options
+from publisher.thin_images import build_thin, published_places, push_thin, save_thin
+
+
+@click.command()
+@click.argument("image")
+@click.option(
+    "--push", metavar="REF", help="Push to HOST/PATH/NAME:TAG, or docker-daemon:NAME:TAG."
+)
+@click.option(
+    "--save", metavar="PLACE", help="Save as oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG."
+)
+@click.option("--print", "print_recipe", is_flag=True, help="Print the recipe; also the default.")
+@click.option(
+    "--flat", is_flag=True, help="Name the flat image instead of the layers: one layer only."
+)
+@click.option(
+    "--through-engine",
+    is_flag=True,
+    help="Have the Docker engine (DOCKER_HOST) push, with its own credentials.",
+)
+@repository_option
+@source_options
+@output_option
+@debug_option
+def thin(
+    image: str,
+    push: str | None,
+    save: str | None,
+    print_recipe: bool,
+    flat: bool,
+    through_engine: bool,
+    repository: str | None,
+    output: str,
+    **source_settings: str | None,
+) -> None:
+    """Make the thin image of a published IMAGE: an image whose only content is a recipe.
+
+    It has the whole config of the original, and is made for engines whose plugin mounts what the
+    recipe names. Published for several platforms, it is one image for all of them.
+
+    \b
+    publisher thin docker.io/library/debian:stable
+    publisher thin docker.io/library/debian:stable --push registry.example.org/thin/debian:stable
+    publisher thin docker.io/library/debian:stable --save docker-archive:thin.tar:thin/debian:stable
+    """
+    if sum(map(bool, (push, save, print_recipe))) > 1:
+        raise UsageError(
+            "--push, --save and --print exclude each other", hint="run the command twice"
+        )
+    if through_engine and not push:
+        raise UsageError("--through-engine says how to push", hint="add --push HOST/PATH/NAME:TAG")
+    opened = open_repository(repository)
+    built = build_thin(opened, published_places(opened, image), flat=flat)
+    if push:
+        with open_sources(source_settings) as sources:
+            engine = os.environ.get("DOCKER_HOST", "")
+            pushed = push_thin(built, push, sources, engine=engine, through_engine=through_engine)
+        _report(output, "pushed" if pushed.sent else "is there", pushed.reference, pushed.digest)
+    elif save:
+        _report(output, "saved", save_thin(built, save), built.top.digest)
+    else:
+        for each in built.images:
+            click.echo(each.recipe.to_bytes(), nl=False)
+
+
+def _report(output: str, what: str, reference: str, digest: str) -> None:
+    if output == "json":
+        print_json("thin/1", {"result": what, "reference": reference, "digest": digest})
+    else:
+        click.echo(f"{what}: {reference}  {digest}")

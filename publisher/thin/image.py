@@ -1,0 +1,160 @@
+"""Thin images as values: config, one layer with the recipe, manifest; and indexes of them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from publisher.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Document,
+    ImageConfig,
+    digest_of,
+)
+from publisher.thin import archive, recipe
+from publisher.thin.recipe import Recipe
+
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+MARK = "CVMFS_IMAGE=true"
+"""The variable that tells programs in a container that their files come from a mounted tree."""
+
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+
+_CREATED_BY = "publisher: the image's layers are mounted, as thin.json says"
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The image that a thin image stands for.
+
+    `name` is its reference without a digest, `digest` that of its manifest, `media_type` its
+    manifest's; `annotations` are the manifest's.
+    """
+
+    name: str
+    digest: str
+    media_type: str
+    config: ImageConfig
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ThinImage:
+    """One thin image. `archive` is its layer without compression."""
+
+    manifest: Document
+    config: Document
+    layer: Document
+    archive: bytes
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ThinSet:
+    """What is pushed under one name: `top` is the manifest of the one image, or an index."""
+
+    top: Document
+    images: tuple[ThinImage, ...]
+
+
+def build_image(original: Original, contents: Recipe) -> ThinImage:
+    """The thin image of `original`: equal inputs give equal bytes.
+
+    It has the original's whole config, and its format: OCI, or Docker's schema 2.
+    """
+    is_docker = original.media_type == DOCKER_MANIFEST
+    content = archive.tar({recipe.FILE_NAME: contents.to_bytes()})
+    config = _document(
+        _dump(_config(original.config.values, digest_of(content))),
+        DOCKER_CONFIG if is_docker else OCI_CONFIG,
+    )
+    layer = _document(archive.gzip(content), DOCKER_LAYER if is_docker else OCI_LAYER)
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST if is_docker else OCI_MANIFEST,
+        "config": _describe(config),
+        "layers": [_describe(layer)],
+    }
+    if not is_docker:  # whose manifests have no annotations
+        manifest["annotations"] = _annotations(original)
+    document = _document(_dump(manifest), str(manifest["mediaType"]))
+    return ThinImage(document, config, layer, content, contents)
+
+
+def build_set(
+    images: Sequence[tuple[Original, ThinImage]], name: str = "", digest: str = ""
+) -> ThinSet:
+    """All `images` under one name: the only one itself, or an index of those for each platform.
+
+    `name` and `digest` are those of the original index.
+    """
+    if len(images) == 1:
+        [(_, image)] = images
+        return ThinSet(image.manifest, (image,))
+    is_docker = all(original.media_type == DOCKER_MANIFEST for original, _ in images)
+    index: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_LIST if is_docker else OCI_INDEX,
+        "manifests": [
+            _describe(image.manifest) | {"platform": _platform(original.config.values)}
+            for original, image in images
+        ],
+    }
+    if not is_docker:
+        index["annotations"] = {BASE_NAME: name, BASE_DIGEST: digest}
+    top = _document(_dump(index), str(index["mediaType"]))
+    return ThinSet(top, tuple(image for _, image in images))
+
+
+def _config(original: Mapping[str, Any], diff_id: str) -> dict[str, Any]:
+    settings = dict(original.get("config") or {})
+    name = MARK.partition("=")[0]
+    kept = [
+        variable for variable in settings.get("Env") or [] if variable.partition("=")[0] != name
+    ]
+    settings["Env"] = [*kept, MARK]
+    # As many steps of the history may have a layer as there are layers.
+    steps = [dict(step, empty_layer=True) for step in original.get("history") or []]
+    last: dict[str, Any] = {"created_by": _CREATED_BY}
+    if "created" in original:
+        last = {"created": original["created"]} | last
+    return dict(original) | {
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [*steps, last],
+    }
+
+
+def _annotations(original: Original) -> dict[str, str]:
+    return dict(original.annotations) | {BASE_NAME: original.name, BASE_DIGEST: original.digest}
+
+
+def _platform(config: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("architecture", "os", "os.version", "os.features", "variant")
+    return {key: config[key] for key in keys if config.get(key)}
+
+
+def _document(data: bytes, media_type: str) -> Document:
+    return Document(data, media_type, digest_of(data))
+
+
+def _describe(document: Document) -> dict[str, Any]:
+    return {
+        "mediaType": document.media_type,
+        "size": len(document.data),
+        "digest": document.digest,
+    }
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

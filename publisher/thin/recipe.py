@@ -1,0 +1,73 @@
+"""The recipe: the file `thin.json`, which names the places of an image's layers. Pure.
+
+Its form is the one of the thesis (section 4.3) and of the plugins that read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from publisher import layout
+from publisher.manifest import digest_hex
+
+FILE_NAME = "thin.json"
+VERSION = "1.0"
+MIN_VERSION = "1.0"
+"""The oldest version of a reader that understands what we write."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeLayer:
+    """One tree of a recipe: its digest in bare hex, and the URL where it is mounted."""
+
+    digest: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a plugin needs to mount an image: `layers` from bottom to top, and where it came from.
+
+    `origin` names the original with its digest: "https://registry/name:tag@sha256:…".
+    """
+
+    origin: str
+    layers: tuple[RecipeLayer, ...]
+    comment: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes; equal recipes are equal files."""
+        value = {
+            "version": VERSION,
+            "min_version": MIN_VERSION,
+            "origin": self.origin,
+            "layers": [{"digest": layer.digest, "url": layer.url} for layer in self.layers],
+            "comment": self.comment,
+        }
+        return json.dumps(value, indent=1).encode() + b"\n"
+
+
+def layered_recipe(origin: str, base_url: str, layers: Sequence[str]) -> Recipe:
+    """The recipe of an image out of its layer trees; `layers` holds digests, bottom to top."""
+    return Recipe(
+        origin,
+        tuple(
+            RecipeLayer(digest_hex(digest), f"{base_url}/{layout.layer_tree(digest)}")
+            for digest in layers
+        ),
+        "The layers of the image, bottom to top.",
+    )
+
+
+def flat_recipe(origin: str, base_url: str, image_id: str) -> Recipe:
+    """The recipe whose only layer is the flat image, for runtimes that stumble over many layers."""
+    layer = RecipeLayer(digest_hex(image_id), f"{base_url}/{layout.flat_image(image_id)}")
+    return Recipe(origin, (layer,), "One layer: the merged root file system of the image.")
+
+
+def base_url(kind: str, location: str) -> str:
+    """What URLs into a repository begin with; a directory's `location` must be absolute."""
+    return f"cvmfs://{location}" if kind == "cvmfs" else f"file://{quote(location.rstrip('/'))}"

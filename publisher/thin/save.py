@@ -1,0 +1,103 @@
+"""Thin images as files: an OCI image layout, or an archive that `docker load` takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from publisher.manifest import OCI_INDEX, Document, digest_hex
+from publisher.thin import ThinImageError, archive
+from publisher.thin.image import ThinImage, ThinSet
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
+    """Add the thin image to an OCI image layout, made where there is none, under `tag`.
+
+    Source: OCI image specification 1.1, image-layout page. Raises ThinImageError.
+    """
+    index_file = folder / "index.json"
+    try:
+        entries = _read_entries(index_file)
+        for image in thin.images:
+            for blob in (image.config, image.layer, image.manifest):
+                _write_blob(folder, blob)
+        _write_blob(folder, thin.top)
+        _write(folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        # Readers find the image by the index, so it comes last.
+        kept = [entry for entry in entries if _tag(entry) != tag]
+        top = {
+            "mediaType": thin.top.media_type,
+            "size": len(thin.top.data),
+            "digest": thin.top.digest,
+            "annotations": {_REF_NAME: tag},
+        }
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, top]}
+        _write(index_file, json.dumps(index, separators=(",", ":")).encode())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def save_archive(thin: ThinSet, file: Path, name: str) -> None:
+    """Write the thin image (of several platforms, the first one) as an archive for engines."""
+    try:
+        _write(file, engine_archive(thin.images[0], name))
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def engine_archive(image: ThinImage, name: str) -> bytes:
+    """What `docker save` would write of the thin image under `name` ("name:tag"); "" for none.
+
+    Source: Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
+    """
+    config = f"{digest_hex(image.config.digest)}.json"
+    layer = f"{digest_hex(image.layer.digest)}/layer.tar"
+    listed = [{"Config": config, "RepoTags": [name] if name else [], "Layers": [layer]}]
+    return archive.tar(
+        {
+            config: image.config.data,
+            layer: image.archive,
+            "manifest.json": json.dumps(listed, separators=(",", ":")).encode(),
+        }
+    )
+
+
+def _read_entries(index_file: Path) -> list[Any]:
+    try:
+        value = json.loads(index_file.read_bytes())
+        entries = value["manifests"]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, KeyError) as error:
+        raise ThinImageError(
+            f"cannot save to {index_file.parent}",
+            why=f"its index.json is damaged: {error}",
+            hint="choose another folder",
+        ) from error
+    return list(entries)
+
+
+def _tag(entry: Any) -> Any:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    return annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
+
+
+def _write_blob(folder: Path, blob: Document) -> None:
+    path = folder / "blobs" / "sha256" / digest_hex(blob.digest)
+    if not path.exists():
+        _write(path, blob.data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(data)
+    draft.rename(path)
+
+
+def _unwritable(path: Path, error: OSError) -> ThinImageError:
+    return ThinImageError(f"cannot save to {path}", why=error.strerror or str(error))
