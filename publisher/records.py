@@ -20,6 +20,9 @@ PINS_VERSION = 1
 USERS_VERSION = 1
 SETTINGS_VERSION = 1
 
+_MAX_COUNT = 10**10
+"""Of seconds: some 300 years, and few enough to be added to a date."""
+
 
 class InvalidRecord(PublisherError):
     """A metadata file is not what its format says. Nothing is ever removed on such a doubt."""
@@ -441,8 +444,8 @@ def _count(value: Mapping[str, Any], key: str, default: int) -> int:
     count = value.get(key, default)
     if isinstance(count, float) and count.is_integer():
         count = int(count)  # JSON knows one kind of number
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise TypeError(f"{key} is not a whole number of at least 0")
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MAX_COUNT:
+        raise TypeError(f"{key} is not a whole number from 0 to {_MAX_COUNT}")
     return count
 
 

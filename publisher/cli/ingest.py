@@ -198,6 +198,7 @@ def _outcome_value(outcome: Outcome) -> dict[str, Any]:
         "bytesFetched": outcome.bytes_fetched,
         "dropped": outcome.dropped or {},
         "error": outcome.error,
+        "remark": outcome.remark,
     }
 
 
