@@ -114,6 +114,9 @@ class Repository(Protocol):
     def exists(self, path: str) -> bool:
         """Whether anything is at `path` (a symlink counts, whatever it points to)."""
 
+    def children(self, path: str) -> list[str]:
+        """The names in the directory `path`, sorted; none where there is no such directory."""
+
     def names(self) -> Iterator[str]:
         """Every published image's name, sorted."""
 

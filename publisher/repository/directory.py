@@ -73,6 +73,13 @@ class DirectoryRepository:
         """Whether anything is at `path` (a symlink counts, whatever it points to)."""
         return os.path.lexists(self.root / path)
 
+    def children(self, path: str) -> list[str]:
+        """The names in the directory `path`, sorted; none where there is no such directory."""
+        try:
+            return sorted(os.listdir(self.root / path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def names(self) -> Iterator[str]:
         """Every published image's name, sorted."""
         top = self.root / layout.METADATA
