@@ -22,6 +22,7 @@ _COMMANDS = {
     "login": "publisher.cli.login:login",
     "logout": "publisher.cli.login:logout",
     "list": "publisher.cli.catalog:list_command",
+    "log": "publisher.cli.log:log",
     "plan": "publisher.cli.plan:plan",
     "show": "publisher.cli.catalog:show",
     "thin": "publisher.cli.thin:thin",

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-from publisher.entry import Fixup, Merged, TreeSink
+from publisher.entry import Entry, Fixup, Merged, TreeSink
 from publisher.errors import PublisherError
 from publisher.layout import RepositoryURL
+from publisher.repository.history import Record
 
 
 class RepositoryError(PublisherError):
@@ -31,6 +32,25 @@ class RepositoryChanged(RepositoryError):
 
 class PathTaken(PublisherError):
     """Something that the publisher did not make stands where an image should be published."""
+
+
+class Found(Protocol):
+    """One thing in a published tree, as it lies there. Good until the next one is asked for.
+
+    `entry` has no digest, and its `links` counts names wherever they are. What has the same
+    `identity` has the same content and metadata: it is one thing by two names.
+    """
+
+    @property
+    def entry(self) -> Entry:
+        """What can be seen of it without reading it."""
+
+    @property
+    def identity(self) -> object:
+        """Equal for two names of one thing."""
+
+    def sha256(self) -> str:
+        """The bare hex digest of a file's content, which is read for it."""
 
 
 class LayerStage(Protocol):
@@ -119,6 +139,18 @@ class Repository(Protocol):
 
     def names(self) -> Iterator[str]:
         """Every published image's name, sorted."""
+
+    def walk(self, path: str) -> Iterator[Found]:
+        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+
+    def unfinished(self) -> bool:
+        """Whether a committed transaction waits to be carried out to its end."""
+
+    def history(self) -> Iterator[Record]:
+        """What transactions did here, the latest first, as far back as it is kept."""
+
+    def free_space(self) -> int | None:
+        """How many bytes can still be stored; None where that cannot be told."""
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer need not be fetched: it is published, or staged by an earlier run."""

@@ -15,8 +15,10 @@ from publisher.repository.disk import (
     make_directories,
     sync_filesystem,
 )
+from publisher.repository.history import History, Record
 from publisher.repository.lock import WriterLock
-from publisher.repository.staging import Staging
+from publisher.repository.staging import JOURNAL, Staging
+from publisher.repository.survey import FoundOnDisk, walk_tree
 from publisher.repository.transaction import DirectoryTransaction
 from publisher.repository.tree import TreeWriter
 
@@ -94,6 +96,34 @@ class DirectoryRepository:
             subdirectories.sort()
             if layout.MANIFEST_FILE in files:
                 yield here.relative_to(top).as_posix()
+
+    def walk(self, path: str) -> Iterator[FoundOnDisk]:
+        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+        return walk_tree(self.root / path)
+
+    def unfinished(self) -> bool:
+        """Whether a committed transaction waits to be carried out to its end."""
+        try:
+            return (self.root / layout.STATE / JOURNAL).exists()
+        except PermissionError:
+            return False  # that is for its publisher to know
+
+    def history(self) -> Iterator[Record]:
+        """What transactions did here, the latest first, as far back as it is kept."""
+        try:
+            yield from History(self.root / layout.STATE).read()
+        except PermissionError as error:
+            raise RepositoryError(
+                f"cannot read the history of {self.url}",
+                why=f"{error.filename}: {error.strerror}",
+                hint="ask as the user who publishes",
+            ) from error
+
+    def free_space(self) -> int | None:
+        """How many bytes can still be stored here by who we are."""
+        status = os.statvfs(self.root)
+        blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+        return blocks * status.f_frsize
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer need not be fetched: it is published, or staged by an earlier run."""

@@ -26,6 +26,7 @@ from publisher.repository.disk import make_directories, remove_tree
 
 _log = logging.getLogger(__name__)
 
+JOURNAL = "journal.json"
 _LOCK_SUFFIX = ".lock"
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
@@ -38,7 +39,7 @@ class Staging:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.directory = root / layout.STATE
-        self.journal = self.directory / "journal.json"
+        self.journal = self.directory / JOURNAL
         self._sessions = self.directory / "sessions"
         self._layers = self.directory / "layers"
         self._trash = self.directory / "trash"

@@ -1,0 +1,66 @@
+"""`publisher log`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import islice
+
+import click
+
+from publisher.catalog import find_name
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    print_json,
+    repository_option,
+)
+from publisher.repository.history import Change, Record
+
+
+@click.command()
+@click.option("--image", metavar="IMAGE", help="Only what happened to this image.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many transactions to show, counted from the latest.",
+)
+@repository_option
+@output_option
+@debug_option
+def log(image: str | None, limit: int, repository: str | None, output: str) -> None:
+    """Show what was changed in the repository: when, by whom, with which command, and why.
+
+    \b
+    publisher log --repository dir:/srv/images
+    publisher log --image docker.io/library/debian:stable --limit 100
+    """
+    opened = open_repository(repository)
+    name = None if image is None else find_name(opened, image)
+    found = (
+        record
+        for record in opened.history()
+        if name is None or any(change.name == name for change in record.changes)
+    )
+    records = list(islice(found, limit))
+    if output == "json":
+        print_json("log/1", {"transactions": [asdict(record) for record in records]})
+        return
+    for record in records:
+        click.echo(
+            f"{record.time}  {record.user}@{record.host}  {record.purpose}  {_paths(record)}"
+        )
+        for change in record.changes:
+            if name is None or change.name == name:
+                click.echo(f"    {_describe(change)}")
+
+
+def _paths(record: Record) -> str:
+    words = {"trees": "trees added", "files": "files written", "removed": "paths removed"}
+    return ", ".join(f"{count} {words.get(kind, kind)}" for kind, count in record.paths.items())
+
+
+def _describe(change: Change) -> str:
+    return f"{change.what}: {change.name}" + (f" ({change.why})" if change.why else "")
