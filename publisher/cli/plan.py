@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 
 import click
 
@@ -56,10 +55,21 @@ def plan(
     ]
     failed = [image for image in planned if image.status is Status.FAILED]
     if output == "json":
-        print_json("plan/1", {"images": [asdict(image) for image in planned]})
+        print_json("plan/1", {"images": [_value(image) for image in planned]})
     else:
         _print(planned)
     return SOME_FAILED if failed else DONE
+
+
+def _value(image: PlannedImage) -> dict[str, object]:
+    return {
+        "name": image.name,
+        "reference": image.reference,
+        "status": str(image.status),
+        "newLayers": image.new_layers,
+        "knownLayers": image.known_layers,
+        "error": image.error,
+    }
 
 
 def _print(planned: list[PlannedImage]) -> None:
