@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
