@@ -19,6 +19,7 @@ from publisher.errors import PublisherError
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.publish import ImagePinned, Item, check_pins, is_current, publish
 from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
+from publisher.ingest.thin import ThinPushes
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary
 from publisher.manifest import Platform
@@ -66,6 +67,7 @@ class _Run:
     stop: threading.Event
     now: Callable[[], datetime]
     scheduled: frozenset[tuple[str, str]]
+    thin: ThinPushes
     cut_short: bool = False
     taken: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,7 +107,8 @@ def ingest(
     stop = stop or threading.Event()
     fetcher = LayerFetcher(repository, policy or Policy(), jobs, progress, stop)
     scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
-    run = _Run(repository, sources, fetcher, progress, stop, now, scheduled)
+    thin = ThinPushes(repository, sources, now)
+    run = _Run(repository, sources, fetcher, progress, stop, now, scheduled, thin)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
         futures = [pool.submit(_ingest_wish, run, request) for request in requests]
@@ -116,6 +119,7 @@ def ingest(
         stop.set()
         pool.shutdown(cancel_futures=True)
         fetcher.close()
+    thin.record()
     cut_short = run.cut_short or any(future.cancelled() for future in futures)
     return Report(tuple(outcomes), time.monotonic() - began, cut_short)
 
@@ -178,7 +182,8 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
         name = layout.public_name(reference, request.wish.name)
         if not run.claim(name):
             return None
-        return _bring_up_to_date(run, request, reference, name)
+        outcome = _bring_up_to_date(run, request, reference, name)
+        return _push_thin(run, request, reference, outcome)
     except ImagePinned as error:
         return Outcome(name, str(reference), Status.PINNED, request.wish_list, remark=str(error))
     except Interrupted:
@@ -190,6 +195,24 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
         raise  # it would meet every other image as well
     except (PublisherError, OSError) as error:
         return _failure(name, reference, request, error)
+
+
+def _push_thin(run: _Run, request: Request, reference: ImageReference, outcome: Outcome) -> Outcome:
+    """Bring the thin image up to date; should that fail, what was published stays."""
+    publications = wanted_publications(request, reference, outcome.digest)
+    names = [publication.name for _, publication in publications]
+    try:
+        wanted = run.thin.outdated(request.wish, reference, outcome.digest, names)
+        if wanted is None:
+            return outcome
+        run.progress.image_step(outcome.name, "pushing its thin image")
+        run.thin.push(wanted, names)
+    except RepositoryError:
+        raise
+    except (PublisherError, OSError) as error:
+        return replace(outcome, error=f"its thin image, which the next run tries again: {error}")
+    unchanged = outcome.status is Status.UNCHANGED
+    return replace(outcome, status=Status.RECORDED) if unchanged else outcome
 
 
 def _failure(name: str, reference: ImageReference, request: Request, error: Exception) -> Outcome:

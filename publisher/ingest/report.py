@@ -24,6 +24,7 @@ class Outcome:
     """What became of one wished image: `name` is its public path, or the wish's own text.
 
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
+    `error` says why it failed; beside another status, that its thin image could not be pushed.
     `remark` says why an image is kept or left out without that being a failure.
     """
 
@@ -50,8 +51,8 @@ class Report:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """The images that could not be published."""
-        return tuple(o for o in self.outcomes if o.status is Status.FAILED)
+        """The images that could not be published, or whose thin images could not be pushed."""
+        return tuple(o for o in self.outcomes if o.error)
 
     def count(self, status: Status) -> int:
         """How many images ended so."""

@@ -36,7 +36,7 @@ def wish_list(path: Path, *images: str) -> Path:
         "version: 1",
         "user: tester",
         "cvmfs_repo: unpacked.example.org",
-        "output_format: 'https://registry.example.org/thin/$(image)'",
+        "output_format: '$(scheme)://$(registry)/thin/$(image)'",
         "input:",
         *(f"  - {json.dumps(name)}" for name in images),
     ]

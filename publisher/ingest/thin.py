@@ -1,0 +1,57 @@
+"""Thin images of what an ingest publishes: pushed after the commit, and again where that failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from publisher.reference import ImageReference, parse_reference
+from publisher.repository import Repository
+from publisher.sources.open import Sources
+from publisher.thin.record import ThinRecord
+from publisher.thin_images import build_thin, load_record, push_thin, wanted_record, write_records
+from publisher.wishlist import Wish, render_output_format
+
+
+class ThinPushes:
+    """Pushes the thin images of one run, and keeps what to record of them. Safe for threads."""
+
+    def __init__(
+        self, repository: Repository, sources: Sources, now: Callable[[], datetime]
+    ) -> None:
+        self._repository = repository
+        self._sources = sources
+        self._now = now
+        self._lock = threading.Lock()
+        self._pushed: list[tuple[str, ThinRecord]] = []
+
+    def outdated(
+        self, wish: Wish, reference: ImageReference, digest: str, names: Sequence[str]
+    ) -> ThinRecord | None:
+        """What has to be pushed for the image published under `names`; None for nothing.
+
+        The record of the last push tells, so that an image that is current costs no request; a
+        push that failed has left none. `names` begins with the plain path, which the places of
+        several platforms follow.
+        """
+        if "thin" not in wish.outputs or wish.thin is None:
+            return None
+        thin = parse_reference(render_output_format(wish.thin, reference, digest, wish.name))
+        wanted = wanted_record(self._repository, names[1:] or names, thin, self._now())
+        found = load_record(self._repository, names[0])
+        return None if found is not None and found.says(wanted) else wanted
+
+    def push(self, wanted: ThinRecord, names: Sequence[str]) -> None:
+        """Push; raises PublisherError, after which the next run tries again."""
+        thin = build_thin(self._repository, names[1:] or names)
+        pushed = push_thin(thin, wanted.reference, self._sources)
+        with self._lock:
+            self._pushed.append((names[0], replace(wanted, digest=pushed.digest)))
+
+    def record(self) -> None:
+        """Write down, in one transaction, what was pushed."""
+        with self._lock:
+            write_records(self._repository, self._pushed)
+            self._pushed.clear()
