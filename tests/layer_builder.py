@@ -17,7 +17,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ MEDIA_TYPES: Mapping[Compression, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Member:
     """One member of a tar archive. What is None or empty takes the honest value."""
 
@@ -57,6 +57,14 @@ class Member:
     size: int | None = None
     checksum: bytes | None = None
     padded: bool = True
+
+    def __repr__(self) -> str:
+        told = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if f.name != "name" and getattr(self, f.name) not in (f.default, {})
+        ]
+        return f"Member({', '.join([repr(self.name), *told])})"
 
     def encode(self) -> bytes:
         """The member's headers, content and padding."""

@@ -48,14 +48,16 @@ class Node:
 Tree = Mapping[str, Node]
 
 
-def describe_tree(root: Path) -> dict[str, Node]:
+def describe_tree(root: Path, *, skip_phantoms: bool = False) -> dict[str, Node]:
     """Every path below `root`, relative to it ("" is the root itself), with what can be seen of it.
 
-    Works from one directory descriptor, so that paths may be as long as a layer may make them.
+    With `skip_phantoms`, names that directories list but that do not exist are passed over: so
+    overlayfs shows whiteouts that hide nothing, in directories that only one layer has. Works from
+    one directory descriptor, so that paths may be as long as a layer may make them.
     """
     nodes: dict[str, Node] = {}
     inodes: dict[tuple[int, int], list[str]] = {}
-    for path, status, location in _walk(root):
+    for path, status, location in _walk(root, skip_phantoms):
         nodes[path] = _node(status, location)
         if not stat.S_ISDIR(status.st_mode):
             inodes.setdefault((status.st_dev, status.st_ino), []).append(path)
@@ -124,7 +126,7 @@ def _differences(
                 yield f"{name}: {field.name} is {actual!r}, expected {expected!r}"
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result, str]]:
+def _walk(root: Path, skip_phantoms: bool = False) -> Iterator[tuple[str, os.stat_result, str]]:
     """(path, status, where to reach it) of `root` and everything below it, sorted."""
     top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -137,7 +139,12 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result, str]]:
             try:
                 for name in sorted(os.listdir(directory)):
                     path = f"{parent}/{name}" if parent else name
-                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    try:
+                        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    except FileNotFoundError:
+                        if skip_phantoms:
+                            continue
+                        raise
                     yield path, status, f"/proc/self/fd/{directory}/{name}"
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(path)

@@ -144,11 +144,20 @@ class Ledger:
             yield _path(key), target.decode("utf-8", "surrogateescape")
 
     def late(self) -> Iterator[Entry]:
-        """The whiteouts, and the directories that are opaque, sorted."""
+        """The whiteouts, and the directories that are opaque, sorted.
+
+        Whiteouts below an opaque directory are left out: they hide nothing, and overlayfs, which
+        has nothing to merge there, would list them.
+        """
         condition = f"type = 'w' OR flags & {OPAQUE | WHITED_OUT}"
+        hidden: str | None = None
         for line in self._lines(condition):
             entry = decode_entry(line)
-            if entry.type is EntryType.WHITEOUT or entry.opaque:
+            is_hidden = hidden is not None and entry.path.startswith(hidden)
+            if entry.opaque:
+                hidden = hidden if is_hidden else f"{entry.path}/" if entry.path else ""
+                yield entry
+            elif entry.type is EntryType.WHITEOUT and not is_hidden:
                 yield entry
 
     def lines(self) -> Iterator[str]:

@@ -37,9 +37,9 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
 
     Directories that its archive only implied get the metadata that the layers below give them; hard
     links whose target only lower layers have get a copy; dropped devices that hide something get a
-    whiteout. An opaque root directory, which overlayfs
-    does not know, is spelled out as whiteouts and opaque directories below it; without
-    `opaque_xattrs` so is every opaque directory, as whiteouts.
+    whiteout. An opaque root directory, which overlayfs does not know, is spelled out as whiteouts
+    and opaque directories below it; without `opaque_xattrs` so is every opaque directory, as
+    whiteouts.
     """
     *lower, top = indexes
     links = _lower_links(indexes)
@@ -94,7 +94,9 @@ class _Seen:
                 self._push(key, _Above(b"", gone=True))
             return
         if upper.type is not EntryType.DIRECTORY:
-            if upper.dropped and upper.type is EntryType.WHITEOUT and lower is not None:
+            # Trees are unpacked without whiteouts below opaque directories, or for dropped devices.
+            is_missing = parent.spelled_out if parent.hidden else bool(upper.dropped)
+            if lower is not None and upper.type is EntryType.WHITEOUT and is_missing:
                 yield Fixup(Entry(upper.path, EntryType.WHITEOUT, mode=0))
             self._push(key, _Above(b"", gone=True))
             return

@@ -221,6 +221,13 @@ class _Unpacker:
             self._dropped.update(entry.dropped)
         if entry.type is not EntryType.WHITEOUT:
             self._sink.add(entry)
+            self.ledger.record(entry)
+        else:
+            self._drop_device(entry)
+
+    def _drop_device(self, entry: Entry) -> None:
+        if self.ledger.get(entry.path) is not None:
+            self._sink.add(entry)  # which takes away what was there
         self.ledger.record(entry)
 
     def _take_file(self, path: str, member: Member, what: str) -> None:
@@ -273,7 +280,7 @@ class _Unpacker:
     def _link(self, path: str, target: str, row: Row) -> None:
         if row.type == EntryType.WHITEOUT:  # another name of a device node that policy dropped
             self._dropped["device"] += 1
-            self.ledger.record(Entry(path, EntryType.WHITEOUT, dropped=("device",)))
+            self._drop_device(Entry(path, EntryType.WHITEOUT, mode=0, dropped=("device",)))
             return
         self._sink.add(Entry(path, EntryType.HARDLINK, target=target))
         self.ledger.link(path, target, row)
