@@ -59,6 +59,10 @@ def run_reporting_failures(command: click.Command) -> int:
         # Whoever read our output has seen enough. Nothing may be flushed into the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _report(PublisherError("cannot go on", why=why))
+        return REPOSITORY_UNUSABLE
     return code if isinstance(code, int) else DONE
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from publisher.cli.failures import UsageError
+from publisher.errors import PublisherError
 from publisher.layout import RepositoryURL
 from publisher.manifest import Platform
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
@@ -100,7 +101,10 @@ def open_repository(
             "no repository was given",
             hint="use --repository dir:/srv/images, or set PUBLISHER_REPOSITORY",
         )
-    url = RepositoryURL.parse(text)
+    try:
+        url = RepositoryURL.parse(text)
+    except PublisherError as error:
+        raise UsageError(error.what, why=error.why, hint=error.hint) from error
     if url.kind != "dir":
         raise UsageError(
             f"cannot use repository {url}",
