@@ -111,7 +111,7 @@ def build_set(
         ],
     }
     if not is_docker:
-        index["annotations"] = {BASE_NAME: name, BASE_DIGEST: digest}
+        index["annotations"] = _based_on(name, digest)
     top = _document(_dump(index), str(index["mediaType"]))
     return ThinSet(top, tuple(image for _, image in images))
 
@@ -136,7 +136,12 @@ def _config(original: Mapping[str, Any], diff_id: str) -> dict[str, Any]:
 
 
 def _annotations(original: Original) -> dict[str, str]:
-    return dict(original.annotations) | {BASE_NAME: original.name, BASE_DIGEST: original.digest}
+    return dict(original.annotations) | _based_on(original.name, original.digest)
+
+
+def _based_on(name: str, digest: str) -> dict[str, str]:
+    # Image references have no scheme; ours do where the registry has no TLS.
+    return {BASE_NAME: name.removeprefix("http://"), BASE_DIGEST: digest}
 
 
 def _platform(config: Mapping[str, Any]) -> dict[str, Any]:
