@@ -153,6 +153,16 @@ def public_name(
     return f"{MULTIARCH}/{platform.architecture}{variant}/{path}"
 
 
+def is_public_name(name: str) -> bool:
+    """Whether an image can be published as `name`: what is read from a file may be anything."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        return False
+    if parts[0] == MULTIARCH:
+        parts = parts[2:]
+    return len(parts) > 1 and not parts[0].startswith(".") and any(c in parts[-1] for c in ":@")
+
+
 def _local_name(reference: ImageReference, name: str | None) -> str:
     if name is None:
         if reference.repository:

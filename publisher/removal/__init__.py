@@ -1,0 +1,10 @@
+"""How images leave: they are put on the schedule, stay for their grace period, and are collected.
+
+release.py   what goes with one image: the decision, pure
+books.py     the repository's records, as they are and as they will be
+gc.py        collect what is due                          `publisher gc`
+schedule.py  put on the schedule, take off, list          `publisher remove`, `restore`, `schedule`
+prune.py     schedule what no wish list wishes any more   `publisher prune`
+pins.py      keep an image as it is                       `publisher pin`, `unpin`
+names.py     which image an administrator means
+"""

@@ -1,0 +1,296 @@
+"""Put images on the remove schedule, take them off, and say what goes when.
+
+The use cases behind `publisher remove`, `publisher restore` and `publisher schedule`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+
+from publisher import layout
+from publisher.catalog import NotPublished
+from publisher.errors import PublisherError
+from publisher.ingest.publish import ImagePinned
+from publisher.manifest import parse_published_manifest
+from publisher.records import Pin, Pins, Publication, RemoveSchedule, ScheduledRemoval
+from publisher.removal.books import DOUBTS, Books
+from publisher.removal.names import Target, find_target, published_places
+from publisher.repository import Repository, Transaction
+from publisher.state import current_manifest, load_pins, load_publication, load_schedule
+from publisher.wishlist import DEFAULT_GRACE
+
+WITHDRAWN = "withdrawn"
+REMOVED = "removed"
+REPLACED = "replaced"
+
+
+class NotScheduled(PublisherError):
+    """The image is not on the remove schedule."""
+
+
+class CannotRestore(PublisherError):
+    """What the schedule says of an image is not enough to publish it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A scheduled image: when it may go, and what that frees if all before it have gone.
+
+    `pin` holds it for now. `problem` says why it cannot be told what goes; it stays then.
+    """
+
+    entry: ScheduledRemoval
+    pin: Pin | None
+    layers: int = 0
+    size: int = 0
+    problem: str = ""
+
+    @property
+    def held_until(self) -> datetime | None:
+        """When it may go; None where a pin without an end holds it."""
+        if self.pin is None:
+            return self.entry.not_before
+        if self.pin.until is None:
+            return None
+        day_after = datetime.combine(self.pin.until + timedelta(days=1), time(), UTC)
+        return max(self.entry.not_before, day_after)
+
+
+def list_schedule(repository: Repository, now: datetime) -> list[Planned]:
+    """What is scheduled, in the order in which it goes; nothing is touched."""
+    pins = load_pins(repository)
+    books = Books(repository)
+    entries = sorted(books.schedule.entries, key=lambda entry: (entry.not_before, entry.key))
+    planned = []
+    for entry in entries:
+        pin = pins.find(*entry.key, now)
+        if pin is not None:
+            planned.append(Planned(entry, pin))
+            continue
+        try:
+            released = books.release(entry)
+            planned.append(Planned(entry, None, released.layers, released.size))
+        except DOUBTS as error:
+            planned.append(Planned(entry, None, problem=str(error)))
+    return planned
+
+
+def remove(
+    repository: Repository,
+    image: str,
+    now: Callable[[], datetime],
+    *,
+    grace: timedelta | None = None,
+    drop_link: bool = False,
+) -> list[ScheduledRemoval]:
+    """Schedule what is published as `image`, for all its platforms; the entries, new or not.
+
+    One that is scheduled already keeps its time. `grace` replaces the wish's, `drop_link` takes
+    the public link away at once. Raises NotPublished and ImagePinned.
+    """
+    with (
+        repository.transaction(f"removal of {image}") as transaction,
+        transaction.exclusive(),
+    ):
+        before = load_schedule(repository)
+        pins = load_pins(repository)
+        target = find_target(repository, before, image)
+        moment = now()
+        schedule, entries = before, []
+        for name in _current_places(repository, target):
+            entry = new_entry(repository, before, name, REMOVED, moment, grace)
+            check_not_pinned(pins, entry, moment)
+            schedule = schedule.with_entry(entry)
+            found = schedule.find(*entry.key)
+            assert found is not None
+            entries.append(found)
+            if found is entry:
+                transaction.record(name, "scheduled", "removed by hand")
+            if drop_link:
+                take_link_away(repository, transaction, entry)
+        if schedule != before:
+            transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        transaction.commit()
+    return entries
+
+
+def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> list[str]:
+    """Take `image` off the schedule, and publish it again where it is not; the names.
+
+    NAME@DIGEST means a manifest that its tag moved away from: it takes the place of what is
+    published now, which is scheduled in turn. Raises NotScheduled, NotPublished, CannotRestore and
+    ImagePinned.
+    """
+    with (
+        repository.transaction(f"restoration of {image}") as transaction,
+        transaction.exclusive(),
+    ):
+        before = load_schedule(repository)
+        target = find_target(repository, before, image)
+        entries = [e for e in before.entries if target.includes(*e.key)]
+        chosen = [e for e in entries if target.digest or _is_current(repository, e)]
+        if not chosen:
+            raise _nothing_to_restore(target, entries)
+        schedule = before
+        for entry in chosen:
+            schedule = schedule.without(*entry.key)
+            if _is_current(repository, entry):
+                give_link_back(repository, transaction, entry.name)
+            else:
+                schedule = _bring_back(repository, transaction, schedule, entry, now())
+            transaction.record(entry.name, "restored", entry.manifest_digest)
+        transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        for digest in {e.manifest_digest for e in chosen}:
+            if not schedule.names_manifest(digest):
+                transaction.remove(layout.retired_directory(digest))
+        transaction.commit()
+    return [entry.name for entry in chosen]
+
+
+def new_entry(
+    repository: Repository,
+    schedule: RemoveSchedule,
+    name: str,
+    reason: str,
+    now: datetime,
+    grace: timedelta | None = None,
+) -> ScheduledRemoval:
+    """The entry that schedules what is published as `name`; NotPublished if nothing is."""
+    current = current_manifest(repository, name)
+    if current is None:
+        raise NotPublished(f"no image is published as {name}")
+    digest, data = current
+    publication = load_publication(repository, name)
+    if grace is None:
+        grace = timedelta(seconds=publication.grace_seconds) if publication else DEFAULT_GRACE
+    # A clock that was set back must not shorten the grace period.
+    began = schedule.latest(max(now, publication.published_at) if publication else now)
+    return ScheduledRemoval(
+        name=name,
+        reference=publication.reference if publication else name,
+        manifest_digest=digest,
+        image_id=parse_published_manifest(data).image_id,
+        manifest=json.loads(data),
+        reason=reason,
+        scheduled_at=began.replace(microsecond=0),
+        not_before=began.replace(microsecond=0) + grace,
+    )
+
+
+def check_not_pinned(pins: Pins, entry: ScheduledRemoval, now: datetime) -> None:
+    """Raise ImagePinned if a pin holds the image."""
+    pin = pins.find(*entry.key, now)
+    if pin is not None:
+        until = f" until {pin.until}" if pin.until else ""
+        raise ImagePinned(
+            f"cannot schedule {entry.name}",
+            why=f"it is pinned{until}{f': {pin.reason}' if pin.reason else ''}",
+            hint=f"`publisher unpin {entry.name}` first",
+        )
+
+
+def take_link_away(
+    repository: Repository, transaction: Transaction, entry: ScheduledRemoval
+) -> None:
+    """Remove the public link now, while everything else stays for its grace period."""
+    if repository.link_text(entry.name) == layout.link_target(entry.name, entry.image_id):
+        transaction.remove(entry.name)
+
+
+def give_link_back(repository: Repository, transaction: Transaction, name: str) -> None:
+    """Create the public link again, if the image should have one and its flat image is there."""
+    publication = load_publication(repository, name)
+    if publication is None or "flat" not in publication.outputs:
+        return
+    target = layout.link_target(name, publication.image_id)
+    flat = layout.flat_image(publication.image_id)
+    if repository.exists(flat) and repository.link_text(name) != target:
+        transaction.symlink(name, target)
+
+
+def _current_places(repository: Repository, target: Target) -> list[str]:
+    places = published_places(repository, target)
+    if target.digest:
+        manifests = {name: current_manifest(repository, name) for name in places}
+        places = [n for n, found in manifests.items() if found and found[0] == target.digest]
+    if not places:
+        raise NotPublished(
+            f"{target.name} is not published{f' as {target.digest}' if target.digest else ''}",
+            hint="`publisher schedule` shows what is scheduled already",
+        )
+    return places
+
+
+def _is_current(repository: Repository, entry: ScheduledRemoval) -> bool:
+    current = current_manifest(repository, entry.name)
+    return current is not None and current[0] == entry.manifest_digest
+
+
+def _nothing_to_restore(target: Target, entries: list[ScheduledRemoval]) -> NotScheduled:
+    if not entries:
+        return NotScheduled(
+            f"cannot restore {target.name}", why="it is published, and not scheduled for removal"
+        )
+    return NotScheduled(
+        f"cannot restore {target.name}",
+        why="only what its tag named before is scheduled",
+        hint="to publish that again, say which: "
+        + ", ".join(f"{e.name}@{e.manifest_digest}" for e in entries),
+    )
+
+
+def _bring_back(
+    repository: Repository,
+    transaction: Transaction,
+    schedule: RemoveSchedule,
+    entry: ScheduledRemoval,
+    now: datetime,
+) -> RemoveSchedule:
+    """Publish a retired manifest under its name again; what is there now is scheduled."""
+    retired = layout.retired_directory(entry.manifest_digest)
+    files = {
+        file: repository.read(f"{retired}/{file}")
+        for file in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
+    }
+    record = files.pop(layout.PUBLICATION_FILE)
+    if record is None or files[layout.MANIFEST_FILE] is None:
+        raise CannotRestore(
+            f"cannot restore {entry.name}",
+            why=f"{retired} is not complete",
+            hint="what it still uses stays until it is collected; ingest the image again",
+        )
+    current = load_publication(repository, entry.name)
+    publication = Publication.parse(record, f"{retired}/{layout.PUBLICATION_FILE}")
+    publication = replace(
+        publication, name=entry.name, reference=entry.reference, published_at=now
+    ).with_wish_lists(current.wish_lists if current else ())
+    if repository.exists(layout.manifest_file(entry.name)):
+        schedule = _displace(repository, transaction, schedule, entry.name, now)
+    for file, content in files.items():
+        if content is not None:
+            transaction.replace(f"{layout.image_metadata(entry.name)}/{file}", content)
+    transaction.replace(layout.publication_file(entry.name), publication.to_bytes())
+    if "flat" in publication.outputs and repository.exists(layout.flat_image(entry.image_id)):
+        transaction.symlink(entry.name, layout.link_target(entry.name, entry.image_id))
+    return schedule
+
+
+def _displace(
+    repository: Repository,
+    transaction: Transaction,
+    schedule: RemoveSchedule,
+    name: str,
+    now: datetime,
+) -> RemoveSchedule:
+    """Schedule what is published as `name`, whose place something else takes."""
+    entry = new_entry(repository, schedule, name, REPLACED, now)
+    check_not_pinned(load_pins(repository), entry, now)
+    for file in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE):
+        content = repository.read(f"{layout.image_metadata(name)}/{file}")
+        if content is not None:
+            retired = layout.retired_directory(entry.manifest_digest)
+            transaction.replace(f"{retired}/{file}", content)
+    return schedule.with_entry(entry)
