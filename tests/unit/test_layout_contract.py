@@ -320,6 +320,20 @@ def test_init_tells_the_policy(tmp_path: Path) -> None:
     assert not run("init", tmp_path / "images")["changed"]
 
 
+def test_log_tells_who_did_what(repository: Path) -> None:
+    transactions = run("log", "--repository", repository)["transactions"]
+    assert {c["name"] for t in transactions for c in t["changes"]} >= {
+        "local/tool:good",
+        "local/tool:other",
+    }
+
+
+def test_thin_tells_where_the_thin_image_went(repository: Path, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/thin:1"
+    saved = run("thin", "local/tool:good", "--save", place, "--repository", repository)
+    assert saved["reference"] == place
+
+
 def test_version_tells_versions() -> None:
     assert run("version")["python"]
 
