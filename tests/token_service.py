@@ -20,11 +20,16 @@ ISSUER = "test issuer"
 
 @contextmanager
 def token_service(
-    directory: Path, users: Mapping[str, str], *, lifetime: int = 300
+    directory: Path,
+    users: Mapping[str, str],
+    *,
+    lifetime: int = 300,
+    announced: int | None = None,
 ) -> Iterator[TokenAuth]:
     """Serve tokens on a free loopback port: `users` (user -> password) may all, others may pull.
 
-    A wrong password is refused. Tokens live `lifetime` seconds.
+    A wrong password is refused. Tokens live `lifetime` seconds, and say that they live `announced`
+    seconds where that is given. (The registry allows for clocks that differ by 60 seconds.)
     """
     directory.mkdir(parents=True, exist_ok=True)
     key, certificate = directory / "key.pem", directory / "certificate.pem"
@@ -42,7 +47,7 @@ def token_service(
             query = parse_qs(urlsplit(self.path).query)
             claims = _claims(user, query.get("service", [""])[0], query.get("scope", []), lifetime)
             token = _signed(claims, key, certificate)
-            self._reply(200, {"token": token, "expires_in": lifetime})
+            self._reply(200, {"token": token, "expires_in": announced or lifetime})
 
         def _reply(self, status: int, value: object) -> None:
             body = json.dumps(value).encode()
