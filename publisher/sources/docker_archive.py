@@ -165,11 +165,9 @@ class SavedSource:
         if file is None:
             raise SourceError(f"cannot read {self._archive.name}", why=f"there is no layer {name}")
         with file:
-            start = file.read(4)
-            suffix = compression_suffix(start)
+            suffix = compression_suffix(file.peek(4))
             digest = diff_id
             if suffix:
-                file.seek(0)
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         self._files[digest] = name
         return {
