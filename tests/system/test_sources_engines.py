@@ -1,0 +1,169 @@
+"""Sources that are engines and what engines save: dockerd, podman, buildah and skopeo."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from publisher.manifest import check_digest
+from publisher.reference import parse_reference
+from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.image import FetchedImage, fetch_images
+from publisher.sources.open import Sources
+from publisher.sources.settings import Settings
+from tests.components import (
+    Engine,
+    Registry,
+    docker_registry,
+    dockerd,
+    podman,
+    program,
+    run,
+    skopeo_copy,
+)
+from tests.layer_builder import Image, file, image, layer, whiteout, write_layout
+from tests.registry_images import AMD64, noise, read_blob
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path) -> Image:
+    built = image(
+        layer(file("a", noise(200_000)), file("b", b"gone soon")),
+        layer(whiteout("b"), file("c", b"hello")),
+        config={"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+    )
+    write_layout(built, folder / "layout", "1.0")
+    return built
+
+
+@pytest.fixture(scope="module")
+def registry(folder: Path, built: Image) -> Iterator[Registry]:
+    with docker_registry(folder / "registry") as registry:
+        registry.push(f"oci:{folder}/layout:1.0", "group/x:1.0")
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def docker(folder: Path, registry: Registry) -> Iterator[Engine]:
+    with dockerd(folder / "docker", insecure_registries=[registry.host]) as engine:
+        engine("pull", f"{registry.host}/group/x:1.0")
+        engine("tag", f"{registry.host}/group/x:1.0", "mine:2")
+        yield engine
+
+
+def fetch(reference: str, docker_host: str = "") -> FetchedImage:
+    """An image with all its layers, their digests and diff IDs verified."""
+    with Sources(Settings(docker_host=docker_host)) as sources:
+        source = sources.open(parse_reference(reference))
+        (found,) = fetch_images(source, [AMD64], source.resolve())
+        pairs = list(zip(found.manifest.layers, found.config.diff_ids, strict=True))
+        for descriptor, diff_id in pairs:
+            data = read_blob(source, descriptor)
+            check_digest(data, descriptor.digest, "layer")
+            if descriptor.media_type.endswith("gzip"):
+                data = gzip.decompress(data)
+            elif descriptor.media_type.endswith("zstd"):
+                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+            check_digest(data, diff_id, "diff ID")
+        return found
+
+
+def is_same_image(found: FetchedImage, built: Image) -> None:
+    """The same root file system and settings: layers by diff ID, and what to run."""
+    assert found.config.diff_ids == tuple(each.diff_id for each in built.layers)
+    assert found.config.values["config"]["Cmd"] == ["/bin/sh"]
+
+
+def test_an_engine_gives_the_image_that_it_pulled(
+    docker: Engine, registry: Registry, built: Image
+) -> None:
+    through_registry = fetch(f"http://{registry.host}/group/x:1.0")
+    for name in ("mine:2", f"{registry.host}/group/x:1.0"):
+        found = fetch(f"docker-daemon:{name}", docker.socket)
+        is_same_image(found, built)
+        assert found.config_document.data == through_registry.config_document.data
+        assert found.manifest.image_id == docker("inspect", "--format", "{{.Id}}", name).strip()
+
+
+def test_an_engine_resolves_a_name_without_giving_the_image(docker: Engine, built: Image) -> None:
+    with Sources(Settings(docker_host=docker.socket)) as sources:
+        digest = sources.open(parse_reference("docker-daemon:mine:2")).resolve()
+    assert digest == built.image_id
+
+
+def test_an_engine_that_has_no_such_image_says_so(docker: Engine) -> None:
+    with pytest.raises(ImageNotFound, match=r"nobody/nothing:latest"):
+        fetch("docker-daemon:nobody/nothing", docker.socket)
+
+
+def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    for host in (f"unix://{tmp_path}/no.sock", "tcp://127.0.0.1:1"):
+        with pytest.raises(SourceError, match=r"is it running") as caught:
+            fetch("docker-daemon:mine:2", host)
+        assert not isinstance(caught.value, ImageNotFound)
+
+
+def test_what_docker_saves_is_the_image(docker: Engine, built: Image, tmp_path: Path) -> None:
+    archive = tmp_path / "saved.tar"
+    docker("save", "--output", archive, "mine:2")
+    found = fetch(f"docker-archive:{archive}")
+    is_same_image(found, built)
+    assert found.document == fetch("docker-daemon:mine:2", docker.socket).document
+    run("gzip", archive)
+    assert fetch(f"docker-archive:{archive}.gz:mine:2").document == found.document
+
+
+def test_an_engine_image_by_another_store_is_the_same(
+    docker: Engine, built: Image, tmp_path: Path
+) -> None:
+    """skopeo reads the engine too: both make the same layers of it."""
+    told = json.loads(
+        run(program("skopeo"), "inspect", "--daemon-host", docker.socket, "docker-daemon:mine:2")
+    )
+    found = fetch("docker-daemon:mine:2", docker.socket)
+    assert [each.digest for each in found.manifest.layers] == told["Layers"]
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])
+def test_what_podman_saves_is_the_image(
+    registry: Registry, built: Image, tmp_path: Path, form: str
+) -> None:
+    name = f"{registry.host}/group/x:1.0"
+    with podman(tmp_path / "podman") as engine:
+        engine("pull", "--tls-verify=false", name)
+        engine("save", "--format", form, "--output", tmp_path / "saved", name)
+    transport = {"oci-dir": "oci"}.get(form, form)
+    suffix = f":{name}" if form == "docker-archive" else ""
+    is_same_image(fetch(f"{transport}:{tmp_path}/saved{suffix}"), built)
+
+
+@pytest.mark.parametrize(
+    ("destination", "reference"),
+    [
+        ("oci:{0}/copy:1.0", "oci:{0}/copy:1.0"),
+        ("oci-archive:{0}/copy.tar:1.0", "oci-archive:{0}/copy.tar:1.0"),
+        ("docker-archive:{0}/copy.tar:group/x:1.0", "docker-archive:{0}/copy.tar:group/x:1.0"),
+    ],
+)
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_what_skopeo_copies_is_the_image(
+    folder: Path, built: Image, tmp_path: Path, destination: str, reference: str, compression: str
+) -> None:
+    skopeo_copy(
+        f"oci:{folder}/layout:1.0",
+        destination.format(tmp_path),
+        *("--dest-compress-format", compression),
+    )
+    is_same_image(fetch(reference.format(tmp_path)), built)
