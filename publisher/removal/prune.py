@@ -184,7 +184,7 @@ def decide(
     *,
     whole: bool = False,
 ) -> Decision:
-    """What becomes of `images`; `wished` maps names to those of the `given` lists that wish them."""
+    """What becomes of `images`; `wished` maps names to the `given` lists that wish them."""
     withdrawn, wished_again = [], []
     kept: dict[str, str] = {}
     lists: dict[str, frozenset[str]] = {}
