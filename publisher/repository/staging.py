@@ -37,7 +37,6 @@ class Staging:
     """The staging space of one repository, and this process' session in it."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
         self.directory = root / layout.STATE
         self.journal = self.directory / JOURNAL
         self._sessions = self.directory / "sessions"
@@ -91,8 +90,8 @@ class Staging:
         # The clock may step; a layer from the future is as good as a fresh one.
         oldest = time.time() - FINISHED_LAYER_LIFETIME
         for layer in self._layers.iterdir():
-            if layer.stat().st_ctime < oldest or self._is_published(layer.name):
-                self._give_up(layer)
+            if layer.stat().st_ctime < oldest:
+                self.give_up(layer)
         names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
         for name in names - {self._session.name}:
             self._end_if_abandoned(self._sessions / name)
@@ -114,11 +113,8 @@ class Staging:
             except OSError as error:
                 _log.warning("cannot delete %s yet: %s", path, error)
 
-    def _is_published(self, hexadecimal: str) -> bool:
-        index = self._root / layout.layer_index(f"sha256:{hexadecimal}")
-        return index.exists()
-
-    def _give_up(self, path: Path) -> None:
+    def give_up(self, path: Path) -> None:
+        """Move what nobody needs to the trash; what cannot be moved is logged, and stays."""
         try:
             path.rename(self.new_trash())
         except FileNotFoundError:
@@ -133,7 +129,7 @@ class Staging:
         except filelock.Timeout:
             return
         try:
-            self._give_up(session)
+            self.give_up(session)
             Path(lock.lock_file).unlink(missing_ok=True)
         finally:
             lock.release()
@@ -144,6 +140,9 @@ class Staging:
             remove_tree(self._session)
             # The lock goes last, and is held until then.
             Path(self._alive.lock_file).unlink(missing_ok=True)
+        except OSError as error:
+            # It must not hide how the run itself ended; a later writer deletes what is left.
+            _log.warning("cannot delete %s yet: %s", self._session, error)
         finally:
             self._alive.release()
 

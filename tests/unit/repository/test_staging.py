@@ -16,6 +16,7 @@ import pytest
 
 from publisher import layout
 from publisher.repository.staging import FINISHED_LAYER_LIFETIME, Staging
+from tests.components import require_root, run
 
 ONE, TWO = (f"sha256:{digit * 64}" for digit in "12")
 
@@ -131,6 +132,26 @@ def test_closing_deletes_what_is_unfinished_and_keeps_what_is_finished(tmp_path:
     staging.close()
     assert sessions(tmp_path) == []
     assert Staging(tmp_path).finished_layer(ONE).is_dir()
+
+
+def test_what_cannot_be_deleted_at_the_end_does_not_hide_how_the_run_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_root()
+    staging = Staging(tmp_path)
+    stuck = staging.new_path()
+    stuck.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", stuck)
+    try:
+        with caplog.at_level(logging.WARNING):
+            staging.close()
+        assert "cannot delete" in caplog.text
+    finally:
+        run("umount", stuck)
+    other = Staging(tmp_path)
+    other.sweep()
+    other.empty_trash()
+    assert not stuck.exists()
 
 
 def test_a_finished_layer_waits_for_two_weeks_and_no_longer(
