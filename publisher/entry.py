@@ -82,6 +82,14 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True)
+class Generated:
+    """One entry of a flat image that no layer has: a directory, symlink, or file of `content`."""
+
+    entry: Entry
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Fixup:
     """What one layer's tree needs on account of the layers below it.
 

@@ -25,6 +25,7 @@ from publisher.records import (
     ScheduledRemoval,
 )
 from publisher.repository import Repository, RepositoryChanged, Transaction
+from publisher.runtimes.apptainer import insert, runtime_files
 from publisher.sources.image import FetchedImage
 from publisher.state import (
     count_usage,
@@ -172,7 +173,7 @@ def _link_flat_image(repository: Repository, transaction: Transaction, image: Fe
                     expected=diff_id,
                     actual=recorded,
                 )
-        plan = merge([read_index(file) for file in files])
+        plan = insert(merge([read_index(file) for file in files]), runtime_files(image.config))
         transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
 

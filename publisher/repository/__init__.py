@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-from publisher.entry import Entry, Fixup, Merged, TreeSink
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, TreeSink
 from publisher.errors import PublisherError
 from publisher.layout import RepositoryURL
 from publisher.repository.history import Record
@@ -76,7 +76,12 @@ class Transaction(Protocol):
     """
 
     def link(
-        self, path: str, plan: Iterable[Merged], layers: Sequence[str], *, anew: bool = False
+        self,
+        path: str,
+        plan: Iterable[Merged | Generated],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
     ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees.
 
@@ -133,6 +138,12 @@ class Repository(Protocol):
 
     def exists(self, path: str) -> bool:
         """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+
+    def kind(self, path: str) -> EntryType | None:
+        """What is at `path`, without following a link there; None where nothing is."""
+
+    def identity(self, path: str) -> object | None:
+        """Equal for two paths that are names of one thing; None where that cannot be told."""
 
     def children(self, path: str) -> list[str]:
         """The names in the directory `path`, sorted; none where there is no such directory."""

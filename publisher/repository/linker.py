@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.entry import Entry, EntryType, Fixup, Merged
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.nodes import NodeMaker, storable_time
 
@@ -26,7 +26,9 @@ class LinkReport:
     refused: Mapping[str, int]
 
 
-def link_tree(destination: Path, plan: Iterable[Merged], layer_trees: Sequence[Path]) -> LinkReport:
+def link_tree(
+    destination: Path, plan: Iterable[Merged | Generated], layer_trees: Sequence[Path]
+) -> LinkReport:
     """Build the flat image `plan` at `destination`, which is made if missing and must be empty.
 
     Files, symlinks and FIFOs are hard links to `layer_trees` (numbered as in the plan), whose names
@@ -38,8 +40,8 @@ def link_tree(destination: Path, plan: Iterable[Merged], layer_trees: Sequence[P
         target = stack.enter_context(Directories(destination))
         sources = [stack.enter_context(Directories(tree)) for tree in layer_trees]
         linker = _Linker(target, sources)
-        for merged in plan:
-            linker.add(merged)
+        for planned in plan:
+            linker.add(planned)
         return linker.finish()
 
 
@@ -85,8 +87,8 @@ class _Linker:
         self._links = 0
         self._copies = 0
 
-    def add(self, merged: Merged) -> None:
-        entry = merged.entry
+    def add(self, planned: Merged | Generated) -> None:
+        entry = planned.entry
         path = entry.path
         while self._unfinished and not _is_below(path, self._unfinished[-1].path):
             self._finish_directory(self._unfinished.pop())
@@ -100,13 +102,19 @@ class _Linker:
             self._directories += 1
             return
         parent = self._target.open(above)
+        if isinstance(planned, Generated):
+            if entry.type is EntryType.FILE:
+                self._maker.file(parent, name, entry, [planned.content])
+            else:
+                self._maker.other(parent, name, entry)
+            return
         if entry.type is EntryType.HARDLINK:
             first_path, _, first_name = entry.target.rpartition("/")
             if self._maker.link(parent, name, self._target.open(first_path), first_name):
                 self._links += 1
                 return
-        source_path, _, source_name = merged.source.rpartition("/")
-        source = self._sources[merged.layer].open(source_path)
+        source_path, _, source_name = planned.source.rpartition("/")
+        source = self._sources[planned.layer].open(source_path)
         if entry.type is not EntryType.HARDLINK and self._maker.link(
             parent, name, source, source_name
         ):

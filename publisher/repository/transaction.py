@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher import layout
-from publisher.entry import Fixup, Merged
+from publisher.entry import Fixup, Generated, Merged
 from publisher.records import format_time
 from publisher.repository import PathTaken, RepositoryChanged, journal
 from publisher.repository.disk import write_new_file
@@ -46,7 +46,12 @@ class DirectoryTransaction:
         self._removals: list[Rename] = []
 
     def link(
-        self, path: str, plan: Iterable[Merged], layers: Sequence[str], *, anew: bool = False
+        self,
+        path: str,
+        plan: Iterable[Merged | Generated],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
     ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees."""
         staged = self._new_staged()
@@ -90,7 +95,10 @@ class DirectoryTransaction:
         assert self._exclusive
         path = layout.layer_directory(digest)
         staged = self._staging.finished_layer(digest)
-        if digest in self._added or (os.path.lexists(self._root / path) and not anew):
+        if digest in self._added:
+            return
+        if os.path.lexists(self._root / path) and not anew:
+            self._staging.give_up(staged)  # somebody else was quicker, with the same bytes
             return
         if not staged.exists():
             raise RepositoryChanged(

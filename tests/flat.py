@@ -1,0 +1,22 @@
+"""What in a flat image comes from its layers, and what the publisher put there for runtimes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from publisher.manifest import ImageConfig, Platform
+from publisher.runtimes.apptainer import runtime_files
+
+_PATHS = [
+    generated.entry.path
+    for generated in runtime_files(ImageConfig(Platform("linux", "amd64"), (), {}))
+]
+
+
+def generated_paths(layers: Path) -> list[str]:
+    """The paths that a flat image has beyond its layers, which `layers` shows (a mount of them).
+
+    Exactly those of the runtimes' files that no layer has: all others must be as the layers say.
+    """
+    return [path for path in _PATHS if not os.path.lexists(layers / path)]
