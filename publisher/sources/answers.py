@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -21,48 +20,57 @@ MAX_ERROR = 64 * 1024
 _SHOWN = 200
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryErrors:
-    """The body of a registry's refusal. `spoken` is whether it is one, and not some web page."""
+class Refusal(Exception):
+    """An answer that is not success, read to its end and out of the way of other requests.
 
-    spoken: bool
-    codes: tuple[str, ...]
-    text: str
+    `spoken` is whether a registry speaks in it, and `text` what it says; `api_version` is the
+    header by which registries make themselves known.
+    """
 
-    def says_absent(self, status: int) -> bool:
-        """Whether the registry itself says that there is no such manifest, blob or repository."""
-        if not self.spoken:
-            return False
-        if status == 404:
-            return True
-        return 400 <= status < 500 and not ABSENT.isdisjoint(self.codes)
+    def __init__(self, what: str, response: requests.Response) -> None:
+        super().__init__(what)
+        self.what = what
+        self.status = response.status_code
+        self.place = place(response.url)
+        self.is_page = is_page(response)
+        self.api_version = response.headers.get("Docker-Distribution-Api-Version", "")
+        errors = _read_errors(response)
+        secrets = _secrets(response)
+        self.spoken = bool(errors)
+        self.codes = tuple(str(error.get("code") or "") for error in errors)
+        self.text = "; ".join(_text(error, secrets) for error in errors)
+
+    @property
+    def says_absent(self) -> bool:
+        """Whether a registry itself says that there is no such manifest, blob or repository."""
+        if self.status == 404:
+            return self.spoken
+        return 400 <= self.status < 500 and not ABSENT.isdisjoint(self.codes)
+
+    def as_error(self) -> SourceError:
+        """The error, where it means nothing in particular."""
+        why = f"{self.place} answers with status {self.status}"
+        if self.spoken:
+            return SourceError(self.what, why=f"{why}: {self.text}")
+        if self.status == 404:
+            why += ", not in the words of a registry"
+        return SourceError(self.what, why=why, hint="is the host right, and is it a registry?")
 
 
-def read_errors(response: requests.Response) -> RegistryErrors:
-    """Read a refusal's body, as far as there is one."""
+def is_page(response: requests.Response) -> bool:
+    """Whether an answer is a web page: what proxies and login forms send."""
+    return "text/html" in response.headers.get("Content-Type", "")
+
+
+def _read_errors(response: requests.Response) -> list[dict[str, Any]]:
     try:
         value = json.loads(read_document(response, "an error", MAX_ERROR))
         errors = value["errors"]
     except (BrokenBody, SourceError, ValueError, TypeError, KeyError, RecursionError):
-        return RegistryErrors(False, (), "")  # not the words of a registry, which is an answer too
-    if not isinstance(errors, list):
-        return RegistryErrors(False, (), "")
-    found = [error for error in errors if isinstance(error, dict)]
-    codes = tuple(str(error.get("code") or "") for error in found)
-    secrets = _secrets(response)
-    text = "; ".join(_text(error, secrets) for error in found)
-    return RegistryErrors(bool(codes), codes, text)
-
-
-def status_error(what: str, response: requests.Response, errors: RegistryErrors) -> SourceError:
-    """The error for a status that is neither success nor "absent"."""
-    why = f"{place(response.url)} answers with status {response.status_code}"
-    if errors.text:
-        why += f": {errors.text}"
-    elif not errors.spoken and response.status_code == 404:
-        why += ", not in the words of a registry"
-    hint = "" if errors.spoken else "is the host right, and is it a registry?"
-    return SourceError(what, why=why, hint=hint)
+        return []  # not the words of a registry, which says something too
+    return (
+        [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    )
 
 
 def _secrets(response: requests.Response) -> list[str]:

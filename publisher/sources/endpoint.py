@@ -13,7 +13,7 @@ import requests
 
 from publisher.reference import api_host
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.answers import read_errors, status_error
+from publisher.sources.answers import Refusal, is_page
 from publisher.sources.auth import RegistryAuth
 from publisher.sources.body import BrokenBody, read_document
 from publisher.sources.exchange import Exchange
@@ -65,39 +65,45 @@ class Endpoint:
         data: bytes | None = None,
         authorized: bool = True,
     ) -> Iterator[requests.Response]:
-        """One request, with the authorization of this image repository."""
-        authorizer = self._auth if authorized else None
-        with self._exchange.request(
-            method, url, headers=headers, data=data, authorizer=authorizer
-        ) as response:
-            yield response
+        """One request, with the authorization of this image repository.
 
-    def refuse(self, what: str, response: requests.Response) -> SourceError:
-        """The error for an answer that is not success: ImageNotFound only if it surely is.
-
-        Registries say "not found" in a JSON document. Some, and all for HEAD, say nothing: then the
-        API's root must be there, or this is no working registry and its 404 means nothing.
+        What `refuse` makes of an answer is raised in here, and leaves as a SourceError.
         """
-        status = response.status_code
-        if status == 401:
-            return self._auth.denied("it answers with status 401")
-        errors = read_errors(response)
-        if status == 403 and not errors.says_absent(status):
-            return self._auth.denied(
-                "; ".join(filter(None, ("it answers with status 403", errors.text)))
-            )
-        if errors.says_absent(status) or (status == 404 and self._is_registry(response)):
-            return ImageNotFound(what, why=f"{self.registry} says that there is no such thing")
-        return status_error(what, response, errors)
+        authorizer = self._auth if authorized else None
+        try:
+            with self._exchange.request(
+                method, url, headers=headers, data=data, authorizer=authorizer
+            ) as response:
+                yield response
+        except Refusal as refusal:
+            raise self._meaning(refusal) from None
 
-    def _is_registry(self, response: requests.Response) -> bool:
-        if "text/html" in response.headers.get("Content-Type", ""):
+    def refuse(self, what: str, response: requests.Response) -> Refusal:
+        """What to raise, inside the `with` of `request`, for an answer that is not success."""
+        return Refusal(what, response)
+
+    def _meaning(self, refusal: Refusal) -> SourceError:
+        """The error that a refusal is: ImageNotFound only if it surely is.
+
+        Registries say "not found" in a JSON document. Some say nothing: then the API's root must be
+        there, or this is no working registry and its 404 means nothing.
+        """
+        status = refusal.status
+        if refusal.says_absent or (status == 404 and self._is_registry(refusal)):
+            why = f"{self.registry} says that there is no such thing"
+            return ImageNotFound(refusal.what, why=why)
+        if status in (401, 403):
+            said = f"it answers with status {status}"
+            return self._auth.denied(f"{said}: {refusal.text}" if refusal.text else said)
+        return refusal.as_error()
+
+    def _is_registry(self, refusal: Refusal) -> bool:
+        if refusal.is_page:
             return False
-        if response.headers.get("Docker-Distribution-Api-Version", "").startswith("registry/2"):
+        if refusal.api_version.startswith("registry/2"):
             return True
-        with self.request("GET", f"{self.base_url}/v2/") as root:
-            kind = root.headers.get("Content-Type", "")
-            return root.status_code == 200 and "text/html" not in kind
+        with self._exchange.request("GET", f"{self.base_url}/v2/", authorizer=self._auth) as root:
+            return root.status_code == 200 and not is_page(root)
 
     def tags_url(self) -> str:
         """The address of the first page of tags."""

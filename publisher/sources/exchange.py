@@ -8,6 +8,7 @@ wait. Logged are method, host, path, status and try; never a header, a query or 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import logging
 import threading
@@ -60,6 +61,37 @@ class Authorizer(Protocol):
 
     def denied(self, why: str) -> AuthenticationFailed:
         """The error for a registry that refuses a fresh value as well."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ask:
+    """One request, as it is to be sent."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    data: bytes | None
+
+    @property
+    def what(self) -> str:
+        """What fails if it fails."""
+        return f"cannot {_VERBS.get(self.method, 'fetch')} {place(self.url)}"
+
+    def authorized(self, authorization: str | None) -> _Ask:
+        """The same with this Authorization header, and no other."""
+        headers = {k: v for k, v in self.headers.items() if k != "Authorization"}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        return dataclasses.replace(self, headers=headers)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a try failed that is worth another: `told` is the wait in seconds that was asked for."""
+
+    why: str
+    told: float | None = None
+    unreachable: bool = False
 
 
 class Exchange:
@@ -130,76 +162,65 @@ class Exchange:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
         authorizer: Authorizer | None = None,
-        tries: int = MAX_TRIES,
     ) -> Iterator[requests.Response]:
         """The answer to one request, its body not read yet; any status that is not a fault.
 
-        One slot of the host is held until the `with` ends.
+        One slot of the host is held until the `with` ends: no other request belongs into it.
         """
         with contextlib.ExitStack() as stack:
-            yield self._answer(stack, method, url, dict(headers or {}), data, authorizer, tries)
+            yield self._answer(stack, _Ask(method, url, dict(headers or {}), data), authorizer)
 
     def _answer(
-        self,
-        stack: contextlib.ExitStack,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        data: bytes | None,
-        authorizer: Authorizer | None,
-        tries: int,
+        self, stack: contextlib.ExitStack, ask: _Ask, authorizer: Authorizer | None
     ) -> requests.Response:
-        what = f"cannot {_VERBS.get(method, 'fetch')} {place(url)}"
-        host = self._host(url)
+        """The first answer that is not a fault; SourceError when there have been enough."""
+        host = self._host(ask.url)
         tried, waited = 0, 0.0
         while True:
             tried += 1
-            self._wait_for(host, what)
-            told: float | None = None
-            lost = False
-            try:
-                response = self._authorized(stack, method, url, headers, data, authorizer, tried)
-            except (OSError, urllib3.exceptions.HTTPError) as error:
-                lost = True
-                why = describe(error)
-                if is_certificate_error(error):
-                    raise SourceError(
-                        what,
-                        why=why,
-                        hint="set `ca` for this registry in the configuration, or renew the "
-                        "certificate",
-                    ) from None
-                if is_not_tls(error):
-                    raise SourceError(
-                        what,
-                        why="it does not speak TLS",
-                        hint="write http:// in front of the image if that is as it should be",
-                    ) from None
-                log.debug("%s %s: %s (try %d)", method, place(url), why, tried)
-            else:
+            self._wait_for(host, ask.what)
+            result = self._try(stack, ask, authorizer, tried)
+            if isinstance(result, requests.Response):
                 host.works()
-                if response.status_code not in RETRIED:
-                    return response
-                now = datetime.datetime.now(datetime.UTC)
-                told = retry_after(response.headers.get("Retry-After"), now)
-                why = f"status {response.status_code}"
-                stack.close()
-            if told is not None and told > MAX_WAIT:
-                host.wait_until(time.monotonic() + told)
-                self._wait_for(host, what)
-            bidden = told is not None and waited < MAX_WAIT and tried < 2 * tries
-            if not bidden and tried >= (1 if host.is_down else tries):
-                if lost:
+                return result
+            log.debug("%s %s: %s (try %d)", ask.method, place(ask.url), result.why, tried)
+            if result.told is not None and result.told > MAX_WAIT:
+                host.wait_until(time.monotonic() + result.told)
+                self._wait_for(host, ask.what)
+            bidden = result.told is not None and waited < MAX_WAIT and tried < 2 * MAX_TRIES
+            if not bidden and tried >= (1 if host.is_down else MAX_TRIES):
+                if result.unreachable:
                     host.fails()
-                raise SourceError(what, why=f"{why} (tried {tried} times)" if tried > 1 else why)
+                times = f" (tried {tried} times)" if tried > 1 else ""
+                raise SourceError(ask.what, why=result.why + times)
             pause = self.delay(min(tried, 8))
-            if told is not None:
-                pause = max(pause, told)
+            if result.told is None:
+                self.pause(pause)
+            else:
+                pause = max(pause, result.told)
                 waited += pause
                 host.wait_until(time.monotonic() + pause)
-                self._tell(f"{host.name} asks us to wait {pause:.0f} s ({why})")
-            else:
-                self.pause(pause)
+                self._tell(f"{host.name} asks us to wait {pause:.0f} s ({result.why})")
+
+    def _try(
+        self,
+        stack: contextlib.ExitStack,
+        ask: _Ask,
+        authorizer: Authorizer | None,
+        tried: int,
+    ) -> requests.Response | _Fault:
+        """An answer, or a fault that may pass; SourceError for one that will not."""
+        try:
+            response = self._authorized(stack, ask, authorizer, tried)
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            _raise_if_lasting(ask, error)
+            return _Fault(describe(error), unreachable=True)
+        if response.status_code not in RETRIED:
+            return response
+        stack.close()
+        now = datetime.datetime.now(datetime.UTC)
+        told = retry_after(response.headers.get("Retry-After"), now)
+        return _Fault(f"status {response.status_code}", told)
 
     def _wait_for(self, host: Host, what: str) -> None:
         """Wait until the host may be asked again."""
@@ -220,82 +241,55 @@ class Exchange:
     def _authorized(
         self,
         stack: contextlib.ExitStack,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        data: bytes | None,
+        ask: _Ask,
         authorizer: Authorizer | None,
         tried: int,
     ) -> requests.Response:
         """One try, which a 401 makes two: the second with what the challenge asks for."""
         if authorizer is None:
-            return self._redirected(stack, method, url, headers, data, tried)
+            return self._redirected(stack, ask, tried)
         sent = authorizer.header()
-        refused = sent
-        for last in (False, True):
-            complete = {**headers, "Authorization": sent} if sent else headers
-            response = self._redirected(stack, method, url, complete, data, tried)
-            if response.status_code != 401 or _origin(response.url) != _origin(url):
-                return response
-            challenge = response.headers.get("WWW-Authenticate", "")
-            stack.close()
-            if not last:
-                sent = authorizer.renew(challenge, refused)
-        raise authorizer.denied("it refuses even what it asked for (status 401)")
+        response = self._redirected(stack, ask.authorized(sent), tried)
+        if response.status_code != 401 or _origin(response.url) != _origin(ask.url):
+            return response
+        challenge = response.headers.get("WWW-Authenticate", "")
+        stack.close()  # a token may have to come from the same host
+        fresh = authorizer.renew(challenge, sent)
+        response = self._redirected(stack, ask.authorized(fresh), tried)
+        if response.status_code == 401 and _origin(response.url) == _origin(ask.url):
+            raise authorizer.denied("it refuses even what it asked for (status 401)")
+        return response
 
-    def _redirected(
-        self,
-        stack: contextlib.ExitStack,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        data: bytes | None,
-        tried: int,
-    ) -> requests.Response:
+    def _redirected(self, stack: contextlib.ExitStack, ask: _Ask, tried: int) -> requests.Response:
         """Send, and follow redirects; the Authorization header never leaves the origin."""
-        origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(stack, method, url, headers, data, tried)
+            response = self._send(stack, ask, tried)
             location = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or not location:
                 return response
             stack.close()
-            if data is not None:
-                raise SourceError(
-                    f"cannot send to {place(url)}", why="it redirects what was to be sent"
-                )
-            target = self._join(url, location)
-            if url.startswith("https:") and not target.startswith("https:"):
-                raise SourceError(f"cannot fetch {place(url)}", why="it redirects away from HTTPS")
-            if _origin(target) != origin:
-                headers = {k: v for k, v in headers.items() if k != "Authorization"}
-            url = target
-        raise SourceError(
-            f"cannot fetch {place(url)}", why=f"more than {MAX_REDIRECTS} redirects, in a circle?"
-        )
+            if ask.data is not None:
+                raise SourceError(ask.what, why="it redirects what was to be sent")
+            ask = self._follow(ask, location)
+        raise SourceError(ask.what, why=f"more than {MAX_REDIRECTS} redirects, in a circle?")
 
-    def _join(self, url: str, location: str) -> str:
-        """Where a redirect leads, made sure to be an address that we can use."""
+    def _follow(self, ask: _Ask, location: str) -> _Ask:
+        """The request that a redirect leads to, to an address that we can use."""
         try:
-            target = urljoin(url, location)
+            target = urljoin(ask.url, location)
             self._hosts.of(target)
         except ValueError:
-            raise SourceError(
-                f"cannot fetch {place(url)}", why="it redirects to what is no http address"
-            ) from None
-        return target
+            raise SourceError(ask.what, why="it redirects to what is no http address") from None
+        if ask.url.startswith("https:") and not target.startswith("https:"):
+            raise SourceError(ask.what, why="it redirects away from HTTPS")
+        follow = dataclasses.replace(ask, url=target)
+        return follow if _origin(target) == _origin(ask.url) else follow.authorized(None)
 
-    def _send(
-        self,
-        stack: contextlib.ExitStack,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        data: bytes | None,
-        tried: int,
-    ) -> requests.Response:
-        host = self._host(url)
-        prepared = requests.Request(method, url, headers=_USUAL | headers, data=data).prepare()
+    def _send(self, stack: contextlib.ExitStack, ask: _Ask, tried: int) -> requests.Response:
+        host = self._host(ask.url)
+        prepared = requests.Request(
+            ask.method, ask.url, headers=_USUAL | ask.headers, data=ask.data
+        ).prepare()
         stack.enter_context(host.slots)
         try:
             response = host.send(prepared, TIMEOUTS)
@@ -303,7 +297,7 @@ class Exchange:
             stack.close()
             raise
         stack.callback(_finish, response)
-        log.debug("%s %s %d (try %d)", method, place(url), response.status_code, tried)
+        log.debug("%s %s %d (try %d)", ask.method, place(ask.url), response.status_code, tried)
         return response
 
     def _host(self, url: str) -> Host:
@@ -311,6 +305,22 @@ class Exchange:
             return self._hosts.of(url)
         except NotAnAddress as error:
             raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
+
+
+def _raise_if_lasting(ask: _Ask, error: Exception) -> None:
+    """Raise SourceError for what is the same however often one tries."""
+    if is_certificate_error(error):
+        raise SourceError(
+            ask.what,
+            why=describe(error),
+            hint="set `ca` for this registry in the configuration, or renew the certificate",
+        ) from None
+    if is_not_tls(error):
+        raise SourceError(
+            ask.what,
+            why="it does not speak TLS",
+            hint="write http:// in front of the image if that is as it should be",
+        ) from None
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.answers import is_page
 from publisher.sources.auth import RegistryAuth
 from publisher.sources.credentials import Credentials, key_of, read_config, server_key
 from publisher.sources.exchange import Exchange
@@ -38,9 +39,8 @@ def check_login(
         with exchange.request("GET", url, authorizer=auth.repository("")) as response:
             if response.status_code == 403:
                 raise auth.repository("").denied("it answers with status 403")
-            page = "text/html" in response.headers.get("Content-Type", "")
-            if response.status_code != 200 or page:
-                answer = "a web page" if page else f"status {response.status_code}"
+            if response.status_code != 200 or is_page(response):
+                answer = "a web page" if is_page(response) else f"status {response.status_code}"
                 raise SourceError(
                     f"cannot log in to {registry}",
                     why=f"it answers with {answer}",

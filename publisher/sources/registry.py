@@ -21,6 +21,7 @@ from publisher.manifest import (
 )
 from publisher.reference import ImageReference
 from publisher.sources import SourceError
+from publisher.sources.answers import is_page
 from publisher.sources.blob import stream_blob
 from publisher.sources.client import Client
 from publisher.sources.endpoint import Endpoint
@@ -85,7 +86,7 @@ class RegistrySource:
         what = f"cannot fetch the manifest of {self._reference}"
         response, data = endpoint.document(what, endpoint.manifest_url(named), {"Accept": ACCEPT})
         kind = response.headers.get("Content-Type", "")
-        if "text/html" in kind:
+        if is_page(response):
             raise SourceError(
                 what,
                 why=f"{endpoint.registry} answers with a web page",

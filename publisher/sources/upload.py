@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-import requests
-
 from publisher.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -83,20 +81,18 @@ class RegistryDestination:
             check_digest(manifest.data, told, f"{self.name} stored another manifest than was sent")
 
     def _begin_upload(self, what: str) -> str:
-        with self._endpoint.request("POST", self._endpoint.uploads_url(), data=b"") as response:
-            location = response.headers.get("Location", "")
-            if response.status_code != 202 or not location:
-                raise self._refused(what, response)
-            return self._here(urljoin(response.url, location))
-
-    def _refused(self, what: str, response: requests.Response) -> SourceError:
-        error = self._endpoint.refuse(what, response)
-        if isinstance(error, ImageNotFound):
+        url = self._endpoint.uploads_url()
+        try:
+            with self._endpoint.request("POST", url, data=b"") as response:
+                location = response.headers.get("Location", "")
+                if response.status_code != 202 or not location:
+                    raise self._endpoint.refuse(what, response)
+                return self._here(urljoin(response.url, location))
+        except ImageNotFound:
             # Some registries want each image repository to be made before anything is pushed.
-            return SourceError(
+            raise SourceError(
                 what, why="there is no such image repository", hint=f"create {self.name} first"
-            )
-        return error
+            ) from None
 
     def _here(self, location: str) -> str:
         """`location` by the scheme that we use: behind a proxy, registries take theirs for http."""

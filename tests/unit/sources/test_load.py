@@ -58,7 +58,7 @@ def test_resolving_leaves_nothing_behind_in_memory(registry: OwnRegistry, source
 def test_a_run_through_an_unreliable_registry_gets_every_byte(
     registry: OwnRegistry, sources: Sources
 ) -> None:
-    images = {f"group/image-{n}": sample_image(20_000, 30_000, seed=n) for n in range(40)}
+    images = {f"group/image-{n}": sample_image(5_000, 20_000, seed=n) for n in range(200)}
     for name, built in images.items():
         registry.add(name, "latest", built)
     unreliable = Unreliable(0.2, seed=7)

@@ -21,6 +21,9 @@ from tests.registry_auth import BasicAuth, basic
 from tests.registry_faults import corrupt, cut, html, redirect, reset, status
 from tests.registry_images import fast_sources, open_image, read_blob, sample_image, write_auths
 
+# The product turns this warning off when it is imported; pytest turns it on again.
+pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:

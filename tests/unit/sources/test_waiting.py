@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.sources import SourceError
+from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.faults import MAX_WAIT, backoff, retry_after
 from publisher.sources.open import Sources
+from publisher.sources.settings import RegistrySettings, Settings
 from tests.registry import OwnRegistry
+from tests.registry_auth import BearerAuth
 from tests.registry_faults import slow, status
-from tests.registry_images import fast_sources, open_image, sample_image
+from tests.registry_images import fast_sources, open_image, read_blob, sample_image
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -149,6 +151,26 @@ def test_no_more_than_four_requests_to_a_host_are_in_flight(
     assert {future.result() for future in futures}
     assert most == 4
     assert registry.connections == 4
+
+
+def test_one_slot_is_enough_for_tokens_refusals_and_blobs() -> None:
+    """No request waits for a slot that its own caller holds."""
+    built = sample_image()
+    with OwnRegistry(BearerAuth()) as registry:
+        registry.add("library/x", "latest", built)
+        registry.misbehave(status(404), path="/absent/")
+        settings = Settings({registry.host: RegistrySettings(max_concurrent=1)})
+
+        def use(sources: Sources) -> None:
+            source = open_image(sources, registry)
+            assert source.manifest() == built.manifest
+            assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+            with pytest.raises(ImageNotFound):
+                open_image(sources, registry, "absent/x").resolve()
+
+        with fast_sources(settings) as sources, ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(use, sources) for _ in range(4)]:
+                future.result(timeout=30)
 
 
 def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> None:
