@@ -1,0 +1,280 @@
+"""Files for Apptainer: shells see exactly what the config says; nothing of the image is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
+from publisher.manifest import ImageConfig, Platform
+from publisher.repository.linker import link_tree
+from publisher.runtimes.apptainer import insert, runtime_files
+from publisher.runtimes.container import ContainerConfig
+from tests.trees import describe_tree
+
+NASTY = [
+    "",
+    " ",
+    "a b",
+    "'",
+    '"',
+    "''\"\"",
+    "$HOME",
+    "${HOME}",
+    "$(touch /tmp/never)",
+    "`id`",
+    "\\",
+    "\\n",
+    "a\\",
+    "two\nlines",
+    "\n",
+    "\ttab",
+    "!x",
+    "*",
+    "~",
+    "# no comment",
+    "a;b|c&d>e<f",
+    "-n",
+    "ä€😀",
+]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+# Shells have these to themselves.
+OWN = {
+    "UID",
+    "EUID",
+    "PPID",
+    "BASHOPTS",
+    "SHELLOPTS",
+    "OPTIND",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "IFS",
+}
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
+    lambda name: name not in OWN and not name.startswith(("BASH", "LC_", "LANG"))
+)
+SHELLS = [path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))]
+
+
+def config(**values: Any) -> ImageConfig:
+    return ImageConfig(Platform("linux", "amd64"), (), {"config": values})
+
+
+def write(folder: Path, image: ImageConfig) -> Path:
+    """The files as they are in a flat image that has nothing else; absolute paths made relative."""
+    root = folder / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    link_tree(root, insert([], runtime_files(image)), [])
+    for script in (root / ".singularity.d").rglob("*"):
+        if script.is_file() and not script.is_symlink():
+            text = script.read_bytes().replace(
+                b"/.singularity.d", f"{root}/.singularity.d".encode()
+            )
+            script.write_bytes(text)
+    return root
+
+
+def call(
+    root: Path, action: str, *arguments: str, shell: str = "/bin/sh", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    words = [shell, "sh"] if Path(shell).name == "busybox" else [shell]
+    return subprocess.run(
+        [*words, f"{root}/.singularity.d/actions/{action}", *arguments],
+        capture_output=True,
+        env=environment,
+        timeout=60,
+    )
+
+
+def environment_of(output: bytes) -> dict[str, str]:
+    pairs = (os.fsdecode(item).partition("=") for item in output.split(b"\0") if item)
+    return {name: value for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_nasty_value_reaches_a_program_as_it_is(tmp_path: Path, shell: str) -> None:
+    wanted = {f"V{number}": value for number, value in enumerate(NASTY)}
+    root = write(tmp_path, config(Env=[f"{name}={value}" for name, value in wanted.items()]))
+    done = call(root, "exec", "/usr/bin/env", "-0", shell=shell, PATH="/usr/bin:/bin")
+    assert done.stderr == b""
+    found = environment_of(done.stdout)
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_nasty_word_of_entrypoint_and_command_arrives(tmp_path: Path, shell: str) -> None:
+    program = ["/usr/bin/printf", "%s\\0"]
+    for entrypoint, command in (
+        (program, NASTY),
+        ([], [*program, *NASTY]),
+        ([*program, *NASTY], []),
+    ):
+        root = write(tmp_path, config(Entrypoint=entrypoint, Cmd=command))
+        done = call(root, "run", shell=shell)
+        assert done.stdout.split(b"\0")[:-1] == [word.encode() for word in NASTY]
+
+
+@given(variables=st.dictionaries(NAMES, TEXTS, max_size=5), words=st.lists(TEXTS, max_size=5))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
+def test_any_value_and_any_word_survives(
+    tmp_path: Path, variables: dict[str, str], words: list[str]
+) -> None:
+    assume("PATH" not in variables)
+    env = [f"{name}={value}" for name, value in variables.items()]
+    root = write(tmp_path, config(Env=env, Entrypoint=["/usr/bin/env", "-0"]))
+    found = environment_of(call(root, "run").stdout)
+    assert {name: found.get(name) for name in variables} == variables
+
+    root = write(tmp_path, config(Entrypoint=["/usr/bin/printf", "%s\\0", "first", *words]))
+    assert call(root, "run").stdout.split(b"\0")[1:-1] == [word.encode() for word in words]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "given_words", "expected"),
+    [
+        (["/bin/echo", "e"], ["c"], [], "e c"),
+        (["/bin/echo", "e"], ["c"], ["g"], "e g"),
+        (["/bin/echo", "e"], None, [], "e"),
+        (["/bin/echo", "e"], None, ["g"], "e g"),
+        (None, ["/bin/echo", "c"], [], "c"),
+        (None, ["/bin/echo", "c"], ["/bin/echo", "g"], "g"),
+        (None, None, ["/bin/echo", "g"], "g"),
+        ("/bin/echo", None, ["g"], "g"),
+    ],
+)
+def test_arguments_replace_the_command_and_follow_the_entrypoint(
+    tmp_path: Path, entrypoint: Any, command: Any, given_words: Sequence[str], expected: str
+) -> None:
+    image = config(Entrypoint=entrypoint, Cmd=command)
+    done = call(write(tmp_path, image), "run", *given_words)
+    assert done.stdout.decode().strip() == expected
+    executed = ContainerConfig.of(image).arguments(given_words)
+    assert subprocess.run(executed, capture_output=True, text=True).stdout.strip() == expected
+
+
+def test_an_image_that_says_nothing_to_run_says_so(tmp_path: Path) -> None:
+    done = call(write(tmp_path, config()), "run")
+    assert done.returncode == 125 and b"name one" in done.stderr
+
+
+def test_what_the_caller_set_wins_but_for_the_search_path(tmp_path: Path) -> None:
+    root = write(tmp_path, config(Env=["A=image", "B=image", "PATH=/usr/bin:/image"]))
+    found = environment_of(
+        call(root, "exec", "/usr/bin/env", "-0", A="mine", B="", PATH="/mine").stdout
+    )
+    assert (found["A"], found["B"], found["PATH"]) == ("mine", "", "/usr/bin:/image")
+
+
+def test_nothing_is_set_that_the_image_does_not_say(tmp_path: Path) -> None:
+    root = write(tmp_path, config(Env=["A=1", "PATH=/bin"]))
+    found = environment_of(call(root, "exec", "/usr/bin/env", "-0").stdout)
+    assert {name for name in found if name not in ("PWD", "_", "SHLVL", "OLDPWD")} == {"A", "PATH"}
+
+
+def test_the_hosts_libraries_are_found_only_where_some_are_mounted(tmp_path: Path) -> None:
+    root = write(tmp_path, config(Env=["LD_LIBRARY_PATH=/opt/lib"]))
+    (root / ".singularity.d/libs/libcuda.so").touch()
+    found = environment_of(call(root, "exec", "/usr/bin/env", "-0", PATH="/bin").stdout)
+    assert found["LD_LIBRARY_PATH"] == f"/opt/lib:{root}/.singularity.d/libs"
+
+
+def test_of_two_values_the_last_counts_and_what_no_shell_can_hold_is_left_out(
+    tmp_path: Path,
+) -> None:
+    root = write(tmp_path, config(Env=["A=1", "a.b=x", "=y", "NONE", "A=2", "-x=1", "1=2"]))
+    done = call(root, "exec", "/usr/bin/env", "-0", PATH="/bin")
+    assert done.returncode == 0 and done.stderr == b""
+    assert environment_of(done.stdout)["A"] == "2"
+
+
+def test_scripts_of_broken_unicode_can_be_written() -> None:
+    files = {g.entry.path: g for g in runtime_files(config(Env=["A=\ud800x"], Cmd=["\udfff"]))}
+    assert "�x" in files[".singularity.d/env/10-docker2singularity.sh"].content.decode()
+
+
+def test_equal_configs_give_equal_files_of_fixed_owner_and_time() -> None:
+    one, two = (runtime_files(config(Env=["A=1"])) for _ in range(2))
+    assert one == two
+    assert {(g.entry.uid, g.entry.gid, g.entry.mtime_ns) for g in one} == {(0, 0, 0)}
+    assert [g.entry.path for g in one] == sorted((g.entry.path for g in one), key=sort_key)
+
+
+def merged(path: str, kind: EntryType = EntryType.FILE) -> Merged:
+    return Merged(Entry(path, kind), 0, path)
+
+
+def test_what_the_image_has_stays_and_nothing_goes_through_its_links() -> None:
+    directory, link = EntryType.DIRECTORY, EntryType.SYMLINK
+    plan = [
+        merged("", directory),
+        merged(".run", link),
+        merged(".singularity.d", directory),
+        merged(".singularity.d/env", link),
+        merged(".singularity.d/runscript"),
+        merged("etc", directory),
+        merged("etc/hosts", link),
+        merged("sys"),
+        merged("var", link),
+    ]
+    result = list(insert(plan, runtime_files(config())))
+    kept = [each for each in result if isinstance(each, Merged)]
+    added = {each.entry.path for each in result if isinstance(each, Generated)}
+    assert kept == plan
+    assert not {"", ".run", ".singularity.d", ".singularity.d/runscript", "etc/hosts"} & added
+    assert not any(path.startswith((".singularity.d/env", "var", "sys")) for path in added)
+    assert {".singularity.d/actions/run", "etc/resolv.conf", ".exec", "tmp"} <= added
+
+
+PATHS = st.lists(
+    st.sampled_from(
+        [".singularity.d", "env", "actions", "run", "var", "tmp", "etc", "a", "sys", "z"]
+    ),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+
+
+@given(st.dictionaries(PATHS, st.sampled_from([EntryType.FILE, EntryType.SYMLINK]), max_size=8))
+def test_the_result_is_a_sorted_tree_that_contains_the_image(kinds: dict[str, EntryType]) -> None:
+    entries = {"": EntryType.DIRECTORY}
+    for path, kind in kinds.items():
+        parents = [path[:at] for at, letter in enumerate(path) if letter == "/"]
+        if any(
+            entries.get(parent, EntryType.DIRECTORY) is not EntryType.DIRECTORY
+            for parent in parents
+        ):
+            continue
+        entries |= dict.fromkeys(parents, EntryType.DIRECTORY)
+        entries.setdefault(path, kind)
+    plan = [merged(path, entries[path]) for path in sorted(entries, key=sort_key)]
+
+    result = list(insert(plan, runtime_files(config())))
+
+    assert [each for each in result if isinstance(each, Merged)] == plan
+    paths = [each.entry.path for each in result]
+    assert paths == sorted(set(paths), key=sort_key), "sorted, and each once"
+    by_path = {each.entry.path: each.entry.type for each in result}
+    for path in paths[1:]:
+        assert by_path[path.rpartition("/")[0]] is EntryType.DIRECTORY
+
+
+def test_a_tree_is_built_with_modes_times_and_links(tmp_path: Path) -> None:
+    link_tree(tmp_path / "root", insert([], runtime_files(config(Cmd=["/bin/a"]))), [])
+    nodes = describe_tree(tmp_path / "root")
+    assert nodes[""].mode == 0o755
+    assert nodes["tmp"].mode == 0o1777 and nodes["root"].mode == 0o700
+    assert nodes[".singularity.d/runscript"].mode == 0o755
+    assert nodes["singularity"].target == ".singularity.d/runscript"
+    assert {node.mtime_ns for node in nodes.values()} == {0}
