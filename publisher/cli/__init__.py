@@ -26,6 +26,7 @@ _COMMANDS = {
     "plan": "publisher.cli.plan:plan",
     "show": "publisher.cli.catalog:show",
     "thin": "publisher.cli.thin:thin",
+    "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",
     "completion": "publisher.cli.completion:completion",
 }

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 
 from publisher import layout
 from publisher.entry import Fixup
-from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.flat_image import flat_plan
 from publisher.ingest.report import Status
-from publisher.layers.index import read_header, read_index
-from publisher.layers.merge import fixups, merge
+from publisher.layers.index import read_index
+from publisher.layers.merge import fixups
 from publisher.manifest import Manifest, parse_published_manifest
 from publisher.records import (
     ImageUsers,
@@ -25,7 +26,6 @@ from publisher.records import (
     ScheduledRemoval,
 )
 from publisher.repository import Repository, RepositoryChanged, Transaction
-from publisher.runtimes.apptainer import insert, runtime_files
 from publisher.sources.image import FetchedImage
 from publisher.state import (
     count_usage,
@@ -162,18 +162,8 @@ def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[Fetc
 
 def _link_flat_image(repository: Repository, transaction: Transaction, image: FetchedImage) -> None:
     digests = [layer.digest for layer in image.manifest.layers]
-    with ExitStack() as stack:
-        files = [stack.enter_context(repository.open_index(digest)) for digest in digests]
-        for file, digest, diff_id in zip(files, digests, image.config.diff_ids, strict=True):
-            recorded = read_header(file).diff_id
-            # A reused layer was verified against another image's config.
-            if recorded != diff_id:
-                raise DigestMismatch(
-                    f"layer {digest} is not what the config of {image.document.digest} says",
-                    expected=diff_id,
-                    actual=recorded,
-                )
-        plan = insert(merge([read_index(file) for file in files]), runtime_files(image.config))
+    # A reused layer was verified against another image's config.
+    with flat_plan(repository, digests, image.config, image.document.digest) as plan:
         transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher import layout
+from publisher.entry import EntryType
 from publisher.layout import RepositoryURL
 from publisher.repository import RepositoryChanged, RepositoryError, journal
 from publisher.repository.disk import (
@@ -18,7 +19,7 @@ from publisher.repository.disk import (
 from publisher.repository.history import History, Record
 from publisher.repository.lock import WriterLock
 from publisher.repository.staging import JOURNAL, Staging
-from publisher.repository.survey import FoundOnDisk, walk_tree
+from publisher.repository.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.transaction import DirectoryTransaction
 from publisher.repository.tree import TreeWriter
 
@@ -74,6 +75,21 @@ class DirectoryRepository:
     def exists(self, path: str) -> bool:
         """Whether anything is at `path` (a symlink counts, whatever it points to)."""
         return os.path.lexists(self.root / path)
+
+    def kind(self, path: str) -> EntryType | None:
+        """What is at `path`, without following a link there; None where nothing is."""
+        try:
+            return type_of((self.root / path).lstat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """Device and inode of what is at `path`; None where that cannot be told."""
+        try:
+            status = (self.root / path).lstat()
+        except OSError:  # nothing there, or a path that is too long to be asked for at once
+            return None
+        return status.st_dev, status.st_ino
 
     def children(self, path: str) -> list[str]:
         """The names in the directory `path`, sorted; none where there is no such directory."""

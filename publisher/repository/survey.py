@@ -59,16 +59,22 @@ def walk_tree(root: Path) -> Iterator[FoundOnDisk]:
                 waiting += [f"{path}/{below}" if path else below for below in names]
 
 
+def type_of(status: os.stat_result) -> EntryType | None:
+    """The type that a status tells; None for a socket. A character device 0:0 is a whiteout."""
+    kind = _TYPES.get(stat.S_IFMT(status.st_mode))
+    if kind is EntryType.CHARACTER_DEVICE and status.st_rdev == 0:
+        return EntryType.WHITEOUT
+    return kind
+
+
 def _look(path: str, name: str, parent: int) -> FoundOnDisk | None:
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    kind = _TYPES.get(stat.S_IFMT(status.st_mode))
+    kind = type_of(status)
     if kind is None:
         return None
     device = None
     if kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
         device = os.major(status.st_rdev), os.minor(status.st_rdev)
-        if kind is EntryType.CHARACTER_DEVICE and device == (0, 0):
-            kind = EntryType.WHITEOUT
     xattrs = _xattrs(name, parent) if kind in (EntryType.FILE, EntryType.DIRECTORY) else {}
     entry = Entry(
         path,

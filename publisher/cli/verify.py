@@ -1,0 +1,138 @@
+"""`publisher verify`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.sources import open_sources, source_options
+from publisher.initialize import load_policy
+from publisher.verify import Finding, Mend, Report, Severity
+from publisher.verify import verify as run_verify
+from publisher.verify.mend import mend
+from publisher.verify.repair import Mended
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Read all contents, and compare them with the indexes.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mend what follows from the rest: links, records, flat images, lost indexes.",
+)
+@click.option("--refetch", is_flag=True, help="Also download again what is damaged or lost.")
+@click.option("--dry-run", is_flag=True, help="Say what would be mended, and change nothing.")
+@repository_option
+@wait_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def verify(
+    deep: bool,
+    repair: bool,
+    refetch: bool,
+    dry_run: bool,
+    repository: str | None,
+    wait: float,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Check that everything published is whole: records, links, layers, flat images.
+
+    Ends with 0 if the repository is sound, with 1 if something is wrong. Notes, about what is
+    merely different from what this publisher writes, count as sound. Nothing is ever deleted, and
+    without --repair or --refetch nothing is changed.
+
+    \b
+    publisher verify --repository dir:/srv/images
+    publisher verify --deep --repair --refetch
+    """
+    say = None if quiet else _say
+    report = run_verify(open_repository(repository), deep=deep, progress=say)
+    mended = Mended()
+    if (repair or refetch) and not dry_run and any(_wanted(f, refetch) for f in report.findings):
+        with ExitStack() as stack:
+            writable = open_repository(repository, writable=True, wait=wait)
+            stack.callback(writable.close)
+            sources = stack.enter_context(open_sources(source_settings)) if refetch else None
+            mended = mend(writable, report.findings, sources, load_policy(writable), say)
+            report = run_verify(writable, deep=deep, progress=say)
+    if output == "json":
+        print_json("verify/1", _value(report, mended))
+    else:
+        _print(report, mended, quiet)
+        if dry_run:
+            for finding in report.findings:
+                if _wanted(finding, refetch):
+                    click.echo(f"would {finding.mend}: {finding.path}")
+    return DONE if report.sound else SOME_FAILED
+
+
+def _say(what: str) -> None:
+    click.echo(what, err=True)
+
+
+def _wanted(finding: Finding, refetch: bool) -> bool:
+    return finding.mend is Mend.DERIVE or (refetch and finding.mend is Mend.REFETCH)
+
+
+def _value(report: Report, mended: Mended) -> dict[str, Any]:
+    return {
+        "sound": report.sound,
+        "deep": report.deep,
+        "images": report.images,
+        "layers": report.layers,
+        "flatImages": report.flat_images,
+        "findings": [asdict(finding) for finding in report.findings],
+        "mended": [asdict(finding) for finding in mended.findings],
+        "failures": [
+            {"finding": asdict(failure.finding), "why": failure.why} for failure in mended.failures
+        ],
+    }
+
+
+def _print(report: Report, mended: Mended, quiet: bool) -> None:
+    for finding in mended.findings:
+        if not quiet:
+            click.echo(f"mended: {finding.kind}: {finding.path}")
+    for finding in report.findings:
+        if not quiet or finding.severity is not Severity.NOTE:
+            click.echo(_describe(finding))
+    for failure in mended.failures:
+        click.echo(f"could not mend {failure.finding.path}: {failure.why}", err=True)
+    if quiet:
+        return
+    counts = [
+        plural(sum(finding.severity is severity for finding in report.findings), severity)
+        for severity in Severity
+    ]
+    looked = f"{plural(report.images, 'image')}, {plural(report.layers, 'layer')}"
+    contents = "contents read" if report.deep else "contents not read (--deep reads them)"
+    click.echo(f"{looked}, {contents}: {', '.join(counts)}")
+
+
+def _describe(finding: Finding) -> str:
+    text = f"{finding.severity}: {finding.kind}: {finding.path or '.'}: {finding.what}"
+    if finding.image and finding.image not in finding.path:
+        text += f"\n    image: {finding.image}"
+    if finding.mend is not Mend.NONE:
+        text += f"\n    mend:  publisher verify --{finding.mend}"
+    if finding.how:
+        text += f"\n    try:   {finding.how}"
+    return text

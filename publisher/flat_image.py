@@ -1,0 +1,40 @@
+"""A flat image as layers and config make it: what `ingest` links, `verify` compares and repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from publisher.entry import Generated, Merged
+from publisher.errors import DigestMismatch
+from publisher.layers.index import read_header, read_index
+from publisher.layers.merge import merge
+from publisher.manifest import ImageConfig
+from publisher.repository import Repository
+from publisher.runtimes.apptainer import insert, runtime_files
+
+
+@contextmanager
+def flat_plan(
+    repository: Repository, layers: Sequence[str], config: ImageConfig | None, what: str
+) -> Iterator[Iterator[Merged | Generated]]:
+    """The flat image of `layers` (digests, from bottom to top), with the files for runtimes.
+
+    Without a `config`, which not every tool keeps, there are no files for runtimes, and the layers
+    are not held against its diff IDs. `what` names the image in errors. Raises DigestMismatch for a
+    layer that is something else than this image's, though it was sound for another; LayerError for
+    an index that cannot be used.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(repository.open_index(digest)) for digest in layers]
+        if config is not None:
+            for file, digest, promised in zip(files, layers, config.diff_ids, strict=True):
+                recorded = read_header(file).diff_id
+                if recorded != promised:
+                    raise DigestMismatch(
+                        f"layer {digest} is not what the config of {what} says",
+                        expected=promised,
+                        actual=recorded,
+                    )
+        generated = runtime_files(config) if config is not None else []
+        yield insert(merge([read_index(file) for file in files]), generated)

@@ -1,0 +1,228 @@
+"""Whether the bytes are right: layer trees against their indexes, flat images against both."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from publisher import layout
+from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
+from publisher.errors import PublisherError
+from publisher.flat_image import flat_plan
+from publisher.layers.errors import LayerError
+from publisher.layers.index import read_index
+from publisher.repository import Found, Repository
+from publisher.verify.findings import Finding, Kind, Mend, Severity
+from publisher.verify.inventory import LiveImage
+
+_T = TypeVar("_T")
+_TIMES = range(-(2**31) * 10**9, 2**33 * 10**9)
+_TIME_PRECISION = 2 * 10**9
+
+MAX_NAMED = 3
+"""So many places of a damaged tree are named; the rest is counted."""
+
+
+def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Finding]:
+    """Read all of a published layer, and compare it with its index."""
+    tree = layout.layer_tree(digest)
+    differences = _Differences()
+    whiteouts: Counter[bool] = Counter()
+    owners = keeps_owners(repository)
+    try:
+        with repository.open_index(digest) as file:
+            indexed = ((sort_key(entry.path), entry) for entry in read_index(file))
+            for entry, found in _paired(indexed, repository.walk(tree)):
+                if entry is not None and entry.type is EntryType.WHITEOUT:
+                    present = found is not None and found.entry.type is EntryType.WHITEOUT
+                    whiteouts[present] += 1
+                    if found is None:
+                        continue
+                differences.add(_compare(entry, found, owners))
+        if whiteouts[True] and whiteouts[False]:  # a filesystem that stores them has all of them
+            differences.add(f"{whiteouts[False]} whiteouts are missing")
+    except LayerError as error:
+        path = layout.layer_index(digest)
+        yield Finding(Severity.ERROR, Kind.INDEX_DAMAGED, path, error.why, Mend.DERIVE, "", name)
+        return
+    except OSError as error:
+        differences.add(_unreadable(error))
+    if differences.count:
+        yield Finding(
+            Severity.ERROR,
+            Kind.LAYER_DAMAGED,
+            tree,
+            str(differences),
+            Mend.REFETCH,
+            "",
+            name,
+        )
+
+
+def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
+    """Compare a flat image with what its layers make; what shares an inode needs no reading."""
+    path = layout.flat_image(image.manifest.image_id)
+    layers = [layer.digest for layer in image.manifest.layers]
+    differences = _Differences()
+    outdated = _Differences()
+    owners = keeps_owners(repository)
+    try:
+        with flat_plan(repository, layers, image.config, image.name) as plan:
+            planned = ((sort_key(merged.entry.path), merged) for merged in plan)
+            for planned_entry, found in _paired(planned, repository.walk(path)):
+                if _is_shared(repository, path, layers, planned_entry):
+                    continue
+                entry = _entry(planned_entry)
+                for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
+                what = _compare(entry, found, owners)
+                (outdated if for_runtimes else differences).add(what)
+    except PublisherError as error:
+        yield Finding(
+            Severity.ERROR,
+            Kind.FLAT_DAMAGED,
+            path,
+            f"it cannot be compared: {error}",
+            how="see what is wrong with its layers",
+            image=image.name,
+        )
+        return
+    except OSError as error:
+        differences.add(_unreadable(error))
+    if differences.count:
+        what = str(differences)
+        yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Mend.DERIVE, "", image.name)
+    elif outdated.count:
+        what = f"what is made for runtimes is not what this release makes: {outdated}"
+        yield Finding(Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Mend.DERIVE, "", image.name)
+
+
+class _Differences:
+    """Counts what differs, and keeps the first few in words."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._named: list[str] = []
+
+    def add(self, what: str) -> None:
+        if what:
+            self.count += 1
+            if len(self._named) < MAX_NAMED:
+                self._named.append(what)
+
+    def __str__(self) -> str:
+        more = self.count - len(self._named)
+        return "; ".join(self._named) + (f"; and {more} more" if more else "")
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        raise error  # removed while it was read; who called knows
+    return f"{error.filename or 'something in it'} cannot be read: {error.strerror}"
+
+
+def keeps_owners(repository: Repository) -> bool:
+    """Whether files belong to whom their images say; without privileges they are all ours."""
+    root = next(iter(repository.walk("")))
+    return root.entry.uid == 0
+
+
+def _paired(
+    expected: Iterator[tuple[bytes, _T]], found: Iterator[Found]
+) -> Iterator[tuple[_T | None, Found | None]]:
+    """What should be at each path, and what is; both come sorted, and are read in step."""
+    left, right = next(expected, None), next(found, None)
+    while left is not None or right is not None:
+        key = sort_key(right.entry.path) if right is not None else b""
+        if right is None or (left is not None and left[0] < key):
+            assert left is not None
+            yield left[1], None
+            left = next(expected, None)
+        elif left is None or key < left[0]:
+            yield None, right
+            right = next(found, None)
+        else:
+            yield left[1], right
+            left, right = next(expected, None), next(found, None)
+
+
+def _entry(planned: Merged | Generated | None) -> Entry | None:
+    if isinstance(planned, Generated) and planned.entry.type is EntryType.FILE:
+        return replace(planned.entry, sha256=hashlib.sha256(planned.content).hexdigest())
+    return planned.entry if planned else None
+
+
+def _is_for_runtimes(found: Found | None) -> bool:
+    path = f"{found.entry.path}/" if found else ""
+    return path.startswith(".singularity.d/")
+
+
+def _is_shared(
+    repository: Repository,
+    path: str,
+    layers: Sequence[str],
+    merged: Merged | Generated | None,
+) -> bool:
+    """Whether the flat image's file is the very one of the layer."""
+    if not isinstance(merged, Merged) or merged.entry.type is EntryType.DIRECTORY:
+        return False
+    tree = layout.layer_tree(layers[merged.layer])
+    identity = repository.identity(f"{path}/{merged.entry.path}")
+    return identity is not None and identity == repository.identity(f"{tree}/{merged.source}")
+
+
+def _compare(entry: Entry | None, found: Found | None, owners: bool) -> str:
+    """In words, how what was found differs from `entry`; "" if it does not."""
+    if entry is None:
+        assert found is not None
+        # Whiteouts may be added for the sake of layers below, which this layer's index knows not.
+        if found.entry.type is EntryType.WHITEOUT:
+            return ""
+        return f"{_shown(found.entry.path)} should not be there"
+    name = _shown(entry.path)
+    if found is None:
+        return f"{name} is missing"
+    actual = found.entry
+    if entry.is_unresolved:
+        is_directory = actual.type is EntryType.DIRECTORY
+        return f"{name} is a directory, and should be a file" if is_directory else ""
+    kind = EntryType.FILE if entry.type is EntryType.HARDLINK else entry.type
+    if actual.type is not kind:
+        return f"{name} is of type {actual.type}, and should be of type {kind}"
+    if kind is EntryType.FILE:
+        if actual.size != entry.size:
+            return f"{name} has {actual.size} bytes, and should have {entry.size}"
+        if found.sha256() != entry.sha256:
+            return f"{name} has the wrong content"
+    if kind is EntryType.SYMLINK and actual.target != entry.target:
+        return f"{name} leads to {_shown(actual.target)}, and should to {_shown(entry.target)}"
+    if kind is not EntryType.WHITEOUT and actual.device != entry.device:
+        return f"{name} is device {actual.device}, and should be {entry.device}"
+    if kind is EntryType.WHITEOUT or entry.implicit:
+        return ""
+    return _compare_metadata(name, entry, actual, owners)
+
+
+def _compare_metadata(name: str, entry: Entry, actual: Entry, owners: bool) -> str:
+    if entry.type is not EntryType.SYMLINK and actual.mode != entry.mode:
+        return f"{name} has mode {actual.mode:04o}, and should have {entry.mode:04o}"
+    if owners and (actual.uid, actual.gid) != (entry.uid, entry.gid):
+        owner = f"{actual.uid}:{actual.gid}"
+        return f"{name} belongs to {owner}, and should belong to {entry.uid}:{entry.gid}"
+    # Filesystems differ in how early, late and exact a time they can store.
+    if entry.mtime_ns in _TIMES and abs(actual.mtime_ns - entry.mtime_ns) > _TIME_PRECISION:
+        return f"{name} has another time of modification"
+    # Not every filesystem has extended attributes, and only root sees all of them.
+    for key, value in entry.xattrs.items():
+        if actual.xattrs.get(key, value) != value:
+            return f"{name} has another attribute {key}"
+    if entry.opaque and entry.path and not actual.opaque and owners and os.geteuid() == 0:
+        return f"{name} should be opaque"
+    return ""
+
+
+def _shown(path: str) -> str:
+    return repr(path) if path else "its root"
