@@ -55,6 +55,8 @@ images:
 
 _COMPRESSED = ".zst"
 _OPAQUE = "trusted.overlay.opaque"
+_RUNTIME = "/.singularity.d/"
+"""Files made for Apptainer: that they are there is promised, but not what they do it with."""
 
 _TIME = int(datetime(2025, 12, 24, 18, 30, tzinfo=UTC).timestamp()) * 10**9
 
@@ -193,7 +195,7 @@ def _listing(nodes: Mapping[str, Node], opaque: Collection[str]) -> Iterator[str
         size = "-"
         if node.device is not None:
             size = "{},{}".format(*node.device)
-        elif node.type == "f" and not path.endswith(_COMPRESSED):
+        elif node.type == "f" and not (path.endswith(_COMPRESSED) or _RUNTIME in path):
             size = str(node.size)
         time = _time(node.mtime_ns) if _is_content(path) else "-"
         line = f"{node.type} {node.mode:04o} {node.uid}:{node.gid} {size} {time} {path or '.'}"
@@ -201,7 +203,7 @@ def _listing(nodes: Mapping[str, Node], opaque: Collection[str]) -> Iterator[str
             line += f" -> {node.target}"
         if node.links and node.links[0] != path:
             line += f" = {node.links[0]}"
-        elif node.type == "f" and _is_content(path):
+        elif node.type == "f" and _is_content(path) and _RUNTIME not in path:
             line += f" sha256:{node.sha256}"
         if path in opaque:
             line += f" [{_OPAQUE}=y]"
