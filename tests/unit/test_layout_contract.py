@@ -320,6 +320,28 @@ def test_init_tells_the_policy(tmp_path: Path) -> None:
     assert not run("init", tmp_path / "images")["changed"]
 
 
+def test_verify_finds_the_example_sound_in_every_byte(root: Path) -> None:
+    found = run("verify", "--deep", "--repository", root)
+    assert found["findings"] == []
+    assert (found["images"], found["layers"], found["flatImages"]) == (5, 4, 4)
+
+
+def test_verify_tells_what_is_wrong(root: Path) -> None:
+    link = root / TOOL
+    text = os.readlink(link)
+    link.unlink()
+    link.symlink_to("nowhere")
+    try:
+        found = run("verify", "--repository", root, code=1)
+        assert {finding["image"] for finding in found["findings"]} == {TOOL}
+        mended = run("verify", "--repair", "--repository", root)
+        assert mended["mended"]
+        assert os.readlink(link) == text
+    finally:
+        link.unlink()
+        link.symlink_to(text)
+
+
 def test_log_tells_who_did_what(repository: Path) -> None:
     transactions = run("log", "--repository", repository)["transactions"]
     assert {c["name"] for t in transactions for c in t["changes"]} >= {
