@@ -108,9 +108,9 @@ def _registry(reader: _Reader, node: yaml.Node) -> RegistrySettings:
     values: dict[str, Any] = {}
     keys: dict[str, yaml.Node] = {}
     for key, value in _entries(reader, node, "a registry"):
-        read = _FIELDS.get(key.value)
+        read = KEYS.get(key.value)
         if read is None:
-            reader.complain(key, f"{key.value!r} is unknown here; known are: {', '.join(_FIELDS)}")
+            reader.complain(key, f"{key.value!r} is unknown here; known are: {', '.join(KEYS)}")
             continue
         try:
             if not isinstance(value, yaml.ScalarNode):
@@ -162,7 +162,7 @@ def _flag(node: yaml.ScalarNode, folder: Path) -> bool:
     return node.value.lower() in ("true", "yes", "on")
 
 
-_FIELDS: Mapping[str, tuple[str, Callable[[yaml.ScalarNode, Path], Any]]] = {
+KEYS: Mapping[str, tuple[str, Callable[[yaml.ScalarNode, Path], Any]]] = {
     "mirror": ("mirror", _mirror),
     "ca": ("ca", _path),
     "client-certificate": ("client_certificate", _path),

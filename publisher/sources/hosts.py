@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -26,6 +27,17 @@ class NotAnAddress(ValueError):
     """A text is not an http or https address."""
 
 
+class _SystemTrust(HTTPAdapter):
+    """Trusts the authorities of the machine, as its other programs do, beside those of requests."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, ssl_context=ssl.create_default_context())
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        context = ssl.create_default_context()
+        return super().proxy_manager_for(proxy, **options, ssl_context=context)
+
+
 class Host:
     """One scheme, host and port."""
 
@@ -34,7 +46,9 @@ class Host:
         _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=own.max_concurrent)
+        usual_trust = scheme == "https" and own.ca is None and not own.insecure
+        adapter = _SystemTrust if usual_trust else HTTPAdapter
+        self._adapter = adapter(pool_connections=1, pool_maxsize=own.max_concurrent)
         self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
         self._certificate: str | tuple[str, str] | None = None
         if own.client_certificate is not None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.sources.configuration import InvalidConfiguration, parse_settings
+from publisher.sources.configuration import KEYS, InvalidConfiguration, parse_settings
 from publisher.sources.settings import (
     MAX_CONCURRENT,
     Proxies,
@@ -57,6 +58,15 @@ def test_an_empty_configuration_is_the_usual_one(text: str) -> None:
     settings = parse_settings(text, "config.yaml")
     assert settings == Settings()
     assert settings.registry("quay.io").max_concurrent == MAX_CONCURRENT
+
+
+def test_the_documented_example_is_a_configuration() -> None:
+    document = Path(__file__).parents[3] / "docs/registries.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
+    settings = parse_settings(example, "config.yaml")
+    assert set(settings.registries) >= {"docker.io", "registry.example.org"}
+    for name in KEYS:
+        assert f"{name}: " in example, "every setting is shown"
 
 
 def test_all_mistakes_are_reported_at_once_with_their_places() -> None:

@@ -51,6 +51,19 @@ def test_a_registry_with_a_certificate_of_a_named_authority_is_trusted(
             assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
 
 
+def test_an_authority_of_the_machine_is_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL itself reads this variable: it stands for what an administrator installed."""
+    with OwnRegistry(tls=server_context(authority.issue("site"))) as registry:
+        registry.add("library/x", "latest", sample_image())
+        with fast_sources() as sources, pytest.raises(SourceError, match="not accepted"):
+            open_bare(sources, registry.host).resolve()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.own.certificate))
+        with fast_sources() as sources:
+            assert open_bare(sources, registry.host).resolve()
+
+
 @pytest.mark.parametrize("kind", ["unknown", "expired", "other-host"])
 def test_a_certificate_that_does_not_hold_is_an_error_at_once(
     authority: Authority, kind: str
