@@ -135,6 +135,8 @@ def find_name(repository: Repository, text: str) -> str:
     """The published name that `text` means; NotPublished if there is none."""
     if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):
         return text
+    if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
+        return text  # a name, and no reference, although none is published under it
     return layout.public_name(parse_reference(text))
 
 

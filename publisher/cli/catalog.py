@@ -14,6 +14,7 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
+    printable,
     repository_option,
 )
 from publisher.manifest import ImageConfig
@@ -39,7 +40,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> None:
     width = max((len(image.name) for image in images), default=0)
     for image in images:
         if image.manifest is None:
-            click.echo(f"{image.name:{width}}  unreadable: {image.problem}")
+            click.echo(f"{image.name:{width}}  unreadable: {printable(image.problem)}")
             continue
         when = format_time(image.publication.published_at) if image.publication else "?"
         click.echo(
@@ -63,22 +64,22 @@ def show(image: str, repository: str | None, output: str) -> None:
     found = details.image
     click.echo(found.name)
     if found.problem:
-        click.echo(f"  unreadable:  {found.problem}")
+        click.echo(f"  unreadable:  {printable(found.problem)}")
         return
     if found.publication:
-        click.echo(f"  reference:   {found.publication.reference}")
-        click.echo(f"  platform:    {found.publication.platform}")
+        click.echo(f"  reference:   {printable(found.publication.reference)}")
+        click.echo(f"  platform:    {printable(found.publication.platform)}")
         click.echo(f"  published:   {format_time(found.publication.published_at)}")
         if found.publication.wish_list:
-            click.echo(f"  wish list:   {found.publication.wish_list}")
+            click.echo(f"  wish list:   {printable(found.publication.wish_list)}")
         for label, text in (("owner", found.publication.owner), ("note", found.publication.note)):
             if text:
-                click.echo(f"  {label + ':':12} {text}")
+                click.echo(f"  {label + ':':12} {printable(text)}")
     click.echo(f"  manifest:    {found.manifest_digest}")
     if found.linked:
         click.echo(f"  flat image:  {details.flat_path}")
     for label, text in _config_lines(details.config):
-        click.echo(f"  {label + ':':12} {text}")
+        click.echo(f"  {label + ':':12} {printable(text)}")
     click.echo("  layers, bottom to top:")
     for layer in details.layers:
         users = "" if layer.images < 0 else f"  in {plural(layer.images, 'image')}"
@@ -86,7 +87,7 @@ def show(image: str, repository: str | None, output: str) -> None:
     for entry in details.scheduled:
         click.echo(
             f"  scheduled:   {entry.manifest_digest} may go from {format_time(entry.not_before)} "
-            f"({entry.reason})"
+            f"({printable(entry.reason)})"
         )
 
 

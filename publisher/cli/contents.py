@@ -11,6 +11,7 @@ from publisher.cli.options import (
     open_repository,
     output_option,
     print_json,
+    printable,
     repository_option,
 )
 from publisher.contents import Change, diff_images, list_path
@@ -33,10 +34,10 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
         print_json("ls/1", {"entries": [_entry_value(entry) for entry in entries]})
         return
     for entry in entries:
-        target = f" -> {_printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
+        target = f" -> {printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
         click.echo(
             f"{entry.type}{entry.mode:05o} {entry.uid:>6} {entry.gid:>6} {entry.size:>12}  "
-            f"{_printable(entry.path)}{target}"
+            f"{printable(entry.path)}{target}"
         )
 
 
@@ -67,7 +68,7 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
         return
     for each in differences:
         fields = f"  ({', '.join(each.fields)})" if each.fields else ""
-        click.echo(f"{_SIGNS[each.change]} {_printable(each.path)}{fields}")
+        click.echo(f"{_SIGNS[each.change]} {printable(each.path)}{fields}")
 
 
 @click.command()
@@ -90,12 +91,7 @@ def find(pattern: str, repository: str | None, output: str) -> None:
         print_json("find/1", {"found": values})
         return
     for each in found:
-        click.echo(f"{each.name}  {_printable(each.entry.path)}")
-
-
-def _printable(text: str) -> str:
-    """Names are bytes that strangers chose: no terminal sequence and no line break gets through."""
-    return text if text.isprintable() else repr(text)[1:-1]
+        click.echo(f"{each.name}  {printable(each.entry.path)}")
 
 
 def _entry_value(entry: Entry) -> dict[str, Any]:

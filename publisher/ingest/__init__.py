@@ -48,6 +48,10 @@ __all__ = [
 _PUBLISH_TRIES = 3
 
 
+class NameTaken(PublisherError):
+    """Two wishes for different images would be published at the same place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A wish, and the wish list that it stands in: its path or URL, always written the same."""
@@ -69,16 +73,25 @@ class _Run:
     scheduled: frozenset[tuple[str, str]]
     thin: ThinPushes
     cut_short: bool = False
-    taken: set[str] = field(default_factory=set)
+    taken: dict[str, ImageReference] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def claim(self, name: str) -> bool:
-        """Whether nobody in this run has published `name` yet: two wishes may expand to one tag."""
+    def claim(self, name: str, reference: ImageReference) -> bool:
+        """Whether nobody in this run has published `name` yet: two wishes may expand to one tag.
+
+        Raises NameTaken where they mean different images: one of them would not be published.
+        """
         with self.lock:
-            if name in self.taken:
-                return False
-            self.taken.add(name)
-            return True
+            first = self.taken.setdefault(name, reference)
+            if first is reference:
+                return True
+            if first != reference:
+                raise NameTaken(
+                    f"cannot publish {reference}",
+                    why=f"its place {name} is where {first} is published",
+                    hint="remove one of the two wishes, or give one a `name` if it has no registry",
+                )
+            return False
 
 
 def _utc_now() -> datetime:
@@ -180,7 +193,7 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
     name = str(reference)
     try:
         name = layout.public_name(reference, request.wish.name)
-        if not run.claim(name):
+        if not run.claim(name, reference):
             return None
         outcome = _bring_up_to_date(run, request, reference, name)
         return _push_thin(run, request, reference, outcome)

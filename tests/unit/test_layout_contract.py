@@ -280,6 +280,51 @@ def test_list_and_show_tell_what_cannot_be_read(repository: Path) -> None:
     assert manifest.exists()
 
 
+def test_what_strangers_chose_cannot_command_a_terminal(tmp_path: Path) -> None:
+    config = {
+        "User": "\x1b[2J\nevil",
+        "Entrypoint": "\x9b31m",
+        "WorkingDir": "\ud800",
+        "Cmd": ["\x1b]0;title\x07"],
+    }
+    image = build.image(build.layer(build.file("x")), config=config)
+    build.write_layout(image, tmp_path / "tool", "1")
+    repository = ("--repository", tmp_path / "images")
+    run("ingest-image", f"oci:{tmp_path}/tool:1", *repository)
+    shown = publisher("show", "local/tool:1", *repository)
+    assert shown.code == 0
+    assert all(line.isprintable() for line in shown.out.splitlines())
+    assert "\\x1b[2J\\nevil" in shown.out
+    assert run("show", "local/tool:1", *repository)["config"]["config"] == config
+
+
+def test_a_name_that_is_not_published_is_repeated_as_it_was_asked_for(repository: Path) -> None:
+    for name, shown in (
+        ("local/nothing:1", "local/nothing:1"),
+        ("debian", "docker.io/library/debian:latest"),
+    ):
+        result = publisher("show", name, "--repository", repository)
+        assert result.code == 1
+        assert f"no image is published as {shown}\n" in result.err
+
+
+def test_two_lists_that_want_one_place_for_different_images_are_told_so(tmp_path: Path) -> None:
+    for owner, built in (("a", layout_example.TOOL_IMAGE), ("b", layout_example.MOVED_IMAGE)):
+        build.write_layout(built, tmp_path / owner / "tool", "1")
+        (tmp_path / f"{owner}.yaml").write_text(
+            f"version: 2\nimages:\n- oci:{tmp_path}/{owner}/tool:1\n"
+        )
+    lists = (tmp_path / "a.yaml", tmp_path / "b.yaml")
+    report = run("ingest", *lists, "--repository", tmp_path / "images", code=1)
+    assert sorted(o["status"] for o in report["outcomes"]) == ["failed", "published"]
+    (failed,) = [o for o in report["outcomes"] if o["status"] == "failed"]
+    assert "its place local/tool:1 is where oci:" in failed["error"]
+    # The same image in two lists is no contradiction.
+    lists[1].write_text(lists[0].read_text())
+    report = run("ingest", *lists, "--repository", tmp_path / "other")
+    assert [o["status"] for o in report["outcomes"]] == ["published"]
+
+
 def test_ls_diff_and_find_tell_what_is_inside(repository: Path) -> None:
     entries = run("ls", "local/tool:good", "etc", "--repository", repository)["entries"]
     assert [entry["path"] for entry in entries] == ["etc/version"]
