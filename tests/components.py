@@ -6,6 +6,7 @@ a temporary directory, waits until it answers, and leaves nothing behind.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -45,6 +46,22 @@ def require_root() -> None:
     """Skip the test unless it runs as root (mounts, chroot, owners). A failure under CI."""
     if os.geteuid() != 0:
         _unavailable("needs root: run the tests as root to include it")
+
+
+def require_mounts() -> None:
+    """Skip the test unless mounts can be made, and containers run. A failure under CI.
+
+    Not so in an unprivileged container, nor in a chroot whose root is not a mount.
+    """
+    require_root()
+    if not _can_mount():
+        _unavailable("needs a machine, or a privileged container, that may mount file systems")
+
+
+@functools.cache
+def _can_mount() -> bool:
+    # unshare --mount does what engines do first: a mount namespace, and its root's propagation
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
 def program(name: str) -> str:
@@ -210,7 +227,7 @@ def dockerd(
     directory: Path, *, insecure_registries: Sequence[str] = (), experimental: bool = False
 ) -> Iterator[Engine]:
     """A Docker engine without a network, with its data below `directory`."""
-    require_root()
+    require_mounts()
     daemon = program("dockerd")
     require("containerd", "runc")
     # Debian's client is of the daemon's age; a newer one elsewhere in PATH may refuse to talk to it
@@ -243,7 +260,7 @@ def dockerd(
 @contextmanager
 def containerd(directory: Path) -> Iterator[Engine]:
     """A containerd, driven by ctr, with its data below `directory`."""
-    require_root()
+    require_mounts()
     daemon, client = program("containerd"), program("ctr")
     directory.mkdir(parents=True, exist_ok=True)
     with _short_directory() as short:
@@ -269,7 +286,7 @@ def containerd(directory: Path) -> Iterator[Engine]:
 @contextmanager
 def podman(directory: Path) -> Iterator[Engine]:
     """A podman with storage of its own below `directory`; it has no daemon."""
-    require_root()
+    require_mounts()
     client = program("podman")
     require("runc")
     directory.mkdir(parents=True, exist_ok=True)
@@ -329,7 +346,7 @@ def overlay_mount(layers: Sequence[Path]) -> Iterator[Path]:
 
     The kernel takes a page of options and at most 500 layers, so layers are named by short links.
     """
-    require_root()
+    require_mounts()
     with tempfile.TemporaryDirectory(prefix="publisher-overlay-") as name:
         directory = Path(name)
         point, empty = directory / "mnt", directory / "empty"

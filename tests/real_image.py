@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.components import program, require, require_root, run, skopeo_copy, unmount_below
+from tests.components import program, require, require_mounts, run, skopeo_copy, unmount_below
 from tests.debian import MACHINE_FILES, cached, debootstrap
 
 RECIPE = 1  # count up with every change below: images built by an older recipe are built again
@@ -57,7 +57,7 @@ class RealImages:
 
 def build_real_images() -> RealImages:
     """The images, built on first use (a minute or two) and cached outside the checkout."""
-    require_root()
+    require_mounts()
     require("debootstrap", "buildah", "skopeo", "runc")
     return RealImages(cached("real-image", RECIPE, _build) / "layout")
 

@@ -19,6 +19,7 @@ from tests.components import (
     podman,
     program,
     require,
+    require_mounts,
     run,
     unmount_below,
 )
@@ -319,6 +320,7 @@ def assert_nothing_left(directory: Path, engine: Engine) -> None:
 
 
 def test_mounts_below_a_directory_are_all_unmounted(tmp_path: Path) -> None:
+    require_mounts()
     for name in ("with space", "with space/inner"):
         (tmp_path / name).mkdir()
         run("mount", "-t", "tmpfs", "tmpfs", tmp_path / name)

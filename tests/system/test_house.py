@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.components import program, require, require_root, run, unmount_below
+from tests.components import program, require, require_mounts, run, unmount_below
 from tests.debian import cached, debootstrap
 
 pytestmark = pytest.mark.system
@@ -32,7 +32,7 @@ def fresh_machine(tmp_path: Path) -> Iterator[Path]:
 
     It reaches package mirrors as this machine does. Each test gets its own writable overlay.
     """
-    require_root()
+    require_mounts()
     require("debootstrap", "git")
     base = cached("fresh-debian", RECIPE, _install)
     root, upper, work = (tmp_path / name for name in ("root", "upper", "work"))
