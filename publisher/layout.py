@@ -22,6 +22,9 @@ MULTIARCH = ".multiarch"
 LOCAL = "local"
 """Stands where a registry's host would, for images that come from no registry."""
 
+PODMAN_STORE = "podmanStore"
+"""The additional image store for Podman, for images whose wishes ask for it."""
+
 STATE = f"{METADATA}/.publisher"
 """The publisher's own working state: staged trees, journal, lock. Not part of what is published."""
 
@@ -34,9 +37,6 @@ PINS = f"{METADATA}/pins.json"
 
 IMAGES = f"{METADATA}/.images"
 """Who uses which image: to a flat image what origin.json is to a layer."""
-
-_TAKEN = frozenset({LOCAL, basename(REMOVE_SCHEDULE), basename(PINS)})
-"""Names that a registry's directory, or its metadata directory, would share with something else."""
 
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
 """What holds for the whole repository, such as the policy for what images may hold."""
@@ -131,7 +131,8 @@ def public_name(
     a tag is named by it, also when a digest pins it.
     """
     if reference.transport is Transport.REGISTRY:
-        if reference.registry in _TAKEN:
+        # The files at the top of the metadata would have the names of directories.
+        if reference.registry == LOCAL or reference.registry.endswith(".json"):
             raise InvalidReference(
                 f"cannot publish {reference}",
                 why=f"{reference.registry!r} means something else in the published tree",

@@ -165,7 +165,7 @@ def test_images_of_registries_never_share_a_place_with_others(
     assert not name_other.startswith(f"{name_one}/")
 
 
-@pytest.mark.parametrize("host", ["local", "remove-schedule.json"])
+@pytest.mark.parametrize("host", ["local", "remove-schedule.json", "repository.json", "any.json"])
 def test_a_registry_cannot_take_a_name_that_the_tree_uses(host: str) -> None:
     with pytest.raises(InvalidReference, match=host):
         public_name(parse_reference(f"https://{host}/x:1"))
