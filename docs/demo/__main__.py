@@ -75,7 +75,7 @@ def publish() -> None:
 
 def look_at_the_tree() -> None:
     heading("3. The tree")
-    tree(TREE, hide=(".publisher",))
+    tree(TREE)
     say(
         """Each image has one merged root file system below .flat, which its public name links to,
         and each layer one tree below .layers. Directories are named by digest, in 256 shards."""

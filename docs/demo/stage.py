@@ -10,6 +10,8 @@ import textwrap
 from pathlib import Path
 
 PUBLISHER = Path(sys.executable).with_name("publisher")
+FOLDED = {".singularity.d": "what Apptainer needs", ".publisher": "the publisher's own state"}
+HIDDEN = (".exec", ".run", ".shell", ".test", "environment", "singularity")  # links into the first
 _HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
@@ -57,24 +59,27 @@ def short(text: str) -> str:
     return _HEX.sub(r"\1…", text)
 
 
-def tree(top: Path, hide: tuple[str, ...] = ()) -> None:
-    """Show everything below `top`, directories first opened as far as they have only one entry."""
+def tree(top: Path) -> None:
+    """Show what is below `top`; directories with a single entry share its line."""
     print(f"{top}/")
-    _branch(top, "", hide)
+    _branch(top, "")
     print(flush=True)
 
 
-def _branch(directory: Path, indent: str, hide: tuple[str, ...]) -> None:
-    entries = sorted(entry for entry in directory.iterdir() if entry.name not in hide)
+def _branch(directory: Path, indent: str) -> None:
+    entries = sorted(entry for entry in directory.iterdir() if entry.name not in HIDDEN)
     for number, entry in enumerate(entries, 1):
         last = number == len(entries)
         name = entry.name
+        if name in FOLDED:
+            print(f"{indent}{'└── ' if last else '├── '}{name}/   ({FOLDED[name]})")
+            continue
         while _is_directory(entry) and len(list(entry.iterdir())) == 1:
             (entry,) = entry.iterdir()
             name += f"/{entry.name}"
         print(short(f"{indent}{'└── ' if last else '├── '}{name}{_what(entry)}"))
         if _is_directory(entry):
-            _branch(entry, indent + ("    " if last else "│   "), hide)
+            _branch(entry, indent + ("    " if last else "│   "))
 
 
 def _is_directory(path: Path) -> bool:
