@@ -10,7 +10,7 @@ import base64
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -32,7 +32,7 @@ MARGIN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    header: str
+    header: str = field(repr=False)
     good_until: float  # of time.monotonic
 
 

@@ -172,3 +172,4 @@ KEYS: Mapping[str, tuple[str, Callable[[yaml.ScalarNode, Path], Any]]] = {
     "max-concurrent": ("max_concurrent", _count),
     "insecure": ("insecure", _flag),
 }
+"""What may be set for a registry: the field of RegistrySettings, and how its value is read."""

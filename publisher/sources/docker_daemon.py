@@ -21,7 +21,7 @@ from publisher.sources.archive import Archive, spool
 from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.faults import describe
 
-TIMEOUT = 900
+SAVE_TIMEOUT = 900
 """Seconds without an answer: engines write a whole image to disk before they send it."""
 CHUNK = 1024 * 1024
 
@@ -40,9 +40,7 @@ class EngineSource:
         """The image's ID: the digest of its config, or of its manifest in newer engines."""
         what = f"cannot ask the engine for {self._name}"
         try:
-            with docker.APIClient(
-                base_url=self._host or None, version="auto", timeout=60
-            ) as client:
+            with self._client(60) as client:
                 image_id = client.inspect_image(self._name)["Id"]
         except docker.errors.ImageNotFound:
             raise ImageNotFound(
@@ -86,9 +84,7 @@ class EngineSource:
     def _save(self) -> Source:
         what = f"cannot fetch {self._name} from the engine"
         try:
-            with docker.APIClient(
-                base_url=self._host or None, version="auto", timeout=TIMEOUT
-            ) as client:
+            with self._client(SAVE_TIMEOUT) as client:
                 content = spool(client.get_image(self._name, chunk_size=CHUNK))
         except _FAULTS as error:
             raise self._failed(what, error) from None
@@ -97,6 +93,17 @@ class EngineSource:
         if self.resolve() != self._image_id:
             raise SourceError(what, why="its tag moved while it was fetched", hint="run again")
         return source
+
+    def _client(self, timeout: int) -> docker.APIClient:
+        """A connection to the engine; making one reads docker's own configuration as well."""
+        try:
+            return docker.APIClient(base_url=self._host or None, version="auto", timeout=timeout)
+        except ValueError:
+            raise SourceError(
+                f"cannot ask the engine for {self._name}",
+                why="docker's own configuration, or the engine's address, cannot be understood",
+                hint="look at ~/.docker/config.json and DOCKER_HOST",
+            ) from None
 
     def _failed(self, what: str, error: Exception) -> SourceError:
         if isinstance(error, docker.errors.APIError):

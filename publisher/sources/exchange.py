@@ -69,8 +69,8 @@ class _Ask:
 
     method: str
     url: str
-    headers: dict[str, str]
-    data: bytes | None
+    headers: dict[str, str] = dataclasses.field(repr=False)
+    data: bytes | None = dataclasses.field(repr=False)
 
     @property
     def what(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publisher.errors import InvalidManifest
 from publisher.manifest import (
     INDEX_TYPES,
+    MANIFEST_TYPES,
     Descriptor,
     Document,
     ImageConfig,
@@ -64,13 +65,15 @@ def fetch_images(
                 )
         return [image] * len(platforms)
     index = ImageIndex(tuple(_flatten(source, document)))
+    if any(index.choose(platform) is None for platform in platforms):
+        index = ImageIndex(tuple(_with_platforms(source, index)))
     chosen = [(platform, _choose(index, platform)) for platform in platforms]
     images: dict[str, FetchedImage] = {}
     for platform, descriptor in chosen:
         if descriptor.digest in images:
             continue
         image = _load(source, source.manifest(descriptor.digest), document.digest)
-        if not _serves(image.config.platform, platform):
+        if not _is_for(image.config.platform, platform):
             raise InvalidManifest(
                 f"cannot publish {descriptor.digest}",
                 why=f"its index says {platform}, its config {image.config.platform.normalized()}",
@@ -82,7 +85,8 @@ def fetch_images(
 def available_platforms(source: Source, document: Document) -> list[Platform]:
     """The platforms that a manifest or index offers."""
     if document.media_type in INDEX_TYPES:
-        entries = ImageIndex(tuple(_flatten(source, document))).images()
+        index = ImageIndex(tuple(_flatten(source, document)))
+        entries = index.images() or ImageIndex(tuple(_with_platforms(source, index))).images()
         return [entry.platform.normalized() for entry in entries if entry.platform]
     return [_load(source, document, None).platform]
 
@@ -106,6 +110,26 @@ def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
                 )
             seen.add(entry.digest)
             pending.append((source.manifest(entry.digest), depth + 1))
+
+
+def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
+    """The entries; those without a platform, which some builders leave out, with their config's."""
+    asked = 0
+    for entry in index.manifests:
+        if entry.platform is None and entry.media_type in MANIFEST_TYPES:
+            asked += 1
+            if asked > MAX_INDEXES:
+                raise InvalidManifest(
+                    "cannot read an image index",
+                    why=f"more than {MAX_INDEXES} of its images have no platform",
+                )
+            try:
+                image = _load(source, source.manifest(entry.digest), None)
+            except InvalidManifest:
+                continue  # an artifact beside the images: nothing that could be asked for
+            yield replace(entry, platform=image.config.platform)
+        else:
+            yield entry
 
 
 def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
@@ -132,7 +156,14 @@ def _load(source: Source, document: Document, index_digest: str | None) -> Fetch
 
 def _serves(offered: Platform, wanted: Platform) -> bool:
     """Whether an image says it is for `wanted`; a variant that only one names is no obstacle."""
-    offered, wanted = offered.normalized(), wanted.normalized()
-    if (offered.os, offered.architecture) != (wanted.os, wanted.architecture):
+    if not _is_for(offered, wanted):
         return False
-    return offered.variant == wanted.variant or "" in (offered.variant, wanted.variant)
+    if "" in (offered.variant, wanted.variant):
+        return True
+    return offered.normalized().variant == wanted.normalized().variant
+
+
+def _is_for(offered: Platform, wanted: Platform) -> bool:
+    """Whether system and architecture agree: the variant is for the index to tell."""
+    offered, wanted = offered.normalized(), wanted.normalized()
+    return (offered.os, offered.architecture) == (wanted.os, wanted.architecture)

@@ -115,6 +115,16 @@ def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         assert not isinstance(caught.value, ImageNotFound)
 
 
+def test_a_broken_configuration_of_docker_is_an_error_that_does_not_quote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"auths": {"x.io": {"auth": "s3cret"}}}')
+    with pytest.raises(SourceError) as caught:
+        fetch("docker-daemon:mine:2", f"unix://{tmp_path}/no.sock")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_what_docker_saves_is_the_image(docker: Engine, built: Image, tmp_path: Path) -> None:
     archive = tmp_path / "saved.tar"
     docker("save", "--output", archive, "mine:2")

@@ -103,6 +103,33 @@ def test_attestations_and_unknown_platforms_are_passed_over(
     assert available_platforms(source, source.manifest()) == [AMD64]
 
 
+def test_an_index_that_leaves_platforms_out_is_read_with_those_of_the_configs(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    amd64, arm64 = build("amd64"), build("arm64", "v8")
+    chart = json.loads(amd64.manifest.data)
+    chart["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json"
+    data = json.dumps(chart).encode()
+    artifact = Document(data, OCI_MANIFEST, digest_of(data))
+    index = index_of([entry(artifact), entry(arm64.manifest), entry(amd64.manifest)])
+    push(registry, [amd64, arm64], index)
+    registry.add_document("library/x", None, artifact)
+    found = fetch_images(open_image(sources, registry), [AMD64, ARM64])
+    assert [each.document for each in found] == [amd64.manifest, arm64.manifest]
+    with pytest.raises(PlatformNotFound, match=r"linux/amd64, linux/arm64"):
+        fetch_images(open_image(sources, registry), [ARM_V7])
+
+
+@pytest.mark.parametrize("variant", ["", "v6"])
+def test_a_config_need_not_name_the_variant_that_the_index_names(
+    registry: OwnRegistry, sources: Sources, variant: str
+) -> None:
+    built = build("arm", variant)
+    push(registry, [built], image_index({"linux/arm/v6": built}))
+    (found,) = fetch_images(open_image(sources, registry), [Platform("linux", "arm", "v6")])
+    assert found.document == built.manifest
+
+
 def test_an_index_within_an_index_is_followed(registry: OwnRegistry, sources: Sources) -> None:
     built = build("arm64")
     inner = index_of([entry(built.manifest, {"os": "linux", "architecture": "arm64"})], DOCKER_LIST)

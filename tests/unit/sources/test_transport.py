@@ -169,8 +169,19 @@ def test_the_mirror_is_asked_and_the_registry_left_in_peace(registry: OwnRegistr
             assert source.resolve() == built.manifest.digest
             assert source.manifest() == built.manifest
             assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
-            assert list(source.tags()) == ["latest"]
     assert registry.count() == 0
+
+
+def test_tags_are_listed_by_the_registry_since_a_mirror_knows_only_some(
+    registry: OwnRegistry,
+) -> None:
+    for tag in ("1.0", "1.1", "1.2"):
+        registry.add("library/x", tag, sample_image())
+    with OwnRegistry() as mirror:
+        mirror.add("library/x", "1.0", sample_image())
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            assert sorted(open_image(sources, registry).tags()) == ["1.0", "1.1", "1.2"]
+    assert mirror.count() == 0
 
 
 @pytest.mark.parametrize(
