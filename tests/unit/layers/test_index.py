@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from publisher.entry import Entry, EntryType, sort_key
+from publisher.layers import LayerError
+from publisher.layers.index import (
+    IndexHeader,
+    decode_entry,
+    encode_entry,
+    read_header,
+    read_index,
+    write_index,
+)
+from tests.engine import Unpack, unpack_layer
+from tests.layer_builder import (
+    character_device,
+    directory,
+    fifo,
+    file,
+    hardlink,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+)
+from tests.stacks import Draft, drafts
+
+SCHEMAS = Path(__file__).parents[3] / "layout" / "schemas"
+DIGEST = "sha256:" + "0" * 64
+
+names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=8)
+paths = st.lists(names, min_size=1, max_size=4).map("/".join)
+counts = st.integers(0, 2**63)
+
+
+def schema(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((SCHEMAS / name).read_bytes()))
+
+
+def header(entries: int) -> IndexHeader:
+    return IndexHeader(DIGEST, DIGEST, 1, 2, entries, 3)
+
+
+def written(*entries: Entry) -> io.BytesIO:
+    file = io.BytesIO()
+    write_index(file, header(len(entries)), map(encode_entry, entries))
+    return file
+
+
+@st.composite
+def any_entry(draw: st.DrawFn) -> Entry:
+    kind = draw(st.sampled_from(EntryType))
+    path = draw(paths)
+    dropped = tuple(draw(st.lists(st.text(min_size=1), max_size=2)))
+    if kind is EntryType.WHITEOUT:
+        return Entry(path, kind, mode=0, dropped=dropped)
+    is_file = kind in (EntryType.FILE, EntryType.HARDLINK)
+    is_link = kind in (EntryType.SYMLINK, EntryType.HARDLINK)
+    is_device = kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
+    return Entry(
+        path,
+        kind,
+        mode=draw(st.integers(0, 0o7777)),
+        uid=draw(counts),
+        gid=draw(counts),
+        size=draw(counts) if is_file else 0,
+        mtime_ns=draw(st.integers()),
+        target=draw(paths) if is_link else "",
+        sha256=draw(st.text("0123456789abcdef", min_size=64, max_size=64)) if is_file else "",
+        device=(draw(counts), draw(counts)) if is_device else None,
+        xattrs=draw(st.dictionaries(st.text(min_size=1), st.binary(), max_size=2)),
+        opaque=kind is EntryType.DIRECTORY and draw(st.booleans()),
+        implicit=kind is EntryType.DIRECTORY and draw(st.booleans()),
+        dropped=dropped,
+        links=draw(st.integers(1, 5)),
+    )
+
+
+@given(any_entry())
+def test_what_is_written_is_read_again(entry: Entry) -> None:
+    line = encode_entry(entry)
+    assert "\n" not in line
+    assert line.isascii()
+    assert decode_entry(line) == entry
+
+
+@given(st.lists(any_entry(), max_size=30))
+def test_an_index_can_be_read_more_than_once_and_at_two_places_at_once(
+    entries: list[Entry],
+) -> None:
+    index = read_index(written(*entries))
+    assert index.header == header(len(entries))
+    one, two = iter(index), iter(index)
+    pairs = [(next(one), next(two)) for _ in entries]
+    assert pairs == [(entry, entry) for entry in entries]
+    assert list(index) == entries
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3).filter(lambda b: b"\0" not in b), max_size=5))
+def test_sorting_is_by_the_bytes_of_the_components(raw: list[bytes]) -> None:
+    texts = [r.decode("utf-8", "surrogateescape") for r in raw]
+    by_components = sorted(texts, key=lambda t: t.encode("utf-8", "surrogateescape").split(b"/"))
+    assert sorted(texts, key=sort_key) == by_components
+
+
+@settings(max_examples=100, deadline=None)
+@given(draft=drafts())
+def test_every_index_follows_its_contract(
+    draft: Draft, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    try:
+        unpacked = unpack_layer(draft.build(), tmp_path_factory.mktemp("index") / "t")
+    except LayerError:
+        return
+    check_contract(unpacked.index)
+
+
+def check_contract(index: object) -> None:
+    lines = _lines(index._file)  # type: ignore[attr-defined]
+    schema("index-header.schema.json").validate(lines[0])
+    validator = schema("index-entry.schema.json")
+    for line in lines[1:]:
+        validator.validate(line)
+    entries = [decode_entry(json.dumps(line)) for line in lines[1:]]
+    keys = [sort_key(entry.path) for entry in entries]
+    assert keys == sorted(set(keys))
+    assert len(entries) == lines[0]["entries"]
+    directories = {entry.path for entry in entries if entry.type is EntryType.DIRECTORY}
+    assert entries[0].path == ""
+    assert all(entry.path.rpartition("/")[0] in directories for entry in entries)
+    files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
+    for entry in entries:
+        if entry.type is EntryType.HARDLINK and not entry.is_unresolved:
+            assert sort_key(entry.target) < sort_key(entry.path)
+            assert files[entry.target].sha256 == entry.sha256
+            assert files[entry.target].links == entry.links
+
+
+def _lines(file: io.BytesIO) -> list[dict[str, object]]:
+    data = zstandard.ZstdDecompressor().decompressobj().decompress(file.getvalue())
+    assert data.endswith(b"\n")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_an_index_with_everything_in_it_follows_its_contract(unpack: Unpack) -> None:
+    unpacked = unpack(
+        directory("./", mtime_ns=5),
+        file("f", b"1", mode=0o6755, xattrs={"user.a": b"1", "trusted.b": b"2"}),
+        hardlink("h", "f"),
+        hardlink("lower", "elsewhere"),
+        symlink("s", "/x"),
+        fifo("p"),
+        character_device("c"),
+        whiteout("w"),
+        opaque("o"),
+        file("o/implied/x"),
+        file(b"\xff\xfe"),
+        file("line\nbreak"),
+    )
+    check_contract(unpacked.index)
+
+
+@pytest.mark.parametrize("cut", [1, 20, 100])
+def test_an_index_that_was_cut_off_is_an_error(cut: int) -> None:
+    file = written(*(Entry(f"f{n:05}", EntryType.FIFO) for n in range(3000)))
+    short = io.BytesIO(file.getvalue()[:-cut])
+    with pytest.raises(LayerError, match="index"):
+        list(read_index(short))
+
+
+def test_an_index_with_fewer_lines_than_it_says_is_an_error() -> None:
+    file = io.BytesIO()
+    write_index(file, header(2), [encode_entry(Entry("a", EntryType.FIFO))])
+    with pytest.raises(LayerError, match="1 of 2"):
+        list(read_index(file))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not zstd",
+        zstandard.compress(b"not json\n"),
+        zstandard.compress(b"[]\n"),
+        zstandard.compress(b'{"format":"something"}\n'),
+        zstandard.compress(b'{"format":"publisher-layer-index","version":1}\n'),
+    ],
+)
+def test_something_else_is_not_read_as_an_index(content: bytes) -> None:
+    with pytest.raises(LayerError, match="layer index"):
+        read_header(io.BytesIO(content))
+
+
+def test_an_index_of_a_later_version_is_refused() -> None:
+    line = b'{"format":"publisher-layer-index","version":2}\n'
+    with pytest.raises(LayerError, match="version 2"):
+        read_header(io.BytesIO(zstandard.compress(line)))
+
+
+def test_fields_that_we_do_not_know_are_ignored() -> None:
+    assert decode_entry('{"path":"a","type":"p","mode":"0600","later":1}').mode == 0o600
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", '{"path":"a","type":"?"}', '{"path":1'])
+def test_a_malformed_line_is_an_error(line: str) -> None:
+    with pytest.raises(LayerError, match="malformed"):
+        decode_entry(line)
+
+
+def test_the_header_says_what_the_layer_is_and_what_was_dropped(tmp_path: Path) -> None:
+    source = layer(file("f", b"12345", mode=0o4755), hardlink("x", "nowhere"))
+    index = unpack_layer(source, tmp_path / "t").index
+    assert index.header == IndexHeader(
+        digest=source.digest,
+        diff_id=source.diff_id,
+        size=len(source.blob),
+        archive_size=len(source.tar),
+        entries=3,
+        content_size=5,
+        unresolved=1,
+        dropped={"setuid": 1},
+        policy={
+            "setuid": "drop",
+            "owner": None,
+            "devices": "drop",
+            "xattrs": "keep",
+            "readable": False,
+        },
+    )
