@@ -18,13 +18,10 @@ from tests.layer_builder import (
     directory,
     file,
     image,
-    image_index,
     layer,
     layer_of_tar,
     write_layout,
 )
-
-__all__ = ["IMAGES", "TAGS", "Entry", "Model", "Source", "image_index", "name_of"]
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TAGS = ("a", "b", "c")
@@ -134,7 +131,9 @@ class Model:
         found = self.published[tag]
         if self.find(tag, found.image) is None:
             since = self.latest(max(now, found.at))
-            entry = Entry(tag, found.image, since, since + (found.grace if grace is None else grace))
+            entry = Entry(
+                tag, found.image, since, since + (found.grace if grace is None else grace)
+            )
             after.schedule = (*self.schedule, entry)
         return after
 
@@ -152,7 +151,7 @@ class Model:
         self, tag: str, image: int, wish_list: str, grace: timedelta, now: datetime
     ) -> Model:
         found = self.published.get(tag)
-        lists = {wish_list} - {""} | (found.lists if found else frozenset())
+        lists = frozenset({wish_list} - {""}) | (found.lists if found else frozenset())
         if found is not None and lists - {wish_list}:
             grace = max(grace, found.grace)
         after = self
@@ -166,7 +165,7 @@ class Model:
         elif found is not None and (found.lists, found.grace) == (lists, grace):
             at = found.at
         after = after.unscheduled(tag, image)
-        after.published[tag] = Published(image, frozenset(lists), grace, at)
+        after.published[tag] = Published(image, lists, grace, at)
         return after
 
     def collected(self, entries: Iterable[Entry]) -> Model:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
+from publisher.cli.sources import load_settings
 from publisher.ingest import Request
-from publisher.wishlist import MAX_BYTES, Problem, WishList, WishListError, parse_wish_list
+from publisher.sources.settings import Settings
+from publisher.sources.wish_lists import list_identity, read_wish_list_document
+from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
 
 
-def read_document(path: str) -> bytes:
-    """What is in the file `path`, or on standard input for "-", up to what a wish list may be."""
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise WishListError(
-            f"cannot read wish list {path}", why=error.strerror or str(error)
-        ) from error
+def read_document(path: str, settings: Settings | None = None) -> bytes:
+    """A wish list's text, up to what one may have: a file, an address, standard input for "-".
+
+    `settings` say how addresses are reached; without them the environment and the usual
+    configuration do.
+    """
+    if path == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    return read_wish_list_document(path, settings or load_settings({}))
 
 
-def read_wish_list(path: str) -> WishList:
-    """The wish list in the file `path`, or on standard input for "-"; warnings go to stderr."""
-    wish_list = parse_wish_list(read_document(path), path)
+def read_wish_list(path: str, settings: Settings | None = None) -> WishList:
+    """The wish list at `path`, as `read_document` has it; warnings go to stderr."""
+    wish_list = parse_wish_list(read_document(path, settings), path)
     for problem in wish_list.warnings:
         click.echo(str(problem), err=True)
     return wish_list
@@ -45,6 +45,6 @@ def read_requests(
     for path in paths:
         wish_list = read_wish_list(path)
         wanted = requests.setdefault(repository or wish_list.repository, [])
-        wanted += [Request(wish, wish_list.name) for wish in wish_list.wishes]
+        wanted += [Request(wish, list_identity(path)) for wish in wish_list.wishes]
         unusable += wish_list.unusable
     return requests, unusable
