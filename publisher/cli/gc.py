@@ -1,0 +1,116 @@
+"""`publisher gc`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
+from publisher.removal.books import Released
+from publisher.removal.gc import Report, choose, collect
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be collected, and change nothing.")
+@click.option(
+    "--grace",
+    type=Duration(),
+    metavar="DURATION",
+    help="Use this grace period (30d, 36h) in place of those that the wishes asked for.",
+)
+@click.option("--image", metavar="IMAGE", help="Collect this image only: a name, or NAME@DIGEST.")
+@click.option("--limit", type=click.IntRange(min=1), help="Collect at most so many images.")
+@click.option("--now", "at_once", is_flag=True, help="Everything that is scheduled counts as due.")
+@repository_option
+@wait_option
+@quiet_option
+@output_option
+@debug_option
+def gc(
+    dry_run: bool,
+    grace: timedelta | None,
+    image: str | None,
+    limit: int | None,
+    at_once: bool,
+    repository: str | None,
+    wait: float,
+    quiet: bool,
+    output: str,
+) -> int:
+    """Collect scheduled images whose grace period is over, and the layers that only they used.
+
+    An image gets on the schedule when its tag moves, when `publisher prune` finds that no list
+    wishes it, or by `publisher remove`. Until it is due it stays usable; pinned images stay anyhow.
+    What is in doubt (a record that cannot be read) stays and is named; the exit code is 1 then.
+
+    \b
+    publisher gc --dry-run            what would go, and how much that frees
+    publisher gc                      collect it
+    publisher gc --image docker.io/library/debian:12 --now
+    """
+    published = open_repository(repository, writable=not dry_run, wait=wait)
+    told = output == "text" and not quiet
+
+    def tell(released: Released) -> None:
+        if told:
+            click.echo(f"collected: {describe_released(released)}")
+
+    try:
+        choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
+        report = collect(published, choice, utc_now, dry_run=dry_run, on_released=tell)
+    finally:
+        published.close()
+    if output == "json":
+        _print_json(report, dry_run)
+    else:
+        if told and dry_run:
+            for each in report.released:
+                click.echo(f"would be collected: {describe_released(each)}")
+        _print_summary(report, dry_run, quiet)
+    return SOME_FAILED if report.kept else DONE
+
+
+def _print_json(report: Report, dry_run: bool) -> None:
+    print_json(
+        "gc/1",
+        {
+            "dryRun": dry_run,
+            "collected": [
+                entry_value(each.entry)
+                | {"layers": each.layers, "flatImage": each.flat, "bytes": each.size}
+                for each in report.released
+            ],
+            "kept": [entry_value(each.entry) | {"why": each.why} for each in report.kept],
+            "layers": report.layers,
+            "flatImages": report.flat_images,
+            "bytes": report.size,
+            "waiting": report.waiting,
+        },
+    )
+
+
+def _print_summary(report: Report, dry_run: bool, quiet: bool) -> None:
+    for each in report.kept:
+        click.echo(f"kept: {each.entry.name}: {each.why}", err=True)
+    if quiet:
+        return
+    would = "would be collected" if dry_run else "collected"
+    click.echo(
+        f"{plural(len(report.released), 'image')} {would}: {plural(report.layers, 'layer')}, "
+        f"{plural(report.flat_images, 'flat image')}, {human_size(report.size)}; "
+        f"{report.waiting} still scheduled"
+        + (f", {len(report.kept)} kept because of a doubt" if report.kept else "")
+    )

@@ -1,0 +1,100 @@
+"""`publisher pin` and `publisher unpin`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import click
+
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    print_json,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.removal import utc_now
+from publisher.records import Pin
+from publisher.removal import pins as use_cases
+
+
+@click.command()
+@click.argument("image", required=False)
+@click.option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="The last day on which the pin holds, such as 2027-03-31 (UTC). Without it: for good.",
+)
+@click.option("--reason", default="", help="Why, for those who wonder later.")
+@repository_option
+@wait_option
+@output_option
+@debug_option
+def pin(
+    image: str | None,
+    until: datetime | None,
+    reason: str,
+    repository: str | None,
+    wait: float,
+    output: str,
+) -> None:
+    """Keep IMAGE as it is: its tag is not moved, it is never scheduled, and never collected.
+
+    NAME@DIGEST pins one exact image, also one that its tag has moved away from and that is on the
+    remove schedule. Without an image, list the pins.
+
+    \b
+    publisher pin docker.io/library/debian:12 --until 2027-03-31 --reason 'survey campaign'
+    publisher pin
+    """
+    if image is None:
+        _print(use_cases.list_pins(open_repository(repository)), output, "pinned")
+        return
+    published = open_repository(repository, writable=True, wait=wait)
+    last = None if until is None else until.date()
+    try:
+        pins = use_cases.pin(published, image, utc_now, until=last, reason=reason)
+    finally:
+        published.close()
+    _print(pins, output, "pinned")
+
+
+@click.command()
+@click.argument("image")
+@repository_option
+@wait_option
+@output_option
+@debug_option
+def unpin(image: str, repository: str | None, wait: float, output: str) -> None:
+    """Let IMAGE go its way again: its tag may move, and it may be scheduled and collected.
+
+    An image that is on the remove schedule gets its whole grace period, counted from now.
+
+    \b
+    publisher unpin docker.io/library/debian:12
+    """
+    published = open_repository(repository, writable=True, wait=wait)
+    try:
+        pins = use_cases.unpin(published, image, utc_now)
+    finally:
+        published.close()
+    _print(pins, output, "unpinned")
+
+
+def _print(pins: Sequence[Pin], output: str, word: str) -> None:
+    if output == "json":
+        print_json("pins/1", {word: [each.to_value() for each in pins]})
+        return
+    today = utc_now().date()
+    for each in pins:
+        click.echo(f"{word}: {each.name}  {each.manifest_digest[7:19]}{_until(each, today)}")
+
+
+def _until(pin: Pin, today: date) -> str:
+    text = f"  {pin.reason}" if pin.reason else ""
+    if pin.until is None:
+        return text
+    return f"  {'over since' if pin.until < today else 'until'} {pin.until}{text}"

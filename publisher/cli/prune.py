@@ -1,0 +1,172 @@
+"""`publisher prune`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    jobs_option,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.removal import entry_value, utc_now
+from publisher.cli.sources import load_settings, open_sources, source_options
+from publisher.cli.wishlists import read_wish_list
+from publisher.records import format_time
+from publisher.removal.prune import GivenList, Guard, Report
+from publisher.removal.prune import prune as run_prune
+from publisher.sources.wish_lists import list_identity
+from publisher.wishlist import WishListError
+
+
+@click.command()
+@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@click.option("--dry-run", is_flag=True, help="Say what would be scheduled, and change nothing.")
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="The lists are the truth about the whole repository, also about images that other lists "
+    "or people published.",
+)
+@click.option(
+    "--drop-links",
+    is_flag=True,
+    help="Take the public links away at once; without it they stay until collection.",
+)
+@click.option("--yes-really", is_flag=True, help="Schedule however many images it concerns.")
+@click.option(
+    "--at-most",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Schedule up to N images; without it, a fifth of those that the lists are about.",
+)
+@repository_option
+@jobs_option
+@wait_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def prune(
+    wishlists: tuple[str, ...],
+    dry_run: bool,
+    whole: bool,
+    drop_links: bool,
+    yes_really: bool,
+    at_most: int | None,
+    repository: str | None,
+    jobs: int,
+    wait: float,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Schedule for removal what the wish lists WISHLIST... published and do not wish any more.
+
+    A list is a file, an http(s) address, or git+https://HOST/REPOSITORY.git//PATH@BRANCH. What
+    other lists published, or people by hand, is left alone. Nothing is deleted: a scheduled image
+    stays usable for its grace period, and comes back if it is wished again before `publisher gc`
+    collects it. Any doubt keeps: if a list is empty or has an error, or if a registry does not say
+    which tags a pattern means, nothing at all is scheduled.
+
+    \b
+    publisher prune wishlist.yaml --dry-run
+    publisher prune lists/*.yaml --repository dir:/srv/images
+    publisher prune git+https://git.example.org/wishes.git//astro.yaml@main --at-most 50
+    """
+    try:
+        settings = load_settings(source_settings)
+        by_repository: dict[str | None, list[GivenList]] = {}
+        for path in wishlists:
+            wish_list = read_wish_list(path, settings)
+            lists = by_repository.setdefault(repository or wish_list.repository, [])
+            lists.append(GivenList(list_identity(path), wish_list))
+    except WishListError:
+        click.echo("publisher: nothing was scheduled, because of an error in a wish list", err=True)
+        raise
+    guard = Guard(at_most=at_most, off=yes_really)
+    reports = []
+    with open_sources(source_settings) as sources:
+        for url, lists in by_repository.items():
+            published = open_repository(url, writable=not dry_run, wait=wait)
+            try:
+                report = run_prune(
+                    published,
+                    lists,
+                    sources,
+                    utc_now,
+                    whole=whole,
+                    guard=guard,
+                    drop_links=drop_links,
+                    dry_run=dry_run,
+                    jobs=jobs,
+                )
+            finally:
+                published.close()
+            reports.append((str(published.url), report))
+    if output == "json":
+        values = [_value(url, report) for url, report in reports]
+        print_json("prune/1", {"dryRun": dry_run, "repositories": values})
+    else:
+        for _, report in reports:
+            _print(report, dry_run, quiet)
+    kept_back = any(r.doubts or r.refused or r.unreadable for _, r in reports)
+    return SOME_FAILED if kept_back else DONE
+
+
+def _print(report: Report, dry_run: bool, quiet: bool) -> None:
+    would = "would be " if dry_run else ""
+    if not quiet:
+        for entry in report.scheduled:
+            until = format_time(entry.not_before)
+            click.echo(f"{would}scheduled: {entry.name}  may go from {until}")
+        for name in report.restored:
+            click.echo(f"{would}restored: {name}  is wished again")
+        for name, why in report.kept.items():
+            click.echo(f"kept: {name}  {why}")
+    for name, why in report.unreadable.items():
+        click.echo(f"kept: {name}: {why}", err=True)
+    if report.doubts:
+        click.echo(
+            "publisher: nothing was scheduled, because it is in doubt what is wished:", err=True
+        )
+        for doubt in report.doubts:
+            click.echo(f"  {doubt}", err=True)
+        return
+    if report.refused:
+        click.echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
+        for name in report.withdrawn[:20]:
+            click.echo(f"  {name}", err=True)
+        if len(report.withdrawn) > 20:
+            click.echo(f"  and {len(report.withdrawn) - 20} more", err=True)
+        click.echo("  try: --at-most N, or --yes-really, if that is what you want", err=True)
+        return
+    if not quiet:
+        others = plural(report.others, "image")
+        click.echo(
+            f"{plural(len(report.scheduled), 'image')} {would}scheduled"
+            + (f"; {others} of other lists left alone" if report.others else "")
+        )
+
+
+def _value(url: str, report: Report) -> dict[str, Any]:
+    return {
+        "repository": url,
+        "scheduled": [entry_value(entry) for entry in report.scheduled],
+        "restored": list(report.restored),
+        "withdrawn": list(report.withdrawn),
+        "kept": dict(report.kept),
+        "unreadable": dict(report.unreadable),
+        "others": report.others,
+        "doubts": list(report.doubts),
+        "refused": report.refused,
+    }

@@ -1,0 +1,73 @@
+"""What the commands about removal share: their moments, durations, and how entries are printed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from publisher.cli.options import human_size
+from publisher.durations import parse_duration
+from publisher.records import ScheduledRemoval, format_time
+from publisher.removal.books import Released
+
+
+class Duration(click.ParamType[timedelta]):
+    """An option's value such as 36h or 30d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read it; what is wrong with another text is a usage error."""
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def utc_now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+REASONS = {
+    "tag-moved": "its tag moved",
+    "withdrawn": "not wished any more",
+    "removed": "removed by hand",
+    "replaced": "an earlier image was restored",
+}
+
+
+def describe_reason(entry: ScheduledRemoval) -> str:
+    """Why the image is scheduled, in words."""
+    return REASONS.get(entry.reason, entry.reason)
+
+
+def entry_value(entry: ScheduledRemoval) -> dict[str, Any]:
+    """A schedule entry for JSON, without the manifest."""
+    return {
+        "name": entry.name,
+        "reference": entry.reference,
+        "manifestDigest": entry.manifest_digest,
+        "imageId": entry.image_id,
+        "reason": entry.reason,
+        "scheduledAt": format_time(entry.scheduled_at),
+        "notBefore": format_time(entry.not_before),
+    }
+
+
+def describe_released(released: Released) -> str:
+    """One line about an image that is, or would be, collected."""
+    entry = released.entry
+    parts = [f"{released.layers} layer{'' if released.layers == 1 else 's'}"]
+    if released.flat:
+        parts.append("flat image")
+    return (
+        f"{entry.name}  {entry.manifest_digest[7:19]}  {describe_reason(entry)}  "
+        f"{', '.join(parts)}, {human_size(released.size)}"
+    )

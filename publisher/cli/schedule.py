@@ -1,0 +1,146 @@
+"""`publisher schedule`, `publisher remove` and `publisher restore`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from publisher.cli.options import (
+    debug_option,
+    human_size,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
+from publisher.records import format_time
+from publisher.removal import schedule as use_cases
+from publisher.removal.schedule import Planned
+
+
+@click.command()
+@click.argument("action", type=click.Choice(["list"]), default="list", metavar="[list]")
+@repository_option
+@output_option
+@debug_option
+def schedule(action: str, repository: str | None, output: str) -> None:
+    """Show which images are to be removed: when each may go, why, and how much that frees.
+
+    Nothing is touched. The bytes are those of layers that nobody else uses, if all above have gone.
+
+    \b
+    publisher schedule --repository dir:/srv/images
+    publisher schedule --output json | jq '[.entries[].bytes] | add'
+    """
+    planned = use_cases.list_schedule(open_repository(repository), utc_now())
+    if output == "json":
+        print_json("schedule/1", {"entries": [_value(each) for each in planned]})
+        return
+    width = max((len(each.entry.name) for each in planned), default=0)
+    for each in planned:
+        entry = each.entry
+        click.echo(
+            f"{_when(each):20}  {entry.name:{width}}  {entry.manifest_digest[7:19]}  "
+            f"{human_size(each.size):>9}  {describe_reason(entry)}"
+            + (f"  (stays: {each.problem})" if each.problem else "")
+        )
+    total = human_size(sum(each.size for each in planned))
+    click.echo(f"{plural(len(planned), 'image')} scheduled, {total} to be freed")
+
+
+@click.command()
+@click.argument("image")
+@click.option(
+    "--grace",
+    type=Duration(),
+    metavar="DURATION",
+    help="How long it stays usable (30d, 36h, 0d); without it, what the wish asked for.",
+)
+@click.option(
+    "--drop-link",
+    is_flag=True,
+    help="Take the public link away at once; jobs that run already go on.",
+)
+@repository_option
+@wait_option
+@output_option
+@debug_option
+def remove(
+    image: str,
+    grace: timedelta | None,
+    drop_link: bool,
+    repository: str | None,
+    wait: float,
+    output: str,
+) -> None:
+    """Schedule the published IMAGE for removal, for all its platforms.
+
+    It stays usable for its grace period, and is then collected by `publisher gc`. Until then
+    `publisher restore` takes it back. An image that a wish list still wishes comes back with the
+    next ingest: take the wish back as well.
+
+    \b
+    publisher remove docker.io/library/debian:12
+    publisher remove docker.io/library/debian:12 --grace 0d --drop-link && publisher gc
+    """
+    published = open_repository(repository, writable=True, wait=wait)
+    try:
+        entries = use_cases.remove(published, image, utc_now, grace=grace, drop_link=drop_link)
+    finally:
+        published.close()
+    if output == "json":
+        print_json("remove/1", {"scheduled": [entry_value(entry) for entry in entries]})
+        return
+    for entry in entries:
+        click.echo(f"scheduled: {entry.name}  may go from {format_time(entry.not_before)}")
+
+
+@click.command()
+@click.argument("image")
+@repository_option
+@wait_option
+@output_option
+@debug_option
+def restore(image: str, repository: str | None, wait: float, output: str) -> None:
+    """Take IMAGE off the remove schedule.
+
+    NAME@DIGEST means an image that its tag has moved away from: it is published under its name
+    again, and what is there now is scheduled. The next ingest follows the tag again, unless the
+    image is pinned.
+
+    \b
+    publisher restore docker.io/library/debian:12
+    publisher restore quay.io/astro/tool:1@sha256:… && publisher pin quay.io/astro/tool:1
+    """
+    published = open_repository(repository, writable=True, wait=wait)
+    try:
+        names = use_cases.restore(published, image, utc_now)
+    finally:
+        published.close()
+    if output == "json":
+        print_json("restore/1", {"restored": names})
+        return
+    for name in names:
+        click.echo(f"restored: {name}")
+
+
+def _when(planned: Planned) -> str:
+    moment = planned.held_until
+    if planned.problem:
+        return "kept"
+    return "pinned" if moment is None else format_time(moment)
+
+
+def _value(planned: Planned) -> dict[str, object]:
+    moment = planned.held_until
+    return entry_value(planned.entry) | {
+        "heldUntil": None if moment is None else format_time(moment),
+        "pinned": planned.pin is not None,
+        "layers": planned.layers,
+        "bytes": planned.size,
+        "problem": planned.problem,
+    }
