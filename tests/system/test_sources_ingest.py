@@ -1,0 +1,196 @@
+"""What misbehaving registries, credentials, engines and many wishes mean for a whole ingest."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from publisher.ingest import Report, Request, ingest
+from publisher.layout import RepositoryURL
+from publisher.repository.directory import DirectoryRepository
+from publisher.sources.open import Sources
+from publisher.wishlist import wish_for
+from tests.command import publisher, succeed
+from tests.components import docker_registry, dockerd, podman
+from tests.layer_builder import directory, file, image, layer, symlink, whiteout, write_layout
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth, BearerAuth, basic
+from tests.registry_faults import Unreliable
+from tests.registry_images import fast_sources, noise, sample_image, write_auths
+from tests.trees import assert_same_tree
+
+pytestmark = pytest.mark.system
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[DirectoryRepository]:
+    repository = DirectoryRepository(RepositoryURL("dir", str(path)), writable=True)
+    try:
+        yield repository
+    finally:
+        repository.close()
+
+
+def ingest_all(images: Sequence[str], path: Path, sources: Sources, jobs: int = 8) -> Report:
+    with opened(path) as repository:
+        return ingest([Request(wish_for(name)) for name in images], repository, sources, jobs=jobs)
+
+
+def wish_list(path: Path, images: Iterable[str]) -> Path:
+    lines = ["version: 2", "images:", *(f"  - {json.dumps(name)}" for name in images)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_two_hundred_images_from_a_registry_that_fails_every_fifth_request(
+    tmp_path: Path,
+) -> None:
+    images = {f"group/image-{n}": sample_image(5_000, 20_000, seed=n) for n in range(200)}
+    unreliable = Unreliable(0.2, seed=11)
+    with OwnRegistry() as registry, fast_sources() as sources:
+        for name, built in images.items():
+            registry.add(name, "latest", built)
+        registry.misbehave(unreliable)
+        names = [f"{registry.url}/{name}:latest" for name in images]
+        report = ingest_all(names, tmp_path / "images", sources)
+        assert [outcome.status for outcome in report.outcomes] == ["published"] * len(images)
+        needed = 5 * len(images)  # HEAD, manifest, config, two layers
+        assert needed // 10 < unreliable.failures
+        assert registry.count() <= needed + 2 * unreliable.failures
+        for name, built in images.items():
+            for number, _ in enumerate(built.layers):
+                seed = list(images).index(name) * 100 + number
+                size = (5_000, 20_000)[number]
+                tree = tmp_path / "images" / registry.host / f"{name}:latest"
+                assert (tree / f"noise-{seed}").read_bytes() == noise(size, seed)
+        registry.heal()
+        before = registry.count()
+        report = ingest_all(names, tmp_path / "images", sources)
+        assert {outcome.status for outcome in report.outcomes} == {"unchanged"}
+        assert registry.count() == before + len(images)
+
+
+def test_a_thousand_wishes_with_nothing_new(tmp_path: Path) -> None:
+    built = sample_image(1_000)
+    with OwnRegistry() as registry:
+        names = [f"{registry.url}/group/image-{n}:latest" for n in range(1000)]
+        for n in range(1000):
+            registry.add(f"group/image-{n}", "latest", built)
+        with fast_sources() as sources:
+            first = ingest_all(names, tmp_path / "images", sources)
+            assert {outcome.status for outcome in first.outcomes} == {"published"}
+        registry.requests.clear()
+        registry.connections = 0
+        with fast_sources() as sources:
+            began = time.monotonic()
+            report = ingest_all(names, tmp_path / "images", sources, jobs=4)
+            elapsed = time.monotonic() - began
+    assert {outcome.status for outcome in report.outcomes} == {"unchanged"}
+    assert [request.method for request in registry.requests] == ["HEAD"] * 1000
+    assert registry.connections <= 4
+    print(f"1,000 wishes with nothing new: {elapsed:.2f} s")
+    assert elapsed < 3 * 2, "three times the target, since other tests run beside this one"
+
+
+SECRETS = {"ann": "s3cret-of-ann", "ben": "s3cret-of-ben", "mia": "s3cret-of-mia"}
+
+
+def test_no_secret_is_printed_or_published(tmp_path: Path) -> None:
+    """Four registries, one of which needs another's tokens; one password is wrong."""
+    bearer = BearerAuth({"ben": SECRETS["ben"]}, name="t0ken")
+    with (
+        OwnRegistry(BasicAuth({"ann": SECRETS["ann"]})) as one,
+        OwnRegistry(bearer) as two,
+        OwnRegistry(BasicAuth({"mia": "another"})) as three,
+        OwnRegistry(BearerAuth({}, identity_tokens={"zoe": "s3cret-of-zoe"})) as four,
+    ):
+        registries = (one, two, three, four)
+        for registry in registries:
+            registry.add("library/x", "1", sample_image())
+        authfile = write_auths(
+            tmp_path / "auth.json",
+            {
+                one.host: ("ann", SECRETS["ann"]),
+                two.host: ("ben", SECRETS["ben"]),
+                three.host: ("mia", SECRETS["mia"]),
+            },
+        )
+        auths = json.loads(authfile.read_text())
+        auths["auths"][four.host] = {"identitytoken": "s3cret-of-zoe"}
+        authfile.write_text(json.dumps(auths))
+        names = [f"{registry.url}/library/x:1" for registry in registries]
+        names.append(f"{one.url}/library/absent:1")
+        wishes = wish_list(tmp_path / "wishes.yaml", names)
+        results = [
+            publisher(
+                *("ingest", wishes, "--repository", tmp_path / "images", *options),
+                env={"REGISTRY_AUTH_FILE": str(authfile)},
+            )
+            for options in (("--debug",), ("--output", "json"))
+        ]
+        assert [result.code for result in results] == [1, 1]
+        statuses = [outcome["status"] for outcome in results[1].json["outcomes"]]
+        assert statuses == ["unchanged", "unchanged", "failed", "unchanged", "failed"]
+        issued = [*bearer.issued, *four.auth.issued]  # type: ignore[union-attr]
+        assert issued
+    printed = "".join(result.out + result.err for result in results)
+    assert "HEAD" in printed, "requests are logged at --debug"
+    published = b"".join(
+        str(path).encode() + (path.read_bytes() if path.is_file() else b"")
+        for path in (tmp_path / "images").rglob("*")
+        if not path.is_symlink()
+    )
+    for secret in (
+        *SECRETS.values(),
+        "s3cret-of-zoe",
+        *issued,
+        *(basic(*pair).partition(" ")[2] for pair in SECRETS.items()),
+    ):
+        assert secret not in printed
+        assert secret.encode() not in published
+
+
+def test_an_image_is_the_same_through_registry_engine_and_archives(tmp_path: Path) -> None:
+    built = image(
+        layer(
+            directory("bin"),
+            file("bin/tool", noise(50_000), mode=0o755),
+            symlink("tool", "bin/tool"),
+            file("gone", b"x"),
+            directory("etc", uid=7, gid=8),
+        ),
+        layer(whiteout("gone"), file("etc/motd", b"hello", mode=0o640, gid=5)),
+    )
+    write_layout(built, tmp_path / "layout", "1")
+    images = tmp_path / "images"
+
+    def published(reference: str, name: str, **env: str) -> Path:
+        wishes = tmp_path / "wish.yaml"
+        wishes.write_text(f"version: 2\nimages: [{{image: {json.dumps(reference)}, name: {name}}}]")
+        result = succeed("ingest", wishes, "--repository", images, "--output", "json", env=env).json
+        return (images / str(result["outcomes"][0]["name"])).resolve()
+
+    with docker_registry(tmp_path / "registry") as registry:
+        through_registry = registry.push(f"oci:{tmp_path}/layout:1", "x/y:1")
+        expected = published(f"http://{through_registry}", "registry")
+        trees = [published(f"oci:{tmp_path}/layout:1", "layout")]
+        with dockerd(tmp_path / "docker", insecure_registries=[registry.host]) as docker:
+            docker("pull", through_registry)
+            docker("save", "--output", tmp_path / "docker.tar", through_registry)
+            trees.append(
+                published(f"docker-daemon:{through_registry}", "engine", DOCKER_HOST=docker.socket)
+            )
+        trees.append(published(f"docker-archive:{tmp_path}/docker.tar", "docker"))
+        with podman(tmp_path / "podman") as engine:
+            engine("pull", "--tls-verify=false", through_registry)
+            for form in ("docker-archive", "oci-archive"):
+                archive = tmp_path / f"podman-{form}.tar"
+                engine("save", "--format", form, "--output", archive, through_registry)
+                trees.append(published(f"{form}:{archive}", f"podman-{form}"))
+    for tree in trees:
+        assert_same_tree(tree, expected)
