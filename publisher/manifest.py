@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from publisher.errors import DigestMismatch, InvalidManifest
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -341,6 +342,16 @@ def parse_published_manifest(data: bytes) -> Manifest:
         raise InvalidManifest(what, why="layers is not a list")
     layers = tuple(_descriptor(raw, what, f"layer {n}") for n, raw in enumerate(raw_layers, 1))
     return Manifest(str(value.get("mediatype") or ""), config, layers)
+
+
+def distinct_from_top(digests: Sequence[str]) -> list[int]:
+    """The numbers of the layers that must be mounted to show all: of equal ones the topmost only.
+
+    What a layer adds and deletes at its topmost place hides what it did below; and overlayfs takes
+    no directory twice. The digests are those of an image's layers from bottom to top.
+    """
+    topmost = {digest: number for number, digest in enumerate(digests)}
+    return sorted(topmost.values())
 
 
 def manifest_annotations(data: bytes) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from publisher import layout
 from publisher.catalog import find_name, load_image
 from publisher.errors import InvalidReference
-from publisher.manifest import manifest_annotations, parse_config
+from publisher.manifest import distinct_from_top, manifest_annotations, parse_config
 from publisher.records import InvalidRecord, Publication
 from publisher.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
@@ -195,7 +195,8 @@ def _load(repository: Repository, name: str) -> _Published:
         config=parse_config(data, found.manifest.image_id),
         annotations=manifest_annotations(manifest),
     )
-    layers = tuple(layer.digest for layer in found.manifest.layers)
+    digests = [layer.digest for layer in found.manifest.layers]
+    layers = tuple(digests[number] for number in distinct_from_top(digests))
     return _Published(original, layers, found.manifest.image_id, record)
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from publisher import layout
+from publisher import layout, podman_store
 from publisher.entry import Fixup
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.flat_image import flat_plan
@@ -127,13 +127,20 @@ def publish(
         for image in images:
             _link_flat_image(repository, transaction, image)
         layers = _new_layers(repository, items)
+        pairs = [(item.image, item.publication) for item in items]
+        stored = podman_store.describe(repository, pairs)
+        podman_store.prepare(repository, transaction, stored)
         with transaction.exclusive():
             coming = {layout.flat_image(image.manifest.image_id) for image in images}
             coming |= {layout.layer_directory(layer.digest) for layer in layers}
             _require_content(repository, items, coming)
             for layer in layers:
                 transaction.add_layer(layer.digest, layer.fixups, layer.below)
+            leaving = podman_store.leaving(repository, [i.publication for i in items])
             status = _record(repository, transaction, items, now())
+            changed = podman_store.update(repository, transaction, stored, leaving)
+            if changed and status is Status.UNCHANGED:
+                status = Status.RECORDED
             transaction.commit()
     return status
 
@@ -263,7 +270,7 @@ def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer
                     stack.enter_context(repository.open_index(each))
                     for each in digests[: number + 1]
                 ]
-                needed = tuple(fixups([read_index(file) for file in files]))
+                needed = tuple(fixups([read_index(f) for f in files], repository.keeps_xattrs))
             new[digest] = _NewLayer(digest, needed, digests[:number])
     return list(new.values())
 

@@ -64,6 +64,9 @@ class LayerStage(Protocol):
     def index(self) -> BinaryIO:
         """Takes the layer's index."""
 
+    def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Pass on the blob as it comes; who sends it later instead of unpacking it now keeps it."""
+
     def finish(self) -> None:
         """Keep the layer, complete and verified, for the transaction that publishes it."""
 
@@ -107,8 +110,8 @@ class Transaction(Protocol):
         One that is published already stays, unless `anew` says to replace it by the staged one.
         """
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Create or replace a small file."""
+    def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
+        """Create or replace a small file; `last`: only once all else that is new is visible."""
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
@@ -129,6 +132,10 @@ class Repository(Protocol):
     @property
     def url(self) -> RepositoryURL:
         """Which repository this is."""
+
+    @property
+    def keeps_xattrs(self) -> bool:
+        """Whether layer trees can say by an attribute that a directory is opaque."""
 
     def read(self, path: str) -> bytes | None:
         """A small file's bytes; None where there is none."""

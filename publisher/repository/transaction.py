@@ -39,10 +39,11 @@ class DirectoryTransaction:
         self._changes: list[Change] = []
         self._exclusive = False
         self._staged_count = 0
-        self._added: set[str] = set()
+        self._added: dict[str, Path] = {}
         self._trees: list[Rename] = []
         self._small: list[Rename] = []
         self._links: list[Rename] = []
+        self._last: list[Rename] = []
         self._removals: list[Rename] = []
 
     def link(
@@ -104,15 +105,20 @@ class DirectoryTransaction:
             raise RepositoryChanged(
                 f"cannot use layer {digest}", why="what was staged of it was given up meanwhile"
             )
-        self._added.add(digest)
-        apply_fixups(staged / layout.LAYER_TREE, fixups, self._trees_of(layers))
+        waiting = list(fixups)
+        if waiting:
+            # Half completed it would be neither what was verified nor what is published: if this
+            # transaction does not come to its end, the layer has to be fetched again.
+            staged = staged.rename(self._new_staged())
+        self._added[digest] = staged
+        apply_fixups(staged / layout.LAYER_TREE, waiting, self._trees_of(layers))
         self._trees.insert(0, self._new_tree(staged, path, anew))
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Create or replace a small file."""
+    def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
+        """Create or replace a small file; `last`: only once all else that is new is visible."""
         staged = self._new_staged()
         write_new_file(staged, content)
-        self._small.append(self._rename(staged, path))
+        (self._last if last else self._small).append(self._rename(staged, path))
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
@@ -134,7 +140,7 @@ class DirectoryTransaction:
         # Content-addressed: a tree that somebody else published meanwhile is the same tree.
         trees = [r for r in self._trees if r.inode or not os.path.lexists(self._root / r.target)]
         replaced = [self._to_trash(r.source) for r in trees if r.inode]
-        phases = [trees, self._small, self._links, [*self._removals, *replaced]]
+        phases = [trees, self._small, self._links, self._last, [*self._removals, *replaced]]
         for rename in itertools.chain(*phases):
             self._check(rename)
         operations = [
@@ -148,7 +154,7 @@ class DirectoryTransaction:
             journal.apply(self._root, self._staging.journal)
 
     def _new_record(self, trees: int) -> Record:
-        small = [*self._small, *self._links]
+        small = [*self._small, *self._links, *self._last]
         return Record(
             id=secrets.token_hex(16),
             time=format_time(datetime.now(UTC)),
@@ -161,7 +167,10 @@ class DirectoryTransaction:
         )
 
     def _trees_of(self, layers: Sequence[str]) -> list[Path]:
-        return [self._repository.locate_layer(digest) / layout.LAYER_TREE for digest in layers]
+        return [
+            (self._added.get(digest) or self._repository.locate_layer(digest)) / layout.LAYER_TREE
+            for digest in layers
+        ]
 
     def _new_staged(self) -> Path:
         self._staged_count += 1

@@ -1,0 +1,132 @@
+"""Podman from the additional image store: without pulling, and as from the original."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.command import succeed
+from tests.components import Engine, docker_registry, podman, run
+from tests.layer_builder import file, image, layer, write_layout
+from tests.probe import read_report, run_original, write_probe
+from tests.real_image import CHECK_NUMPY, RealImages
+from tests.trees import tree_identity
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with podman(tmp_path / "podman") as running:
+        yield running
+
+
+def with_store(engine: Engine, folder: Path, tree: Path) -> Engine:
+    """The engine, without a network, configured as docs/runtimes/podman.md says."""
+    words = list(engine.command)
+    options = {}
+    for option in ("--root", "--runroot"):  # which would override the whole configuration
+        at = words.index(option)
+        options[option] = words[at + 1]
+        del words[at : at + 2]
+    configuration = folder / "storage.conf"
+    configuration.write_text(
+        f'[storage]\ndriver = "overlay"\nrunroot = "{options["--runroot"]}"\n'
+        f'graphroot = "{options["--root"]}"\n\n[storage.options]\n'
+        f'additionalimagestores = ["{tree}/podmanStore"]\n'
+    )
+    prefix = ("env", f"CONTAINERS_STORAGE_CONF={configuration}", "unshare", "--net", "--")
+    return replace(engine, command=(*prefix, *words))
+
+
+def publish(folder: Path, tree: Path, *images: str, outputs: str) -> None:
+    wishes = folder / "wishes.yaml"
+    lines = ["version: 2", f"defaults: {{outputs: [{outputs}]}}", "images:"]
+    wishes.write_text("\n".join([*lines, *(f"  - {each}" for each in images)]) + "\n")
+    succeed("ingest", wishes, "--repository", tree)
+
+
+@pytest.mark.parametrize("outputs", ["flat, layers, podman", "flat, podman", "podman"])
+def test_a_container_from_the_store_is_started_as_from_the_original(
+    tmp_path: Path, engine: Engine, outputs: str
+) -> None:
+    source = write_probe(tmp_path / "layout")
+    expected = run_original(engine, source)
+    tree = tmp_path / "images"
+    publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs=outputs)
+    identity = tree_identity(tree)
+
+    stored = with_store(engine, tmp_path, tree)
+
+    assert read_report(stored.run("localhost/probe:1")) == expected
+    assert expected.id == "1234:3456" and expected.directory == "/work dir"
+    as_root = ["--user", "0", "--entrypoint", "/bin/sh"]
+    seen = stored.run("localhost/probe:1", "-c", "touch /etc/new; ls /etc", options=as_root)
+    assert "new" in seen.split() and "gone" not in seen.split(), "it writes above the store"
+    assert tree_identity(tree) == identity, "and the tree stays as it is"
+
+
+def test_real_images_run_with_numpy_and_share_their_layers(
+    tmp_path: Path, engine: Engine, real_images: RealImages
+) -> None:
+    tree = tmp_path / "images"
+    wishes = [f"{{image: '{real_images.source(tag)}', name: {tag}}}" for tag in ("python", "numpy")]
+    publish(tmp_path, tree, *wishes, outputs="flat, layers, podman")
+    stored = with_store(engine, tmp_path, tree)
+    assert stored.run("localhost/numpy:numpy", "python3", "-c", CHECK_NUMPY).strip() == "45"
+    layers = json.loads((tree / "podmanStore/overlay-layers/layers.json").read_bytes())
+    images = json.loads((tree / "podmanStore/overlay-images/images.json").read_bytes())
+    assert len(layers) == len(real_layers(tree, "local/numpy:numpy"))
+    assert [entry["names"] for entry in images] == [
+        ["localhost/python:python"],
+        ["localhost/numpy:numpy"],
+    ]
+    shown = json.loads(stored("image", "inspect", "localhost/numpy:numpy"))[0]
+    assert shown["Config"]["Env"][-1] == "WITH=spaces and 'quotes'"
+
+
+def real_layers(tree: Path, name: str) -> list[str]:
+    manifest = json.loads((tree / ".metadata" / name / "manifest.json").read_bytes())
+    return [entry["digest"] for entry in manifest["layers"]]
+
+
+def test_a_moved_tag_takes_its_name_along_and_the_old_image_is_still_there_by_its_id(
+    tmp_path: Path, engine: Engine
+) -> None:
+    tree, layout = tmp_path / "images", tmp_path / "layout"
+    old = image(layer(file("version", b"old")), config={"Cmd": ["/x"]})
+    new = image(layer(file("version", b"new")), config={"Cmd": ["/x"]})
+    with docker_registry(tmp_path / "registry") as registry:
+        for built in (old, new):
+            name = registry.push(f"oci:{write_layout(built, layout, '1')}:1", "tests/a:1")
+            publish(tmp_path, tree, f"http://{name}", outputs="flat, podman, layers")
+    stored = with_store(engine, tmp_path, tree)
+    listed = json.loads(stored("images", "--format", "json"))
+    names = {entry["Id"]: entry.get("Names") for entry in listed}
+    assert names[new.image_id.removeprefix("sha256:")] == [name]
+    assert not names[old.image_id.removeprefix("sha256:")]
+
+
+def test_an_image_that_is_not_wished_for_podman_any_more_loses_its_name(tmp_path: Path) -> None:
+    tree, source = tmp_path / "images", write_probe(tmp_path / "layout")
+    for outputs in ("flat, podman", "flat"):
+        publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs=outputs)
+    [entry] = json.loads((tree / "podmanStore/overlay-images/images.json").read_bytes())
+    assert entry["names"] == []
+
+
+def test_two_machines_make_the_same_store(tmp_path: Path) -> None:
+    source = write_probe(tmp_path / "layout")
+    for name in ("one", "two"):
+        publish(tmp_path, tmp_path / name, f"{{image: '{source}', name: probe}}", outputs="podman")
+    run(
+        "diff",
+        "--recursive",
+        "--no-dereference",
+        tmp_path / "one/podmanStore",
+        tmp_path / "two/podmanStore",
+    )
