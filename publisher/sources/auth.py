@@ -49,11 +49,22 @@ class RegistryAuth:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._seen: Challenge | None = None
+        self._refused: set[Credential] = set()
         self._repositories: dict[tuple[str, str], RepositoryAuth] = {}
 
     def credential(self, repository: str) -> Credential | None:
         """The credential for an image repository, if any is known."""
         return self._credentials.find(self.registry, repository)
+
+    def was_refused(self, credential: Credential) -> bool:
+        """Whether this credential is wrong: it is not shown again for every other image."""
+        with self._lock:
+            return credential in self._refused
+
+    def note_refused(self, credential: Credential) -> None:
+        """Remember that a credential is wrong. Many failed logins can lock an account."""
+        with self._lock:
+            self._refused.add(credential)
 
     @property
     def seen(self) -> Challenge | None:
@@ -96,6 +107,8 @@ class RepositoryAuth:
             seen = self._registry.seen
             if seen is None:
                 return None
+            if seen.scheme == "basic" and self._registry.credential(self._repository) is None:
+                return None  # this one may be open to everyone
             self._token = self._obtain(seen, self._scopes)
             return self._token.header
 
@@ -106,7 +119,10 @@ class RepositoryAuth:
                 return self._token.header  # another thread was faster
             chosen = self._choose(challenge)
             if chosen.scheme == "basic" and refused is not None:
-                raise self.denied("it refuses the user name and password")
+                credential = self._registry.credential(self._repository)
+                if credential is not None:
+                    self._registry.note_refused(credential)
+                raise self._failed("it refuses the user name and password", credential)
             self._token = self._obtain(chosen, chosen.scopes or self._scopes)
             self._registry.note(chosen)
             return self._token.header
@@ -138,6 +154,8 @@ class RepositoryAuth:
 
     def _obtain(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
         credential = self._registry.credential(self._repository)
+        if credential is not None and self._registry.was_refused(credential):
+            raise self._failed("it has refused the user name and password before", credential)
         if challenge.scheme == "basic":
             if credential is None or not credential.password:
                 raise self._failed("it wants a user name and password", credential)
@@ -180,6 +198,8 @@ class RepositoryAuth:
             if response.status_code in (400, 401, 403):
                 known = "the user name and password" if data is None else "the identity token"
                 refused = known if credential is not None else "us without credentials"
+                if credential is not None and response.status_code == 401:
+                    registry.note_refused(credential)
                 raise self._failed(
                     f"its token service {place(realm)} refuses {refused}", credential
                 )

@@ -85,6 +85,32 @@ def test_a_wrong_password_is_an_error_and_no_anonymous_retry(
 
 
 @pytest.mark.parametrize("auth", [BasicAuth(USERS), BearerAuth(USERS)])
+def test_a_wrong_password_is_not_shown_again_for_every_image(
+    auth: BasicAuth | BearerAuth, tmp_path: Path
+) -> None:
+    """Registries lock accounts after some failed logins."""
+    with OwnRegistry(auth) as registry:
+        settings = logged_in(tmp_path, {registry.host: ("ann", "wrong-pass")})
+        with fast_sources(settings) as sources:
+            for number in range(20):
+                with pytest.raises(AuthenticationFailed):
+                    open_image(sources, registry, f"library/image-{number}").resolve()
+        assert len([r for r in registry.requests if "authorization" in r.headers]) <= 2
+
+
+def test_a_registry_that_wants_a_password_for_some_images_gives_the_others_to_everyone() -> None:
+    basic_auth = BasicAuth(USERS)
+    with OwnRegistry() as registry, fast_sources() as sources:
+        digest = registry.add("open/x", "latest", sample_image())
+        registry.misbehave(
+            lambda request, reply: basic_auth.check(registry, request) or reply, path="/closed/"
+        )
+        with pytest.raises(AuthenticationFailed):
+            open_image(sources, registry, "closed/x").resolve()
+        assert open_image(sources, registry, "open/x").resolve() == digest
+
+
+@pytest.mark.parametrize("auth", [BasicAuth(USERS), BearerAuth(USERS)])
 def test_without_credentials_a_private_image_is_not_called_absent(
     auth: BasicAuth | BearerAuth,
 ) -> None:
