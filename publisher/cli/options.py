@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from publisher.cli.failures import UsageError
 from publisher.errors import PublisherError
+from publisher.layers import replay
 from publisher.layout import RepositoryURL
 from publisher.manifest import Platform
+from publisher.repository import Repository
+from publisher.repository.cvmfs.configuration import CONFIGURATION
+from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -93,9 +99,12 @@ def _set_up_logging(context: click.Context, parameter: click.Parameter, value: b
 
 
 def open_repository(
-    text: str | None, *, writable: bool = False, wait: float = DEFAULT_WAIT
-) -> DirectoryRepository:
-    """The repository that a URL names; UsageError if none was given or its kind is not there."""
+    text: str | None, *, writable: bool = False, wait: float = DEFAULT_WAIT, verify: bool = False
+) -> Repository:
+    """The repository that a URL names; UsageError if none was given.
+
+    `verify` asks a CVMFS repository to read back what it publishes.
+    """
     if not text:
         raise UsageError(
             "no repository was given",
@@ -105,18 +114,22 @@ def open_repository(
         url = RepositoryURL.parse(text)
     except PublisherError as error:
         raise UsageError(error.what, why=error.why, hint=error.hint) from error
-    if url.kind != "dir":
-        raise UsageError(
-            f"cannot use repository {url}",
-            why="this release publishes to directories only",
-            hint="use --repository dir:PATH",
+    if url.kind == "cvmfs":
+        return CvmfsRepository(
+            url,
+            replay,
+            writable=writable,
+            wait=wait,
+            on_wait=_say,
+            verify=verify,
+            state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
+            configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
-    return DirectoryRepository(
-        url,
-        writable=writable,
-        wait=wait,
-        on_wait=lambda text: click.echo(f"publisher: {text}", err=True),
-    )
+    return DirectoryRepository(url, writable=writable, wait=wait, on_wait=_say)
+
+
+def _say(text: str) -> None:
+    click.echo(f"publisher: {text}", err=True)
 
 
 def print_json(kind: str, value: dict[str, Any]) -> None:

@@ -85,7 +85,9 @@ class LayerFetcher:
                 source.blob(descriptor) as chunks,
             ):
                 summary = unpack(
-                    self._watched(chunks, descriptor.digest, self._progress.layer_advanced),
+                    stage.keep(
+                        self._watched(chunks, descriptor.digest, self._progress.layer_advanced)
+                    ),
                     descriptor,
                     diff_id,
                     stage.sink,

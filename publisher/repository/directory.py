@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +34,8 @@ class DirectoryRepository:
     refused if it holds something that is not a published tree. `wait` is how many seconds to wait
     for another writer; `on_wait` is told, in words, when that begins.
     """
+
+    keeps_xattrs = True
 
     def __init__(
         self,
@@ -229,6 +231,10 @@ class DirectoryLayerStage:
         self.sink = TreeWriter(tree)
         self.index: BinaryIO = index.open("xb")
         os.fchmod(self.index.fileno(), 0o644)
+
+    def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Pass on the blob, which is unpacked as it comes."""
+        return chunks
 
     def finish(self) -> None:
         """Keep the layer, complete and verified, for the transaction that publishes it."""

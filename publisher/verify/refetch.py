@@ -118,13 +118,15 @@ def _refetch_layers(
         with ExitStack() as stack:
             index = stack.enter_context(tempfile.TemporaryFile())
             with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
-                unpack(chunks, layer, diff_id, stage.sink, index, policy)
+                unpack(stage.keep(chunks), layer, diff_id, stage.sink, index, policy)
                 index.seek(0)
                 shutil.copyfileobj(index, stage.index)
                 stage.finish()
             below = [each.digest for each in layers[:number]]
             lower = [stack.enter_context(repository.open_index(digest)) for digest in below]
-            needed = tuple(fixups([read_index(file) for file in (*lower, index)]))
+            needed = tuple(
+                fixups([read_index(file) for file in (*lower, index)], repository.keeps_xattrs)
+            )
         with repository.transaction(f"repair of layer {layer.digest}") as transaction:
             with transaction.exclusive():
                 transaction.add_layer(layer.digest, needed, below, anew=True)

@@ -1,0 +1,245 @@
+"""A layer once more, from its kept blob and its index: final entries, in an order fit to be sent.
+
+Unpacking takes entries as the archive has them: late directories, duplicates, files that something
+replaces later. Who sends a layer on, in one go, cannot take back what is sent. The index knows how
+it all ends; so on the second pass directories come first, from the index, then the content of those
+files that are there in the end, in the archive's order, then everything that only points to
+something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from publisher.entry import Entry, EntryType, Fixup, sort_key
+from publisher.layers.catalogs import plan_catalogs
+from publisher.layers.errors import LayerError
+from publisher.layers.index import LayerIndex, read_index
+from publisher.layers.policy import Limits, Policy
+from publisher.layers.unpack import unpack
+from publisher.manifest import OCI_LAYER, Descriptor
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -16384;
+CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;
+BEGIN;
+"""
+_BOUNDLESS = Policy(limits=Limits(*[2**62] * 7))
+"""The layer was held to the repository's limits when it came."""
+
+Add = Callable[[Entry, Iterable[bytes | memoryview]], None]
+Borrow = Callable[[Fixup], None]
+
+
+class FileOrder:
+    """A TreeSink that writes nothing, and notes in `file` which content each name ended up with.
+
+    The first content of the archive has number 1. Nothing grows in memory.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._database.executescript(_SCHEMA)
+        self._execute = self._database.execute
+        self._number = 0
+
+    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+        """Note `entry`; its content is left to whoever hashes it."""
+        if entry.type is EntryType.FILE:
+            self._number += 1
+            self._note(entry.path, self._number)
+        elif entry.type is EntryType.HARDLINK:
+            number = self.number(entry.target)
+            if number is not None:
+                self._note(entry.path, number)
+
+    def finish(self) -> None:
+        """Everything is noted."""
+        self._execute("COMMIT")
+        self._execute("BEGIN")
+
+    def close(self) -> None:
+        """Let go of the file. More than once does no harm."""
+        self._database.close()
+
+    def number(self, path: str) -> int | None:
+        """Which content the name `path` was given last; None for what is no file."""
+        row = self._execute("SELECT number FROM file WHERE key = ?", (sort_key(path),)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _note(self, path: str, number: int) -> None:
+        self._execute("INSERT OR REPLACE INTO file VALUES (?, ?)", (sort_key(path), number))
+
+
+def recorder(file: Path) -> FileOrder:
+    """What to unpack a layer into, so that it can be replayed."""
+    return FileOrder(file)
+
+
+def entries(index: BinaryIO) -> Iterable[Entry]:
+    """What the index in `index` says, sorted."""
+    return read_index(index)
+
+
+def catalogs(found: Iterable[Entry]) -> frozenset[str]:
+    """The directories, besides the root, in which nested catalogs should start."""
+    return plan_catalogs(found)
+
+
+def replay(
+    chunks: Iterable[bytes],
+    index: BinaryIO,
+    order: Path,
+    fixups: Iterable[Fixup],
+    add: Add,
+    borrow: Borrow,
+) -> None:
+    """Give the layer's final entries to `add`, each once, directories before what is in them.
+
+    `chunks` is the blob again, of which `order` was recorded; digest, size and diff ID are checked
+    again, and each file's content against the index. `fixups` (sorted) is what the layers below
+    make necessary: `borrow` is given what has to be taken from one of them. Raises LayerError or
+    DigestMismatch if the blob is not what it was.
+    """
+    layer = read_index(index)
+    fixed = tuple(fixups)
+    for entry, fixup in _final(layer, fixed):
+        if entry.type is EntryType.DIRECTORY and fixup is None:
+            add(entry, ())
+    with _Heads(layer, order) as heads:
+        header = layer.header
+        descriptor = Descriptor(OCI_LAYER, header.digest, header.size)
+        sink = _Replaying(heads.ordered(), add)
+        unpack(chunks, descriptor, header.diff_id, sink, cast(BinaryIO, _Nowhere()), _BOUNDLESS)
+        sink.check_complete(header.digest)
+    for entry, fixup in _final(layer, fixed):
+        if fixup is not None:
+            borrow(fixup)
+        elif entry.type not in (EntryType.DIRECTORY, EntryType.FILE):
+            add(entry, ())
+
+
+def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, Fixup | None]]:
+    """What the tree has in the end: the index, as `fixups` change it; sorted.
+
+    The fixup is given where the entry's content lies in a lower layer.
+    """
+    own = ((sort_key(entry.path), 0, entry, None) for entry in layer)
+    needed = ((sort_key(f.entry.path), 1, f.entry, f) for f in fixups)
+    merged = heapq.merge(own, needed, key=itemgetter(0, 1))
+    for _, group in groupby(merged, itemgetter(0)):
+        *_, (_, number, entry, fixup) = group
+        if number and fixup is not None and fixup.layer is not None:
+            yield entry, fixup
+        elif number or not _says_nothing(entry):
+            yield entry, None
+
+
+def _says_nothing(entry: Entry) -> bool:
+    """Whether only a fixup could give the entry a meaning: it stands for nothing by itself."""
+    is_dropped = entry.type is EntryType.WHITEOUT and bool(entry.dropped)
+    return is_dropped or entry.is_unresolved
+
+
+class _Heads:
+    """The files of the index in the order of their content, in a database beside `order`."""
+
+    def __init__(self, layer: LayerIndex, order: Path) -> None:
+        self._numbers = FileOrder(order)
+        self._layer = layer
+
+    def __enter__(self) -> _Heads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._numbers.close()
+        self._database.close()
+
+    def ordered(self) -> Iterator[tuple[int, Entry]]:
+        """(number, entry) of each file, by number."""
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;"
+            "CREATE TABLE head (number INTEGER PRIMARY KEY, key BLOB, mode, uid, gid, size, mtime,"
+            " sha256); BEGIN;"
+        )
+        for entry in self._layer:
+            if entry.type is EntryType.FILE:
+                number = self._numbers.number(entry.path)
+                time = str(entry.mtime_ns)  # more than SQLite's integers hold, in odd archives
+                key = entry.path.encode("utf-8", "surrogateescape")
+                row = (number, key, entry.mode, entry.uid, entry.gid, entry.size, time)
+                self._database.execute(
+                    "INSERT INTO head VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, entry.sha256)
+                )
+        rows = self._database.execute("SELECT * FROM head ORDER BY number")
+        for number, key, mode, uid, gid, size, time, sha256 in rows:
+            path = key.decode("utf-8", "surrogateescape")
+            entry = Entry(path, EntryType.FILE, mode, uid, gid, size, int(time), sha256=sha256)
+            yield number, entry
+
+
+class _Replaying:
+    """Passes on the content of those files that are there in the end, under their final names."""
+
+    def __init__(self, heads: Iterator[tuple[int, Entry]], add: Add) -> None:
+        self._heads = heads
+        self._next = next(heads, None)
+        self._add = add
+        self._number = 0
+
+    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+        if entry.type is not EntryType.FILE:
+            return
+        self._number += 1
+        if self._next is None or self._next[0] != self._number:
+            return
+        head = self._next[1]
+        if entry.size != head.size:
+            raise _changed(head.path)
+        self._add(head, _checked(content, head))
+        self._next = next(self._heads, None)
+
+    def finish(self) -> None:
+        """Nothing is left to be done."""
+
+    def check_complete(self, digest: str) -> None:
+        if self._next is not None:
+            raise _changed(f"{self._next[1].path} of layer {digest}")
+
+
+def _checked(content: Iterable[bytes | memoryview], head: Entry) -> Iterator[bytes | memoryview]:
+    hashed = hashlib.sha256()
+    for piece in content:
+        hashed.update(piece)
+        yield piece
+    if hashed.hexdigest() != head.sha256:
+        raise _changed(head.path)
+
+
+def _changed(path: str) -> LayerError:
+    return LayerError(
+        f"cannot send {path}",
+        why="the kept blob and the layer's index do not agree",
+        hint="remove what is kept of the layer; it is then fetched anew",
+    )
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes the index that is written once more, which we have."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        return len(memoryview(cast(bytes, data)))

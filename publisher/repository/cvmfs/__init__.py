@@ -1,0 +1,15 @@
+"""The CVMFS backend: each transaction becomes one stream into one `cvmfs_server ingest`.
+
+repository.py    reading, staging, beginning transactions
+transaction.py   what one transaction collects, and its commit
+changes.py       a transaction's changes -> the server calls that carry them out   (pure)
+stream.py        entries -> an ordered, self-checked tar stream                    (pure)
+header.py        one entry -> the bytes of its tar header                          (pure)
+catalogs.py      where nested catalogs start                                       (pure)
+planned.py       flat images between their planning and their sending
+server.py        running `cvmfs_server`, and what its failures mean
+configuration.py what the server's own files say of the repository
+guard.py         our transactions and those of others; recovery after a crash
+gate.py          nobody of us looks into the mount while the server replaces it
+engine.py        what this backend asks of the layer engine
+"""

@@ -1,0 +1,93 @@
+"""One entry -> the bytes of its tar header. Pure.
+
+GNU tar's format and not PAX: its long names are plain bytes, where a reader of PAX has to decode
+UTF-8 into whatever the server's locale is, and fails. Source: the GNU tar manual, "Basic Tar
+Format".
+"""
+
+from __future__ import annotations
+
+from publisher.entry import Entry, EntryType
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+
+_TYPEFLAGS = {
+    EntryType.FILE: b"0",
+    EntryType.HARDLINK: b"1",
+    EntryType.SYMLINK: b"2",
+    EntryType.CHARACTER_DEVICE: b"3",
+    EntryType.WHITEOUT: b"3",
+    EntryType.BLOCK_DEVICE: b"4",
+    EntryType.DIRECTORY: b"5",
+    EntryType.FIFO: b"6",
+}
+_LONG_NAME = b"././@LongLink"
+_NANOSECONDS = 1_000_000_000
+
+
+def encode(entry: Entry) -> bytes:
+    """The header of `entry`, with all that has to stand before it. Times are cut to seconds."""
+    name = entry.path.encode("utf-8", "surrogateescape")
+    target = entry.target.encode("utf-8", "surrogateescape")
+    before = b""
+    if len(target) > 100:
+        before += _long(b"K", target)
+    if len(name) > 100:
+        before += _long(b"L", name)
+    mode = 0o777 if entry.type is EntryType.SYMLINK else entry.mode
+    size = entry.size if entry.type is EntryType.FILE else 0
+    device = entry.device if entry.type is not EntryType.WHITEOUT else None
+    fields = [
+        name[:100].ljust(100, b"\0"),
+        _number(mode, 8),
+        _number(entry.uid, 8),
+        _number(entry.gid, 8),
+        _number(size, 12),
+        _number(entry.mtime_ns // _NANOSECONDS, 12),
+        b" " * 8,
+        _TYPEFLAGS[entry.type],
+        target[:100].ljust(100, b"\0"),
+        b"ustar  \0",
+        bytes(64),
+        _number(device[0] if device else 0, 8),
+        _number(device[1] if device else 0, 8),
+        bytes(167),
+    ]
+    return before + _with_checksum(b"".join(fields))
+
+
+def padding(size: int) -> bytes:
+    """What follows a file's content, so that the next header begins with a block."""
+    return bytes(-size % BLOCK)
+
+
+def _long(flag: bytes, text: bytes) -> bytes:
+    content = text + b"\0"
+    fields = [
+        _LONG_NAME.ljust(100, b"\0"),
+        _number(0o644, 8),
+        _number(0, 8),
+        _number(0, 8),
+        _number(len(content), 12),
+        _number(0, 12),
+        b" " * 8,
+        flag,
+        bytes(100),
+        b"ustar  \0",
+        bytes(247),
+    ]
+    return _with_checksum(b"".join(fields)) + content + padding(len(content))
+
+
+def _number(value: int, width: int) -> bytes:
+    """Octal if it fits; else base-256 with the sign in the first byte's second bit."""
+    if 0 <= value < 8 ** (width - 1):
+        return b"%0*o\0" % (width - 1, value)
+    limit = 1 << (8 * width - 2)
+    data = max(-limit, min(value, limit - 1)).to_bytes(width, "big", signed=True)
+    return bytes([data[0] | 0x80]) + data[1:]
+
+
+def _with_checksum(header: bytes) -> bytes:
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]

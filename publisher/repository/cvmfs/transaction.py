@@ -1,0 +1,384 @@
+"""The transaction of the CVMFS backend: collected, compiled into server calls, sent, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from publisher import layout
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
+from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
+from publisher.repository.cvmfs.catalogs import MARKER, skeleton, starts_catalog
+from publisher.repository.cvmfs.changes import (
+    Call,
+    Changes,
+    Edit,
+    Ingest,
+    NewLayer,
+    NewTree,
+    compile_calls,
+)
+from publisher.repository.cvmfs.planned import read_plan, write_plan
+from publisher.repository.cvmfs.stream import TarStream, Write
+from publisher.repository.disk import (
+    make_directories,
+    remove_empty_parents,
+    remove_tree,
+    write_new_file,
+)
+from publisher.repository.transaction import DirectoryTransaction
+
+if TYPE_CHECKING:
+    from publisher.repository.cvmfs.repository import CvmfsRepository
+
+_log = logging.getLogger(__name__)
+
+
+class CvmfsTransaction:
+    """One change of a CVMFS repository; `shadow` is the same change of our small tree."""
+
+    def __init__(
+        self, repository: CvmfsRepository, shadow: DirectoryTransaction, directory: Path
+    ) -> None:
+        self._repository = repository
+        self._shadow = shadow
+        self._directory = directory
+        self._exclusive = False
+        self._layers: dict[str, NewLayer] = {}
+        self._trees: dict[str, NewTree] = {}
+        self._files: dict[str, bytes] = {}
+        self._links: dict[str, str] = {}
+        self._removals: list[str] = []
+        self._cleared: list[str] = []
+        self._seen: dict[str, object] = {}
+
+    def link(
+        self,
+        path: str,
+        plan: Iterable[Merged | Generated],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> Mapping[str, int]:
+        """Prepare a tree at `path` whose files are links to content of the layer trees."""
+        if self._repository.exists(path):
+            if not anew:
+                return {}
+            self._cleared.append(path)
+        for digest in layers:
+            if not self._repository.has_layer(digest) and not self._repository.exists(
+                layout.layer_tree(digest)
+            ):
+                raise RepositoryChanged(f"cannot use layer {digest}", why="it was collected")
+        planned = self._directory / f"{len(self._trees)}.plan"
+        write_plan(planned, plan, layers, self._repository.engine.catalogs)
+        self._trees[path] = NewTree(path, planned)
+        return {}
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other writer out, having finished or discarded what a dead one left."""
+        with self._shadow.exclusive():
+            self._repository.guard.recover()
+            self._repository.guard.wait_until_free()
+            self._repository.drop_orphans()
+            self._exclusive = True
+            try:
+                yield
+            finally:
+                self._exclusive = False
+
+    def add_layer(
+        self,
+        digest: str,
+        fixups: Iterable[Fixup],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
+        assert self._exclusive
+        path = layout.layer_directory(digest)
+        if digest in self._layers:
+            return
+        if self._repository.exists(path):
+            if not anew:
+                return
+            self._cleared.append(path)
+        if not self._repository.staged(digest).is_complete():
+            raise RepositoryChanged(
+                f"cannot use layer {digest}", why="what was staged of it was given up meanwhile"
+            )
+        self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Create or replace a small file."""
+        self._seen[path] = self._repository.read(path)
+        self._files[path] = content
+
+    def symlink(self, path: str, text: str) -> None:
+        """Create or replace a symlink."""
+        self._seen[path] = self._repository.link_text(path)
+        self._links[path] = text
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        self._removals.append(path)
+
+    def record(self, name: str, what: str, why: str = "") -> None:
+        """Say for the history what happens to the image or layer `name`, and why."""
+        self._shadow.record(name, what, why)
+
+    def commit(self) -> None:
+        """Make it all visible: one call of the server wherever that is possible."""
+        assert self._exclusive
+        repository = self._repository
+        configuration = repository.configuration
+        calls = compile_calls(self._changes(), repository.published_kind, configuration.is_gateway)
+        if not calls:
+            return
+        shadow_was_current = repository.shadow_is_current()
+        before = configuration.published()
+        with repository.gate.publishing():
+            for call in calls:
+                self._run(call)
+        after = configuration.published()
+        if after.revision < before.revision + len(calls):
+            raise RepositoryError(
+                f"cannot publish to {repository.url}",
+                why=f"cvmfs_server reported success, but revision {before.revision} became "
+                f"{after.revision} and not {before.revision + len(calls)}",
+                hint=f"run cvmfs_server check {configuration.name}",
+            )
+        self._check_visible()
+        alone = after.revision == before.revision + len(calls)
+        repository.note_shadow(False)
+        try:
+            self._update_shadow()
+        except PathTaken as error:
+            _log.warning("the state kept beside %s is not up to date: %s", repository.url, error)
+        else:
+            repository.note_shadow(shadow_was_current and alone)
+        for digest in self._layers:
+            repository.staged(digest).forget_blob()
+
+    def _changes(self) -> Changes:
+        kind = self._repository.published_kind
+        gateway = self._repository.configuration.is_gateway
+        return Changes(
+            tuple(self._layers.values()),
+            tuple(self._trees.values()),
+            dict(self._files),
+            dict(self._links),
+            tuple(self._removals),
+            tuple(dict.fromkeys(self._cleared)),
+            tuple(path for path in skeleton(shards=gateway) if kind(path) is None)
+            if self._layers or self._trees or self._files
+            else (),
+        )
+
+    def _run(self, call: Call) -> None:
+        guard = self._repository.guard
+        name = self._repository.configuration.name
+        if isinstance(call, Edit):
+            guard.patiently(lambda: self._edit(call))
+            return
+        arguments = ["ingest"]
+        for path in call.deletions:
+            arguments += ["-d", path]
+        if not call.additions.has_additions:
+            guard.patiently(lambda: guard.server.run([*arguments, name]))
+            return
+        arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
+
+        def send() -> None:
+            guard.server.run(arguments, lambda write: self._send(call, write))
+
+        guard.patiently(send)
+
+    def _send(self, call: Ingest, write: Write) -> None:
+        repository = self._repository
+        owner = repository.configuration.owner_ids()
+        added = call.additions
+        with TarStream(write, repository.published_kind, owner, call.base) as stream:
+            for path in added.directories:
+                stream.make_parents(f"{path}/.")
+            for layer in added.layers:
+                self._send_layer(stream, layer)
+            for tree in added.trees:
+                _send_tree(stream, tree)
+            for path, content in sorted(added.files.items()):
+                entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, len(content))
+                stream.add(entry, [content])
+            for path, text in sorted(added.links.items()):
+                entry = Entry(path, EntryType.SYMLINK, 0o777, owner.uid, owner.gid, target=text)
+                stream.add(entry)
+            stream.end()
+
+    def _send_layer(self, stream: TarStream, layer: NewLayer) -> None:
+        engine = self._repository.engine
+        staged = self._repository.staged(layer.digest)
+        tree = layout.layer_tree(layer.digest)
+        index_path = layout.layer_index(layer.digest)
+        below = [layout.layer_tree(digest) for digest in layer.below]
+
+        def add(entry: Entry, content: Iterable[bytes | memoryview]) -> None:
+            path = f"{tree}/{entry.path}" if entry.path else tree
+            target = entry.target
+            if entry.type is EntryType.HARDLINK:
+                target = f"{tree}/{target}"
+            stream.add(_moved(entry, path, target), content)
+
+        def borrow(fixup: Fixup) -> None:
+            assert fixup.layer is not None
+            target = f"{below[fixup.layer]}/{fixup.source}"
+            stream.add(
+                Entry(f"{tree}/{fixup.entry.path}", EntryType.HARDLINK, target=target)
+                if fixup.entry.type is EntryType.FILE
+                else _moved(fixup.entry, f"{tree}/{fixup.entry.path}", fixup.entry.target)
+            )
+
+        with staged.index.open("rb") as index:
+            engine.replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
+            for directory in sorted(engine.catalogs(engine.entries(index))):
+                stream.start_catalog(f"{tree}/{directory}")
+            size = os.fstat(index.fileno()).st_size
+            index.seek(0)
+            owner = self._repository.configuration.owner_ids()
+            entry = Entry(index_path, EntryType.FILE, 0o644, owner.uid, owner.gid, size)
+            stream.add(entry, iter(lambda: index.read(1 << 20), b""))
+
+    def _edit(self, edit: Edit) -> None:
+        """Change the mounted tree by hand, in a transaction of the server."""
+        configuration = self._repository.configuration
+        guard = self._repository.guard
+        name, mount = configuration.name, configuration.mount
+        if not configuration.is_mounted:
+            raise RepositoryError(
+                f"cannot change names in {self._repository.url}",
+                why=f"they hold characters that cvmfs_server takes only through {mount}, which "
+                "is not mounted",
+                hint=f"mount it: cvmfs_server mount {name}",
+            )
+        guard.server.run(["transaction", name])
+        if configuration.is_gateway:
+            self._check_unchanged(edit)
+        for path, content in sorted(edit.files.items()):
+            _make_parents(mount, path)
+            draft = (mount / path).with_name(".publisher-draft")
+            draft.unlink(missing_ok=True)
+            write_new_file(draft, content)
+            draft.rename(mount / path)
+        for path, text in sorted(edit.links.items()):
+            _make_parents(mount, path)
+            (mount / path).unlink(missing_ok=True)
+            (mount / path).symlink_to(text)
+        for path in edit.removals:
+            remove_tree(mount / path)
+            remove_empty_parents(mount / path, mount)
+        guard.server.run(["publish", name])
+
+    def _check_unchanged(self, edit: Edit) -> None:
+        """Under the lease: nobody changed, since we looked, what we are about to replace."""
+        view = self._repository.view
+        for path in (*edit.files, *edit.links):
+            now: object = view.read(path) if path in edit.files else view.link_text(path)
+            if now != self._seen[path]:
+                raise RepositoryChanged(
+                    f"cannot publish {path}", why="another publisher changed it meanwhile"
+                )
+
+    def _check_visible(self) -> None:
+        """What was published is there, and what was removed is not, where we can look."""
+        repository = self._repository
+        # A gateway's publishers see their mount renewed with their next transaction only.
+        if repository.view is repository.shadow or repository.configuration.is_gateway:
+            return
+        missing = [
+            *(p for p in self._trees if repository.kind(p) is not EntryType.DIRECTORY),
+            *(d for d in self._layers if not repository.exists(layout.layer_index(d))),
+            *(p for p, content in self._files.items() if repository.read(p) != content),
+            *(p for p, text in self._links.items() if repository.link_text(p) != text),
+            *(p for p in self._removals if repository.exists(p)),
+        ]
+        if repository.verify:
+            missing += [
+                f"{digest}: {path}" for digest in self._layers for path in self._differing(digest)
+            ]
+        if missing:
+            raise RepositoryError(
+                f"cannot find in {repository.url} what was just published",
+                why=f"{missing[0]} is not as it should be, nor are {len(missing) - 1} others",
+                hint=f"run cvmfs_server check {repository.configuration.name}, and then "
+                "publisher verify --repair",
+            )
+
+    def _differing(self, digest: str) -> Iterator[str]:
+        """The files of a layer whose content, read through the mount, is not what it should be."""
+        engine = self._repository.engine
+        tree = self._repository.configuration.mount / layout.layer_tree(digest)
+        with self._repository.staged(digest).index.open("rb") as index:
+            for entry in engine.entries(index):
+                if entry.type is not EntryType.FILE:
+                    continue
+                try:
+                    with (tree / entry.path).open("rb") as file:
+                        actual = hashlib.file_digest(file, "sha256").hexdigest()
+                except OSError:
+                    actual = ""
+                if actual != entry.sha256:
+                    yield entry.path
+
+    def _update_shadow(self) -> None:
+        shadow, transaction = self._repository.shadow, self._shadow
+        for path in self._trees:
+            root = Merged(Entry("", EntryType.DIRECTORY, 0o755), 0, "")
+            transaction.link(path, [root], [], anew=shadow.exists(path))
+        for digest in self._layers:
+            there = shadow.exists(layout.layer_directory(digest))
+            transaction.add_layer(digest, (), (), anew=there)
+        for path, content in self._files.items():
+            transaction.replace(path, content)
+        for path, text in self._links.items():
+            transaction.symlink(path, text)
+        for path in self._removals:
+            transaction.remove(path)
+        transaction.commit()
+
+
+def _send_tree(stream: TarStream, tree: NewTree) -> None:
+    for item in read_plan(tree.planned):
+        if isinstance(item, str):
+            stream.start_catalog(f"{tree.path}/{item}")
+        else:
+            entry, content = item
+            path = f"{tree.path}/{entry.path}" if entry.path else tree.path
+            stream.add(_moved(entry, path, entry.target), [content] if content else [])
+
+
+def _moved(entry: Entry, path: str, target: str) -> Entry:
+    return Entry(
+        path,
+        entry.type,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.mtime_ns,
+        target,
+        device=entry.device,
+    )
+
+
+def _make_parents(mount: Path, path: str) -> None:
+    """Make the directories above `path`, with the catalogs that start there."""
+    for above in reversed(Path(path).parents[:-1]):
+        if not (mount / above).is_dir():
+            make_directories(mount / above)
+            if starts_catalog(above.as_posix()):
+                write_new_file(mount / above / MARKER, b"")

@@ -1,0 +1,107 @@
+"""A machine with CVMFS as tests need one: the stand-in `cvmfs_server`, and repositories on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.layers import replay
+from publisher.layout import RepositoryURL
+from publisher.repository.cvmfs.repository import CvmfsRepository
+
+STANDIN = Path(__file__).parent / "cvmfs_server.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything below `root`: the published trees, the server's own files, the publisher's state.
+
+    Another machine that shares the storage has another `state`.
+    """
+
+    root: Path
+    state: Path
+
+    @property
+    def bin(self) -> Path:
+        return self.root / "bin"
+
+    @property
+    def configuration(self) -> Path:
+        return self.root / "etc/cvmfs/repositories.d"
+
+    def mount(self, name: str) -> Path:
+        return self.root / "cvmfs" / name
+
+    def spool(self, name: str) -> Path:
+        return self.root / "var/spool/cvmfs" / name
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the publisher and the stand-in have to know."""
+        return {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "CVMFS_STANDIN_ROOT": str(self.root),
+            "PUBLISHER_STATE": str(self.state),
+            "PUBLISHER_CVMFS_CONFIGURATION": str(self.configuration),
+        }
+
+    def server(
+        self,
+        *arguments: str,
+        input: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the stand-in as its users would."""
+        return subprocess.run(
+            [str(self.bin / "cvmfs_server"), *arguments],
+            input=input,
+            capture_output=True,
+            env={**os.environ, **self.environment, **(env or {})},
+            cwd=cwd,
+            timeout=60,
+        )
+
+    def make(self, name: str, *options: str) -> str:
+        """Make a repository, and return its name."""
+        made = self.server("mkfs", *options, name)
+        assert made.returncode == 0, made.stderr
+        return name
+
+    def revision(self, name: str) -> int:
+        text = (self.root / "srv/cvmfs" / name / ".cvmfspublished").read_text()
+        return int(next(line[1:] for line in text.splitlines() if line.startswith("S")))
+
+    def calls(self) -> list[list[str]]:
+        """Every command that the server was given, in order."""
+        return [json.loads(line) for line in (self.root / "standin.log").read_text().splitlines()]
+
+    def open(
+        self, name: str, *, writable: bool = True, wait: float = 0.0, verify: bool = False
+    ) -> CvmfsRepository:
+        """The repository, in this process; `use` has to be called first."""
+        return CvmfsRepository(
+            RepositoryURL("cvmfs", name),
+            replay,
+            writable=writable,
+            wait=wait,
+            verify=verify,
+            state=self.state,
+            configuration=self.configuration,
+        )
+
+
+def make_machine(root: Path) -> Machine:
+    """A machine without repositories."""
+    machine = Machine(root, root / "state")
+    machine.bin.mkdir(parents=True)
+    command = machine.bin / "cvmfs_server"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n')
+    command.chmod(0o755)
+    return machine

@@ -1,0 +1,627 @@
+#!/usr/bin/env python3
+"""Stands in for `cvmfs_server` where there is no CVMFS: the same commands and refusals.
+
+Everything lies below the directory that CVMFS_STANDIN_ROOT names, where a real machine has it below
+/: the published tree (which stands for the mount) at cvmfs/NAME, the configuration at
+etc/cvmfs/repositories.d/NAME/server.conf, the server's working space at var/spool/cvmfs/NAME, its
+storage at srv/cvmfs/NAME. It depends on nothing but Python, and on no code of the product.
+
+What it does in each case is what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a moment
+("opened", "streaming", "applied") at which the server dies as if the machine had failed;
+CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import IO, NoReturn
+
+VERSION = "2.12.6"
+OPEN_FAILURE = errno.EEXIST
+LEASED = errno.EBUSY
+LARGEST_FILE = 1 << 30
+LARGEST_CATALOG = 500_000
+
+USAGE = f"""CernVM-FS Server Tool {VERSION}
+Usage: cvmfs_server COMMAND [options] <parameters>
+
+Supported commands: mkfs rmfs list transaction publish abort ingest check
+"""
+
+
+def die(text: str, code: int = 1) -> NoReturn:
+    print(text, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def assertion(text: str) -> NoReturn:
+    """The server process aborts: nothing of the transaction is published."""
+    print(f"cvmfs_swissknife: {text}", file=sys.stderr, flush=True)
+    raise Aborted(text)
+
+
+class Aborted(Exception):
+    """The process that reads the archive died; the script around it ends the transaction."""
+
+
+def die_at(moment: str, root: Path) -> None:
+    """Be killed, and let the children that a real server has be killed with it."""
+    wanted = os.environ.get("CVMFS_STANDIN_KILL", "")
+    marker = root / "standin-killed"
+    if wanted == moment and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Server:
+    """One repository as its server sees it."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.name = name
+        self.configuration = root / "etc/cvmfs/repositories.d" / name / "server.conf"
+        self.mount = root / "cvmfs" / name
+        self.spool = root / "var/spool/cvmfs" / name
+        self.storage = root / "srv/cvmfs" / name
+        self.lock = self.spool / "in_transaction.lock"
+        self.publishing = self.spool / "is_publishing.lock"
+        self.before = self.spool / "before"
+        if not self.configuration.exists():
+            die(f"The repository {name} does not exist.")
+        lines = self.configuration.read_text().splitlines()
+        self.settings = dict(line.split("=", 1) for line in lines if "=" in line)
+        self.gateway = self.settings["CVMFS_UPSTREAM_STORAGE"].startswith("gw,")
+
+    def require_owner(self) -> None:
+        owner = self.settings["CVMFS_USER"]
+        pretended = os.environ.get("CVMFS_STANDIN_USER")
+        user = pretended or pwd.getpwuid(os.geteuid()).pw_name
+        if user not in (owner, "root"):
+            die(f"Permission denied: Repository {self.name} is owned by {owner}")
+
+    def require_free(self, code: int) -> None:
+        if self.lock.exists():
+            die(f"Repository {self.name} is already in a transaction", code)
+
+    def require_valid(self) -> None:
+        if (self.storage / "whitelist-expired").exists():
+            die(f"Repository whitelist for {self.name} is expired!")
+
+    @property
+    def unhealthy(self) -> bool:
+        if not self.lock.exists() or not (self.spool / "ingesting").exists():
+            return False
+        return not Path(f"/proc/{self.lock.read_text().strip()}").exists()
+
+    def published(self) -> dict[str, str]:
+        lines = (self.storage / ".cvmfspublished").read_text().splitlines()
+        return {line[0]: line[1:] for line in lines if line and line != "--"}
+
+    def bump(self) -> None:
+        revision = int(self.published()["S"]) + 1
+        write_published(self.storage, self.name, revision)
+
+    def acquire_lease(self, path: str) -> Path | None:
+        """A gateway's lease of one subtree; leases that overlap exclude each other."""
+        if not self.gateway:
+            return None
+        path = path.strip("/")
+        parent = path.rpartition("/")[0]
+        if path and not (self.mount / parent).is_dir():
+            die(f"Could not acquire a new lease: {parent} does not exist", errno.ENOENT)
+        leases = self.storage / "leases"
+        leases.mkdir(exist_ok=True)
+        with Exclusive(self.storage / "leases.lock"):
+            for other in leases.iterdir():
+                if overlaps(path, json.loads(other.read_text())["path"]):
+                    die(f"Could not acquire a new lease for repository {self.name}: busy", LEASED)
+            lease = leases / f"{os.getpid()}-{time.monotonic_ns()}"
+            lease.write_text(json.dumps({"path": path, "pid": os.getpid()}))
+        return lease
+
+    def drop_leases(self) -> None:
+        if self.gateway:
+            for lease in (self.storage / "leases").glob("*"):
+                pid = json.loads(lease.read_text())["pid"]
+                if pid == os.getpid() or not Path(f"/proc/{pid}").exists():
+                    lease.unlink()
+
+    def open_transaction(self) -> None:
+        self.spool.mkdir(parents=True, exist_ok=True)
+        self.lock.write_text(f"{os.getpid()}\n")
+
+    def close_transaction(self) -> None:
+        remove(self.spool / "scratch")
+        remove(self.before)
+        (self.spool / "ingesting").unlink(missing_ok=True)
+        self.publishing.unlink(missing_ok=True)
+        self.drop_leases()
+        self.lock.unlink(missing_ok=True)
+
+    def ask_about_open_files(self, dialog: bool) -> None:
+        """What the real server does about processes that use the mounted repository."""
+        holders = processes_below(self.mount)
+        if not holders:
+            return
+        print(f"\nWARNING! There are open read-only file descriptors in /cvmfs/{self.name}")
+        print("  --> This is potentially harmful and might cause problems later on.")
+        for pid, what in holders:
+            print(f"  {pid} {what}")
+        if not dialog:
+            return
+        print("\n         Do you want to proceed anyway? (y/N) ", end="", flush=True)
+        reply = sys.stdin.buffer.readline(4096).strip()
+        if reply not in (b"y", b"Y"):
+            self.close_transaction()
+            die("aborting!")
+
+
+def write_published(storage: Path, name: str, revision: int) -> None:
+    text = f"C{revision:040x}\nB4096\nRd41d8cd98f00b204e9800998ecf8427e\nD240\nS{revision}\n"
+    text += f"Gno\nAno\nN{name}\nT{int(time.time())}\n--\n"
+    draft = storage / ".cvmfspublished.draft"
+    draft.write_text(text)
+    draft.rename(storage / ".cvmfspublished")
+
+
+class Exclusive:
+    """A lock between processes, held for moments."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        while True:
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
+                return
+            except FileExistsError:
+                time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink()
+
+
+def overlaps(one: str, other: str) -> bool:
+    return (
+        not one
+        or not other
+        or f"{one}/".startswith(f"{other}/")
+        or f"{other}/".startswith(f"{one}/")
+    )
+
+
+def processes_below(mount: Path) -> list[tuple[int, str]]:
+    """(pid, what) of each process with an open file or its working directory in the tree."""
+    top = str(mount.resolve())
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal() or int(process.name) == os.getpid():
+            continue
+        try:
+            links = [process / "cwd", *(process / "fd").iterdir()]
+        except OSError:
+            continue
+        for link in links:
+            try:
+                target = os.readlink(link)
+            except OSError:
+                continue
+            if target == top or target.startswith(f"{top}/"):
+                found.append((int(process.name), target))
+                break
+    return found
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for directory, _, _ in os.walk(path):
+            Path(directory).chmod(0o700)
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def mkfs(root: Path, arguments: list[str]) -> None:
+    """`mkfs [-o OWNER] [-w URL] [-u gw,…] NAME`, as far as anyone here looks at the result."""
+    owner, upstream = pwd.getpwuid(os.geteuid()).pw_name, ""
+    while len(arguments) > 1:
+        option, value, *arguments = arguments
+        if option == "-o":
+            owner = value
+        elif option == "-u":
+            upstream = value
+        else:
+            die(f"Unrecognized option: {option}")
+    [name] = arguments
+    storage, mount = root / "srv/cvmfs" / name, root / "cvmfs" / name
+    spool = root / "var/spool/cvmfs" / name
+    configuration = root / "etc/cvmfs/repositories.d" / name
+    for directory in (mount, spool, configuration, storage):
+        directory.mkdir(parents=True, exist_ok=True)
+    upstream = upstream or f"local,{storage}/data/txn,{storage}"
+    (configuration / "server.conf").write_text(
+        f"CVMFS_CREATOR_VERSION=143\nCVMFS_REPOSITORY_NAME={name}\n"
+        f"CVMFS_REPOSITORY_TYPE=stratum0\nCVMFS_USER={owner}\nCVMFS_UNION_DIR={mount}\n"
+        f"CVMFS_SPOOL_DIR={spool}\nCVMFS_STRATUM0=file://{storage}\n"
+        f"CVMFS_UPSTREAM_STORAGE={upstream}\nCVMFS_UNION_FS_TYPE=overlayfs\n"
+    )
+    if not (storage / ".cvmfspublished").exists():
+        write_published(storage, name, 1)
+        (mount / "new_repository").write_text("")
+        until = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + 30 * 86400))
+        (storage / ".cvmfswhitelist").write_text(f"20260101000000\nE{until}\nN{name}\n00:00\n--\n")
+
+
+def list_repositories(root: Path) -> None:
+    for configuration in sorted((root / "etc/cvmfs/repositories.d").glob("*/server.conf")):
+        server = Server(root, configuration.parent.name)
+        kind = server.settings["CVMFS_UPSTREAM_STORAGE"].partition(",")[0]
+        state = " - in transaction" if server.lock.exists() else ""
+        state += " - whitelist expired" if (server.storage / "whitelist-expired").exists() else ""
+        state += " - unhealthy" if server.unhealthy else ""
+        print(f"{server.name} (stratum0 / {kind}{state})  ")
+
+
+def transaction(root: Path, arguments: list[str]) -> None:
+    """Make the tree writable; what it was is kept, so that it can come back."""
+    name, _, path = arguments[-1].partition("/")
+    server = Server(root, name)
+    server.require_owner()
+    server.require_free(OPEN_FAILURE)
+    server.require_valid()
+    server.acquire_lease(path)
+    server.open_transaction()
+    keep(server.mount, server.before)
+
+
+def keep(source: Path, target: Path) -> None:
+    """A copy of the directories, with hard links to everything else."""
+    subprocess.run(["cp", "-al", f"{source}/.", str(target)], check=True)
+
+
+def publish(root: Path, arguments: list[str]) -> None:
+    server = Server(root, arguments[-1].partition("/")[0])
+    server.require_owner()
+    if not server.lock.exists():
+        die(f"Repository {server.name} is not in a transaction")
+    server.ask_about_open_files("-f" not in arguments)
+    die_at("publishing", root)
+    server.bump()
+    server.close_transaction()
+
+
+def abort(root: Path, arguments: list[str]) -> None:
+    server = Server(root, arguments[-1].partition("/")[0])
+    server.require_owner()
+    if not server.lock.exists():
+        die(f"Repository {server.name} is not in a transaction")
+    if (server.spool / "ingesting").exists() and not server.unhealthy:
+        die(f"Repository {server.name} is currently published (aborting abort)")
+    if "-f" not in arguments:
+        print(
+            "You are about to DISCARD ALL CHANGES OF THE CURRENT TRANSACTION for "
+            f"{server.name}!  Are you sure (y/N)? ",
+            end="",
+            flush=True,
+        )
+        if sys.stdin.readline().strip() not in ("y", "Y"):
+            return
+    if server.before.exists():
+        for path in list(server.mount.iterdir()):
+            remove(path)
+        keep(server.before, server.mount)
+    server.close_transaction()
+
+
+def check(root: Path, arguments: list[str]) -> None:
+    """What the real check finds of what can go wrong here: catalogs that are too large."""
+    server = Server(root, arguments[-1])
+    for directory, _, _ in os.walk(server.mount):
+        if (Path(directory) / ".cvmfscatalog").exists():
+            count = catalog_entries(Path(directory))
+            if count > LARGEST_CATALOG:
+                die(f"catalog at {directory} has {count} entries")
+    print("no problems found")
+
+
+def catalog_entries(top: Path) -> int:
+    count = 0
+    for directory, subdirectories, files in os.walk(top):
+        count += len(subdirectories) + len(files)
+        subdirectories[:] = [
+            name
+            for name in subdirectories
+            if not (Path(directory) / name / ".cvmfscatalog").exists()
+        ]
+    return count
+
+
+def ingest(root: Path, arguments: list[str]) -> None:
+    base, archive, deletions, keeps_owner = "", "", [], False
+    while len(arguments) > 1:
+        option = arguments.pop(0)
+        if option in ("-b", "--base_dir"):
+            # The word is not quoted in the script: a space ends it.
+            base = (arguments.pop(0).split() or [""])[0]
+        elif option in ("-t", "--tar_file"):
+            archive = arguments.pop(0)
+        elif option in ("-d", "--delete"):
+            deletions.append(arguments.pop(0))
+        elif option in ("-k", "--keep-ownership"):
+            keeps_owner = True
+        else:
+            die(f"Unrecognized option: {option}")
+    server = Server(root, arguments[0])
+    if not archive and not deletions:
+        die("Please provide some parameters, use -t $TAR_FILE")
+    if bool(archive) != bool(base):
+        die("Please set the base directory where to extract the tarball, use -b $BASE_DIR")
+    if server.gateway and len(deletions) > 1:
+        die("Could not delete multiple paths using a gateway in a single transaction.")
+    if server.gateway and archive and deletions:
+        die("Could not delete and add a file in the same transaction while using gateway.")
+    server.require_owner()
+    server.require_free(1)
+    server.require_valid()
+    server.acquire_lease(base or (deletions[0] if deletions else ""))
+    if any(character in path for path in deletions for character in "'\"`$\\;&|<>()"):
+        server.drop_leases()
+        die("sh: 1: Syntax error: Unterminated quoted string", 2)
+    server.open_transaction()
+    (server.spool / "ingesting").touch()
+    die_at("opened", root)
+    server.ask_about_open_files(dialog=True)
+    server.publishing.touch()
+    try:
+        run_ingest(server, base.strip("/"), archive, deletions, keeps_owner)
+    except Aborted:
+        server.close_transaction()
+        die("Synchronization failed\n\nExecuted Command:\n cvmfs_swissknife ingest")
+    server.close_transaction()
+
+
+def run_ingest(
+    server: Server, base: str, archive: str, deletions: list[str], keeps_owner: bool
+) -> None:
+    gone = [part for path in deletions for part in path.split(":")]
+    for path in gone:
+        if not os.path.lexists(server.mount / path.strip("/")):
+            print(f"WARNING: cannot remove {path}, it does not exist", file=sys.stderr)
+    stream = Archive(server, base, keeps_owner)
+    if archive == "-":
+        stream.read(sys.stdin.buffer)
+    elif archive:
+        with open(archive, "rb") as file:
+            stream.read(file)
+    die_at("read", server.root)
+    both = {path.strip("/") for path in gone} & stream.entries.keys()
+    if both:
+        assertion(f"deleted and added in one call: {sorted(both)[0]}")
+    if server.gateway:
+        with Exclusive(server.storage / "commit.lock"):
+            finish(server, stream, gone)
+    else:
+        finish(server, stream, gone)
+
+
+def finish(server: Server, stream: Archive, gone: list[str]) -> None:
+    stream.check_links(gone)
+    # From here on nothing fails: the new catalog is signed, and visible at once.
+    for path in gone:
+        remove(server.mount / path.strip("/"))
+    stream.apply()
+    server.bump()
+    die_at("applied", server.root)
+
+
+class Archive:
+    """The members of one stream, kept aside until the stream has ended as it should."""
+
+    def __init__(self, server: Server, base: str, keeps_owner: bool) -> None:
+        self.server = server
+        self.base = base
+        self.keeps_owner = keeps_owner
+        self.owner = pwd.getpwnam(server.settings["CVMFS_USER"])
+        self.scratch = server.spool / "scratch"
+        self.scratch.mkdir()
+        self.entries: dict[str, tarfile.TarInfo] = {}
+        self.contents: dict[str, Path] = {}
+        self.implied: set[str] = set()
+        self.links: list[tuple[str, str]] = []
+        self.discard = int(os.environ.get("CVMFS_STANDIN_DISCARD", "0"))
+
+    def read(self, file: IO[bytes]) -> None:
+        counted = Counted(file)
+        try:
+            with tarfile.open(fileobj=counted, mode="r|", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+                for number, member in enumerate(archive):
+                    if number == 3:
+                        die_at("streaming", self.server.root)
+                    self.take(archive, member)
+        except tarfile.TarError as error:
+            if counted.total:  # no bytes at all are an empty archive
+                assertion(f"Fatal error in reading the archive: {error}")
+        # A stream that ends between two members looks like one that is complete.
+        if counted.total % 512:
+            assertion("Fatal error in reading the archive. Truncated tar archive")
+
+    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        path = "/".join(part for part in (self.base, sanitized(member.name)) if part)
+        name = path.rpartition("/")[2]
+        self.imply(path.rpartition("/")[0])
+        if member.islnk():
+            target = "/".join(part for part in (self.base, member.linkname) if part)
+            self.links.append((path, target.lstrip("/")))
+            return
+        known = self.entries.get(path)
+        if known is not None and not (known.isdir() and member.isdir()):
+            assertion(f"Assertion failed: {path} is in the archive twice")
+        if not member.isdir() and path in self.implied:
+            assertion(f"Assertion failed: {path} is a directory")
+        if name == ".cvmfscatalog" and not member.isreg():
+            assertion("Found entity called as a catalog marker that is not a regular file, abort")
+        self.entries[path] = member
+        if member.isreg():
+            if member.size > LARGEST_FILE:
+                print(f"WARNING: {path} is larger than 1 GiB", file=sys.stderr)
+            content = archive.extractfile(member)
+            assert content is not None
+            place = self.scratch / str(len(self.contents))
+            with place.open("wb") as copy:
+                if self.discard and member.size > self.discard:
+                    while content.read(1 << 20):
+                        pass
+                else:
+                    shutil.copyfileobj(content, copy, 1 << 20)
+            self.contents[path] = place
+
+    def imply(self, path: str) -> None:
+        while path and path not in self.implied and path not in self.entries:
+            self.implied.add(path)
+            path = path.rpartition("/")[0]
+
+    def check_links(self, gone: list[str]) -> None:
+        names = {link for link, _ in self.links}
+        removed = [path.strip("/") for path in gone]
+        for path, target in self.links:
+            if path in self.entries:
+                assertion(f"Assertion failed: {path} is in the archive twice")
+            there = os.path.lexists(self.server.mount / target) and not any(
+                overlaps(path, target) and f"{target}/".startswith(f"{path}/") for path in removed
+            )
+            if target not in self.entries and target not in names and not there:
+                assertion(f"Assertion failed: hard link target {target} not found")
+
+    def apply(self) -> None:
+        directories = []
+        for path in sorted(self.implied - self.entries.keys(), key=lambda p: p.count("/")):
+            place = self.server.mount / path
+            if not place.is_dir():
+                if os.path.lexists(place):
+                    place.unlink()
+                place.mkdir()
+                if self.keeps_owner:
+                    give(place, 65534, 65534)
+        for path, member in self.entries.items():
+            place = self.server.mount / path
+            if member.isdir():
+                if place.is_dir() and not place.is_symlink():
+                    continue
+                late = path in self.implied
+                place.mkdir()
+                directories.append((place, member, late))
+                continue
+            if os.path.lexists(place):
+                remove(place)
+            if member.isreg():
+                self.contents[path].rename(place)
+            elif member.issym():
+                place.symlink_to(member.linkname)
+            else:
+                kind = {tarfile.FIFOTYPE: stat.S_IFIFO, tarfile.CHRTYPE: stat.S_IFCHR}
+                device = os.makedev(member.devmajor, member.devminor)
+                os.mknod(place, kind.get(member.type, stat.S_IFBLK) | 0o600, device)
+            self.describe(place, member)
+        # Links become entries of their own that share content; nobody can tell from a link here.
+        waiting = list(self.links)
+        while waiting:
+            path, target = waiting.pop(0)
+            place, source = self.server.mount / path, self.server.mount / target
+            if not os.path.lexists(source):
+                waiting.append((path, target))
+                continue
+            if os.path.lexists(place):
+                remove(place)
+            os.link(source, place, follow_symlinks=False)
+        for place, member, late in reversed(directories):
+            if not late:  # a directory that comes after what is in it loses its metadata
+                self.describe(place, member)
+
+    def describe(self, place: Path, member: tarfile.TarInfo) -> None:
+        if self.keeps_owner:
+            give(place, member.uid, member.gid)
+        else:
+            give(place, self.owner.pw_uid, self.owner.pw_gid)
+        if not member.issym():
+            os.chmod(place, member.mode & 0o7777)
+        os.utime(place, (int(member.mtime), int(member.mtime)), follow_symlinks=False)
+
+
+def give(place: Path, user: int, group: int) -> None:
+    if os.geteuid() == 0:
+        os.chown(place, user, group, follow_symlinks=False)
+
+
+def sanitized(name: str) -> str:
+    """A leading "./" or "/" goes; `..` stays, and makes a broken entry."""
+    if name.startswith("./"):
+        name = name[2:]
+    elif name.startswith("/"):
+        name = name[1:]
+    name = name.strip("/")
+    return "" if name == "." else name
+
+
+class Counted:
+    """Counts what is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.total = 0
+
+    def read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            data = self.file.read(size)
+            if not data:
+                break
+            parts.append(data)
+            size -= len(data)
+            self.total += len(data)
+        return b"".join(parts)
+
+
+def main() -> None:
+    root = Path(os.environ["CVMFS_STANDIN_ROOT"])
+    if len(sys.argv) < 2:
+        print(USAGE)
+        raise SystemExit(1)
+    command, arguments = sys.argv[1], sys.argv[2:]
+    log = root / "standin.log"
+    with log.open("a") as file:
+        file.write(json.dumps(sys.argv[1:]) + "\n")
+    if os.environ.get("CVMFS_STANDIN_CWD_CHECK", "1") and command != "mkfs":
+        here = os.getcwd()
+        if here.startswith(str(root / "cvmfs")):
+            die("Current working directory is in /cvmfs.  Please release, e.g. by 'cd $HOME'.")
+    if command == "list":
+        list_repositories(root)
+        return
+    commands = {
+        "mkfs": mkfs,
+        "transaction": transaction,
+        "publish": publish,
+        "abort": abort,
+        "ingest": ingest,
+        "check": check,
+    }
+    if command not in commands or not arguments:
+        print(USAGE)
+        raise SystemExit(1)
+    commands[command](root, arguments)
+
+
+if __name__ == "__main__":
+    main()
