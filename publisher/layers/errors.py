@@ -1,5 +1,7 @@
 """What can be wrong with a layer."""
 
+from __future__ import annotations
+
 from publisher.errors import PublisherError
 
 

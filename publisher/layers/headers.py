@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _DECIMAL_TIME = re.compile(rb"(-?)([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
 _SPARSE_OFFSET = b"GNU.sparse.offset"
@@ -10,6 +11,7 @@ _SPARSE_LENGTH = b"GNU.sparse.numbytes"
 _LONGEST_NUMBER = 20
 
 
+@lru_cache(maxsize=4096)  # of modes, owners and times there are few in a layer
 def octal_or_binary(field: bytes) -> int:
     """A header's number: octal digits, or (first bit set) a big-endian two's complement."""
     if field[0] & 0x80:

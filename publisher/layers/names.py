@@ -17,33 +17,37 @@ CVMFS_PREFIX = ".cvmfs"
 MAX_COMPONENT_BYTES = 255
 
 
-def safe_path(raw: bytes, what: str, max_bytes: int, max_depth: int) -> str:
+def safe_path(raw: bytes, where: object, max_bytes: int, max_depth: int) -> str:
     """The path that `raw` means inside a tree: relative, without `.`, `..` or empty components.
 
     `..` is resolved by the text alone; a name that climbs above the root is refused, and so is one
-    that no file system can hold. The root itself is "". `what` names the thing in errors.
+    that no file system can hold. The root itself is "". `where` says in errors what has the name.
     """
     if _is_plain(raw) and len(raw) <= max_bytes and raw.count(b"/") < max_depth:
         return raw.rstrip(b"/").decode("utf-8", "surrogateescape")
     if b"\0" in raw:
-        raise UnsafeName(what, why="the name holds a zero byte")
+        raise UnsafeName(str(where), why="the name holds a zero byte")
     parts: list[bytes] = []
     for part in raw.split(b"/"):
         if part in (b"", b"."):
             continue
         if part == b"..":
             if not parts:
-                raise UnsafeName(what, why="the name climbs above the root of the image")
+                raise UnsafeName(str(where), why="the name climbs above the root of the image")
             parts.pop()
             continue
         if len(part) > MAX_COMPONENT_BYTES:
-            raise UnsafeName(what, why=f"{shown(part)} is longer than {MAX_COMPONENT_BYTES} bytes")
+            raise UnsafeName(
+                str(where), why=f"{shown(part)} is longer than {MAX_COMPONENT_BYTES} bytes"
+            )
         parts.append(part)
     path = b"/".join(parts)
     if len(path) > max_bytes:
-        raise LimitExceeded(what, why=f"the path is longer than {max_bytes} bytes")
+        raise LimitExceeded(str(where), why=f"the path is longer than {max_bytes} bytes")
     if len(parts) > max_depth:
-        raise LimitExceeded(what, why=f"the path is nested deeper than {max_depth} directories")
+        raise LimitExceeded(
+            str(where), why=f"the path is nested deeper than {max_depth} directories"
+        )
     return path.decode("utf-8", "surrogateescape")
 
 
@@ -56,6 +60,19 @@ def _is_plain(raw: bytes) -> bool:
         and b"//" not in raw
         and b"\0" not in raw
     )
+
+
+class Where:
+    """Says, in errors, which entry is meant. Most never are: the text is made when it is needed."""
+
+    __slots__ = ("_layer", "_name")
+
+    def __init__(self, layer: str, name: bytes) -> None:
+        self._layer = layer
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"cannot unpack {self._layer}, entry {shown(self._name)}"
 
 
 def shown(name: str | bytes) -> str:

@@ -46,14 +46,14 @@ def expand(sparse: SparseMap, stored: Iterator[memoryview]) -> Iterator[bytes | 
     yield from _zeros(sparse.size - at)
 
 
-def gnu_map(header: bytes, stream: ArchiveStream, stored: int, what: str) -> SparseMap:
+def gnu_map(header: bytes, stream: ArchiveStream, stored: int, where: object) -> SparseMap:
     """The old GNU format: four regions in the header, and 21 in each block that follows it."""
     regions = _gnu_regions(header[386:482])
     more = header[482]
     while more:
         if len(regions) > _MOST_REGIONS:
             raise ValueError("too many regions")
-        block = bytes(stream.exactly(_BLOCK, what))
+        block = bytes(stream.exactly(_BLOCK, where))
         regions += _gnu_regions(block[:504])
         more = block[504]
     return _checked(SparseMap(octal_or_binary(header[483:495]), regions), stored)
@@ -70,10 +70,10 @@ def pax_map(
 
 
 def pax_map_in_content(
-    records: Mapping[str, bytes], stream: ArchiveStream, stored: int, what: str
+    records: Mapping[str, bytes], stream: ArchiveStream, stored: int, where: object
 ) -> SparseMap:
     """Format 1.0: a count and the numbers, a line each, padded to a block, before the content."""
-    lines = _Lines(stream, what)
+    lines = _Lines(stream, where)
     count = lines.number()
     if not 0 <= count <= _MOST_REGIONS:
         raise ValueError(f"{count} regions")
@@ -85,9 +85,9 @@ def pax_map_in_content(
 class _Lines:
     """Numbers, one on a line, in blocks of the stream."""
 
-    def __init__(self, stream: ArchiveStream, what: str) -> None:
+    def __init__(self, stream: ArchiveStream, where: object) -> None:
         self._stream = stream
-        self._what = what
+        self._where = where
         self._held = b""
         self.bytes_read = 0
 
@@ -95,7 +95,7 @@ class _Lines:
         while b"\n" not in self._held:
             if len(self._held) > _LONGEST_LINE:
                 raise ValueError("not a list of numbers")
-            self._held += bytes(self._stream.exactly(_BLOCK, self._what))
+            self._held += bytes(self._stream.exactly(_BLOCK, self._where))
             self.bytes_read += _BLOCK
         line, _, self._held = self._held.partition(b"\n")
         return pax_number(line, -1)

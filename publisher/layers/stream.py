@@ -28,24 +28,24 @@ class ArchiveStream:
             return self._view[at:end]
         return b"".join(self._available(count))
 
-    def exactly(self, count: int, what: str) -> bytes | memoryview:
-        """The next `count` bytes; LayerError, naming `what`, if the stream ends before."""
+    def exactly(self, count: int, where: object) -> bytes | memoryview:
+        """The next `count` bytes; LayerError, naming `where`, if the stream ends before."""
         data = self.read(count)
         if len(data) < count:
-            raise _ends_within(what)
+            raise _ends_within(where)
         return data
 
-    def pieces(self, count: int, what: str) -> Iterator[memoryview]:
+    def pieces(self, count: int, where: object) -> Iterator[memoryview]:
         """The next `count` bytes in the pieces in which they lie; LayerError if they are not."""
         for piece in self._available(count):
             count -= len(piece)
             yield piece
         if count:
-            raise _ends_within(what)
+            raise _ends_within(where)
 
-    def skip(self, count: int, what: str) -> None:
+    def skip(self, count: int, where: object) -> None:
         """Pass over the next `count` bytes."""
-        for _ in self.pieces(count, what):
+        for _ in self.pieces(count, where):
             pass
 
     def drain(self) -> None:
@@ -69,5 +69,5 @@ class ArchiveStream:
             yield piece
 
 
-def _ends_within(what: str) -> LayerError:
-    return LayerError(what, why="the archive ends within it")
+def _ends_within(where: object) -> LayerError:
+    return LayerError(str(where), why="the archive ends within it")

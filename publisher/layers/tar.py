@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.headers import octal_or_binary, pax_number, pax_records, pax_time
-from publisher.layers.names import shown
+from publisher.layers.names import Where
 from publisher.layers.sparse import SparseMap, expand, gnu_map, pax_map, pax_map_in_content
 from publisher.layers.stream import ArchiveStream
 
@@ -24,6 +24,9 @@ BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
 _CHECKSUM_SPACES = sum(b" " * 8)
 _ADLER_MODULUS = 65521
+_NO_OWNER = 2**32 - 1
+"""What chown takes for "leave it as it is"; no file can belong to it."""
+_ONE_PIECE = 64 * 1024
 
 _TYPES = {
     b"0": EntryType.FILE,
@@ -82,15 +85,46 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
             _check_end(stream, bytes(block), extensions, layer)
             return
         header = bytes(block)
-        where = f"cannot unpack {layer}, header at byte {stream.offset - BLOCK}"
-        _check_header(header, where)
+        _check_header(header, stream, layer)
         flag = header[156:157]
         if flag in b"xXgLK":
             extensions = extensions or _Extensions()
-            _read_extension(stream, header, flag, extensions, where, max_header_bytes)
+            at = _header_at(stream, layer)
+            _read_extension(stream, header, flag, extensions, at, max_header_bytes)
             continue
-        yield from _member(stream, header, flag, extensions, layer, where)
+        member = _member(header, flag, extensions, layer)
+        if member.type is not EntryType.FILE:
+            yield member
+        else:
+            where = Where(layer, member.name)
+            stored = member.size
+            sparse = _sparse_map(stream, header, flag, extensions, stored, where)
+            if sparse is None and stored <= _ONE_PIECE:
+                # No generator for the many small files.
+                member.content = (stream.exactly(stored, where),) if stored else ()
+                yield member
+            else:
+                yield from _with_pieces(stream, member, sparse, where)
+            if padding := -stored % BLOCK:
+                stream.exactly(padding, where)
         extensions = None
+
+
+def _with_pieces(
+    stream: ArchiveStream, member: Member, sparse: SparseMap | None, where: Where
+) -> Iterator[Member]:
+    pieces = stream.pieces(member.size - (sparse.map_bytes if sparse else 0), where)
+    member.content = pieces
+    if sparse is not None:
+        member.size = sparse.size
+        member.content = expand(sparse, pieces)
+    yield member
+    for _ in pieces:
+        pass
+
+
+def _header_at(stream: ArchiveStream, layer: str) -> str:
+    return f"cannot unpack {layer}, header at byte {stream.offset - BLOCK}"
 
 
 def _check_end(
@@ -108,15 +142,20 @@ def _check_end(
     stream.drain()
 
 
-def _check_header(header: bytes, where: str) -> None:
+def _check_header(header: bytes, stream: ArchiveStream, layer: str) -> None:
+    field = header[148:156]
     try:
-        stored = octal_or_binary(header[148:156])
+        stored = octal_or_binary(field)
     except ValueError as error:
-        raise LayerError(where, why=f"not a tar header: its checksum is {error}") from error
+        raise LayerError(
+            _header_at(stream, layer), why=f"not a tar header: its checksum is {error}"
+        ) from error
     # Adler-32's lower half is 1 + the sum of all bytes, modulo 65521, at a tenth of sum()'s price.
-    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + _CHECKSUM_SPACES
+    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(field) + _CHECKSUM_SPACES
     if (total - stored) % _ADLER_MODULUS and stored != _signed_checksum(header):
-        raise LayerError(where, why="its checksum is wrong: the archive is corrupt")
+        raise LayerError(
+            _header_at(stream, layer), why="its checksum is wrong: the archive is corrupt"
+        )
 
 
 def _signed_checksum(header: bytes) -> int:
@@ -155,14 +194,8 @@ def _read_extension(
             extensions.sparse = sparse or extensions.sparse
 
 
-def _member(
-    stream: ArchiveStream,
-    header: bytes,
-    flag: bytes,
-    extensions: _Extensions | None,
-    layer: str,
-    where: str,
-) -> Iterator[Member]:
+def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: str) -> Member:
+    """What the headers say of one member; its content is still to come."""
     name = header[:100].split(b"\0", 1)[0]
     target = header[157:257].split(b"\0", 1)[0]
     if header[257:263] == b"ustar\0" and header[345]:
@@ -178,10 +211,10 @@ def _member(
             target = extensions.target
         name = pax.get("GNU.sparse.name") or pax.get("path") or name
         target = pax.get("linkpath") or target
-    what = f"cannot unpack {layer}, entry {shown(name)}"
+    where = Where(layer, name)
     kind = _TYPES.get(flag)
     if kind is None:
-        raise LayerError(what, why=f"its type {flag!r} is not one that images may have")
+        raise LayerError(str(where), why=f"its type {flag!r} is not one that images may have")
     if flag == b"\0" and name.endswith(b"/"):
         kind = EntryType.DIRECTORY  # as archives older than ustar say it
     try:
@@ -204,19 +237,18 @@ def _member(
                 if key.startswith(_XATTR_PREFIX)
             }
     except ValueError as error:
-        raise LayerError(what, why=f"a number in its header is {error}") from error
+        raise LayerError(str(where), why=f"a number in its header is {error}") from error
     if size < 0:
-        raise LayerError(what, why=f"its size is {size}")
-    if not (0 <= uid < 2**32 - 1 and 0 <= gid < 2**32 - 1):
-        raise LayerError(what, why=f"its owner is {uid}:{gid}, which no system can store")
-    if kind is not EntryType.FILE:
+        raise LayerError(str(where), why=f"its size is {size}")
+    if not (0 <= uid < _NO_OWNER and 0 <= gid < _NO_OWNER):
+        raise LayerError(str(where), why=f"its owner is {uid}:{gid}, which no system can store")
+    if kind is EntryType.FILE:
+        target = b""
+    else:
+        size = 0
         if kind is EntryType.SYMLINK:
             mode = 0o777
-        yield Member(name, kind, mode, uid, gid, 0, mtime_ns, target, device, xattrs)
-        return
-    member = Member(name, kind, mode, uid, gid, size, mtime_ns, b"", None, xattrs)
-    sparse = _sparse_map(stream, header, flag, extensions, size, what)
-    yield from _with_content(stream, member, size, sparse, what)
+    return Member(name, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs)
 
 
 def _sparse_map(
@@ -225,42 +257,15 @@ def _sparse_map(
     flag: bytes,
     extensions: _Extensions | None,
     size: int,
-    what: str,
+    where: Where,
 ) -> SparseMap | None:
     try:
         if flag == b"S":
-            return gnu_map(header, stream, size, what)
+            return gnu_map(header, stream, size, where)
         if extensions is not None and any(k.startswith("GNU.sparse.") for k in extensions.pax):
             if extensions.pax.get("GNU.sparse.major") == b"1":
-                return pax_map_in_content(extensions.pax, stream, size, what)
+                return pax_map_in_content(extensions.pax, stream, size, where)
             return pax_map(extensions.pax, extensions.sparse, size)
     except ValueError as error:
-        raise LayerError(what, why=f"its map of sparse regions is wrong: {error}") from error
+        raise LayerError(str(where), why=f"its map of sparse regions is wrong: {error}") from error
     return None
-
-
-def _with_content(
-    stream: ArchiveStream, member: Member, stored: int, sparse: SparseMap | None, what: str
-) -> Iterator[Member]:
-    if sparse is not None:
-        stored -= sparse.map_bytes
-        member.size = sparse.size
-        pieces = stream.pieces(stored, what)
-        member.content = expand(sparse, pieces)
-        padding = -(stored + sparse.map_bytes) % BLOCK
-    else:
-        padding = -stored % BLOCK
-        if stored <= BLOCK * 128:
-            # One piece, and no generator, for the many small files.
-            member.content = (stream.exactly(stored, what),) if stored else ()
-            yield member
-            if padding:
-                stream.exactly(padding, what)
-            return
-        pieces = stream.pieces(stored, what)
-        member.content = pieces
-    yield member
-    for _ in pieces:
-        pass
-    if padding:
-        stream.exactly(padding, what)

@@ -19,6 +19,7 @@ from publisher.layers.names import (
     CVMFS_PREFIX,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
+    Where,
     safe_path,
     shown,
 )
@@ -70,16 +71,18 @@ def unpack(
     Raises DigestMismatch; LayerError, naming the entry, for a malformed or hostile layer; and
     whatever `chunks` and `sink` raise. What `sink` then holds must be thrown away.
     """
-    what = f"cannot unpack layer {descriptor.digest}"
+    layer = f"layer {descriptor.digest}"
     if descriptor.media_type not in LAYER_TYPES | FOREIGN_LAYER_TYPES:
-        raise LayerError(what, why=f"its media type is {descriptor.media_type!r}")
+        raise LayerError(
+            f"cannot unpack {layer}", why=f"its media type is {descriptor.media_type!r}"
+        )
     limits = policy.limits
     with BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob:
-        unpacker = _Unpacker(sink, policy, what)
+        unpacker = _Unpacker(sink, policy, layer)
         with closing(unpacker.ledger):
             try:
                 stream = ArchiveStream(blob.blocks())
-                for member in members(stream, f"layer {descriptor.digest}", limits.header_bytes):
+                for member in members(stream, layer, limits.header_bytes):
                     unpacker.take(member)
             except LimitExceeded:
                 raise
@@ -97,37 +100,38 @@ def unpack(
 class _Unpacker:
     """Takes the members of one archive, in their order."""
 
-    def __init__(self, sink: TreeSink, policy: Policy, what: str) -> None:
+    def __init__(self, sink: TreeSink, policy: Policy, layer: str) -> None:
         self._sink = sink
         self._policy = policy
         self._limits = policy.limits
-        self._what = what
+        self._layer = layer
+        self._what = f"cannot unpack {layer}"
         self._content_size = 0
         self._dropped: Counter[str] = Counter()
         self._unresolved = 0
-        self.ledger = Ledger(what, policy.limits, self._imply)
+        self.ledger = Ledger(self._what, policy.limits, self._imply)
         self.ledger.record(self._imply(""))
 
     def take(self, member: Member) -> None:
         """Make of `member` whatever it should become."""
-        what = f"{self._what}, entry {shown(member.name)}"
-        path = self._safe_path(member.name, what)
+        where = Where(self._layer, member.name)
+        path = self._safe_path(member.name, where)
         if ".wh." in path or CVMFS_PREFIX in path:
-            kept = self._without_reserved(path, what)
+            kept = self._without_reserved(path, where)
             if kept is None:
                 return
             path = kept
         if not path and member.type is not EntryType.DIRECTORY:
-            raise UnsafeName(what, why="it would replace the root directory")
+            raise UnsafeName(str(where), why="it would replace the root directory")
         located = self.ledger.locate(path, create=True)
         assert located is not None
         match member.type:
             case EntryType.FILE:
-                self._take_file(located, member, what)
+                self._take_file(located, member, where)
             case EntryType.HARDLINK:
-                self._take_link(located, member, what)
+                self._take_link(located, member, where)
             case _:
-                self._add(self._policy.apply(_entry(located, member, what)))
+                self._add(self._policy.apply(_entry(located, member, where)))
 
     def finish(self) -> None:
         """Do what can only be done once the whole archive is known, and found to be genuine."""
@@ -158,15 +162,15 @@ class _Unpacker:
             dropped=dict(sorted(self._dropped.items())),
         )
 
-    def _safe_path(self, name: bytes, what: str) -> str:
-        return safe_path(name, what, self._limits.path_bytes, self._limits.depth)
+    def _safe_path(self, name: bytes, where: object) -> str:
+        return safe_path(name, where, self._limits.path_bytes, self._limits.depth)
 
-    def _without_reserved(self, path: str, what: str) -> str | None:
+    def _without_reserved(self, path: str, where: Where) -> str | None:
         """Obey markers and drop names that only others understand; None if `path` is dealt with."""
         *parents, name = path.split("/")
         for parent in parents:
             if parent.startswith(WHITEOUT_PREFIX) and not parent.startswith(AUFS_PREFIX):
-                raise UnsafeName(what, why="it lies below a whiteout")
+                raise UnsafeName(str(where), why="it lies below a whiteout")
         if any(part.startswith(CVMFS_PREFIX) for part in (*parents, name)):
             self._dropped["name:.cvmfs*"] += 1
             return None
@@ -178,11 +182,11 @@ class _Unpacker:
             return path
         hidden = name.removeprefix(WHITEOUT_PREFIX)
         if name != OPAQUE_MARKER and hidden in ("", ".", ".."):
-            raise UnsafeName(what, why="a whiteout has to name something")
-        self._take_marker("/".join(parents), None if name == OPAQUE_MARKER else hidden, what)
+            raise UnsafeName(str(where), why="a whiteout has to name something")
+        self._take_marker("/".join(parents), None if name == OPAQUE_MARKER else hidden, where)
         return None
 
-    def _take_marker(self, parent: str, hidden: str | None, what: str) -> None:
+    def _take_marker(self, parent: str, hidden: str | None, where: Where) -> None:
         """Note a whiteout of `hidden`, or (None) that `parent` is opaque.
 
         A marker below something that this layer itself made a link or a file can mean nothing in
@@ -230,19 +234,20 @@ class _Unpacker:
             self._sink.add(entry)  # which takes away what was there
         self.ledger.record(entry)
 
-    def _take_file(self, path: str, member: Member, what: str) -> None:
+    def _take_file(self, path: str, member: Member, where: Where) -> None:
         self._content_size += member.size
         if self._content_size > self._limits.layer_bytes:
             raise LimitExceeded(
-                what, why=f"the layer's files hold more than {self._limits.layer_bytes} bytes"
+                str(where), why=f"the layer's files hold more than {self._limits.layer_bytes} bytes"
             )
-        entry = self._policy.apply(_entry(path, member, what))
-        if entry.dropped:
-            self._dropped.update(entry.dropped)
         content = member.content
+        digest = ""
         if isinstance(content, tuple):
             digest = hashlib.sha256(content[0]).hexdigest() if content else _EMPTY_SHA256
-            entry = replace(entry, sha256=digest)
+        entry = self._policy.apply(_entry(path, member, where, digest))
+        if entry.dropped:
+            self._dropped.update(entry.dropped)
+        if digest:
             self._sink.add(entry, content)
         else:
             hashed = hashlib.sha256()
@@ -253,8 +258,8 @@ class _Unpacker:
             entry = replace(entry, sha256=hashed.hexdigest())
         self.ledger.record(entry)
 
-    def _take_link(self, path: str, member: Member, what: str) -> None:
-        target = self._safe_path(member.target, f"{what}, link to {shown(member.target)}")
+    def _take_link(self, path: str, member: Member, where: Where) -> None:
+        target = self._safe_path(member.target, f"{where}, link to {shown(member.target)}")
         if any(part.startswith(CVMFS_PREFIX) for part in target.split("/")):
             self._dropped["name:.cvmfs*"] += 1
             return
@@ -264,7 +269,7 @@ class _Unpacker:
             return
         if not target or target.startswith(f"{path}/") or (row and row.type == "d"):
             raise LayerError(
-                what, why=f"a hard link to the directory {shown(target)}, or into itself"
+                str(where), why=f"a hard link to the directory {shown(target)}, or into itself"
             )
         if row is not None and row.type == EntryType.HARDLINK:
             self._remember(path, (row.target or b"").decode("utf-8", "surrogateescape"))
@@ -311,13 +316,15 @@ class _Unpacker:
                 self._link(name, target, self.ledger.get(target) or row)
 
 
-def _entry(path: str, member: Member, what: str) -> Entry:
+def _entry(path: str, member: Member, where: Where, sha256: str = "") -> Entry:
     target = ""
     if member.type is EntryType.SYMLINK:
         if not member.target or b"\0" in member.target:
-            raise UnsafeName(what, why="a symlink without a target, or with a zero byte in it")
+            raise UnsafeName(
+                str(where), why="a symlink without a target, or with a zero byte in it"
+            )
         if len(member.target) >= 4096:
-            raise LimitExceeded(what, why="a symlink's target is longer than 4095 bytes")
+            raise LimitExceeded(str(where), why="a symlink's target is longer than 4095 bytes")
         target = member.target.decode("utf-8", "surrogateescape")
     return Entry(
         path,
@@ -328,7 +335,7 @@ def _entry(path: str, member: Member, what: str) -> Entry:
         member.size,
         member.mtime_ns,
         target,
-        "",
+        sha256,
         member.device,
         member.xattrs,
     )
