@@ -400,6 +400,33 @@ def test_verify_tells_what_is_wrong(root: Path) -> None:
         link.symlink_to(text)
 
 
+def test_removal_tells_each_of_its_steps(sources: Path, tmp_path: Path) -> None:
+    repository = ("--repository", tmp_path / "images")
+    name = "local/tool:good"
+    wishes = tmp_path / "wishes.yaml"
+    wishes.write_text(f"version: 2\nimages:\n- oci:{sources}/tool:good\n")
+    run("ingest", wishes, *repository)
+    assert [p["name"] for p in run("pin", name, "--until", "2999-12-31", *repository)["pinned"]]
+    assert run("pin", *repository)["pinned"][0]["until"] == "2999-12-31"
+    assert run("unpin", name, *repository)["unpinned"]
+    assert [e["name"] for e in run("remove", name, *repository)["scheduled"]] == [name]
+    assert [e["name"] for e in run("schedule", *repository)["entries"]] == [name]
+    settings = json.loads((tmp_path / "images" / layout.REMOVE_SCHEDULE).read_bytes())
+    layout_schema("remove-schedule").validate(settings)
+    assert run("restore", name, *repository)["restored"] == [name]
+    run("pin", name, "--reason", "test", *repository)
+    layout_schema("pins").validate(json.loads((tmp_path / "images" / layout.PINS).read_bytes()))
+    run("unpin", name, *repository)
+    wishes.write_text(f"version: 2\nimages:\n- oci:{sources}/tool:other\n")
+    (pruned,) = run("prune", wishes, "--yes-really", *repository)["repositories"]
+    assert [e["name"] for e in pruned["scheduled"]] == [name]
+    assert run("gc", "--dry-run", "--now", *repository)["dryRun"]
+    collected = run("gc", "--now", *repository)
+    assert [e["name"] for e in collected["collected"]] == [name]
+    assert run("list", *repository)["images"] == []
+    assert run("verify", "--deep", *repository)["findings"] == []
+
+
 def test_log_tells_who_did_what(repository: Path) -> None:
     transactions = run("log", "--repository", repository)["transactions"]
     assert {c["name"] for t in transactions for c in t["changes"]} >= {
