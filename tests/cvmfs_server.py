@@ -439,6 +439,7 @@ class Archive:
         self.entries: dict[str, tarfile.TarInfo] = {}
         self.contents: dict[str, Path] = {}
         self.implied: set[str] = set()
+        self.implied_before: set[str] = set()
         self.links: list[tuple[str, str]] = []
         self.discard = int(os.environ.get("CVMFS_STANDIN_DISCARD", "0"))
 
@@ -472,6 +473,8 @@ class Archive:
             assertion(f"Assertion failed: {path} is a directory")
         if name == ".cvmfscatalog" and not member.isreg():
             assertion("Found entity called as a catalog marker that is not a regular file, abort")
+        if member.isdir() and path in self.implied:
+            self.implied_before.add(path)  # it comes after what is in it, and loses its metadata
         self.entries[path] = member
         if member.isreg():
             if member.size > LARGEST_FILE:
@@ -506,22 +509,21 @@ class Archive:
 
     def apply(self) -> None:
         directories = []
-        for path in sorted(self.implied - self.entries.keys(), key=lambda p: p.count("/")):
+        wanted = {path: m for path, m in self.entries.items() if m.isdir()}
+        for path in sorted(self.implied | wanted.keys(), key=lambda p: p.count("/")):
             place = self.server.mount / path
-            if not place.is_dir():
-                if os.path.lexists(place):
-                    place.unlink()
-                place.mkdir()
-                if self.keeps_owner:
-                    give(place, 65534, 65534)
+            if place.is_dir() and not place.is_symlink():
+                continue
+            if os.path.lexists(place):
+                place.unlink()
+            place.mkdir()
+            if path in wanted and path not in self.implied_before:
+                directories.append((place, wanted[path]))
+            elif self.keeps_owner:
+                give(place, 65534, 65534)
         for path, member in self.entries.items():
             place = self.server.mount / path
             if member.isdir():
-                if place.is_dir() and not place.is_symlink():
-                    continue
-                late = path in self.implied
-                place.mkdir()
-                directories.append((place, member, late))
                 continue
             if os.path.lexists(place):
                 remove(place)
@@ -545,9 +547,8 @@ class Archive:
             if os.path.lexists(place):
                 remove(place)
             os.link(source, place, follow_symlinks=False)
-        for place, member, late in reversed(directories):
-            if not late:  # a directory that comes after what is in it loses its metadata
-                self.describe(place, member)
+        for place, member in reversed(directories):
+            self.describe(place, member)
 
     def describe(self, place: Path, member: tarfile.TarInfo) -> None:
         if self.keeps_owner:

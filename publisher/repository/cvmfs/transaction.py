@@ -116,8 +116,8 @@ class CvmfsTransaction:
             )
         self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Create or replace a small file."""
+    def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
+        """Create or replace a small file; nothing is last in a change that is seen as a whole."""
         self._seen[path] = self._repository.read(path)
         self._files[path] = content
 
