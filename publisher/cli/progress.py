@@ -68,6 +68,10 @@ class PlainProgress:
         rate = count / max(time.monotonic() - began, 1e-3)
         click.echo(f"layer {digest[:19]}: {human_size(count)}, {human_size(rate)}/s", err=True)
 
+    def notice(self, text: str) -> None:
+        """Say it."""
+        click.echo(f"publisher: {text}", err=True)
+
 
 class LiveProgress:
     """Bars on a terminal: a line per image with its step, a bar with bytes and rate per layer."""
@@ -140,3 +144,7 @@ class LiveProgress:
         """Take the bar away."""
         with self._lock:
             self._bars.remove_task(self._layers.pop(digest))
+
+    def notice(self, text: str) -> None:
+        """Say it above the bars."""
+        self._console.print(f"publisher: {text}", markup=False, highlight=False)

@@ -23,7 +23,7 @@ from publisher.cli.sources import open_sources, source_options
 from publisher.initialize import load_policy
 from publisher.verify import Finding, Mend, Report, Severity
 from publisher.verify import verify as run_verify
-from publisher.verify.mend import mend
+from publisher.verify.mend import is_wanted, mend
 from publisher.verify.repair import Mended
 
 
@@ -66,30 +66,25 @@ def verify(
     say = None if quiet else _say
     report = run_verify(open_repository(repository), deep=deep, progress=say)
     mended = Mended()
-    if (repair or refetch) and not dry_run and any(_wanted(f, refetch) for f in report.findings):
+    if (repair or refetch) and not dry_run and any(is_wanted(f, refetch) for f in report.findings):
         with ExitStack() as stack:
             writable = open_repository(repository, writable=True, wait=wait)
             stack.callback(writable.close)
             sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-            mended = mend(writable, report.findings, sources, load_policy(writable), say)
-            report = run_verify(writable, deep=deep, progress=say)
+            mended, report = mend(writable, report, sources, load_policy(writable), say)
     if output == "json":
         print_json("verify/1", _value(report, mended))
     else:
         _print(report, mended, quiet)
         if dry_run:
             for finding in report.findings:
-                if _wanted(finding, refetch):
+                if is_wanted(finding, refetch):
                     click.echo(f"would {finding.mend}: {finding.path}")
     return DONE if report.sound else SOME_FAILED
 
 
 def _say(what: str) -> None:
     click.echo(what, err=True)
-
-
-def _wanted(finding: Finding, refetch: bool) -> bool:
-    return finding.mend is Mend.DERIVE or (refetch and finding.mend is Mend.REFETCH)
 
 
 def _value(report: Report, mended: Mended) -> dict[str, Any]:

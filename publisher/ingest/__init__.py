@@ -75,6 +75,18 @@ class _Run:
     cut_short: bool = False
     taken: dict[str, ImageReference] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    said: set[str] = field(default_factory=set)
+
+    def say_refused(self, kind: str) -> None:
+        """Say, once a run, that files are copies where they should be hard links."""
+        with self.lock:
+            if kind in self.said or not kind.startswith("hard link"):
+                return
+            self.said.add(kind)
+        self.progress.notice(
+            f"the filesystem of {self.repository.url} refused a {kind}: such files of flat images "
+            "are copies of those in the layers, and take space of their own"
+        )
 
     def claim(self, name: str, reference: ImageReference) -> bool:
         """Whether nobody in this run has published `name` yet: two wishes may expand to one tag.
@@ -266,7 +278,7 @@ def _fetch_and_publish(
             raise Interrupted("stopped", why="the run was interrupted")
         run.progress.image_step(name, "publishing")
         try:
-            status = publish(run.repository, items, run.now, f"ingest of {name}")
+            status = publish(run.repository, items, run.now, f"ingest of {name}", run.say_refused)
             break
         except RepositoryChanged:
             # A collection took a layer that nobody used until now: fetch it again.

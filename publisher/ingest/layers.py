@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from publisher.errors import PublisherError
 from publisher.ingest.report import Progress
+from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary, unpack
 from publisher.manifest import Descriptor
@@ -40,6 +42,8 @@ class LayerFetcher:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="layer")
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[LayerSummary]] = {}
+        self._left: dict[str, int] = {}
+        self._space = DiskSpace(repository)
 
     def fetch(
         self, source: Source, layers: Iterable[tuple[Descriptor, str]]
@@ -52,7 +56,7 @@ class LayerFetcher:
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
         missing = [pair for d, pair in wanted.items() if not self._repository.has_layer(d)]
-        futures = [self._begin(source, *pair) for pair in missing]
+        futures = self._begin(source, missing)
         errors = [error for error in (future.exception() for future in futures) if error]
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
@@ -62,20 +66,29 @@ class LayerFetcher:
         """Wait for running downloads; begin no others."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self, source: Source, descriptor: Descriptor, diff_id: str) -> Future[LayerSummary]:
-        digest = descriptor.digest
+    def _begin(
+        self, source: Source, layers: Sequence[tuple[Descriptor, str]]
+    ) -> list[Future[LayerSummary]]:
+        """One future per layer; none is begun unless there is room for all."""
+        begun: list[tuple[Descriptor, Future[LayerSummary]]] = []
         with self._lock:
-            running = self._in_flight.get(digest)
-            if running is not None:
-                return running
-            future = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
-            self._in_flight[digest] = future
-        future.add_done_callback(lambda _: self._forget(digest))
-        return future
+            new = [pair for pair in layers if pair[0].digest not in self._in_flight]
+            self._space.expect(sum(descriptor.size for descriptor, _ in new))
+            for descriptor, diff_id in new:
+                self._left[descriptor.digest] = descriptor.size
+                future = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+                self._in_flight[descriptor.digest] = future
+                begun.append((descriptor, future))
+            futures = [self._in_flight[descriptor.digest] for descriptor, _ in layers]
+        for descriptor, future in begun:
+            future.add_done_callback(partial(self._forget, descriptor.digest))
+        return futures
 
-    def _forget(self, digest: str) -> None:
+    def _forget(self, digest: str, _: Future[LayerSummary]) -> None:
         with self._lock:
             self._in_flight.pop(digest, None)
+            left = self._left.pop(digest, 0)
+        self._space.arrived(left)
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
         self._progress.layer_started(descriptor.digest, descriptor.size)
@@ -96,6 +109,8 @@ class LayerFetcher:
                 )
                 stage.finish()
                 return summary
+        except OSError as error:
+            raise self._space.explained(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
 
@@ -106,4 +121,6 @@ class LayerFetcher:
             if self._stop.is_set():
                 raise Interrupted("stopped", why="the run was interrupted")
             advanced(digest, len(chunk))
+            self._left[digest] -= len(chunk)
+            self._space.arrived(len(chunk))
             yield chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -116,8 +116,11 @@ def publish(
     items: Sequence[Item],
     now: Callable[[], datetime],
     purpose: str,
+    refused: Callable[[str], None] = lambda _: None,
 ) -> Status:
     """Publish all `items` in one transaction, and say whether that was new, a move, or nothing.
+
+    `refused` is told the kinds of things that the filesystem would not store as they should be.
 
     Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile,
     and ImagePinned when one would move a tag that is pinned.
@@ -125,7 +128,8 @@ def publish(
     with repository.transaction(purpose) as transaction:
         images = _new_flat_images(repository, items)
         for image in images:
-            _link_flat_image(repository, transaction, image)
+            for kind in _link_flat_image(repository, transaction, image):
+                refused(kind)
         layers = _new_layers(repository, items)
         pairs = [(item.image, item.publication) for item in items]
         stored = podman_store.describe(repository, pairs)
@@ -167,11 +171,13 @@ def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[Fetc
     return [i for d, i in images.items() if not repository.exists(layout.flat_image(d))]
 
 
-def _link_flat_image(repository: Repository, transaction: Transaction, image: FetchedImage) -> None:
+def _link_flat_image(
+    repository: Repository, transaction: Transaction, image: FetchedImage
+) -> Mapping[str, int]:
     digests = [layer.digest for layer in image.manifest.layers]
     # A reused layer was verified against another image's config.
     with flat_plan(repository, digests, image.config, image.document.digest) as plan:
-        transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
+        return transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
 
 def _record(

@@ -77,6 +77,9 @@ class Progress(Protocol):
     def layer_done(self, digest: str) -> None:
         """The layer is complete and verified, or was given up."""
 
+    def notice(self, text: str) -> None:
+        """Something that whoever runs this should know, once a run."""
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -94,4 +97,7 @@ class Silent:
         """Say nothing."""
 
     def layer_done(self, digest: str) -> None:
+        """Say nothing."""
+
+    def notice(self, text: str) -> None:
         """Say nothing."""

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
-from publisher.verify import verify
+from publisher.verify import Report, verify
 from publisher.verify.findings import Finding, Mend
 from publisher.verify.refetch import refetch
-from publisher.verify.repair import Mended, repair
+from publisher.verify.repair import Failure, Mended, repair
 
 
 def mend(
     repository: Repository,
-    findings: Sequence[Finding],
+    report: Report,
     sources: Sources | None,
     policy: Policy,
     progress: Callable[[str], None] | None = None,
+) -> tuple[Mended, Report]:
+    """Mend what `report` tells as far as that goes, and look again.
+
+    What is mended may show what could not be seen before (nobody can compare a flat image with a
+    layer that has no index): it goes on until nothing new comes up. Without `sources` nothing is
+    downloaded.
+    """
+    mended: list[Finding] = []
+    failures: dict[Finding, Failure] = {}
+    tried: set[Finding] = set()
+    while wanted := [f for f in report.findings if f not in tried and is_wanted(f, bool(sources))]:
+        tried.update(wanted)
+        done = _mend_once(repository, wanted, sources, policy, progress)
+        mended += done.findings
+        failures |= {failure.finding: failure for failure in done.failures}
+        report = verify(repository, deep=report.deep, progress=progress)
+    # Whatever came of it otherwise, what is not found any more is mended.
+    failed = tuple(f for finding, f in failures.items() if finding in report.findings)
+    return Mended(tuple(f for f in mended if f not in report.findings), failed), report
+
+
+def is_wanted(finding: Finding, refetching: bool) -> bool:
+    """Whether the finding can be mended, by download as well if `refetching`."""
+    return finding.mend is Mend.DERIVE or (refetching and finding.mend is Mend.REFETCH)
+
+
+def _mend_once(
+    repository: Repository,
+    findings: list[Finding],
+    sources: Sources | None,
+    policy: Policy,
+    progress: Callable[[str], None] | None,
 ) -> Mended:
-    """Mend `findings` as far as that goes; without `sources` nothing is downloaded."""
     repaired = repair(repository, findings)
     if sources is None:
         return repaired
     resisting = [failure.finding for failure in repaired.failures]
-    wanted = [finding for finding in findings if finding.mend is Mend.REFETCH]
-    fetched = refetch(repository, sources, [*wanted, *resisting], policy=policy, progress=progress)
-    # What was fetched may be what other things follow from.
-    followed = repair(repository, [*resisting, *verify(repository).findings])
-    mended = (*repaired.findings, *fetched.findings, *followed.findings)
-    failures = (*fetched.failures, *followed.failures)
-    return Mended(
-        tuple(dict.fromkeys(mended)),
-        tuple(failure for failure in failures if failure.finding not in mended),
-    )
+    lost = [finding for finding in findings if finding.mend is Mend.REFETCH]
+    fetched = refetch(repository, sources, [*lost, *resisting], policy=policy, progress=progress)
+    return Mended((*repaired.findings, *fetched.findings), (*repaired.failures, *fetched.failures))

@@ -225,6 +225,8 @@ def _check_link(repository: Repository, inventory: Inventory, image: LiveImage) 
     text = repository.link_text(image.name)
     if text == target:
         return
+    if text is None and _was_dropped(inventory, image) and not repository.exists(image.name):
+        return
     if text is not None:
         what = f"it leads to {text}, and should lead to {target}"
         mend, how = Mend.DERIVE, ""
@@ -236,6 +238,12 @@ def _check_link(repository: Repository, inventory: Inventory, image: LiveImage) 
         what, kind = "the image's public link is not there", Kind.LINK_MISSING
         mend, how = Mend.DERIVE, ""
     inventory.add(Severity.ERROR, kind, image.name, what, mend, how, image.name)
+
+
+def _was_dropped(inventory: Inventory, image: LiveImage) -> bool:
+    """Whether the image is scheduled for removal, and lost its public link with that."""
+    key = (image.name, image.manifest_digest)
+    return any(entry.link_dropped and entry.key == key for entry in inventory.schedule)
 
 
 def _check_public_names(repository: Repository, inventory: Inventory) -> None:

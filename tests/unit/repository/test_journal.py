@@ -92,7 +92,7 @@ def _state(root: Path) -> dict[str, object]:
     return {
         path: (node.type, node.mode, node.sha256, node.target)
         for path, node in describe_tree(root).items()
-        if not path.startswith(f"{STATE}/history")
+        if not path.startswith((f"{STATE}/history", f"{STATE}/trash/"))
     }
 
 

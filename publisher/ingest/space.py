@@ -1,0 +1,70 @@
+"""Room on the disk: looked at before a download, and explained when it was not enough after all."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from publisher.errors import PublisherError
+from publisher.repository import Repository
+
+UNPACKED_RATIO = 2.5
+"""How many times larger than its download a layer usually is on disk. Few are smaller than that."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class NotEnoughSpace(PublisherError):
+    """The repository's filesystem has no room for an image."""
+
+
+class DiskSpace:
+    """What all images of a run still have to download into a repository, and the room for it.
+
+    Sizes are in bytes.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._to_come = 0
+
+    def expect(self, size: int) -> None:
+        """Set room aside for a download; NotEnoughSpace if what is free cannot even hold that.
+
+        Unpacked it will probably be larger, which only the download can show.
+        """
+        with self._lock:
+            free = self._repository.free_space()
+            wanted = self._to_come + size
+            if free is not None and wanted > free:
+                raise NotEnoughSpace(
+                    f"no room in {self._repository.url}",
+                    why=f"{_size(wanted)} are still to be downloaded, {_size(free)} are free: "
+                    f"{_size(wanted - free)} are missing, and probably "
+                    f"{_size(wanted * UNPACKED_RATIO - free)} once it is unpacked",
+                    hint="free some space, or let `publisher gc` do it; nothing was changed",
+                )
+            self._to_come = wanted
+
+    def arrived(self, size: int) -> None:
+        """Count down: so much of what was expected is on the disk, or will not come."""
+        with self._lock:
+            self._to_come -= size
+
+    def explained(self, error: OSError, size: int) -> Exception:
+        """What to raise for `error`, which ended something of which `size` was to be downloaded."""
+        if error.errno not in _FULL:
+            return error
+        free = self._repository.free_space() or 0
+        wanted = size * UNPACKED_RATIO
+        return NotEnoughSpace(
+            f"no room in {self._repository.url}",
+            why=f"{error.strerror}; {_size(free)} are free, about {_size(wanted)} were needed: "
+            f"some {_size(max(wanted - free, 0))} are missing",
+            hint="free some space, or let `publisher gc` do it; the published tree is as it was",
+        )
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"

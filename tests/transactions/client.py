@@ -1,0 +1,86 @@
+"""Commands that die or fail on purpose, as tests ask for them; see tests/transactions/server.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.command import environment
+
+CHECKOUT = Path(__file__).parents[2]
+KILLED = -9
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How commands ended: the code of the last, how many operations all made, what they printed."""
+
+    code: int
+    operations: int
+    output: str
+
+
+class FaultyCommands:
+    """Runs commands, several after each other in one process, on the repository `root`."""
+
+    def __init__(self, process: subprocess.Popen[str], scratch: Path) -> None:
+        self._process = process
+        self._output = scratch / "output"
+
+    def run(
+        self,
+        root: Path,
+        *commands: Sequence[str | Path],
+        mode: str = "count",
+        at: int = 0,
+        code: int = 0,
+        only: str = "",
+    ) -> Ended:
+        request = {
+            "root": str(root),
+            "commands": [[str(word) for word in command] for command in commands],
+            "mode": mode,
+            "at": at,
+            "code": code,
+            "only": only,
+            "output": str(self._output),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        output = self._output.read_text(errors="replace") if mode != "warm up" else ""
+        return Ended(answer["code"], answer["operations"], output)
+
+    def succeed(self, root: Path, *commands: Sequence[str | Path]) -> Ended:
+        """Run commands that must all end with 0."""
+        ended = self.run(root, *commands)
+        assert ended.code == 0, ended.output
+        return ended
+
+
+@contextmanager
+def faulty_commands(scratch: Path) -> Iterator[FaultyCommands]:
+    """The server, for as long as the block lasts."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.transactions.server"],
+        cwd=CHECKOUT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield FaultyCommands(process, scratch)
+    finally:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()

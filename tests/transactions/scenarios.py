@@ -1,0 +1,212 @@
+"""Small repositories and the commands that change them, for tests that interrupt those commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from publisher import layout
+from tests.layer_builder import (
+    Image,
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+    write_layout,
+)
+from tests.transactions.client import FaultyCommands
+from tests.trees import Node, describe_tree
+
+BASE = layer(
+    directory("etc", mtime_ns=10**18),
+    file("etc/motd", b"hello", mtime_ns=10**18),
+    file("gone", b"x", mode=0o600),
+    symlink("link", "etc/motd"),
+)
+TOP = layer(
+    whiteout("gone"),
+    opaque("opt"),
+    file("implied/new", b"new" * 1000, uid=5, gid=6),
+    hardlink("implied/again", "implied/new"),
+    hardlink("from-below", "etc/motd"),
+)
+FIRST, SECOND = image(BASE), image(BASE, TOP)
+
+_TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt)": "[^"]*"')
+
+
+@contextmanager
+def quick_directory() -> Iterator[Path]:
+    """A temporary directory in memory, where syncing costs nothing and others are not disturbed."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
+        yield Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a scenario plays: images in a layout, and a repository."""
+
+    folder: Path
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "images"
+
+    def put(self, built: Image, tag: str) -> None:
+        """Let `tag` be this image."""
+        write_layout(built, self.folder / "layout", tag)
+
+    def ingest(self, *tags: str, bare: Sequence[str] = ()) -> list[str]:
+        """The command that publishes these tags by a wish list; those in `bare` as layers only."""
+        wishes = self.folder / f"{'-'.join(tags)}.yaml"
+        wished = [
+            {
+                "image": f"oci:{self.folder}/layout:{tag}",
+                "name": "tool",
+                "grace": "0d",
+                "outputs": ["layers"] if tag in bare else ["flat", "layers"],
+            }
+            for tag in tags
+        ]
+        wishes.write_text(json.dumps({"version": 2, "images": wished}))
+        return ["ingest", str(wishes), "--jobs", "1", *self.place]
+
+    def verify(self, *options: str) -> list[str]:
+        return ["verify", "--deep", "--quiet", *options, *self.place]
+
+    @property
+    def place(self) -> list[str]:
+        return ["--repository", f"dir:{self.repository}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A change of a repository: what is there before, and the command that changes it."""
+
+    name: str
+    prepare: Callable[[Stage, FaultyCommands], None]
+    command: Callable[[Stage], list[str]]
+
+
+def _two_new_images(stage: Stage, commands: FaultyCommands) -> None:
+    stage.put(FIRST, "one")
+    stage.put(SECOND, "two")
+
+
+def _moved_tag(stage: Stage, commands: FaultyCommands) -> None:
+    stage.put(FIRST, "one")
+    commands.succeed(stage.repository, stage.ingest("one"))
+    stage.put(SECOND, "one")
+
+
+def published(stage: Stage, commands: FaultyCommands) -> None:
+    """Two images that share a layer."""
+    _two_new_images(stage, commands)
+    commands.succeed(stage.repository, stage.ingest("one", "two"))
+
+
+def _repairable(stage: Stage, commands: FaultyCommands) -> None:
+    published(stage, commands)
+    root = stage.repository
+    (root / layout.flat_image(SECOND.image_id) / "gone").write_text("should not be here")
+    (root / layout.layer_index(BASE.digest)).unlink()
+    (root / layout.layer_origin(TOP.digest)).write_text("{}")
+    (root / "local/tool:two").unlink()
+
+
+def _refetchable(stage: Stage, commands: FaultyCommands) -> None:
+    published(stage, commands)
+    root = stage.repository
+    (root / layout.layer_tree(TOP.digest) / "implied/new").write_bytes(b"bad" * 1000)
+    (root / layout.config_file("local/tool:one")).unlink()
+
+
+SCENARIOS = [
+    Scenario(
+        "two new images", _two_new_images, lambda stage: stage.ingest("one", "two", bare=["one"])
+    ),
+    Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one")),
+    Scenario("repair", _repairable, lambda stage: stage.verify("--repair")),
+    Scenario("refetch", _refetchable, lambda stage: stage.verify("--refetch")),
+]
+
+
+def copy(source: Path, target: Path) -> None:
+    """`target` becomes a copy of the repository `source`, which may not exist."""
+    subprocess.run(["rm", "-rf", str(target)], check=True)
+    if source.exists():
+        subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+
+
+State = dict[str, Node | bytes]
+
+
+def state_of(root: Path) -> State:
+    """All that readers can see, but for when it was published."""
+    if not root.exists():
+        return {}
+    state: State = {}
+    for path, node in describe_tree(root).items():
+        if path.startswith(layout.STATE):
+            continue
+        if node.type == "d" and not path.startswith((f"{layout.LAYERS}/", f"{layout.FLAT}/")):
+            continue  # a directory of the publisher's own means nothing until it holds something
+        is_content = "/layerfs" in path or path.startswith(layout.FLAT)
+        if not is_content and path.endswith(".json"):
+            state[path] = _TIMES.sub(rb"", (root / path).read_bytes())
+        else:
+            state[path] = node if is_content else replace(node, mtime_ns=0)
+    return {path: node for path, node in state.items() if not _is_shard(path)}
+
+
+def _is_shard(path: str) -> bool:
+    return path.count("/") <= 1 and path.startswith((layout.LAYERS, layout.FLAT))
+
+
+def differences(actual: State, expected: State) -> list[str]:
+    """The paths that are not the same in both."""
+    paths = actual.keys() | expected.keys()
+    return sorted(path for path in paths if actual.get(path) != expected.get(path))
+
+
+def assert_nothing_is_left(root: Path) -> None:
+    """No journal, no dead session, no trash: a finished command leaves nothing to be done."""
+    state = root / layout.STATE
+    assert not (state / "journal.json").exists()
+    for name in ("sessions", "trash", "layers"):
+        assert not list((state / name).iterdir()), f"{name} is not empty"
+
+
+def assert_readers_are_served(root: Path) -> None:
+    """Every public link leads somewhere, and every manifest's content is there."""
+    for folder, directories, files in os.walk(root):
+        here = Path(folder)
+        if here == root:
+            directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in (*directories, *files):
+            path = here / name
+            assert not path.is_symlink() or path.exists(), f"{path} leads nowhere"
+    for manifest in (root / layout.METADATA).glob("local/*/manifest.json"):
+        value = json.loads(manifest.read_bytes())
+        for entry in value["layers"]:
+            assert (root / layout.layer_tree(entry["digest"])).is_dir(), f"{manifest} lacks content"
+
+
+def warm_up(commands: FaultyCommands, folder: Path) -> None:
+    """Let the server do everything once."""
+    stage = Stage(folder)
+    folder.mkdir()
+    stage.put(SECOND, "warm")
+    commands.run(stage.repository, stage.ingest("warm"), stage.verify(), mode="warm up")

@@ -1,0 +1,216 @@
+"""Runs `publisher` commands in forked children that die, or fail, at a chosen operation.
+
+A process of its own, started by `tests.transactions.client`: it imports everything once, and then
+forks for each command, which saves starting Python a thousand times. Reads a request per line (a
+JSON object), and answers each with one.
+
+Operations are the calls that change the file system below `root`, whatever thread makes them. The
+functions of `os`, `io.open` and the two calls made through ctypes are replaced by ones that count
+first; the command itself knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_BY_PATH = (
+    *("mkdir", "rmdir", "unlink", "remove", "symlink", "rename", "replace", "link"),
+    *("chmod", "chown", "utime", "truncate", "setxattr", "removexattr", "mknod", "mkfifo"),
+)
+_BY_DESCRIPTOR = ("fchmod", "fchown", "ftruncate", "write", "fsync", "posix_fallocate")
+_PLACE = {"symlink": 1, "rename": 1, "replace": 1, "link": 1}
+"""Which argument is the place that changes, where it is not the first."""
+
+
+class Faults:
+    """Counts operations below `root`, and does at the `at`-th (from 1) what `mode` says.
+
+    "count" nothing; "kill" end the process before the operation; "fail" raise OSError(code), once;
+    "broken" raise it from then on; "never" raise it for all operations called `only`. With
+    "snapshot" a copy of the repository is made beside it whenever a commit is complete.
+    """
+
+    def __init__(self, root: str, mode: str, at: int, code: int, only: str) -> None:
+        self.count = 0
+        self._root = root
+        self._mode = mode
+        self._at = at
+        self._code = code
+        self._only = only
+        self._lock = threading.Lock()
+
+    def step(self, name: str, place: str) -> None:
+        if place != self._root and not place.startswith(f"{self._root}/"):
+            return
+        with self._lock:
+            self.count += 1
+            reached = self.count == self._at or (self.count > self._at and self._mode == "broken")
+            if reached and self._mode == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self._mode == "snapshot" and name == "unlink" and place.endswith("/journal.json"):
+            subprocess.run(["cp", "-a", self._root, f"{self._root}.{self.count}"], check=True)
+        if (reached and self._mode in ("fail", "broken")) or (
+            self._mode == "never" and name == self._only
+        ):
+            raise OSError(self._code, os.strerror(self._code), place)
+
+    def install(self) -> None:
+        for name in _BY_PATH:
+            setattr(os, name, self._by_path(name, getattr(os, name)))
+        for name in _BY_DESCRIPTOR:
+            setattr(os, name, self._by_descriptor(name, getattr(os, name)))
+        os.open = self._os_open(os.open)
+        io.open = builtins.open = self._io_open(io.open)
+        disk = importlib.import_module("publisher.repository.disk")
+        disk._libc = _LibC(disk._libc, self)  # type: ignore[attr-defined]
+
+    def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        position = _PLACE.get(name, 0)
+
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            directory = named.get("dst_dir_fd", named.get("dir_fd"))
+            self.step(name, _resolve(arguments[position], directory))
+            return call(*arguments, **named)
+
+        return wrapper
+
+    def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            self.step(name, _resolve(arguments[0], None))
+            return call(*arguments, **named)
+
+        return wrapper
+
+    def _os_open(self, call: Callable[..., int]) -> Callable[..., int]:
+        def wrapper(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if flags & _WRITING:
+                self.step("open", _resolve(path, dir_fd))
+            return call(path, flags, mode, dir_fd=dir_fd)
+
+        return wrapper
+
+    def _io_open(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+            if not isinstance(file, int) and set(mode) & set("wax+"):
+                self.step("open", _resolve(file, None))
+            return call(file, mode, *arguments, **named)
+
+        return wrapper
+
+
+class _LibC:
+    """The C library, with the calls counted that change or sync a file system."""
+
+    def __init__(self, libc: Any, faults: Faults) -> None:
+        self._libc = libc
+        self._faults = faults
+
+    def syncfs(self, descriptor: int) -> int:
+        return self._call("syncfs", _resolve(descriptor, None), descriptor)
+
+    def renameat2(self, one: int, source: bytes, other: int, target: bytes, flags: int) -> int:
+        place = os.fsdecode(target)
+        return self._call("renameat2", place, one, source, other, target, flags)
+
+    def _call(self, name: str, place: str, *arguments: Any) -> int:
+        import ctypes
+
+        try:
+            self._faults.step(name, place)
+        except OSError as error:
+            ctypes.set_errno(error.errno or 0)
+            return -1
+        result: int = getattr(self._libc, name)(*arguments)
+        return result
+
+
+def _resolve(path: Any, directory: int | None) -> str:
+    """The absolute path that an operation is about."""
+    if isinstance(path, int):
+        return os.readlink(f"/proc/self/fd/{path}")
+    text = os.fsdecode(path)
+    if text.startswith("/proc/self/fd/"):
+        return os.readlink(text)
+    if not os.path.isabs(text):
+        above = os.readlink(f"/proc/self/fd/{directory}") if directory is not None else os.getcwd()
+        text = os.path.join(above, text)
+    return text
+
+
+def run(request: dict[str, Any], answer: int) -> None:
+    """In a child: become the command."""
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faults = Faults(
+        request["root"], request["mode"], request["at"], request["code"], request["only"]
+    )
+    faults.install()
+    code = 0
+    for arguments in request["commands"]:
+        sys.argv = ["publisher", *arguments]
+        try:
+            importlib.import_module("publisher.cli").main()
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code:
+            break
+    os.write(answer, json.dumps({"operations": faults.count}).encode())
+    os._exit(code)
+
+
+def warm_up(commands: list[list[str]]) -> None:
+    """Do here, once, what every child would have to do for its first time."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(output),
+    ):
+        for arguments in commands:
+            sys.argv = ["publisher", *arguments]
+            with contextlib.suppress(SystemExit):
+                importlib.import_module("publisher.cli").main()
+    assert threading.active_count() == 1, "a fork would lose what other threads do"
+    gc.collect()
+    gc.freeze()  # so that children copy less memory
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    cli = importlib.import_module("publisher.cli")
+    for target in cli._COMMANDS.values():  # each is imported only when it is asked for
+        importlib.import_module(target.partition(":")[0])
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["mode"] == "warm up":
+            warm_up(request["commands"])
+            print(json.dumps({"code": 0, "operations": 0}), flush=True)
+            continue
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            run(request, writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = json.loads(pipe.read() or b'{"operations": 0}')
+        _, status = os.waitpid(child, 0)
+        print(json.dumps({**said, "code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

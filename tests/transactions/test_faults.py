@@ -1,0 +1,106 @@
+"""A file system that fails at any operation: the tree stays as it was, or is as it should be."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.components import require_root, run
+from tests.transactions.client import FaultyCommands, faulty_commands
+from tests.transactions.scenarios import (
+    SCENARIOS,
+    Stage,
+    assert_nothing_is_left,
+    assert_readers_are_served,
+    copy,
+    differences,
+    quick_directory,
+    state_of,
+    warm_up,
+)
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with quick_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> Iterator[FaultyCommands]:
+    with faulty_commands(folder) as running:
+        warm_up(running, folder / "warm")
+        yield running
+
+
+def test_an_operation_that_fails_leaves_nothing_half_done(
+    folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    [scenario] = [each for each in SCENARIOS if each.name == "moved tag"]
+    stage = Stage(folder / "failing")
+    stage.folder.mkdir()
+    scenario.prepare(stage, commands)
+    command, root, origin = scenario.command(stage), stage.repository, folder / "origin"
+    copy(root, origin)
+    before = state_of(root)
+    operations = commands.succeed(root, command).operations
+    after = state_of(root)
+    # Each operation fails with one error once, and with another from then on.
+    for at in range(1, operations + 1):
+        once, lasting = ERRORS[at % 4], ERRORS[(at // 4) % 4]
+        for mode, code in (("fail", once), ("broken", lasting)):
+            what = f"{mode} {errno.errorcode[code]} at operation {at}"
+            copy(origin, root)
+            ended = commands.run(root, command, mode=mode, at=at, code=code)
+            assert "Traceback" not in ended.output, f"{what}: {ended.output}"
+            assert ended.code in (0, 1, 3), f"{what}: {ended.output}"
+            assert_readers_are_served(root)
+            if ended.code == 0:
+                assert not differences(state_of(root), after), what
+            again = commands.run(root, command, stage.verify())
+            assert again.code == 0, f"{what}: {again.output}"
+            assert not differences(state_of(root), after), what
+            assert_nothing_is_left(root)
+    assert before != after
+    with capsys.disabled():
+        print(f"\n{2 * operations} failures in {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.system
+def test_a_disk_that_is_full_stops_an_image_and_leaves_the_tree_as_it_was(
+    folder: Path, commands: FaultyCommands
+) -> None:
+    """Real ENOSPC, from a file system of every size that is too small."""
+    require_root()
+    [scenario] = [each for each in SCENARIOS if each.name == "moved tag"]
+    stage = Stage(folder / "full")
+    stage.folder.mkdir()
+    scenario.prepare(stage, commands)
+    command, root, origin = scenario.command(stage), stage.repository, folder / "full-origin"
+    copy(root, origin)
+    used = sum(1 for _ in origin.rglob("*"))
+    before = state_of(root)
+    stopped = 0
+    for inodes in range(used + 2, used + 200, 3):
+        run("mount", "-t", "tmpfs", "-o", f"size=16m,nr_inodes={inodes}", "tmpfs", root)
+        try:
+            run("cp", "-a", f"{origin}/.", root)
+            ended = commands.run(root, command)
+            if ended.code == 0:
+                break
+            stopped += 1
+            assert "No space left" in ended.output
+            assert "Traceback" not in ended.output
+            assert not differences(state_of(root), before), "the tree is not as it was"
+            assert commands.run(root, stage.verify()).code == 0
+        finally:
+            run("umount", root)
+    assert ended.code == 0, ended.output
+    assert stopped > 10

@@ -1,0 +1,132 @@
+"""A command that is killed at any operation leaves the tree as it was or as it should be."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from publisher.layout import RepositoryURL
+from publisher.repository.directory import DirectoryRepository
+from tests.transactions.client import KILLED, FaultyCommands, faulty_commands
+from tests.transactions.scenarios import (
+    SCENARIOS,
+    Scenario,
+    Stage,
+    State,
+    assert_nothing_is_left,
+    assert_readers_are_served,
+    copy,
+    differences,
+    quick_directory,
+    state_of,
+    warm_up,
+)
+
+RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "0"))
+"""How many random kills to add; docs/transactions.md says what came of 10,000."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with quick_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> Iterator[FaultyCommands]:
+    with faulty_commands(folder) as running:
+        warm_up(running, folder / "warm")
+        yield running
+
+
+class Killing:
+    """One scenario, to be played again and again from its beginning."""
+
+    def __init__(self, scenario: Scenario, folder: Path, commands: FaultyCommands) -> None:
+        self.commands = commands
+        self.stage = Stage(folder)
+        self.stage.folder.mkdir()
+        scenario.prepare(self.stage, commands)
+        self.command = scenario.command(self.stage)
+        self.origin = folder / "origin"
+        self.root = self.stage.repository
+        copy(self.root, self.origin)
+        self.states: list[State] = [state_of(self.root)]
+        self.operations = self._run_to_the_end()
+
+    def _run_to_the_end(self) -> int:
+        """Learn how many operations there are, and what the tree is like after each commit."""
+        ended = self.commands.run(self.root, self.command, mode="snapshot")
+        assert ended.code == 0, ended.output
+        self.states += [state_of(each) for each in self.root.parent.glob(f"{self.root.name}.*")]
+        self.commands.succeed(self.root, self.stage.verify())
+        self.states.append(state_of(self.root))
+        return ended.operations
+
+    def kill_at(self, *operations: int) -> int:
+        """Start from the beginning, be killed at each of these operations of a run that begins
+        where the last one was killed, and see that it still ends well; how often it was killed."""
+        copy(self.origin, self.root)
+        killed = 0
+        for at in operations:
+            killed += self.commands.run(self.root, self.command, mode="kill", at=at).code == KILLED
+            assert_readers_are_served(self.root)
+        self.recover()
+        again = self.commands.run(self.root, self.command, self.stage.verify())
+        assert again.code == 0, again.output
+        assert not differences(state_of(self.root), self.states[-1])
+        assert_nothing_is_left(self.root)
+        return killed
+
+    def recover(self) -> None:
+        """Do what every command does that may write; the tree is then as it was at some commit."""
+        if self.root.exists():
+            DirectoryRepository(RepositoryURL("dir", str(self.root)), writable=True).close()
+            assert not list((self.root / ".metadata/.publisher/sessions").iterdir())
+        state = state_of(self.root)
+        assert state in self.states, [differences(state, each) for each in self.states]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_killed_after_any_operation(
+    scenario: Scenario, folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    killing = Killing(scenario, folder / scenario.name.replace(" ", "-"), commands)
+    kills = sum(killing.kill_at(at) for at in range(1, killing.operations + 1))
+    seconds = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\n{scenario.name}: {kills} kills in {seconds:.0f} s")
+    # Threads take turns a little differently each time, so that the very last may be missed.
+    assert killing.operations - 5 <= kills > 50
+
+
+@pytest.mark.skipif(not RANDOM_KILLS, reason="set PUBLISHER_RANDOM_KILLS=10000 for the long run")
+@pytest.mark.timeout(24 * 3600)
+def test_killed_again_and_again_at_random(
+    folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    seed = int(os.environ.get("PUBLISHER_RANDOM_SEED", str(time.time_ns())))
+    chance = random.Random(seed)
+    played = [
+        Killing(scenario, folder / f"random-{number}", commands)
+        for number, scenario in enumerate(SCENARIOS)
+    ]
+    kills = 0
+    while kills < RANDOM_KILLS:
+        killing = chance.choice(played)
+        # Also during what comes after a kill: recovery itself may be interrupted.
+        times = [chance.randint(1, killing.operations) for _ in range(chance.randint(1, 4))]
+        try:
+            kills += killing.kill_at(*times)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, killed at {times}") from error
+    seconds = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\nrandom: {kills} kills in {seconds:.0f} s, seed {seed}")
