@@ -32,6 +32,8 @@ _COMMANDS = {
     "schedule": "publisher.cli.schedule:schedule",
     "unpin": "publisher.cli.pin:unpin",
     "show": "publisher.cli.catalog:show",
+    "modulefile": "publisher.cli.modulefile:modulefile",
+    "run": "publisher.cli.run:run",
     "thin": "publisher.cli.thin:thin",
     "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",

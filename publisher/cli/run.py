@@ -1,0 +1,42 @@
+"""`publisher run`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import click
+
+from publisher.cli.options import debug_option, open_repository, repository_option
+from publisher.run_image import WAYS, choose_way, plan_run, start_by
+
+
+@click.command()
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--with",
+    "way",
+    type=click.Choice(["auto", *WAYS]),
+    default="auto",
+    show_default=True,
+    help="How to run it; auto takes the first that is here.",
+)
+@repository_option
+@debug_option
+def run(image: str, command: tuple[str, ...], way: str, repository: str | None) -> None:
+    """Run a published IMAGE's flat image here, to see whether it works.
+
+    Environment, user, working directory and command are those that the image says; COMMAND after
+    "--" replaces its command, not its entry point. bwrap and chroot show the tree as it is; with
+    podman the container can write, above it. Ends with the exit code of what was run.
+
+    \b
+    publisher run docker.io/library/debian:stable -- cat /etc/os-release
+    publisher run docker.io/library/debian:stable --with podman
+    """
+    available = [name for name in WAYS if shutil.which(name)]
+    chosen = choose_way(way, [name for name in available if name != "chroot"])
+    start = plan_run(open_repository(repository), image, command)
+    sys.stdout.flush()
+    start_by(chosen, start)

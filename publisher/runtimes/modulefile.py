@@ -1,0 +1,88 @@
+"""Module files (Lmod's Lua, Environment Modules' Tcl) and the wrappers they put into PATH. Pure.
+
+A module makes an image's programs look installed: for each there is a small script of its name,
+which runs it in the image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from posixpath import basename
+
+from publisher.runtimes.container import ContainerConfig
+from publisher.runtimes.shell import quote
+
+FORMATS = ("lua", "tcl")
+RUNTIMES = ("apptainer", "publisher")
+
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "fish", "env"})
+"""What an image often says as its command, and what must not hide the machine's own."""
+
+_COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
+
+
+def entry_program(config: ContainerConfig) -> str | None:
+    """The name of the program that the image runs; None if that is a shell, or nothing."""
+    arguments = config.arguments()
+    name = basename(arguments[0]) if arguments else ""
+    return name if is_command_name(name) and name not in _SHELLS else None
+
+
+def is_command_name(name: str) -> bool:
+    """Whether `name` can be the name of a wrapper."""
+    return _COMMAND.match(name) is not None
+
+
+def wrapper(image: str, root: str, repository: str, program: str | None, runtime: str) -> str:
+    """A script that runs `program` of the image; None: what the image itself says.
+
+    `image` is its name in the `repository` (a URL), `root` the path of its public link.
+    """
+    if runtime == "apptainer":
+        words = ["apptainer", "run" if program is None else "exec", root]
+        words += [] if program is None else [program]
+    else:
+        words = ["publisher", "run", "--repository", repository, image, "--"]
+        words += [] if program is None else [program]
+    return f'#!/bin/sh\nexec {" ".join(map(quote, words))} "$@"\n'
+
+
+def module_name(image: str) -> tuple[str, str]:
+    """Name and version of the module for a published image: its path, and its tag or digest."""
+    path, at, digest = image.partition("@")
+    if at:
+        return path, digest.replace(":", "-")
+    name, _, tag = path.rpartition(":")
+    return name, tag
+
+
+def module_file(
+    kind: str, image: str, origin: str, commands: Sequence[str], wrappers: str, root: str
+) -> str:
+    """The module file: it puts the directory `wrappers` first into PATH."""
+    what = f"{origin}: {', '.join(commands)}"
+    if kind == "lua":
+        return (
+            f"help({_lua(what)})\n"
+            f"whatis({_lua(f'Name: {image}')})\n"
+            f"whatis({_lua(f'Description: {what}')})\n"
+            f'prepend_path("PATH", {_lua(wrappers)})\n'
+            f'setenv("CONTAINER_IMAGE", {_lua(root)})\n'
+        )
+    return (
+        "#%Module1.0\n"
+        f"proc ModulesHelp {{ }} {{ puts stderr {_tcl(what)} }}\n"
+        f"module-whatis {_tcl(what)}\n"
+        f"prepend-path PATH {_tcl(wrappers)}\n"
+        f"setenv CONTAINER_IMAGE {_tcl(root)}\n"
+    )
+
+
+def _lua(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _tcl(text: str) -> str:
+    return '"' + re.sub(r'([\\\[\]{}$"])', r"\\\1", text).replace("\n", "\\n") + '"'
