@@ -11,7 +11,7 @@ from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.reference import parse_reference
-from publisher.sources.login import check_login, remove_login, store_login
+from publisher.sources.login import check_login, has_login, remove_login, store_login
 
 
 @click.command()
@@ -31,8 +31,9 @@ def login(
     """Keep a user name and password for REGISTRY, having shown them to it.
 
     They are kept as docker and podman keep them, and serve those as well: in --authfile, else in
-    docker's config.json, or with the credential helper that this file names. REGISTRY is a host,
-    with its port if it has one; http:// before it means plain HTTP.
+    whichever of podman's auth.json and docker's config.json knows the registry already, else in
+    docker's; or with the credential helper that this file names. REGISTRY is a host, with its port
+    if it has one; http:// before it means plain HTTP.
 
     \b
     publisher login registry.example.org -u robot --password-stdin < password
@@ -56,7 +57,7 @@ def login(
             hint="give --username, and the password on standard input",
         )
     check_login(load_settings(source_settings), host, username, password, plain_http=plain_http)
-    kept = store_login(_file(source_settings["authfile"]), host, username, password)
+    kept = store_login(_file(source_settings["authfile"], host), host, username, password)
     if output == "json":
         print_json("login/1", {"registry": host, "keptIn": kept})
     else:
@@ -71,7 +72,7 @@ def login(
 def logout(registry: str, output: str, **source_settings: str | None) -> None:
     """Forget what `publisher login REGISTRY` kept."""
     host, _ = _registry(registry)
-    removed = remove_login(_file(source_settings["authfile"]), host)
+    removed = remove_login(_file(source_settings["authfile"], host), host)
     if output == "json":
         print_json("logout/1", {"registry": host, "removed": removed})
     else:
@@ -84,6 +85,7 @@ def _registry(text: str) -> tuple[str, bool]:
     return reference.registry, reference.plain_http
 
 
-def _file(authfile: str | None) -> Path:
-    # Docker's file is the last of them, and the only one that outlives a login session.
-    return list(credential_files(authfile))[-1]
+def _file(authfile: str | None, registry: str) -> Path:
+    """The file that knows the registry already, else docker's: it outlives a login session."""
+    files = list(credential_files(authfile))
+    return next((file for file in files if has_login(file, registry)), files[-1])

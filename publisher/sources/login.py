@@ -68,6 +68,14 @@ def store_login(path: Path, registry: str, username: str, password: str) -> str:
     return str(path)
 
 
+def has_login(path: Path, registry: str) -> bool:
+    """Whether the file has a credential for the registry, or names a helper for it alone."""
+    config = dict(read_config(path, required=False))
+    helpers = config.get("credHelpers")
+    named = helpers if isinstance(helpers, dict) else {}
+    return bool(_keys({**_auths(config, path), **named}, registry))
+
+
 def remove_login(path: Path, registry: str) -> bool:
     """Forget a registry's credential; whether there was one in the file, or a helper to ask."""
     config = dict(read_config(path, required=False))
