@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
 from publisher.repository.cvmfs.catalogs import MARKER, starts_catalog
-from publisher.repository.cvmfs.header import END, encode, padding
+from publisher.repository.cvmfs.header import BLOCK, END, encode, padding
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -165,22 +165,25 @@ class TarStream:
 
 
 class _HeldBack:
-    """Gathers small writes, and keeps the last byte until the archive is complete.
+    """Gathers small writes, each of which ends one byte before the end of a block.
 
-    Readers take a stream that ends between two members for a complete one. So that a publisher that
-    is killed cannot be mistaken for one that was done, what is written always ends within a block.
+    Readers take a stream that ends between two members for a complete one. A publisher that is
+    killed must not be mistaken for one that was done. Since all writes begin and end within a block
+    so do the pages of them, which is what a pipe takes at a time.
     """
 
     def __init__(self, write: Write) -> None:
         self._write = write
         self._held = bytearray()
+        self._written = 0
 
     def write(self, data: bytes | memoryview) -> None:
         self._held += data
         if len(self._held) > _PIECE:
-            last = self._held[-1:]
-            self._write(bytes(self._held[:-1]))
-            self._held = last
+            end = len(self._held) - (self._written + len(self._held) + 1) % BLOCK
+            self._write(bytes(self._held[:end]))
+            self._written += end
+            del self._held[:end]
 
     def release(self) -> None:
         self._write(bytes(self._held))

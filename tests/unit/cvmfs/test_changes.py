@@ -1,0 +1,146 @@
+"""From a transaction's changes to the calls of the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from publisher.entry import Entry, EntryType, Fixup
+from publisher.repository import PathTaken
+from publisher.repository.cvmfs.changes import (
+    Changes,
+    Edit,
+    Ingest,
+    NewLayer,
+    NewTree,
+    compile_calls,
+)
+
+A, B = "sha256:" + "aa" * 32, "sha256:" + "bb" * 32
+LAYER_A = ".layers/aa/" + "aa" * 32
+TREE = NewTree(".flat/cc/cccc", Path("plan"))
+FILES = {".metadata/remove-schedule.json": b"{}"}
+
+
+def everything(path: str) -> EntryType | None:
+    return EntryType.DIRECTORY if "." not in path.rpartition("/")[2][1:] else EntryType.FILE
+
+
+def nothing(path: str) -> EntryType | None:
+    return None
+
+
+def test_an_image_is_one_call() -> None:
+    changes = Changes((NewLayer(A, (), ()),), (TREE,), FILES, {"host/name:1": "../.flat/cc/cccc"})
+    assert compile_calls(changes, nothing) == (Ingest(changes),)
+
+
+def test_nothing_is_no_call_and_what_is_not_there_needs_no_removing() -> None:
+    assert compile_calls(Changes(removals=("gone", "also:gone")), nothing) == ()
+
+
+def test_plain_removals_come_with_what_is_added() -> None:
+    changes = Changes(files=FILES, removals=(LAYER_A, ".flat/cc"))
+    [call] = compile_calls(changes, everything)
+    assert isinstance(call, Ingest)
+    assert set(call.deletions) == {LAYER_A, ".flat/cc"}
+    assert call.additions.files == FILES
+
+
+def test_names_with_a_colon_go_first_and_then_what_they_led_to() -> None:
+    changes = Changes(files=FILES, removals=(LAYER_A, "host/name:1", ".metadata/host/name:1"))
+    edit, ingest = compile_calls(changes, everything)
+    assert edit == Edit((".metadata/host/name:1", "host/name:1"))
+    assert isinstance(ingest, Ingest)
+    assert ingest.deletions == (LAYER_A,) and ingest.additions.files == FILES
+
+
+def test_names_alone_go_with_their_records_in_one_call() -> None:
+    changes = Changes(files=FILES, removals=("host/name:1",))
+    assert compile_calls(changes, everything) == (Edit(("host/name:1",), FILES),)
+
+
+def test_new_content_comes_before_names_go() -> None:
+    changes = Changes(trees=(TREE,), files=FILES, removals=("host/name:1", LAYER_A))
+    there = {"host/name:1": EntryType.SYMLINK, LAYER_A: EntryType.DIRECTORY}
+    ingest, edit = compile_calls(changes, there.get)
+    assert isinstance(ingest, Ingest) and ingest.deletions == (LAYER_A,)
+    assert edit == Edit(("host/name:1",))
+
+
+@pytest.mark.parametrize("odd", ["it's", "a b", 'a"b', "a$b", "a;b", "a\nb", "a\\b", "é", "a:b"])
+def test_odd_characters_never_reach_the_servers_command_line(odd: str) -> None:
+    calls = compile_calls(Changes(removals=(odd,)), everything)
+    assert calls == (Edit((odd,)),)
+
+
+def test_what_lies_below_a_removed_tree_is_not_removed_again() -> None:
+    changes = Changes(removals=(".flat/a", ".flat/a/b", ".flat/a", ".flat/a-b", ".flat/ab"))
+    [call] = compile_calls(changes, everything)
+    assert call == Ingest(deletions=(".flat/a-b", ".flat/a", ".flat/ab"))
+
+
+def test_a_path_is_not_removed_and_added_in_one_transaction() -> None:
+    with pytest.raises(PathTaken):
+        compile_calls(
+            Changes(files={"a/b": b""}, removals=("a",)),
+            lambda p: {"a": EntryType.DIRECTORY}.get(p),
+        )
+
+
+def test_a_directory_in_the_way_is_refused_as_is_a_file_above() -> None:
+    with pytest.raises(PathTaken, match="directory stands there"):
+        compile_calls(Changes(files={"a/b": b""}), lambda p: EntryType.DIRECTORY)
+    with pytest.raises(PathTaken, match="a is not a directory"):
+        compile_calls(Changes(links={"a/b/c": "x"}), {"a": EntryType.FILE}.get)
+
+
+def test_trees_that_are_replaced_go_in_a_call_before() -> None:
+    changes = Changes((NewLayer(A, (), ()),), cleared=(LAYER_A,))
+    first, second = compile_calls(changes, everything)
+    assert first == Ingest(deletions=(LAYER_A,))
+    assert isinstance(second, Ingest) and second.additions.layers
+
+
+def test_many_removals_are_split_with_the_records_in_the_last() -> None:
+    paths = tuple(f".flat/{n:02x}/{n:064x}" for n in range(3000))
+    calls = compile_calls(Changes(files=FILES, removals=paths), everything)
+    assert len(calls) > 2
+    deleted = []
+    for call in calls:
+        assert isinstance(call, Ingest)
+        assert sum(len(path) + 3 for path in call.deletions) <= 64 * 1024
+        deleted += call.deletions
+        assert bool(call.additions.files) == (call is calls[-1])
+    assert sorted(deleted) == sorted(paths)
+
+
+def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names() -> None:
+    borrowed = Fixup(Entry("f", EntryType.FILE), 0, "f")
+    changes = Changes(
+        (NewLayer(A, (), ()), NewLayer(B, (borrowed,), (A,))),
+        (TREE,),
+        {f"{LAYER_A}/.metadata/origin.json": b"1", **FILES},
+        {"host/name:1": "../.flat/cc/cccc"},
+        removals=("host/name:2", ".flat/dd/dddd", ".flat/ee/eeee"),
+    )
+    there = {
+        ".layers/aa": EntryType.DIRECTORY,
+        ".layers/bb": EntryType.DIRECTORY,
+        "host/name:2": EntryType.SYMLINK,
+        ".flat/dd/dddd": EntryType.DIRECTORY,
+        ".flat/ee/eeee": EntryType.DIRECTORY,
+    }
+    layer, content, names, *deletions = compile_calls(changes, there.get, gateway=True)
+    assert isinstance(layer, Ingest) and layer.base == ".layers/aa"
+    assert layer.additions.layers == (changes.layers[0],)
+    assert list(layer.additions.files) == [f"{LAYER_A}/.metadata/origin.json"]
+    assert isinstance(content, Ingest) and content.base == ""
+    assert content.additions.layers == (changes.layers[1],)
+    assert content.additions.trees == (TREE,) and not content.additions.files
+    assert names == Edit(("host/name:2",), FILES, changes.links)
+    assert deletions == [Ingest(deletions=(".flat/dd/dddd",)), Ingest(deletions=(".flat/ee/eeee",))]
+    for call in (layer, content, *deletions):
+        assert isinstance(call, Ingest)
+        assert not (call.deletions and call.additions.has_additions) and len(call.deletions) < 2
