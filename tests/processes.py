@@ -54,8 +54,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
     for pid, start in family.items():
-        if _start_time(pid) == start:  # the same process still, not a later one with its number
+        if _is_alive(pid, start):
             os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while any(_is_alive(*member) for member in family.items()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"what {process.args!r} started cannot be killed: {family}")
+        time.sleep(0.01)
 
 
 def processes_naming(text: str) -> list[int]:
@@ -101,6 +106,12 @@ def _descendants(root: int) -> dict[int, str]:
             found[child] = _start_time(child)
             waiting.append(child)
     return found
+
+
+def _is_alive(pid: int, start: str) -> bool:
+    """Whether it is the same process still (not a later one with its number), and no zombie."""
+    fields = _stat(pid)
+    return bool(fields) and fields[19] == start and fields[0] != "Z"
 
 
 def _start_time(pid: int) -> str:
