@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from publisher.cli.failures import DONE, INTERRUPTED, SOME_FAILED
+from publisher.cli.failures import DONE, INTERRUPTED, REPOSITORY_UNUSABLE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
     human_size,
@@ -32,6 +32,7 @@ from publisher.cli.wishlists import read_requests
 from publisher.ingest import Outcome, Report, Request, Status
 from publisher.ingest import ingest as run_ingest
 from publisher.initialize import load_policy
+from publisher.repository import RepositoryError
 from publisher.wishlist import wish_for
 
 
@@ -70,11 +71,20 @@ def ingest(
         for problem in problems
     ]
     reports = []
+    unusable_repository = False
     for url, requests in by_repository.items():
-        reports.append(_run(requests, url, jobs, wait, quiet, source_settings))
+        try:
+            reports.append(_run(requests, url, jobs, wait, quiet, source_settings))
+        except RepositoryError as error:
+            if len(by_repository) == 1:
+                raise
+            # What was published elsewhere has to be told as well.
+            unusable_repository = True
+            reports.append(_all_failed(requests, error))
         if reports[-1].interrupted:
             break
-    return _render(_joined(reports, unusable), quiet, output)
+    code = _render(_joined(reports, unusable), quiet, output)
+    return REPOSITORY_UNUSABLE if unusable_repository else code
 
 
 @click.command("ingest-image")
@@ -158,6 +168,14 @@ def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _all_failed(requests: Sequence[Request], error: RepositoryError) -> Report:
+    outcomes = (
+        Outcome(str(r.wish), str(r.wish), Status.FAILED, r.wish_list, error=str(error))
+        for r in requests
+    )
+    return Report(tuple(outcomes), 0.0)
 
 
 def _joined(reports: Sequence[Report], unusable: Sequence[Outcome]) -> Report:

@@ -220,3 +220,22 @@ def test_a_moved_tag_is_followed_and_the_old_manifest_is_scheduled(
     hexadecimal = entry["manifestDigest"].removeprefix("sha256:")
     retired = repository / ".metadata/.retired" / hexadecimal[:2] / hexadecimal
     assert (retired / "manifest.json").read_bytes() == old
+
+
+def test_an_unusable_repository_does_not_hide_what_was_published_to_another(tmp_path: Path) -> None:
+    layout = write_layout(image(layer(file("etc/motd", b"hi"))), tmp_path / "layout", "1")
+    lists = []
+    for name, repository in (("good", tmp_path / "good"), ("bad", tmp_path / "absent/bad")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            f"version: 2\nrepository: dir:{repository}\n"
+            f"images:\n  - image: oci:{layout}:1\n    name: {name}\n"
+        )
+        lists.append(path)
+
+    result = publisher("ingest", *lists, "--output", "json")
+
+    assert result.code == 3
+    assert [o["status"] for o in result.json["outcomes"]] == ["published", "failed"]
+    assert "does not exist" in result.json["outcomes"][1]["error"]
+    assert (tmp_path / "good/local/good:1/etc/motd").exists()
