@@ -40,8 +40,7 @@ def write_module(
     It brings the program that the image runs by itself, unless that is a shell, and `commands`.
     """
     image, config = published_config(repository, text)
-    entry = modulefile.entry_program(ContainerConfig.of(config))
-    chosen: dict[str, str | None] = {} if entry is None else {entry: None}
+    chosen = modulefile.entry_program(ContainerConfig.of(config))
     chosen |= {command: command for command in commands}
     wrong = [command for command in chosen if not modulefile.is_command_name(command)]
     if wrong or not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +21,13 @@ from publisher.runtimes.launch import CannotRun, Start
 WAYS = ("bwrap", "podman", "chroot")
 
 
-def plan_run(repository: Repository, text: str, given: Sequence[str]) -> Start:
-    """How the image `text` is started; `given` replaces the command that it says."""
+def plan_run(
+    repository: Repository, text: str, given: Sequence[str], *, entrypoint: bool = True
+) -> Start:
+    """How the image `text` is started; `given` replaces the command that it says.
+
+    Without `entrypoint`, it replaces that as well.
+    """
     name, config = published_config(repository, text)
     found = load_image(repository, name)
     assert found.manifest is not None  # its config was read by it
@@ -34,7 +40,10 @@ def plan_run(repository: Repository, text: str, given: Sequence[str]) -> Start:
         )
     with Directories(root) as directories:
         passwd, group = (_read_inside(directories, file) for file in ("passwd", "group"))
-    return launch.prepare_start(str(root), ContainerConfig.of(config), given, passwd, group)
+    container = ContainerConfig.of(config)
+    if not entrypoint:
+        container = replace(container, entrypoint=())
+    return launch.prepare_start(str(root), container, given, passwd, group)
 
 
 def published_config(repository: Repository, text: str) -> tuple[str, ImageConfig]:

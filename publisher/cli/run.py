@@ -22,14 +22,20 @@ from publisher.run_image import WAYS, choose_way, plan_run, start_by
     show_default=True,
     help="How to run it; auto takes the first that is here.",
 )
+@click.option(
+    "--no-entrypoint", is_flag=True, help="COMMAND replaces the image's entry point as well."
+)
 @repository_option
 @debug_option
-def run(image: str, command: tuple[str, ...], way: str, repository: str | None) -> None:
+def run(
+    image: str, command: tuple[str, ...], way: str, no_entrypoint: bool, repository: str | None
+) -> None:
     """Run a published IMAGE's flat image here, to see whether it works.
 
     Environment, user, working directory and command are those that the image says; COMMAND after
-    "--" replaces its command, not its entry point. bwrap and chroot show the tree as it is; with
-    podman the container can write, above it. Ends with the exit code of what was run.
+    "--" replaces its command, not its entry point (but see --no-entrypoint). bwrap and chroot show
+    the tree as it is; with podman the container can write, above it. Ends with the exit code of
+    what was run.
 
     \b
     publisher run docker.io/library/debian:stable -- cat /etc/os-release
@@ -37,6 +43,6 @@ def run(image: str, command: tuple[str, ...], way: str, repository: str | None) 
     """
     available = [name for name in WAYS if shutil.which(name)]
     chosen = choose_way(way, [name for name in available if name != "chroot"])
-    start = plan_run(open_repository(repository), image, command)
+    start = plan_run(open_repository(repository), image, command, entrypoint=not no_entrypoint)
     sys.stdout.flush()
     start_by(chosen, start)

@@ -22,11 +22,17 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "
 _COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 
 
-def entry_program(config: ContainerConfig) -> str | None:
-    """The name of the program that the image runs; None if that is a shell, or nothing."""
+def entry_program(config: ContainerConfig) -> dict[str, str | None]:
+    """What the image runs by itself, as a wrapper's name and what it runs; nothing for a shell.
+
+    An entry point takes the wrapper's arguments as its own (None); a mere command is replaced by
+    them, so its program is run with them.
+    """
     arguments = config.arguments()
     name = basename(arguments[0]) if arguments else ""
-    return name if is_command_name(name) and name not in _SHELLS else None
+    if not is_command_name(name) or name in _SHELLS:
+        return {}
+    return {name: None if config.entrypoint else arguments[0]}
 
 
 def is_command_name(name: str) -> bool:
@@ -43,8 +49,8 @@ def wrapper(image: str, root: str, repository: str, program: str | None, runtime
         words = ["apptainer", "run" if program is None else "exec", root]
         words += [] if program is None else [program]
     else:
-        words = ["publisher", "run", "--repository", repository, image, "--"]
-        words += [] if program is None else [program]
+        words = ["publisher", "run", "--repository", repository]
+        words += [image, "--"] if program is None else ["--no-entrypoint", image, "--", program]
     return f'#!/bin/sh\nexec {" ".join(map(quote, words))} "$@"\n'
 
 
