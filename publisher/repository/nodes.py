@@ -36,7 +36,7 @@ class NodeMaker:
         self, parent: int, name: str, entry: Entry, content: Iterable[bytes | memoryview]
     ) -> None:
         """A new file with this content."""
-        descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         try:
             for piece in content:
                 written = os.write(descriptor, piece)
@@ -82,7 +82,9 @@ class NodeMaker:
     def _make_whiteout(self, parent: int, name: str) -> None:
         try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
-        except PermissionError:
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
             # Overlayfs keeps whiteouts to itself, and so a container's own file system has none;
             # kernels before 5.8 leave them to root.
             self.refused["whiteout"] += 1
@@ -91,12 +93,17 @@ class NodeMaker:
 
     def describe(self, descriptor: int, entry: Entry) -> None:
         """Give an open file or directory the owner, mode and extended attributes of `entry`."""
-        if self._is_root:
+        # Most things are made as they should be; asking is cheaper than setting what is set.
+        status = os.fstat(descriptor)
+        mode = status.st_mode & 0o7777
+        if self._is_root and (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
             try:
                 os.fchown(descriptor, entry.uid, entry.gid)
             except OSError as error:
                 self._refuse_owner(error)
-        os.fchmod(descriptor, entry.mode)  # after chown, which takes setuid bits away
+            mode &= 0o777  # it takes setuid bits away
+        if mode != entry.mode:
+            os.fchmod(descriptor, entry.mode)
         if entry.xattrs:
             self._set_xattrs(descriptor, entry.xattrs)
 

@@ -98,6 +98,8 @@ class Staging:
 
     def discard(self, path: Path) -> None:
         """Delete something in this session, now or, if that fails, when the session is swept."""
+        if self.journal.exists():
+            return  # a commit that could not be finished may have its sources there
         try:
             remove_tree(path)
         except OSError as error:
@@ -135,7 +137,14 @@ class Staging:
             lock.release()
 
     def close(self) -> None:
-        """End this process' session: everything unfinished in it is deleted."""
+        """End this process' session: everything unfinished in it is deleted.
+
+        Unless a commit could not be finished: its sources may be here. The next writer finishes it,
+        and sweeps this session away like that of a dead process.
+        """
+        if self.journal.exists():
+            self._alive.release()
+            return
         try:
             remove_tree(self._session)
             # The lock goes last, and is held until then.

@@ -15,13 +15,20 @@ from publisher.errors import PublisherError
 from publisher.flat_image import flat_plan
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
+from publisher.manifest import ImageConfig, Platform
 from publisher.repository import Found, Repository
+from publisher.runtimes.apptainer import runtime_files
 from publisher.verify.findings import Finding, Kind, Mend, Severity
 from publisher.verify.inventory import LiveImage
 
 _T = TypeVar("_T")
 _TIMES = range(-(2**31) * 10**9, 2**33 * 10**9)
 _TIME_PRECISION = 2 * 10**9
+
+_GENERATED = frozenset(
+    generated.entry.path
+    for generated in runtime_files(ImageConfig(Platform("linux", "amd64"), (), {}))
+)
 
 MAX_NAMED = 3
 """So many places of a damaged tree are named; the rest is counted."""
@@ -76,6 +83,8 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
             for planned_entry, found in _paired(planned, repository.walk(path)):
                 if _is_shared(repository, path, layers, planned_entry):
                     continue
+                if planned_entry is None and image.config is None and _may_be_generated(found):
+                    continue  # without a config, nobody knows what runtimes need
                 entry = _entry(planned_entry)
                 for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
                 what = _compare(entry, found, owners)
@@ -158,6 +167,10 @@ def _entry(planned: Merged | Generated | None) -> Entry | None:
 def _is_for_runtimes(found: Found | None) -> bool:
     path = f"{found.entry.path}/" if found else ""
     return path.startswith(".singularity.d/")
+
+
+def _may_be_generated(found: Found | None) -> bool:
+    return found is not None and (found.entry.path in _GENERATED or _is_for_runtimes(found))
 
 
 def _is_shared(

@@ -46,6 +46,7 @@ class Mended:
 def repair(repository: Repository, findings: Iterable[Finding]) -> Mended:
     """Mend those of `findings` that can be derived: indexes, then flat images, then the rest."""
     derivable = [finding for finding in findings if finding.mend is Mend.DERIVE]
+    derivable.sort(key=lambda finding: finding.kind not in _INDEXES)
     mended: list[Finding] = []
     failures: list[Failure] = []
     inventory, expected = look(repository)
@@ -70,6 +71,12 @@ def repair(repository: Repository, findings: Iterable[Finding]) -> Mended:
 
 def link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
     """Prepare the flat image anew, in place of what there is of it."""
+    if image.config is None and image.reference:
+        raise PublisherError(
+            f"cannot link the flat image of {image.name}",
+            why="the image's config, which says what runtimes need, is lost",
+            hint="--refetch gets it",
+        )
     layers = [layer.digest for layer in image.manifest.layers]
     with flat_plan(repository, layers, image.config, image.name) as plan:
         transaction.link(layout.flat_image(image.manifest.image_id), plan, layers, anew=True)

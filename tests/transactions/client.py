@@ -18,11 +18,15 @@ KILLED = -9
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How commands ended: the code of the last, how many operations all made, what they printed."""
+    """How commands ended: the code of the last, how many operations all made, what they printed.
+
+    `failed` is the name of the operation that was the first to fail on purpose.
+    """
 
     code: int
     operations: int
     output: str
+    failed: str = ""
 
 
 class FaultyCommands:
@@ -56,7 +60,7 @@ class FaultyCommands:
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         output = self._output.read_text(errors="replace") if mode != "warm up" else ""
-        return Ended(answer["code"], answer["operations"], output)
+        return Ended(answer["code"], answer["operations"], output, answer["failed"])
 
     def succeed(self, root: Path, *commands: Sequence[str | Path]) -> Ended:
         """Run commands that must all end with 0."""

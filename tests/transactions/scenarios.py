@@ -163,6 +163,8 @@ def state_of(root: Path) -> State:
             continue
         if node.type == "d" and not path.startswith((f"{layout.LAYERS}/", f"{layout.FLAT}/")):
             continue  # a directory of the publisher's own means nothing until it holds something
+        seen = tuple(other for other in node.links if not other.startswith(layout.STATE))
+        node = replace(node, links=seen if len(seen) > 1 else ())
         is_content = "/layerfs" in path or path.startswith(layout.FLAT)
         if not is_content and path.endswith(".json"):
             state[path] = _TIMES.sub(rb"", (root / path).read_bytes())

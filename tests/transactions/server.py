@@ -45,6 +45,7 @@ class Faults:
 
     def __init__(self, root: str, mode: str, at: int, code: int, only: str) -> None:
         self.count = 0
+        self.failed = ""
         self._root = root
         self._mode = mode
         self._at = at
@@ -65,6 +66,7 @@ class Faults:
         if (reached and self._mode in ("fail", "broken")) or (
             self._mode == "never" and name == self._only
         ):
+            self.failed = self.failed or name
             raise OSError(self._code, os.strerror(self._code), place)
 
     def install(self) -> None:
@@ -170,7 +172,7 @@ def run(request: dict[str, Any], answer: int) -> None:
         sys.stderr.flush()
         if code:
             break
-    os.write(answer, json.dumps({"operations": faults.count}).encode())
+    os.write(answer, json.dumps({"operations": faults.count, "failed": faults.failed}).encode())
     os._exit(code)
 
 
@@ -198,7 +200,7 @@ def serve() -> None:
         request = json.loads(line)
         if request["mode"] == "warm up":
             warm_up(request["commands"])
-            print(json.dumps({"code": 0, "operations": 0}), flush=True)
+            print(json.dumps({"code": 0, "operations": 0, "failed": ""}), flush=True)
             continue
         reading, writing = os.pipe()
         child = os.fork()
@@ -207,7 +209,7 @@ def serve() -> None:
             run(request, writing)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
-            said = json.loads(pipe.read() or b'{"operations": 0}')
+            said = json.loads(pipe.read() or b'{"operations": 0, "failed": ""}')
         _, status = os.waitpid(child, 0)
         print(json.dumps({**said, "code": os.waitstatus_to_exitcode(status)}), flush=True)
 

@@ -23,6 +23,9 @@ from tests.transactions.scenarios import (
     warm_up,
 )
 
+TOLERATED = ("setxattr", "removexattr")
+"""A file system may have no extended attributes: an image does without them, then."""
+
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 
 
@@ -62,6 +65,8 @@ def test_an_operation_that_fails_leaves_nothing_half_done(
             assert "Traceback" not in ended.output, f"{what}: {ended.output}"
             assert ended.code in (0, 1, 3), f"{what}: {ended.output}"
             assert_readers_are_served(root)
+            if ended.failed in TOLERATED:
+                continue
             if ended.code == 0:
                 assert not differences(state_of(root), after), what
             again = commands.run(root, command, stage.verify())

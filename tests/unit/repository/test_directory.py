@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -564,3 +565,27 @@ def test_a_publisher_that_is_killed_leaves_the_state_before_or_after(tmp_path: P
 
 def _shape(root: Path) -> dict[str, tuple[str, int, str, str]]:
     return {p: (n.type, n.mode, n.sha256, n.target) for p, n in visible(root).items()}
+
+
+def test_a_commit_that_stops_after_its_commit_point_keeps_what_it_still_needs(
+    repository: DirectoryRepository, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == root / "b":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(RepositoryError, match="nothing of it is lost"):
+        with repository.transaction("test") as transaction, transaction.exclusive():
+            transaction.replace("a", b"first")
+            transaction.replace("b", b"second")
+            transaction.commit()
+    repository.close()
+    monkeypatch.undo()
+    assert not (root / "b").exists()
+    opened_at(root).close()  # any command that writes
+    assert ((root / "a").read_bytes(), (root / "b").read_bytes()) == (b"first", b"second")
+    assert not any((root / layout.STATE / "sessions").iterdir())

@@ -1,0 +1,330 @@
+"""A repository damaged in many ways: each is named, what can be derived or fetched is mended."""
+
+# ruff: noqa: E501  # one row for each damage
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from publisher import layout
+from publisher.ingest import Request, ingest
+from publisher.layers.policy import Policy
+from publisher.layout import RepositoryURL
+from publisher.manifest import digest_hex
+from publisher.repository.directory import DirectoryRepository
+from publisher.sources.open import Sources
+from publisher.verify import Kind, Mend, Report, Severity, verify
+from publisher.verify.mend import mend
+from publisher.wishlist import wish_for
+from tests.transactions.scenarios import (
+    BASE,
+    FIRST,
+    SECOND,
+    TOP,
+    Stage,
+    copy,
+    differences,
+    quick_directory,
+    state_of,
+)
+
+NAME, OTHER = "local/tool:one", "local/tool:two"
+FIRST_FLAT, SECOND_FLAT = (layout.flat_image(each.image_id) for each in (FIRST, SECOND))
+BASE_TREE, TOP_TREE = layout.layer_tree(BASE.digest), layout.layer_tree(TOP.digest)
+
+
+def opened(root: Path) -> DirectoryRepository:
+    return DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+
+
+def publish(stage: Stage, *tags: str) -> None:
+    repository = opened(stage.repository)
+    with Sources() as sources:
+        requests = [
+            Request(wish_for(f"oci:{stage.folder}/layout:{tag}", name="tool")) for tag in tags
+        ]
+        report = ingest(requests, repository, sources, jobs=1)
+    assert not report.failed, report.failed
+    repository.close()
+
+
+@pytest.fixture(scope="module")
+def pristine() -> Iterator[Stage]:
+    """Two published images that share a layer, and a third that was replaced by the first."""
+    with quick_directory() as folder:
+        stage = Stage(folder / "stage")
+        stage.folder.mkdir()
+        stage.put(SECOND, "one")
+        stage.put(SECOND, "two")
+        publish(stage, "one", "two")
+        stage.put(FIRST, "one")
+        publish(stage, "one")
+        yield stage
+
+
+@pytest.fixture
+def root(pristine: Stage) -> Iterator[Path]:
+    """A copy to be damaged."""
+    target = pristine.folder / "damaged"
+    copy(pristine.repository, target)
+    yield target
+    shutil.rmtree(target)
+
+
+def look(root: Path, *, deep: bool = True) -> Report:
+    return verify(DirectoryRepository(RepositoryURL("dir", str(root))), deep=deep)
+
+
+def mended(root: Path, *, refetch: bool) -> Report:
+    repository = opened(root)
+    try:
+        report = verify(repository, deep=True)
+        with Sources() as sources:
+            return mend(repository, report, sources if refetch else None, Policy())[1]
+    finally:
+        repository.close()
+
+
+def edit(path: str, change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        value = json.loads((root / path).read_bytes())
+        change(value)
+        _write(root / path, json.dumps(value).encode())
+
+    return damage
+
+
+def write(path: str, content: bytes) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        _write(root / path, content)
+
+    return damage
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def overwrite(path: str, content: bytes) -> Callable[[Path], None]:
+    """In place, as a bad disk or a bad program does it: all hard links are the same file."""
+
+    def damage(root: Path) -> None:
+        status = (root / path).stat()
+        with (root / path).open("r+b") as file:
+            file.write(content)
+        os.utime(root / path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    return damage
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        if (root / path).is_dir() and not (root / path).is_symlink():
+            shutil.rmtree(root / path)
+        else:
+            (root / path).unlink()
+
+    return damage
+
+
+def link(path: str, text: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        (root / path).unlink(missing_ok=True)
+        (root / path).symlink_to(text)
+
+    return damage
+
+
+def truncate(path: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        _write(root / path, (root / path).read_bytes()[:-20])
+
+    return damage
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """`heals` says what makes the tree as it was: "repair", "refetch", or nothing that we have."""
+
+    what: str
+    do: Callable[[Path], None]
+    kind: Kind
+    path: str
+    heals: str = ""
+
+
+USERS = layout.image_users(SECOND.image_id)
+RETIRED = layout.retired_directory(SECOND.manifest.digest)
+STRANGE = "ab" * 32
+
+DAMAGES = [
+    Damage("manifest cut off", truncate(layout.manifest_file(NAME)), Kind.MANIFEST_DAMAGED, layout.manifest_file(NAME), "refetch"),
+    Damage("manifest lost", remove(layout.manifest_file(NAME)), Kind.MANIFEST_MISSING, layout.manifest_file(NAME), "refetch"),
+    Damage("manifest of another image", write(layout.manifest_file(NAME), SECOND.manifest.data), Kind.MANIFEST_DAMAGED, layout.manifest_file(NAME), "refetch"),
+    Damage("config lost", remove(layout.config_file(NAME)), Kind.CONFIG_MISSING, layout.config_file(NAME), "refetch"),
+    Damage("config changed", write(layout.config_file(NAME), b"{}"), Kind.CONFIG_DAMAGED, layout.config_file(NAME), "refetch"),
+    Damage("publication lost", remove(layout.publication_file(NAME)), Kind.PUBLICATION_MISSING, layout.publication_file(NAME)),
+    Damage("publication cut off", truncate(layout.publication_file(NAME)), Kind.PUBLICATION_DAMAGED, layout.publication_file(NAME)),
+    Damage("publication of another name", edit(layout.publication_file(NAME), lambda v: v.update(name=OTHER)), Kind.PUBLICATION_DAMAGED, layout.publication_file(NAME)),
+    Damage("publication of the future", edit(layout.publication_file(NAME), lambda v: v.update(version=99)), Kind.FUTURE_VERSION, layout.publication_file(NAME)),
+    Damage("schedule cut off", truncate(layout.REMOVE_SCHEDULE), Kind.RECORD_DAMAGED, layout.REMOVE_SCHEDULE),
+    Damage("schedule of the future", edit(layout.REMOVE_SCHEDULE, lambda v: v.update(version=7)), Kind.FUTURE_VERSION, layout.REMOVE_SCHEDULE),
+    Damage("pins that are no pins", write(layout.PINS, b"[]"), Kind.RECORD_DAMAGED, layout.PINS),
+    Damage("retired manifest lost", remove(f"{RETIRED}/manifest.json"), Kind.RETIRED_MISSING, f"{RETIRED}/manifest.json"),
+    Damage("link lost", remove(NAME), Kind.LINK_MISSING, NAME, "repair"),
+    Damage("link to another image", link(NAME, f"../{SECOND_FLAT}"), Kind.LINK_WRONG, NAME, "repair"),
+    Damage("link to nowhere", link(NAME, "../.flat/00/nothing"), Kind.LINK_WRONG, NAME, "repair"),
+    Damage("link that is absolute", link(NAME, f"/srv/{FIRST_FLAT}"), Kind.LINK_WRONG, NAME, "repair"),
+    Damage("a file in the place of a link", write(NAME, b"mine"), Kind.LINK_WRONG, NAME),
+    Damage("flat image lost", remove(FIRST_FLAT), Kind.FLAT_MISSING, FIRST_FLAT, "repair"),
+    Damage("file lost from a flat image", remove(f"{SECOND_FLAT}/etc/motd"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
+    Damage("file added to a flat image", write(f"{SECOND_FLAT}/opt/extra", b"x"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
+    Damage("other content in a flat image", write(f"{SECOND_FLAT}/etc/motd", b"other"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
+    Damage("runtime file changed", write(f"{SECOND_FLAT}/.singularity.d/runscript", b"x"), Kind.FLAT_OUTDATED, SECOND_FLAT, "repair"),
+    Damage("layer lost", remove(layout.layer_directory(TOP.digest)), Kind.LAYER_MISSING, TOP_TREE, "refetch"),
+    Damage("content changed in place", overwrite(f"{BASE_TREE}/etc/motd", b"HELLO"), Kind.LAYER_DAMAGED, BASE_TREE, "refetch"),
+    Damage("file lost from a layer", remove(f"{TOP_TREE}/implied/again"), Kind.LAYER_DAMAGED, TOP_TREE, "refetch"),
+    Damage("mode changed in a layer", lambda root: (root / BASE_TREE / "gone").chmod(0o777), Kind.LAYER_DAMAGED, BASE_TREE, "refetch"),
+    Damage("whiteout turned into a file", write(f"{TOP_TREE}/gone", b""), Kind.LAYER_DAMAGED, TOP_TREE, "refetch"),
+    Damage("symlink bent in a layer", link(f"{BASE_TREE}/link", "/etc/shadow"), Kind.LAYER_DAMAGED, BASE_TREE, "refetch"),
+    Damage("index lost", remove(layout.layer_index(BASE.digest)), Kind.INDEX_MISSING, layout.layer_index(BASE.digest)),
+    Damage("index cut off", truncate(layout.layer_index(BASE.digest)), Kind.INDEX_DAMAGED, layout.layer_index(BASE.digest)),
+    Damage("origin lost", remove(layout.layer_origin(BASE.digest)), Kind.ORIGIN_MISSING, layout.layer_origin(BASE.digest), "repair"),
+    Damage("origin emptied", write(layout.layer_origin(BASE.digest), b'{"origin": []}'), Kind.ORIGIN_WRONG, layout.layer_origin(BASE.digest), "repair"),
+    Damage("origin with an image too many", edit(layout.layer_origin(TOP.digest), lambda v: v["origin"].append(FIRST.image_id)), Kind.ORIGIN_WRONG, layout.layer_origin(TOP.digest)),  # type: ignore[attr-defined]
+    Damage("users lost", remove(USERS), Kind.USERS_MISSING, USERS, "repair"),
+    Damage("users emptied", write(USERS, b'{"version": 1, "users": []}'), Kind.USERS_WRONG, USERS, "repair"),
+    Damage("orphan layer", write(f".layers/ab/{STRANGE}/layerfs/x", b""), Kind.ORPHAN_LAYER, f".layers/ab/{STRANGE}"),
+    Damage("orphan flat image", write(f".flat/ab/{STRANGE}/x", b""), Kind.ORPHAN_FLAT, f".flat/ab/{STRANGE}"),
+    Damage("orphan retired metadata", write(f".metadata/.retired/ab/{STRANGE}/manifest.json", b"{}"), Kind.ORPHAN_METADATA, f".metadata/.retired/ab/{STRANGE}"),
+    Damage("orphan link", link("local/more:1", f"../{FIRST_FLAT}"), Kind.ORPHAN_LINK, "local/more:1"),
+    Damage("foreign file among the names", write("local/README", b"hello"), Kind.FOREIGN, "local/README"),
+    Damage("foreign file in the metadata", write(".metadata/notes.txt", b"hello"), Kind.FOREIGN, ".metadata/notes.txt"),
+    Damage("foreign directory among the layers", write(".layers/tmp/x", b""), Kind.FOREIGN, ".layers/tmp/x"),
+]  # fmt: skip
+
+
+def test_what_was_just_published_is_sound(pristine: Stage) -> None:
+    report = look(pristine.repository)
+    assert report.findings == ()
+    assert (report.images, report.layers, report.flat_images) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.what)
+def test_damage_is_named_and_mended(pristine: Stage, root: Path, damage: Damage) -> None:
+    before = state_of(root)
+    damage.do(root)
+    damaged = state_of(root)
+
+    report = look(root)
+    found = [
+        each for each in report.findings if (each.kind, each.path) == (damage.kind, damage.path)
+    ]
+    assert len(found) == 1, report.findings
+    assert report.sound == (damage.kind is Kind.FOREIGN)
+    assert not differences(state_of(root), damaged), "looking changed something"
+
+    after_repair = mended(root, refetch=False)
+    if found[0].mend is not Mend.DERIVE:
+        assert not differences(state_of(root), damaged), "something was changed without need"
+        assert found[0] in after_repair.findings
+    if damage.heals == "repair":
+        assert not differences(state_of(root), before)
+        assert after_repair.findings == ()
+    if damage.heals == "refetch":
+        assert found[0].mend is Mend.REFETCH
+        after = mended(root, refetch=True)
+        assert after.findings == ()
+        assert not differences(state_of(root), before)
+
+
+def test_at_least_thirty_kinds_of_damage_are_known() -> None:
+    assert len(DAMAGES) >= 30
+
+
+def test_an_index_made_from_its_tree_merges_to_the_same_image(root: Path) -> None:
+    before = state_of(root)
+    remove(layout.layer_index(BASE.digest))(root)
+    remove(FIRST_FLAT)(root)
+    report = mended(root, refetch=False)
+    assert [finding.kind for finding in report.findings] == [Kind.INDEX_DERIVED]
+    assert report.sound
+    assert differences(state_of(root), before) == [layout.layer_index(BASE.digest)]
+
+
+def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(root: Path) -> None:
+    """An unreadable manifest may name anything."""
+    truncate(layout.manifest_file(OTHER))(root)
+    truncate(layout.REMOVE_SCHEDULE)(root)
+    before = state_of(root)
+    report = mended(root, refetch=False)
+    kinds = {finding.kind for finding in report.findings}
+    assert kinds == {Kind.MANIFEST_DAMAGED, Kind.RECORD_DAMAGED}
+    assert not differences(state_of(root), before)
+
+
+def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(root: Path) -> None:
+    """As DUCC leaves one: its own form of the manifest, no config, no index, no publication."""
+    value = json.loads(FIRST.manifest.data)
+    ducc = {
+        "SchemaVersion": 2,
+        "MediaType": value["mediaType"],
+        "Config": {key.title().replace("type", "Type"): v for key, v in value["config"].items()},
+        "Layers": [
+            {"MediaType": each["mediaType"], "Size": each["size"], "Digest": each["digest"]}
+            for each in value["layers"]
+        ],
+    }
+    ducc["Config"] = {
+        "MediaType": value["config"]["mediaType"],
+        "Size": value["config"]["size"],
+        "Digest": value["config"]["digest"],
+    }
+    write(layout.manifest_file(NAME), json.dumps(ducc).encode())(root)
+    for path in (
+        layout.config_file(NAME),
+        layout.publication_file(NAME),
+        layout.layer_index(BASE.digest),
+        layout.image_users(FIRST.image_id),
+    ):
+        remove(path)(root)
+    write(layout.REMOVE_SCHEDULE, json.dumps([ducc]).encode())(root)
+    remove(layout.METADATA + "/.retired")(root)
+    report = look(root)
+    told = {(finding.kind, finding.path) for finding in report.findings}
+    assert (Kind.OTHER_TOOL, layout.manifest_file(NAME)) in told
+    assert (Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE) in told
+    assert (Kind.INDEX_MISSING, layout.layer_index(BASE.digest)) in told
+    assert not any(finding.kind is Kind.MANIFEST_DAMAGED for finding in report.findings)
+    errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
+    assert {finding.kind for finding in errors} <= {Kind.USERS_WRONG}
+
+
+def test_a_finding_that_a_writer_causes_meanwhile_is_not_told(root: Path) -> None:
+    """What is only found once was just being changed."""
+    repository = DirectoryRepository(RepositoryURL("dir", str(root)))
+    text = os.readlink(root / NAME)
+    (root / NAME).unlink()
+    links = repository.link_text
+
+    def late(path: str) -> str | None:
+        found = links(path)
+        if path == NAME and found is None:
+            (root / NAME).symlink_to(text)
+        return found
+
+    repository.link_text = late  # type: ignore[method-assign]
+    assert verify(repository).findings == ()
+
+
+def test_names_in_the_table_are_as_the_layout_has_them() -> None:
+    assert USERS.endswith(f"{digest_hex(SECOND.image_id)}.json")
