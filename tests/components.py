@@ -224,7 +224,11 @@ class Engine:
 
 @contextmanager
 def dockerd(
-    directory: Path, *, insecure_registries: Sequence[str] = (), experimental: bool = False
+    directory: Path,
+    *,
+    insecure_registries: Sequence[str] = (),
+    experimental: bool = False,
+    storage_driver: str = "",
 ) -> Iterator[Engine]:
     """A Docker engine without a network, with its data below `directory`."""
     require_mounts()
@@ -247,6 +251,7 @@ def dockerd(
             *("--pidfile", f"{short}/pid"),
             *(word for host in insecure_registries for word in ("--insecure-registry", host)),
             *(["--experimental"] if experimental else []),
+            *(["--storage-driver", storage_driver] if storage_driver else []),
         ]
         try:
             with running(
