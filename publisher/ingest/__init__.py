@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest.layers import Interrupted, LayerFetcher
+from publisher.ingest.notices import Notices
 from publisher.ingest.publish import ImagePinned, Item, check_pins, is_current, publish
 from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
 from publisher.ingest.thin import ThinPushes
@@ -72,21 +73,10 @@ class _Run:
     now: Callable[[], datetime]
     scheduled: frozenset[tuple[str, str]]
     thin: ThinPushes
+    notices: Notices
     cut_short: bool = False
     taken: dict[str, ImageReference] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    said: set[str] = field(default_factory=set)
-
-    def say_refused(self, kind: str) -> None:
-        """Say, once a run, that files are copies where they should be hard links."""
-        with self.lock:
-            if kind in self.said or not kind.startswith("hard link"):
-                return
-            self.said.add(kind)
-        self.progress.notice(
-            f"the filesystem of {self.repository.url} refused a {kind}: such files of flat images "
-            "are copies of those in the layers, and take space of their own"
-        )
 
     def claim(self, name: str, reference: ImageReference) -> bool:
         """Whether nobody in this run has published `name` yet: two wishes may expand to one tag.
@@ -130,10 +120,11 @@ def ingest(
     began = time.monotonic()
     progress = progress or Silent()
     stop = stop or threading.Event()
-    fetcher = LayerFetcher(repository, policy or Policy(), jobs, progress, stop)
+    notices = Notices(repository.url, progress)
+    fetcher = LayerFetcher(repository, policy or Policy(), jobs, progress, stop, notices.refused)
     scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
     thin = ThinPushes(repository, sources, now)
-    run = _Run(repository, sources, fetcher, progress, stop, now, scheduled, thin)
+    run = _Run(repository, sources, fetcher, progress, stop, now, scheduled, thin, notices)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
         futures = [pool.submit(_ingest_wish, run, request) for request in requests]
@@ -278,7 +269,9 @@ def _fetch_and_publish(
             raise Interrupted("stopped", why="the run was interrupted")
         run.progress.image_step(name, "publishing")
         try:
-            status = publish(run.repository, items, run.now, f"ingest of {name}", run.say_refused)
+            status = publish(
+                run.repository, items, run.now, f"ingest of {name}", run.notices.refused
+            )
             break
         except RepositoryChanged:
             # A collection took a layer that nobody used until now: fetch it again.

@@ -25,6 +25,7 @@ class LayerFetcher:
     """Downloads and unpacks layers, `jobs` at a time; two images that share one wait for the same.
 
     `stop` is asked at every chunk, and ends the download by raising Interrupted when it is set.
+    `refused` is told the kinds of things that the filesystem would not store as they should be.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class LayerFetcher:
         jobs: int,
         progress: Progress,
         stop: threading.Event,
+        refused: Callable[[str], None],
     ) -> None:
         self._repository = repository
+        self._refused = refused
         self._policy = policy
         self._progress = progress
         self._stop = stop
@@ -107,7 +110,8 @@ class LayerFetcher:
                     stage.index,
                     self._policy,
                 )
-                stage.finish()
+                for kind in stage.finish():
+                    self._refused(kind)
                 return summary
         except OSError as error:
             raise self._space.explained(error, descriptor.size) from error

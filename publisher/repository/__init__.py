@@ -67,8 +67,12 @@ class LayerStage(Protocol):
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Pass on the blob as it comes; who sends it later instead of unpacking it now keeps it."""
 
-    def finish(self) -> None:
-        """Keep the layer, complete and verified, for the transaction that publishes it."""
+    def finish(self) -> Mapping[str, int]:
+        """Keep the layer, complete and verified, for the transaction that publishes it.
+
+        Returns how often, by its kind, the filesystem would not store what it should: a whiteout,
+        an opaque marker, an attribute.
+        """
 
 
 class Transaction(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -236,7 +236,7 @@ class DirectoryLayerStage:
         """Pass on the blob, which is unpacked as it comes."""
         return chunks
 
-    def finish(self) -> None:
+    def finish(self) -> Mapping[str, int]:
         """Keep the layer, complete and verified, for the transaction that publishes it."""
         self.close()
         # On disk before it gets its final name: the next run trusts what is there.
@@ -247,6 +247,7 @@ class DirectoryLayerStage:
             except OSError:
                 if not self._finished.exists():  # else another run was quicker, with the same bytes
                     raise
+        return self.sink.refused
 
     def close(self) -> None:
         """Let go of open files."""

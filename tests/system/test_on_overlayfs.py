@@ -37,7 +37,9 @@ def test_an_image_with_deletions_is_published_though_whiteouts_cannot_be_stored(
     )
     top = layer(whiteout("d/gone"), directory("o"), opaque("o"), file("o/seen"))
     write_layout(image(base, top), tmp_path / "sample", "1")
-    succeed("ingest-image", f"oci:{tmp_path}/sample:1", "--repository", overlay / "tree")
+    result = succeed("ingest-image", f"oci:{tmp_path}/sample:1", "--repository", overlay / "tree")
+    assert result.err.count("refused a whiteout") == 1
+    assert "flat images are right" in result.err
     public = overlay / "tree/local/sample:1"
     names = {str(path.relative_to(public)) for path in public.rglob("*")}
     assert {"d", "kept", "o", "o/seen"} <= names  # and what runtimes need

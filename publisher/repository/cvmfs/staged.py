@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class CvmfsLayerStage:
                 ) from error
             yield chunk
 
-    def finish(self) -> None:
+    def finish(self) -> Mapping[str, int]:
         """Keep the layer, complete and verified, for the transaction that publishes it."""
         self.close()
         sync_filesystem(self._directory)
@@ -100,6 +100,7 @@ class CvmfsLayerStage:
                 self._coming.directory.rename(self._staged.directory)
         self._coming.order.rename(self._staged.order)
         self._coming.blob.rename(self._staged.blob)
+        return {}
 
     def close(self) -> None:
         """Let go of open files."""
