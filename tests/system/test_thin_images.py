@@ -166,7 +166,7 @@ def test_an_image_for_several_platforms_has_one_thin_image_for_all_of_them(
     index = image_index(built)
     (folder / "blobs/sha256" / index.digest.removeprefix("sha256:")).write_bytes(index.data)
     entry = {"mediaType": index.media_type, "digest": index.digest, "size": len(index.data)}
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "1"}  # type: ignore[assignment]
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "1"}
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     name = registry.push(f"oci:{folder}:1", "tests/multi:1", "--all")
     thin = f"{registry.host}/thin/tests/multi:1"
