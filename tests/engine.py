@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,32 @@ def unpack_layer(source: Layer, tree: Path, policy: Policy | None = None) -> Unp
     return Unpacked(tree, read_index(file), summary)
 
 
-def publish(directory: Path, *layers: Layer, policy: Policy | None = None) -> Published:
-    """Unpack `layers`, complete their trees, and link the flat image, all below `directory`."""
+def publish(
+    directory: Path, *layers: Layer, policy: Policy | None = None, opaque_xattrs: bool = True
+) -> Published:
+    """Unpack `layers`, complete their trees, and link the flat image, all below `directory`.
+
+    Without `opaque_xattrs` the trees are as a repository would have them that cannot store those.
+    """
     directory.mkdir(exist_ok=True)
     unpacked: list[Unpacked] = []
     for number, each in enumerate(layers):
         unpacked.append(unpack_layer(each, directory / f"layer-{number}", policy))
-        needed = fixups([u.index for u in unpacked])
+        if not opaque_xattrs:
+            _forget_opaqueness(unpacked[-1])
+        needed = fixups([u.index for u in unpacked], opaque_xattrs)
         apply_fixups(unpacked[-1].tree, needed, [u.tree for u in unpacked[:-1]])
     flat = directory / "flat"
     plan = merge([u.index for u in unpacked])
     return Published(unpacked, flat, link_tree(flat, plan, [u.tree for u in unpacked]))
+
+
+def _forget_opaqueness(layer: Unpacked) -> None:
+    for entry in layer.index:
+        if entry.opaque:
+            for name in os.listxattr(layer.tree / entry.path):
+                if name.endswith(".overlay.opaque"):
+                    os.removexattr(layer.tree / entry.path, name)
 
 
 def flat_entries(*layers: Unpacked) -> dict[str, Entry]:

@@ -101,7 +101,7 @@ class NodeMaker:
                 os.fchown(descriptor, entry.uid, entry.gid)
             except OSError as error:
                 self._refuse_owner(error)
-            mode &= 0o777  # it takes setuid bits away
+            mode = -1  # it may take bits away
         if mode != entry.mode:
             os.fchmod(descriptor, entry.mode)
         if entry.xattrs:

@@ -38,10 +38,13 @@ bounded = settings(
 )
 
 
-def compare_with_overlayfs(directory: Path, stack: list[Draft], options: str) -> None:
+def compare_with_overlayfs(
+    directory: Path, stack: list[Draft], options: str, opaque_xattrs: bool = True
+) -> None:
     """Publish `stack` below `directory` and compare; ends silently for a stack that is refused."""
     try:
-        published = publish(directory, *(draft.build() for draft in stack))
+        layers = [draft.build() for draft in stack]
+        published = publish(directory, *layers, opaque_xattrs=opaque_xattrs)
     except LayerError:
         assume(False)
         raise
@@ -70,13 +73,13 @@ def _has_copies(published: Published) -> bool:
     return any(each.summary.unresolved for each in published.layers)
 
 
-def check_stacks(options: str) -> None:
+def check_stacks(options: str, opaque_xattrs: bool = True) -> None:
     @bounded
     @given(stacks())
     def check(stack: list[Draft]) -> None:
         directory = Path(tempfile.mkdtemp(prefix="publisher-stack-"))
         try:
-            compare_with_overlayfs(directory, stack, options)
+            compare_with_overlayfs(directory, stack, options, opaque_xattrs)
         finally:
             shutil.rmtree(directory)
 
@@ -128,6 +131,13 @@ def test_as_root() -> None:
     require_root()
     require("mount")
     check_stacks("")
+
+
+def test_where_no_extended_attributes_can_be_stored() -> None:
+    """Opaque directories are spelled out as whiteouts, as in CVMFS."""
+    require_root()
+    require("mount")
+    check_stacks("", opaque_xattrs=False)
 
 
 def test_as_an_ordinary_user_in_a_user_namespace() -> None:

@@ -196,6 +196,28 @@ def test_setuid_and_setgid_are_dropped_from_files_and_recorded(unpack: Unpack) -
     assert unpacked.summary.dropped == {"setgid": 2, "setuid": 2}
 
 
+def test_directories_do_not_inherit_set_group_id(unpack: Unpack) -> None:
+    unpacked = unpack(
+        directory("d", mode=0o2755, gid=7),
+        directory("d/e", mode=0o700, gid=1),
+        directory("d/f", mode=0o755, gid=7),
+        file("d/g", gid=3),
+        file("d/h"),
+        file("d/implied/x"),
+    )
+    for path, mode, gid in [
+        ("d", 0o2755, 7),
+        ("d/e", 0o700, 1),
+        ("d/f", 0o755, 7),
+        ("d/g", 0o644, 3),
+        ("d/h", 0o644, 0),
+        ("d/implied", 0o755, 0),
+        ("d/implied/x", 0o644, 0),
+    ]:
+        status = (unpacked.tree / path).stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, gid), path
+
+
 def test_setuid_setgid_and_sticky_survive_the_change_of_owner_when_policy_keeps_them(
     unpack: Unpack,
 ) -> None:

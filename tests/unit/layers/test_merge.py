@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from publisher.entry import Entry, EntryType, Merged, sort_key
+from publisher.layers import LayerError
+from publisher.layers.merge import fixups, merge
+from tests.engine import Unpacked, unpack_layer
+from tests.layer_builder import directory, file, hardlink, layer, opaque, whiteout
+from tests.stacks import Draft, stacks
+
+FILE, DIRECTORY, WHITEOUT = EntryType.FILE, EntryType.DIRECTORY, EntryType.WHITEOUT
+
+
+def entries(*described: tuple[str, EntryType], **fields: object) -> list[Entry]:
+    """Entries of an index, with the root and all parents that are missing."""
+    found = {path: Entry(path, kind, sha256=path) for path, kind in described}
+    for path in list(found):
+        while path:
+            path = path.rpartition("/")[0]
+            found.setdefault(path, Entry(path, DIRECTORY, implicit=True))
+    return sorted(found.values(), key=lambda entry: sort_key(entry.path))
+
+
+def apply_in_turn(indexes: Sequence[Sequence[Entry]]) -> dict[str, Entry]:
+    """What the specification says, done the simple way: one layer after the other, in a dict."""
+    image: dict[str, Entry] = {}
+
+    def delete_below(path: str) -> None:
+        for known in [p for p in image if p and (not path or p.startswith(f"{path}/"))]:
+            del image[known]
+
+    for index in indexes:
+        for entry in index:
+            if entry.type is WHITEOUT:
+                image.pop(entry.path, None)
+            if entry.type is WHITEOUT or entry.opaque or entry.type is not DIRECTORY:
+                delete_below(entry.path)
+        lower = dict(image)
+        for entry in index:
+            old = image.get(entry.path)
+            if entry.type is WHITEOUT:
+                continue
+            if entry.is_unresolved:
+                target = _resolve(lower, entry.target)
+                entry = replace(target, path=entry.path)
+            is_there = old is not None and old.type is DIRECTORY
+            if entry.implicit and is_there:
+                continue
+            image[entry.path] = replace(entry, opaque=False)
+    return image
+
+
+def _resolve(image: dict[str, Entry], path: str) -> Entry:
+    assume(path in image)  # deleted by this very layer: the model is too simple for that
+    return image[path]
+
+
+def comparable(entry: Entry) -> tuple[object, ...]:
+    """What one can see of a file system entry. A hard link is a file like its other names."""
+    is_file = entry.type in (FILE, EntryType.HARDLINK)
+    return (
+        FILE if is_file else entry.type,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.mtime_ns,
+        "" if is_file else entry.target,
+        entry.sha256,
+        dict(entry.xattrs),
+    )
+
+
+def unpack_stack(stack: list[Draft], place: Path) -> list[Unpacked]:
+    try:
+        return [
+            unpack_layer(draft.build(), place / str(number)) for number, draft in enumerate(stack)
+        ]
+    except LayerError:
+        assume(False)
+        raise
+
+
+@settings(max_examples=200, deadline=None)
+@given(stack=stacks())
+def test_merging_at_once_gives_what_applying_one_after_the_other_gives(
+    stack: list[Draft], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    unpacked = unpack_stack(stack, tmp_path_factory.mktemp("merge"))
+    try:
+        merged = list(merge([each.index for each in unpacked]))
+    except LayerError:
+        assume(False)
+        raise
+    expected = apply_in_turn([list(each.index) for each in unpacked])
+    assert {m.entry.path: comparable(m.entry) for m in merged} == {
+        path: comparable(entry) for path, entry in expected.items()
+    }
+    check_plan(merged, unpacked)
+
+
+def check_plan(merged: list[Merged], unpacked: list[Unpacked]) -> None:
+    """Sorted, parents first, content where it is said to be, hard links to what came before."""
+    paths = [m.entry.path for m in merged]
+    assert paths == sorted(paths, key=sort_key)
+    assert len(paths) == len(set(paths))
+    seen: dict[str, Entry] = {}
+    for item in merged:
+        entry = item.entry
+        if entry.path:
+            assert seen[entry.path.rpartition("/")[0]].type is DIRECTORY
+        source = unpacked[item.layer].entries[item.source]
+        if entry.type is EntryType.HARDLINK:
+            assert seen[entry.target].type is FILE
+            assert seen[entry.target].sha256 == entry.sha256
+        if entry.type is FILE:
+            assert source.sha256 == entry.sha256
+        assert entry.type is not WHITEOUT
+        seen[entry.path] = entry
+
+
+def test_nothing_is_merged_of_no_layers() -> None:
+    assert list(merge([])) == []
+
+
+def test_one_layer_is_itself_without_whiteouts() -> None:
+    only = entries(("a", FILE), ("b", WHITEOUT), ("c/d", FILE))
+    assert [m.entry.path for m in merge([only])] == ["", "a", "c", "c/d"]
+
+
+def test_each_entry_says_in_which_layer_it_lies() -> None:
+    lower = entries(("a", FILE), ("b", FILE), ("d/x", FILE))
+    upper = entries(("b", FILE), ("d/y", FILE))
+    placed = {m.entry.path: m.layer for m in merge([lower, upper])}
+    assert placed == {"": 1, "a": 0, "b": 1, "d": 1, "d/x": 0, "d/y": 1}
+
+
+def test_siblings_whose_names_sort_before_the_slash_do_not_confuse_anything() -> None:
+    lower = entries(("a", DIRECTORY), ("a/x", FILE), ("a-b", FILE), ("a!", DIRECTORY))
+    upper = entries(("a", WHITEOUT), ("a!/z", FILE))
+    assert [m.entry.path for m in merge([lower, upper])] == ["", "a!", "a!/z", "a-b"]
+
+
+def test_an_index_is_read_as_it_is_needed() -> None:
+    read: list[str] = []
+
+    class Watched(list[Entry]):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for entry in super().__iter__():
+                read.append(entry.path)
+                yield entry
+
+    big = Watched(entries(*((f"f{n:04}", FILE) for n in range(1000))))
+    plan = merge([big])
+    read.clear()
+    next(plan)
+    looked_ahead = len(read) - 1001 if len(read) > 1001 else len(read)
+    assert looked_ahead < 5
+
+
+@pytest.mark.parametrize("layers_below", [1, 3])
+def test_fixups_are_only_what_the_top_layer_needs(layers_below: int, tmp_path: Path) -> None:
+    base = layer(directory("d", mode=0o700), file("d/f", b"1"), file("e/g", b"2"))
+    middle = [layer(file(f"m{n}")) for n in range(layers_below - 1)]
+    top = layer(file("d/new"), hardlink("h", "d/f"), directory("e", mode=0o711))
+    stack = [base, *middle, top]
+    unpacked = [unpack_layer(each, tmp_path / str(n)) for n, each in enumerate(stack)]
+    found = list(fixups([each.index for each in unpacked]))
+    assert [(f.entry.path, f.entry.type, f.layer) for f in found] == [
+        ("d", DIRECTORY, None),
+        ("h", FILE, 0),
+    ]
+    assert found[0].entry.mode == 0o700
+    assert found[1].source == "d/f"
+    assert list(fixups([unpacked[0].index])) == []
+
+
+def test_without_xattrs_opaque_directories_are_spelled_out_as_whiteouts(tmp_path: Path) -> None:
+    base = layer(file("d/a"), file("d/e/b"), file("d/e/c"), file("d/f/g"), file("kept"))
+    top = layer(opaque("d"), file("d/e/b"), file("d/new"), whiteout("d/f"))
+    unpacked = [unpack_layer(each, tmp_path / str(n)) for n, each in enumerate([base, top])]
+    found = fixups([each.index for each in unpacked], opaque_xattrs=False)
+    whiteouts = [f.entry.path for f in found if f.entry.type is WHITEOUT]
+    assert whiteouts == ["d/a", "d/e/c", "d/f"]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=4))
+def test_a_stack_of_equal_layers_is_one_of_them(names: list[str]) -> None:
+    index = entries(*((f"{name}/x", FILE) for name in set(names)))
+    assert [m.entry for m in merge([index] * 3)] == [m.entry for m in merge([index])]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.entry import Entry, EntryType
+from publisher.layers import LimitExceeded, Limits, Policy
+
+XATTRS = {"user.a": b"1", "security.capability": b"2", "trusted.b": b"3", "user.overlay.x": b"4"}
+
+kinds = st.sampled_from(
+    [
+        EntryType.FILE,
+        EntryType.DIRECTORY,
+        EntryType.SYMLINK,
+        EntryType.FIFO,
+        EntryType.CHARACTER_DEVICE,
+        EntryType.BLOCK_DEVICE,
+    ]
+)
+policies = st.builds(
+    Policy,
+    setuid=st.sampled_from(["drop", "keep"]),
+    owner=st.sampled_from([None, (5, 6)]),
+    devices=st.sampled_from(["drop", "keep"]),
+    xattrs=st.sampled_from(["drop", "keep"]),
+    readable=st.booleans(),
+)
+some_entries = st.builds(
+    Entry,
+    path=st.just("x"),
+    type=kinds,
+    mode=st.integers(0, 0o7777),
+    uid=st.integers(0, 10),
+    gid=st.integers(0, 10),
+    xattrs=st.dictionaries(st.sampled_from(sorted(XATTRS)), st.binary(max_size=3)),
+)
+
+
+@given(policies, some_entries)
+def test_what_policy_allowed_once_it_allows_again(policy: Policy, entry: Entry) -> None:
+    once = policy.apply(entry)
+    if once.type is EntryType.WHITEOUT:  # what became of a device is nobody's
+        return
+    assert policy.apply(replace(once, dropped=())) == replace(once, dropped=())
+
+
+@given(policies, some_entries)
+def test_policy_never_gives_what_the_image_did_not(policy: Policy, entry: Entry) -> None:
+    result = policy.apply(entry)
+    assert result.path == entry.path
+    assert result.xattrs.items() <= entry.xattrs.items()
+    if result.type is not EntryType.WHITEOUT:
+        assert result.type is entry.type
+        assert not result.mode & 0o7000 & ~entry.mode
+        assert entry.mode & 0o777 & ~result.mode == 0
+        assert not result.mode & ~entry.mode & 0o022
+
+
+@given(some_entries)
+def test_by_default_nothing_privileged_gets_in(entry: Entry) -> None:
+    result = Policy().apply(entry)
+    assert result.type not in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
+    if result.type is not EntryType.SYMLINK:
+        assert not result.mode & 0o4000
+        assert result.type is EntryType.DIRECTORY or not result.mode & 0o2000
+    assert not [name for name in result.xattrs if not name.startswith("user.")]
+
+
+@given(policies, some_entries)
+def test_all_that_is_dropped_is_said(policy: Policy, entry: Entry) -> None:
+    result = policy.apply(entry)
+    if result.type is EntryType.WHITEOUT:
+        assert result.dropped == ("device",)
+        assert result.device == entry.device
+        return
+    lost_bits = entry.mode & ~result.mode
+    assert ("setuid" in result.dropped) == bool(lost_bits & 0o4000)
+    assert ("setgid" in result.dropped) == bool(lost_bits & 0o2000)
+    lost = {name.removeprefix("xattr:") for name in result.dropped if name.startswith("xattr:")}
+    assert lost == entry.xattrs.keys() - result.xattrs.keys()
+
+
+def test_limits_of_a_whole_image() -> None:
+    limits = Limits(image_entries=10, image_bytes=100)
+    limits.check_image("image x", 10, 100)
+    with pytest.raises(LimitExceeded, match=r"image x.*11 entries"):
+        limits.check_image("image x", 11, 0)
+    with pytest.raises(LimitExceeded, match="101 bytes"):
+        limits.check_image("image x", 0, 101)
+
+
+def test_the_default_limits_admit_very_large_images() -> None:
+    Limits().check_image("a scientific image", 2_000_000, 60 * 2**30)
+    assert Limits().layer_entries >= 2_000_000
+    assert Limits().layer_bytes >= 60 * 2**30
