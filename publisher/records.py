@@ -152,8 +152,9 @@ class ScheduledRemoval:
     """An image that nobody wishes any more, and the time from which it may be deleted.
 
     `manifest` is the parsed manifest that is being retired (the old one, when a tag has moved).
-    `reason` is "tag-moved", "withdrawn" or "removed". Grace counts from `scheduled_at`, never from
-    the age of files.
+    `reason` is "tag-moved", "withdrawn", "removed" or "replaced". Grace counts from `scheduled_at`,
+    never from the age of files. With `link_dropped` the public link was taken away at once, and is
+    not missing.
     """
 
     name: str
@@ -164,6 +165,7 @@ class ScheduledRemoval:
     reason: str
     scheduled_at: datetime
     not_before: datetime
+    link_dropped: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -184,6 +186,7 @@ class ScheduledRemoval:
             "reason": self.reason,
             "scheduledAt": format_time(self.scheduled_at),
             "notBefore": format_time(self.not_before),
+            **({"linkDropped": True} if self.link_dropped else {}),
             "manifest": dict(self.manifest),
         }
 
@@ -223,6 +226,13 @@ class RemoveSchedule:
         """The schedule after that manifest was wished again under that name."""
         return RemoveSchedule(
             tuple(e for e in self.entries if (e.name, e.manifest_digest) != (name, manifest_digest))
+        )
+
+    def with_link_dropped(self, name: str, manifest_digest: str) -> RemoveSchedule:
+        """The schedule after the public link of that entry was taken away."""
+        key = (name, manifest_digest)
+        return RemoveSchedule(
+            tuple(replace(e, link_dropped=True) if e.key == key else e for e in self.entries)
         )
 
     def names_manifest(self, manifest_digest: str) -> bool:
@@ -383,6 +393,7 @@ def _scheduled(raw: Any) -> ScheduledRemoval:
         reason=_text(raw, "reason"),
         scheduled_at=parse_time(_text(raw, "scheduledAt")),
         not_before=parse_time(_text(raw, "notBefore")),
+        link_dropped=_flag(raw, "linkDropped"),
     )
 
 
@@ -424,6 +435,13 @@ def _text(value: Mapping[str, Any], key: str, default: str | None = None) -> str
     if not isinstance(text, str):
         raise TypeError(f"{key} is not a string")
     return text
+
+
+def _flag(value: Mapping[str, Any], key: str) -> bool:
+    flag = value.get(key, False)
+    if not isinstance(flag, bool):
+        raise TypeError(f"{key} is neither true nor false")
+    return flag
 
 
 def _digest(value: Mapping[str, Any], key: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -168,11 +168,12 @@ class Model:
         after.published[tag] = Published(image, lists, grace, at)
         return after
 
-    def collected(self, entries: Iterable[Entry]) -> Model:
+    def collected(self, entries: Sequence[Entry]) -> Model:
         after = self.copy()
         for entry in entries:
             if after.is_current(entry):
                 del after.published[entry.tag]
+            after.pins.pop((entry.tag, entry.image), None)
         gone = set(entries)
         after.schedule = tuple(e for e in self.schedule if e not in gone)
         return after

@@ -21,6 +21,7 @@ from publisher.state import (
     count_usage,
     current_manifest,
     load_origin,
+    load_pins,
     load_schedule,
     load_users,
 )
@@ -54,6 +55,7 @@ class Books:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self.schedule = self._schedule_before = load_schedule(repository)
+        self.pins = self._pins_before = load_pins(repository)
         self._origins: dict[str, Origin] = {}
         self._users: dict[str, ImageUsers] = {}
         self._names: list[str] = []
@@ -92,9 +94,8 @@ class Books:
             if users.users:
                 transaction.replace(layout.image_users(image_id), users.to_bytes())
                 continue
-            for path in (layout.image_users(image_id), layout.flat_image(image_id)):
-                if self._repository.exists(path):
-                    transaction.remove(path)
+            transaction.remove(layout.image_users(image_id))
+            transaction.remove(layout.flat_image(image_id))
         for digest, origin in self._origins.items():
             if origin.images:
                 transaction.replace(layout.layer_origin(digest), origin.to_bytes())
@@ -106,10 +107,13 @@ class Books:
                 transaction.remove(retired)
         if self.schedule != self._schedule_before:
             transaction.replace(layout.REMOVE_SCHEDULE, self.schedule.to_bytes())
+        if self.pins != self._pins_before:
+            transaction.replace(layout.PINS, self.pins.to_bytes())
 
     def _note(self, release: Release, is_current: bool) -> None:
         entry = release.entry
         self.schedule = self.schedule.without(*entry.key)
+        self.pins = self.pins.without(*entry.key)  # one whose time is over
         self._users[entry.image_id] = release.users
         self._origins |= release.origins
         if is_current:

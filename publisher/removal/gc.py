@@ -120,7 +120,7 @@ def collect(
     while pending:
         with repository.transaction("gc") as transaction, transaction.exclusive():
             books = Books(repository)
-            still_due = choice.due(books.schedule, load_pins(repository), now())
+            still_due = choice.due(books.schedule, books.pins, now())
             by_key = {entry.key: entry for entry in still_due}
             batch = [by_key[key] for key in pending if key in by_key]
             released, kept = _release(books, batch, _TRANSACTION_RECORDS)

@@ -162,6 +162,7 @@ def prune(
             transaction.record(entry.name, "scheduled", "it is not wished any more")
             if drop_links:
                 take_link_away(repository, transaction, entry)
+                schedule = schedule.with_link_dropped(*entry.key)
         for name in restored:
             schedule = schedule.without(name, images[name].manifest_digest)
             transaction.record(name, "restored", "it is wished again")

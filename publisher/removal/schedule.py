@@ -61,8 +61,8 @@ class Planned:
 
 def list_schedule(repository: Repository, now: datetime) -> list[Planned]:
     """What is scheduled, in the order in which it goes; nothing is touched."""
-    pins = load_pins(repository)
     books = Books(repository)
+    pins = books.pins
     entries = sorted(books.schedule.entries, key=lambda entry: (entry.not_before, entry.key))
     planned = []
     for entry in entries:
@@ -111,6 +111,7 @@ def remove(
                 transaction.record(name, "scheduled", "removed by hand")
             if drop_link:
                 take_link_away(repository, transaction, entry)
+                schedule = schedule.with_link_dropped(*entry.key)
         if schedule != before:
             transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
         transaction.commit()
