@@ -180,3 +180,20 @@ def test_another_image_under_the_same_id_keeps_its_layers() -> None:
     entries = podman.add_image(podman.add_image(None, image), flat)
     [entry] = json.loads(entries)
     assert entry["names"] == ["a:1", "b:1"] and entry["layer"] == image.layers[-1].id
+
+
+def test_an_addition_reads_none_of_the_other_entries() -> None:
+    entries: bytes | None = None
+    layers: bytes | None = None
+    for number in range(0, 3000, 10):
+        image = stored(number, f"n{number}:1")
+        entries, layers = podman.add_image(entries, image), podman.add_layers(layers, image)
+    assert entries is not None and layers is not None
+    # Were any of them parsed, this could not be.
+    broken = [data.replace(b'"created":', b'"created"!') for data in (entries, layers)]
+    new = stored(1, "new:1")
+    added = podman.add_image(broken[0], new), podman.add_layers(broken[1], new)
+    for before, after in zip(broken, added, strict=True):
+        assert (
+            after.startswith(before.removesuffix(b"\n]\n")) and new.layers[-1].id.encode() in after
+        )
