@@ -18,7 +18,7 @@ from publisher import layout
 from publisher.entry import Fixup, Generated, Merged
 from publisher.records import format_time
 from publisher.repository import PathTaken, RepositoryChanged, journal
-from publisher.repository.disk import write_new_file
+from publisher.repository.disk import make_directories, remove_empty_parents, write_new_file
 from publisher.repository.history import Change, Record
 from publisher.repository.journal import Rename
 from publisher.repository.linker import apply_fixups, link_tree
@@ -141,17 +141,34 @@ class DirectoryTransaction:
         trees = [r for r in self._trees if r.inode or not os.path.lexists(self._root / r.target)]
         replaced = [self._to_trash(r.source) for r in trees if r.inode]
         phases = [trees, self._small, self._links, self._last, [*self._removals, *replaced]]
+        phases = [phase for phase in phases if phase]
         for rename in itertools.chain(*phases):
             self._check(rename)
         operations = [
-            replace(rename, after_sync=number == 0)
+            replace(rename, after_sync=rename is phase[0] and phase is not phases[0])
             for phase in phases
-            for number, rename in enumerate(phase)
+            for rename in phase
         ]
         if operations:
             record = self._new_record(len(trees))
-            journal.write(self._staging.journal, operations, record)
+            places = self._places(rename.target for rename in operations)
+            try:
+                # After the commit point there is nothing but renames to do, which need no space.
+                for place in places:
+                    make_directories(place)
+                journal.write(self._staging.journal, operations, record)
+            except OSError:
+                if not self._staging.journal.exists():
+                    for place in places:
+                        remove_empty_parents(place / "-", self._root)
+                raise
             journal.apply(self._root, self._staging.journal)
+
+    def _places(self, targets: Iterable[str]) -> list[Path]:
+        """The directories that are needed and do not come with a tree."""
+        coming = tuple(f"{tree.target}/" for tree in self._trees)
+        parents = {(self._root / t).parent for t in targets if not t.startswith(coming)}
+        return sorted(parents)
 
     def _new_record(self, trees: int) -> Record:
         small = [*self._small, *self._links, *self._last]
@@ -197,14 +214,19 @@ class DirectoryTransaction:
                 why="a directory stands there that the publisher did not make",
                 hint=f"move {target} away",
             )
-        for path in (rename.source, rename.target):
-            self._check_parent(path)
+        if os.path.lexists(self._root / rename.source):
+            self._check_parent(rename.source)
+            self._check_parent(rename.target)
 
     def _check_parent(self, path: str) -> None:
         """Refuse a place whose directory cannot be made, written to or renamed into."""
         place = self._root / path
-        above = next(parent for parent in place.parents if os.path.lexists(parent))
-        if not above.is_dir():
+        parents = [parent for parent in place.parents if parent.is_relative_to(self._root)]
+        above = next(parent for parent in parents if os.path.lexists(parent))
+        links = [parent for parent in parents if parent != self._root and parent.is_symlink()]
+        if links:
+            above = links[0]
+        if links or not above.is_dir():
             why = f"{above.relative_to(self._root)} is not a directory"
         elif not os.access(above, os.W_OK | os.X_OK):
             why = f"{above} is not ours to write to"

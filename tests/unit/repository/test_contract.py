@@ -1,0 +1,235 @@
+"""What every kind of repository promises to what stands above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from publisher import layout
+from publisher.entry import EntryType
+from publisher.ingest import Request, ingest
+from publisher.layers.index import read_index
+from publisher.layers.merge import fixups, merge
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import unpack
+from publisher.layout import RepositoryURL
+from publisher.repository import PathTaken, Repository, RepositoryChanged
+from publisher.repository.directory import DirectoryRepository
+from publisher.repository.memory import MemoryRepository
+from publisher.sources.open import Sources
+from publisher.verify import Kind, verify
+from publisher.verify.mend import mend
+from publisher.wishlist import wish_for
+from tests import layer_builder as build
+from tests.transactions.scenarios import BASE, FIRST, SECOND, TOP, Stage
+
+NAME = "local/tool:1"
+FLAT = layout.flat_image(SECOND.image_id)
+
+
+def in_directory(folder: Path) -> Repository:
+    return DirectoryRepository(RepositoryURL("dir", str(folder / "images")), writable=True)
+
+
+@pytest.fixture(params=["directory", "memory"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
+    opened: Repository = MemoryRepository()
+    if request.param == "directory":
+        opened = in_directory(tmp_path)
+    yield opened
+    opened.close()
+
+
+def stage(repository: Repository, layer: build.Layer) -> None:
+    with repository.stage_layer(layer.digest) as staged:
+        chunks = staged.keep(layer.chunks())
+        unpack(chunks, layer.descriptor, layer.diff_id, staged.sink, staged.index, Policy())
+        staged.finish()
+
+
+def publish(repository: Repository, image: build.Image = SECOND, *, anew: bool = False) -> None:
+    for layer in image.layers:
+        if anew or not repository.has_layer(layer.digest):
+            stage(repository, layer)
+    digests = [layer.digest for layer in image.layers]
+    with repository.transaction("test") as transaction, ExitStack() as stack:
+        files = [stack.enter_context(repository.open_index(digest)) for digest in digests]
+        indexes = [read_index(file) for file in files]
+        needed = [list(fixups(indexes[: n + 1])) for n in range(len(indexes))]
+        flat = layout.flat_image(image.image_id)
+        transaction.link(flat, merge(indexes), digests, anew=anew)
+        with transaction.exclusive():
+            for number, digest in enumerate(digests):
+                transaction.add_layer(digest, needed[number], digests[:number], anew=anew)
+            transaction.replace(layout.manifest_file(NAME), image.manifest.data)
+            transaction.symlink(NAME, layout.link_target(NAME, image.image_id))
+            transaction.record(NAME, "published", "because of a test")
+            transaction.commit()
+
+
+def seen(repository: Repository, path: str = "") -> dict[str, object]:
+    """Everything but times of what the publisher makes, and the publisher's own state."""
+    found: dict[str, object] = {}
+    for each in repository.walk(path):
+        entry = each.entry
+        in_flat_image = entry.path.startswith(layout.FLAT) and entry.path.count("/") > 1
+        is_content = "layerfs" in entry.path or in_flat_image
+        if entry.path.startswith(layout.STATE) or not entry.path:
+            continue
+        content = each.sha256() if entry.type is EntryType.FILE else entry.target
+        metadata = (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.opaque)
+        is_bare = entry.type in (EntryType.WHITEOUT, EntryType.SYMLINK) or not is_content
+        found[entry.path] = (entry.type, content, None if is_bare else metadata)
+    return found
+
+
+def test_what_is_published_can_be_read(repository: Repository) -> None:
+    publish(repository)
+    assert list(repository.names()) == [NAME]
+    assert repository.read(layout.manifest_file(NAME)) == SECOND.manifest.data
+    assert repository.link_text(NAME) == f"../{FLAT}"
+    assert repository.kind(NAME) is EntryType.SYMLINK
+    assert repository.kind(FLAT) is EntryType.DIRECTORY
+    assert repository.exists(layout.layer_tree(TOP.digest))
+    assert repository.children(layout.FLAT) == [FLAT.split("/")[1]]
+    assert repository.has_layer(BASE.digest)
+    shared = repository.identity(f"{layout.layer_tree(BASE.digest)}/etc/motd")
+    assert shared is not None and shared == repository.identity(f"{FLAT}/etc/motd")
+    [record] = repository.history()
+    assert [(c.name, c.what, c.why) for c in record.changes] == [
+        (NAME, "published", "because of a test")
+    ]
+
+
+def test_what_is_not_there_is_nothing(repository: Repository) -> None:
+    assert list(repository.names()) == []
+    assert repository.read("nothing") is None
+    assert repository.link_text("nothing") is None
+    assert repository.kind("nothing") is None
+    assert repository.identity("nothing") is None
+    assert repository.children("nothing") == []
+    assert not repository.exists("nothing/at/all")
+    assert not repository.has_layer(BASE.digest)
+    assert not repository.unfinished()
+    with pytest.raises(RepositoryChanged):
+        repository.open_index(BASE.digest)
+
+
+def test_all_kinds_of_repositories_come_to_the_same(tmp_path: Path) -> None:
+    both: tuple[Repository, ...] = (in_directory(tmp_path), MemoryRepository())
+    for repository in both:
+        publish(repository, FIRST)
+        publish(repository, SECOND)
+        with repository.transaction("test") as transaction, transaction.exclusive():
+            transaction.remove(layout.flat_image(FIRST.image_id))
+            transaction.commit()
+    disk, memory = (seen(repository) for repository in both)
+    assert disk.keys() == memory.keys()
+    assert {path: (disk[path], memory[path]) for path in disk if disk[path] != memory[path]} == {}
+    both[0].close()
+
+
+def test_nothing_is_visible_before_a_commit(repository: Repository) -> None:
+    publish(repository, FIRST)
+    before = seen(repository)
+    stage(repository, TOP)
+    with pytest.raises(ZeroDivisionError), repository.transaction("test") as transaction:
+        with transaction.exclusive():
+            transaction.add_layer(TOP.digest, [], [BASE.digest])
+            transaction.replace(layout.manifest_file(NAME), b"other")
+            transaction.remove(NAME)
+            _ = 1 // 0
+    assert seen(repository) == before
+    with repository.transaction("test") as transaction, transaction.exclusive():
+        transaction.remove(NAME)
+    assert seen(repository) == before
+    publish(repository)
+    assert repository.link_text(NAME) == f"../{FLAT}"
+
+
+def test_an_unfinished_layer_is_not_kept(repository: Repository) -> None:
+    with repository.stage_layer(BASE.digest) as staged:
+        staged.index.write(b"half")
+    assert not repository.has_layer(BASE.digest)
+
+
+def test_a_finished_layer_is_kept_for_whoever_publishes_it(repository: Repository) -> None:
+    stage(repository, BASE)
+    assert repository.has_layer(BASE.digest)
+    assert not repository.exists(layout.LAYERS)
+    with repository.open_index(BASE.digest) as index:
+        assert read_index(index).header.diff_id == BASE.diff_id
+
+
+def test_removing_takes_empty_directories_along_and_minds_nothing(repository: Repository) -> None:
+    publish(repository)
+    with repository.transaction("test") as transaction, transaction.exclusive():
+        transaction.remove(FLAT)
+        transaction.remove(NAME)
+        transaction.remove("never/was/there")
+        transaction.commit()
+    assert not repository.exists(layout.FLAT)
+    assert not repository.exists("local")
+    assert repository.exists(layout.layer_tree(BASE.digest))
+
+
+def test_content_that_is_there_stays_unless_it_is_to_be_made_anew(repository: Repository) -> None:
+    publish(repository)
+    motd = f"{layout.layer_tree(BASE.digest)}/etc/motd"
+    before = repository.identity(motd), repository.identity(f"{FLAT}/etc/motd")
+    content = seen(repository)
+    publish(repository)
+    assert (repository.identity(motd), repository.identity(f"{FLAT}/etc/motd")) == before
+    publish(repository, anew=True)
+    assert repository.identity(motd) != before[0]
+    assert seen(repository) == content
+
+
+@pytest.mark.parametrize("path", ["local", f"{NAME}/below", FLAT])
+def test_what_is_in_the_way_is_refused_before_anything_happens(
+    repository: Repository, path: str
+) -> None:
+    publish(repository)
+    before = seen(repository)
+    with repository.transaction("test") as transaction, transaction.exclusive():
+        transaction.replace("something/else", b"new")
+        transaction.replace(path, b"new")
+        with pytest.raises(PathTaken):
+            transaction.commit()
+    assert seen(repository) == before
+
+
+def test_a_layer_that_nobody_staged_cannot_be_published(repository: Repository) -> None:
+    with repository.transaction("test") as transaction:
+        with pytest.raises(RepositoryChanged):
+            transaction.link("x", [], [BASE.digest])
+        with transaction.exclusive(), pytest.raises(RepositoryChanged):
+            transaction.add_layer(BASE.digest, [], [])
+
+
+def test_an_ingest_makes_a_sound_repository_and_damage_is_mended(
+    repository: Repository, tmp_path: Path
+) -> None:
+    source = Stage(tmp_path)
+    source.put(SECOND, "1")
+    with Sources() as sources:
+        wish = wish_for(f"oci:{tmp_path}/layout:1", name="tool")
+        report = ingest([Request(wish)], repository, sources, jobs=2)
+    assert not report.failed
+    assert verify(repository, deep=True).findings == ()
+    content = seen(repository)
+    with repository.transaction("damage") as transaction, transaction.exclusive():
+        transaction.remove(FLAT)
+        transaction.remove(NAME)
+        transaction.replace(layout.layer_origin(BASE.digest), b'{"origin": []}')
+        transaction.commit()
+    found = verify(repository, deep=True)
+    assert {finding.kind for finding in found.findings} == {
+        *(Kind.FLAT_MISSING, Kind.LINK_MISSING, Kind.ORIGIN_WRONG)
+    }
+    mended, after = mend(repository, found, None, Policy())
+    assert (len(mended.findings), after.findings) == (3, ())
+    assert seen(repository) == content
