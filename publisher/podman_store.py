@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from publisher import layout
@@ -112,19 +112,34 @@ def update(
     return changed
 
 
-def forget_images(
-    repository: Repository, transaction: Transaction, image_ids: Sequence[str]
+def forget(
+    repository: Repository,
+    transaction: Transaction,
+    names: Iterable[str],
+    image_ids: Iterable[str],
 ) -> None:
-    """Take images that are being deleted out of the store. Only under the lock."""
+    """Take what is being deleted out of the store: published names, and images that nobody uses.
+
+    Only under the lock.
+    """
     images, layers = (repository.read(path) for path in (podman.IMAGES_FILE, podman.LAYERS_FILE))
-    if images is None or layers is None or not image_ids:
+    if images is None or layers is None:
         return
-    removal = podman.remove_images(images, layers, image_ids)
-    if removal.paths:
-        transaction.replace(podman.IMAGES_FILE, removal.images)
-        transaction.replace(podman.LAYERS_FILE, removal.layers)
-        for path in removal.paths:
-            transaction.remove(path)
+    removal = podman.remove_images(images, layers, list(image_ids))
+    entries: bytes | None = removal.images
+    for name in names:
+        found = None if _is_second_place(name) else load_publication(repository, name)
+        if found is not None:
+            stored = podman.store_name(parse_reference(found.reference), name)
+            entries = podman.remove_name(entries, stored)
+    for path, before, after in (
+        (podman.IMAGES_FILE, images, entries),
+        (podman.LAYERS_FILE, layers, removal.layers),
+    ):
+        if after is not None and after != before:
+            transaction.replace(path, after)
+    for path in removal.paths:
+        transaction.remove(path)
 
 
 def _headers(repository: Repository, digests: Sequence[str]) -> list[IndexHeader]:

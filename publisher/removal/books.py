@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher import layout
+from publisher import layout, podman_store
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_header
@@ -86,6 +86,8 @@ class Books:
 
     def write(self, transaction: Transaction) -> None:
         """Put everything that changes into the transaction: links go before what they lead to."""
+        unused = [image_id for image_id, users in self._users.items() if not users.users]
+        podman_store.forget(self._repository, transaction, self._names, unused)
         for name in self._links:
             transaction.remove(name)
         for name in self._names:

@@ -130,3 +130,34 @@ def test_two_machines_make_the_same_store(tmp_path: Path) -> None:
         tmp_path / "one/podmanStore",
         tmp_path / "two/podmanStore",
     )
+
+
+def test_a_collected_image_leaves_the_store_and_those_that_share_its_layers_stay(
+    tmp_path: Path, engine: Engine
+) -> None:
+    tree, layout = tmp_path / "images", tmp_path / "layout"
+    source = write_probe(layout)
+    shared = json.loads((layout / "index.json").read_bytes())["manifests"][0]
+    other = write_probe(tmp_path / "other", Labels={"another": "config"})
+    wishes = [f"{{image: '{source}', name: probe}}", f"{{image: '{other}', name: other}}"]
+    publish(tmp_path, tree, *wishes, outputs="flat, layers, podman")
+    stored = with_store(engine, tmp_path, tree)
+    assert stored.run("localhost/other:1", "-c", "ls /", options=["--entrypoint", "/bin/sh"])
+
+    succeed("remove", "local/other:1", "--grace", "0d", "--repository", tree)
+    succeed("gc", "--now", "--repository", tree)
+
+    [entry] = json.loads((tree / "podmanStore/overlay-images/images.json").read_bytes())
+    assert entry["names"] == ["localhost/probe:1"] and entry["digest"] == shared["digest"]
+    kept = {path.name for path in (tree / "podmanStore/overlay-images").iterdir()}
+    assert kept == {entry["id"], "images.json", "images.lock"}
+    assert all(path.exists() for path in (tree / "podmanStore/overlay").glob("*/diff"))
+    assert all(path.exists() for path in (tree / "podmanStore/overlay/l").iterdir())
+    assert read_report(stored.run("localhost/probe:1")).id == "1234:3456"
+
+    succeed("remove", "local/probe:1", "--grace", "0d", "--repository", tree)
+    succeed("gc", "--now", "--repository", tree)
+    assert json.loads((tree / "podmanStore/overlay-images/images.json").read_bytes()) == []
+    assert json.loads((tree / "podmanStore/overlay-layers/layers.json").read_bytes()) == []
+    assert not list((tree / "podmanStore/overlay").glob("*/*"))
+    assert json.loads(stored("images", "--format", "json")) == [], "an empty store is one"
