@@ -1,0 +1,118 @@
+"""`python -m bench.gc`: does removing one image cost more where there are many?
+
+Two repositories are made by code: one of 20 images, one of 2,000, each image of five layers of its
+own and one that all share. Then images are scheduled and collected, one by one and alternating
+between the two, and the time of each is taken. The same is printed for a dry run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from publisher.ingest import Request, ingest
+from publisher.layout import RepositoryURL
+from publisher.removal.gc import choose, collect
+from publisher.removal.schedule import remove
+from publisher.repository.directory import DirectoryRepository
+from publisher.sources.open import Sources
+from publisher.wishlist import wish_for
+from tests.layer_builder import Layer, directory, file, image, layer, write_layout
+
+OWN_LAYERS = 5
+BASE = layer(directory("etc"), file("etc/os-release", b"shared by all"))
+
+
+def main() -> None:
+    """Build, measure and print."""
+    parser = argparse.ArgumentParser(prog="bench.gc", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 2000], help="images")
+    parser.add_argument("--rounds", type=int, default=15, help="images collected of each")
+    parser.add_argument("--folder", type=Path, help="where to build; without it, a temporary one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-gc-", dir=arguments.folder) as folder:
+        repositories = {}
+        for size in arguments.sizes:
+            began = time.perf_counter()
+            repositories[size] = build(Path(folder), size)
+            layers = size * OWN_LAYERS + 1
+            print(f"{size} images, {layers} layers: made in {time.perf_counter() - began:.0f} s")
+        results = measure(repositories, arguments.rounds)
+        for repository in repositories.values():
+            repository.close()
+    print_table(results)
+
+
+def build(folder: Path, size: int) -> DirectoryRepository:
+    """A repository of `size` images."""
+    root = folder / f"tree-{size}"
+    repository = DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+    with Sources() as sources:
+        for first in range(0, size, 50):
+            layout = folder / f"layout-{size}"
+            numbers = range(first, min(size, first + 50))
+            for number in numbers:
+                write_layout(image(BASE, *own_layers(number)), layout, str(number))
+            requests = [
+                Request(wish_for(f"oci:{layout}:{number}", name="app")) for number in numbers
+            ]
+            report = ingest(requests, repository, sources, jobs=1)
+            assert not report.failed, report.failed[0].error
+            shutil.rmtree(layout)
+    return repository
+
+
+def own_layers(number: int) -> list[Layer]:
+    """Five small layers that no other image has."""
+    return [layer(file(f"data/{number}-{part}", b"x" * 100)) for part in range(OWN_LAYERS)]
+
+
+def measure(
+    repositories: dict[int, DirectoryRepository], rounds: int
+) -> dict[str, dict[int, list[float]]]:
+    """Seconds of every step, by step and by the repository's number of images."""
+    results: dict[str, dict[int, list[float]]] = {
+        step: {size: [] for size in repositories} for step in ("schedule", "dry run", "collect")
+    }
+    for number in range(rounds):
+        for size, repository in repositories.items():
+            name = f"local/app:{number}"
+            began = time.perf_counter()
+            remove(repository, name, now)
+            scheduled = time.perf_counter()
+            choice = choose(repository, at_once=True, image=name)
+            foreseen = collect(repository, choice, now, dry_run=True)
+            decided = time.perf_counter()
+            report = collect(repository, choice, now)
+            done = time.perf_counter()
+            assert report == foreseen and report.layers == OWN_LAYERS
+            results["schedule"][size].append(scheduled - began)
+            results["dry run"][size].append(decided - scheduled)
+            results["collect"][size].append(done - decided)
+    return results
+
+
+def now() -> datetime:
+    """This moment."""
+    return datetime.now(UTC)
+
+
+def print_table(results: dict[str, dict[int, list[float]]]) -> None:
+    """Median and range of each, in milliseconds."""
+    print(f"\n{'':10}" + "".join(f"{f'{size} images':>28}" for size in results["collect"]))
+    for step, by_size in results.items():
+        cells = [
+            f"{statistics.median(times) * 1000:8.1f} ms "
+            f"({min(times) * 1000:.1f} to {max(times) * 1000:.1f})"
+            for times in by_size.values()
+        ]
+        print(f"{step:10}" + "".join(f"{cell:>28}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
