@@ -13,6 +13,7 @@ _SETUID = 0o4000
 _SETGID = 0o2000
 _DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _CAPABILITY = "security.capability"
+_LONGEST_XATTR_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,9 @@ class Policy:
             and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel allows it on no others
             and name.startswith("user.")
             and not name.startswith("user.overlay.")
+            and name != "user."
+            and "\0" not in name
+            and len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_XATTR_NAME
         )
 
 

@@ -134,21 +134,31 @@ def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, 
 
     The fixup is given where the entry's content lies in a lower layer.
     """
-    own = ((sort_key(entry.path), 0, entry, None) for entry in layer)
+    own = ((sort_key(entry.path), 0, entry, None) for entry in _meant(layer))
     needed = ((sort_key(f.entry.path), 1, f.entry, f) for f in fixups)
     merged = heapq.merge(own, needed, key=itemgetter(0, 1))
     for _, group in groupby(merged, itemgetter(0)):
-        *_, (_, number, entry, fixup) = group
-        if number and fixup is not None and fixup.layer is not None:
-            yield entry, fixup
-        elif number or not _says_nothing(entry):
-            yield entry, None
+        *_, (_, _, entry, fixup) = group
+        yield entry, fixup if fixup is not None and fixup.layer is not None else None
 
 
-def _says_nothing(entry: Entry) -> bool:
-    """Whether only a fixup could give the entry a meaning: it stands for nothing by itself."""
-    is_dropped = entry.type is EntryType.WHITEOUT and bool(entry.dropped)
-    return is_dropped or entry.is_unresolved
+def _meant(layer: LayerIndex) -> Iterator[Entry]:
+    """The entries that the tree has by itself; what hides something is left to the fixups.
+
+    Left out are whiteouts in place of devices, and those below opaque directories; and links whose
+    target only lower layers have.
+    """
+    hidden: str | None = None
+    for entry in layer:
+        if entry.opaque and not (hidden is not None and entry.path.startswith(hidden)):
+            hidden = f"{entry.path}/" if entry.path else ""
+        if entry.is_unresolved:
+            continue
+        if entry.type is EntryType.WHITEOUT:
+            is_hidden = hidden is not None and entry.path.startswith(hidden)
+            if is_hidden or entry.dropped:
+                continue
+        yield entry
 
 
 class _Heads:

@@ -15,7 +15,15 @@ _LATEST_NS = 2**55 * 10**9
 """Times beyond this (nanoseconds) are brought nearer; every file system's range is far smaller."""
 
 _COPY_BYTES = 2**20
-_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+_NO_XATTR = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOSPC,
+    errno.E2BIG,
+    errno.ERANGE,
+)
 
 
 class NodeMaker:

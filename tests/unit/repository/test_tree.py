@@ -19,8 +19,11 @@ HARDLINK, WHITEOUT, FIFO = EntryType.HARDLINK, EntryType.WHITEOUT, EntryType.FIF
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return tmp_path / "tree"
+def tree(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "tree"
+    if (tmp_path / "tree").exists():  # perhaps nested deeper than pytest could remove it
+        with Directories(tmp_path) as directories:
+            remove_at(directories.root, "tree")
 
 
 @pytest.fixture
