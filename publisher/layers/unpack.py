@@ -230,9 +230,14 @@ class _Unpacker:
             self._drop_device(entry)
 
     def _drop_device(self, entry: Entry) -> None:
-        if self.ledger.get(entry.path) is not None:
-            self._sink.add(entry)  # which takes away what was there
+        self._take_away(entry.path)
         self.ledger.record(entry)
+
+    def _take_away(self, path: str) -> None:
+        """Have the sink forget what it has at `path`, where nothing of its own will be."""
+        row = self.ledger.get(path)
+        if row is not None and row.type not in (EntryType.HARDLINK, EntryType.WHITEOUT):
+            self._sink.add(Entry(path, EntryType.WHITEOUT, mode=0))
 
     def _take_file(self, path: str, member: Member, where: Where) -> None:
         self._content_size += member.size
@@ -280,6 +285,7 @@ class _Unpacker:
 
     def _remember(self, path: str, target: str) -> None:
         """Note a link whose target is not (yet) in this layer."""
+        self._take_away(path)
         self.ledger.record(Entry(path, EntryType.HARDLINK, target=target, links=0))
 
     def _link(self, path: str, target: str, row: Row) -> None:

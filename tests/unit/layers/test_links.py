@@ -162,6 +162,17 @@ def test_a_target_that_the_same_layer_deletes_is_that_of_the_lower_layer(
     assert not (published.flat / "f").exists()
 
 
+def test_a_link_that_has_to_wait_for_its_target_replaces_what_was_there(tmp_path: Path) -> None:
+    lower = layer(file("a", b"lower"))
+    waiting = [file("b/x", b"1"), hardlink("b", "a")]
+    published = publish(tmp_path / "link", lower, layer(*waiting))
+    assert (published.flat / "b").read_bytes() == b"lower"
+    assert (published.trees[1] / "b").read_bytes() == b"lower"
+    published = publish(tmp_path / "directory", lower, layer(*waiting, directory("b")))
+    for tree in published.flat, published.trees[1]:
+        assert list((tree / "b").iterdir()) == []
+
+
 def test_lower_targets_are_found_through_several_layers(tmp_path: Path) -> None:
     published = publish(
         tmp_path,
