@@ -12,21 +12,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import filelock
 
 from publisher import layout
 from publisher.manifest import digest_hex
-from publisher.repository.disk import make_directories, remove_tree
+from publisher.repository.disk import (
+    make_directories,
+    remove_empty_parents,
+    remove_tree,
+    write_new_file,
+)
 
 _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.json"
+_PLACES = "places.json"
 _LOCK_SUFFIX = ".lock"
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
@@ -37,6 +45,7 @@ class Staging:
     """The staging space of one repository, and this process' session in it."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self.directory = root / layout.STATE
         self.journal = self.directory / JOURNAL
         self._sessions = self.directory / "sessions"
@@ -72,6 +81,31 @@ class Staging:
     def finished_layer(self, digest: str) -> Path:
         """Where the layer is once it is unpacked and verified."""
         return self._layers / digest_hex(digest)
+
+    def make_places(self, directory: Path, targets: Iterable[str]) -> None:
+        """Make the directories that `targets` (paths in the repository) are to be renamed into.
+
+        After its commit point a transaction has nothing but renames to do, which need no space. The
+        transaction's own `directory` says what was made, should it never come to that point.
+        """
+        parents = sorted({target.rpartition("/")[0] for target in targets})
+        try:
+            write_new_file(directory / _PLACES, json.dumps(parents).encode(), mode=0o600)
+            for parent in parents:
+                make_directories(self._root / parent)
+        except OSError:
+            self.take_back_places(directory)
+            raise
+
+    def take_back_places(self, directory: Path) -> None:
+        """Remove the directories that were made for a transaction and hold nothing."""
+        try:
+            parents = json.loads((directory / _PLACES).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return  # interrupted before anything was made
+        if not self.journal.exists():
+            for parent in parents:
+                remove_empty_parents(self._root / parent / "-", self._root)
 
     def needs_sweep(self) -> bool:
         """Whether there is a journal to finish, a dead process' session, or trash."""
@@ -131,6 +165,8 @@ class Staging:
         except filelock.Timeout:
             return
         try:
+            for directory in session.iterdir() if session.is_dir() else ():
+                self.take_back_places(directory)
             self.give_up(session)
             Path(lock.lock_file).unlink(missing_ok=True)
         finally:

@@ -18,7 +18,7 @@ from publisher import layout
 from publisher.entry import Fixup, Generated, Merged
 from publisher.records import format_time
 from publisher.repository import PathTaken, RepositoryChanged, journal
-from publisher.repository.disk import make_directories, remove_empty_parents, write_new_file
+from publisher.repository.disk import write_new_file
 from publisher.repository.history import Change, Record
 from publisher.repository.journal import Rename
 from publisher.repository.linker import apply_fixups, link_tree
@@ -151,24 +151,17 @@ class DirectoryTransaction:
         ]
         if operations:
             record = self._new_record(len(trees))
-            places = self._places(rename.target for rename in operations)
+            coming = tuple(f"{tree.target}/" for tree in trees)
+            targets = (rename.target for rename in operations)
+            self._staging.make_places(
+                self._directory, (target for target in targets if not target.startswith(coming))
+            )
             try:
-                # After the commit point there is nothing but renames to do, which need no space.
-                for place in places:
-                    make_directories(place)
                 journal.write(self._staging.journal, operations, record)
             except OSError:
-                if not self._staging.journal.exists():
-                    for place in places:
-                        remove_empty_parents(place / "-", self._root)
+                self._staging.take_back_places(self._directory)
                 raise
             journal.apply(self._root, self._staging.journal)
-
-    def _places(self, targets: Iterable[str]) -> list[Path]:
-        """The directories that are needed and do not come with a tree."""
-        coming = tuple(f"{tree.target}/" for tree in self._trees)
-        parents = {(self._root / t).parent for t in targets if not t.startswith(coming)}
-        return sorted(parents)
 
     def _new_record(self, trees: int) -> Record:
         small = [*self._small, *self._links, *self._last]

@@ -133,12 +133,38 @@ def _refetchable(stage: Stage, commands: FaultyCommands) -> None:
     (root / layout.config_file("local/tool:one")).unlink()
 
 
+def _unwished(stage: Stage, commands: FaultyCommands) -> None:
+    """A wish list that no longer has one of its two images."""
+    published(stage, commands)
+    both = stage.folder / "one-two.yaml"
+    wishes = json.loads(both.read_text())
+    wishes["images"].pop()
+    both.write_text(json.dumps(wishes))
+
+
+def _due(stage: Stage, commands: FaultyCommands) -> None:
+    """Something to collect: an image whose tag has moved, another that nobody wishes any more."""
+    published(stage, commands)
+    stage.put(SECOND, "one")
+    commands.succeed(stage.repository, stage.ingest("one"), _prune(stage))
+
+
+def _prune(stage: Stage) -> list[str]:
+    return ["prune", str(stage.folder / "one.yaml"), "--whole", "--yes-really", *stage.place]
+
+
 SCENARIOS = [
     Scenario(
         "two new images", _two_new_images, lambda stage: stage.ingest("one", "two", bare=["one"])
     ),
     Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one")),
     Scenario("repair", _repairable, lambda stage: stage.verify("--repair")),
+    Scenario(
+        "prune",
+        _unwished,
+        lambda stage: ["prune", f"{stage.folder}/one-two.yaml", "--yes-really", *stage.place],
+    ),
+    Scenario("gc", _due, lambda stage: ["gc", "--now", *stage.place]),
     Scenario("refetch", _refetchable, lambda stage: stage.verify("--refetch")),
 ]
 

@@ -36,6 +36,8 @@ STATE = Path("/var/lib/publisher")
 """Where the shadows of all repositories lie, unless told otherwise."""
 
 _INDEX_IN_MEMORY = 2**20
+_GREETING = "new_repository"
+"""The file that `cvmfs_server mkfs` puts into every repository."""
 
 
 class CvmfsRepository:
@@ -135,9 +137,10 @@ class CvmfsRepository:
         return None
 
     def children(self, path: str) -> list[str]:
-        """The names in the directory `path`, sorted; catalogs' markers are nobody's business."""
+        """The names in the directory `path`, sorted, but for those that are the server's own."""
         with self.gate.reading():
-            return [name for name in self.view.children(path) if not name.startswith(".cvmfs")]
+            names = self.view.children(path)
+        return [n for n in names if not n.startswith(".cvmfs") and (path or n != _GREETING)]
 
     def names(self) -> Iterator[str]:
         """Every published image's name, sorted."""
@@ -248,9 +251,13 @@ class CvmfsRepository:
         return StagedLayer(directory / "layers" / name, directory / "blobs" / name)
 
     def drop_orphans(self) -> None:
-        """Delete kept blobs whose layer is not staged any more. Only under the writer lock."""
+        """Give up what is kept of layers that were published, or given up. Under the lock only."""
+        staging = self.shadow.staging
         for blob in self.blobs.iterdir():
-            if not (self.shadow.staging.directory / "layers" / blob.stem).exists():
+            digest = f"sha256:{blob.stem}"
+            if self.exists(layout.layer_index(digest)):
+                staging.give_up(staging.finished_layer(digest))
+            if not staging.finished_layer(digest).exists():
                 blob.unlink(missing_ok=True)
 
     def shadow_is_current(self) -> bool:
