@@ -77,6 +77,8 @@ def test_an_origin_is_read_back_with_keys_of_others(
     extra.pop("origin", None)
     origin = Origin(images, extra)
     assert Origin.parse(origin.to_bytes(), PATH) == origin
+    plain = json.dumps({**extra, "origin": sorted(images)}, indent=1) + "\n"
+    assert origin.to_bytes().decode() == plain
 
 
 @given(st.permutations(["sha256:1", "sha256:2", "sha256:3"]))

@@ -1,0 +1,104 @@
+"""A small published tree that tests fill and empty in their own process, by a clock they set."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from publisher.ingest import Outcome, Request, ingest
+from publisher.layout import RepositoryURL
+from publisher.removal.gc import Report, choose, collect
+from publisher.repository.directory import DirectoryRepository
+from publisher.sources.open import Sources
+from publisher.verify import verify
+from publisher.wishlist import Wish, WishList, wish_for
+from tests.layer_builder import Image, write_layout
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+class Tree:
+    """A repository, and a layout to fill it from. `now` is what its clock says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "tree"
+        self.layout = folder / "app"
+        self.repository = DirectoryRepository(RepositoryURL("dir", str(self.root)), writable=True)
+        self.sources = Sources()
+        self.now = NOON
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def close(self) -> None:
+        self.repository.close()
+        self.sources.close()
+
+    def wish(self, tag: str, **fields: object) -> Wish:
+        """A wish for a tag of the layout."""
+        return replace(wish_for(f"oci:{self.layout}:{tag}"), **fields)  # type: ignore[arg-type]
+
+    def publish(
+        self, tag: str, image: Image, wish_list: str = "/lists/a", days: int = 30
+    ) -> Outcome:
+        """Let the tag name the image, and ingest it; `days` of grace."""
+        write_layout(image, self.layout, tag)
+        return self.ingest(self.wish(tag, grace=timedelta(days=days)), wish_list)
+
+    def ingest(self, wish: Wish, wish_list: str = "/lists/a") -> Outcome:
+        report = ingest(
+            [Request(wish, wish_list)], self.repository, self.sources, jobs=1, now=self.clock
+        )
+        (outcome,) = report.outcomes
+        assert not outcome.error, outcome.error
+        return outcome
+
+    def wish_list(self, *tags: str, name: str = "/lists/a") -> WishList:
+        return WishList(name, 2, "", None, tuple(self.wish(tag) for tag in tags))
+
+    def collect(
+        self, *, at_once: bool = False, image: str | None = None, dry_run: bool = False
+    ) -> Report:
+        choice = choose(self.repository, at_once=at_once, image=image)
+        return collect(self.repository, choice, self.clock, dry_run=dry_run)
+
+    def collected(self, *, at_once: bool = False) -> list[str]:
+        """The names of what a collection takes."""
+        return [each.entry.name for each in self.collect(at_once=at_once).released]
+
+    def layers(self) -> set[str]:
+        """The digests of the layers in the tree."""
+        return {f"sha256:{path.name}" for path in self.root.glob(".layers/*/*")}
+
+    def flat_images(self) -> set[str]:
+        """The IDs of the flat images in the tree."""
+        return {f"sha256:{path.name}" for path in self.root.glob(".flat/*/*")}
+
+    def links(self) -> list[str]:
+        """The public names that lead somewhere."""
+        return sorted(
+            path.relative_to(self.root).as_posix()
+            for path in self.root.glob("local/*")
+            if path.is_symlink() and path.is_dir()
+        )
+
+    def assert_sound(self) -> None:
+        """Nothing is superfluous, nothing is missing, records say what is."""
+        assert not verify(self.repository, deep=True).findings
+
+    def forget_layout(self) -> None:
+        """The source is gone."""
+        shutil.rmtree(self.layout)
+
+
+def digests(*images: Image) -> set[str]:
+    """The layers of these images."""
+    return {layer.digest for image in images for layer in image.layers}
+
+
+def ids(images: Sequence[Image]) -> set[str]:
+    """The image IDs of these images."""
+    return {image.image_id for image in images}
