@@ -88,7 +88,8 @@ class Staging:
         After its commit point a transaction has nothing but renames to do, which need no space. The
         transaction's own `directory` says what was made, should it never come to that point.
         """
-        parents = sorted({target.rpartition("/")[0] for target in targets})
+        own = f"{layout.STATE}/"  # the trash is always there
+        parents = sorted({t.rpartition("/")[0] for t in targets if not t.startswith(own)})
         try:
             write_new_file(directory / _PLACES, json.dumps(parents).encode(), mode=0o600)
             for parent in parents:

@@ -25,6 +25,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.transactions.recorder import Recorder
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _BY_PATH = (
     *("mkdir", "rmdir", "unlink", "remove", "symlink", "rename", "replace", "link"),
@@ -40,12 +42,14 @@ class Faults:
 
     "count" nothing; "kill" end the process before the operation; "fail" raise OSError(code), once;
     "broken" raise it from then on; "never" raise it for all operations called `only`. With
+    "record" the operations are written down in the file `only`. With
     "snapshot" a copy of the repository is made beside it whenever a commit is complete.
     """
 
     def __init__(self, root: str, mode: str, at: int, code: int, only: str) -> None:
         self.count = 0
         self.failed = ""
+        self.recorder: Recorder | None = None
         self._root = root
         self._mode = mode
         self._at = at
@@ -84,31 +88,51 @@ class Faults:
 
         def wrapper(*arguments: Any, **named: Any) -> Any:
             directory = named.get("dst_dir_fd", named.get("dir_fd"))
-            self.step(name, _resolve(arguments[position], directory))
-            return call(*arguments, **named)
+            place = _resolve(arguments[position], directory)
+            self.step(name, place)
+            if self.recorder is None:
+                return call(*arguments, **named)
+            source = _resolve(arguments[0], named.get("src_dir_fd")) if position else ""
+            return self.recorder.around(name, place, source, lambda: call(*arguments, **named))
 
         return wrapper
 
     def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*arguments: Any, **named: Any) -> Any:
-            self.step(name, _resolve(arguments[0], None))
-            return call(*arguments, **named)
+            place = _resolve(arguments[0], None)
+            self.step(name, place)
+            if self.recorder is None:
+                return call(*arguments, **named)
+            return self.recorder.around(name, place, "", lambda: call(*arguments, **named))
 
         return wrapper
 
     def _os_open(self, call: Callable[..., int]) -> Callable[..., int]:
         def wrapper(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-            if flags & _WRITING:
-                self.step("open", _resolve(path, dir_fd))
-            return call(path, flags, mode, dir_fd=dir_fd)
+            if not flags & _WRITING:
+                return call(path, flags, mode, dir_fd=dir_fd)
+            place = _resolve(path, dir_fd)
+            self.step("open", place)
+            if self.recorder is None:
+                return call(path, flags, mode, dir_fd=dir_fd)
+            opened: int = self.recorder.around(
+                "open", place, "", lambda: call(path, flags, mode, dir_fd=dir_fd)
+            )
+            return opened
 
         return wrapper
 
     def _io_open(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-            if not isinstance(file, int) and set(mode) & set("wax+"):
-                self.step("open", _resolve(file, None))
-            return call(file, mode, *arguments, **named)
+            if isinstance(file, int) or not set(mode) & set("wax+"):
+                return call(file, mode, *arguments, **named)
+            place = _resolve(file, None)
+            self.step("open", place)
+            if self.recorder is None:
+                return call(file, mode, *arguments, **named)
+            return self.recorder.around(
+                "open", place, "", lambda: call(file, mode, *arguments, **named)
+            )
 
         return wrapper
 
@@ -135,8 +159,14 @@ class _LibC:
         except OSError as error:
             ctypes.set_errno(error.errno or 0)
             return -1
-        result: int = getattr(self._libc, name)(*arguments)
-        return result
+        if self._faults.recorder is not None:
+            source = os.fsdecode(arguments[1]) if name == "renameat2" else ""
+            result: int = self._faults.recorder.around(
+                name, place, source, lambda: getattr(self._libc, name)(*arguments)
+            )
+            return result
+        done: int = getattr(self._libc, name)(*arguments)
+        return done
 
 
 def _resolve(path: Any, directory: int | None) -> str:
@@ -161,6 +191,8 @@ def run(request: dict[str, Any], answer: int) -> None:
         request["root"], request["mode"], request["at"], request["code"], request["only"]
     )
     faults.install()
+    if request["mode"] == "record":
+        faults.recorder = Recorder(request["root"], request["only"])
     code = 0
     for arguments in request["commands"]:
         sys.argv = ["publisher", *arguments]
