@@ -13,7 +13,13 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_header
 from publisher.manifest import Manifest, parse_published_manifest
-from publisher.records import ImageUsers, InvalidRecord, Origin, ScheduledRemoval
+from publisher.records import (
+    ImageUsers,
+    InvalidRecord,
+    Origin,
+    RemoveSchedule,
+    ScheduledRemoval,
+)
 from publisher.removal.release import Facts, Release, decide
 from publisher.repository import Repository, Transaction
 from publisher.state import (
@@ -103,12 +109,7 @@ class Books:
                 transaction.replace(layout.layer_origin(digest), origin.to_bytes())
             else:
                 transaction.remove(layout.layer_directory(digest))
-        for digest in dict.fromkeys(e.manifest_digest for e in self._schedule_before.entries):
-            retired = layout.retired_directory(digest)
-            if not self.schedule.names_manifest(digest) and self._repository.exists(retired):
-                transaction.remove(retired)
-        if self.schedule != self._schedule_before:
-            transaction.replace(layout.REMOVE_SCHEDULE, self.schedule.to_bytes())
+        write_schedule(self._repository, transaction, self._schedule_before, self.schedule)
         if self.pins != self._pins_before:
             transaction.replace(layout.PINS, self.pins.to_bytes())
 
@@ -185,6 +186,19 @@ class Books:
             with self._repository.open_index(digest) as file:
                 return read_header(file).content_size
         return next(layer.size for layer in manifest.layers if layer.digest == digest)
+
+
+def write_schedule(
+    repository: Repository, transaction: Transaction, before: RemoveSchedule, after: RemoveSchedule
+) -> None:
+    """Write the schedule if it changed, and remove the metadata of what left it."""
+    if after == before:
+        return
+    transaction.replace(layout.REMOVE_SCHEDULE, after.to_bytes())
+    for digest in dict.fromkeys(entry.manifest_digest for entry in before.entries):
+        retired = layout.retired_directory(digest)
+        if not after.names_manifest(digest) and repository.exists(retired):
+            transaction.remove(retired)
 
 
 def _stale(what: str, why: str) -> Doubt:

@@ -14,6 +14,7 @@ from datetime import date, datetime
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.records import Pin, RemoveSchedule
+from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.removal.schedule import give_link_back
 from publisher.repository import Repository
@@ -71,8 +72,7 @@ def pin(
             schedule = schedule.without(name, digest)
             give_link_back(repository, transaction, name)
         transaction.replace(layout.PINS, pins.to_bytes())
-        if schedule != before:
-            transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        write_schedule(repository, transaction, before, schedule)
         transaction.commit()
     return new
 
@@ -101,8 +101,7 @@ def unpin(repository: Repository, image: str, now: Callable[[], datetime]) -> li
             schedule = _with_fresh_grace(schedule, each, began)
             transaction.record(each.name, "unpinned")
         transaction.replace(layout.PINS, pins.to_bytes())
-        if schedule != before:
-            transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        write_schedule(repository, transaction, before, schedule)
         transaction.commit()
     return gone
 

@@ -17,6 +17,7 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.ingest import Request, expand_wish, wanted_publications
 from publisher.manifest import parse_published_manifest
 from publisher.records import InvalidRecord, Pins, RemoveSchedule, ScheduledRemoval
+from publisher.removal.books import write_schedule
 from publisher.removal.schedule import WITHDRAWN, give_link_back, new_entry, take_link_away
 from publisher.repository import Repository
 from publisher.sources.open import Sources
@@ -172,8 +173,7 @@ def prune(
             if publication is not None:
                 record = publication.with_wish_lists(remaining)
                 transaction.replace(layout.publication_file(name), record.to_bytes())
-        if schedule != before:
-            transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        write_schedule(repository, transaction, before, schedule)
         transaction.commit()
     return replace(report, scheduled=tuple(entries), restored=tuple(restored))
 

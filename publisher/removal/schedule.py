@@ -16,7 +16,7 @@ from publisher.errors import PublisherError
 from publisher.ingest.publish import ImagePinned
 from publisher.manifest import parse_published_manifest
 from publisher.records import Pin, Pins, Publication, RemoveSchedule, ScheduledRemoval
-from publisher.removal.books import DOUBTS, Books
+from publisher.removal.books import DOUBTS, Books, write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.repository import Repository, Transaction
 from publisher.state import current_manifest, load_pins, load_publication, load_schedule
@@ -112,8 +112,7 @@ def remove(
             if drop_link:
                 take_link_away(repository, transaction, entry)
                 schedule = schedule.with_link_dropped(*entry.key)
-        if schedule != before:
-            transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+        write_schedule(repository, transaction, before, schedule)
         transaction.commit()
     return entries
 
@@ -143,10 +142,7 @@ def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> 
             else:
                 schedule = _bring_back(repository, transaction, schedule, entry, now())
             transaction.record(entry.name, "restored", entry.manifest_digest)
-        transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
-        for digest in {e.manifest_digest for e in chosen}:
-            if not schedule.names_manifest(digest):
-                transaction.remove(layout.retired_directory(digest))
+        write_schedule(repository, transaction, before, schedule)
         transaction.commit()
     return [entry.name for entry in chosen]
 
