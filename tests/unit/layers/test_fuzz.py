@@ -49,7 +49,7 @@ SECONDS_EACH = 20.0
 GROWTH_KIB = 40_000
 POLICY = Policy(limits=Limits(layer_bytes=3_000_000, layer_entries=2000))
 
-VALID = [
+VALID: list[Member | bytes] = [
     directory("d", xattrs={"user.a": b"1"}),
     file("d/f", b"content" * 100, mtime_ns=1_500_000_000),
     hardlink("d/h", "d/f"),
