@@ -8,7 +8,9 @@ storage at srv/cvmfs/NAME. It depends on nothing but Python, and on no code of t
 
 What it does in each case is what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a moment
 ("opened", "streaming", "applied") at which the server dies as if the machine had failed;
-CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes.
+CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes;
+CVMFS_STANDIN_RECORD names a directory in which each stream is kept as it came;
+CVMFS_STANDIN_PAUSE a file without which it stops, for a minute, in the middle of a long stream.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class Server:
     def unhealthy(self) -> bool:
         if not self.lock.exists() or not (self.spool / "ingesting").exists():
             return False
-        return not Path(f"/proc/{self.lock.read_text().strip()}").exists()
+        return not is_alive(self.lock.read_text().strip())
 
     def published(self) -> dict[str, str]:
         lines = (self.storage / ".cvmfspublished").read_text().splitlines()
@@ -134,7 +136,7 @@ class Server:
         if self.gateway:
             for lease in (self.storage / "leases").glob("*"):
                 pid = json.loads(lease.read_text())["pid"]
-                if pid == os.getpid() or not Path(f"/proc/{pid}").exists():
+                if pid == os.getpid() or not is_alive(str(pid)):
                     lease.unlink()
 
     def open_transaction(self) -> None:
@@ -191,6 +193,14 @@ class Exclusive:
 
     def __exit__(self, *_: object) -> None:
         self.path.unlink()
+
+
+def is_alive(pid: str) -> bool:
+    """Whether the process runs; what is dead and waits for its parent does not."""
+    try:
+        return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def overlaps(one: str, other: str) -> bool:
@@ -576,11 +586,21 @@ def sanitized(name: str) -> str:
 
 
 class Counted:
-    """Counts what is read."""
+    """Counts what is read; half-way it may wait until it is told to go on."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.total = 0
+        folder = os.environ.get("CVMFS_STANDIN_RECORD")
+        self.pause: str = os.environ.get("CVMFS_STANDIN_PAUSE", "")
+        self.record = open(f"{folder}/{time.time_ns()}.tar", "wb") if folder else None  # noqa: SIM115
+
+    def pause_once(self) -> None:
+        Path(f"{self.pause}.paused").touch()
+        deadline = time.monotonic() + 60
+        while not Path(self.pause).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.pause = ""
 
     def read(self, size: int) -> bytes:
         parts = []
@@ -591,6 +611,11 @@ class Counted:
             parts.append(data)
             size -= len(data)
             self.total += len(data)
+            if self.pause and self.total > 3_000_000:
+                self.pause_once()
+            if self.record is not None:
+                self.record.write(data)
+                self.record.flush()
         return b"".join(parts)
 
 

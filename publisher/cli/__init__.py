@@ -11,6 +11,7 @@ from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
 
 _COMMANDS = {
     "diff": "publisher.cli.contents:diff",
+    "doctor": "publisher.cli.doctor:doctor",
     "find": "publisher.cli.contents:find",
     "ls": "publisher.cli.contents:ls",
     "check": "publisher.cli.check:check",

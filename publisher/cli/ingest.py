@@ -35,12 +35,19 @@ from publisher.initialize import load_policy
 from publisher.repository import RepositoryError
 from publisher.wishlist import wish_for
 
+verify_option = click.option(
+    "--verify-publish",
+    is_flag=True,
+    help="Read back, through the mount, all that is published (CVMFS repositories).",
+)
+
 
 @click.command()
 @click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
 @repository_option
 @jobs_option
 @wait_option
+@verify_option
 @source_options
 @quiet_option
 @output_option
@@ -50,6 +57,7 @@ def ingest(
     repository: str | None,
     jobs: int,
     wait: float,
+    verify_publish: bool,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -74,7 +82,7 @@ def ingest(
     unusable_repository = False
     for url, requests in by_repository.items():
         try:
-            reports.append(_run(requests, url, jobs, wait, quiet, source_settings))
+            reports.append(_run(requests, url, jobs, wait, verify_publish, quiet, source_settings))
         except RepositoryError as error:
             if len(by_repository) == 1:
                 raise
@@ -94,6 +102,7 @@ def ingest(
 @repository_option
 @jobs_option
 @wait_option
+@verify_option
 @source_options
 @quiet_option
 @output_option
@@ -105,6 +114,7 @@ def ingest_image(
     repository: str | None,
     jobs: int,
     wait: float,
+    verify_publish: bool,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -119,7 +129,7 @@ def ingest_image(
     publisher ingest-image oci:./layout:v1 --name tools --repository dir:/srv/images
     """
     requests = [Request(wish_for(reference, platforms=platforms, name=name))]
-    report = _run(requests, repository, jobs, wait, quiet, source_settings)
+    report = _run(requests, repository, jobs, wait, verify_publish, quiet, source_settings)
     return _render(report, quiet, output)
 
 
@@ -128,11 +138,12 @@ def _run(
     url: str | None,
     jobs: int,
     wait: float,
+    verify_publish: bool,
     quiet: bool,
     source_settings: dict[str, str | None],
 ) -> Report:
     stop = threading.Event()
-    repository = open_repository(url, writable=True, wait=wait)
+    repository = open_repository(url, writable=True, wait=wait, verify=verify_publish)
     try:
         with (
             open_sources(source_settings) as sources,

@@ -68,7 +68,7 @@ class CvmfsRepository:
         self.gate = Gate()
         self.configuration = load_configuration(url.location, configuration)
         self._mounted: DirectoryRepository | None = None
-        shadow = state / url.location
+        shadow = self.state = state / url.location
         if writable:
             self.configuration.require_ours()
             _make_state(shadow)
@@ -251,13 +251,9 @@ class CvmfsRepository:
         return StagedLayer(directory / "layers" / name, directory / "blobs" / name)
 
     def drop_orphans(self) -> None:
-        """Give up what is kept of layers that were published, or given up. Under the lock only."""
-        staging = self.shadow.staging
+        """Delete kept blobs whose layer is not staged any more. Only under the writer lock."""
         for blob in self.blobs.iterdir():
-            digest = f"sha256:{blob.stem}"
-            if self.exists(layout.layer_index(digest)):
-                staging.give_up(staging.finished_layer(digest))
-            if not staging.finished_layer(digest).exists():
+            if not (self.shadow.staging.directory / "layers" / blob.stem).exists():
                 blob.unlink(missing_ok=True)
 
     def shadow_is_current(self) -> bool:

@@ -107,7 +107,7 @@ def test_many_removals_are_split_with_the_records_in_the_last() -> None:
     paths = tuple(f".flat/{n:02x}/{n:064x}" for n in range(3000))
     calls = compile_calls(Changes(files=FILES, removals=paths), everything)
     assert len(calls) > 2
-    deleted = []
+    deleted: list[str] = []
     for call in calls:
         assert isinstance(call, Ingest)
         assert sum(len(path) + 3 for path in call.deletions) <= 64 * 1024

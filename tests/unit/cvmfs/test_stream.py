@@ -22,8 +22,8 @@ def nothing(path: str) -> EntryType | None:
     return None
 
 
-def directory(path: str, **fields: int) -> Entry:
-    return Entry(path, EntryType.DIRECTORY, fields.pop("mode", 0o755), **fields)
+def directory(path: str) -> Entry:
+    return Entry(path, EntryType.DIRECTORY, 0o755)
 
 
 def file(path: str, size: int = 0) -> Entry:
@@ -165,7 +165,7 @@ def test_nowhere_does_a_write_end_between_two_members_until_all_is_sent() -> Non
 
 
 names = st.text(
-    st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=90
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=90
 ).filter(
     lambda n: (
         n not in (".", "..") and not n.startswith((".wh.", ".cvmfs")) and len(n.encode()) < 256

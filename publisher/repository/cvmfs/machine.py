@@ -1,0 +1,229 @@
+"""Whether this machine can publish to one CVMFS repository: what `publisher doctor` looks at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from publisher import layout
+from publisher.repository import RepositoryError
+from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.server import Server, holders_of, version
+from publisher.repository.findings import Check, Verdict
+
+OLDEST_VERSION = (2, 11)
+"""The first that takes `ingest -t - -k`, whole, with deletions."""
+
+_LITTLE_SPACE = 20 * 2**30
+_SOON_SECONDS = 7 * 86400
+_LARGEST_CATALOG = 200_000
+_SKEW_SECONDS = 300
+
+
+def check_machine(configuration: Configuration, state: Path) -> Iterator[Check]:
+    """Everything that publishing to the repository needs of this machine, one after the other."""
+    name = configuration.name
+    yield _check_version()
+    if shutil.which("cvmfs_server") is None:
+        return
+    yield _check_owner(configuration)
+    yield _check_mount(configuration)
+    yield _check_transaction(configuration)
+    yield _check_users(configuration)
+    for what, place in (("the publisher's state", state), ("the server", configuration.spool)):
+        yield _check_space(what, place)
+    yield _check_union(configuration)
+    yield from _check_keys(configuration)
+    yield _check_revision(configuration)
+    if configuration.settings.get("CVMFS_AUTO_TAG", "true") == "true" and not (
+        configuration.settings.get("CVMFS_AUTO_TAG_TIMESPAN")
+    ):
+        yield Check(
+            "automatic tags",
+            Verdict.WARNING,
+            "every revision gets a tag that is kept for ever",
+            f"set CVMFS_AUTO_TAG=false, or CVMFS_AUTO_TAG_TIMESPAN='2 weeks ago', in the "
+            f"server.conf of {name}",
+        )
+
+
+def largest_catalogs(mount: Path) -> Iterator[Check]:
+    """Catalogs of top directories and shards that grew beyond what clients like; quick."""
+    worst, count = "", 0
+    for top in (layout.METADATA, layout.LAYERS, layout.FLAT):
+        try:
+            shards = [mount / top, *(p for p in (mount / top).iterdir() if len(p.name) == 2)]
+        except OSError:
+            continue
+        for directory in shards:
+            entries = len(os.listdir(directory))
+            if entries > count:
+                worst, count = str(directory), entries
+    if count > _LARGEST_CATALOG:
+        yield Check(
+            "catalogs",
+            Verdict.WARNING,
+            f"{worst} has {count} entries in one catalog, more than {_LARGEST_CATALOG}",
+            "collect what nobody wishes any more: publisher prune, publisher gc",
+        )
+    else:
+        yield Check("catalogs", Verdict.GOOD, f"the fullest directory has {count} entries")
+
+
+def _check_version() -> Check:
+    found = version()
+    if found is None:
+        return Check(
+            "cvmfs_server",
+            Verdict.PROBLEM,
+            "there is no cvmfs_server on this machine, or it does not say its version",
+            "install the package cvmfs-server",
+        )
+    text = ".".join(map(str, found))
+    if found < OLDEST_VERSION:
+        return Check(
+            "cvmfs_server",
+            Verdict.PROBLEM,
+            f"version {text} cannot take a whole image in one stream with its owners",
+            "upgrade cvmfs-server to 2.11 or later",
+        )
+    return Check("cvmfs_server", Verdict.GOOD, f"version {text}")
+
+
+def _check_owner(configuration: Configuration) -> Check:
+    if configuration.is_ours():
+        return Check("ownership", Verdict.GOOD, f"it belongs to {configuration.owner}")
+    return Check(
+        "ownership",
+        Verdict.PROBLEM,
+        f"it belongs to {configuration.owner}, and we are neither that nor root",
+        f"publish as its owner: sudo -u {configuration.owner} publisher …",
+    )
+
+
+def _check_mount(configuration: Configuration) -> Check:
+    mount = configuration.mount
+    if configuration.is_mounted:
+        return Check("mount", Verdict.GOOD, f"it can be read at {mount}")
+    return Check(
+        "mount",
+        Verdict.WARNING,
+        f"nothing is mounted at {mount}; the publisher's own state is read instead",
+        f"cvmfs_server mount {configuration.name}",
+    )
+
+
+def _check_transaction(configuration: Configuration) -> Check:
+    name = configuration.name
+    try:
+        listed = Server(name).list_state()
+    except RepositoryError as error:
+        return Check("server", Verdict.PROBLEM, error.why, error.hint)
+    if "unhealthy" in listed:
+        return Check(
+            "server",
+            Verdict.PROBLEM,
+            f"it is {listed.partition(' - ')[2]}",
+            f"cvmfs_server abort -f {name}, if nobody is at work on it",
+        )
+    if "whitelist" in listed:
+        return Check(
+            "server", Verdict.PROBLEM, listed.partition(" - ")[2], f"cvmfs_server resign {name}"
+        )
+    if "in transaction" in listed:
+        return Check(
+            "server",
+            Verdict.WARNING,
+            "a transaction is open; ingests wait for it",
+            f"cvmfs_server publish {name}, or cvmfs_server abort {name}",
+        )
+    return Check("server", Verdict.GOOD, f"ready ({listed})")
+
+
+def _check_users(configuration: Configuration) -> Check:
+    holders = holders_of(configuration.mount)
+    if holders:
+        return Check(
+            "users of the mount",
+            Verdict.WARNING,
+            "; ".join(holders[:5]),
+            "end them: the server does not publish while the mounted repository is in use here",
+        )
+    return Check("users of the mount", Verdict.GOOD, "none that we can see")
+
+
+def _check_space(what: str, place: Path) -> Check:
+    title = f"space for {what}"
+    there = next(path for path in (place, *place.parents) if path.exists())
+    status = os.statvfs(there)
+    free = status.f_bavail * status.f_frsize
+    text = f"{free / 2**30:.1f} GiB at {place}"
+    if not os.access(there, os.W_OK):
+        return Check(
+            title,
+            Verdict.PROBLEM,
+            f"{there} is not ours to write to",
+            f"install -d -o OWNER {place}, or set PUBLISHER_STATE",
+        )
+    if free < _LITTLE_SPACE:
+        return Check(
+            title,
+            Verdict.WARNING,
+            f"only {text}; an image's compressed layers have to find room",
+            "make room, or set PUBLISHER_STATE to a larger disk",
+        )
+    return Check(title, Verdict.GOOD, text)
+
+
+def _check_union(configuration: Configuration) -> Check:
+    kind = configuration.settings.get("CVMFS_UNION_FS_TYPE", "")
+    if kind in ("overlayfs", ""):
+        return Check("union file system", Verdict.GOOD, kind or "the server's default")
+    return Check(
+        "union file system",
+        Verdict.WARNING,
+        f"{kind}: not tried, and slow at removing names",
+        "make repositories with overlayfs: cvmfs_server mkfs -f overlayfs",
+    )
+
+
+def _check_keys(configuration: Configuration) -> Iterator[Check]:
+    try:
+        lines = configuration.fetch(".cvmfswhitelist").splitlines()
+        text = next(line[1:15] for line in lines if line.startswith(b"E")).decode()
+        until = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except (RepositoryError, StopIteration, ValueError) as error:
+        yield Check(
+            "whitelist",
+            Verdict.PROBLEM,
+            f"it cannot be read: {error}",
+            f"cvmfs_server resign {configuration.name}",
+        )
+        return
+    left = until.timestamp() - time.time()
+    verdict = (
+        Verdict.PROBLEM if left < 0 else Verdict.WARNING if left < _SOON_SECONDS else Verdict.GOOD
+    )
+    cure = "" if verdict is Verdict.GOOD else f"cvmfs_server resign {configuration.name}"
+    yield Check("whitelist", verdict, f"valid until {until:%Y-%m-%d %H:%M} UTC", cure)
+
+
+def _check_revision(configuration: Configuration) -> Check:
+    try:
+        published = configuration.published()
+        text = configuration.fetch(".cvmfspublished").partition(b"\n--")[0]
+    except RepositoryError as error:
+        return Check("storage", Verdict.PROBLEM, error.why, error.hint)
+    stamps = [line[1:] for line in text.splitlines() if line.startswith(b"T")]
+    if stamps and stamps[0].isdigit() and int(stamps[0]) > time.time() + _SKEW_SECONDS:
+        return Check(
+            "clock",
+            Verdict.WARNING,
+            f"revision {published.revision} is from the future: this clock is behind",
+            "set the clock (chronyc makestep)",
+        )
+    return Check("storage", Verdict.GOOD, f"revision {published.revision}, clock agrees")
