@@ -44,6 +44,13 @@ def leaving(repository: Repository, wanted: Sequence[Publication]) -> list[str]:
     return names
 
 
+def is_there(repository: Repository, publication: Publication) -> bool:
+    """Whether a published image is in the store, if it should be."""
+    if "podman" not in publication.outputs or _is_second_place(publication.name):
+        return True
+    return repository.exists(podman.image_directory(publication.image_id))
+
+
 def _is_second_place(name: str) -> bool:
     """Whether an image of several platforms is published there once more, by its platform."""
     return name.startswith(f"{layout.MULTIARCH}/")

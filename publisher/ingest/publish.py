@@ -80,6 +80,8 @@ def is_current(
     joined = _joined(found, wanted)
     if (found.wish_lists, found.grace_seconds) != (joined.wish_lists, joined.grace_seconds):
         return False
+    if not podman_store.is_there(repository, found):
+        return False
     if "flat" not in wanted.outputs:
         return True
     target = layout.link_target(wanted.name, found.image_id)

@@ -80,16 +80,16 @@ class StoreImage:
                 Generated(Entry("diff", EntryType.SYMLINK, 0o777, target=target)),
                 *(_file(name, text.encode()) for name, text in files.items()),
             ]
-            yield f"{PODMAN_STORE}/overlay/{layer.id}", entries
+            yield layer_paths(layer.id)[0], entries
             below.append(layer.id)
         data = sorted((_data_name(key), each.data) for key, each in self._big_data().items())
         entries = [_directory(), *(_file(name, content) for name, content in data)]
-        yield f"{PODMAN_STORE}/overlay-images/{self.id}", entries
+        yield image_directory(self.config.digest), entries
 
     def links(self) -> Iterator[tuple[str, str]]:
         """Path and text of the short links, of which a mount's options consist."""
         for layer in self.layers:
-            yield f"{PODMAN_STORE}/overlay/l/{_short(layer.id)}", f"../{layer.id}/diff"
+            yield layer_paths(layer.id)[1], f"../{layer.id}/diff"
 
     def _big_data(self) -> Mapping[str, Document]:
         return {
@@ -160,6 +160,32 @@ def creation_time(config: Mapping[str, Any]) -> str:
     return text
 
 
+def layer_paths(layer_id: str) -> tuple[str, str]:
+    """A layer's directory, and the short link to its files."""
+    return f"{PODMAN_STORE}/overlay/{layer_id}", f"{PODMAN_STORE}/overlay/l/{_short(layer_id)}"
+
+
+def image_directory(image_id: str) -> str:
+    """The directory of the image whose config has this digest."""
+    return f"{PODMAN_STORE}/overlay-images/{_id(image_id)}"
+
+
+def image_files(entry: Mapping[str, Any]) -> list[str]:
+    """The files that an entry of images.json speaks of."""
+    directory = f"{PODMAN_STORE}/overlay-images/{entry['id']}"
+    return [f"{directory}/{_data_name(key)}" for key in entry.get("big-data-names") or ()]
+
+
+def parse_list(data: bytes) -> list[dict[str, Any]]:
+    """The entries of layers.json or images.json; ValueError if that is no such list."""
+    entries = json.loads(data)
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+    ):
+        raise ValueError("not a list of entries with IDs")
+    return entries
+
+
 def add_layers(data: bytes | None, image: StoreImage) -> bytes:
     """layers.json with the layers of `image`; those that are there stay as they are."""
     lines = _lines(data)
@@ -217,10 +243,7 @@ def remove_images(images: bytes, layers: bytes, image_ids: Sequence[str]) -> Rem
         f"{PODMAN_STORE}/overlay-images/{entry['id']}" for entry in every if entry["id"] in gone
     ]
     for layer in by_id.keys() - needed:
-        paths += [
-            f"{PODMAN_STORE}/overlay/{layer}",
-            f"{PODMAN_STORE}/overlay/l/{_short(layer)}",
-        ]
+        paths += layer_paths(layer)
     left = [entry for entry in by_id.values() if entry["id"] in needed]
     return Removal(_dump(kept), _dump(left), tuple(sorted(paths)))
 

@@ -54,6 +54,7 @@ class Kind(enum.StrEnum):
     ORPHAN_FLAT = "orphan-flat-image"
     ORPHAN_LINK = "orphan-link"
     ORPHAN_METADATA = "orphan-metadata"
+    PODMAN_STORE = "podman-store-damaged"
     FOREIGN = "foreign"
     OTHER_TOOL = "other-tool"
 

@@ -14,6 +14,7 @@ from publisher.records import ImageUsers, InvalidRecord, Origin
 from publisher.repository import Repository
 from publisher.verify.findings import Kind, Mend, Severity
 from publisher.verify.inventory import Inventory, LiveImage, is_of_the_future, read_record
+from publisher.verify.podman_store import check_podman_store
 
 DERIVED = "derivedFrom"
 """In the policy that an index names: it was made from the layer's tree, not from its blob."""
@@ -70,6 +71,7 @@ def check_structure(repository: Repository, inventory: Inventory) -> Expected:
             _check_link(repository, inventory, image)
     _check_public_names(repository, inventory)
     _check_shards(repository, inventory, expected)
+    check_podman_store(repository, inventory)
     return expected
 
 
@@ -251,7 +253,7 @@ def _check_public_names(repository: Repository, inventory: Inventory) -> None:
     waiting = [
         name
         for name in repository.children("")
-        if not name.startswith(".") or name == layout.MULTIARCH
+        if (not name.startswith(".") and name != layout.PODMAN_STORE) or name == layout.MULTIARCH
     ]
     while waiting:
         path = waiting.pop()

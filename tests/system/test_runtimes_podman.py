@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import succeed
+from tests.command import publisher, succeed
 from tests.components import Engine, docker_registry, podman, run
 from tests.layer_builder import file, image, layer, write_layout
 from tests.probe import read_report, run_original, write_probe
@@ -161,3 +161,28 @@ def test_a_collected_image_leaves_the_store_and_those_that_share_its_layers_stay
     assert json.loads((tree / "podmanStore/overlay-layers/layers.json").read_bytes()) == []
     assert not list((tree / "podmanStore/overlay").glob("*/*"))
     assert json.loads(stored("images", "--format", "json")) == [], "an empty store is one"
+
+
+def test_a_damaged_store_is_found_and_the_next_ingest_builds_it_again(tmp_path: Path) -> None:
+    tree, source = tmp_path / "images", write_probe(tmp_path / "layout")
+    wish = f"{{image: '{source}', name: probe}}"
+    publish(tmp_path, tree, wish, outputs="flat, layers, podman")
+    assert succeed("verify", "--repository", tree, "--output", "json").json["findings"] == []
+    store = tree / "podmanStore"
+    copy = tmp_path / "copy"
+    run("cp", "--archive", store, copy)
+    for damage in (
+        lambda: next((store / "overlay/l").iterdir()).unlink(),
+        lambda: next((store / "overlay").glob("?" * 64 + "/diff")).unlink(),
+        lambda: next((store / "overlay-images").glob("*/manifest")).unlink(),
+        lambda: (store / "overlay-layers/layers.json").write_text("[]"),
+        lambda: (store / "overlay-images/images.json").write_text("{"),
+    ):
+        damage()
+        found = publisher("verify", "--repository", tree, "--output", "json")
+        assert found.code == 1
+        kinds = {finding["kind"] for finding in found.json["findings"]}
+        assert kinds == {"podman-store-damaged"}
+        run("rm", "-r", store)
+        publish(tmp_path, tree, wish, outputs="flat, layers, podman")
+        run("diff", "--recursive", "--no-dereference", copy, store)
