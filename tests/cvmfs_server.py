@@ -129,14 +129,15 @@ class Server:
                 if overlaps(path, json.loads(other.read_text())["path"]):
                     die(f"Could not acquire a new lease for repository {self.name}: busy", LEASED)
             lease = leases / f"{os.getpid()}-{time.monotonic_ns()}"
-            lease.write_text(json.dumps({"path": path, "pid": os.getpid()}))
+            lease.write_text(json.dumps({"path": path, "machine": str(self.spool)}))
         return lease
 
     def drop_leases(self) -> None:
-        if self.gateway:
+        if not self.gateway:
+            return
+        with Exclusive(self.storage / "leases.lock"):
             for lease in (self.storage / "leases").glob("*"):
-                pid = json.loads(lease.read_text())["pid"]
-                if pid == os.getpid() or not is_alive(str(pid)):
+                if json.loads(lease.read_text())["machine"] == str(self.spool):
                     lease.unlink()
 
     def open_transaction(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.command import Result, publisher, succeed
 from tests.cvmfs import Machine
 from tests.layer_builder import file, image, layer, write_layout
-from tests.registry import FakeRegistry
+from tests.registry import OwnRegistry
 
 NAME = "images.test.org"
 
@@ -127,7 +127,7 @@ def test_a_directory_is_examined_likewise(tmp_path: Path) -> None:
 
 
 def test_registries_are_asked(tmp_path: Path) -> None:
-    with FakeRegistry() as registry:
+    with OwnRegistry() as registry:
         result = publisher(
             "doctor", f"http://{registry.host}", "http://127.0.0.1:9", "--output", "json"
         )
