@@ -21,6 +21,9 @@ from publisher.sources.faults import MAX_TRIES
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 
+_LOST_TRACK = frozenset({400, 404, 416})
+"""What registries say of an upload that they do not know (any more), or know otherwise."""
+
 
 class RegistryDestination:
     """One image repository of a registry, written to. Safe to use from several threads."""
@@ -52,7 +55,10 @@ class RegistryDestination:
             return response.status_code == 200
 
     def put_blob(self, blob: Document) -> None:
-        """Upload a blob in one piece; begun anew where the registry forgot that it had begun."""
+        """Upload a blob in one piece; begun anew where the registry lost track of the upload.
+
+        A piece that was sent twice, because the answer to the first got lost, is no fault either.
+        """
         what = f"cannot push {blob.digest} to {self.name}"
         for tries in range(1, MAX_TRIES + 1):
             location = self._begin_upload(what)
@@ -64,8 +70,10 @@ class RegistryDestination:
             ) as response:
                 if response.status_code in (201, 204):
                     return
-                if response.status_code != 404 or tries == MAX_TRIES:
+                if response.status_code not in _LOST_TRACK or tries == MAX_TRIES:
                     raise self._endpoint.refuse(what, response)
+            if self.has_blob(blob.digest):
+                return
             self._endpoint.pause(tries)
 
     def put_manifest(self, manifest: Document, reference: str) -> None:

@@ -1,0 +1,156 @@
+"""Pushing to a registry that misbehaves: nothing is lost, nothing is believed unseen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from publisher.manifest import OCI_MANIFEST, digest_of, parse_config
+from publisher.reference import parse_reference
+from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.open import Sources
+from publisher.thin import ThinImageError
+from publisher.thin.image import Original, ThinSet, build_image, build_set
+from publisher.thin.push import push_set
+from publisher.thin.recipe import layered_recipe
+from tests.registry import OwnRegistry, Reply, Request, error_reply
+from tests.registry_faults import reset, status
+from tests.registry_images import fast_sources
+
+
+def thin_set(*architectures: str) -> ThinSet:
+    images = []
+    for architecture in architectures:
+        data = json.dumps(
+            {"architecture": architecture, "os": "linux", "rootfs": {"diff_ids": []}}
+        ).encode()
+        config = parse_config(data, digest_of(data))
+        original = Original("quay.io/a/b:1", f"sha256:{'a' * 64}", OCI_MANIFEST, config, {})
+        images.append((original, build_image(original, layered_recipe("", "cvmfs://x", []))))
+    return build_set(images, "quay.io/a/b:1", f"sha256:{'b' * 64}")
+
+
+@pytest.fixture
+def registry() -> Iterator[OwnRegistry]:
+    with OwnRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def sources() -> Iterator[Sources]:
+    with fast_sources() as sources:
+        yield sources
+
+
+def push(thin: ThinSet, sources: Sources, registry: OwnRegistry) -> bool:
+    reference = parse_reference(f"http://{registry.host}/thin/b:1")
+    return push_set(thin, sources.destination(reference), "1")
+
+
+def sent(registry: OwnRegistry) -> list[str]:
+    return [request.method for request in registry.requests if request.method in ("POST", "PUT")]
+
+
+@pytest.mark.parametrize("architectures", [("amd64",), ("amd64", "arm64")])
+def test_everything_is_there_after_a_push_and_the_next_one_sends_nothing(
+    registry: OwnRegistry, sources: Sources, architectures: tuple[str, ...]
+) -> None:
+    thin = thin_set(*architectures)
+    assert push(thin, sources, registry)
+    assert registry.tags["thin/b"]["1"] == thin.top.digest
+    kept = registry.manifests["thin/b"]
+    assert kept[thin.top.digest].data == thin.top.data
+    for image in thin.images:
+        assert kept[image.manifest.digest].data == image.manifest.data
+        for blob in (image.config, image.layer):
+            assert registry.blobs[blob.digest] == blob.data
+    before = len(sent(registry))
+    assert not push(thin, sources, registry)
+    assert len(sent(registry)) == before
+
+
+def test_blobs_that_are_there_are_not_sent_again(registry: OwnRegistry, sources: Sources) -> None:
+    thin = thin_set("amd64")
+    [image] = thin.images
+    registry.blobs |= {image.config.digest: image.config.data, image.layer.digest: image.layer.data}
+    assert push(thin, sources, registry)
+    assert sent(registry) == ["PUT"], "the manifest alone"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "HEAD"])
+@pytest.mark.parametrize("fault", [status(503), status(429, retry_after="0"), reset()])
+def test_passing_faults_are_tried_again(
+    registry: OwnRegistry, sources: Sources, method: str, fault: object
+) -> None:
+    registry.misbehave(fault, method=method, times=2)  # type: ignore[arg-type]
+    thin = thin_set("amd64")
+    assert push(thin, sources, registry)
+    assert registry.tags["thin/b"]["1"] == thin.top.digest
+
+
+def test_an_upload_that_the_registry_forgot_is_begun_again(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(
+        lambda request, reply: error_reply(404, "BLOB_UPLOAD_UNKNOWN"),
+        method="PUT",
+        path="/blobs/uploads/",
+        times=1,
+    )
+    assert push(thin_set("amd64"), sources, registry)
+
+
+def test_an_address_by_another_scheme_is_of_the_same_registry(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    def behind_a_proxy(request: Request, reply: Reply) -> Reply:
+        path = reply.with_headers().headers["location"]
+        return reply.with_headers(location=f"https://{registry.host}{path}?state=x%2Fy")
+
+    registry.misbehave(behind_a_proxy, method="POST")
+    assert push(thin_set("amd64"), sources, registry)
+    queries = [request.query for request in registry.requests if "/uploads/" in request.path]
+    assert {"state": ["x/y"]}.items() <= queries[-1].items()
+
+
+def test_a_tag_that_names_something_else_afterwards_is_an_error(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    other = f"sha256:{'f' * 64}"
+    registry.misbehave(
+        lambda request, reply: replace(reply, status=200).with_headers(docker_content_digest=other),
+        method="HEAD",
+        path="/manifests/",
+    )
+    with pytest.raises(ThinImageError, match=other):
+        push(thin_set("amd64"), sources, registry)
+
+
+def test_a_registry_that_stores_other_bytes_than_were_sent_is_an_error(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    other = f"sha256:{'f' * 64}"
+    registry.misbehave(
+        lambda request, reply: reply.with_headers(docker_content_digest=other),
+        method="PUT",
+        path="/manifests/",
+    )
+    with pytest.raises(Exception, match="stored another manifest"):
+        push(thin_set("amd64"), sources, registry)
+
+
+def test_a_refusal_says_that_we_may_not_write(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(lambda request, reply: error_reply(403, "DENIED", "no push"), method="POST")
+    with pytest.raises(AuthenticationFailed, match=r"write to thin/b.*no push"):
+        push(thin_set("amd64"), sources, registry)
+
+
+def test_an_image_repository_that_has_to_be_made_first_is_named(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(lambda request, reply: error_reply(404, "NAME_UNKNOWN"), method="POST")
+    with pytest.raises(SourceError, match=r"create .*/thin/b first"):
+        push(thin_set("amd64"), sources, registry)
