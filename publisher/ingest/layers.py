@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
 from publisher.errors import PublisherError
 from publisher.ingest.report import Progress
@@ -58,44 +57,63 @@ class LayerFetcher:
         ones wait finished for the next run.
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
-        missing = [pair for d, pair in wanted.items() if not self._repository.has_layer(d)]
-        futures = self._begin(source, missing)
-        errors = [error for error in (future.exception() for future in futures) if error]
+        fetched: list[LayerSummary] = []
+        errors: list[BaseException] = []
+        pending, known = dict(wanted), 0
+        while pending:
+            own, others = self._begin(source, pending)
+            known += len(pending) - len(own) - len(others)
+            pending = {}
+            for digest, future in (own | others).items():
+                error = future.exception()
+                if error is None:
+                    fetched.append(future.result())
+                elif digest in own or isinstance(error, Interrupted):
+                    errors.append(error)
+                else:
+                    # What another image's source or config did not give may be sound in this one's.
+                    pending[digest] = wanted[digest]
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
-        return [future.result() for future in futures], len(wanted) - len(missing)
+        return fetched, known
 
     def close(self) -> None:
         """Wait for running downloads; begin no others."""
         self._pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, source: Source, layers: Sequence[tuple[Descriptor, str]]
-    ) -> list[Future[LayerSummary]]:
-        """One future per layer; none is begun unless there is room for all."""
-        begun: list[tuple[Descriptor, Future[LayerSummary]]] = []
-        with self._lock:
-            new = [pair for pair in layers if pair[0].digest not in self._in_flight]
-            self._space.expect(sum(descriptor.size for descriptor, _ in new))
-            for descriptor, diff_id in new:
-                self._left[descriptor.digest] = descriptor.size
-                future = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
-                self._in_flight[descriptor.digest] = future
-                begun.append((descriptor, future))
-            futures = [self._in_flight[descriptor.digest] for descriptor, _ in layers]
-        for descriptor, future in begun:
-            future.add_done_callback(partial(self._forget, descriptor.digest))
-        return futures
+        self, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
+    ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
+        """What is fetched from `source` from now on, and what another image is fetching, by digest.
 
-    def _forget(self, digest: str, _: Future[LayerSummary]) -> None:
+        What the repository has is in neither. None is begun unless there is room for all.
+        """
         with self._lock:
-            self._in_flight.pop(digest, None)
-            left = self._left.pop(digest, 0)
+            others = {d: future for d, future in self._in_flight.items() if d in layers}
+            # Under the lock: what has just come is not in flight any more, but there.
+            new = {
+                digest: pair
+                for digest, pair in layers.items()
+                if digest not in others and not self._repository.has_layer(digest)
+            }
+            self._space.expect(sum(descriptor.size for descriptor, _ in new.values()))
+            own = {}
+            for digest, (descriptor, diff_id) in new.items():
+                self._left[digest] = descriptor.size
+                own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+            self._in_flight |= own
+            return own, others
+
+    def _forget(self, digest: str) -> None:
+        with self._lock:
+            del self._in_flight[digest]
+            left = self._left.pop(digest)
         self._space.arrived(left)
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
         self._progress.layer_started(descriptor.digest, descriptor.size)
         try:
+            self._check_stop()
             with (
                 self._repository.stage_layer(descriptor.digest) as stage,
                 source.blob(descriptor) as chunks,
@@ -117,14 +135,19 @@ class LayerFetcher:
             raise self._space.explained(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
+            # Before the future tells: whoever is woken by it finds the layer, or room to try.
+            self._forget(descriptor.digest)
 
     def _watched(
         self, chunks: Iterator[bytes], digest: str, advanced: Callable[[str, int], None]
     ) -> Iterator[bytes]:
         for chunk in chunks:
-            if self._stop.is_set():
-                raise Interrupted("stopped", why="the run was interrupted")
+            self._check_stop()
             advanced(digest, len(chunk))
             self._left[digest] -= len(chunk)
             self._space.arrived(len(chunk))
             yield chunk
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("stopped", why="the run was interrupted")

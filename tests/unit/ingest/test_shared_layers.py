@@ -1,0 +1,82 @@
+"""Two images with one layer, wished at once: they share what is sound, and no failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from publisher.ingest import Report
+from publisher.repository.directory import DirectoryRepository
+from tests.layer_builder import file, image, layer
+from tests.registry import Change, OwnRegistry
+from tests.registry_faults import corrupt, slow, status
+from tests.unit.ingest.conftest import IngestAll
+
+BASE = layer(file("base", b"base" * 1000))
+UPPER = layer(file("upper", b"upper" * 1000))
+
+
+@pytest.fixture
+def registries() -> Iterator[tuple[OwnRegistry, OwnRegistry]]:
+    """Two registries; the second answers late, so that the first is asked for shared layers."""
+    with OwnRegistry() as one, OwnRegistry() as two:
+        two.misbehave(slow(delay=0.2), method="GET", path="/manifests/")
+        yield one, two
+
+
+def slow_down(registry: OwnRegistry) -> None:
+    """Keep the layer under way until the other image wants it too."""
+    registry.misbehave(slow(delay=0.6), path=BASE.digest)
+
+
+def statuses(report: Report) -> list[str]:
+    return [str(outcome.status) for outcome in report.outcomes]
+
+
+@pytest.mark.parametrize("fault", [corrupt(), status(404), status(403)])
+def test_a_layer_that_one_registry_cannot_give_is_had_from_the_other(
+    registries: tuple[OwnRegistry, OwnRegistry], ingest_all: IngestAll, fault: Change
+) -> None:
+    one, two = registries
+    one.add("team/x", "1", image(BASE))
+    two.add("team/y", "1", image(BASE, UPPER))
+    one.misbehave(fault, path=BASE.digest)
+    slow_down(one)
+
+    report = ingest_all(f"{one.url}/team/x:1", f"{two.url}/team/y:1")
+
+    assert one.count("GET", BASE.digest) >= 1, "both had to wait for the same layer"
+    assert statuses(report) == ["failed", "published"], report.outcomes
+
+
+def test_a_config_that_lies_about_a_layer_spoils_no_other_image(
+    registries: tuple[OwnRegistry, OwnRegistry], ingest_all: IngestAll
+) -> None:
+    one, two = registries
+    one.add("team/liar", "1", image(replace(BASE, diff_id=UPPER.diff_id)))
+    slow_down(one)
+    two.add("team/honest", "1", image(BASE))
+
+    report = ingest_all(f"{one.url}/team/liar:1", f"{two.url}/team/honest:1")
+
+    assert one.count("GET", BASE.digest) == 1
+    assert statuses(report) == ["failed", "published"], report.outcomes
+
+
+def test_what_both_can_give_is_fetched_once(
+    registries: tuple[OwnRegistry, OwnRegistry],
+    ingest_all: IngestAll,
+    repository: DirectoryRepository,
+) -> None:
+    one, two = registries
+    one.add("team/x", "1", image(BASE))
+    two.add("team/y", "1", image(BASE, UPPER))
+    slow_down(one)
+
+    report = ingest_all(f"{one.url}/team/x:1", f"{two.url}/team/y:1")
+
+    assert statuses(report) == ["published", "published"]
+    assert one.count("GET", BASE.digest) + two.count("GET", BASE.digest) == 1
+    assert repository.has_layer(UPPER.digest)
