@@ -1,0 +1,133 @@
+"""Wish lists are read from files, the web and git, and have one name however it is written."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from publisher.sources.settings import Settings
+from publisher.sources.wish_lists import list_identity, read_wish_list_document
+from publisher.wishlist import MAX_BYTES, WishListError
+from tests.git_server import commit, git_server
+
+SETTINGS = Settings()
+
+
+@contextmanager
+def web_server(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            code, headers, body = answers[self.path]
+            self.send_response(code)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_a_file_is_read_up_to_what_a_list_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_bytes(b"x" * (MAX_BYTES + 100))
+    assert len(read_wish_list_document(str(path), SETTINGS)) == MAX_BYTES + 1
+    with pytest.raises(WishListError, match="No such file"):
+        read_wish_list_document(str(tmp_path / "none"), SETTINGS)
+
+
+def test_a_list_is_read_from_the_web_with_redirects() -> None:
+    with web_server(
+        {
+            "/old": (302, {"Location": "/new"}, b""),
+            "/new": (200, {}, b"version: 2"),
+            "/loop": (302, {"Location": "/loop"}, b""),
+            "/gone": (404, {}, b"no"),
+            "/file": (302, {"Location": "file:///etc/passwd"}, b""),
+            "/long": (200, {}, b"x" * (MAX_BYTES + 100)),
+        }
+    ) as url:
+        assert read_wish_list_document(f"{url}/old", SETTINGS) == b"version: 2"
+        assert len(read_wish_list_document(f"{url}/long", SETTINGS)) == MAX_BYTES + 1
+        for path, why in (("loop", "redirects"), ("gone", "404"), ("file", "not safe")):
+            with pytest.raises(WishListError, match=why):
+                read_wish_list_document(f"{url}/{path}", SETTINGS)
+    with pytest.raises(WishListError, match="cannot read wish list"):
+        read_wish_list_document(f"{url}/new", SETTINGS)
+
+
+def test_a_list_is_read_from_a_branch_of_a_git_repository(tmp_path: Path) -> None:
+    commit(tmp_path / "wishes.git", {"lists/a.yaml": "main", "b.yaml": "b"})
+    commit(tmp_path / "wishes.git", {"lists/a.yaml": "other"}, branch="feature/x")
+    with git_server(tmp_path) as url:
+        place = f"git+{url}/wishes.git//lists/a.yaml"
+        assert read_wish_list_document(place, SETTINGS) == b"main"
+        assert read_wish_list_document(f"{place}@main", SETTINGS) == b"main"
+        assert read_wish_list_document(f"{place}@feature/x", SETTINGS) == b"other"
+        for broken in (f"{place}@none", f"git+{url}/none.git//a", f"git+{url}/wishes.git//none"):
+            with pytest.raises(WishListError, match="cannot read wish list"):
+                read_wish_list_document(broken, SETTINGS)
+
+
+def test_git_never_asks_for_a_password(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with git_server(tmp_path) as url, pytest.raises(WishListError):
+        read_wish_list_document(f"git+{url}/private.git//a.yaml", SETTINGS)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "git+https://host/repository.git",
+        "git+https://host//path",
+        "git+ssh://host/x.git//path",
+        "git+file:///srv/x.git//path",
+        "git+ext::sh -c true//path",
+        "git+https://host/x.git//../../etc/passwd",
+        "git+https://host/x.git//path@--upload-pack=x",
+        "git+https://host/x.git//path@a:b",
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_git_sees_it(location: str) -> None:
+    with pytest.raises(WishListError):
+        read_wish_list_document(location, SETTINGS)
+
+
+@pytest.mark.parametrize("scheme", ["https", "git+https"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(scheme: str) -> None:
+    with pytest.raises(WishListError) as caught:
+        read_wish_list_document(f"{scheme}://me:geheim@host.invalid/x.git//list", SETTINGS)
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_list_has_one_name_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {
+        list_identity(path)
+        for path in ("a.yaml", "./a.yaml", "x/../a.yaml", os.path.abspath("a.yaml"))
+    }
+    assert names == {str(tmp_path / "a.yaml")}
+    git = "git+https://host/x.git//a.yaml"
+    assert {list_identity(git), list_identity(f"{git}@main"), list_identity(f"{git}@v2")} == {git}
+    assert list_identity("https://host/a.yaml#part") == "https://host/a.yaml"
+    assert list_identity("-") == ""
