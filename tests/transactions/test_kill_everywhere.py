@@ -103,7 +103,7 @@ def test_killed_after_any_operation(
     with capsys.disabled():
         print(f"\n{scenario.name}: {kills} kills in {seconds:.0f} s")
     # Threads take turns a little differently each time, so that the very last may be missed.
-    assert killing.operations - 5 <= kills > 50
+    assert killing.operations - 5 <= kills > 20
 
 
 @pytest.mark.skipif(not RANDOM_KILLS, reason="set PUBLISHER_RANDOM_KILLS=10000 for the long run")
