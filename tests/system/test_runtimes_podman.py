@@ -11,8 +11,8 @@ import pytest
 
 from tests.command import publisher, succeed
 from tests.components import Engine, docker_registry, podman, run
-from tests.layer_builder import file, image, layer, write_layout
-from tests.probe import read_report, run_original, write_probe
+from tests.layer_builder import directory, file, image, layer, whiteout, write_layout
+from tests.probe import probe_image, read_report, run_original, write_probe
 from tests.real_image import CHECK_NUMPY, RealImages
 from tests.trees import tree_identity
 
@@ -186,3 +186,21 @@ def test_a_damaged_store_is_found_and_the_next_ingest_builds_it_again(tmp_path: 
         run("rm", "-r", store)
         publish(tmp_path, tree, wish, outputs="flat, layers, podman")
         run("diff", "--recursive", "--no-dereference", copy, store)
+
+
+def test_an_image_that_lists_a_layer_twice_shows_what_the_original_shows(
+    tmp_path: Path, engine: Engine
+) -> None:
+    busybox = probe_image().layers[0]
+    one = layer(directory("x"), file("x/one", b"1"), whiteout("etc/gone"))
+    two = layer(whiteout("x/one"), file("x/two", b"2"), file("etc/gone", b"again"))
+    built = image(busybox, one, two, one, config={"Cmd": ["/bin/ls", "/x", "/etc"]})
+    source = f"oci:{write_layout(built, tmp_path / 'layout', '1')}:1"
+    expected = engine.run(source)
+    tree = tmp_path / "images"
+    publish(tmp_path, tree, f"{{image: '{source}', name: twice}}", outputs="flat, layers, podman")
+    assert with_store(engine, tmp_path, tree).run("localhost/twice:1") == expected
+    assert "gone" not in expected and "one" in expected and "two" in expected
+    assert (
+        len(json.loads(succeed("thin", "local/twice:1", "--repository", tree).out)["layers"]) == 3
+    )

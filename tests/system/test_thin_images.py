@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from publisher.manifest import DOCKER_MANIFEST
 from tests.command import publisher, succeed
 from tests.components import Registry, docker_registry, dockerd, require_root, run, skopeo_copy
 from tests.layer_builder import directory, file, image, image_index, layer, write_layout
 from tests.real_image import RealImages
 from tests.schemas import layout_schema, recipe_schema
+from tests.token_service import token_service
 
 pytestmark = pytest.mark.system
 
@@ -224,3 +227,44 @@ def test_an_engine_loads_a_thin_image_and_pushes_it_with_its_config_whole(
         assert "thin/saved:1" in engine("load", "--input", tmp_path / "a.tar")
     gone = publisher(*arguments, "--push", "docker-daemon:thin/a:1", env=env)
     assert gone.code == 1 and "engine" in gone.err
+
+
+def test_an_image_of_dockers_format_has_a_thin_one_of_that_format(
+    tmp_path: Path, registry: Registry
+) -> None:
+    settings = {"Entrypoint": ["/bin/a", "it's"], "WorkingDir": "/etc", "Labels": {"a": "b c"}}
+    source = f"oci:{write_layout(image(layer(file('a', b'a')), config=settings), tmp_path / 'l')}"
+    name = registry.push(f"{source}:latest", "tests/docker:1", "--format", "v2s2")
+    assert inspect(name, "--raw")["mediaType"] == DOCKER_MANIFEST
+    wishes = wish_list(
+        tmp_path / "w.yaml", "$(scheme)://$(registry)/thin/$(image)", f"http://{name}"
+    )
+    succeed("ingest", wishes, "--repository", tmp_path / "images")
+    thin = f"{registry.host}/thin/tests/docker:1"
+    manifest = inspect(thin, "--raw")
+    assert manifest["mediaType"] == DOCKER_MANIFEST and "annotations" not in manifest
+    before, after = inspect(name, "--config", "--raw"), inspect(thin, "--config", "--raw")
+    before["config"]["Env"] = [*before["config"].get("Env", []), "CVMFS_IMAGE=true"]
+    for changed in ("rootfs", "history"):
+        del before[changed], after[changed]
+    assert after == before
+    skopeo_copy(f"docker://{thin}", f"dir:{tmp_path / 'pulled'}", "--src-tls-verify=false")
+
+
+def test_a_push_needs_and_gets_a_token_to_write(tmp_path: Path) -> None:
+    tree, users = tmp_path / "images", {"mary": "s3cret"}
+    layout = write_layout(image(layer(file("a", b"a"))), tmp_path / "layout", "1")
+    succeed("ingest-image", f"oci:{layout}:1", "--name", "a", "--repository", tree)
+    with (
+        token_service(tmp_path / "service", users) as service,
+        docker_registry(tmp_path / "registry", token=service) as registry,
+    ):
+        thin = f"http://{registry.host}/thin/a:1"
+        refused = publisher("thin", "local/a:1", "--repository", tree, "--push", thin)
+        assert refused.code == 1 and "write to thin/a" in refused.err
+        login = tmp_path / "auth.json"
+        secret = base64.b64encode(b"mary:s3cret").decode()
+        login.write_text(json.dumps({"auths": {registry.host: {"auth": secret}}}))
+        arguments = ("--repository", tree, "--push", thin, "--authfile", login)
+        assert "pushed" in succeed("thin", "local/a:1", *arguments).out
+        assert "is there" in succeed("thin", "local/a:1", *arguments).out
