@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from publisher import layout
@@ -16,7 +16,7 @@ from publisher.flat_image import flat_plan
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
 from publisher.manifest import ImageConfig, Platform
-from publisher.repository import Found, Repository
+from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes.apptainer import runtime_files
 from publisher.verify.findings import Finding, Kind, Mend, Severity
 from publisher.verify.inventory import LiveImage
@@ -39,7 +39,7 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
     tree = layout.layer_tree(digest)
     differences = _Differences()
     whiteouts: Counter[bool] = Counter()
-    owners = keeps_owners(repository)
+    stored = _Stored.by(repository)
     try:
         with repository.open_index(digest) as file:
             indexed = ((sort_key(entry.path), entry) for entry in read_index(file))
@@ -49,7 +49,7 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
                     whiteouts[present] += 1
                     if found is None:
                         continue
-                differences.add(_compare(entry, found, owners))
+                differences.add(_compare(entry, found, stored))
         if whiteouts[True] and whiteouts[False]:  # a filesystem that stores them has all of them
             differences.add(f"{whiteouts[False]} whiteouts are missing")
     except LayerError as error:
@@ -76,7 +76,7 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
     layers = [layer.digest for layer in image.manifest.layers]
     differences = _Differences()
     outdated = _Differences()
-    owners = keeps_owners(repository)
+    stored = _Stored.by(repository)
     try:
         with flat_plan(repository, layers, image.config, image.name) as plan:
             planned = ((sort_key(merged.entry.path), merged) for merged in plan)
@@ -87,7 +87,7 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
                     continue  # without a config, nobody knows what runtimes need
                 entry = _entry(planned_entry)
                 for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
-                what = _compare(entry, found, owners)
+                what = _compare(entry, found, stored)
                 (outdated if for_runtimes else differences).add(what)
     except PublisherError as error:
         yield Finding(
@@ -130,13 +130,30 @@ class _Differences:
 def _unreadable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         raise error  # removed while it was read; who called knows
+    if isinstance(error, PermissionError):
+        raise RepositoryError(
+            "cannot read everything that is published",
+            why=f"{error.filename or 'a file'}: {error.strerror}",
+            hint="look deeply as the user who publishes",
+        ) from error
     return f"{error.filename or 'something in it'} cannot be read: {error.strerror}"
 
 
-def keeps_owners(repository: Repository) -> bool:
-    """Whether files belong to whom their images say; without privileges they are all ours."""
-    root = next(iter(repository.walk("")))
-    return root.entry.uid == 0
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What of an entry can be expected to be found in a tree.
+
+    `owners`: without privileges all files are ours. `opaque`: only root sees root's attribute.
+    """
+
+    owners: bool
+    opaque: bool
+
+    @classmethod
+    def by(cls, repository: Repository) -> _Stored:
+        root = next(iter(repository.walk("")))
+        owners = root.entry.uid == 0
+        return cls(owners, owners and repository.keeps_xattrs and os.geteuid() == 0)
 
 
 def _paired(
@@ -187,7 +204,7 @@ def _is_shared(
     return identity is not None and identity == repository.identity(f"{tree}/{merged.source}")
 
 
-def _compare(entry: Entry | None, found: Found | None, owners: bool) -> str:
+def _compare(entry: Entry | None, found: Found | None, stored: _Stored) -> str:
     """In words, how what was found differs from `entry`; "" if it does not."""
     if entry is None:
         assert found is not None
@@ -216,13 +233,13 @@ def _compare(entry: Entry | None, found: Found | None, owners: bool) -> str:
         return f"{name} is device {actual.device}, and should be {entry.device}"
     if kind is EntryType.WHITEOUT or entry.implicit:
         return ""
-    return _compare_metadata(name, entry, actual, owners)
+    return _compare_metadata(name, entry, actual, stored)
 
 
-def _compare_metadata(name: str, entry: Entry, actual: Entry, owners: bool) -> str:
+def _compare_metadata(name: str, entry: Entry, actual: Entry, stored: _Stored) -> str:
     if entry.type is not EntryType.SYMLINK and actual.mode != entry.mode:
         return f"{name} has mode {actual.mode:04o}, and should have {entry.mode:04o}"
-    if owners and (actual.uid, actual.gid) != (entry.uid, entry.gid):
+    if stored.owners and (actual.uid, actual.gid) != (entry.uid, entry.gid):
         owner = f"{actual.uid}:{actual.gid}"
         return f"{name} belongs to {owner}, and should belong to {entry.uid}:{entry.gid}"
     # Filesystems differ in how early, late and exact a time they can store.
@@ -232,7 +249,7 @@ def _compare_metadata(name: str, entry: Entry, actual: Entry, owners: bool) -> s
     for key, value in entry.xattrs.items():
         if actual.xattrs.get(key, value) != value:
             return f"{name} has another attribute {key}"
-    if entry.opaque and entry.path and not actual.opaque and owners and os.geteuid() == 0:
+    if entry.opaque and entry.path and not actual.opaque and stored.opaque:
         return f"{name} should be opaque"
     return ""
 

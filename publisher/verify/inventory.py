@@ -24,6 +24,7 @@ from publisher.verify.findings import Finding, Kind, Mend, Severity
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
 _IMAGE_FILES = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
+_KNOWN_FILES = (*_IMAGE_FILES, layout.THIN_FILE)
 _AGAIN = "publish it again with `publisher ingest`"
 
 
@@ -129,7 +130,7 @@ def _metadata_directories(repository: Repository, inventory: Inventory) -> Itera
         for child in children:
             path = f"{directory}/{child}"
             if repository.kind(path) is not EntryType.DIRECTORY:
-                if path not in _OWN_FILES and (directory == top or child not in _IMAGE_FILES):
+                if path not in _OWN_FILES and (directory == top or child not in _KNOWN_FILES):
                     _foreign(inventory, path)
             elif directory == top and child.startswith(".") and child != layout.MULTIARCH:
                 if path not in _OWN_DIRECTORIES:
