@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.options import (
     debug_option,
     jobs_option,
@@ -119,6 +119,8 @@ def prune(
     else:
         for _, report in reports:
             _print(report, dry_run, quiet)
+    if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
+        return USAGE
     kept_back = any(r.doubts or r.refused or r.unreadable for _, r in reports)
     return SOME_FAILED if kept_back else DONE
 
