@@ -22,27 +22,41 @@ Contender = Callable[[Path], Sequence[Command]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run took: seconds on the clock, seconds of CPU, and peak memory in bytes."""
+    """What one run took: seconds on the clock, of CPU by the program and by the kernel for it, and
+    peak memory in bytes.
+    """
 
     wall: float
-    cpu: float
+    user: float
+    system: float
     memory: int
 
+    @property
+    def cpu(self) -> float:
+        """All CPU seconds."""
+        return self.user + self.system
 
-def measure(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[Cost]]:
-    """Run every contender `rounds` times, in turn, so that a slow moment hits all alike."""
+
+def measure(
+    contenders: Mapping[str, Contender], rounds: int, folder: Path | None = None
+) -> dict[str, list[Cost]]:
+    """Run every contender `rounds` times, in turn, so that a slow moment hits all alike.
+
+    Each works in an empty directory below `folder`; without it, where temporary files are.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as work:
                 try:
-                    parts = [_run(command) for command in contender(Path(folder))]
+                    parts = [_run(command) for command in contender(Path(work))]
                 finally:
-                    unmount_below(Path(folder))  # podman leaves its storage mounted
+                    unmount_below(Path(work))  # podman leaves its storage mounted
             costs[name].append(
                 Cost(
                     sum(part.wall for part in parts),
-                    sum(part.cpu for part in parts),
+                    sum(part.user for part in parts),
+                    sum(part.system for part in parts),
                     max(part.memory for part in parts),
                 )
             )
@@ -53,7 +67,8 @@ def median(costs: Sequence[Cost]) -> Cost:
     """The median of each figure by itself."""
     return Cost(
         statistics.median(cost.wall for cost in costs),
-        statistics.median(cost.cpu for cost in costs),
+        statistics.median(cost.user for cost in costs),
+        statistics.median(cost.system for cost in costs),
         round(statistics.median(cost.memory for cost in costs)),
     )
 
@@ -61,5 +76,4 @@ def median(costs: Sequence[Cost]) -> Cost:
 def _run(command: Command) -> Cost:
     words = [sys.executable, "-I", "-S", str(RUNNER), *map(str, command)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
-    wall, cpu, memory = json.loads(done.stdout)
-    return Cost(wall, cpu, memory)
+    return Cost(*json.loads(done.stdout))
