@@ -210,14 +210,10 @@ def run(request: dict[str, Any], answer: int) -> None:
 
 def warm_up(commands: list[list[str]]) -> None:
     """Do here, once, what every child would have to do for its first time."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as output,
-        contextlib.redirect_stderr(output),
-    ):
-        for arguments in commands:
-            sys.argv = ["publisher", *arguments]
-            with contextlib.suppress(SystemExit):
-                importlib.import_module("publisher.cli").main()
+    for arguments in commands:
+        sys.argv = ["publisher", *arguments]
+        with contextlib.suppress(SystemExit):
+            importlib.import_module("publisher.cli").main()
     assert threading.active_count() == 1, "a fork would lose what other threads do"
     gc.collect()
     gc.freeze()  # so that children copy less memory
@@ -225,6 +221,8 @@ def warm_up(commands: list[list[str]]) -> None:
 
 def serve() -> None:
     """Answer requests until there are no more."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what commands say while they warm up
     cli = importlib.import_module("publisher.cli")
     for target in cli._COMMANDS.values():  # each is imported only when it is asked for
         importlib.import_module(target.partition(":")[0])
@@ -232,7 +230,7 @@ def serve() -> None:
         request = json.loads(line)
         if request["mode"] == "warm up":
             warm_up(request["commands"])
-            print(json.dumps({"code": 0, "operations": 0, "failed": ""}), flush=True)
+            print(json.dumps({"code": 0, "operations": 0, "failed": ""}), file=answers, flush=True)
             continue
         reading, writing = os.pipe()
         child = os.fork()
@@ -243,7 +241,8 @@ def serve() -> None:
         with os.fdopen(reading, "rb") as pipe:
             said = json.loads(pipe.read() or b'{"operations": 0, "failed": ""}')
         _, status = os.waitpid(child, 0)
-        print(json.dumps({**said, "code": os.waitstatus_to_exitcode(status)}), flush=True)
+        code = os.waitstatus_to_exitcode(status)
+        print(json.dumps({**said, "code": code}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
