@@ -10,6 +10,7 @@ import click
 from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
 
 _COMMANDS = {
+    "adopt": "publisher.cli.adopt:adopt_command",
     "diff": "publisher.cli.contents:diff",
     "doctor": "publisher.cli.doctor:doctor",
     "find": "publisher.cli.contents:find",

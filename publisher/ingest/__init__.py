@@ -18,7 +18,14 @@ from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.notices import Notices
-from publisher.ingest.publish import ImagePinned, Item, check_pins, is_current, publish
+from publisher.ingest.publish import (
+    ImagePinned,
+    Item,
+    check_pins,
+    has_content,
+    is_current,
+    publish,
+)
 from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
 from publisher.ingest.thin import ThinPushes
 from publisher.layers.policy import Policy
@@ -114,8 +121,8 @@ def ingest(
     """Publish every requested image; one that fails never stops the others.
 
     `jobs` images, and as many layers, are worked on at a time. Once `stop` is set nothing new is
-    begun, running downloads end at their next chunk, and the report says so. Raises RepositoryError
-    when the repository itself cannot be used; everything else is an outcome.
+    begun, running downloads end at their next chunk, `sources` are closed, and the report says so.
+    Raises RepositoryError when the repository itself cannot be used; everything else is an outcome.
     """
     began = time.monotonic()
     progress = progress or Silent()
@@ -128,7 +135,7 @@ def ingest(
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
         futures = [pool.submit(_ingest_wish, run, request) for request in requests]
-        _wait_for(futures, stop)
+        _wait_for(futures, stop, sources)
         # A wish that was never begun was not even looked at: it has no outcome.
         outcomes = [o for future in futures if not future.cancelled() for o in future.result()]
     finally:
@@ -140,7 +147,9 @@ def ingest(
     return Report(tuple(outcomes), time.monotonic() - began, cut_short)
 
 
-def _wait_for(futures: Sequence[Future[list[Outcome]]], stop: threading.Event) -> None:
+def _wait_for(
+    futures: Sequence[Future[list[Outcome]]], stop: threading.Event, sources: Sources
+) -> None:
     """Wait for all; on `stop`, or when the repository itself fails, cancel what is not begun."""
     pending = set(futures)
     while pending:
@@ -149,6 +158,7 @@ def _wait_for(futures: Sequence[Future[list[Outcome]]], stop: threading.Event) -
         failed = any(not f.cancelled() and f.exception() is not None for f in done)
         if failed or stop.is_set():
             stop.set()
+            sources.close()  # a registry may have told us to wait for minutes
             for future in pending:
                 future.cancel()
 
@@ -169,6 +179,9 @@ def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:
     try:
         references = expand_wish(run.sources, wish)
     except (PublisherError, OSError) as error:
+        if run.stop.is_set():
+            run.cut_short = True
+            return []
         failure = _failure(str(wish.image), wish.image, request, error)
         run.progress.image_done(failure)
         return [failure]
@@ -210,6 +223,9 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
     except RepositoryError:
         raise  # it would meet every other image as well
     except (PublisherError, OSError) as error:
+        if run.stop.is_set():  # it may well be only that
+            run.cut_short = True
+            return None
         return _failure(name, reference, request, error)
 
 
@@ -255,15 +271,17 @@ def _fetch_and_publish(
     run: _Run, request: Request, source: Source, items: list[Item], reference: str, digest: str
 ) -> Outcome:
     name = items[0].name
-    layers = [
-        pair
-        for item in items
-        for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
-    ]
+    held = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
     fetched: list[LayerSummary] = []
-    reused = 0
     for attempt in range(1, _PUBLISH_TRIES + 1):
-        summaries, reused = run.layers.fetch(source, layers)
+        # Of an image that is there whole no layer is needed, not even for its index.
+        layers = [
+            pair
+            for item in items
+            if not has_content(run.repository, item)
+            for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
+        ]
+        summaries = run.layers.fetch(source, layers)
         fetched += summaries
         if run.stop.is_set():
             raise Interrupted("stopped", why="the run was interrupted")
@@ -277,7 +295,6 @@ def _fetch_and_publish(
             # A collection took a layer that nobody used until now: fetch it again.
             if attempt == _PUBLISH_TRIES:
                 raise
-    sizes = {descriptor.digest: descriptor.size for descriptor, _ in layers}
     dropped: dict[str, int] = {}
     for summary in fetched:
         for what, count in summary.dropped.items():
@@ -289,8 +306,8 @@ def _fetch_and_publish(
         request.wish_list,
         digest,
         layers_fetched=len(fetched),
-        layers_reused=reused,
-        bytes_fetched=sum(sizes[summary.digest] for summary in fetched),
+        layers_reused=len(held.keys() - {summary.digest for summary in fetched}),
+        bytes_fetched=sum(held[summary.digest] for summary in fetched),
         dropped=dropped,
     )
 

@@ -47,22 +47,19 @@ class LayerFetcher:
         self._left: dict[str, int] = {}
         self._space = DiskSpace(repository)
 
-    def fetch(
-        self, source: Source, layers: Iterable[tuple[Descriptor, str]]
-    ) -> tuple[list[LayerSummary], int]:
+    def fetch(self, source: Source, layers: Iterable[tuple[Descriptor, str]]) -> list[LayerSummary]:
         """Make sure that all `layers` (descriptor, diff ID) are there.
 
-        Returns what had to be fetched (by us or by another image at the same time), and how many
-        were there already. All are attempted before the first error is raised, so that the good
-        ones wait finished for the next run.
+        Returns what had to be fetched, by us or by another image at the same time. All are
+        attempted before the first error is raised, so that the good ones wait finished for the
+        next run.
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
         fetched: list[LayerSummary] = []
         errors: list[BaseException] = []
-        pending, known = dict(wanted), 0
+        pending = dict(wanted)
         while pending:
             own, others = self._begin(source, pending)
-            known += len(pending) - len(own) - len(others)
             pending = {}
             for digest, future in (own | others).items():
                 error = future.exception()
@@ -75,7 +72,7 @@ class LayerFetcher:
                     pending[digest] = wanted[digest]
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
-        return fetched, known
+        return fetched
 
     def close(self) -> None:
         """Wait for running downloads; begin no others."""

@@ -90,6 +90,14 @@ def is_current(
     )
 
 
+def has_content(repository: Repository, item: Item) -> bool:
+    """Whether everything that `item` is to show is published: only records may be missing."""
+    paths = [layout.layer_directory(layer.digest) for layer in item.image.manifest.layers]
+    if "flat" in item.publication.outputs:
+        paths.append(layout.flat_image(item.image.manifest.image_id))
+    return all(map(repository.exists, paths))
+
+
 def check_pins(
     repository: Repository, names: Iterable[str], source_digest: str, now: datetime
 ) -> None:

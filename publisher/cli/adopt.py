@@ -1,0 +1,76 @@
+"""`publisher adopt`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from publisher.adopt import Fate, adopt
+from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.options import (
+    debug_option,
+    open_repository,
+    output_option,
+    plural,
+    print_json,
+    quiet_option,
+    repository_option,
+    wait_option,
+)
+from publisher.cli.sources import open_sources, source_options
+
+
+@click.command("adopt")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@repository_option
+@wait_option
+@source_options
+@quiet_option
+@output_option
+@debug_option
+def adopt_command(
+    dry_run: bool,
+    repository: str | None,
+    wait: float,
+    quiet: bool,
+    output: str,
+    **source_settings: str | None,
+) -> int:
+    """Take over a repository that DUCC filled: layers and flat images stay and are used.
+
+    For each image the registry is asked for the exact manifest and the config; no layer is
+    downloaded. All records are written in one transaction. What cannot be adopted stays as it is,
+    and is named. Once it is done, `publisher verify --repair` makes the indexes of layers.
+
+    \b
+    publisher adopt --dry-run --repository cvmfs:unpacked.example.org
+    publisher adopt --repository cvmfs:unpacked.example.org
+    """
+    opened = open_repository(repository, writable=not dry_run, wait=wait)
+    try:
+        with open_sources(source_settings) as sources:
+            report = adopt(opened, sources, lambda: datetime.now(UTC), dry_run=dry_run)
+    finally:
+        opened.close()
+    kept = [image for image in report.images if image.fate is Fate.KEPT]
+    if output == "json":
+        print_json("adopt/1", {"dryRun": dry_run, **_value(asdict(report))})
+    else:
+        for image in report.images:
+            if image.fate is Fate.KEPT or not quiet:
+                click.echo(f"{image.fate:8} {image.name}  {image.why}", err=image.fate is Fate.KEPT)
+        would = "would write" if dry_run else "wrote"
+        click.echo(f"{would} {plural(report.records, 'record')} in one transaction")
+        if report.layers_without_index:
+            click.echo(
+                f"{plural(report.layers_without_index, 'layer')} without an index: "
+                "publisher verify --repair makes them"
+            )
+    return SOME_FAILED if kept else DONE
+
+
+def _value(report: dict[str, object]) -> dict[str, object]:
+    report["layersWithoutIndex"] = report.pop("layers_without_index")
+    return report
