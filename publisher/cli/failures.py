@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+import signal
 import sys
 
 import click
 
+from publisher.cli.streams import prepare_streams
 from publisher.errors import InvalidReference, PublisherError
 from publisher.repository import RepositoryError
 from publisher.wishlist import WishListError
@@ -44,6 +45,9 @@ class UsageError(PublisherError):
 
 def run_reporting_failures(command: click.Command) -> int:
     """Run `command` with the process' arguments; turn what it raises into a message and a code."""
+    prepare_streams()
+    # As SIGINT does: whoever has nothing to do first ends by this exception, with our exit code.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -55,10 +59,6 @@ def run_reporting_failures(command: click.Command) -> int:
     except PublisherError as error:
         _report(error)
         return exit_code(error)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing may be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _report(PublisherError("cannot go on", why=why))

@@ -1,0 +1,65 @@
+"""Standard streams as commands need them: always there, and no trouble when a reader goes away."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class _Output(io.RawIOBase):
+    """The file behind stdout or stderr. What nobody reads any more (`… | head`) is dropped.
+
+    The work goes on to its own end, and the exit code stays true. Results that cannot be stored
+    are an error; what is said about the work beside it, on stderr, is never worth failing for.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._broken = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        if self._broken:
+            return len(data)
+        try:
+            return os.write(self._descriptor, data)
+        except OSError as error:
+            self._broken = True  # what is left would fail again, at the very end
+            if self._descriptor == _STDERR or isinstance(error, BrokenPipeError):
+                return len(data)
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def prepare_streams() -> None:
+    """Open what the caller closed, and let stdout and stderr survive their readers."""
+    for descriptor in (_STDIN, _STDOUT, _STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is this one; else a file of the repository would get it.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(_STDIN, closefd=False)
+    sys.stdout = _writer(_STDOUT, sys.stdout, "strict", by_line=os.isatty(_STDOUT))
+    sys.stderr = _writer(_STDERR, sys.stderr, "backslashreplace", by_line=True)
+
+
+def _writer(descriptor: int, old: TextIO | None, errors: str, *, by_line: bool) -> TextIO:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(descriptor)),
+        encoding=old.encoding if old else "utf-8",
+        errors=(old.errors if old else None) or errors,
+        line_buffering=by_line,
+    )
