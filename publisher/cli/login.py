@@ -11,6 +11,7 @@ from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.reference import parse_reference
+from publisher.reference.grammar import presentable
 from publisher.sources.login import check_login, has_login, remove_login, store_login
 
 
@@ -81,7 +82,16 @@ def logout(registry: str, output: str, **source_settings: str | None) -> None:
 
 def _registry(text: str) -> tuple[str, bool]:
     """The host, and whether plain HTTP was asked for. The rules are those of image references."""
-    reference = parse_reference(f"{text.rstrip('/')}/name")
+    scheme, separator, host = text.rpartition("://")
+    host = host.rstrip("/")
+    if "/" in host:
+        raise UsageError(
+            f"cannot use {presentable(text)!r} as a registry",
+            why="it has a path, and a login is for a whole registry",
+            hint=f"write {presentable(text[: len(scheme + separator)] + host.partition('/')[0])}",
+        )
+    # With a scheme no name is taken for one of Docker Hub, which would be shown the password.
+    reference = parse_reference(f"{scheme or 'https'}://{host}/name")
     return reference.registry, reference.plain_http
 
 
