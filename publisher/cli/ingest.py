@@ -238,7 +238,7 @@ def _print_summary(report: Report, quiet: bool) -> None:
                 click.echo(_describe(outcome))
         counts = [
             f"{report.count(status)} {status}" for status in Status if report.count(status)
-        ] or ["nothing wished"]
+        ] or ["nothing done" if report.interrupted else "nothing wished"]
         click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
         click.echo(f"failed: {outcome.name}: {outcome.error}", err=True)

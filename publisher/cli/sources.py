@@ -74,7 +74,7 @@ def credential_files(authfile: str | None) -> Iterator[Path]:
         yield Path(runtime) / "containers/auth.json"
     yield _configuration_home() / "containers/auth.json"
     docker = os.environ.get("DOCKER_CONFIG")
-    yield (Path(docker) if docker else Path.home() / ".docker") / "config.json"
+    yield (Path(docker) if docker else _home() / ".docker") / "config.json"
 
 
 def _read_configuration(path: str | None) -> Settings:
@@ -92,7 +92,15 @@ def _read_configuration(path: str | None) -> Settings:
 
 def _configuration_home() -> Path:
     home = os.environ.get("XDG_CONFIG_HOME")
-    return Path(home) if home else Path.home() / ".config"
+    return Path(home) if home else _home() / ".config"
+
+
+def _home() -> Path:
+    """The user's home directory; where there is none, as in some containers, that of nobody."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def _first(environment: Mapping[str, str], *names: str) -> str:

@@ -113,7 +113,7 @@ class Exchange:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Drop all connections. Requests that wait end at once, with an error."""
+        """Drop all connections. Requests that wait end at once, with an error; no other begins."""
         self._closed.set()
         self._hosts.close()
 
@@ -224,6 +224,7 @@ class Exchange:
 
     def _wait_for(self, host: Host, what: str) -> None:
         """Wait until the host may be asked again."""
+        self.pause(0)
         while (left := host.waiting - time.monotonic()) > 0:
             if left > MAX_WAIT + 60:
                 raise SourceError(

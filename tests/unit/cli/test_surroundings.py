@@ -1,0 +1,99 @@
+"""Machines that are not like the developer's: no home, no user name, other signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import TIMEOUT, command, environment
+from tests.components import require_mounts
+from tests.layer_builder import file, image, layer, write_layout
+from tests.registry import OwnRegistry
+from tests.registry_faults import slow, status
+from tests.registry_images import sample_image
+
+
+def test_a_user_without_a_name_and_a_home_can_check_and_publish(tmp_path: Path) -> None:
+    """As in containers that run under any user ID."""
+    require_mounts()
+    built = write_layout(image(layer(file("motd", b"hi"))), tmp_path / "layout", "1")
+    wishes = tmp_path / "wishes.yaml"
+    wishes.write_text(f"version: 2\nimages: [{{image: 'oci:{built}:1', name: x}}]\n")
+    homeless = {key: value for key, value in environment().items() if key != "HOME"}
+    for arguments in (("check", wishes), ("ingest", wishes, "--repository", tmp_path / "images")):
+        ended = subprocess.run(
+            ["unshare", "--user", "--map-user=54321", *command(*arguments)],
+            env=homeless,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "images/local/x:1/motd").read_text() == "hi"
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(registry: OwnRegistry, path: str) -> None:
+    deadline = time.monotonic() + 60
+    while not registry.count(path=path):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["inspect", "tags"])
+def test_a_command_without_a_transaction_ends_by_either_signal_with_130(
+    number: signal.Signals, verb: str
+) -> None:
+    with OwnRegistry() as registry:
+        registry.misbehave(slow(delay=30))
+        process = start(verb, f"{registry.url}/team/x:1")
+        wait_for(registry, "/team/x/")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.strip()) == (
+        130,
+        "publisher: interrupted; the next run goes on from there",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("path", ["/manifests/", "/blobs/"])
+def test_an_ingest_that_a_registry_told_to_wait_ends_at_once(
+    tmp_path: Path, number: signal.Signals, path: str
+) -> None:
+    with OwnRegistry() as registry:
+        registry.add("team/x", "1", sample_image())
+        registry.misbehave(status(429, retry_after="250"), path=path)
+        process = start(
+            "ingest-image", f"{registry.url}/team/x:1", "--repository", tmp_path / "images"
+        )
+        wait_for(registry, path)
+        time.sleep(0.3)  # the answer is on its way
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "interrupted" in err and "failed" not in err
+
+
+def test_a_registry_that_is_slow_is_not_asked_again_after_a_signal(tmp_path: Path) -> None:
+    with OwnRegistry() as registry:
+        registry.add("team/x", "1", sample_image())
+        registry.misbehave(slow(delay=2), path="/manifests/")
+        process = start(
+            "ingest-image", f"{registry.url}/team/x:1", "--repository", tmp_path / "images"
+        )
+        wait_for(registry, "/manifests/")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130, err
+        assert [request.method for request in registry.requests] == ["HEAD"]
