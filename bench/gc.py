@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="images collected of each")
     parser.add_argument("--folder", type=Path, help="where to build; without it, a temporary one")
     arguments = parser.parse_args()
+    if arguments.rounds >= min(arguments.sizes):
+        parser.error("the last image would take the shared layer along")
     with tempfile.TemporaryDirectory(prefix="bench-gc-", dir=arguments.folder) as folder:
         repositories = {}
         for size in arguments.sizes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 
 import click
@@ -19,8 +21,10 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
+from publisher.cli.sources import open_sources, source_options
 from publisher.removal.books import Released
 from publisher.removal.gc import Report, choose, collect
+from publisher.removal.thin import DeletedThin, delete_thin_images
 
 
 @click.command()
@@ -34,8 +38,14 @@ from publisher.removal.gc import Report, choose, collect
 @click.option("--image", metavar="IMAGE", help="Collect this image only: a name, or NAME@DIGEST.")
 @click.option("--limit", type=click.IntRange(min=1), help="Collect at most so many images.")
 @click.option("--now", "at_once", is_flag=True, help="Everything that is scheduled counts as due.")
+@click.option(
+    "--delete-thin",
+    is_flag=True,
+    help="Delete the thin images of what is collected from their registries; else they stay there.",
+)
 @repository_option
 @wait_option
+@source_options
 @quiet_option
 @output_option
 @debug_option
@@ -45,10 +55,12 @@ def gc(
     image: str | None,
     limit: int | None,
     at_once: bool,
+    delete_thin: bool,
     repository: str | None,
     wait: float,
     quiet: bool,
     output: str,
+    **source_settings: str | None,
 ) -> int:
     """Collect scheduled images whose grace period is over, and the layers that only they used.
 
@@ -71,19 +83,28 @@ def gc(
     try:
         choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
         report = collect(published, choice, utc_now, dry_run=dry_run, on_released=tell)
+        thin: list[DeletedThin] = []
+        if delete_thin and not dry_run:
+            with open_sources(source_settings) as sources:
+                thin = delete_thin_images(published, report.released, sources)
     finally:
         published.close()
     if output == "json":
-        _print_json(report, dry_run)
+        _print_json(report, thin, dry_run)
     else:
         if told and dry_run:
             for each in report.released:
                 click.echo(f"would be collected: {describe_released(each)}")
         _print_summary(report, dry_run, quiet)
-    return SOME_FAILED if report.kept else DONE
+        for deleted in thin:
+            if deleted.error:
+                click.echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
+            elif not quiet:
+                click.echo(f"thin image deleted: {deleted.reference}")
+    return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
 
 
-def _print_json(report: Report, dry_run: bool) -> None:
+def _print_json(report: Report, thin: Sequence[DeletedThin], dry_run: bool) -> None:
     print_json(
         "gc/1",
         {
@@ -98,6 +119,7 @@ def _print_json(report: Report, dry_run: bool) -> None:
             "flatImages": report.flat_images,
             "bytes": report.size,
             "waiting": report.waiting,
+            "thinImages": [asdict(deleted) for deleted in thin],
         },
     )
 

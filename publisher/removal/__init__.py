@@ -6,5 +6,6 @@ gc.py        collect what is due                          `publisher gc`
 schedule.py  put on the schedule, take off, list          `publisher remove`, `restore`, `schedule`
 prune.py     schedule what no wish list wishes any more   `publisher prune`
 pins.py      keep an image as it is                       `publisher pin`, `unpin`
+thin.py      delete thin images of what is gone
 names.py     which image an administrator means
 """

@@ -31,6 +31,8 @@ from publisher.state import (
     load_schedule,
     load_users,
 )
+from publisher.thin.record import ThinRecord
+from publisher.thin_images import load_record
 
 
 class Doubt(PublisherError):
@@ -41,6 +43,8 @@ class Doubt(PublisherError):
 class Released:
     """An image that goes, how many layers with it, and how many bytes are free then.
 
+    `thin` is what was pushed as its thin image, if that is on record.
+
     The bytes are those of all files of the layers (compressed ones for a layer without an index,
     which another tool published). A flat image is links to layers, and frees nothing by itself.
     """
@@ -49,6 +53,7 @@ class Released:
     layers: int
     flat: bool
     size: int
+    thin: ThinRecord | None = None
 
 
 DOUBTS = (Doubt, InvalidRecord, InvalidManifest, LayerError, OSError)
@@ -88,7 +93,8 @@ class Books:
         is_current = self._is_current(entry)
         size = sum(self._layer_size(manifest, digest) for digest in release.layers)
         self._note(release, is_current)
-        return Released(entry, len(release.layers), release.flat, size)
+        thin = load_record(self._repository, entry.name) if is_current else None
+        return Released(entry, len(release.layers), release.flat, size, thin)
 
     def write(self, transaction: Transaction) -> None:
         """Put everything that changes into the transaction: links go before what they lead to."""

@@ -75,12 +75,16 @@ class Sources:
             case Transport.DOCKER_DAEMON:
                 return EngineSource(_engine_name(reference) or "", self._settings.docker_host)
 
-    def destination(self, reference: ImageReference) -> RegistryDestination:
-        """Where an image is pushed to: always the registry itself, never its mirror."""
+    def destination(
+        self, reference: ImageReference, *, delete: bool = False
+    ) -> RegistryDestination:
+        """Where an image is pushed to: always the registry itself, never its mirror.
+
+        `delete` asks for the right to delete there as well.
+        """
+        actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
-            self._endpoint(
-                reference.registry, reference.plain_http, reference.repository, "pull,push"
-            )
+            self._endpoint(reference.registry, reference.plain_http, reference.repository, actions)
         )
 
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:

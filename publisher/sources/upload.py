@@ -88,6 +88,19 @@ class RegistryDestination:
         if is_digest(told):
             check_digest(manifest.data, told, f"{self.name} stored another manifest than was sent")
 
+    def delete_manifest(self, digest: str) -> bool:
+        """Delete a manifest or index with its tags; False if the registry has no such thing.
+
+        Raises SourceError where the registry does not delete: many are set up so.
+        """
+        url = self._endpoint.manifest_url(digest)
+        with self._endpoint.request("DELETE", url) as response:
+            if response.status_code == 404:
+                return False
+            if response.status_code not in (200, 202, 204):
+                raise self._endpoint.refuse(f"cannot delete {self.name}@{digest}", response)
+        return True
+
     def _begin_upload(self, what: str) -> str:
         url = self._endpoint.uploads_url()
         try:

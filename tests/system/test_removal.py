@@ -224,6 +224,29 @@ def test_pins_hold_by_command(site: Site) -> None:
     assert site.scheduled() == ["tool:1"]
 
 
+def test_the_thin_image_of_a_collected_original_is_deleted_when_asked(site: Site) -> None:
+    images = [site.push(f"tool:{n}") for n in range(2)]
+    lines = [
+        "version: 2",
+        "thin: '$(scheme)://$(registry)/thin/$(image)'",
+        "defaults: {outputs: [flat, thin]}",
+        "images:",
+    ]
+    site.list.write_text("\n".join([*lines, *(f"- '{image}'" for image in images)]))
+    site.ingest()
+    names = [f"{site.registry.host}/thin/{site.prefix}/tool:{n}" for n in range(2)]
+    assert all(is_there(name) for name in names)
+    for number, options in ((0, ()), (1, ("--delete-thin",))):
+        assert site.run("remove", site.name(f"tool:{number}")).code == 0
+        assert site.run("gc", "--now", *options).code == 0
+    assert [is_there(name) for name in names] == [True, False]
+
+
+def is_there(name: str) -> bool:
+    command = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 # What the tool in use gets wrong
 
 
