@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
 
 from publisher.entry import Generated, Merged
 from publisher.errors import DigestMismatch
@@ -29,12 +30,29 @@ def flat_plan(
         files = [stack.enter_context(repository.open_index(digest)) for digest in layers]
         if config is not None:
             for file, digest, promised in zip(files, layers, config.diff_ids, strict=True):
-                recorded = read_header(file).diff_id
-                if recorded != promised:
-                    raise DigestMismatch(
-                        f"layer {digest} is not what the config of {what} says",
-                        expected=promised,
-                        actual=recorded,
-                    )
+                _check_diff_id(file, digest, promised, what)
         generated = runtime_files(config) if config is not None else []
         yield insert(merge([read_index(file) for file in files]), generated)
+
+
+def check_layers(
+    repository: Repository, layers: Sequence[str], config: ImageConfig, what: str
+) -> None:
+    """Raise DigestMismatch unless `layers` (digests) are what `config` promises, one by one.
+
+    A layer that came for another image was held against that one's config. `what` names the image
+    in errors.
+    """
+    for digest, promised in zip(layers, config.diff_ids, strict=True):
+        with repository.open_index(digest) as file:
+            _check_diff_id(file, digest, promised, what)
+
+
+def _check_diff_id(file: BinaryIO, digest: str, promised: str, what: str) -> None:
+    recorded = read_header(file).diff_id
+    if recorded != promised:
+        raise DigestMismatch(
+            f"layer {digest} is not what the config of {what} says",
+            expected=promised,
+            actual=recorded,
+        )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from publisher import layout, podman_store
 from publisher.entry import Fixup
 from publisher.errors import InvalidManifest, PublisherError
-from publisher.flat_image import flat_plan
+from publisher.flat_image import check_layers, flat_plan
 from publisher.ingest.report import Status
 from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
@@ -133,8 +133,12 @@ def publish(
     `refused` is told the kinds of things that the filesystem would not store as they should be.
 
     Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile,
-    and ImagePinned when one would move a tag that is pinned.
+    DigestMismatch when one is not what the image's config says, and ImagePinned when a tag that is
+    pinned would move.
     """
+    for item in items:
+        digests = [layer.digest for layer in item.image.manifest.layers]
+        check_layers(repository, digests, item.image.config, item.publication.manifest_digest)
     with repository.transaction(purpose) as transaction:
         images = _new_flat_images(repository, items)
         for image in images:
@@ -185,7 +189,6 @@ def _link_flat_image(
     repository: Repository, transaction: Transaction, image: FetchedImage
 ) -> Mapping[str, int]:
     digests = [layer.digest for layer in image.manifest.layers]
-    # A reused layer was verified against another image's config.
     with flat_plan(repository, digests, image.config, image.document.digest) as plan:
         return transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
