@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest import Request, expand_wish, wanted_publications
-from publisher.ingest.publish import is_current
+from publisher.ingest.publish import ImagePinned, check_pins, is_current
 from publisher.ingest.report import Status
 from publisher.reference import ImageReference
 from publisher.repository import Repository
@@ -36,31 +37,42 @@ class PlannedImage:
 
 
 def plan(
-    requests: Sequence[Request], repository: Repository, sources: Sources, *, jobs: int = 4
+    requests: Sequence[Request],
+    repository: Repository,
+    sources: Sources,
+    now: datetime,
+    *,
+    jobs: int = 4,
 ) -> list[PlannedImage]:
-    """What `ingest` would do with the same arguments now, in the order of the requests."""
+    """What `ingest` would do with the same arguments at `now`, in the order of the requests."""
     scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
     with ThreadPoolExecutor(jobs) as pool:
-        planned = pool.map(partial(_plan_wish, repository, sources, scheduled), requests)
+        planned = pool.map(partial(_plan_wish, repository, sources, now, scheduled), requests)
         return [image for images in planned for image in images]
 
 
 def _plan_wish(
     repository: Repository,
     sources: Sources,
+    now: datetime,
     scheduled: frozenset[tuple[str, str]],
     request: Request,
 ) -> list[PlannedImage]:
+    wish = request.wish
+    if wish.has_expired(now):
+        return [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
     try:
-        references = expand_wish(sources, request.wish)
+        references = expand_wish(sources, wish)
     except (PublisherError, OSError) as error:
-        return [_failed(str(request.wish), request.wish.image, error)]
+        return [_failed(str(wish), wish.image, error)]
     images = []
     for reference in references:
         name = str(reference)
         try:
-            name = layout.public_name(reference, request.wish.name)
-            images.append(_plan_image(repository, sources, scheduled, request, reference))
+            name = layout.public_name(reference, wish.name)
+            images.append(_plan_image(repository, sources, now, scheduled, request, reference))
+        except ImagePinned:
+            images.append(PlannedImage(name, str(reference), Status.PINNED, {}))
         except (PublisherError, OSError) as error:
             images.append(_failed(name, reference, error))
     return images
@@ -69,6 +81,7 @@ def _plan_wish(
 def _plan_image(
     repository: Repository,
     sources: Sources,
+    now: datetime,
     scheduled: frozenset[tuple[str, str]],
     request: Request,
     reference: ImageReference,
@@ -79,6 +92,7 @@ def _plan_image(
     name = wanted[0][1].name
     if all(is_current(repository, publication, scheduled) for _, publication in wanted):
         return PlannedImage(name, str(reference), Status.UNCHANGED, {})
+    check_pins(repository, (publication.name for _, publication in wanted), digest, now)
     images = fetch_images(source, list(dict.fromkeys(p for p, _ in wanted)), digest)
     sizes = {layer.digest: layer.size for image in images for layer in image.manifest.layers}
     new = {d: size for d, size in sizes.items() if not repository.has_layer(d)}

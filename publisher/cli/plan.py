@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
@@ -47,7 +49,9 @@ def plan(
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():
-            planned += make_plan(wanted, open_repository(url), sources, jobs=jobs)
+            planned += make_plan(
+                wanted, open_repository(url), sources, datetime.now(UTC), jobs=jobs
+            )
     planned += [
         PlannedImage(problem.subject, problem.subject, Status.FAILED, {}, error=str(problem))
         for problem in unusable
@@ -81,6 +85,8 @@ def _print(planned: list[PlannedImage]) -> None:
                 f"{image.known_layers} already there"
             )
             new |= image.new_layers
+        elif image.status in (Status.PINNED, Status.EXPIRED):
+            click.echo(f"{image.status}: {image.name}")
     unchanged = sum(image.status is Status.UNCHANGED for image in planned)
     click.echo(
         f"{unchanged} unchanged; {plural(len(new), 'layer')}, {human_size(sum(new.values()))} "

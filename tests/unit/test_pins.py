@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.ingest import Status
+from publisher.ingest import Request, Status
 from publisher.ingest.publish import ImagePinned
+from publisher.plan import plan
 from publisher.records import ImageUsers, InvalidRecord, Pin, Pins
 from publisher.removal.pins import InvalidPin, NotPinned, list_pins, pin, unpin
 from publisher.removal.schedule import remove
 from publisher.state import load_schedule
-from tests.layer_builder import file, image, layer
+from tests.layer_builder import file, image, layer, write_layout
 from tests.mutations import mutated
 from tests.removal_tree import NOON, Tree
 from tests.schemas import layout_schema, refuses
@@ -43,6 +44,15 @@ def test_the_tag_of_a_pinned_image_does_not_move(tree: Tree) -> None:
     assert tree.publish("x", FIRST).status is Status.UNCHANGED
     unpin(tree.repository, X, tree.clock)
     assert tree.publish("x", SECOND).status is Status.UPDATED
+
+
+def test_a_plan_says_what_is_pinned_and_what_has_expired(tree: Tree) -> None:
+    tree.publish("x", FIRST)
+    pin(tree.repository, X, tree.clock)
+    write_layout(SECOND, tree.layout, "x")
+    requests = [Request(tree.wish("x")), Request(tree.wish("y", expires=NOON.date()))]
+    planned = plan(requests, tree.repository, tree.sources, NOON, jobs=1)
+    assert [image.status for image in planned] == [Status.PINNED, Status.EXPIRED]
 
 
 def test_a_pin_that_comes_while_an_image_is_prepared_still_holds_its_tag(
