@@ -42,6 +42,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
         yield running
 
 
+@pytest.mark.timeout(1800)  # on a machine that does much else as well
 def test_an_operation_that_fails_leaves_nothing_half_done(
     folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ class Killing:
         assert any_state or state in self.states, [differences(state, each) for each in self.states]
 
 
+@pytest.mark.timeout(1800)  # on a machine that does much else as well
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_killed_after_any_operation(
     scenario: Scenario, folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
@@ -125,9 +126,13 @@ def test_killed_again_and_again_at_random(
         # Also during what comes after a kill: recovery itself may be interrupted.
         times = [chance.randint(1, killing.operations) for _ in range(chance.randint(1, 4))]
         try:
-            kills += killing.kill_at(*times)
+            done = killing.kill_at(*times)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, killed at {times}") from error
+        kills += done
+        if kills % 100 < done:
+            with capsys.disabled():
+                print(f"{kills} kills in {time.monotonic() - began:.0f} s, seed {seed}", flush=True)
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\nrandom: {kills} kills in {seconds:.0f} s, seed {seed}")
