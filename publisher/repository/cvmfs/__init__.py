@@ -6,6 +6,7 @@ changes.py       a transaction's changes -> the server calls that carry them out
 stream.py        entries -> an ordered, self-checked tar stream                    (pure)
 header.py        one entry -> the bytes of its tar header                          (pure)
 catalogs.py      where nested catalogs start                                       (pure)
+pending.py       the rest of a transaction of several calls, should we die between them
 planned.py       flat images between their planning and their sending
 server.py        running `cvmfs_server`, and what its failures mean
 configuration.py what the server's own files say of the repository

@@ -161,8 +161,11 @@ class CvmfsRepository:
                 yield found
 
     def unfinished(self) -> bool:
-        """Whether a transaction waits to be carried out to its end: here none ever does."""
-        return False
+        """Whether a committed transaction waits to be carried out to its end."""
+        try:
+            return self._has_shadow and self.pending.exists()
+        except PermissionError:
+            return False  # that is for its publisher to know
 
     def history(self) -> Iterator[Record]:
         """What transactions of this machine did, the latest first."""
@@ -243,6 +246,11 @@ class CvmfsRepository:
     def blobs(self) -> Path:
         """Where the compressed layers of images that are not published yet are kept."""
         return self.shadow.staging.directory / "blobs"
+
+    @property
+    def pending(self) -> Path:
+        """What is left of a transaction between two calls of the server."""
+        return self.shadow.root / layout.STATE / "pending.json"
 
     def staged(self, digest: str) -> StagedLayer:
         """Where the layer is, or will be, while it is staged."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
+from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.catalogs import MARKER, skeleton, starts_catalog
 from publisher.repository.cvmfs.changes import (
     Call,
@@ -86,6 +87,7 @@ class CvmfsTransaction:
         with self._shadow.exclusive():
             self._repository.guard.recover()
             self._repository.guard.wait_until_free()
+            self._finish_pending()
             self._repository.drop_orphans()
             self._exclusive = True
             try:
@@ -144,9 +146,13 @@ class CvmfsTransaction:
             return
         shadow_was_current = repository.shadow_is_current()
         before = configuration.published()
+        rest = pending.plan_rest(calls)
+        if rest is not None:
+            pending.write(repository.pending, rest)
         with repository.gate.publishing():
             for call in calls:
                 self._run(call)
+        repository.pending.unlink(missing_ok=True)
         after = configuration.published()
         if after.revision < before.revision + len(calls):
             raise RepositoryError(
@@ -166,6 +172,19 @@ class CvmfsTransaction:
             repository.note_shadow(shadow_was_current and alone)
         for digest in self._layers:
             repository.staged(digest).forget_blob()
+
+    def _finish_pending(self) -> None:
+        """Carry out what a publisher that died between two calls of the server has left."""
+        repository = self._repository
+        rest = pending.read(repository.pending)
+        if rest is None:
+            return
+        if rest.has_begun(repository.published_kind, repository.link_text):
+            with repository.gate.publishing():
+                for call in rest.rest:
+                    self._run(call)
+            repository.note_shadow(False)
+        repository.pending.unlink()
 
     def _changes(self) -> Changes:
         kind = self._repository.published_kind
@@ -267,7 +286,7 @@ class CvmfsTransaction:
             )
         guard.server.run(["transaction", name])
         if configuration.is_gateway:
-            self._check_unchanged(edit)
+            self._check_unchanged(edit)  # but for the rest of a transaction, which was checked
         for path, content in sorted(edit.files.items()):
             _make_parents(mount, path)
             draft = (mount / path).with_name(".publisher-draft")
@@ -288,7 +307,7 @@ class CvmfsTransaction:
         view = self._repository.view
         for path in (*edit.files, *edit.links):
             now: object = view.read(path) if path in edit.files else view.link_text(path)
-            if now != self._seen[path]:
+            if path in self._seen and now != self._seen[path]:
                 raise RepositoryChanged(
                     f"cannot publish {path}", why="another publisher changed it meanwhile"
                 )
