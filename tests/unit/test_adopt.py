@@ -16,6 +16,7 @@ from tests.command import publisher, succeed
 from tests.cvmfs import Machine, make_machine
 from tests.layer_builder import Image, directory, file, image, layer
 from tests.registry import OwnRegistry
+from tests.schemas import output_schema, strict
 from tests.trees import assert_same_tree, describe_tree
 
 BASE = layer(directory("etc"), file("etc/os", b"base"))
@@ -88,6 +89,7 @@ def test_what_the_registry_still_has_becomes_ours_and_nothing_is_downloaded(
     assert describe_tree(root) == before
     done = succeed(*arguments)
 
+    strict(output_schema("adopt/1")).validate(done.json)
     assert done.json["images"] == dry.json["images"]
     assert done.json["records"] == dry.json["records"] > 0
     fates = {each["name"].rpartition(":")[2]: each["fate"] for each in done.json["images"]}

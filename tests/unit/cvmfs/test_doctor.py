@@ -13,6 +13,7 @@ from tests.command import Result, publisher, succeed
 from tests.cvmfs import Machine
 from tests.layer_builder import file, image, layer, write_layout
 from tests.registry import OwnRegistry
+from tests.schemas import output_schema, strict
 
 NAME = "images.test.org"
 
@@ -40,6 +41,7 @@ def test_a_healthy_repository_has_no_problem(ready: Machine) -> None:
     assert result.code == 0
     assert {check["verdict"] for check in result.json["checks"]} <= {"good", "warning"}
     assert all(check["cure"] for check in result.json["checks"] if check["verdict"] != "good")
+    strict(output_schema("doctor/1")).validate(result.json)
     assert "2.12" in finding(result, "cvmfs_server")["finding"]
 
 
