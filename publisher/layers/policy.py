@@ -64,6 +64,12 @@ class Policy:
     def apply(self, entry: Entry) -> Entry:
         """What becomes of `entry`; its `dropped` says what policy took away."""
         kind = entry.type
+        if (
+            kind is EntryType.FILE
+            and entry.mode & 0o6600 == 0o600
+            and not (entry.xattrs or self.owner or self.readable)
+        ):
+            return entry  # as most entries of most layers
         if kind in _DEVICES and self.devices == "drop":
             return Entry(
                 entry.path,

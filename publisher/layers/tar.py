@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError, LimitExceeded
@@ -218,9 +219,7 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
     if flag == b"\0" and name.endswith(b"/"):
         kind = EntryType.DIRECTORY  # as archives older than ustar say it
     try:
-        mode = octal_or_binary(header[100:108]) & 0o7777
-        uid = octal_or_binary(header[108:116])
-        gid = octal_or_binary(header[116:124])
+        mode, uid, gid = _mode_and_owner(header[100:124])
         size = octal_or_binary(header[124:136])
         mtime_ns = octal_or_binary(header[136:148]) * 1_000_000_000
         device = None
@@ -249,6 +248,12 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
         if kind is EntryType.SYMLINK:
             mode = 0o777
     return Member(name, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs)
+
+
+@lru_cache(maxsize=1024)  # a layer has few kinds of them
+def _mode_and_owner(fields: bytes) -> tuple[int, int, int]:
+    mode = octal_or_binary(fields[:8]) & 0o7777
+    return mode, octal_or_binary(fields[8:16]), octal_or_binary(fields[16:])
 
 
 def _sparse_map(
