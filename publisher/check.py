@@ -6,6 +6,7 @@ they come from.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_tags
 from publisher.wishlist import (
+    Places,
     Problem,
     Severity,
     Wish,
@@ -81,14 +83,18 @@ def check(
     Wishes that have expired by `today` are warned of. `jobs` wishes are looked at at a time.
     """
     lists, problems = _parse(documents)
-    wishes = [(wish, wish_list.name) for wish_list in lists for wish in wish_list.wishes]
-    if today is not None:
-        problems += [_expired(w, name) for w, name in wishes if w.expires and w.expires <= today]
+    wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]
+    gone = [(w, each) for w, each in wishes if today and w.expires and w.expires <= today]
+    problems += [_expired(wish, wish_list.name) for wish, wish_list in gone]
     images: list[CheckedImage] = []
     if sources is not None:
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
         try:
-            futures = [pool.submit(_look_for, wish, name, sources) for wish, name in wishes]
+            places: dict[str | None, Places] = defaultdict(Places)
+            futures = [
+                pool.submit(_look_for, wish, each.name, sources, places[each.repository])
+                for wish, each in wishes
+            ]
             images = [image for future in futures for image in future.result()]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -120,25 +126,26 @@ def _expired(wish: Wish, name: str) -> Problem:
     )
 
 
-def _look_for(wish: Wish, wish_list: str, sources: Sources) -> list[CheckedImage]:
+def _look_for(wish: Wish, wish_list: str, sources: Sources, places: Places) -> list[CheckedImage]:
     """All images of one wish: one, or as many as its patterns match."""
     if not wish.tags:
-        return [_look_at(wish, wish.image, wish_list, sources)]
+        return [_look_at(wish, wish.image, wish_list, sources, places)]
     try:
         tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
         references = [wish.image.with_tag(tag) for tag in tags]
     except (PublisherError, OSError) as error:
         text = str(wish.image)
         return [CheckedImage(str(wish), text, wish_list, wish.line, error=str(error))]
-    return [_look_at(wish, reference, wish_list, sources) for reference in references]
+    return [_look_at(wish, reference, wish_list, sources, places) for reference in references]
 
 
 def _look_at(
-    wish: Wish, reference: ImageReference, wish_list: str, sources: Sources
+    wish: Wish, reference: ImageReference, wish_list: str, sources: Sources, places: Places
 ) -> CheckedImage:
     name = str(reference)
     try:
         name = layout.public_name(reference, wish.name)
+        places.claim(name, reference, wish, wish_list)
         source = sources.open(reference)
         digest = source.resolve()
         images = fetch_images(source, wish.platforms, digest)

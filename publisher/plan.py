@@ -11,13 +11,14 @@ from functools import partial
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest import Request, expand_wish, wanted_publications
-from publisher.ingest.publish import ImagePinned, check_pins, is_current
+from publisher.ingest.publish import ImagePinned, check_pins, is_current, widened
 from publisher.ingest.report import Status
 from publisher.reference import ImageReference
 from publisher.repository import Repository
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.state import load_publication, load_schedule
+from publisher.wishlist import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ def plan(
 ) -> list[PlannedImage]:
     """What `ingest` would do with the same arguments at `now`, in the order of the requests."""
     scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
+    planning = partial(_plan_wish, repository, sources, now, scheduled, Places())
     with ThreadPoolExecutor(jobs) as pool:
-        planned = pool.map(partial(_plan_wish, repository, sources, now, scheduled), requests)
+        planned = pool.map(planning, requests)
         return [image for images in planned for image in images]
 
 
@@ -56,6 +58,7 @@ def _plan_wish(
     sources: Sources,
     now: datetime,
     scheduled: frozenset[tuple[str, str]],
+    places: Places,
     request: Request,
 ) -> list[PlannedImage]:
     wish = request.wish
@@ -70,6 +73,8 @@ def _plan_wish(
         name = str(reference)
         try:
             name = layout.public_name(reference, wish.name)
+            if places.claim(name, reference, wish, request.wish_list) is None:
+                continue
             images.append(_plan_image(repository, sources, now, scheduled, request, reference))
         except ImagePinned:
             images.append(PlannedImage(name, str(reference), Status.PINNED, {}))
@@ -88,7 +93,9 @@ def _plan_image(
 ) -> PlannedImage:
     source = sources.open(reference)
     digest = source.resolve()
-    wanted = wanted_publications(request, reference, digest)
+    wanted = [
+        (p, widened(repository, w)) for p, w in wanted_publications(request, reference, digest)
+    ]
     name = wanted[0][1].name
     if all(is_current(repository, publication, scheduled) for _, publication in wanted):
         return PlannedImage(name, str(reference), Status.UNCHANGED, {})

@@ -25,6 +25,8 @@ from publisher.ingest.publish import (
     has_content,
     is_current,
     publish,
+    wait_for_others,
+    widened,
 )
 from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
 from publisher.ingest.thin import ThinPushes
@@ -39,7 +41,7 @@ from publisher.sources.image import FetchedImage, fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_tags
 from publisher.state import load_schedule
-from publisher.wishlist import Wish
+from publisher.wishlist import Places, Wish
 
 __all__ = [
     "Outcome",
@@ -54,10 +56,6 @@ __all__ = [
 ]
 
 _PUBLISH_TRIES = 3
-
-
-class NameTaken(PublisherError):
-    """Two wishes for different images would be published at the same place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +80,7 @@ class _Run:
     thin: ThinPushes
     notices: Notices
     cut_short: bool = False
-    taken: dict[str, ImageReference] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def claim(self, name: str, reference: ImageReference) -> bool:
-        """Whether nobody in this run has published `name` yet: two wishes may expand to one tag.
-
-        Raises NameTaken where they mean different images: one of them would not be published.
-        """
-        with self.lock:
-            first = self.taken.setdefault(name, reference)
-            if first is reference:
-                return True
-            if first != reference:
-                raise NameTaken(
-                    f"cannot publish {reference}",
-                    why=f"its place {name} is where {first} is published",
-                    hint="remove one of the two wishes, or give one a `name` if it has no registry",
-                )
-            return False
+    places: Places = field(default_factory=Places)
 
 
 def _utc_now() -> datetime:
@@ -209,10 +189,12 @@ def _ingest_image(run: _Run, request: Request, reference: ImageReference) -> Out
     name = str(reference)
     try:
         name = layout.public_name(reference, request.wish.name)
-        if not run.claim(name, reference):
+        place = run.places.claim(name, reference, request.wish, request.wish_list)
+        if place is None:
             return None
-        outcome = _bring_up_to_date(run, request, reference, name)
-        return _push_thin(run, request, reference, outcome)
+        with place.lock:
+            outcome = _bring_up_to_date(run, request, reference, name)
+            return _push_thin(run, request, reference, outcome)
     except ImagePinned as error:
         return Outcome(name, str(reference), Status.PINNED, request.wish_list, remark=str(error))
     except Interrupted:
@@ -255,7 +237,10 @@ def _bring_up_to_date(run: _Run, request: Request, reference: ImageReference, na
     run.progress.image_step(name, "resolving")
     source = run.sources.open(reference)
     digest = source.resolve()
-    wanted = wanted_publications(request, reference, digest)
+    wanted = [
+        (platform, widened(run.repository, publication))
+        for platform, publication in wanted_publications(request, reference, digest)
+    ]
     if all(is_current(run.repository, p, run.scheduled) for _, p in wanted):
         return Outcome(name, str(reference), Status.UNCHANGED, request.wish_list, digest)
     check_pins(run.repository, (p.name for _, p in wanted), digest, run.now())
@@ -292,9 +277,11 @@ def _fetch_and_publish(
             )
             break
         except RepositoryChanged:
-            # A collection took a layer that nobody used until now: fetch it again.
+            # Another image is publishing a layer just now, and after that it is there; or a
+            # collection took one that nobody used until now, and it has to be fetched again.
             if attempt == _PUBLISH_TRIES:
                 raise
+            wait_for_others(run.repository, f"ingest of {name}")
     dropped: dict[str, int] = {}
     for summary in fetched:
         for what, count in summary.dropped.items():

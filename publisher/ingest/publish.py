@@ -36,6 +36,7 @@ from publisher.state import (
     load_schedule,
     load_users,
 )
+from publisher.wishlist import OUTPUTS
 
 
 class ImagePinned(PublisherError):
@@ -65,7 +66,7 @@ def is_current(
 ) -> bool:
     """Whether exactly `wanted` is published: same source, platform, outputs, and a sound link.
 
-    Its wish list has to be among those that are recorded, and its grace period to be the one.
+    Its wish list has to be among those that are recorded, and what that says of it as well.
 
     Of `wanted` only what is known before anything was fetched is compared. What is among the
     `scheduled` (name, manifest digest) has to be taken off the schedule first.
@@ -77,8 +78,7 @@ def is_current(
         return False
     if (found.platform, found.outputs) != (wanted.platform, wanted.outputs):
         return False
-    joined = _joined(found, wanted)
-    if (found.wish_lists, found.grace_seconds) != (joined.wish_lists, joined.grace_seconds):
+    if not _wished_alike(found, _joined(found, wanted)):
         return False
     if not podman_store.is_there(repository, found):
         return False
@@ -161,6 +161,12 @@ def publish(
                 status = Status.RECORDED
             transaction.commit()
     return status
+
+
+def wait_for_others(repository: Repository, purpose: str) -> None:
+    """Wait until whoever commits just now has done so."""
+    with repository.transaction(purpose) as nothing, nothing.exclusive():
+        pass
 
 
 def _require_content(repository: Repository, items: Sequence[Item], coming: Set[str]) -> None:
@@ -362,10 +368,19 @@ def _write_metadata(
     return changed
 
 
+def widened(repository: Repository, wanted: Publication) -> Publication:
+    """`wanted`, in those forms as well that other lists wish it in."""
+    found = load_publication(repository, wanted.name)
+    if found is None or not found.wish_lists - wanted.wish_lists:
+        return wanted
+    forms = {*found.outputs, *wanted.outputs}
+    return replace(wanted, outputs=tuple(output for output in OUTPUTS if output in forms))
+
+
 def _joined(found: Publication | None, wanted: Publication) -> Publication:
     """`wanted`, wished by the lists that wished the image before as well.
 
-    Of several lists' grace periods the longest counts.
+    Of several lists' grace periods the longest counts; owner and note are those of the first list.
     """
     if found is None:
         return wanted
@@ -374,13 +389,18 @@ def _joined(found: Publication | None, wanted: Publication) -> Publication:
         joined = replace(joined, wish_list=found.wish_list).with_wish_lists(joined.wish_lists)
     if joined.wish_lists - wanted.wish_lists:
         joined = replace(joined, grace_seconds=max(found.grace_seconds, wanted.grace_seconds))
+    if joined.wish_list != wanted.wish_list:
+        joined = replace(joined, owner=found.owner, note=found.note)
     return joined
 
 
-def _says_the_same(one: Publication, other: Publication) -> bool:
-    """Whether two records differ at most in when they were written, and for whom."""
-    keys = (
-        *("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference"),
-        *("wish_lists", "grace_seconds"),
-    )
+def _wished_alike(one: Publication, other: Publication) -> bool:
+    """Whether two records say the same of who wishes an image, and how."""
+    keys = ("wish_lists", "grace_seconds", "owner", "note")
     return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _says_the_same(one: Publication, other: Publication) -> bool:
+    """Whether two records differ at most in when they were written."""
+    keys = ("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference")
+    return _wished_alike(one, other) and all(getattr(one, k) == getattr(other, k) for k in keys)

@@ -25,6 +25,7 @@ from publisher.wishlist.model import (
     WishList,
     WishListError,
 )
+from publisher.wishlist.places import Places
 from publisher.wishlist.thin_name import render_output_format
 from publisher.wishlist.version1 import parse_version1
 from publisher.wishlist.version2 import parse_version2
@@ -36,6 +37,7 @@ __all__ = [
     "DEFAULT_PLATFORMS",
     "MAX_BYTES",
     "OUTPUTS",
+    "Places",
     "Problem",
     "Severity",
     "Wish",

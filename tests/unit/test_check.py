@@ -65,6 +65,7 @@ def test_each_image_is_looked_for_and_each_failure_has_its_cause(
     first, second = image(shared, noisy_layer(2000, 2)), image(shared, noisy_layer(3000, 3))
     registry.add("team/app", "v1", first)
     registry.add("team/app", "v2", second)
+    registry.add("team/amd", "v2", second)
     layout = write_layout(second, tmp_path / "layout", "v3")
     url = registry.url
     text = f"""\
@@ -75,7 +76,7 @@ images:
   - {url}/team/app:*
   - image: {url}/team/app
     tags: ['7.*']
-  - image: {url}/team/app:v2
+  - image: {url}/team/amd:v2
     platforms: [linux/arm64]
   - image: oci:{layout}:v3
     name: tool
@@ -89,7 +90,7 @@ images:
         (5, f"{host}/team/app:v1", False),
         (5, f"{host}/team/app:v2", False),
         (6, f"{url}/team/app:7.*", True),
-        (8, f"{host}/team/app:v2", True),
+        (8, f"{host}/team/amd:v2", True),
         (10, "local/tool:v3", False),
     ]
     assert report.images[0].digest == first.manifest.digest

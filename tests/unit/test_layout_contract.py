@@ -335,7 +335,8 @@ def test_two_lists_that_want_one_place_for_different_images_are_told_so(tmp_path
     # The same image in two lists is no contradiction.
     lists[1].write_text(lists[0].read_text())
     report = run("ingest", *lists, "--repository", tmp_path / "other")
-    assert [o["status"] for o in report["outcomes"]] == ["published"]
+    assert sorted(o["status"] for o in report["outcomes"]) == ["published", "recorded"]
+    assert {o["wishList"] for o in report["outcomes"]} == {str(path) for path in lists}
 
 
 def test_ls_diff_and_find_tell_what_is_inside(repository: Path) -> None:

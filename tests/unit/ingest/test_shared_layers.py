@@ -9,7 +9,7 @@ import pytest
 
 from publisher.ingest import Report
 from publisher.repository.directory import DirectoryRepository
-from tests.layer_builder import file, image, layer
+from tests.layer_builder import directory, file, image, layer
 from tests.registry import Change, OwnRegistry
 from tests.registry_faults import corrupt, slow, status
 from tests.unit.ingest.conftest import IngestAll
@@ -80,3 +80,20 @@ def test_what_both_can_give_is_fetched_once(
     assert statuses(report) == ["published", "published"]
     assert one.count("GET", BASE.digest) + two.count("GET", BASE.digest) == 1
     assert repository.has_layer(UPPER.digest)
+
+
+def test_images_that_are_published_at_once_fetch_what_they_share_once(
+    ingest_all: IngestAll,
+) -> None:
+    """Also a layer that is on its way into the tree, completed by what is below it."""
+    with OwnRegistry() as registry:
+        for attempt in range(6):
+            lower = layer(directory("etc", mode=0o700), file("etc/a", b"%d" % attempt))
+            upper = layer(file("etc/b", b"%d" % attempt))
+            names = [f"team/x{attempt}-{number}" for number in range(4)]
+            for name in names:
+                registry.add(name, "1", image(lower, upper, config={"Env": [f"NAME={name}"]}))
+            report = ingest_all(*(f"{registry.url}/{name}:1" for name in names))
+            assert statuses(report) == ["published"] * 4
+            assert registry.count("GET", lower.digest) == 1
+            assert registry.count("GET", upper.digest) == 1

@@ -1,0 +1,137 @@
+"""One image, wished by several lists or more than once: what is published does not depend on who
+came last, and a second run has nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from publisher.check import check
+from publisher.ingest import Report, Request, ingest
+from publisher.plan import plan
+from publisher.repository.directory import DirectoryRepository
+from publisher.state import load_publication
+from publisher.wishlist import parse_wish_list
+from tests.layer_builder import file, image, image_index, layer
+from tests.registry import OwnRegistry
+from tests.registry_images import fast_sources
+
+AMD = image(layer(file("amd")))
+ARM = image(layer(file("arm")), architecture="arm64")
+
+
+@pytest.fixture
+def registry() -> Iterator[OwnRegistry]:
+    with OwnRegistry() as registry:
+        for built in (AMD, ARM):
+            registry.add("team/x", None, built)
+        registry.add_document("team/x", "1", image_index({"linux/amd64": AMD, "linux/arm64": ARM}))
+        yield registry
+
+
+@pytest.fixture
+def wish_lists(registry: OwnRegistry, tmp_path: Path) -> dict[str, bytes]:
+    """Wish lists by their names; each asks for the one image there is."""
+
+    def text(*wishes: str) -> bytes:
+        lines = [f'  - {{image: "{registry.url}/team/x", {wish}}}' for wish in wishes]
+        return "\n".join(["version: 2", "images:", *lines, ""]).encode()
+
+    return {
+        "flat": text("tags: ['1'], outputs: [flat]"),
+        "layers": text("tags: ['1'], outputs: [layers]"),
+        "ann": text("tags: ['1'], owner: ann, note: hers"),
+        "ben": text("tags: ['1'], owner: ben, note: his"),
+        "arm": text("tags: ['1'], platforms: [linux/arm64]"),
+        "twice alike": text("tags: ['1']", "tags: ['*']"),
+        "twice": text("tags: ['1'], outputs: [layers]", "tags: ['*'], outputs: [flat]"),
+    }
+
+
+def requests(wish_lists: dict[str, bytes], *names: str) -> list[Request]:
+    return [
+        Request(wish, name)
+        for name in names
+        for wish in parse_wish_list(wish_lists[name], name).wishes
+    ]
+
+
+def run(repository: DirectoryRepository, wanted: list[Request]) -> Report:
+    with fast_sources() as sources:
+        return ingest(wanted, repository, sources)
+
+
+def statuses(report: Report) -> list[str]:
+    return [str(outcome.status) for outcome in report.outcomes]
+
+
+def test_lists_that_want_other_forms_get_them_all_and_come_to_rest(
+    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+) -> None:
+    name = f"{registry.host}/team/x:1"
+    first = [statuses(run(repository, requests(wish_lists, each))) for each in ("layers", "flat")]
+    assert first == [["published"], ["recorded"]]
+    again = [statuses(run(repository, requests(wish_lists, each))) for each in ("layers", "flat")]
+    assert again == [["unchanged"], ["unchanged"]]
+    publication = load_publication(repository, name)
+    assert publication is not None and publication.outputs == ("flat", "layers")
+    assert repository.link_text(name) is not None
+
+
+def test_lists_that_are_read_together_get_what_each_of_them_wants(
+    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+) -> None:
+    both = requests(wish_lists, "layers", "flat")
+    run(repository, both)
+    publication = load_publication(repository, f"{registry.host}/team/x:1")
+    assert publication is not None and publication.outputs == ("flat", "layers")
+    assert publication.wish_lists == {"layers", "flat"}
+    assert statuses(run(repository, both)) == ["unchanged", "unchanged"]
+
+
+def test_a_changed_owner_or_note_is_recorded_and_another_list_does_not_change_it(
+    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+) -> None:
+    name = f"{registry.host}/team/x:1"
+    (wanted,) = requests(wish_lists, "ann")
+    run(repository, [wanted])
+    renamed = replace(wanted, wish=replace(wanted.wish, owner="anna"))
+    assert statuses(run(repository, [renamed])) == ["recorded"]
+    assert statuses(run(repository, [renamed])) == ["unchanged"]
+    run(repository, requests(wish_lists, "ben"))
+    publication = load_publication(repository, name)
+    assert publication is not None
+    assert (publication.wish_list, publication.owner) == ("ann", "anna")
+    assert publication.wish_lists == {"ann", "ben"}
+    for each in ([renamed], requests(wish_lists, "ben")):
+        assert statuses(run(repository, each)) == ["unchanged"]
+
+
+@pytest.mark.parametrize("lists", [("twice",), ("ann", "arm")])
+def test_wishes_that_cannot_both_be_granted_are_named_by_check_plan_and_ingest(
+    repository: DirectoryRepository, wish_lists: dict[str, bytes], lists: tuple[str, ...]
+) -> None:
+    documents = [(name, wish_lists[name]) for name in lists]
+    wanted = requests(wish_lists, *lists)
+    with fast_sources() as sources:
+        checked = check(documents, sources)
+        planned = plan(wanted, repository, sources, datetime.now(UTC))
+        report = ingest(wanted, repository, sources)
+    assert len(checked.failed) == 1
+    assert sorted(bool(image.error) for image in planned) == [False, True]
+    assert sorted(statuses(report)) == ["failed", "published"]
+    (failure,) = report.failed
+    assert "in another way" in failure.error or "linux/a" in failure.error
+
+
+def test_patterns_may_overlap_where_they_wish_the_same(
+    repository: DirectoryRepository, wish_lists: dict[str, bytes]
+) -> None:
+    report = run(repository, requests(wish_lists, "twice alike"))
+    assert statuses(report) == ["published"]
+    with fast_sources() as sources:
+        assert not check([("twice alike", wish_lists["twice alike"])], sources).failed
