@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +76,45 @@ def test_docker_runs_thin_images_as_podman_runs_the_originals(
             pulled = run("du", "-s", "--block-size=1", short / "docker/data/image").split()[0]
             assert int(pulled) < 2_000_000, "nothing was pulled but recipes"
         assert tree_identity(tree) == before
+
+
+def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImages) -> None:
+    page = (Path(__file__).parents[2] / "docs/runtimes/docker.md").read_text()
+    [wishes] = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    commands = re.findall(r"^\$ (.*)$", page, re.M)
+    assert len(commands) == 4
+    tree = short / "tree"
+    with docker_registry(short / "registry") as registry:
+        registry.push(real_images.source("base"), "library/debian:stable")
+        config = short / "config.yaml"
+        config.write_text(f"registries: {{docker.io: {{mirror: 'http://{registry.host}'}}}}\n")
+        wishes = wishes.replace("/srv/images", str(tree))
+        wishes = wishes.replace("registry.example.org", f"http://{registry.host}")
+        (short / "wishlist.yaml").write_text(wishes)
+        succeed("ingest", short / "wishlist.yaml", "--config", config)
+        with (
+            thin_plugin(short) as (name, _),
+            dockerd(
+                short / "docker",
+                insecure_registries=[registry.host],
+                experimental=True,
+                storage_driver=name,
+            ) as docker,
+        ):
+            variables = {
+                **os.environ,
+                # Debian's client is of the daemon's age.
+                "PATH": f"/usr/bin:/usr/sbin:/bin:/sbin:{Path(sys.executable).parent}",
+                "DOCKER_HOST": docker.socket,
+                "DOCKER_CONFIG": str(short / "client"),
+                "PUBLISHER_REPOSITORY": f"dir:{tree}",
+            }
+            for command in commands:
+                command = command.replace("registry.example.org", registry.host)
+                # this engine has no network to give
+                command = command.replace("docker run", "docker run --network none")
+                printed = run("sh", "-c", command, cwd=short, env=variables)
+                if command.startswith("docker run"):
+                    assert "Debian" in printed
+            recipe = docker.run("thin/debian:stable", "cat", "/etc/os-release")
+            assert "Debian" in recipe
