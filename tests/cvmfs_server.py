@@ -302,6 +302,25 @@ def keep(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-al", f"{source}/.", str(target)], check=True)
 
 
+def restore(before: Path, now: Path) -> None:
+    """Make `now` what `before` is, touching only what differs: others may be reading."""
+    for path in list(now.iterdir()):
+        old = before / path.name
+        if not os.path.lexists(old):
+            remove(path)
+    for old in before.iterdir():
+        path = now / old.name
+        if old.is_dir() and not old.is_symlink():
+            if not path.is_dir() or path.is_symlink():
+                remove(path)
+                path.mkdir()
+            restore(old, path)
+        elif not os.path.lexists(path) or not os.path.samestat(old.lstat(), path.lstat()):
+            remove(path)
+            os.link(old, path, follow_symlinks=False)
+    shutil.copystat(before, now)
+
+
 def publish(root: Path, arguments: list[str]) -> None:
     server = Server(root, arguments[-1].partition("/")[0])
     server.require_owner()
@@ -330,9 +349,7 @@ def abort(root: Path, arguments: list[str]) -> None:
         if sys.stdin.readline().strip() not in ("y", "Y"):
             return
     if server.before.exists():
-        for path in list(server.mount.iterdir()):
-            remove(path)
-        keep(server.before, server.mount)
+        restore(server.before, server.mount)
     server.close_transaction()
 
 
@@ -521,6 +538,9 @@ class Archive:
     def apply(self) -> None:
         directories = []
         wanted = {path: m for path, m in self.entries.items() if m.isdir()}
+        # Directories that are there are left as they are: their times, too.
+        there = {path: self.server.mount / path for path in self.implied | wanted.keys()}
+        kept = {d: d.stat() for d in there.values() if d.is_dir() and not d.is_symlink()}
         for path in sorted(self.implied | wanted.keys(), key=lambda p: p.count("/")):
             place = self.server.mount / path
             if place.is_dir() and not place.is_symlink():
@@ -560,6 +580,8 @@ class Archive:
             os.link(source, place, follow_symlinks=False)
         for place, member in reversed(directories):
             self.describe(place, member)
+        for place, status in kept.items():
+            os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def describe(self, place: Path, member: tarfile.TarInfo) -> None:
         if self.keeps_owner:

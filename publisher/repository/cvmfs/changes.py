@@ -131,25 +131,24 @@ def _by_lease(
     """Layers each under a lease of their shard alone; then, briefly, all that leads to them.
 
     A lease needs its parent to be there; and what is unpacked below a base can only be linked to
-    what lies there. Other layers come with the flat images. Records that are there already are
-    changed under a lease, in which can be seen whether another publisher was quicker.
+    what lies there. Other layers come with the flat images. All records, also those of new layers
+    (another publisher may send the same layer), are changed under a lease, in which can be seen
+    whether somebody was quicker.
     """
     calls: list[Call] = []
     together = []
-    files = dict(changes.files)
     for layer in changes.layers:
         directory = layout.layer_directory(layer.digest)
         shard = directory.rpartition("/")[0]
         if layer.borrows or kind(shard) is not EntryType.DIRECTORY:
             together.append(layer)
             continue
-        own = {path: files.pop(path) for path in list(files) if path.startswith(f"{directory}/")}
-        calls.append(Ingest(Changes(layers=(layer,), files=own), base=shard))
+        calls.append(Ingest(Changes(layers=(layer,)), base=shard))
     content = replace(changes, layers=tuple(together), files={}, links={})
     if content.has_additions:
         calls.append(Ingest(content))
-    if odd or files or changes.links:
-        calls.append(Edit(odd, files, changes.links))
+    if odd or changes.files or changes.links:
+        calls.append(Edit(odd, changes.files, changes.links))
     return calls
 
 

@@ -89,7 +89,9 @@ class TarStream:
         parent = path.rpartition("/")[0]
         if parent == self._parent:
             return
-        state = self._sent(parent) if parent else _DIRECTORY
+        # The server goes into its base before it reads anything.
+        is_base = not parent or self._base == f"{parent}/"
+        state = _DIRECTORY if is_base else self._sent(parent)
         if state is None:
             there = self._kind(parent)
             if there is None and not self._base.startswith(f"{parent}/"):
