@@ -58,6 +58,14 @@ class DiskSpace:
             return error
         free = self._repository.free_space() or 0
         wanted = size * UNPACKED_RATIO
+        if free > 2 * wanted:
+            return NotEnoughSpace(
+                f"no room in {self._repository.url}",
+                why=f"{error.strerror}, though {_size(free)} are free: it may be out of inodes "
+                "(df -i shows them), or a quota is used up",
+                hint="an image takes an inode for each of its files; the published tree is as it "
+                "was",
+            )
         return NotEnoughSpace(
             f"no room in {self._repository.url}",
             why=f"{error.strerror}; {_size(free)} are free, about {_size(wanted)} were needed: "

@@ -13,6 +13,7 @@ from publisher.entry import EntryType
 from publisher.layout import RepositoryURL
 from publisher.repository import RepositoryChanged, RepositoryError, journal
 from publisher.repository.disk import (
+    PUBLIC_DIRECTORY_MODE,
     make_directories,
     sync_filesystem,
 )
@@ -271,7 +272,7 @@ def _check_readable(root: Path) -> None:
 def _prepare(root: Path) -> Staging:
     """The staging space of a directory that is fit to be published into."""
     try:
-        root.mkdir(exist_ok=True)
+        _make_root(root)
         present = {entry.name for entry in os.scandir(root)} - {"lost+found"}
     except FileNotFoundError as error:
         raise RepositoryError(
@@ -296,6 +297,17 @@ def _prepare(root: Path) -> Staging:
         return Staging(root)
     except OSError as error:
         raise _unwritable(root, error) from error
+
+
+def _make_root(root: Path) -> None:
+    """Make the directory if only itself is missing, open to all readers whatever the umask is."""
+    try:
+        root.mkdir()
+    except FileExistsError:
+        if not root.is_dir():
+            raise
+    else:
+        root.chmod(PUBLIC_DIRECTORY_MODE)
 
 
 def _unwritable(root: Path, error: OSError) -> RepositoryError:

@@ -58,6 +58,21 @@ def opened_at(root: Path, *, writable: bool = True) -> DirectoryRepository:
     return DirectoryRepository(RepositoryURL("dir", str(root)), writable=writable, wait=5)
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+def test_a_repository_that_is_made_is_open_to_readers_and_one_that_is_there_stays_as_it_is(
+    root: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        opened_at(root).close()
+        assert stat.S_IMODE(root.stat().st_mode) == 0o755
+        root.chmod(0o750)
+        opened_at(root).close()
+        assert stat.S_IMODE(root.stat().st_mode) == 0o750
+    finally:
+        os.umask(before)
+
+
 def stage(repository: DirectoryRepository, layer: build.Layer) -> None:
     with repository.stage_layer(layer.digest) as stage:
         unpack(layer.chunks(), layer.descriptor, layer.diff_id, stage.sink, stage.index, Policy())
