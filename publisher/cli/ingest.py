@@ -33,6 +33,7 @@ from publisher.ingest import Outcome, Report, Request, Status
 from publisher.ingest import ingest as run_ingest
 from publisher.initialize import load_policy
 from publisher.repository import RepositoryError
+from publisher.sources.wish_lists import list_identity
 from publisher.wishlist import wish_for
 
 verify_option = click.option(
@@ -75,7 +76,13 @@ def ingest(
     """
     by_repository, problems = read_requests(wishlists, repository)
     unusable = [
-        Outcome(problem.subject, problem.subject, Status.FAILED, problem.file, error=str(problem))
+        Outcome(
+            problem.subject,
+            problem.subject,
+            Status.FAILED,
+            list_identity(problem.file),
+            error=str(problem),
+        )
         for problem in problems
     ]
     reports = []

@@ -127,6 +127,13 @@ class RepositoryAuth:
             self._registry.note(chosen)
             return self._token.header
 
+    def refused(self) -> AuthenticationFailed:
+        """The error for a registry that refuses what `renew` gave as well."""
+        seen, credential = self._registry.seen, self._registry.credential(self._repository)
+        if seen is None or seen.scheme != "basic" or credential is None:
+            return self._failed("it refuses even what it asked for (status 401)", credential)
+        return self._failed("it refuses the user name and password", credential)
+
     def denied(self, why: str) -> AuthenticationFailed:
         """The error for a registry that will not let us in."""
         return self._failed(why, self._registry.credential(self._repository))

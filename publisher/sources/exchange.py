@@ -59,8 +59,8 @@ class Authorizer(Protocol):
     def renew(self, challenge: str, refused: str | None) -> str:
         """The value that answers `challenge`; `refused` is what was sent and did not do."""
 
-    def denied(self, why: str) -> AuthenticationFailed:
-        """The error for a registry that refuses a fresh value as well."""
+    def refused(self) -> AuthenticationFailed:
+        """The error for a registry that refuses what `renew` gave as well."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class Exchange:
         fresh = authorizer.renew(challenge, sent)
         response = self._redirected(stack, ask.authorized(fresh), tried)
         if response.status_code == 401 and _origin(response.url) == _origin(ask.url):
-            raise authorizer.denied("it refuses even what it asked for (status 401)")
+            raise authorizer.refused()
         return response
 
     def _redirected(self, stack: contextlib.ExitStack, ask: _Ask, tried: int) -> requests.Response:

@@ -25,6 +25,8 @@ from publisher.sources import Source, SourceError
 MAX_DEPTH = 4
 """Indexes within indexes; one within one is what builders write."""
 MAX_INDEXES = 32
+_NAMED = 16
+"""How many platforms a message names. Real images have less."""
 
 
 class PlatformNotFound(SourceError):
@@ -135,10 +137,12 @@ def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
 def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
     found = index.choose(platform)
     if found is None:
-        offered = [str(entry.platform.normalized()) for entry in index.images() if entry.platform]
+        offered = {str(entry.platform.normalized()) for entry in index.images() if entry.platform}
+        named = ", ".join(sorted(offered)[:_NAMED])
+        more = f", and {len(offered) - _NAMED} more" if len(offered) > _NAMED else ""
         raise PlatformNotFound(
             f"the image is not there for {platform}",
-            why=f"it is for {', '.join(sorted(set(offered)))}" if offered else "it is for none",
+            why=f"it is for {named}{more}" if offered else "it is for none",
         )
     return found
 

@@ -77,6 +77,7 @@ def test_a_wrong_password_is_an_error_and_no_anonymous_retry(
         registry.add("library/x", "latest", sample_image())
         with fast_sources(settings) as sources, pytest.raises(AuthenticationFailed) as caught:
             open_image(sources, registry).resolve()
+        assert "refuses the user name and password" in str(caught.value)
         assert "ann" in str(caught.value)
         assert "wrong-pass" not in str(caught.value)
         assert "publisher login" in str(caught.value)

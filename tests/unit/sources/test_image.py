@@ -177,6 +177,16 @@ def test_a_platform_that_is_missing_is_an_error_that_names_those_there_are(
     assert not isinstance(caught.value, ImageNotFound)
 
 
+def test_an_index_of_very_many_platforms_makes_no_very_long_message(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    index = image_index({f"linux/other{number}": build("amd64") for number in range(5000)})
+    registry.add_document("library/x", "latest", index)
+    with pytest.raises(PlatformNotFound, match="and 4984 more") as caught:
+        fetch_images(open_image(sources, registry), [AMD64])
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_single_image_of_another_platform_is_refused_by_name(
     registry: OwnRegistry, sources: Sources
 ) -> None:
