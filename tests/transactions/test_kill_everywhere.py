@@ -27,7 +27,7 @@ from tests.transactions.scenarios import (
     warm_up,
 )
 
-RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "0"))
+RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25"))
 """How many random kills to add; docs/transactions.md says what came of 10,000."""
 
 
@@ -108,7 +108,6 @@ def test_killed_after_any_operation(
     assert killing.operations - 5 <= kills > 20
 
 
-@pytest.mark.skipif(not RANDOM_KILLS, reason="set PUBLISHER_RANDOM_KILLS=10000 for the long run")
 @pytest.mark.timeout(24 * 3600)
 def test_killed_again_and_again_at_random(
     folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]

@@ -40,7 +40,11 @@ def layout(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [("size=1m", "are missing"), ("size=3500k", "are missing"), ("size=100m,nr_inodes=100", "inodes")],
+    [
+        ("size=1m", "are missing"),
+        ("size=3500k", "are missing"),
+        ("size=100m,nr_inodes=100", "inodes"),
+    ],
 )
 def test_a_full_disk_is_explained_and_leaves_the_tree_as_it_was(
     mount: Mount, layout: Path, options: str, said: str

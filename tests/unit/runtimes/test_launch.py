@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from publisher.manifest import ImageConfig, Platform
 from publisher.runtimes import launch, modulefile
 from publisher.runtimes.container import DEFAULT_PATH, ContainerConfig
 from publisher.runtimes.launch import CannotRun, Identity, resolve_user
+from tests.components import require
 
 PASSWD = "root:x:0:0::/root:/bin/sh\napp:x:10:20::/home/app:/bin/sh\nbroken\nbad:x:a:b::/:\n"
 GROUP = "root:x:0:\nmain:x:20:\nextra:x:30:other,app\nfive:x:5:\n"
@@ -116,8 +116,7 @@ NASTY = 'it\'s "q" $HOME [exec false] {x} \\ back'
 
 
 def test_a_tcl_module_says_exactly_what_it_should(tmp_path: Path) -> None:
-    if shutil.which("tclsh") is None:
-        pytest.skip("needs tclsh: apt-get install tcl")
+    require("tclsh")
     file = tmp_path / "module"
     file.write_text(modulefile.module_file("tcl", "a:1", NASTY, ["x"], NASTY, NASTY))
     loader = tmp_path / "loader.tcl"
