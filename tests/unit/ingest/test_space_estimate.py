@@ -1,0 +1,68 @@
+"""Room on the disk is looked at before anything is downloaded, and its lack explained."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from publisher.ingest import Request, ingest
+from publisher.ingest.space import DiskSpace, NotEnoughSpace
+from publisher.repository.memory import MemoryRepository
+from publisher.sources.open import Sources
+from publisher.wishlist import wish_for
+from tests.layer_builder import file, image, layer
+from tests.transactions.scenarios import Stage
+
+
+class SmallDisk(MemoryRepository):
+    """A repository with this many bytes left."""
+
+    def __init__(self, free: int) -> None:
+        super().__init__()
+        self.free = free
+        self.staged = 0
+
+    def free_space(self) -> int | None:
+        return self.free
+
+    def stage_layer(self, digest: str):  # type: ignore[no-untyped-def]
+        self.staged += 1
+        return super().stage_layer(digest)
+
+
+def test_an_image_that_cannot_fit_is_refused_before_its_first_byte(tmp_path: Path) -> None:
+    layers = [layer(file(f"f{n}", os.urandom(40_000)), compression="none") for n in range(2)]
+    Stage(tmp_path).put(image(*layers), "big")
+    size = sum(each.descriptor.size for each in layers)
+    wish = wish_for(f"oci:{tmp_path}/layout:big", name="tool")
+    for free, fits in ((size - 1, False), (size, True)):
+        repository = SmallDisk(free)
+        with Sources() as sources:
+            report = ingest([Request(wish)], repository, sources)
+        assert (repository.staged > 0) == fits
+        assert bool(report.failed) != fits
+        for outcome in report.failed:
+            assert "0.1 MB are still to be downloaded" in outcome.error
+            assert "missing" in outcome.error
+
+
+def test_what_several_images_will_need_is_counted_together() -> None:
+    space = DiskSpace(SmallDisk(100))
+    space.expect(60)
+    with pytest.raises(NotEnoughSpace):
+        space.expect(41)
+    space.expect(40)
+    space.arrived(50)  # and is on the disk by now
+    space.expect(50)
+
+
+def test_a_full_disk_is_explained_and_other_errors_stay_what_they_are() -> None:
+    space = DiskSpace(SmallDisk(1_000_000))
+    full = space.explained(OSError(errno.ENOSPC, "No space left on device"), 2_000_000)
+    assert isinstance(full, NotEnoughSpace)
+    assert "1.0 MB are free, about 5.0 MB were needed: some 4.0 MB are missing" in str(full)
+    other = OSError(errno.EIO, "Input/output error")
+    assert space.explained(other, 1) is other
