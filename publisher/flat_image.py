@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from publisher.entry import Generated, Merged
-from publisher.errors import DigestMismatch
-from publisher.layers.index import read_header, read_index
+from publisher.errors import DigestMismatch, InvalidManifest
+from publisher.layers.index import IndexHeader, read_header, read_index
 from publisher.layers.merge import merge
-from publisher.manifest import ImageConfig
+from publisher.manifest import Descriptor, ImageConfig
 from publisher.repository import Repository
 from publisher.runtimes.apptainer import insert, runtime_files
 
@@ -36,25 +36,31 @@ def flat_plan(
 
 
 def check_layers(
-    repository: Repository, layers: Sequence[str], config: ImageConfig, what: str
+    repository: Repository, layers: Sequence[Descriptor], config: ImageConfig, what: str
 ) -> None:
-    """Raise DigestMismatch unless `layers` (digests) are what `config` promises, one by one.
+    """Raise DigestMismatch or InvalidManifest unless `layers` are what `config` and manifest promise.
 
-    A layer that came for another image was held against that one's config. One that another tool
-    published has no index, and nothing to compare. `what` names the image in errors.
+    A layer that came for another image was held against that one's. One that another tool published
+    has no index, and nothing to compare. `what` names the image in errors.
     """
-    for digest, promised in zip(layers, config.diff_ids, strict=True):
-        if not repository.has_layer(digest):
+    for layer, promised in zip(layers, config.diff_ids, strict=True):
+        if not repository.has_layer(layer.digest):
             continue
-        with repository.open_index(digest) as file:
-            _check_diff_id(file, digest, promised, what)
+        with repository.open_index(layer.digest) as file:
+            size = _check_diff_id(file, layer.digest, promised, what).size
+        if size != layer.size:
+            raise InvalidManifest(
+                f"cannot publish manifest {what}",
+                why=f"it says that layer {layer.digest} has {layer.size} bytes, and it has {size}",
+            )
 
 
-def _check_diff_id(file: BinaryIO, digest: str, promised: str, what: str) -> None:
-    recorded = read_header(file).diff_id
-    if recorded != promised:
+def _check_diff_id(file: BinaryIO, digest: str, promised: str, what: str) -> IndexHeader:
+    header = read_header(file)
+    if header.diff_id != promised:
         raise DigestMismatch(
             f"layer {digest} is not what the config of {what} says",
             expected=promised,
-            actual=recorded,
+            actual=header.diff_id,
         )
+    return header

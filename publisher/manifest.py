@@ -366,7 +366,9 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
         )
     try:
         value = json.loads(
-            data,
+            data.decode(
+                "utf-8"
+            ),  # json.loads would take UTF-16 as well, which no other reader does
             object_pairs_hook=_object_of_pairs,
             parse_float=_finite,
             parse_constant=_finite,

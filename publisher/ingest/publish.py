@@ -133,12 +133,12 @@ def publish(
     `refused` is told the kinds of things that the filesystem would not store as they should be.
 
     Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile,
-    DigestMismatch when one is not what the image's config says, and ImagePinned when a tag that is
-    pinned would move.
+    DigestMismatch or InvalidManifest when one is not what the image's config and manifest say, and
+    ImagePinned when a tag that is pinned would move.
     """
     for item in items:
-        digests = [layer.digest for layer in item.image.manifest.layers]
-        check_layers(repository, digests, item.image.config, item.publication.manifest_digest)
+        image = item.image
+        check_layers(repository, image.manifest.layers, image.config, image.document.digest)
     with repository.transaction(purpose) as transaction:
         images = _new_flat_images(repository, items)
         for image in images:

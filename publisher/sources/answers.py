@@ -64,7 +64,7 @@ def is_page(response: requests.Response) -> bool:
 
 def _read_errors(response: requests.Response) -> list[dict[str, Any]]:
     try:
-        value = json.loads(read_document(response, "an error", MAX_ERROR))
+        value = json.loads(read_document(response, "cannot read an error", MAX_ERROR))
         errors = value["errors"]
     except (BrokenBody, SourceError, ValueError, TypeError, KeyError, RecursionError):
         return []  # not the words of a registry, which says something too

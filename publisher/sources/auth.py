@@ -217,7 +217,7 @@ class RepositoryAuth:
         if response.status_code != 200:
             raise SourceError(f"cannot get {what}", why=f"status {response.status_code}")
         try:
-            answer = json.loads(read_document(response, what, MAX_TOKEN_ANSWER))
+            answer = json.loads(read_document(response, f"cannot get {what}", MAX_TOKEN_ANSWER))
             token = answer.get("token") or answer.get("access_token")
             lifetime = answer.get("expires_in") or DEFAULT_LIFETIME
         except BrokenBody as error:

@@ -49,11 +49,11 @@ def raw_chunks(response: requests.Response) -> Iterator[bytes]:
 def read_document(response: requests.Response, what: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
     """A whole small body, with its Content-Encoding undone: no more than `limit` bytes.
 
-    Raises BrokenBody if the connection breaks, and SourceError if the body is too long.
+    `what` says what cannot be done without it ("cannot fetch …"). Raises BrokenBody if the connection breaks, and SourceError if the body is too long.
     """
     declared = response.headers.get("Content-Length", "")
     too_long = SourceError(
-        f"cannot read {what}",
+        what,
         why=f"the answer of {place(response.url)} is longer than {limit} bytes",
     )
     if declared.isascii() and declared.isdigit() and int(declared) > limit:
@@ -69,14 +69,12 @@ def read_document(response: requests.Response, what: str, limit: int = MAX_DOCUM
     if encoding in ("", "identity"):
         return bytes(data)
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise SourceError(f"cannot read {what}", why=f"it came in the encoding {encoding!r}")
+        raise SourceError(what, why=f"it came in the encoding {encoding!r}")
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         decoded = decoder.decompress(bytes(data), limit + 1)
     except zlib.error as error:
-        raise SourceError(
-            f"cannot read {what}", why=f"its {encoding} encoding is broken"
-        ) from error
+        raise SourceError(what, why=f"its {encoding} encoding is broken") from error
     if len(decoded) > limit:
         raise too_long
     return decoded

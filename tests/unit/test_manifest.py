@@ -145,6 +145,13 @@ def test_what_cannot_be_verified_is_no_digest(text: str) -> None:
 # Manifests
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-8-sig"])
+def test_json_in_another_encoding_than_utf8_is_refused(encoding: str) -> None:
+    data = '{"schemaVersion": 2, "config": {}, "layers": []}'.encode(encoding)
+    with pytest.raises(InvalidManifest):
+        detect_media_type(data)
+
+
 def test_a_manifest_names_its_config_and_its_layers_from_bottom_to_top() -> None:
     found = parse_manifest(document(manifest()))
     assert found.image_id == ONE

@@ -57,8 +57,9 @@ def publish(repository: DirectoryRepository, wished: Wish) -> Outcome:
         with_layers(GOOD, (LOWER, LOWER)),
         with_layers(GOOD, (LOWER,)),
         image(replace(LOWER, diff_id=UPPER.diff_id)),
+        image(LOWER.with_descriptor(size=LOWER.descriptor.size + 1)),
     ],
-    ids=["other order", "one twice", "one too few", "another diff ID"],
+    ids=["other order", "one twice", "one too few", "another diff ID", "another size"],
 )
 def test_an_image_whose_config_promises_other_layers_is_refused_though_all_are_there(
     repository: DirectoryRepository, registry: OwnRegistry, bad: Image, outputs: tuple[str, ...]
