@@ -38,9 +38,9 @@ def flat_plan(
 def check_layers(
     repository: Repository, layers: Sequence[Descriptor], config: ImageConfig, what: str
 ) -> None:
-    """Raise DigestMismatch or InvalidManifest unless `layers` are what `config` and manifest promise.
+    """Raise DigestMismatch, or InvalidManifest, for a layer that is not what the image says it is.
 
-    A layer that came for another image was held against that one's. One that another tool published
+    `layers` are the manifest's, and have to be what `config` promises, one by one. A layer that came for another image was held against that one's. One that another tool published
     has no index, and nothing to compare. `what` names the image in errors.
     """
     for layer, promised in zip(layers, config.diff_ids, strict=True):

@@ -49,7 +49,8 @@ def raw_chunks(response: requests.Response) -> Iterator[bytes]:
 def read_document(response: requests.Response, what: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
     """A whole small body, with its Content-Encoding undone: no more than `limit` bytes.
 
-    `what` says what cannot be done without it ("cannot fetch …"). Raises BrokenBody if the connection breaks, and SourceError if the body is too long.
+    `what` says what cannot be done without it ("cannot fetch …"). Raises BrokenBody if the
+    connection breaks, and SourceError if the body is too long.
     """
     declared = response.headers.get("Content-Length", "")
     too_long = SourceError(
