@@ -40,8 +40,9 @@ def check_layers(
 ) -> None:
     """Raise DigestMismatch, or InvalidManifest, for a layer that is not what the image says it is.
 
-    `layers` are the manifest's, and have to be what `config` promises, one by one. A layer that came for another image was held against that one's. One that another tool published
-    has no index, and nothing to compare. `what` names the image in errors.
+    `layers` are the manifest's, and have to be what `config` promises, one by one. A layer that
+    came for another image was held against that one's. One that another tool published has no
+    index, and nothing to compare. `what` names the image in errors.
     """
     for layer, promised in zip(layers, config.diff_ids, strict=True):
         if not repository.has_layer(layer.digest):
