@@ -40,7 +40,7 @@ def check_layers(
 ) -> None:
     """Raise DigestMismatch, or InvalidManifest, for a layer that is not what the image says it is.
 
-    `layers` are the manifest's, and have to be what `config` promises, one by one. A layer that
+    `layers` are the manifest's, and have to be what `config` promises, one by one: a layer that
     came for another image was held against that one's. One that another tool published has no
     index, and nothing to compare. `what` names the image in errors.
     """
