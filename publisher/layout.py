@@ -13,7 +13,7 @@ from posixpath import basename
 from publisher.errors import InvalidReference, PublisherError
 from publisher.manifest import Platform, digest_hex
 from publisher.reference import ImageReference, Transport
-from publisher.reference.grammar import MAX_FILE_NAME
+from publisher.reference.grammar import MAX_FILE_NAME, presentable
 
 FLAT = ".flat"
 LAYERS = ".layers"
@@ -200,13 +200,13 @@ class RepositoryURL:
         if kind in ("dir", "cvmfs") and colon:
             if not location:
                 raise PublisherError(
-                    f"cannot use repository {text!r}",
+                    f"cannot use repository {presentable(text)!r}",
                     why=f"nothing follows {kind}:",
                     hint="write dir:/srv/images or cvmfs:images.example.org",
                 )
             if kind == "cvmfs" and "/" in location:
                 raise PublisherError(
-                    f"cannot use repository {text!r}",
+                    f"cannot use repository {presentable(text)!r}",
                     why="a CVMFS repository is named, not located",
                     hint=f"write cvmfs:{location.rstrip('/').rpartition('/')[2]}",
                 )
@@ -214,7 +214,7 @@ class RepositoryURL:
         if text and (not colon or "/" in kind):
             return cls("dir", text)
         raise PublisherError(
-            f"cannot use repository {text!r}",
+            f"cannot use repository {presentable(text)!r}",
             why="not a repository URL",
             hint="write dir:/srv/images or cvmfs:images.example.org",
         )

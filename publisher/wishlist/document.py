@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from publisher.reference.grammar import shorten
+from publisher.reference.grammar import presentable
 from publisher.wishlist.model import Problem, Severity, WishListError
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -221,7 +221,7 @@ def read_mapping(
                 suggestion = f"did you mean {near[0]!r}?"
             else:
                 suggestion = f"known keys are {', '.join(known)}"
-            name = repr(shorten(key)) if key else describe(key_node)
+            name = repr(presentable(key)) if key else describe(key_node)
             problems.error(key_node, f"unknown key {name} {where}", suggestion)
         elif key in found:
             problems.error(

@@ -190,7 +190,7 @@ def _thin_names(wish: Wish) -> list[str]:
             raise InvalidReference(
                 f"the thin image of {wish} cannot be called {presentable(name)!r}",
                 why=error.why,
-                hint=f"change the name of thin images: {wish.thin!r}",
+                hint=f"change the name of thin images: {presentable(wish.thin)!r}",
             ) from error
     return names
 

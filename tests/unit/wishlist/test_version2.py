@@ -209,6 +209,25 @@ def test_credentials_in_a_list_are_refused_and_never_repeated() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "images: [{'https://ann:s3cret@quay.io/x': 1, image: debian}]",
+        "images: [{'https://ann:s3cret@quay.io/x': 1, tags: ['1']}]",
+        "images: [debian]\nrepository: https://ann:s3cret@quay.io/x",
+        "images: [debian]\ndefaults: {outputs: [thin]}\nthin: 'https://ann:s3cret@quay.io/$(image)'",
+        "images: [{image: 'oci:x:1', name: 'https://ann:s3cret@x'}]",
+    ],
+)
+def test_credentials_anywhere_else_in_a_list_are_not_repeated_either(text: str) -> None:
+    try:
+        said = parse_wish_list(f"version: 2\n{text}\n", "l").problems
+    except WishListError as error:
+        said = error.problems
+    assert said
+    assert not [str(problem) for problem in said if "s3cret" in f"{problem} {problem.subject}"]
+
+
+@pytest.mark.parametrize(
     ("entry", "warned"),
     [
         ("debian:latest", True),
