@@ -6,18 +6,25 @@ class PublisherError(Exception):
 
     `what` says what failed and on what ("cannot fetch docker.io/library/debian:stable"), `why` the
     cause as far as it is known, and `hint` what the reader can do about it. Secrets never belong in
-    any of the three.
+    any of the three. What they quote may have been written by anybody: control characters are
+    escaped, but for line breaks.
     """
 
     def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.why = why
-        self.hint = hint
+        self.what = _harmless(what)
+        self.why = _harmless(why)
+        self.hint = _harmless(hint)
 
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text} ({self.hint})" if self.hint else text
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class InvalidReference(PublisherError):

@@ -18,6 +18,7 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
+    printable,
     quiet_option,
 )
 from publisher.cli.sources import open_sources, source_options
@@ -102,7 +103,9 @@ def _print(report: Report, quiet: bool) -> None:
     for problem in report.problems:
         click.echo(str(problem))
     for image in report.failed:
-        click.echo(f"{image.wish_list}:{image.line}: failed: {image.name}: {image.error}")
+        click.echo(
+            f"{image.wish_list}:{image.line}: failed: {image.name}: {printable(image.error)}"
+        )
     if quiet:
         return
     counts = [plural(report.wishes, "wish").replace("wishs", "wishes")]

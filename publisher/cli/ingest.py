@@ -22,6 +22,7 @@ from publisher.cli.options import (
     platform_option,
     plural,
     print_json,
+    printable,
     quiet_option,
     repository_option,
     wait_option,
@@ -248,7 +249,7 @@ def _print_summary(report: Report, quiet: bool) -> None:
         ] or ["nothing done" if report.interrupted else "nothing wished"]
         click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
-        click.echo(f"failed: {outcome.name}: {outcome.error}", err=True)
+        click.echo(f"failed: {outcome.name}: {printable(outcome.error)}", err=True)
     if report.interrupted:
         click.echo("publisher: interrupted; the next run goes on from there", err=True)
 

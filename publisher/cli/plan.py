@@ -15,6 +15,7 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
+    printable,
     repository_option,
 )
 from publisher.cli.sources import open_sources, source_options
@@ -94,4 +95,4 @@ def _print(planned: list[PlannedImage]) -> None:
     )
     for image in planned:
         if image.error:
-            click.echo(f"failed: {image.name}: {image.error}", err=True)
+            click.echo(f"failed: {image.name}: {printable(image.error)}", err=True)

@@ -1,0 +1,63 @@
+"""Texts that anybody may have written do not command a terminal, or forge lines of a log."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import command, environment
+from tests.layer_builder import file, hardlink, image, layer, write_layout
+
+EVIL = "1\x1b[2J\nfailed: forged"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    folder = write_layout(image(layer(file("motd"))), tmp_path / "layout", "good")
+    index = json.loads((folder / "index.json").read_bytes())
+    index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = EVIL
+    (folder / "index.json").write_text(json.dumps(index))
+    return write_layout(image(layer(hardlink("a", EVIL))), folder, "odd-link")
+
+
+def on_a_terminal(*arguments: str | Path) -> bytes:
+    """What the command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments), env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while piece := os.read(ours, 4096):
+            written += piece
+    except OSError:  # EIO: nobody has the terminal open any more
+        pass
+    process.wait(60)
+    os.close(ours)
+    return written
+
+
+@pytest.mark.parametrize("tag", ["absent", "odd-link"])
+@pytest.mark.parametrize("verb", ["ingest", "ingest-image", "check", "plan", "inspect"])
+def test_what_a_source_says_is_shown_without_its_control_characters(
+    tmp_path: Path, layout: Path, verb: str, tag: str
+) -> None:
+    reference = f"oci:{layout}:{tag}"
+    wishes = tmp_path / "wishes.yaml"
+    wishes.write_text(f"version: 2\nimages: ['{reference}']\n")
+    images = tmp_path / "images"
+    (images / ".metadata").mkdir(parents=True)
+    repository = () if verb in ("check", "inspect") else ("--repository", images)
+    subject = wishes if verb in ("ingest", "check", "plan") else reference
+    written = on_a_terminal(verb, subject, *repository)
+    assert b"\x1b[2J" not in written
+    if verb != "inspect":  # its error has lines of its own
+        assert b"\nfailed: forged" not in written
+    if tag == "absent":
+        assert b"forged" in written
