@@ -152,8 +152,7 @@ def publish(
             coming = {layout.flat_image(image.manifest.image_id) for image in images}
             coming |= {layout.layer_directory(layer.digest) for layer in layers}
             _require_content(repository, items, coming)
-            for layer in layers:
-                transaction.add_layer(layer.digest, layer.fixups, layer.below)
+            _add_layers(transaction, items, layers)
             leaving = podman_store.leaving(repository, [i.publication for i in items])
             status = _record(repository, transaction, items, now())
             changed = podman_store.update(repository, transaction, stored, leaving)
@@ -161,6 +160,19 @@ def publish(
                 status = Status.RECORDED
             transaction.commit()
     return status
+
+
+def _add_layers(
+    transaction: Transaction, items: Sequence[Item], layers: Sequence[_NewLayer]
+) -> None:
+    for layer in layers:
+        transaction.add_layer(layer.digest, layer.fixups, layer.below)
+    new = {layer.digest for layer in layers}
+    for item in items:
+        for each in item.image.manifest.layers:
+            if each.digest not in new:
+                # Another run may have published it while we fetched it: ours is not needed then.
+                transaction.add_layer(each.digest, (), ())
 
 
 def wait_for_others(repository: Repository, purpose: str) -> None:

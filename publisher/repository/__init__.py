@@ -111,7 +111,8 @@ class Transaction(Protocol):
     ) -> None:
         """Publish a staged layer, completed by what `fixups` takes from the layers below it.
 
-        One that is published already stays, unless `anew` says to replace it by the staged one.
+        One that is published already stays, and what is staged of it is given up, unless `anew`
+        says to replace it by the staged one.
         """
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:

@@ -13,6 +13,7 @@ from publisher.verify import verify
 from tests.any_repository import KINDS, AnyRepository, make_repository
 from tests.command import publisher, succeed
 from tests.layer_builder import Image, directory, file, image, layer, whiteout, write_layout
+from tests.registry import OwnRegistry, Reply, Request
 
 BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone", b"x"))
 FIRST = image(BASE)
@@ -109,4 +110,29 @@ def test_a_bad_blob_shows_nothing_of_its_image_and_harms_no_other(wished: Wished
     assert result.code == 1 and digest in result.err
     assert not os.path.lexists(wished.repository.root / "local/tool:a")
     assert (wished.repository.root / "local/tool:b/gone").exists()
+    wished.assert_sound()
+
+
+def test_a_layer_that_another_run_publishes_while_it_is_fetched_is_not_kept_twice(
+    wished: Wished,
+) -> None:
+    write_layout(SECOND, wished.folder / "layout", "other")
+    runs = []
+
+    def other_publisher(_: Request, reply: Reply) -> Reply:
+        runs.append(wished.run("ingest-image", f"oci:{wished.folder}/layout:other"))
+        return reply
+
+    with OwnRegistry() as registry:
+        registry.add("tool", "1", SECOND)
+        registry.misbehave(other_publisher, method="GET", path=BASE.digest, times=1)
+        ended = wished.run("ingest-image", f"{registry.url}/tool:1")
+
+    statuses = [run["outcomes"][0]["status"] for run in (*runs, ended)]
+    assert statuses == ["published", "published"]
+    places = [
+        p for name in ("layers", "blobs") for p in wished.folder.glob(f"**/.publisher/{name}")
+    ]
+    assert places
+    assert not [kept for place in places for kept in place.iterdir()]
     wished.assert_sound()

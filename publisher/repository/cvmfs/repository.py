@@ -258,6 +258,12 @@ class CvmfsRepository:
         name = digest_hex(digest)
         return StagedLayer(directory / "layers" / name, directory / "blobs" / name)
 
+    def give_up(self, digest: str) -> None:
+        """Delete what is staged of a layer that needs no publishing. Only under the writer lock."""
+        staged = self.staged(digest)
+        self.shadow.staging.give_up(staged.directory)
+        staged.forget_blob()
+
     def drop_orphans(self) -> None:
         """Delete kept blobs whose layer is not staged any more. Only under the writer lock."""
         for blob in self.blobs.iterdir():

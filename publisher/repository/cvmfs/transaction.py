@@ -110,6 +110,7 @@ class CvmfsTransaction:
             return
         if self._repository.exists(path):
             if not anew:
+                self._repository.give_up(digest)  # somebody else was quicker, with the same bytes
                 return
             self._cleared.append(path)
         if not self._repository.staged(digest).is_complete():
