@@ -7,6 +7,7 @@ that say nothing new are left out. Reading and writing stream.
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ _WRITE_LINES = 2000
 _READ_BYTES = 256 * 1024
 _LONGEST_LINE = 16 * 2**20
 _TYPES = {kind.value: kind for kind in EntryType}
+_DECODE = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class LayerIndex(Iterable[Entry]):
 
     def __iter__(self) -> Iterator[Entry]:
         lines = _lines(self._file)
-        header = _parse_header(next(lines, b""))
+        header = _parse_header(next(lines, ""))
         count = 0
         for line in lines:
             count += 1
@@ -76,7 +78,7 @@ class LayerIndex(Iterable[Entry]):
 
 def read_header(file: BinaryIO) -> IndexHeader:
     """The header of the index in `file`."""
-    return _parse_header(next(_lines(file), b""))
+    return _parse_header(next(_lines(file), ""))
 
 
 def read_index(file: BinaryIO) -> LayerIndex:
@@ -148,10 +150,12 @@ def encode_details(entry: Entry) -> str:
     return f",{text[1:-1]}" if fields else ""
 
 
-def decode_entry(line: bytes | str) -> Entry:
+def decode_entry(line: str) -> Entry:
     """The entry that `line` encodes; LayerError if it does not."""
     try:
-        fields = json.loads(line)
+        fields, end = _DECODE(line)  # json.loads costs twice as much
+        if end != len(line):
+            raise ValueError("something follows the object")
         xattrs = fields.get("xattrs")
         device = fields.get("device")
         return Entry(
@@ -177,7 +181,7 @@ def decode_entry(line: bytes | str) -> Entry:
         ) from error
 
 
-def _parse_header(line: bytes) -> IndexHeader:
+def _parse_header(line: str) -> IndexHeader:
     what = "cannot read a layer index"
     try:
         fields = json.loads(line)
@@ -217,18 +221,20 @@ class _Position(io.RawIOBase):
         return data
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def _lines(file: BinaryIO) -> Iterator[str]:
     source = cast(BinaryIO, _Position(file))
     reader = zstandard.ZstdDecompressor().stream_reader(source, closefd=False)
-    rest = b""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest = ""
     try:
         while data := reader.read(_READ_BYTES):
-            lines = (rest + data).split(b"\n")
+            lines = (rest + decoder.decode(data)).split("\n")
             rest = lines.pop()
             if len(rest) > _LONGEST_LINE:
                 raise LayerError("cannot read a layer index", why="a line is endless")
             yield from lines
-    except zstandard.ZstdError as error:
+        decoder.decode(b"", final=True)
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
         raise LayerError("cannot read a layer index", why=f"it is damaged: {error}") from error
     if rest:
         raise LayerError("cannot read a layer index", why="it ends within a line")

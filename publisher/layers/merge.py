@@ -15,7 +15,9 @@ from operator import itemgetter
 from publisher.entry import Entry, EntryType, Fixup, Merged, sort_key
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex
-from publisher.layers.names import shown
+from publisher.layers.names import MAX_COMPONENT_BYTES, shown
+
+_AFTER_ALL = b"\xff" * (MAX_COMPONENT_BYTES + 1)
 
 _Links = Mapping[tuple[int, str], Merged]
 _KeyedEntry = tuple[bytes, int, Entry]
@@ -42,6 +44,9 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
     whiteouts.
     """
     *lower, top = indexes
+    last = _last_concerned(top)
+    if last is None:
+        return
     links = _lower_links(indexes)
     below = _merge(lower, {k: v for k, v in links.items() if k[0] < len(lower)})
     streams: list[Iterator[tuple[bytes, int, Entry]]] = [
@@ -50,12 +55,32 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
     ]
     seen = _Seen(opaque_xattrs)
     for key, group in groupby(heapq.merge(*streams), itemgetter(0)):
+        if key > last:
+            return
         found = {number: entry for _, number, entry in group}
         entry = found.get(1)
         if entry is not None and entry.is_unresolved:
             link = links[len(lower), entry.path]
             yield Fixup(_as_file(link.entry, entry.path), link.layer, link.source)
         yield from seen.compare(key, found.get(0), entry)
+
+
+def _last_concerned(index: Iterable[Entry]) -> bytes | None:
+    """The last key that lower layers can have a say in; None where they have none.
+
+    Most layers say all of themselves, or all but the root directory: then hardly anything of the
+    lower layers' indexes has to be read, which would else be the square of the number of layers.
+    """
+    last: bytes | None = None
+    for entry in index:
+        if entry.opaque:
+            bound = sort_key(entry.path) + b"\1" if entry.path else _AFTER_ALL
+        elif entry.implicit or entry.dropped or entry.is_unresolved:
+            bound = sort_key(entry.path)
+        else:
+            continue
+        last = bound if last is None else max(last, bound)
+    return last
 
 
 @dataclass(slots=True)

@@ -56,6 +56,10 @@ def written(*entries: Entry) -> io.BytesIO:
     return file
 
 
+def plain(index: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompressobj().decompress(index)
+
+
 @st.composite
 def any_entry(draw: st.DrawFn) -> Entry:
     kind = draw(st.sampled_from(EntryType))
@@ -200,6 +204,22 @@ def test_something_else_is_not_read_as_an_index(content: bytes) -> None:
         read_header(io.BytesIO(content))
 
 
+def test_a_path_may_be_written_as_it_is_in_utf_8_wherever_it_is_cut() -> None:
+    paths = [f"{number:06}é" for number in range(20_000)]
+    text = "".join(f'{{"path":"{path}","type":"p","mode":"0600"}}\n' for path in paths)
+    head = written().getvalue()
+    lines = plain(head).replace(b'"entries":0', b'"entries":20000') + text.encode()
+    index = read_index(io.BytesIO(zstandard.compress(lines)))
+    assert [entry.path for entry in index] == paths
+
+
+@pytest.mark.parametrize("end", [b"\xff", b"\xc3"])
+def test_what_is_not_utf_8_is_damage(end: bytes) -> None:
+    lines = plain(written(Entry("a", EntryType.FIFO)).getvalue())
+    with pytest.raises(LayerError, match="damaged"):
+        list(read_index(io.BytesIO(zstandard.compress(lines + end))))
+
+
 def test_an_index_of_a_later_version_is_refused() -> None:
     line = b'{"format":"publisher-layer-index","version":2}\n'
     with pytest.raises(LayerError, match="version 2"):
@@ -210,7 +230,9 @@ def test_fields_that_we_do_not_know_are_ignored() -> None:
     assert decode_entry('{"path":"a","type":"p","mode":"0600","later":1}').mode == 0o600
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[]", '{"path":"a","type":"?"}', '{"path":1'])
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", '{"path":"a","type":"?"}', '{"path":1', '{"path":"a","type":"p"} {}']
+)
 def test_a_malformed_line_is_an_error(line: str) -> None:
     with pytest.raises(LayerError, match="malformed"):
         decode_entry(line)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,19 @@ from tests.layer_builder import directory, file, hardlink, layer, opaque, whiteo
 from tests.stacks import Draft, stacks
 
 FILE, DIRECTORY, WHITEOUT = EntryType.FILE, EntryType.DIRECTORY, EntryType.WHITEOUT
+
+
+class Watched(list[Entry]):
+    """An index that notes which entries were read."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        super().__init__(entries)
+        self.read: list[str] = []
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in super().__iter__():
+            self.read.append(entry.path)
+            yield entry
 
 
 def entries(*described: tuple[str, EntryType], **fields: object) -> list[Entry]:
@@ -149,19 +162,11 @@ def test_siblings_whose_names_sort_before_the_slash_do_not_confuse_anything() ->
 
 
 def test_an_index_is_read_as_it_is_needed() -> None:
-    read: list[str] = []
-
-    class Watched(list[Entry]):
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            for entry in super().__iter__():
-                read.append(entry.path)
-                yield entry
-
     big = Watched(entries(*((f"f{n:04}", FILE) for n in range(1000))))
     plan = merge([big])
-    read.clear()
+    big.read.clear()
     next(plan)
-    looked_ahead = len(read) - 1001 if len(read) > 1001 else len(read)
+    looked_ahead = len(big.read) - 1001 if len(big.read) > 1001 else len(big.read)
     assert looked_ahead < 5
 
 
@@ -180,6 +185,43 @@ def test_fixups_are_only_what_the_top_layer_needs(layers_below: int, tmp_path: P
     assert found[0].entry.mode == 0o700
     assert found[1].source == "d/f"
     assert list(fixups([unpacked[0].index])) == []
+
+
+@settings(max_examples=150)
+@given(stack=stacks(), xattrs=st.booleans())
+def test_fixups_read_no_further_than_they_need_to(
+    stack: list[Draft], xattrs: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("stack")
+    try:
+        layers = [unpack_layer(draft.build(), folder / str(n)) for n, draft in enumerate(stack)]
+        found = list(fixups([each.index for each in layers], xattrs))
+    except LayerError:
+        assume(False)
+        raise
+    # A marker in the last place there is has everything read, and adds nothing.
+    last = Entry("\udcff" * 255, DIRECTORY, implicit=True)
+    assert found == list(
+        fixups([*(each.index for each in layers[:-1]), [*layers[-1].index, last]], xattrs)
+    )
+
+
+def test_a_layer_that_says_all_of_itself_has_no_index_below_it_read() -> None:
+    top = [Entry("", DIRECTORY), Entry("d", DIRECTORY), Entry("d/f", FILE), Entry("g", WHITEOUT)]
+    below = Watched(entries(*((f"f{n:04}", FILE) for n in range(1000))))
+    assert list(fixups([below, top])) == []
+    assert below.read == []
+
+
+def test_a_layer_that_only_implies_its_root_has_only_the_roots_below_it_read() -> None:
+    top = entries(("f", FILE))
+    below = Watched(
+        [Entry("", DIRECTORY, 0o711), *entries(*((f"f{n:04}", FILE) for n in range(1000)))[1:]]
+    )
+    (found,) = fixups([below, top])
+    assert (found.entry.path, found.entry.mode) == ("", 0o711)
+    looking_for_links = 1000  # which a real index's header answers
+    assert len(below.read) < looking_for_links + 10
 
 
 def test_without_xattrs_opaque_directories_are_spelled_out_as_whiteouts(tmp_path: Path) -> None:
