@@ -3,6 +3,9 @@
 repository.py    reading, staging, beginning transactions
 transaction.py   what one transaction collects, and its commit
 changes.py       a transaction's changes -> the server calls that carry them out   (pure)
+sending.py       what a call adds -> its stream
+editing.py       changing the mounted tree by hand
+visible.py       whether what was published is there
 stream.py        entries -> an ordered, self-checked tar stream                    (pure)
 header.py        one entry -> the bytes of its tar header                          (pure)
 catalogs.py      where nested catalogs start                                       (pure)

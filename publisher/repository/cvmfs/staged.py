@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -76,28 +76,24 @@ class CvmfsLayerStage:
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass the blob on, and keep it."""
         for chunk in chunks:
-            try:
+            with self._explained():
                 self._blob.write(chunk)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise SpoolFull(
-                    f"cannot keep a layer in {self._staged.blob.parent}",
-                    why=f"{error.strerror}, after {self._blob.tell()} bytes of it",
-                    hint="make room there: an image's compressed layers wait in it until all of "
-                    "them have come; or set PUBLISHER_STATE to a larger disk",
-                ) from error
             yield chunk
 
     def finish(self) -> Mapping[str, int]:
         """Keep the layer, complete and verified, for the transaction that publishes it."""
+        with self._explained():
+            self._blob.flush()
         self.close()
         sync_filesystem(self._directory)
         self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
         # The blob last: the layer is staged once all three are there.
-        if not self._staged.index.exists():
-            with suppress(OSError):  # another run was quicker, with the same bytes
-                self._coming.directory.rename(self._staged.directory)
+        try:
+            self._coming.directory.rename(self._staged.directory)
+        except OSError as error:
+            # Another run was quicker, with the same bytes.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
         self._coming.order.rename(self._staged.order)
         self._coming.blob.rename(self._staged.blob)
         return {}
@@ -108,3 +104,18 @@ class CvmfsLayerStage:
         self.index.close()
         with suppress(OSError):  # what is not written is of no use, and said already
             self._blob.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what it means that the blob cannot be written, where room is what it lacks."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SpoolFull(
+                f"cannot keep a layer in {self._staged.blob.parent}",
+                why=f"{error.strerror}, after {self._blob.raw.tell()} bytes of it",
+                hint="make room there: an image's compressed layers wait in it until all of "
+                "them have come; or set PUBLISHER_STATE to a larger disk",
+            ) from error

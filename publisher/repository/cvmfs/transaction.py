@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,25 +11,19 @@ from typing import TYPE_CHECKING
 from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
-from publisher.repository.cvmfs import pending
-from publisher.repository.cvmfs.catalogs import MARKER, skeleton, starts_catalog
+from publisher.repository.cvmfs import editing, pending
+from publisher.repository.cvmfs.catalogs import skeleton
 from publisher.repository.cvmfs.changes import (
     Call,
     Changes,
     Edit,
-    Ingest,
     NewLayer,
     NewTree,
     compile_calls,
 )
-from publisher.repository.cvmfs.planned import read_plan, write_plan
-from publisher.repository.cvmfs.stream import TarStream, Write
-from publisher.repository.disk import (
-    make_directories,
-    remove_empty_parents,
-    remove_tree,
-    write_new_file,
-)
+from publisher.repository.cvmfs.planned import write_plan
+from publisher.repository.cvmfs.sending import send
+from publisher.repository.cvmfs.visible import require_visible
 from publisher.repository.transaction import DirectoryTransaction
 
 if TYPE_CHECKING:
@@ -142,7 +134,8 @@ class CvmfsTransaction:
         assert self._exclusive
         repository = self._repository
         configuration = repository.configuration
-        calls = compile_calls(self._changes(), repository.published_kind, configuration.is_gateway)
+        changes = self._changes()
+        calls = compile_calls(changes, repository.published_kind, configuration.is_gateway)
         if not calls:
             return
         shadow_was_current = repository.shadow_is_current()
@@ -162,7 +155,7 @@ class CvmfsTransaction:
                 f"{after.revision} and not {before.revision + len(calls)}",
                 hint=f"run cvmfs_server check {configuration.name}",
             )
-        self._check_visible()
+        self._check_visible(changes)
         alone = after.revision == before.revision + len(calls)
         repository.note_shadow(False)
         try:
@@ -216,62 +209,9 @@ class CvmfsTransaction:
             return
         arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
 
-        def send() -> None:
-            guard.server.run(arguments, lambda write: self._send(call, write))
-
-        guard.patiently(send)
-
-    def _send(self, call: Ingest, write: Write) -> None:
-        repository = self._repository
-        owner = repository.configuration.owner_ids()
-        added = call.additions
-        with TarStream(write, repository.published_kind, owner, call.base) as stream:
-            for path in added.directories:
-                stream.make_parents(f"{path}/.")
-            for layer in added.layers:
-                self._send_layer(stream, layer)
-            for tree in added.trees:
-                _send_tree(stream, tree)
-            for path, content in sorted(added.files.items()):
-                entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, len(content))
-                stream.add(entry, [content])
-            for path, text in sorted(added.links.items()):
-                entry = Entry(path, EntryType.SYMLINK, 0o777, owner.uid, owner.gid, target=text)
-                stream.add(entry)
-            stream.end()
-
-    def _send_layer(self, stream: TarStream, layer: NewLayer) -> None:
-        engine = self._repository.engine
-        staged = self._repository.staged(layer.digest)
-        tree = layout.layer_tree(layer.digest)
-        index_path = layout.layer_index(layer.digest)
-        below = [layout.layer_tree(digest) for digest in layer.below]
-
-        def add(entry: Entry, content: Iterable[bytes | memoryview]) -> None:
-            path = f"{tree}/{entry.path}" if entry.path else tree
-            target = entry.target
-            if entry.type is EntryType.HARDLINK:
-                target = f"{tree}/{target}"
-            stream.add(_moved(entry, path, target), content)
-
-        def borrow(fixup: Fixup) -> None:
-            assert fixup.layer is not None
-            target = f"{below[fixup.layer]}/{fixup.source}"
-            stream.add(
-                Entry(f"{tree}/{fixup.entry.path}", EntryType.HARDLINK, target=target)
-                if fixup.entry.type is EntryType.FILE
-                else _moved(fixup.entry, f"{tree}/{fixup.entry.path}", fixup.entry.target)
-            )
-
-        with staged.index.open("rb") as index:
-            engine.replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
-            for directory in sorted(engine.catalogs(engine.entries(index))):
-                stream.start_catalog(f"{tree}/{directory}")
-            size = os.fstat(index.fileno()).st_size
-            index.seek(0)
-            owner = self._repository.configuration.owner_ids()
-            entry = Entry(index_path, EntryType.FILE, 0o644, owner.uid, owner.gid, size)
-            stream.add(entry, iter(lambda: index.read(1 << 20), b""))
+        guard.patiently(
+            lambda: guard.server.run(arguments, lambda write: send(self._repository, call, write))
+        )
 
     def _edit(self, edit: Edit) -> None:
         """Change the mounted tree by hand, in a transaction of the server."""
@@ -288,19 +228,7 @@ class CvmfsTransaction:
         guard.server.run(["transaction", name])
         if configuration.is_gateway:
             self._check_unchanged(edit)  # but for the rest of a transaction, which was checked
-        for path, content in sorted(edit.files.items()):
-            _make_parents(mount, path)
-            draft = (mount / path).with_name(".publisher-draft")
-            draft.unlink(missing_ok=True)
-            write_new_file(draft, content)
-            draft.rename(mount / path)
-        for path, text in sorted(edit.links.items()):
-            _make_parents(mount, path)
-            (mount / path).unlink(missing_ok=True)
-            (mount / path).symlink_to(text)
-        for path in edit.removals:
-            remove_tree(mount / path)
-            remove_empty_parents(mount / path, mount)
+        editing.apply(edit, mount)
         guard.server.run(["publish", name])
 
     def _check_unchanged(self, edit: Edit) -> None:
@@ -313,46 +241,12 @@ class CvmfsTransaction:
                     f"cannot publish {path}", why="another publisher changed it meanwhile"
                 )
 
-    def _check_visible(self) -> None:
+    def _check_visible(self, changes: Changes) -> None:
         """What was published is there, and what was removed is not, where we can look."""
         repository = self._repository
         # A gateway's publishers see their mount renewed with their next transaction only.
-        if repository.view is repository.shadow or repository.configuration.is_gateway:
-            return
-        missing = [
-            *(p for p in self._trees if repository.kind(p) is not EntryType.DIRECTORY),
-            *(d for d in self._layers if not repository.exists(layout.layer_index(d))),
-            *(p for p, content in self._files.items() if repository.read(p) != content),
-            *(p for p, text in self._links.items() if repository.link_text(p) != text),
-            *(p for p in self._removals if repository.exists(p)),
-        ]
-        if repository.verify:
-            missing += [
-                f"{digest}: {path}" for digest in self._layers for path in self._differing(digest)
-            ]
-        if missing:
-            raise RepositoryError(
-                f"cannot find in {repository.url} what was just published",
-                why=f"{missing[0]} is not as it should be, nor are {len(missing) - 1} others",
-                hint=f"run cvmfs_server check {repository.configuration.name}, and then "
-                "publisher verify --repair",
-            )
-
-    def _differing(self, digest: str) -> Iterator[str]:
-        """The files of a layer whose content, read through the mount, is not what it should be."""
-        engine = self._repository.engine
-        tree = self._repository.configuration.mount / layout.layer_tree(digest)
-        with self._repository.staged(digest).index.open("rb") as index:
-            for entry in engine.entries(index):
-                if entry.type is not EntryType.FILE:
-                    continue
-                try:
-                    with (tree / entry.path).open("rb") as file:
-                        actual = hashlib.file_digest(file, "sha256").hexdigest()
-                except OSError:
-                    actual = ""
-                if actual != entry.sha256:
-                    yield entry.path
+        if repository.view is not repository.shadow and not repository.configuration.is_gateway:
+            require_visible(repository, changes)
 
     def _update_shadow(self) -> None:
         shadow, transaction = self._repository.shadow, self._shadow
@@ -369,36 +263,3 @@ class CvmfsTransaction:
         for path in self._removals:
             transaction.remove(path)
         transaction.commit()
-
-
-def _send_tree(stream: TarStream, tree: NewTree) -> None:
-    for item in read_plan(tree.planned):
-        if isinstance(item, str):
-            stream.start_catalog(f"{tree.path}/{item}")
-        else:
-            entry, content = item
-            path = f"{tree.path}/{entry.path}" if entry.path else tree.path
-            stream.add(_moved(entry, path, entry.target), [content] if content else [])
-
-
-def _moved(entry: Entry, path: str, target: str) -> Entry:
-    return Entry(
-        path,
-        entry.type,
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        entry.size,
-        entry.mtime_ns,
-        target,
-        device=entry.device,
-    )
-
-
-def _make_parents(mount: Path, path: str) -> None:
-    """Make the directories above `path`, with the catalogs that start there."""
-    for above in reversed(Path(path).parents[:-1]):
-        if not (mount / above).is_dir():
-            make_directories(mount / above)
-            if starts_catalog(above.as_posix()):
-                write_new_file(mount / above / MARKER, b"")
