@@ -20,7 +20,8 @@ from publisher.cli.options import (
 from publisher.cli.sources import open_sources, source_options
 from publisher.inspect_image import InspectedImage, Inspection, inspect_image
 from publisher.reference import parse_reference
-from publisher.sources.tags import match_tags, natural
+from publisher.sources.tags import expand_tags
+from publisher.tag_patterns import natural
 
 
 @click.command()
@@ -99,11 +100,11 @@ def tags(
     publisher tags quay.io/stimela/casa --match '1.7.*' --exclude '*-rc*'
     """
     with open_sources(source_settings) as sources:
-        found = list(sources.open(parse_reference(image)).tags())
-    if patterns or exclude:
-        found = match_tags(found, patterns or ("*",), exclude)
-    else:
-        found.sort(key=natural)
+        source = sources.open(parse_reference(image))
+        if patterns or exclude:
+            found = expand_tags(source, patterns or ("*",), exclude)
+        else:
+            found = sorted(source.tags(), key=natural)
     if output == "json":
         print_json("tags/1", {"image": image, "tags": found})
     else:

@@ -9,10 +9,10 @@ from datetime import date, timedelta
 from typing import TypeVar
 
 import yaml
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from publisher.durations import parse_duration
 from publisher.manifest import Platform
+from publisher.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import (
     DATE,
     STRING,
@@ -26,19 +26,18 @@ from publisher.wishlist.model import OUTPUTS
 
 _Value = TypeVar("_Value")
 
-_RANGE_START = re.compile(r"\s*[<>=!~]")
-_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
-_OPEN_BRACKET = re.compile(r"\[!?[^\]]*\Z")
-
 
 def _distinct(
     node: yaml.Node, problems: Problems, what: str, read: Callable[[str], _Value]
 ) -> tuple[_Value, ...]:
-    """The values of a list of texts in its order, each once; `read` raises ValueError."""
+    """The values of a list of texts in its order, each once; `read` raises one of two errors."""
     values: list[_Value] = []
     for text, item in read_texts(node, problems, what):
         try:
             value = read(text)
+        except InvalidPattern as error:
+            problems.error(item, error.what, error.hint)
+            continue
         except ValueError as error:
             message, _, suggestion = str(error).partition("; ")
             problems.error(item, message, suggestion)
@@ -83,23 +82,6 @@ def read_outputs(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
 def read_patterns(node: yaml.Node, problems: Problems, what: str) -> tuple[str, ...]:
     """Tag patterns: globs and version ranges."""
     return _distinct(node, problems, what, check_pattern)
-
-
-def check_pattern(text: str) -> str:
-    """`text`, if it is a glob or a version range; else ValueError, "what is wrong; what to do"."""
-    if _RANGE_START.match(text):
-        try:
-            SpecifierSet(text)
-        except InvalidSpecifier as error:
-            raise ValueError(f"{text!r} is not a version range; write it as '>=1.8,<2'") from error
-    elif _OPEN_BRACKET.search(text):
-        raise ValueError(f"the '[' in {text!r} is not closed; write for example '1.[0-9]'")
-    elif not _GLOB.fullmatch(text):
-        raise ValueError(
-            f"{text!r} can match no tag; write a tag, a glob such as '1.*', or a version range "
-            "such as '>=1.8,<2'"
-        )
-    return text
 
 
 def read_grace(node: yaml.Node, problems: Problems) -> timedelta | None:

@@ -16,8 +16,8 @@ from publisher.reference import (
     parse_repository,
 )
 from publisher.reference.grammar import check_characters, check_repository, presentable
+from publisher.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import Problems, describe, place, quoted, read_text
-from publisher.wishlist.fields import check_pattern
 from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
 
@@ -53,9 +53,8 @@ def read_image(
         return reference, () if pattern is None else (check_pattern(pattern),)
     except InvalidReference as error:
         problems.error(node, f"{error.what}: {error.why}", error.hint)
-    except ValueError as error:
-        message, _, suggestion = str(error).partition("; ")
-        problems.error(node, message, suggestion)
+    except InvalidPattern as error:
+        problems.error(node, error.what, error.hint)
     return None
 
 

@@ -1,101 +1,39 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from publisher.errors import PublisherError
 from publisher.sources import SourceError
 from publisher.sources.open import Sources
-from publisher.sources.tags import (
-    InvalidPattern,
-    NoMatchingTags,
-    expand_tags,
-    match_tags,
-    natural,
-)
+from publisher.sources.tags import NoMatchingTags, expand_tags
+from publisher.tag_patterns import InvalidPattern
 from tests.registry import OwnRegistry, json_reply
 from tests.registry_faults import cut, endless_tags, html, huge, status
 from tests.registry_images import open_image, sample_image
 
-TAGS = [
-    "latest",
-    "1.7.0",
-    "1.7.12",
-    "1.8",
-    "1.8.1",
-    "1.8.2-rc1",
-    "1.10.0",
-    "2.0",
-    "v1.9",
-    "nightly-20260101",
-]
 
-
-@pytest.mark.parametrize(
-    ("patterns", "exclude", "chosen"),
-    [
-        (["1.7.*"], [], ["1.7.0", "1.7.12"]),
-        (
-            ["*"],
-            ["*-rc*", "nightly-*"],
-            ["1.7.0", "1.7.12", "1.8", "1.8.1", "1.10.0", "2.0", "latest", "v1.9"],
-        ),
-        ([">=1.8,<2"], [], ["1.8", "1.8.1", "1.10.0", "v1.9"]),
-        ([">=1.8", "latest"], [">=2"], ["1.8", "1.8.1", "1.10.0", "latest", "v1.9"]),
-        ([">=1.8.2rc1,<1.9"], [], ["1.8.2-rc1"]),
-        (["*"], [">=1.8", "*[a-z]"], ["1.7.0", "1.7.12", "nightly-20260101"]),
-        (["~=1.7.0"], [], ["1.7.0", "1.7.12"]),
-        (["==1.8.*"], [], ["1.8", "1.8.1"]),
-        (["1.8.[12]*"], [], ["1.8.1", "1.8.2-rc1"]),
-        (["1.8", "1.?"], [], ["1.8"]),
-    ],
-)
-def test_tags_are_chosen_by_globs_and_version_ranges(
-    patterns: list[str], exclude: list[str], chosen: list[str]
+def test_nothing_matched_is_an_error_that_shows_what_there_is(
+    registry: OwnRegistry, sources: Sources
 ) -> None:
-    assert match_tags(TAGS, patterns, exclude) == chosen
-
-
-def test_globs_mind_the_case() -> None:
-    assert match_tags(["RC1", "rc1"], ["rc*"]) == ["rc1"]
-
-
-def test_nothing_matched_is_an_error_that_shows_what_there_is() -> None:
-    with pytest.raises(NoMatchingTags, match=r"3\.\*.*10 tags: 1\.7\.0, 1\.7\.12"):
-        match_tags(TAGS, ["3.*"])
-    with pytest.raises(NoMatchingTags):
-        match_tags(TAGS, ["1.*"], ["*"])
-    with pytest.raises(NoMatchingTags):
-        match_tags([], ["*"])
+    for tag in ("1.7.0", "1.7.12", "1.8", "1.8.1", "1.10.0", "2.0", "latest"):
+        registry.add("library/x", tag, sample_image())
+    source = open_image(sources, registry, "library/x")
+    with pytest.raises(NoMatchingTags, match=r"3\.\*.*7 tags: 1\.7\.0, 1\.7\.12, .*, …"):
+        expand_tags(source, ["3.*"])
+    with pytest.raises(NoMatchingTags, match=r"1\.\* without \*"):
+        expand_tags(source, ["1.*"], ["*"])
+    registry.tags["library/x"].clear()
+    with pytest.raises(NoMatchingTags, match="there are 0 tags"):
+        expand_tags(source, ["*"])
 
 
 @pytest.mark.parametrize("pattern", [">=", ">=one", "<2;", "=>1", ">1 <2"])
 def test_a_range_that_is_none_is_refused_before_anything_is_asked(
     registry: OwnRegistry, sources: Sources, pattern: str
 ) -> None:
-    if pattern == "=>1":
-        assert match_tags(["=>1"], [pattern]) == ["=>1"], "that is a glob, and none that tags match"
-        return
     with pytest.raises(InvalidPattern, match="version range"):
         expand_tags(open_image(sources, registry), [pattern])
     assert registry.count() == 0
-
-
-@given(st.lists(st.text(alphabet="abc019.-_", min_size=1, max_size=8)))
-def test_a_star_chooses_every_tag_once_in_natural_order(tags: list[str]) -> None:
-    try:
-        chosen = match_tags(tags, ["*"])
-    except NoMatchingTags:
-        assert not tags
-    else:
-        assert sorted(chosen) == sorted(set(tags))
-        assert chosen == sorted(chosen, key=natural)
-
-
-@given(st.integers(0, 1000), st.integers(0, 1000))
-def test_numbers_in_tags_are_ordered_by_value(one: int, other: int) -> None:
-    assert (natural(f"1.{one}-x") < natural(f"1.{other}-x")) == (one < other)
 
 
 def test_all_pages_of_tags_are_read(sources: Sources) -> None:

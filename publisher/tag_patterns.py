@@ -1,0 +1,102 @@
+"""Tag patterns, as wish lists and commands have them: which texts are one, and what they match.
+
+A pattern is a tag, a glob ("1.7.*"), or a version range (">=1.8,<2", as PEP 440 has them). A
+leading v is allowed in tags, tags that are not versions match no range, and pre-releases only one
+that names a pre-release. Nothing here does input or output.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from publisher.errors import PublisherError
+
+_RANGE_START = re.compile(r"\s*[<>=!~]")
+_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+_OPEN_BRACKET = re.compile(r"\[!?[^\]]*\Z")
+
+_Matcher = Callable[[str], bool]
+
+
+class InvalidPattern(PublisherError):
+    """A text is neither a tag, nor a glob, nor a version range."""
+
+
+class TagPatterns:
+    """The tags that one of the patterns `wanted` matches, and none of `unwanted`.
+
+    Raises InvalidPattern.
+    """
+
+    def __init__(self, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> None:
+        self._wanted = [_matcher(pattern) for pattern in wanted]
+        self._unwanted = [_matcher(pattern, excludes=True) for pattern in unwanted]
+        self._text = ", ".join(wanted) + (f" without {', '.join(unwanted)}" if unwanted else "")
+
+    def __str__(self) -> str:
+        return self._text
+
+    def among(self, tags: Iterable[str]) -> list[str]:
+        """Those of `tags` that are meant, each once, in natural order."""
+        return sorted({tag for tag in tags if self._takes(tag)}, key=natural)
+
+    def _takes(self, tag: str) -> bool:
+        if not any(matches(tag) for matches in self._wanted):
+            return False
+        return not any(matches(tag) for matches in self._unwanted)
+
+
+def check_pattern(text: str) -> str:
+    """`text`, if it is a pattern; else InvalidPattern, which says what to write."""
+    _matcher(text)
+    return text
+
+
+def natural(tag: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which 1.10 comes after 1.9."""
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", tag)
+        if part
+    )
+
+
+def _matcher(text: str, *, excludes: bool = False) -> _Matcher:
+    if _RANGE_START.match(text):
+        return _range(text, excludes)
+    if _OPEN_BRACKET.search(text):
+        raise InvalidPattern(
+            f"the '[' in {text!r} is not closed", hint="write for example '1.[0-9]'"
+        )
+    if not _GLOB.fullmatch(text):
+        raise InvalidPattern(
+            f"{text!r} can match no tag",
+            hint="write a tag, a glob such as '1.*', or a version range such as '>=1.8,<2'",
+        )
+    matches = re.compile(fnmatch.translate(text)).match
+    return lambda tag: matches(tag) is not None
+
+
+def _range(text: str, excludes: bool) -> _Matcher:
+    try:
+        specifiers = SpecifierSet(text)
+    except InvalidSpecifier as error:
+        raise InvalidPattern(
+            f"{text!r} is not a version range", hint="write it as '>=1.8,<2'"
+        ) from error
+    # Pre-releases are wished only by a range that names one; to exclude, they count always.
+    prereleases = excludes or bool(specifiers.prereleases)
+
+    def matches(tag: str) -> bool:
+        try:
+            version = Version(tag)
+        except InvalidVersion:
+            return False
+        return specifiers.contains(version, prereleases=prereleases)
+
+    return matches
