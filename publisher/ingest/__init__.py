@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -112,35 +112,55 @@ def ingest(
     scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
     thin = ThinPushes(repository, sources, now)
     run = _Run(repository, sources, fetcher, progress, stop, now, scheduled, thin, notices)
+    work = _Work(requests)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
-        futures = [pool.submit(_ingest_wish, run, request) for request in requests]
-        _wait_for(futures, stop, sources)
-        # A wish that was never begun was not even looked at: it has no outcome.
-        outcomes = [o for future in futures if not future.cancelled() for o in future.result()]
+        # One future per worker: with one per wish, most of a long list's memory would be futures.
+        workers = [pool.submit(_work_off, run, work) for _ in range(min(jobs, len(requests)))]
+        _wait_for(workers, stop, sources)
+        for worker in workers:
+            worker.result()
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
         fetcher.close()
     thin.record()
-    cut_short = run.cut_short or any(future.cancelled() for future in futures)
+    # A wish that was never begun was not even looked at: it has no outcome.
+    outcomes = [outcome for done in work.outcomes if done is not None for outcome in done]
+    cut_short = run.cut_short or None in work.outcomes
     return Report(tuple(outcomes), time.monotonic() - began, cut_short)
 
 
-def _wait_for(
-    futures: Sequence[Future[list[Outcome]]], stop: threading.Event, sources: Sources
-) -> None:
-    """Wait for all; on `stop`, or when the repository itself fails, cancel what is not begun."""
-    pending = set(futures)
+class _Work:
+    """The requests that are not begun yet, and the outcomes of the others in the same order."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.outcomes: list[list[Outcome] | None] = [None] * len(requests)
+        self._left = iter(enumerate(requests))
+        self._lock = threading.Lock()
+
+    def take(self) -> tuple[int, Request] | None:
+        """The next request with its place, or None at the end."""
+        with self._lock:
+            return next(self._left, None)
+
+
+def _work_off(run: _Run, work: _Work) -> None:
+    """Take one request after the other, until there is none or the run stops."""
+    while not run.stop.is_set() and (taken := work.take()) is not None:
+        number, request = taken
+        work.outcomes[number] = _ingest_wish(run, request)
+
+
+def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources: Sources) -> None:
+    """Wait for all; on `stop`, or when the repository itself fails, have no other wish begun."""
+    pending = set(workers)
     while pending:
         # Woken regularly, since a signal handler can only set `stop`.
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-        failed = any(not f.cancelled() and f.exception() is not None for f in done)
-        if failed or stop.is_set():
+        if stop.is_set() or any(worker.exception() is not None for worker in done):
             stop.set()
             sources.close()  # a registry may have told us to wait for minutes
-            for future in pending:
-                future.cancel()
 
 
 def _ingest_wish(run: _Run, request: Request) -> list[Outcome]:

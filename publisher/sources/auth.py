@@ -28,6 +28,9 @@ DEFAULT_LIFETIME = 60.0
 """Seconds that a token lives if its service does not say, by the token specification."""
 MARGIN = 10.0
 """Seconds before its end at which a token is not used any more."""
+REMEMBERED = 256
+"""Image repositories of a registry whose tokens are kept, the latest used: a long wish list names
+the tags of one image together, and all tokens of thousands of images would be much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,13 @@ class RegistryAuth:
 
         `actions` are those of the token specification: "pull", or "pull,push" to write as well.
         """
+        key = (name, actions)
         with self._lock:
-            auth = RepositoryAuth(self, name, actions)
-            return self._repositories.setdefault((name, actions), auth)
+            auth = self._repositories.pop(key, None) or RepositoryAuth(self, name, actions)
+            self._repositories[key] = auth
+            if len(self._repositories) > REMEMBERED:
+                del self._repositories[next(iter(self._repositories))]
+            return auth
 
     def note(self, challenge: Challenge) -> None:
         """Remember a challenge, so that other image repositories need not be refused first."""
