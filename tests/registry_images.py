@@ -5,9 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
-from publisher.manifest import Descriptor, Platform
+import requests
+
+from publisher.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Document,
+    Platform,
+    digest_of,
+)
 from publisher.reference import parse_reference
 from publisher.sources import Source
 from publisher.sources.open import Sources
@@ -16,6 +28,18 @@ from tests.layer_builder import Image, Layer, file, image, layer
 from tests.registry import OwnRegistry
 
 AMD64 = Platform("linux", "amd64")
+DOCKER_NAMES = {
+    OCI_MANIFEST: DOCKER_MANIFEST,
+    OCI_CONFIG: DOCKER_CONFIG,
+    "application/vnd.oci.image.layer.v1.tar+gzip": (
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    ),
+    "application/vnd.oci.image.layer.v1.tar+zstd": (
+        "application/vnd.docker.image.rootfs.diff.tar.zstd"
+    ),
+    "application/vnd.oci.image.layer.v1.tar": "application/vnd.docker.image.rootfs.diff.tar",
+}
+"""Docker's names of the media types that OCI named later."""
 FAST = 0.002
 """Seconds of the first back-off in tests."""
 
@@ -34,6 +58,36 @@ def sample_image(*sizes: int, seed: int = 0) -> Image:
     """An image with layers of about these sizes."""
     layers = [noisy_layer(size, seed * 100 + n) for n, size in enumerate(sizes or (50_000,))]
     return image(*layers)
+
+
+def as_docker(built: Image) -> Image:
+    """The same image with the media types of Docker's schema 2."""
+    value = json.loads(built.manifest.data)
+    for each in (value, value["config"], *value["layers"]):
+        each["mediaType"] = DOCKER_NAMES[each["mediaType"]]
+    data = json.dumps(value).encode()
+    layers = tuple(
+        each.with_descriptor(media_type=DOCKER_NAMES[each.descriptor.media_type])
+        for each in built.layers
+    )
+    return replace(built, manifest=Document(data, DOCKER_MANIFEST, digest_of(data)), layers=layers)
+
+
+def push_as_it_is(url: str, name: str, tag: str, built: Image) -> None:
+    """Put an image into any registry, byte for byte: other tools compress layers when they push."""
+    for digest, data in built.blobs.items():
+        begun = requests.post(f"{url}/v2/{name}/blobs/uploads/", timeout=30)
+        begun.raise_for_status()
+        to = begun.headers["Location"]
+        to += f"{'&' if '?' in to else '?'}digest={digest}"
+        requests.put(to, data=data, timeout=30).raise_for_status()
+    put = requests.put(
+        f"{url}/v2/{name}/manifests/{tag}",
+        data=built.manifest.data,
+        headers={"Content-Type": built.manifest.media_type},
+        timeout=30,
+    )
+    put.raise_for_status()
 
 
 def fast_sources(settings: Settings | None = None, **options: object) -> Sources:

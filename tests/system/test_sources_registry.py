@@ -22,7 +22,14 @@ from publisher.sources.tags import expand_tags
 from tests.components import Registry, docker_registry, program, run
 from tests.cutting_proxy import cutting_proxy
 from tests.layer_builder import Compression, Image, file, image, image_index, layer, write_layout
-from tests.registry_images import AMD64, noise, read_blob, write_auths
+from tests.registry_images import (
+    AMD64,
+    as_docker,
+    noise,
+    push_as_it_is,
+    read_blob,
+    write_auths,
+)
 from tests.token_service import token_service
 
 pytestmark = pytest.mark.system
@@ -72,27 +79,46 @@ def fetch_whole(source: Source, platform: Platform = AMD64) -> FetchedImage:
     return found
 
 
-@pytest.mark.parametrize(
-    ("compression", "form"),
-    [("gzip", "oci"), ("zstd", "oci"), ("none", "oci"), ("gzip", "v2s2"), ("none", "v2s2")],
-)
+MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
 def test_images_of_every_form_are_what_skopeo_says(
-    registry: Registry, sources: Sources, tmp_path: Path, compression: Compression, form: str
+    registry: Registry, sources: Sources, compression: Compression, form: str
 ) -> None:
     built = sample(compression)
-    write_layout(built, tmp_path / "layout", "x")
-    name = f"form/{form}-{compression}:1.0"
-    reference = registry.push(f"oci:{tmp_path}/layout:x", name, "--format", form)
-    source = open_at(sources, registry.host, name)
+    built = as_docker(built) if form == "v2s2" else built
+    name = f"form/{form}-{compression}"
+    push_as_it_is(registry.url, name, "1.0", built)
+    source = open_at(sources, registry.host, f"{name}:1.0")
     found = fetch_whole(source)
-    told = skopeo_inspect(reference)
+    told = skopeo_inspect(f"{registry.host}/{name}:1.0")
+    assert found.document == built.manifest
     assert found.document.digest == told["Digest"]
     assert [each.digest for each in found.manifest.layers] == told["Layers"]
-    assert found.document.data == skopeo_raw(reference)
-    assert found.config_document.data == skopeo_raw(reference, "--config")
+    assert found.document.data == skopeo_raw(f"{registry.host}/{name}:1.0")
+    assert found.config_document.data == skopeo_raw(f"{registry.host}/{name}:1.0", "--config")
     assert list(source.tags()) == told["RepoTags"]
-    if form == "oci" and compression != "none":  # skopeo compresses what is not compressed
-        assert found.document == built.manifest
+    for descriptor, each in zip(found.manifest.layers, built.layers, strict=True):
+        assert descriptor.media_type == each.descriptor.media_type
+        stored = registry.blob_path(descriptor.digest).read_bytes()
+        if compression == "none":  # a tar archive begins with its first member's name
+            assert stored == each.tar
+            assert stored.startswith((b"a\0", b"b\0"))
+        else:
+            assert stored.startswith(MAGIC[compression])
+
+
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
+def test_what_skopeo_pushes_is_what_it_says(
+    registry: Registry, sources: Sources, tmp_path: Path, form: str
+) -> None:
+    write_layout(sample(), tmp_path / "layout", "x")
+    reference = registry.push(f"oci:{tmp_path}/layout:x", f"pushed/{form}:1", "--format", form)
+    found = fetch_whole(open_at(sources, registry.host, f"pushed/{form}:1"))
+    assert found.document.data == skopeo_raw(reference)
+    assert [each.digest for each in found.manifest.layers] == skopeo_inspect(reference)["Layers"]
 
 
 def push_index(registry: Registry, folder: Path, name: str) -> tuple[dict[str, Image], str]:
