@@ -93,13 +93,14 @@ def test_images_of_every_form_are_what_skopeo_says(
     push_as_it_is(registry.url, name, "1.0", built)
     source = open_at(sources, registry.host, f"{name}:1.0")
     found = fetch_whole(source)
-    told = skopeo_inspect(f"{registry.host}/{name}:1.0")
     assert found.document == built.manifest
-    assert found.document.digest == told["Digest"]
-    assert [each.digest for each in found.manifest.layers] == told["Layers"]
     assert found.document.data == skopeo_raw(f"{registry.host}/{name}:1.0")
-    assert found.config_document.data == skopeo_raw(f"{registry.host}/{name}:1.0", "--config")
-    assert list(source.tags()) == told["RepoTags"]
+    if (form, compression) != ("v2s2", "zstd"):  # a name that skopeo does not know
+        told = skopeo_inspect(f"{registry.host}/{name}:1.0")
+        assert found.document.digest == told["Digest"]
+        assert [each.digest for each in found.manifest.layers] == told["Layers"]
+        assert found.config_document.data == skopeo_raw(f"{registry.host}/{name}:1.0", "--config")
+        assert list(source.tags()) == told["RepoTags"]
     for descriptor, each in zip(found.manifest.layers, built.layers, strict=True):
         assert descriptor.media_type == each.descriptor.media_type
         stored = registry.blob_path(descriptor.digest).read_bytes()
