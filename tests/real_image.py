@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.manifest import Descriptor
 from tests.components import program, require, require_mounts, run, skopeo_copy, unmount_below
 from tests.debian import MACHINE_FILES, cached, debootstrap
+from tests.layer_builder import Layer
 
 RECIPE = 1  # count up with every change below: images built by an older recipe are built again
 
@@ -60,6 +63,31 @@ def build_real_images() -> RealImages:
     require_mounts()
     require("debootstrap", "buildah", "skopeo", "runc")
     return RealImages(cached("real-image", RECIPE, _build) / "layout")
+
+
+def layers_of(layout: Path, tag: str) -> list[Layer]:
+    """The layers of an image in a layout; their archives stay compressed."""
+
+    def read(digest: str) -> bytes:
+        return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+
+    index = json.loads((layout / "index.json").read_bytes())
+    (descriptor,) = (
+        m
+        for m in index["manifests"]
+        if m.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag
+    )
+    manifest = json.loads(read(descriptor["digest"]))
+    config = json.loads(read(manifest["config"]["digest"]))
+    return [
+        Layer(
+            read(each["digest"]),
+            Descriptor(each["mediaType"], each["digest"], each["size"]),
+            diff_id,
+            b"",
+        )
+        for each, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True)
+    ]
 
 
 def _build(directory: Path) -> None:

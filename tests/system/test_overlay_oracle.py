@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from publisher.layers import LayerError
 from tests.components import require, require_root
 from tests.engine import Published, publish
+from tests.layer_builder import Layer
+from tests.real_image import RealImages, layers_of
 from tests.stacks import Draft, stacks
 from tests.trees import assert_same_tree, describe_tree
 
@@ -165,7 +167,7 @@ def test_trees_made_by_an_ordinary_user_are_right_when_mounted_in_a_user_namespa
     def check(stack: list[Draft]) -> None:
         directory = Path(tempfile.mkdtemp(prefix="publisher-stack-"))
         try:
-            _publish_then_mount(directory, stack)
+            _publish_then_mount(directory, [draft.build() for draft in stack])
         finally:
             shutil.rmtree(directory)
 
@@ -176,9 +178,29 @@ def test_trees_made_by_an_ordinary_user_are_right_when_mounted_in_a_user_namespa
     in_child(action)
 
 
-def _publish_then_mount(directory: Path, stack: list[Draft]) -> None:
+@pytest.mark.parametrize("tag", ["base", "python", "numpy"])
+def test_real_images_published_by_an_ordinary_user_are_right_in_a_user_namespace(
+    tag: str, real_images: RealImages, tmp_path: Path
+) -> None:
+    require_root()
+    require("mount")
+    layers = layers_of(real_images.layout, tag)
+    directory = Path(tempfile.mkdtemp(prefix="publisher-image-"))
+    shutil.chown(directory, NOBODY, NOBODY)
+
+    def action() -> None:
+        become_nobody()
+        _publish_then_mount(directory, layers)
+
     try:
-        published = publish(directory, *(draft.build() for draft in stack))
+        in_child(action)
+    finally:
+        shutil.rmtree(directory)
+
+
+def _publish_then_mount(directory: Path, layers: list[Layer]) -> None:
+    try:
+        published = publish(directory, *layers)
     except LayerError:
         assume(False)
         raise

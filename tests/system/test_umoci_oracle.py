@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -14,15 +13,24 @@ from hypothesis import HealthCheck, assume, given, settings
 
 from publisher.entry import EntryType
 from publisher.layers import LayerError, Policy
-from publisher.manifest import Descriptor
 from tests.components import overlay_mount, require, require_root
 from tests.engine import Published, flat_entries, publish
 from tests.layer_builder import (
     Layer,
+    block_device,
+    character_device,
+    directory,
+    fifo,
+    file,
+    hardlink,
     image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
     write_layout,
 )
-from tests.real_image import RealImages
+from tests.real_image import RealImages, layers_of
 from tests.stacks import Draft, stacks
 from tests.trees import Tree, assert_same_tree, describe_tree
 
@@ -41,31 +49,6 @@ def umoci_unpack(layout: Path, tag: str, bundle: Path) -> Path:
     if done.returncode:
         raise LayerError("umoci refuses", why=done.stderr[-500:])
     return bundle / "rootfs"
-
-
-def layers_of(layout: Path, tag: str) -> list[Layer]:
-    """The layers of an image in a layout; their archives stay compressed."""
-
-    def read(digest: str) -> bytes:
-        return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
-
-    index = json.loads((layout / "index.json").read_bytes())
-    (descriptor,) = (
-        m
-        for m in index["manifests"]
-        if m.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag
-    )
-    manifest = json.loads(read(descriptor["digest"]))
-    config = json.loads(read(manifest["config"]["digest"]))
-    return [
-        Layer(
-            read(each["digest"]),
-            Descriptor(each["mediaType"], each["digest"], each["size"]),
-            diff_id,
-            b"",
-        )
-        for each, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True)
-    ]
 
 
 @pytest.mark.parametrize("tag", ["base", "python", "numpy"])
@@ -90,14 +73,106 @@ def test_a_zstd_image_is_what_its_gzip_form_is(real_images: RealImages, tmp_path
     assert_same_tree(*flats, directory_times=True)
 
 
-def as_policy_makes_it(tree: Tree) -> Tree:
-    """What policy changes in any tree: owners may do everything; `user.*` attributes alone stay."""
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+"""cap_net_bind_service+ep, as `setcap` stores it."""
+
+# Every directory has its entry, as in what real tools make: umoci leaves others with the time at
+# which it unpacked them. Nor does it take a hard link that comes before its target.
+ODD_BASE = (
+    directory(".", 0o750, uid=7, gid=8, mtime_ns=1_111_111_111_111_111_111),
+    directory("bin/"),
+    *(directory(name) for name in ("owners", "times", "xattrs", "names", "links", "pipes", "dev")),
+    *(directory("/".join(["deep" * 20] * depth)) for depth in range(1, 13)),
+    file("bin/su", b"setuid", mode=0o4755, uid=0, gid=42),
+    file("bin/wall", b"setgid", mode=0o2755, gid=5),
+    file("bin/odd", b"every bit", mode=0o7777),
+    file("bin/ping", b"capable", mode=0o755, xattrs={"security.capability": CAPABILITY}),
+    directory("tmp", 0o1777),
+    directory("shared", 0o2775, gid=100),
+    directory("locked", 0o700, uid=1000),
+    file("locked/secret", b"s", mode=0o600, uid=1000, gid=1000),
+    file("owners/largest", uid=2**32 - 2, gid=2**32 - 2),
+    file("owners/gnu", uid=3_000_000, gid=2_500_000, format="gnu"),
+    file("times/before-1970", mtime_ns=-86_400_000_000_000),
+    file("times/nanoseconds", mtime_ns=1_234_567_890_123_456_789),
+    file("times/far", mtime_ns=9_000_000_000_000_000_000),
+    file("times/old-format", mtime_ns=1_000_000_000_000_000_000, format="v7"),
+    file("xattrs/one", b"x", xattrs={"user.text": b"value", "user.bytes": b"\0\xff\n="}),
+    directory("xattrs/directory", xattrs={"user.d": b"1"}),
+    file("names/with space", b"1"),
+    file("names/new\nline", b"2"),
+    file("names/tab\tquote'\"\\", b"3"),
+    file("names/ümlaut", b"4"),
+    file(b"names/not-utf-8-\xff\xfe", b"5", format="gnu"),
+    file("names/-rf", b"6"),
+    file("names/" + "n" * 255, b"7"),
+    file("/".join(["deep" * 20] * 12) + "/file", b"8"),
+    symlink("links/dangling", "../nowhere"),
+    symlink("links/absolute", "/bin/su"),
+    symlink("links/loop", "loop"),
+    symlink("links/long", "t" * 1000),
+    symlink("links/owned", "x", uid=5, gid=6, mtime_ns=5_000_000_000),
+    hardlink("links/su", "bin/su"),
+    fifo("pipes/fifo", mode=0o640, gid=3),
+    hardlink("pipes/same", "pipes/fifo"),
+    character_device("dev/null", 1, 3, mode=0o666),
+    character_device("dev/large", 4095, 1_048_575),
+    block_device("dev/sda", 8, 0, mode=0o660, gid=6),
+    file("empty"),
+    file("twice", b"first, and longer"),
+    file("twice", b"second"),
+    directory("full"),
+    file("full/below", b"x"),
+    directory("late"),
+    file("late/file", b"1"),
+    directory("late", 0o511, uid=11, gid=12, mtime_ns=1_300_000_000_000_000_000),
+)
+ODD_TOP = (
+    directory(".", 0o711, uid=9, mtime_ns=1_222_222_222_222_222_222),
+    *(directory(name, mtime_ns=1) for name in ("bin", "times", "links", "pipes", "dev")),
+    directory("locked", 0o750),
+    hardlink("links/from-below", "bin/ping"),
+    file("bin/su", b"replaced", mode=0o755),
+    symlink("full", "tmp"),
+    directory("shared", 0o3770, uid=9, gid=100),
+    whiteout("times/far"),
+    opaque("locked"),
+    file("locked/new", b"n", mode=0o400),
+    file("pipes/fifo", b"a file now"),
+    directory("empty"),
+    file("dev/null", b"a file now"),
+)
+
+
+def test_an_image_with_every_oddity_of_metadata_is_what_umoci_and_overlayfs_make_of_it(
+    tmp_path: Path,
+) -> None:
+    layers = [layer(*ODD_BASE), layer(*ODD_TOP)]
+    rootfs = umoci_unpack(
+        write_layout(image(*layers), tmp_path / "layout"), "latest", tmp_path / "umoci"
+    )
+    published = publish(tmp_path / "ours", *layers, policy=KEEP)
+    flat = describe_tree(published.flat)
+    assert len(flat) > 60
+    expected = as_policy_makes_it(describe_tree(rootfs), "security.capability")
+    assert_same_tree(flat, expected, directory_times=True)
+    with overlay_mount(published.trees) as shown:
+        assert_same_tree(
+            flat,
+            describe_tree(shown, skip_phantoms=True),
+            directory_times=True,
+            ignore=["links"],  # the layer above has a copy of what it links from below
+        )
+
+
+def as_policy_makes_it(tree: Tree, *kept: str) -> Tree:
+    """What policy changes: owners may do everything; only `user.*` attributes and `kept` stay."""
     wider = {"f": 0o600, "d": 0o700}
     return {
         path: replace(
             node,
             mode=node.mode | wider.get(node.type, 0),
-            xattrs=tuple(pair for pair in node.xattrs if pair[0].startswith("user.")),
+            xattrs=tuple(pair for pair in node.xattrs if pair[0].startswith(("user.", *kept))),
         )
         for path, node in tree.items()
     }
