@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,13 +28,9 @@ def test_a_thousand_wishes_with_nothing_new_are_a_thousand_heads_on_few_connecti
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(resolve, names[:20])) == {built.manifest.digest}
-        began = time.monotonic()
         assert set(pool.map(resolve, names)) == {built.manifest.digest}
-        elapsed = time.monotonic() - began
     assert [r.method for r in registry.requests] == ["HEAD"] * (WISHES + 20)
     assert registry.connections <= 4
-    print(f"{WISHES} HEADs in {elapsed:.2f} s")
-    assert elapsed < 2 * 3, "three times the target, since tests run beside each other"
 
 
 def test_resolving_leaves_nothing_behind_in_memory(registry: OwnRegistry, sources: Sources) -> None:
