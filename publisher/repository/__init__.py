@@ -34,6 +34,10 @@ class PathTaken(PublisherError):
     """Something that the publisher did not make stands where an image should be published."""
 
 
+class DeviceRefused(PublisherError):
+    """An image has a device node that the policy keeps, but the kernel would not make."""
+
+
 class Found(Protocol):
     """One thing in a published tree, as it lies there. Good until the next one is asked for.
 

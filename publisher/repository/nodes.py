@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from publisher.entry import Entry, EntryType
+from publisher.repository import DeviceRefused
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST_NS = 2**55 * 10**9
@@ -57,7 +58,11 @@ class NodeMaker:
             os.close(descriptor)
 
     def other(self, parent: int, name: str, entry: Entry) -> None:
-        """A symlink, FIFO, device node or whiteout."""
+        """A symlink, FIFO, device node or whiteout.
+
+        DeviceRefused if the kernel will not make the node: without it, the tree would show what
+        lower layers have at its path.
+        """
         kind = entry.type
         if kind is EntryType.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
@@ -71,7 +76,16 @@ class NodeMaker:
                 EntryType.BLOCK_DEVICE: stat.S_IFBLK,
             }[kind]
             device = os.makedev(*entry.device) if entry.device else 0
-            os.mknod(name, node | 0o600, device, dir_fd=parent)
+            try:
+                os.mknod(name, node | 0o600, device, dir_fd=parent)
+            except PermissionError as error:
+                if kind is EntryType.FIFO or error.errno != errno.EPERM:
+                    raise
+                raise DeviceRefused(
+                    f"cannot make the device node {entry.path!r}",
+                    why="the kernel leaves that to root",
+                    hint="publish as root, or without devices: `publisher init --devices drop`",
+                ) from error
         if self._is_root:
             try:
                 os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)

@@ -20,9 +20,9 @@ class TreeWriter:
     """Writes entries below the directory `root`, which is made if it is missing; a `TreeSink`.
 
     Whiteouts are overlayfs's own: a character device 0:0, and an extended attribute on opaque
-    directories. Needs no privileges; without them there are no owners and no device nodes. Memory
-    and open descriptors do not grow with the tree. OSError goes to the caller, whose tree is then
-    to be thrown away. Close it, or use it as a context manager.
+    directories. Needs no privileges; without them there are no owners, and a device node is refused
+    (DeviceRefused). Memory and open descriptors do not grow with the tree. OSError goes to the
+    caller, whose tree is then to be thrown away. Close it, or use it as a context manager.
     """
 
     def __init__(self, root: Path) -> None:
