@@ -20,6 +20,14 @@ TYPES = {
     stat.S_IFSOCK: "s",
 }
 
+OPAQUE = "trusted.overlay.opaque" if os.geteuid() == 0 else "user.overlay.opaque"
+"""The attribute by which overlayfs knows opaque directories of who runs the tests."""
+
+
+def owned(uid: int, gid: int = 0) -> tuple[int, int]:
+    """Whose a published thing is that an image gives to `uid` and `gid`: without root, our own."""
+    return (uid, gid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from publisher.verify.mend import mend
 from publisher.wishlist import wish_for
 from tests import layer_builder as build
 from tests.transactions.scenarios import BASE, FIRST, SECOND, TOP, Stage
+from tests.trees import owned
 
 NAME = "local/tool:1"
 FLAT = layout.flat_image(SECOND.image_id)
@@ -70,17 +71,22 @@ def publish(repository: Repository, image: build.Image = SECOND, *, anew: bool =
             transaction.commit()
 
 
-def seen(repository: Repository, path: str = "") -> dict[str, object]:
-    """Everything but times of what the publisher makes, and the publisher's own state."""
+def seen(
+    repository: Repository, owner: Callable[[int, int], object] = lambda uid, gid: (uid, gid)
+) -> dict[str, object]:
+    """Everything but times of what the publisher makes, and the publisher's own state.
+
+    `owner` says what is to be seen of a user and a group.
+    """
     found: dict[str, object] = {}
-    for each in repository.walk(path):
+    for each in repository.walk(""):
         entry = each.entry
         in_flat_image = entry.path.startswith(layout.FLAT) and entry.path.count("/") > 1
         is_content = "layerfs" in entry.path or in_flat_image
         if entry.path.startswith(layout.STATE) or not entry.path:
             continue
         content = each.sha256() if entry.type is EntryType.FILE else entry.target
-        metadata = (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.opaque)
+        metadata = (entry.mode, owner(entry.uid, entry.gid), entry.mtime_ns, entry.opaque)
         is_bare = entry.type in (EntryType.WHITEOUT, EntryType.SYMLINK) or not is_content
         found[entry.path] = (entry.type, content, None if is_bare else metadata)
     return found
@@ -126,7 +132,7 @@ def test_all_kinds_of_repositories_come_to_the_same(tmp_path: Path) -> None:
         with repository.transaction("test") as transaction, transaction.exclusive():
             transaction.remove(layout.flat_image(FIRST.image_id))
             transaction.commit()
-    disk, memory = (seen(repository) for repository in both)
+    disk, memory = seen(both[0]), seen(both[1], owned)
     assert disk.keys() == memory.keys()
     assert {path: (disk[path], memory[path]) for path in disk if disk[path] != memory[path]} == {}
     both[0].close()

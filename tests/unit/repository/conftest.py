@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def most_links(tmp_path: Path) -> int:
+    """How many names a file can have here. Tried: what pathconf says is a guess in a chroot."""
+    names = tmp_path / "names"
+    names.mkdir()
+    (names / "0").touch()
+    try:
+        for number in range(1, 70_000):
+            os.link(names / "0", names / str(number))
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        return number
+    finally:
+        for name in names.iterdir():
+            name.unlink()
+        names.rmdir()
+    pytest.skip("this file system allows 70000 links, and perhaps far more")
