@@ -229,8 +229,12 @@ def dockerd(
     insecure_registries: Sequence[str] = (),
     experimental: bool = False,
     storage_driver: str = "",
+    options: Sequence[str] = (),
 ) -> Iterator[Engine]:
-    """A Docker engine without a network, with its data below `directory`."""
+    """A Docker engine without a network, with its data below `directory`.
+
+    `options` are more of the daemon's own, such as another address to listen at.
+    """
     require_mounts()
     daemon = program("dockerd")
     require("containerd", "runc")
@@ -252,6 +256,7 @@ def dockerd(
             *(word for host in insecure_registries for word in ("--insecure-registry", host)),
             *(["--experimental"] if experimental else []),
             *(["--storage-driver", storage_driver] if storage_driver else []),
+            *options,
         ]
         try:
             with running(

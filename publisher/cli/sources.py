@@ -13,7 +13,7 @@ import click
 from publisher.cli.failures import UsageError
 from publisher.sources.configuration import parse_settings
 from publisher.sources.open import Sources
-from publisher.sources.settings import Proxies, Settings
+from publisher.sources.settings import EngineTLS, Proxies, Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -61,6 +61,7 @@ def load_settings(options: Mapping[str, str | None]) -> Settings:
             no_proxy=_first(environment, "no_proxy", "NO_PROXY"),
         ),
         docker_host=environment.get("DOCKER_HOST", ""),
+        docker_tls=_engine_tls(environment),
     )
 
 
@@ -73,8 +74,7 @@ def credential_files(authfile: str | None) -> Iterator[Path]:
     if runtime:
         yield Path(runtime) / "containers/auth.json"
     yield _configuration_home() / "containers/auth.json"
-    docker = os.environ.get("DOCKER_CONFIG")
-    yield (Path(docker) if docker else _home() / ".docker") / "config.json"
+    yield _docker_home(os.environ) / "config.json"
 
 
 def _read_configuration(path: str | None) -> Settings:
@@ -88,6 +88,20 @@ def _read_configuration(path: str | None) -> Settings:
             f"cannot read configuration {file}", why=error.strerror or str(error)
         ) from error
     return parse_settings(data, str(file))
+
+
+def _engine_tls(environment: Mapping[str, str]) -> EngineTLS | None:
+    """As docker reads it: a certificate path alone means TLS that does not verify the engine."""
+    folder = environment.get("DOCKER_CERT_PATH")
+    verify = bool(environment.get("DOCKER_TLS_VERIFY"))  # whatever the text is, also "0"
+    if not folder and not verify:
+        return None
+    return EngineTLS(Path(folder) if folder else _docker_home(environment), verify)
+
+
+def _docker_home(environment: Mapping[str, str]) -> Path:
+    docker = environment.get("DOCKER_CONFIG")
+    return Path(docker) if docker else _home() / ".docker"
 
 
 def _configuration_home() -> Path:

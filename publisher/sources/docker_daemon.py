@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
+import docker.tls
+import docker.utils
 import urllib3.exceptions
 
 from publisher.manifest import Descriptor, Document, is_digest
@@ -20,6 +23,7 @@ from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive, spool
 from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.faults import describe
+from publisher.sources.settings import EngineTLS
 
 SAVE_TIMEOUT = 900
 """Seconds without an answer: engines write a whole image to disk before they send it."""
@@ -29,9 +33,10 @@ CHUNK = 1024 * 1024
 class EngineSource:
     """One image of an engine. Safe to use from several threads."""
 
-    def __init__(self, name: str, host: str) -> None:
+    def __init__(self, name: str, host: str, tls: EngineTLS | None = None) -> None:
         self._name = name
         self._host = host
+        self._tls = tls
         self._lock = threading.Lock()
         self._saved: Source | None = None
         self._image_id = ""
@@ -96,8 +101,21 @@ class EngineSource:
 
     def _client(self, timeout: int) -> docker.APIClient:
         """A connection to the engine; making one reads docker's own configuration as well."""
+        self._check_address()
         try:
-            return docker.APIClient(base_url=self._host or None, version="auto", timeout=timeout)
+            return _Client(
+                base_url=self._host or None,
+                version="auto",
+                timeout=timeout,
+                tls=_tls_config(self._tls) if self._tls else False,
+            )
+        except docker.errors.TLSParameterError:
+            assert self._tls is not None
+            raise SourceError(
+                f"cannot ask the engine for {self._name}",
+                why=f"{self._tls.folder} does not hold cert.pem, key.pem, and the engine's ca.pem",
+                hint="look at DOCKER_CERT_PATH",
+            ) from None
         except ValueError:
             raise SourceError(
                 f"cannot ask the engine for {self._name}",
@@ -105,12 +123,44 @@ class EngineSource:
                 hint="look at ~/.docker/config.json and DOCKER_HOST",
             ) from None
 
+    def _check_address(self) -> None:
+        """Refuse an address that docker's client does not read, or reads with other programs."""
+        try:
+            address = docker.utils.parse_host(self._host or None)
+        except docker.errors.DockerException:
+            address = ""
+        if not address.startswith(("http+unix://", "http://", "https://")):
+            raise SourceError(
+                f"cannot ask the engine for {self._name}",
+                why="its address is none that we can use",
+                hint="set DOCKER_HOST to unix:///PATH or tcp://HOST:PORT",
+            )
+
     def _failed(self, what: str, error: Exception) -> SourceError:
         if isinstance(error, docker.errors.APIError):
             return SourceError(what, why=f"the engine says: {error.explanation or error}")
-        return SourceError(
-            what, why=describe(error), hint="is it running, and may we use its socket?"
-        )
+        hint = "is it running, and may we use its socket?"
+        if self._tls is not None:
+            hint = f"is it running, and are the certificates in {self._tls.folder} those for it?"
+        return SourceError(what, why=describe(error), hint=hint)
+
+
+class _Client(docker.APIClient):  # type: ignore[misc]  # docker has no types
+    """docker's client, but for a machine's REQUESTS_CA_BUNDLE: it does not sign engines."""
+
+    def merge_environment_settings(
+        self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+
+def _tls_config(tls: EngineTLS) -> docker.tls.TLSConfig:
+    return docker.tls.TLSConfig(
+        client_cert=(str(tls.folder / "cert.pem"), str(tls.folder / "key.pem")),
+        ca_cert=str(tls.folder / "ca.pem"),
+        verify=tls.verify,
+    )
 
 
 _FAULTS = (docker.errors.DockerException, OSError, urllib3.exceptions.HTTPError)

@@ -73,7 +73,11 @@ class Sources:
             case Transport.DOCKER_ARCHIVE:
                 return open_docker_archive(_archive(reference), _engine_name(reference))
             case Transport.DOCKER_DAEMON:
-                return EngineSource(_engine_name(reference) or "", self._settings.docker_host)
+                return EngineSource(
+                    _engine_name(reference) or "",
+                    self._settings.docker_host,
+                    self._settings.docker_tls,
+                )
 
     def destination(
         self, reference: ImageReference, *, delete: bool = False

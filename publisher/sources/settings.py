@@ -54,6 +54,16 @@ class Proxies:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineTLS:
+    """How a Docker engine is reached that listens on the network: with TLS on both sides."""
+
+    folder: Path
+    """Holds ca.pem, cert.pem and key.pem, as docker names them."""
+    verify: bool
+    """Whether the engine has to show a certificate that ca.pem signed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything about reaching sources that is not in an image reference."""
 
@@ -66,6 +76,7 @@ class Settings:
     proxies: Proxies = Proxies()
     docker_host: str = ""
     """Where the Docker engine listens, such as unix:///run/docker.sock; empty: the usual place."""
+    docker_tls: EngineTLS | None = None
 
     def registry(self, name: str) -> RegistrySettings:
         """The settings of the registry `name`, or the usual ones."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from publisher.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import FetchedImage, fetch_images
 from publisher.sources.open import Sources
-from publisher.sources.settings import Settings
+from publisher.sources.settings import EngineTLS, Settings
+from tests.certificates import Authority
+from tests.command import succeed
 from tests.components import (
     Engine,
     Registry,
@@ -56,8 +61,33 @@ def registry(folder: Path, built: Image) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="module")
-def docker(folder: Path, registry: Registry) -> Iterator[Engine]:
-    with dockerd(folder / "docker", insecure_registries=[registry.host]) as engine:
+def authority(folder: Path) -> Authority:
+    """Signs the engine's certificate, and ours, which lie as docker keeps them."""
+    authority = Authority.create(folder)
+    issued = authority.issue("engine"), authority.issue("client")
+    for name, each in zip(("engine", "client"), issued, strict=True):
+        (folder / name).mkdir()
+        shutil.copy(authority.own.certificate, folder / name / "ca.pem")
+        shutil.copy(each.certificate, folder / name / "cert.pem")
+        shutil.copy(each.key, folder / name / "key.pem")
+    return authority
+
+
+@pytest.fixture(scope="module")
+def address() -> str:
+    """Where the engine listens besides its socket."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def docker(
+    folder: Path, registry: Registry, authority: Authority, address: str
+) -> Iterator[Engine]:
+    keys = folder / "engine"
+    tls = ["-H", address, "--tlsverify", f"--tlscacert={keys}/ca.pem"]
+    tls += [f"--tlscert={keys}/cert.pem", f"--tlskey={keys}/key.pem"]
+    with dockerd(folder / "docker", insecure_registries=[registry.host], options=tls) as engine:
         engine("pull", f"{registry.host}/group/x:1.0")
         engine("tag", f"{registry.host}/group/x:1.0", "mine:2")
         yield engine
@@ -103,6 +133,62 @@ def test_an_engine_resolves_a_name_without_giving_the_image(docker: Engine, buil
     assert digest == built.image_id
 
 
+def test_an_engine_on_the_network_is_reached_by_tls_as_docker_reaches_it(
+    docker: Engine, built: Image, folder: Path, address: str, tmp_path: Path
+) -> None:
+    other = Authority.create(tmp_path, "other").own.certificate
+    certificates = {"DOCKER_HOST": address, "DOCKER_CERT_PATH": str(folder / "client")}
+    verified = certificates | {"DOCKER_TLS_VERIFY": "1"}
+    docker("version")
+    run(docker.command[2], "version", env={**os.environ, **verified})
+    home = tmp_path / "home"
+    shutil.copytree(folder / "client", home / ".docker")
+    for number, environment in enumerate(
+        (verified, certificates, {"DOCKER_HOST": address, "DOCKER_TLS_VERIFY": "1"})
+    ):
+        result = succeed(
+            *("ingest-image", "docker-daemon:mine:2", "--name", "mine", "--output", "json"),
+            *("--repository", tmp_path / f"images-{number}"),
+            env={**environment, "REQUESTS_CA_BUNDLE": str(other)},
+            home=home,
+        )
+        assert result.json["outcomes"][0]["digest"] == built.image_id
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_an_engine_whose_certificate_another_signed_is_refused_unless_nobody_asks(
+    docker: Engine, folder: Path, address: str, tmp_path: Path
+) -> None:
+    other = Authority.create(tmp_path, "other")
+    keys = tmp_path / "keys"
+    shutil.copytree(folder / "client", keys)
+    shutil.copy(other.own.certificate, keys / "ca.pem")
+    name = parse_reference("docker-daemon:mine:2")
+    with Sources(Settings(docker_host=address, docker_tls=EngineTLS(keys, True))) as sources:
+        with pytest.raises(SourceError, match="its certificate is not accepted"):
+            sources.open(name).resolve()
+    with Sources(Settings(docker_host=address, docker_tls=EngineTLS(keys, False))) as sources:
+        assert sources.open(name).resolve()
+
+
+def test_who_has_no_certificate_of_the_engines_authority_is_not_let_in(
+    docker: Engine, folder: Path, address: str, tmp_path: Path
+) -> None:
+    other = Authority.create(tmp_path, "other").issue("stranger")
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    shutil.copy(folder / "client/ca.pem", keys / "ca.pem")
+    shutil.copy(other.certificate, keys / "cert.pem")
+    shutil.copy(other.key, keys / "key.pem")
+    name = parse_reference("docker-daemon:mine:2")
+    with Sources(Settings(docker_host=address, docker_tls=EngineTLS(keys, True))) as sources:
+        with pytest.raises(SourceError, match=r"are the certificates in .* those for it"):
+            sources.open(name).resolve()
+    with Sources(Settings(docker_host=address, docker_tls=EngineTLS(tmp_path, True))) as sources:
+        with pytest.raises(SourceError, match=r"does not hold cert\.pem"):
+            sources.open(name).resolve()
+
+
 def test_an_engine_that_has_no_such_image_says_so(docker: Engine) -> None:
     with pytest.raises(ImageNotFound, match=r"nobody/nothing:latest"):
         fetch("docker-daemon:nobody/nothing", docker.socket)
@@ -113,6 +199,15 @@ def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"is it running") as caught:
             fetch("docker-daemon:mine:2", host)
         assert not isinstance(caught.value, ImageNotFound)
+
+
+@pytest.mark.parametrize(
+    "host", ["ssh://root@host", "fd://0", "tcp://", "tcp://host", "tcp://me:s3cret@host:1", "a b"]
+)
+def test_an_engines_address_that_is_none_is_refused_without_repeating_it(host: str) -> None:
+    with pytest.raises(SourceError, match=r"its address is none.*unix:///PATH") as caught:
+        fetch("docker-daemon:mine:2", host)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_broken_configuration_of_docker_is_an_error_that_does_not_quote_it(

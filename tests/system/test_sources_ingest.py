@@ -95,7 +95,8 @@ def quiet_run(wishes: Path, images: Path) -> tuple[int, float]:
     The peak is what the kernel says of this process image alone: what wait4 tells of a child
     counts the memory of its parent from before the exec.
     """
-    command = [sys.executable, "-c", WITH_PEAK, "ingest", wishes, "--repository", images, "--quiet"]
+    words = ["ingest", wishes, "--repository", images, "--quiet"]
+    command = [sys.executable, "-c", WITH_PEAK, *map(str, words)]
     began = time.monotonic()
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     seconds = time.monotonic() - began
