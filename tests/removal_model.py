@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -94,14 +94,19 @@ class Published:
 
 @dataclass(slots=True)
 class Model:
-    """What is published, scheduled and pinned. Every change returns a new model."""
+    """What is published, scheduled and pinned. Every change returns a new model.
+
+    `retired` has the grace period of the wish for each image that a tag has left, while that image
+    is scheduled: a restoration brings it back.
+    """
 
     published: dict[str, Published] = field(default_factory=dict)
     schedule: tuple[Entry, ...] = ()
     pins: dict[tuple[str, int], date | None] = field(default_factory=dict)
+    retired: dict[int, timedelta] = field(default_factory=dict)
 
     def copy(self) -> Model:
-        return Model(dict(self.published), self.schedule, dict(self.pins))
+        return Model(dict(self.published), self.schedule, dict(self.pins), dict(self.retired))
 
     def holds(self, tag: str, image: int, now: datetime) -> bool:
         if (tag, image) not in self.pins:
@@ -138,8 +143,13 @@ class Model:
         return after
 
     def unscheduled(self, tag: str, image: int) -> Model:
+        return self.without([e for e in self.schedule if (e.tag, e.image) == (tag, image)])
+
+    def without(self, entries: Collection[Entry]) -> Model:
         after = self.copy()
-        after.schedule = tuple(e for e in self.schedule if (e.tag, e.image) != (tag, image))
+        after.schedule = tuple(e for e in self.schedule if e not in entries)
+        left = {e.image for e in after.schedule}
+        after.retired = {image: grace for image, grace in self.retired.items() if image in left}
         return after
 
     def relinked(self, tag: str, linked: bool) -> Model:
@@ -161,6 +171,7 @@ class Model:
                 return self
             retiring = self.copy()
             retiring.published[tag] = replace(found, grace=grace)
+            retiring.retired[found.image] = found.grace
             after = retiring.scheduled(tag, now)
         elif found is not None and (found.lists, found.grace) == (lists, grace):
             at = found.at
@@ -168,14 +179,26 @@ class Model:
         after.published[tag] = Published(image, lists, grace, at)
         return after
 
-    def collected(self, entries: Sequence[Entry]) -> Model:
-        after = self.copy()
+    def restored(self, entry: Entry, now: datetime) -> Model:
+        """The image of the entry is what its tag names; what is there now is scheduled."""
+        if self.is_current(entry):
+            return self.unscheduled(entry.tag, entry.image).relinked(entry.tag, True)
+        found = self.published.get(entry.tag)
+        after = self.unscheduled(entry.tag, entry.image)
+        if found is not None:
+            after.retired[found.image] = found.grace
+            after = after.scheduled(entry.tag, now)
+        lists = found.lists if found else frozenset[str]()
+        grace = self.retired[entry.image]
+        after.published[entry.tag] = Published(entry.image, lists, grace, now)
+        return after
+
+    def collected(self, entries: Collection[Entry]) -> Model:
+        after = self.without(entries)
         for entry in entries:
             if after.is_current(entry):
                 del after.published[entry.tag]
             after.pins.pop((entry.tag, entry.image), None)
-        gone = set(entries)
-        after.schedule = tuple(e for e in self.schedule if e not in gone)
         return after
 
 
@@ -238,19 +261,19 @@ def _assert_name_is(root: Path, tag: str, published: Published | None) -> None:
         assert link.resolve() == root / ".flat" / hexadecimal[:2] / hexadecimal
 
 
-def _directories(root: Path) -> Iterator[Path]:
+def _directories(root: Path) -> Iterator[str]:
     """Every directory of the publisher's own making; its working state is its own affair."""
-    for top in (root, root / ".metadata", root / ".layers", root / ".flat"):
-        for here, below, _ in os.walk(top):
-            depth = len(Path(here).relative_to(root).parts)
-            below[:] = [n for n in below if n != ".publisher"] if depth < 3 else []
-            if depth > 1:
-                yield Path(here)
+    for here, below, _ in os.walk(root):
+        depth = here.count("/") - str(root).count("/")
+        below[:] = [name for name in below if name != ".publisher"] if depth < 3 else []
+        if depth > 1:
+            yield here
 
 
 def sharded(top: Path) -> list[Path]:
     """What lies in the super-directories of `top`."""
-    return sorted(top.glob("*/*"))
+    shards = sorted(os.listdir(top)) if top.exists() else []
+    return [top / shard / name for shard in shards for name in sorted(os.listdir(top / shard))]
 
 
 def read(path: Path) -> bytes:

@@ -19,9 +19,9 @@ from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
 from publisher.repository.cvmfs.guard import Guard
 from publisher.sources.open import Sources
+from tests import removal_machine as directory
 from tests.cvmfs import Machine, make_machine
 from tests.removal_model import START, TAGS, Model, Source, assert_tree_is
-from tests.unit import test_removal_model as directory
 
 NAME = "images.test.org"
 SEQUENCES = int(os.environ.get("PUBLISHER_CVMFS_SEQUENCES", "3"))
