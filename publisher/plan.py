@@ -11,8 +11,8 @@ from functools import partial
 from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest import Request, expand_wish, wanted_publications
-from publisher.ingest.publish import ImagePinned, check_pins, is_current, widened
 from publisher.ingest.report import Status
+from publisher.ingest.wanted import ImagePinned, check_pins, is_current, widened
 from publisher.reference import ImageReference
 from publisher.repository import Repository
 from publisher.sources.image import fetch_images

@@ -18,18 +18,17 @@ from publisher import layout
 from publisher.errors import PublisherError
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.notices import Notices
-from publisher.ingest.publish import (
+from publisher.ingest.publish import publish, wait_for_others
+from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
+from publisher.ingest.thin import ThinPushes
+from publisher.ingest.wanted import (
     ImagePinned,
     Item,
     check_pins,
     has_content,
     is_current,
-    publish,
-    wait_for_others,
     widened,
 )
-from publisher.ingest.report import Outcome, Progress, Report, Silent, Status
-from publisher.ingest.thin import ThinPushes
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary
 from publisher.manifest import Platform

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, time, timedelta
 from publisher import layout
 from publisher.catalog import NotPublished
 from publisher.errors import PublisherError
-from publisher.ingest.publish import ImagePinned
+from publisher.ingest.wanted import ImagePinned
 from publisher.manifest import parse_published_manifest
 from publisher.records import Pin, Pins, Publication, RemoveSchedule, ScheduledRemoval
 from publisher.removal.books import DOUBTS, Books, write_schedule

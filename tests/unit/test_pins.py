@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.ingest import Request, Status
-from publisher.ingest.publish import ImagePinned
+from publisher.ingest.wanted import ImagePinned
 from publisher.plan import plan
 from publisher.records import ImageUsers, InvalidRecord, Pin, Pins
 from publisher.removal.pins import InvalidPin, NotPinned, list_pins, pin, unpin
