@@ -74,6 +74,7 @@ REACHED = (
     "collect: a layer that others use",
     "collect: one layer twice in an image",
     "clock: forward",
+    "clock: the very second, or the one before",
     "clock: set back while something is scheduled",
     "schedule: counted from a later time than the clock's",
     "damage: kept",
@@ -131,6 +132,14 @@ class Removal(World):
         EXECUTED["clock: set back while something is scheduled"] += bool(
             step < timedelta(0) and self.model.schedule
         )
+
+    @precondition(lambda self: self.model.schedule)
+    @rule(data=st.data(), early=st.booleans())
+    def the_clock_comes_to_a_due_time(self, data: st.DataObject, early: bool) -> None:
+        """Or to the last second before it."""
+        entry = data.draw(st.sampled_from(self.model.schedule))
+        self.now = entry.due - timedelta(seconds=early)
+        EXECUTED["clock: the very second, or the one before"] += 1
 
     # What people and jobs do
 
