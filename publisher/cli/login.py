@@ -14,6 +14,8 @@ from publisher.reference import parse_reference
 from publisher.reference.grammar import presentable
 from publisher.sources.login import check_login, has_login, remove_login, store_login
 
+MAX_PASSWORD = 64 * 1024
+
 
 @click.command()
 @click.argument("registry")
@@ -41,7 +43,7 @@ def login(
     """
     host, plain_http = _registry(registry)
     if password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = _read_password(registry)
     elif sys.stdin.isatty():
         username = username or click.prompt("User name", err=True)
         password = click.prompt("Password", hide_input=True, err=True)
@@ -57,6 +59,7 @@ def login(
             why="a user name and a password are needed",
             hint="give --username, and the password on standard input",
         )
+    _check(registry, username, password)
     check_login(load_settings(source_settings), host, username, password, plain_http=plain_http)
     kept = store_login(_file(source_settings["authfile"], host), host, username, password)
     if output == "json":
@@ -78,6 +81,27 @@ def logout(registry: str, output: str, **source_settings: str | None) -> None:
         print_json("logout/1", {"registry": host, "removed": removed})
     else:
         click.echo(f"logged out of {host}" if removed else f"was not logged in to {host}")
+
+
+def _read_password(registry: str) -> str:
+    """All of standard input, as docker reads it: some passwords are documents of many lines."""
+    data = sys.stdin.buffer.read(MAX_PASSWORD + 1)
+    if len(data) > MAX_PASSWORD:
+        raise UsageError(
+            f"cannot log in to {registry}", why=f"the password is longer than {MAX_PASSWORD} bytes"
+        )
+    return data.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
+
+
+def _check(registry: str, username: str, password: str) -> None:
+    """Refuse what HTTP's Basic authentication cannot carry."""
+    why = "the user name holds a colon" if ":" in username else ""
+    try:
+        (username + password).encode()
+    except UnicodeEncodeError:
+        why = "user name and password have to be UTF-8"
+    if why:
+        raise UsageError(f"cannot log in to {registry}", why=why)
 
 
 def _registry(text: str) -> tuple[str, bool]:

@@ -149,6 +149,8 @@ class RepositoryAuth:
         login = f"publisher login {self._registry.registry}"
         if credential is None:
             hint = f"if the image exists, it needs a login: {login}"
+        elif not credential.origin:  # it was given just now, and no other was asked for
+            hint = f"check the password, or access token, of {credential.username}"
         else:
             hint = f"credentials of {credential.username} from {credential.origin}; {login}"
         what = f"{self._registry.registry} does not let us "

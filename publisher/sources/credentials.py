@@ -36,7 +36,7 @@ class Credential:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     origin: str = ""
-    """Where it was found, for messages."""
+    """Where it was found, for messages; empty where it was given just now."""
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -7,14 +7,13 @@ import contextlib
 import json
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from publisher.sources import AuthenticationFailed, SourceError
 from publisher.sources.answers import is_page
 from publisher.sources.auth import RegistryAuth
-from publisher.sources.credentials import Credentials, key_of, read_config, server_key
+from publisher.sources.credentials import Credential, Credentials, key_of, read_config, server_key
 from publisher.sources.exchange import Exchange
 from publisher.sources.helper import erase_from_helper, store_in_helper
 from publisher.sources.settings import Settings, canonical_name
@@ -24,17 +23,10 @@ def check_login(
     settings: Settings, registry: str, username: str, password: str, *, plain_http: bool = False
 ) -> None:
     """Show the credential to the registry; AuthenticationFailed if it does not accept it."""
-    text = json.dumps({"auths": {canonical_name(registry): _entry(username, password)}})
-    own = replace(settings.registry(registry), credential_helper="", credentials=None)
-    settings = replace(
-        settings,
-        credentials=text,
-        credential_files=(),
-        registries={**settings.registries, canonical_name(registry): own},
-    )
     exchange = Exchange(settings)
     try:
-        auth = RegistryAuth(registry, plain_http, exchange, Credentials(settings))
+        given = _Given(settings, Credential(username, password))
+        auth = RegistryAuth(registry, plain_http, exchange, given)
         url = exchange.base_url(registry, plain_http=plain_http) + "/v2/"
         with exchange.request("GET", url, authorizer=auth.repository("")) as response:
             if response.status_code == 403:
@@ -48,6 +40,17 @@ def check_login(
                 )
     finally:
         exchange.close()
+
+
+class _Given(Credentials):
+    """The one credential that is tried, whatever files and helpers know."""
+
+    def __init__(self, settings: Settings, credential: Credential) -> None:
+        super().__init__(settings)
+        self._credential = credential
+
+    def find(self, registry: str, repository: str) -> Credential:
+        return self._credential
 
 
 def store_login(path: Path, registry: str, username: str, password: str) -> str:

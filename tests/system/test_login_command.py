@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command import publisher, succeed
+from tests.command import command, environment, publisher, succeed
 from tests.components import docker_registry
 from tests.layer_builder import file, image, layer, write_layout
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth
 
 pytestmark = pytest.mark.system
 
@@ -58,3 +62,43 @@ def test_login_without_a_terminal_wants_the_password_on_standard_input(tmp_path:
 
     assert result.code == 2
     assert "--password-stdin" in result.err
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
+def test_a_password_of_many_lines_is_read_whole(tmp_path: Path, ending: bytes) -> None:
+    """Some clouds give a JSON document for a password."""
+    password = '{\n  "key": "geheim"\n}'
+    with OwnRegistry(BasicAuth({"_json_key": password})) as registry:
+        command_line = command("login", registry.url, "-u", "_json_key", "--password-stdin")
+        subprocess.run(
+            command_line, input=password.encode() + ending, env=environment(tmp_path), check=True
+        )
+    kept = json.loads((tmp_path / ".docker/config.json").read_text())
+    entry = base64.b64decode(kept["auths"][registry.host]["auth"]).decode()
+    assert entry == f"_json_key:{password}"
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "why"),
+    [
+        ("an:n", b"x\n", "holds a colon"),
+        ("ann", b"\xff\xfe\n", "UTF-8"),
+        ("ann", b"x" * 70_000, "longer than 65536 bytes"),
+        ("ann", b"\n", "are needed"),
+    ],
+)
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_what_cannot_be_a_login_is_refused_before_it_is_shown_to_anybody(
+    tmp_path: Path, username: str, password: bytes, why: str, locale: str
+) -> None:
+    with OwnRegistry(BasicAuth({"ann": "x"})) as registry:
+        done = subprocess.run(
+            command("login", registry.url, "-u", username, "--password-stdin"),
+            input=password,
+            env=environment(tmp_path, LC_ALL=locale, PYTHONCOERCECLOCALE="0"),
+            capture_output=True,
+        )
+        assert registry.count() == 0
+    assert done.returncode == 2
+    assert why in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()

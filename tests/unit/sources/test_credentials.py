@@ -343,6 +343,8 @@ def test_a_login_is_tried_before_it_is_kept(kind: type[BasicAuth | BearerAuth]) 
         with pytest.raises(AuthenticationFailed) as caught:
             check_login(Settings(), registry.host, "ann", "wr0ng", plain_http=True)
         assert "wr0ng" not in str(caught.value)
+        assert "check the password, or access token, of ann" in str(caught.value)
+        assert "environment" not in str(caught.value)
         for answer, text in ((html(), "a web page"), (status(404), "status 404")):
             registry.heal()
             registry.misbehave(answer)
