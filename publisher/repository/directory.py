@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -311,6 +312,12 @@ def _make_root(root: Path) -> None:
 
 
 def _unwritable(root: Path, error: OSError) -> RepositoryError:
+    if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        return RepositoryError(
+            f"cannot use repository {root}",
+            why="its file system cannot lock files, so that two publishers would be one too many",
+            hint="mount it with locks (for NFS: without `nolock`), or choose another file system",
+        )
     return RepositoryError(
         f"cannot write to repository {root}",
         why=f"{error.filename or root}: {error.strerror}",

@@ -19,6 +19,15 @@ from publisher.repository import RepositoryBusy
 from publisher.repository.disk import write_new_file
 
 
+def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
+    """A lock that the kernel takes back when its process ends, however it ends.
+
+    Never one that only a file's existence says: that would outlive who was killed. A file system
+    without locks is an OSError instead.
+    """
+    return filelock.FileLock(path, mode=0o600, thread_local=thread_local, fallback_to_soft=False)
+
+
 class WriterLock:
     """The exclusive right to change one repository, between processes and between threads.
 
@@ -43,7 +52,7 @@ class WriterLock:
         Without `wait` a lock that is taken is not waited for: the result says whether it is held.
         """
         with self._threads:
-            lock = filelock.FileLock(self._path, mode=0o600)
+            lock = new_lock(self._path)
             held = self._acquire(lock, wait)
             try:
                 if held:

@@ -30,6 +30,7 @@ from publisher.repository.disk import (
     remove_tree,
     write_new_file,
 )
+from publisher.repository.lock import new_lock
 
 _log = logging.getLogger(__name__)
 
@@ -196,4 +197,4 @@ class Staging:
 def _session_lock(session: Path) -> filelock.BaseFileLock:
     # Beside the session, so that either can be deleted without the other coming back.
     lock_file = session.with_name(session.name + _LOCK_SUFFIX)
-    return filelock.FileLock(lock_file, mode=0o600, thread_local=False)
+    return new_lock(lock_file, thread_local=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -15,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from publisher.repository import RepositoryBusy
+from publisher.layout import RepositoryURL
+from publisher.repository import RepositoryBusy, RepositoryError
+from publisher.repository.directory import DirectoryRepository
 from publisher.repository.lock import WriterLock
 
 _HOLDER = """
@@ -157,6 +161,19 @@ def test_nobody_else_can_see_or_take_the_lock(state: Path) -> None:
             assert json.loads((state / "holder.json").read_bytes())["pid"] == os.getpid()
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(RepositoryError, match="cannot lock files"):
+        DirectoryRepository(RepositoryURL("dir", str(tmp_path / "images")), writable=True)
+    assert not list(tmp_path.glob("images/.metadata/.publisher/sessions/*/*"))
 
 
 def test_threads_of_one_process_take_turns(state: Path) -> None:
