@@ -99,10 +99,16 @@ def _set_up_logging(context: click.Context, parameter: click.Parameter, value: b
 
 
 def open_repository(
-    text: str | None, *, writable: bool = False, wait: float = DEFAULT_WAIT, verify: bool = False
+    text: str | None,
+    *,
+    writable: bool = False,
+    may_be_new: bool = False,
+    wait: float = DEFAULT_WAIT,
+    verify: bool = False,
 ) -> Repository:
     """The repository that a URL names; UsageError if none was given.
 
+    `may_be_new`: for reading, accept a directory that publishing would begin.
     `verify` asks a CVMFS repository to read back what it publishes.
     """
     if not text:
@@ -125,7 +131,9 @@ def open_repository(
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
-    return DirectoryRepository(url, writable=writable, wait=wait, on_wait=_say)
+    return DirectoryRepository(
+        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=_say
+    )
 
 
 def _say(text: str) -> None:

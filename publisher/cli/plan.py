@@ -50,9 +50,8 @@ def plan(
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():
-            planned += make_plan(
-                wanted, open_repository(url), sources, datetime.now(UTC), jobs=jobs
-            )
+            opened = open_repository(url, may_be_new=True)
+            planned += make_plan(wanted, opened, sources, datetime.now(UTC), jobs=jobs)
     planned += [
         PlannedImage(problem.subject, problem.subject, Status.FAILED, {}, error=str(problem))
         for problem in unusable

@@ -33,8 +33,9 @@ class DirectoryRepository:
     """A published tree in the directory that `url` names.
 
     `writable` prepares it for transactions: the directory is created if only itself is missing, and
-    refused if it holds something that is not a published tree. `wait` is how many seconds to wait
-    for another writer; `on_wait` is told, in words, when that begins.
+    refused if it holds something that is not a published tree. For reading, `may_be_new` accepts a
+    directory that publishing would begin: there is nothing in it. `wait` is how many seconds to
+    wait for another writer; `on_wait` is told, in words, when that begins.
     """
 
     keeps_xattrs = True
@@ -44,6 +45,7 @@ class DirectoryRepository:
         url: RepositoryURL,
         *,
         writable: bool = False,
+        may_be_new: bool = False,
         wait: float = DEFAULT_WAIT,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
@@ -55,7 +57,8 @@ class DirectoryRepository:
             self.lock = WriterLock(self._staging.directory, wait, on_wait)
             self._recover()
         else:
-            _check_readable(self.root)
+            if not (may_be_new and _is_new(self.root)):
+                _check_readable(self.root)
             self._staging = None
 
     def read(self, path: str) -> bytes | None:
@@ -255,6 +258,16 @@ class DirectoryLayerStage:
         """Let go of open files."""
         self.sink.close()
         self.index.close()
+
+
+def _is_new(root: Path) -> bool:
+    """Whether publishing would begin a tree here: an empty directory, or none in one that is."""
+    try:
+        return not set(os.listdir(root)) - {"lost+found"}
+    except FileNotFoundError:
+        return root.parent.is_dir()
+    except NotADirectoryError:
+        return False
 
 
 def _check_readable(root: Path) -> None:

@@ -372,6 +372,20 @@ def test_plan_tells_what_an_ingest_would_do(sources: Path, repository: Path) -> 
     assert [image["status"] for image in planned] == ["unchanged", "unchanged", "failed"]
 
 
+def test_a_plan_can_be_made_before_anything_was_published(sources: Path, tmp_path: Path) -> None:
+    empty, occupied = tmp_path / "empty", tmp_path / "occupied"
+    empty.mkdir()
+    (tmp_path / "occupied" / "something").mkdir(parents=True)
+    for place in (tmp_path / "new", empty):
+        planned = run("plan", sources / "wishes.yaml", "--repository", place, code=1)["images"]
+        assert [image["status"] for image in planned] == ["published", "published", "failed"]
+        assert all(image["newLayers"] for image in planned[:2])
+    assert sorted(tmp_path.iterdir()) == [empty, occupied]
+    assert not list(empty.iterdir())
+    for place in (tmp_path / "no" / "parent", occupied):
+        run("plan", sources / "wishes.yaml", "--repository", place, code=3)
+
+
 def test_init_tells_the_policy(tmp_path: Path) -> None:
     assert run("init", tmp_path / "images", "--readable")["policy"] == {"readable": True}
     settings = json.loads((tmp_path / "images" / layout.REPOSITORY_SETTINGS).read_bytes())
