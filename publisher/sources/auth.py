@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import requests
 
@@ -26,6 +26,8 @@ from publisher.sources.settings import canonical_name
 MAX_TOKEN_ANSWER = 1024 * 1024
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token lives if its service does not say, by the token specification."""
+LONGEST_LIFETIME = 30 * 86400.0
+"""Seconds; who says that a token lives longer, or no time at all, does not say how long it does."""
 MARGIN = 10.0
 """Seconds before its end at which a token is not used any more."""
 REMEMBERED = 256
@@ -165,7 +167,8 @@ class RepositoryAuth:
         for challenge in challenges:
             if challenge.scheme == "basic":
                 return challenge
-        offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
+        schemes = [challenge.scheme[:20] for challenge in challenges[:5]]
+        offered = ", ".join(schemes) or "nothing"
         raise self.denied(f"it wants another kind of authentication than we have: {offered}")
 
     def _obtain(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
@@ -182,7 +185,7 @@ class RepositoryAuth:
         self, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
     ) -> _Token:
         """A token from the service that the registry named."""
-        realm = challenge.realm
+        realm = challenge.realm.partition("#")[0]
         registry = self._registry
         if "://" not in realm:
             realm = f"{'http' if registry.plain_http else 'https'}://{realm}"
@@ -207,7 +210,7 @@ class RepositoryAuth:
             if credential is not None:
                 headers["Authorization"] = _basic(credential)
                 query.append(("account", credential.username))
-            realm += ("&" if urlsplit(realm).query else "?") + urlencode(query)
+            realm += ("&" if "?" in realm else "?") + urlencode(query)
         method = "POST" if data is not None else "GET"
         began = time.monotonic()
         with registry.exchange.request(method, realm, headers=headers, data=data) as response:
@@ -235,7 +238,7 @@ class RepositoryAuth:
             raise SourceError(f"cannot get {what}", why="its answer is not one") from None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise SourceError(f"cannot get {what}", why="its answer has none")
-        if not isinstance(lifetime, int | float):
+        if not isinstance(lifetime, int | float) or not 0 < lifetime < LONGEST_LIFETIME:
             lifetime = DEFAULT_LIFETIME
         usable = max(lifetime - MARGIN, lifetime / 2)
         return _Token(f"Bearer {token}", began + usable)

@@ -11,7 +11,7 @@ import requests
 from publisher.errors import PublisherError
 from publisher.manifest import Descriptor
 from publisher.sources import SourceError
-from publisher.sources.body import BrokenBody, raw_chunks
+from publisher.sources.body import BrokenBody, content_length, raw_chunks
 from publisher.sources.endpoint import Endpoint
 from publisher.sources.faults import MAX_TRIES, place
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PROGRESS = 1024 * 1024
 """Bytes after which a connection that broke has been of use, and tries are counted anew."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)\Z")
 
 
 def stream_blob(
@@ -110,10 +110,10 @@ class _Stream:
                 self._ranges = False
                 raise BrokenBody("another range came than was asked for")
             begin = self._position
-        length = response.headers.get("Content-Length", "")
-        if length.isascii() and length.isdigit() and int(length) != self._size - begin:
+        length = content_length(response)
+        if length is not None and length != self._size - begin:
             raise SourceError(
                 what,
-                why=f"its length is {int(length) + begin} bytes, the manifest says {self._size}",
+                why=f"its length is {length + begin} bytes, the manifest says {self._size}",
             )
         return self._position - begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -20,8 +21,17 @@ SLOWEST = 1024
 """Bytes per second; what comes slower counts as a broken connection."""
 
 
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
+
+
 class BrokenBody(Exception):
     """The connection broke, or crawled, before the body was whole. `str()` says how."""
+
+
+def content_length(response: requests.Response) -> int | None:
+    """Bytes of the body as the answer announces them; None where it does not, or in no number."""
+    length = response.headers.get("Content-Length", "").strip()
+    return int(length) if _LENGTH.match(length) else None
 
 
 def raw_chunks(response: requests.Response) -> Iterator[bytes]:
@@ -52,19 +62,19 @@ def read_document(response: requests.Response, what: str, limit: int = MAX_DOCUM
     `what` says what cannot be done without it ("cannot fetch …"). Raises BrokenBody if the
     connection breaks, and SourceError if the body is too long.
     """
-    declared = response.headers.get("Content-Length", "")
+    declared = content_length(response)
     too_long = SourceError(
         what,
         why=f"the answer of {place(response.url)} is longer than {limit} bytes",
     )
-    if declared.isascii() and declared.isdigit() and int(declared) > limit:
+    if declared is not None and declared > limit:
         raise too_long
     data = bytearray()
     for chunk in raw_chunks(response):
         data += chunk
         if len(data) > limit:
             raise too_long
-    if declared.isascii() and declared.isdigit() and len(data) != int(declared):
+    if declared is not None and len(data) != declared:
         raise BrokenBody(f"{len(data)} of {declared} bytes came")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
@@ -78,4 +88,6 @@ def read_document(response: requests.Response, what: str, limit: int = MAX_DOCUM
         raise SourceError(what, why=f"its {encoding} encoding is broken") from error
     if len(decoded) > limit:
         raise too_long
+    if not decoder.eof:
+        raise BrokenBody(f"its {encoding} encoding ends early")
     return decoded

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import oras.provider
 import requests
 
-from publisher.sources import SourceError
+from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.endpoint import Endpoint
 
 MAX_PAGES = 2_000
@@ -66,19 +66,28 @@ class Client(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
         """One request of oras, sent in our way: only what reading needs."""
         if method != "GET" or data is not None or json is not None or stream:
             raise NotImplementedError(f"{method} with a body or a stream is not for this client")
-        answer, body = self._endpoint.document(self._what, url, headers or {})
+        try:
+            answer, body = self._endpoint.document(self._what, url, headers or {})
+        except ImageNotFound:
+            if url == self._endpoint.tags_url():
+                raise
+            raise SourceError(self._what, why="a page that it names is not there") from None
         loaded = requests.Response()
         loaded.status_code = answer.status_code
         loaded.url = url
         loaded.headers.update(answer.headers)
         loaded.raw = io.BytesIO(body)
         if link := answer.links.get("next", {}).get("url"):
-            loaded.headers["Link"] = f'<{self._here(urljoin(url, link))}>; rel="next"'
+            loaded.headers["Link"] = f'<{self._here(url, link)}>; rel="next"'
         return loaded
 
-    def _here(self, url: str) -> str:
-        """`url` at our own host: behind a proxy, registries name themselves by other names."""
-        parts, base = urlsplit(url), urlsplit(self._endpoint.base_url)
+    def _here(self, url: str, link: str) -> str:
+        """A link at our own host: behind a proxy, registries name themselves by other names."""
+        base = urlsplit(self._endpoint.base_url)
+        try:
+            parts = urlsplit(urljoin(url, link))
+        except ValueError:
+            raise SourceError(self._what, why="its link to the next page is malformed") from None
         return urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))
 
     def _tags_in(self, response: requests.Response) -> list[str]:

@@ -22,6 +22,7 @@ import urllib3.exceptions
 
 from publisher.reference import api_host
 from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.body import content_length
 from publisher.sources.faults import (
     MAX_TRIES,
     MAX_WAIT,
@@ -339,5 +340,5 @@ def _finish(response: requests.Response) -> None:
 
 
 def _is_short(response: requests.Response) -> bool:
-    length = response.headers.get("Content-Length", "")
-    return response.request.method == "HEAD" or (length.isdigit() and int(length) <= DRAIN)
+    length = content_length(response)
+    return response.request.method == "HEAD" or (length is not None and length <= DRAIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import http.client
 import random
 import ssl
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ MAX_WAIT = 300.0
 """Seconds that we wait for a registry which tells us to; longer is an error that says so."""
 
 
+_CUT = (http.client.IncompleteRead, http.client.NotConnected)
+
+
 def describe(error: BaseException) -> str:
     """The innermost cause of a failed connection, without any address."""
     for cause in _causes(error):
@@ -34,6 +38,8 @@ def describe(error: BaseException) -> str:
             return "no answer in time"
         if isinstance(cause, ConnectionResetError | BrokenPipeError):
             return "the connection was reset"
+        if isinstance(cause, http.client.HTTPException) and not isinstance(cause, _CUT):
+            return "its answer is not HTTP"
         if isinstance(cause, OSError) and cause.strerror and not _is_of_requests(cause):
             return cause.strerror
     name = type(error).__name__
@@ -45,6 +51,8 @@ def describe(error: BaseException) -> str:
         "ProtocolError": "the connection broke",
         "IncompleteRead": "the connection broke",
         "ProxyError": "the proxy cannot be used",
+        "InvalidURL": "its address is malformed",
+        "LocationParseError": "its address is malformed",
         "InvalidProxyURL": "the proxy's address is not one",
     }
     return known.get(name, f"the connection failed ({name})")

@@ -83,7 +83,8 @@ class RegistrySource:
         return self._manifest_at(endpoint, self._named).digest
 
     def _manifest_at(self, endpoint: Endpoint, named: str) -> Document:
-        what = f"cannot fetch the manifest of {self._reference}"
+        which = "the manifest" if named == self._named else f"manifest {named}"
+        what = f"cannot fetch {which} of {self._reference}"
         response, data = endpoint.document(what, endpoint.manifest_url(named), {"Accept": ACCEPT})
         kind = response.headers.get("Content-Type", "")
         if is_page(response):

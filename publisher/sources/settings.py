@@ -101,7 +101,7 @@ def bypasses_proxy(host: str, port: int, no_proxy: str) -> bool:
         if entry == "*":
             return True
         name, colon, entry_port = entry.rpartition(":")
-        if colon and entry_port.isdigit() and ":" not in name:
+        if colon and entry_port.isdecimal() and ":" not in name:
             if int(entry_port) != port:
                 continue
             entry = name

@@ -9,8 +9,9 @@ import pytest
 
 from publisher.errors import PublisherError
 from publisher.sources import AuthenticationFailed, ImageNotFound
+from publisher.sources.auth import REMEMBERED
 from publisher.sources.settings import RegistrySettings, Settings
-from tests.registry import OwnRegistry, error_reply
+from tests.registry import OwnRegistry, Reply, Request, error_reply
 from tests.registry_auth import BasicAuth, BearerAuth, basic
 from tests.registry_faults import cut, redirect
 from tests.registry_images import (
@@ -211,6 +212,70 @@ def test_a_challenge_that_cannot_be_answered_is_an_error(challenge: str) -> None
     with OwnRegistry(BasicAuth(USERS, challenge)) as registry, fast_sources() as sources:
         with pytest.raises(AuthenticationFailed, match="another kind"):
             open_image(sources, registry).resolve()
+
+
+@pytest.mark.parametrize(
+    ("challenge", "why"),
+    [
+        ('Bearer realm="http://[/"', "its address is malformed"),
+        ('Bearer realm="http://x:99999/"', "its address is malformed"),
+        ('Bearer realm="http://a..b/"', "its address is malformed"),
+        ('Bearer realm="file:///etc/passwd"', "not one of http or https"),
+        ('Bearer realm="ftp://x/"', "not one of http or https"),
+        ('Bearer realm="///"', "not one of http or https"),
+        ("Bearer realm='{realm}'", "not one of http or https"),
+        ('Bearer realm=""', "another kind of authentication than we have: bearer "),
+        ("X" * 9000 + " a=b," + ", Y" * 900, r"than we have: x{20}, y, y, y, y "),
+    ],
+)
+def test_a_token_service_that_cannot_be_asked_is_an_error(challenge: str, why: str) -> None:
+    with OwnRegistry(BearerAuth(challenge=challenge)) as registry, fast_sources() as sources:
+        with pytest.raises(PublisherError, match=why):
+            open_image(sources, registry).resolve()
+        assert registry.count() == 1
+
+
+def test_what_a_realm_has_besides_an_address_is_kept_or_dropped_as_addresses_are() -> None:
+    auth = BearerAuth(challenge='Bearer realm="{realm}?account=me#here",scope="{scope}"')
+    with OwnRegistry(auth) as registry, fast_sources() as sources:
+        digest = registry.add("library/x", "latest", sample_image())
+        assert open_image(sources, registry).resolve() == digest
+        (asked,) = registry.seen("GET", "/token")
+        assert asked.query == {"account": ["me"], "scope": ["repository:library/x:pull"]}
+
+
+@pytest.mark.parametrize(
+    "expires", ["0", "-1e30", "1e400", "NaN", "Infinity", "9" * 400, '"x"', "[]", "null"]
+)
+def test_a_token_that_does_not_say_well_how_long_it_lives_is_used_all_the_same(
+    expires: str,
+) -> None:
+    auth = BearerAuth()
+    with OwnRegistry(auth) as registry, fast_sources() as sources:
+        digest = registry.add("library/x", "latest", sample_image())
+
+        def with_other_life(request: Request, reply: Reply) -> Reply:
+            token = json.loads(reply.body)["token"]
+            return replace(reply, body=f'{{"token": "{token}", "expires_in": {expires}}}'.encode())
+
+        registry.misbehave(with_other_life, path="/token")
+        source = open_image(sources, registry)
+        assert source.resolve() == source.resolve() == digest
+        assert registry.count("GET", "/token") == 1
+
+
+def test_of_very_many_image_repositories_only_the_latest_tokens_are_kept() -> None:
+    with OwnRegistry(BearerAuth()) as registry, fast_sources() as sources:
+        built = sample_image()
+        for number in range(REMEMBERED + 1):
+            registry.add(f"library/x{number}", "latest", built)
+            open_image(sources, registry, f"library/x{number}").resolve()
+        assert registry.count("GET", "/token") == REMEMBERED + 1
+        for number in (REMEMBERED, 1):
+            open_image(sources, registry, f"library/x{number}").resolve()
+        assert registry.count("GET", "/token") == REMEMBERED + 1
+        open_image(sources, registry, "library/x0").resolve()
+        assert registry.count("GET", "/token") == REMEMBERED + 2
 
 
 def test_credentials_go_only_to_their_registry_and_the_token_service_it_names(

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import gzip
 import logging
 import time
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 
 from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
 from publisher.manifest import DOCKER_SCHEMA1, Document, digest_of
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
+from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
-from tests.registry import OwnRegistry, error_reply, json_reply
+from tests.layer_builder import image_index
+from tests.registry import Change, OwnRegistry, error_reply, json_reply
 from tests.registry_faults import (
     corrupt,
     cut,
@@ -23,7 +28,7 @@ from tests.registry_faults import (
     with_digest,
     without_digest,
 )
-from tests.registry_images import fast_sources, open_image, read_blob, sample_image
+from tests.registry_images import AMD64, fast_sources, open_image, read_blob, sample_image
 
 
 def test_a_wish_is_resolved_by_one_head_request(registry: OwnRegistry, sources: Sources) -> None:
@@ -224,6 +229,48 @@ def test_a_huge_manifest_is_refused_without_reading_it(
         registry.misbehave(huge(50_000_000, announced=announced), method="GET")
         with pytest.raises(SourceError, match="longer than"):
             open_image(sources, registry).manifest()
+
+
+def test_a_manifest_may_come_compressed_if_it_comes_whole(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+
+    def compressed(length: int | None = None) -> Change:
+        return lambda request, reply: replace(
+            reply.with_headers(content_encoding="gzip"), body=gzip.compress(reply.body)[:length]
+        )
+
+    source = open_image(sources, registry)
+    registry.misbehave(compressed(-9), method="GET", times=1)
+    registry.misbehave(compressed(), method="GET", skip=1, times=1)
+    assert source.manifest() == built.manifest
+    assert registry.count("GET") == 2, "what ended early was asked for again"
+    registry.misbehave(lambda request, reply: reply.with_headers(content_encoding="gzip"))
+    with pytest.raises(SourceError, match="gzip encoding is broken"):
+        source.manifest()
+
+
+def test_a_bomb_is_not_unpacked(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    bomb = gzip.compress(bytes(100_000_000))
+    registry.misbehave(
+        lambda request, reply: replace(reply.with_headers(content_encoding="gzip"), body=bomb)
+    )
+    tracemalloc.start()
+    with pytest.raises(SourceError, match="is longer than 8388608 bytes"):
+        open_image(sources, registry).manifest()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000_000
+
+
+def test_an_index_whose_image_is_gone_says_which(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add_document("library/x", "latest", image_index({"linux/amd64": built}))
+    with pytest.raises(ImageNotFound, match=f"manifest {built.manifest.digest} of http"):
+        fetch_images(open_image(sources, registry), [AMD64])
 
 
 def test_schema_1_is_refused_by_its_name(registry: OwnRegistry, sources: Sources) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.sources import SourceError
+from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.open import Sources
 from publisher.sources.tags import NoMatchingTags, expand_tags
 from publisher.tag_patterns import InvalidPattern
@@ -63,6 +63,28 @@ def test_a_link_to_the_next_page_may_have_any_form(
         registry.add("library/x", f"1.{n}", sample_image())
     registry.misbehave(lambda request, reply: reply.with_headers(link=link), times=1)
     assert len(list(open_image(sources, registry).tags())) == 10
+
+
+def test_a_link_that_is_malformed_is_an_error(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(lambda request, reply: reply.with_headers(link='<http://[>; rel="next"'))
+    with pytest.raises(SourceError, match="link to the next page is malformed"):
+        list(open_image(sources, registry).tags())
+
+
+def test_a_page_that_is_not_there_does_not_mean_that_the_image_is_not(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(
+        lambda request, reply: reply.with_headers(link='</v2/gone/x/tags/list>; rel="next"'),
+        path="/library/x/",
+    )
+    with pytest.raises(SourceError, match="a page that it names is not there") as caught:
+        list(open_image(sources, registry).tags())
+    assert not isinstance(caught.value, ImageNotFound)
+    with pytest.raises(ImageNotFound):
+        list(open_image(sources, registry, "gone/x").tags())
 
 
 def test_an_empty_page_is_not_the_end(registry: OwnRegistry, sources: Sources) -> None:
