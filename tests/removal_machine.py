@@ -65,6 +65,8 @@ REACHED = (
     "prune: the guard",
     "collect: due",
     "collect: not due",
+    "collect: on the second",
+    "collect: in the last second before",
     "collect: pinned",
     "collect: a pin whose time is over",
     "collect: limit",
@@ -74,7 +76,6 @@ REACHED = (
     "collect: a layer that others use",
     "collect: one layer twice in an image",
     "clock: forward",
-    "clock: the very second, or the one before",
     "clock: set back while something is scheduled",
     "schedule: counted from a later time than the clock's",
     "damage: kept",
@@ -132,14 +133,6 @@ class Removal(World):
         EXECUTED["clock: set back while something is scheduled"] += bool(
             step < timedelta(0) and self.model.schedule
         )
-
-    @precondition(lambda self: self.model.schedule)
-    @rule(data=st.data(), early=st.booleans())
-    def the_clock_comes_to_a_due_time(self, data: st.DataObject, early: bool) -> None:
-        """Or to the last second before it."""
-        entry = data.draw(st.sampled_from(self.model.schedule))
-        self.now = entry.due - timedelta(seconds=early)
-        EXECUTED["clock: the very second, or the one before"] += 1
 
     # What people and jobs do
 
@@ -444,6 +437,15 @@ class Removal(World):
         assert collect(self.repository, choice, self.clock) == foreseen
         self.count_collection(due, after)
         self.model = after
+
+    @precondition(lambda self: self.model.schedule)
+    @rule(data=st.data(), early=st.booleans())
+    def collect_at_the_very_second(self, data: st.DataObject, early: bool) -> None:
+        """When something is due, or in the last second before."""
+        entry = data.draw(st.sampled_from(self.model.schedule))
+        self.now = entry.due - timedelta(seconds=early)
+        EXECUTED["collect: in the last second before" if early else "collect: on the second"] += 1
+        self.collect(None, False, None, None, None)
 
     def due(self, grace: timedelta | None, at_once: bool, only: str | None) -> list[Entry]:
         """What a collection has to take, the longest due first."""
