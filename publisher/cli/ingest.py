@@ -261,5 +261,5 @@ def _describe(outcome: Outcome) -> str:
     )
     if outcome.dropped:
         dropped = ", ".join(f"{what} {count}x" for what, count in sorted(outcome.dropped.items()))
-        text += f"\n  dropped by policy: {dropped}"
+        text += f"\n  dropped by policy: {printable(dropped)}"
     return text

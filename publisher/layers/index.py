@@ -24,7 +24,7 @@ FORMAT = "publisher-layer-index"
 VERSION = 1
 
 _LEVEL = 3
-_WRITE_LINES = 2000
+_WRITE_BYTES = 512 * 1024
 _READ_BYTES = 256 * 1024
 _LONGEST_LINE = 16 * 2**20
 _TYPES = {kind.value: kind for kind in EntryType}
@@ -94,12 +94,15 @@ def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> No
     with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as writer:
         first = {"format": FORMAT, "version": VERSION} | asdict(header)
         held = [json.dumps(first, sort_keys=False, separators=(",", ":"))]
+        size = 0
         for line in lines:
             held.append(line)
-            if len(held) >= _WRITE_LINES:
+            size += len(line)
+            if size >= _WRITE_BYTES:
                 held.append("")
                 writer.write("\n".join(held).encode("ascii"))
                 held.clear()
+                size = 0
         held.append("")
         writer.write("\n".join(held).encode("ascii"))
     file.flush()

@@ -251,7 +251,7 @@ class Ledger:
                 at = here
                 continue
             row = self.get(here)
-            if row is None or row.type == EntryType.WHITEOUT:
+            if row is None or row.is_marker:
                 if not create:
                     return None
                 self._check_length(here)

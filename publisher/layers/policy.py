@@ -12,6 +12,8 @@ from publisher.layers.errors import LayerError, LimitExceeded
 _SETUID = 0o4000
 _SETGID = 0o2000
 _DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
+_MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
+"""How many of them Linux has; what exceeds them would become some other device."""
 _CAPABILITY = "security.capability"
 _LONGEST_XATTR_NAME = 255
 
@@ -48,7 +50,9 @@ class Policy:
     them would be a way to root on every machine. Directories keep their set-group-ID bit, which
     grants nothing and says who owns what is created there.
     `owner`: None keeps each entry's owner; (uid, gid) gives everything to that one.
-    `devices`: device nodes; one that is dropped still hides what lower layers have at its path.
+    `devices`: device nodes; one that is dropped still hides what lower layers have at its path. The
+    character device 0:0 is always dropped, since it is overlayfs's whiteout and could be nothing
+    else in a tree, and so are numbers that Linux does not have.
     `xattrs`: whether `user.*` is kept. `security.capability` follows `setuid`; all others are
     dropped, among them overlayfs's own, with which an image could redirect what runtimes mount.
     `readable`: lets everybody read all files and enter all directories.
@@ -70,7 +74,7 @@ class Policy:
             and not (entry.xattrs or self.owner or self.readable)
         ):
             return entry  # as most entries of most layers
-        if kind in _DEVICES and self.devices == "drop":
+        if kind in _DEVICES and (self.devices == "drop" or not _is_real_device(entry)):
             return Entry(
                 entry.path,
                 EntryType.WHITEOUT,
@@ -114,6 +118,13 @@ class Policy:
             and "\0" not in name
             and len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_XATTR_NAME
         )
+
+
+def _is_real_device(entry: Entry) -> bool:
+    major, minor = entry.device or (0, 0)
+    if entry.type is EntryType.CHARACTER_DEVICE and (major, minor) == (0, 0):
+        return False
+    return 0 <= major < _MAJOR_NUMBERS and 0 <= minor < _MINOR_NUMBERS
 
 
 def policy_values(policy: Policy) -> dict[str, Any]:

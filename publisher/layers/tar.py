@@ -4,7 +4,8 @@ Reads V7, ustar, PAX and GNU archives, with what makers of images put into them.
 pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format"
 and "Storing Sparse Files". Where archives can be read in more than one way we read them as Go's
 archive/tar does, since that is what the image was made and tried with: global extended headers are
-read and have no effect; members that are not files have no content, whatever their size field says.
+read and have no effect; of several extended headers before a member the last counts; members that
+are not files have no content, whatever their size field says.
 """
 
 from __future__ import annotations
@@ -191,8 +192,7 @@ def _read_extension(
         except ValueError as error:
             raise LayerError(where, why=f"malformed extended header: {error}") from error
         if flag != b"g":
-            extensions.pax.update(records)
-            extensions.sparse = sparse or extensions.sparse
+            extensions.pax, extensions.sparse = records, sparse
 
 
 def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: str) -> Member:

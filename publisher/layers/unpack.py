@@ -17,6 +17,7 @@ from publisher.layers.ledger import Ledger, Row
 from publisher.layers.names import (
     AUFS_PREFIX,
     CVMFS_PREFIX,
+    MAX_COMPONENT_BYTES,
     OPAQUE_MARKER,
     WHITEOUT_PREFIX,
     Where,
@@ -29,6 +30,8 @@ from publisher.layers.tar import Member, members
 from publisher.manifest import FOREIGN_LAYER_TYPES, LAYER_TYPES, Descriptor
 
 _LONGEST_CHAIN = 100
+_MOST_DROPPED_XATTRS = 100
+_OTHER_XATTRS = "xattr:(others)"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -36,7 +39,8 @@ _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 class LayerSummary:
     """What a layer turned out to hold. Sizes are in bytes; `content_size` is that of all files.
 
-    `dropped` counts what policy took away, by what it was.
+    `dropped` counts what policy took away, by what it was; of extended attributes, of which an
+    archive may invent any number, only the first hundred names each for themselves.
     """
 
     digest: str
@@ -183,6 +187,9 @@ class _Unpacker:
         hidden = name.removeprefix(WHITEOUT_PREFIX)
         if name != OPAQUE_MARKER and hidden in ("", ".", ".."):
             raise UnsafeName(str(where), why="a whiteout has to name something")
+        if hidden.startswith(CVMFS_PREFIX):  # no layer can have it
+            self._dropped["name:.cvmfs*"] += 1
+            return None
         self._take_marker("/".join(parents), None if name == OPAQUE_MARKER else hidden, where)
         return None
 
@@ -209,7 +216,7 @@ class _Unpacker:
         for name in path.split("/") if path else ():
             above = f"{above}/{name}" if above else name
             row = self.ledger.get(above)
-            if row is None or row.type == EntryType.WHITEOUT:
+            if row is None or row.is_marker:
                 return True
             if row.type != EntryType.DIRECTORY:
                 return False
@@ -220,9 +227,18 @@ class _Unpacker:
         self._sink.add(entry)
         return entry
 
+    def _count_dropped(self, entry: Entry) -> None:
+        for what in entry.dropped:
+            is_known = what in self._dropped or not what.startswith("xattr:")
+            if not is_known and (
+                len(self._dropped) >= _MOST_DROPPED_XATTRS or len(what) > MAX_COMPONENT_BYTES
+            ):
+                what = _OTHER_XATTRS
+            self._dropped[what] += 1
+
     def _add(self, entry: Entry) -> None:
         if entry.dropped:
-            self._dropped.update(entry.dropped)
+            self._count_dropped(entry)
         if entry.type is not EntryType.WHITEOUT:
             self._sink.add(entry)
             self.ledger.record(entry)
@@ -251,7 +267,7 @@ class _Unpacker:
             digest = hashlib.sha256(content[0]).hexdigest() if content else _EMPTY_SHA256
         entry = self._policy.apply(_entry(path, member, where, digest))
         if entry.dropped:
-            self._dropped.update(entry.dropped)
+            self._count_dropped(entry)
         if digest:
             self._sink.add(entry, content)
         else:

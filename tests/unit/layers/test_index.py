@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,16 @@ def test_an_index_that_was_cut_off_is_an_error(cut: int) -> None:
     short = io.BytesIO(file.getvalue()[:-cut])
     with pytest.raises(LayerError, match="index"):
         list(read_index(short))
+
+
+def test_writing_long_lines_takes_no_more_memory_than_short_ones() -> None:
+    attributes = ("{}" * 250_000 for _ in range(100))  # what archives say takes a megabyte each
+    tracemalloc.start()
+    try:
+        write_index(io.BytesIO(), header(100), attributes)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_index_with_fewer_lines_than_it_says_is_an_error() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from publisher.layers import LayerError, LimitExceeded, Limits, Policy, UnsafeName
-from tests.engine import Unpack, publish, types
+from tests.engine import Unpack, names_below, publish, types
 from tests.layer_builder import (
     Member,
     directory,
@@ -335,11 +335,14 @@ def test_the_markers_of_cvmfs_are_never_obeyed(unpack: Unpack) -> None:
         directory(".cvmfs"),
         file(".cvmfs/x"),
         hardlink("h", "usr/.cvmfscatalog"),
+        whiteout(".cvmfscatalog"),
+        whiteout("usr/.cvmfscatalog"),
         file("usr/kept"),
     )
     assert layer.paths == ["usr", "usr/kept"]
-    assert layer.summary.dropped == {"name:.cvmfs*": 5}
-    assert layer.index.header.dropped == {"name:.cvmfs*": 5}
+    assert sorted(names_below(layer.tree)) == ["usr", "usr/kept"]
+    assert layer.summary.dropped == {"name:.cvmfs*": 7}
+    assert layer.index.header.dropped == {"name:.cvmfs*": 7}
 
 
 @pytest.mark.parametrize("target", [".wh.x", "a/.cvmfs", "x" * 256])

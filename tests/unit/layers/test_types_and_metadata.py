@@ -306,6 +306,34 @@ def test_device_nodes_are_made_when_policy_keeps_them(unpack: Unpack) -> None:
     assert (unpacked.tree / "h").lstat().st_rdev == os.makedev(1, 3)
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        character_device("d", 0, 0),
+        character_device("d", 0, 2**20),
+        character_device("d", 2**12, 0),
+        block_device("d", 2**40, 1, format="gnu"),
+        block_device("d", -1, -1, format="gnu"),
+    ],
+    ids=["whiteout", "minor that wraps to a whiteout", "major", "huge", "negative"],
+)
+def test_a_device_that_is_overlayfs_whiteout_or_that_linux_does_not_have_is_never_made(
+    node: Member, tmp_path: Path
+) -> None:
+    keep = Policy(devices="keep")
+    published = publish(tmp_path, layer(file("d", b"lower")), layer(node), policy=keep)
+    assert list(published.flat.iterdir()) == []
+    assert published.layers[1].entries["d"].dropped == ("device",)
+
+
+def test_an_entry_below_a_device_is_refused_whether_or_not_policy_drops_the_device(
+    unpack: Unpack,
+) -> None:
+    for policy in Policy(), Policy(devices="keep"):
+        with pytest.raises((LayerError, DeviceRefused), match=r"'d'.* directory|'d'.* root"):
+            unpack(character_device("d", 1, 3), file("d/x"), policy=policy)
+
+
 def test_entries_below_dev_proc_and_sys_are_like_any_other(unpack: Unpack) -> None:
     unpacked = unpack(file("dev/x", b"1"), directory("proc"), file("sys/y", b"2"))
     assert types(unpacked.entries) == {
@@ -567,6 +595,26 @@ def test_members_that_are_not_files_have_no_content_whatever_their_size_says(
         ("p", "p"),
         ("s", "l"),
     ]
+
+
+def test_of_several_extended_headers_the_last_counts_as_in_go(unpack: Unpack) -> None:
+    headers = [pax_header({"path": "a", "mtime": "5", "SCHILY.xattr.user.x": "1"})] * 2
+    unpacked = unpack(*headers, pax_header({"path": "b"}), file("f", mtime_ns=7 * 10**9))
+    assert unpacked.paths == ["b"]
+    assert (unpacked.entries["b"].mtime_ns, unpacked.entries["b"].xattrs) == (7 * 10**9, {})
+
+
+def test_names_of_dropped_xattrs_are_counted_together_when_there_are_many_or_long_ones(
+    unpack: Unpack,
+) -> None:
+    many = [file(f"f{n}", xattrs={f"trusted.{n}": b""}, mode=0o4755) for n in range(300)]
+    unpacked = unpack(file("long", xattrs={"trusted." + "x" * 300: b""}), *many)
+    dropped = unpacked.index.header.dropped
+    assert dropped == unpacked.summary.dropped
+    assert (dropped["setuid"], dropped["xattr:trusted.0"]) == (300, 1)
+    assert len(dropped) < 110
+    assert sum(dropped.values()) == 601
+    assert unpacked.entries["f299"].dropped == ("setuid", "xattr:trusted.299")
 
 
 BAD_RECORDS = [

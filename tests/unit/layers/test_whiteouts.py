@@ -15,6 +15,7 @@ from tests.engine import Unpack, names_below, publish, types
 from tests.layer_builder import (
     Layer,
     Member,
+    character_device,
     directory,
     fifo,
     file,
@@ -197,6 +198,13 @@ def test_a_whiteout_below_a_file_of_the_same_layer_is_dropped(tmp_path: Path) ->
     published = publish(tmp_path, BASE, layer(file("d", b"now a file"), whiteout("d/a")))
     assert (published.flat / "d").read_bytes() == b"now a file"
     assert published.layers[1].summary.dropped == {"whiteout below a link or file": 1}
+
+
+def test_a_whiteout_below_a_device_that_policy_drops_is_dropped_with_it(tmp_path: Path) -> None:
+    published = publish(tmp_path, BASE, layer(character_device("d"), whiteout("d/a")))
+    assert not (published.flat / "d").exists()
+    dropped = {"device": 1, "whiteout below a link or file": 1}
+    assert published.layers[1].summary.dropped == dropped
 
 
 def test_a_single_layer_has_its_whiteouts_resolved(tmp_path: Path) -> None:
