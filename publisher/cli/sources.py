@@ -42,7 +42,18 @@ def source_options(command: _F) -> _F:
 
 
 def open_sources(options: Mapping[str, str | None]) -> Sources:
-    """The sources as the options, the environment and the configuration file describe them."""
+    """The sources as the options, the environment and the configuration file describe them.
+
+    Raises UsageError where the credentials file that was asked for is not there: without it, images
+    would seem to need a login, or be other ones.
+    """
+    authfile = options.get("authfile")
+    if authfile and not Path(authfile).exists():
+        raise UsageError(
+            f"cannot read credentials {authfile}",
+            why="no such file",
+            hint="correct --authfile or REGISTRY_AUTH_FILE; `publisher login` makes such a file",
+        )
     return Sources(
         load_settings(options), on_wait=lambda text: click.echo(f"publisher: {text}", err=True)
     )

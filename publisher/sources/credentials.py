@@ -11,7 +11,7 @@ import binascii
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import docker.errors
 
 from publisher.reference import HUB
 from publisher.sources import AuthenticationFailed
-from publisher.sources.helper import IDENTITY_TOKEN_USER, get_from_helper
+from publisher.sources.helper import IDENTITY_TOKEN_USER, get_from_helper, is_text
 from publisher.sources.settings import Settings, canonical_name
 
 MAX_FILE = 4 * 1024 * 1024
@@ -184,20 +184,27 @@ def lookup_keys(registry: str, repository: str) -> list[str]:
 
 def _credential(key: str, entry: Any, origin: str) -> Credential | None:
     """One entry of `auths`, read by docker's own rules."""
+    malformed = AuthenticationFailed(
+        f"cannot read the entry {key} of the credentials in {origin}",
+        why="it is malformed",
+        hint=f"run `publisher login {key}` again",
+    )
     try:
         parsed = docker.auth.AuthConfig.parse_auth({key: entry}, raise_on_error=True)[key]
     except (docker.errors.DockerException, ValueError, TypeError, binascii.Error):
-        raise AuthenticationFailed(
-            f"cannot read the entry {key} of the credentials in {origin}",
-            why="it is malformed",
-            hint=f"run `publisher login {key}` again",
-        ) from None
+        raise malformed from None
     if token := parsed.get("IdentityToken"):
-        return Credential(IDENTITY_TOKEN_USER, identity_token=token, origin=origin)
-    username, password = parsed.get("username", ""), parsed.get("password", "").rstrip("\0")
-    if isinstance(entry, dict) and not username:
-        username, password = entry.get("username") or "", entry.get("password") or ""
-    return Credential(username, password, origin=origin) if username else None
+        found = Credential(IDENTITY_TOKEN_USER, identity_token=token, origin=origin)
+    else:
+        username, password = parsed.get("username", ""), parsed.get("password", "")
+        if isinstance(entry, dict) and not username:
+            username, password = entry.get("username") or "", entry.get("password") or ""
+        found = Credential(username, password, origin=origin)
+    if not (is_text(found.username) and is_text(found.password) and is_text(found.identity_token)):
+        raise malformed
+    if found.password.endswith("\0"):  # docker pads what it decodes
+        found = replace(found, password=found.password.rstrip("\0"))
+    return found if found.username else None
 
 
 def ask_helper(helper: str, registry: str) -> Credential | None:

@@ -31,11 +31,22 @@ def get_from_helper(helper: str, server: str) -> tuple[str, str] | None:
     try:
         answer = json.loads(output)
         username, secret = answer["Username"], answer["Secret"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _failed(helper, "get", "its answer is not what the protocol demands") from None
-    if not (isinstance(username, str) and isinstance(secret, str)):
+    if not (is_text(username) and is_text(secret)):
         raise _failed(helper, "get", "its answer is not what the protocol demands")
     return (username, secret) if username or secret else None
+
+
+def is_text(value: object) -> bool:
+    """Whether a value from JSON is text that can be sent: JSON can also hold half a character."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def store_in_helper(helper: str, server: str, username: str, secret: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,13 @@ def store_login(path: Path, registry: str, username: str, password: str) -> str:
     if helper:
         store_in_helper(helper, server_key(registry), username, password)
         return f"docker-credential-{helper}"
-    auths = _auths(config, path)
-    for key in _keys(auths, registry):
-        del auths[key]
-    auths[server_key(registry)] = _entry(username, password)
-    _write(path, {**config, "auths": auths})
+    with _locked(path):
+        config = dict(read_config(path, required=False))
+        auths = _auths(config, path)
+        for key in _keys(auths, registry):
+            del auths[key]
+        auths[server_key(registry)] = _entry(username, password)
+        _write(path, {**config, "auths": auths})
     return str(path)
 
 
@@ -85,13 +89,15 @@ def remove_login(path: Path, registry: str) -> bool:
     helper = _helper(config, registry)
     if helper:
         erase_from_helper(helper, server_key(registry))
-    auths = _auths(config, path)
-    keys = _keys(auths, registry)
-    for key in keys:
-        del auths[key]
-    if keys:
+    if not _keys(_auths(config, path), registry):
+        return bool(helper)
+    with _locked(path):
+        config = dict(read_config(path, required=False))
+        auths = _auths(config, path)
+        for key in _keys(auths, registry):
+            del auths[key]
         _write(path, {**config, "auths": auths})
-    return bool(keys or helper)
+    return True
 
 
 def _helper(config: dict[str, Any], registry: str) -> str:
@@ -118,12 +124,37 @@ def _entry(username: str, password: str) -> dict[str, str]:
     return {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """No other of us changes the file meanwhile: it is to be read and written within the `with`.
+
+    What is locked is its folder, since the file is replaced, and a lock file would stay there.
+    """
+    folder = path.resolve().parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        # Some network file systems lock no folders; there, as with docker, the last one wins.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> AuthenticationFailed:
+    return AuthenticationFailed(
+        f"cannot write credentials {path}", why=error.strerror or type(error).__name__
+    )
+
+
 def _write(path: Path, config: dict[str, Any]) -> None:
     """Replace the file at once, readable by its owner only; a link to it stays one."""
     target = path.resolve()
-    what = f"cannot write credentials {path}"
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -136,4 +167,4 @@ def _write(path: Path, config: dict[str, Any]) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        raise AuthenticationFailed(what, why=error.strerror or type(error).__name__) from error
+        raise _unwritable(path, error) from error

@@ -102,3 +102,20 @@ def test_what_cannot_be_a_login_is_refused_before_it_is_shown_to_anybody(
     assert done.returncode == 2
     assert why in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_credentials_file_that_was_asked_for_has_to_be_there(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent.json")
+    with OwnRegistry(BasicAuth({"ann": "x"})) as registry:
+        for options, env in (
+            (["--authfile", absent], {}),
+            ([], {"REGISTRY_AUTH_FILE": absent}),
+        ):
+            result = publisher("tags", f"{registry.url}/x", *options, home=tmp_path, env=env)
+            assert result.code == 2
+            assert f"cannot read credentials {absent}" in result.err
+        assert registry.count() == 0
+        login = ("login", registry.url, "-u", "ann", "--password-stdin", "--authfile", absent)
+        assert publisher(*login, input="x\n").code == 0, "login makes it"
+        assert publisher("tags", f"{registry.url}/x", "--authfile", absent).code == 1
+        assert registry.seen("GET", "/x/")[-1].headers["authorization"]

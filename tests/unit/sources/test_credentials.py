@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,28 @@ def test_a_malformed_file_is_an_error_that_does_not_quote_it(text: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"username": "a\\ud800", "password": "s3cret"}',
+        '{"username": "ann", "password": "s3cret\\udfff"}',
+        '{"username": ["ann"], "password": ["s3cret"]}',
+        '{"username": 5, "password": "s3cret"}',
+        '{"auth": "YW5uOnMzY3JldA==", "identitytoken": "s3cret\\ud800"}',
+        '{"auth": "YW5uOnMzY3JldA==", "identitytoken": 5}',
+        '{"auth": "/zr+"}',
+        '{"auth": "s3cret"}',
+        '{"auth": 5}',
+        '["s3cret"]',
+        "null",
+    ],
+)
+def test_an_entry_that_cannot_be_sent_is_an_error_that_does_not_quote_it(entry: str) -> None:
+    with pytest.raises(AuthenticationFailed, match=r"entry quay.io .* malformed") as caught:
+        find({"auths": {"quay.io": json.loads(entry)}}, "quay.io")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_malformed_entry_of_another_registry_does_no_harm() -> None:
     config = {"auths": {"broken.io": {"auth": "!"}, "quay.io": auth("ann", "a")}}
     assert user(config, "quay.io") == "ann"
@@ -243,6 +266,10 @@ def test_a_helper_that_knows_nothing_is_no_error(programs: Path) -> None:
         "echo s3cret",
         'echo \'{"Username": 7, "Secret": "s3cret"}\'',
         "echo '[]'",
+        "head -c 200000 /dev/zero | tr '\\0' '['",
+        'echo \'{"Username": "a\\ud800", "Secret": "s3cret"}\'',
+        'echo \'{"Username": "a", "Secret": "s3cret\\ud800"}\'',
+        "printf '\\377s3cret'",
         "kill -9 $$",
     ],
 )
@@ -310,6 +337,25 @@ def test_a_login_leaves_the_rest_of_the_file_alone(tmp_path: Path) -> None:
     assert remove_login(path, "quay.io") is True
     assert remove_login(path, "quay.io") is False
     assert json.loads(path.read_text()) == {**before, "auths": {"a.io": auth("x", "y")}}
+
+
+def test_logins_and_logouts_at_the_same_time_do_not_undo_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "docker" / "config.json"
+    hosts = [f"r{number}.example.org" for number in range(24)]
+    for host in hosts[::2]:
+        store_login(path, host, "old", "s3cret")
+
+    def change(number: int) -> None:
+        if number % 2:
+            store_login(path, hosts[number], "new", "s3cret")
+        else:
+            assert remove_login(path, hosts[number])
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(change, number) for number in range(len(hosts))]:
+            future.result()
+    assert set(json.loads(path.read_text())["auths"]) == set(hosts[1::2])
+    assert [entry.name for entry in path.parent.iterdir()] == ["config.json"]
 
 
 def test_a_login_goes_to_the_helper_where_one_is_named(programs: Path, tmp_path: Path) -> None:
