@@ -6,16 +6,21 @@ def test_something(any_repository: AnyRepository) -> None:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from publisher import layout
 from publisher.layout import RepositoryURL
 from publisher.repository import Repository
 from publisher.repository.directory import DirectoryRepository
 from tests.cvmfs import Machine, make_machine
 
 KINDS = ("directory", "cvmfs")
+NAME = "images.test.org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,23 @@ class AnyRepository:
     env: Mapping[str, str] = field(default_factory=dict)
     machine: Machine | None = None
 
+    @property
+    def whole(self) -> Path:
+        """Everything that a publisher changes: the tree, and what is kept beside it."""
+        return self.root if self.machine is None else self.machine.root
+
+    @property
+    def state(self) -> Path:
+        """Where publishers keep what readers do not see."""
+        if self.machine is None:
+            return self.root / layout.STATE
+        return self.machine.state / NAME / layout.STATE
+
+    def wait_for_server(self) -> None:
+        """Return when no command of a server runs any more that a publisher has begun."""
+        if self.machine is not None:
+            self.machine.wait_for_commands(self.state / "server-command.json")
+
     def open(self, *, writable: bool = True) -> Repository:
         """The repository, in this process; its `env` has to be set here."""
         url = RepositoryURL.parse(self.url)
@@ -38,10 +60,25 @@ class AnyRepository:
         return DirectoryRepository(url, writable=writable)
 
 
-def make_repository(kind: str, folder: Path) -> AnyRepository:
-    """A repository of one of KINDS in `folder`."""
+def find_repository(kind: str, folder: Path) -> AnyRepository:
+    """The repository of one of KINDS that is, or will be, in `folder`."""
     if kind == "directory":
         return AnyRepository(folder / "images", f"dir:{folder}/images")
-    machine = make_machine(folder / "machine")
-    name = machine.make("images.test.org")
-    return AnyRepository(machine.mount(name), f"cvmfs:{name}", machine.environment, machine)
+    machine = Machine(folder / "machine", folder / "machine/state")
+    return AnyRepository(machine.mount(NAME), f"cvmfs:{NAME}", machine.environment, machine)
+
+
+def make_repository(kind: str, folder: Path) -> AnyRepository:
+    """A repository of one of KINDS in `folder`; a directory is left to its first publisher."""
+    if kind == "cvmfs":
+        make_machine(folder / "machine").make(NAME)
+    return find_repository(kind, folder)
+
+
+@contextmanager
+def environment_of(repository: AnyRepository) -> Iterator[None]:
+    """Let this process see the repository's `env`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in repository.env.items():
+            patch.setenv(key, value)
+        yield

@@ -6,6 +6,9 @@ Everything lies below the directory that CVMFS_STANDIN_ROOT names, where a real 
 etc/cvmfs/repositories.d/NAME/server.conf, the server's working space at var/spool/cvmfs/NAME, its
 storage at srv/cvmfs/NAME. It depends on nothing but Python, and on no code of the product.
 
+Of a repository with a gateway the published tree is at srv/cvmfs/NAME/tree, and each machine's
+cvmfs/NAME shows it as it was when that machine last opened a transaction.
+
 What it does in each case is what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a moment
 ("opened", "streaming", "applied") at which the server dies as if the machine had failed;
 CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes;
@@ -84,6 +87,7 @@ class Server:
         lines = self.configuration.read_text().splitlines()
         self.settings = dict(line.split("=", 1) for line in lines if "=" in line)
         self.gateway = self.settings["CVMFS_UPSTREAM_STORAGE"].startswith("gw,")
+        self.tree = self.storage / "tree" if self.gateway else self.mount
 
     def require_owner(self) -> None:
         owner = self.settings["CVMFS_USER"]
@@ -120,7 +124,7 @@ class Server:
             return None
         path = path.strip("/")
         parent = path.rpartition("/")[0]
-        if path and not (self.mount / parent).is_dir():
+        if path and not (self.tree / parent).is_dir():
             die(f"Could not acquire a new lease: {parent} does not exist", errno.ENOENT)
         leases = self.storage / "leases"
         leases.mkdir(exist_ok=True)
@@ -131,6 +135,27 @@ class Server:
             lease = leases / f"{os.getpid()}-{time.monotonic_ns()}"
             lease.write_text(json.dumps({"path": path, "machine": str(self.spool)}))
         return lease
+
+    def renew_mount(self) -> None:
+        """Let the mount show what is published now, and say which revision that is."""
+        pinned = f"CVMFS_ROOT_HASH={self.published()['C']}\n"
+        file = self.spool / "client.local"
+        if not self.gateway or (file.exists() and file.read_text() == pinned):
+            return
+        with Exclusive(self.storage / "commit.lock"):
+            restore(self.tree, self.mount)
+            self.pin()
+
+    def pin(self) -> None:
+        (self.spool / "client.local").write_text(f"CVMFS_ROOT_HASH={self.published()['C']}\n")
+
+    def publish_mount(self) -> None:
+        if not self.gateway:
+            self.bump()
+            return
+        with Exclusive(self.storage / "commit.lock"):
+            restore(self.mount, self.tree)
+            self.bump()
 
     def drop_leases(self) -> None:
         if not self.gateway:
@@ -237,9 +262,10 @@ def processes_below(mount: Path) -> list[tuple[int, str]]:
 
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        for directory, _, _ in os.walk(path):
-            Path(directory).chmod(0o700)
-        shutil.rmtree(path)
+        if os.geteuid() != 0:
+            for directory, _, _ in os.walk(path):
+                Path(directory).chmod(0o700)
+        subprocess.run(["rm", "-rf", str(path)], check=True)
     elif os.path.lexists(path):
         path.unlink()
 
@@ -270,9 +296,12 @@ def mkfs(root: Path, arguments: list[str]) -> None:
     )
     if not (storage / ".cvmfspublished").exists():
         write_published(storage, name, 1)
-        (mount / "new_repository").write_text("")
+        top = storage / "tree" if upstream.startswith("gw,") else mount
+        top.mkdir(exist_ok=True)
+        (top / "new_repository").write_text("")
         until = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + 30 * 86400))
         (storage / ".cvmfswhitelist").write_text(f"20260101000000\nE{until}\nN{name}\n00:00\n--\n")
+    Server(root, name).renew_mount()
 
 
 def list_repositories(root: Path) -> None:
@@ -294,6 +323,7 @@ def transaction(root: Path, arguments: list[str]) -> None:
     server.require_valid()
     server.acquire_lease(path)
     server.open_transaction()
+    server.renew_mount()
     keep(server.mount, server.before)
 
 
@@ -304,20 +334,22 @@ def keep(source: Path, target: Path) -> None:
 
 def restore(before: Path, now: Path) -> None:
     """Make `now` what `before` is, touching only what differs: others may be reading."""
-    for path in list(now.iterdir()):
-        old = before / path.name
-        if not os.path.lexists(old):
-            remove(path)
-    for old in before.iterdir():
-        path = now / old.name
-        if old.is_dir() and not old.is_symlink():
-            if not path.is_dir() or path.is_symlink():
-                remove(path)
-                path.mkdir()
-            restore(old, path)
-        elif not os.path.lexists(path) or not os.path.samestat(old.lstat(), path.lstat()):
-            remove(path)
-            os.link(old, path, follow_symlinks=False)
+    with os.scandir(before) as entries:
+        wanted = {entry.name: entry for entry in entries}
+    with os.scandir(now) as entries:
+        there = {entry.name: entry for entry in entries}
+    for name in there.keys() - wanted.keys():
+        remove(now / name)
+    for name, old in wanted.items():
+        found = there.get(name)
+        if old.is_dir(follow_symlinks=False):
+            if found is None or not found.is_dir(follow_symlinks=False):
+                remove(now / name)
+                (now / name).mkdir()
+            restore(before / name, now / name)
+        elif found is None or found.inode() != old.inode():
+            remove(now / name)
+            os.link(old.path, now / name, follow_symlinks=False)
     shutil.copystat(before, now)
 
 
@@ -328,7 +360,7 @@ def publish(root: Path, arguments: list[str]) -> None:
         die(f"Repository {server.name} is not in a transaction")
     server.ask_about_open_files("-f" not in arguments)
     die_at("publishing", root)
-    server.bump()
+    server.publish_mount()
     server.close_transaction()
 
 
@@ -425,7 +457,7 @@ def run_ingest(
 ) -> None:
     gone = [part for path in deletions for part in path.split(":")]
     for path in gone:
-        if not os.path.lexists(server.mount / path.strip("/")):
+        if not os.path.lexists(server.tree / path.strip("/")):
             print(f"WARNING: cannot remove {path}, it does not exist", file=sys.stderr)
     stream = Archive(server, base, keeps_owner)
     if archive == "-":
@@ -448,7 +480,7 @@ def finish(server: Server, stream: Archive, gone: list[str]) -> None:
     stream.check_links(gone)
     # From here on nothing fails: the new catalog is signed, and visible at once.
     for path in gone:
-        remove(server.mount / path.strip("/"))
+        remove(server.tree / path.strip("/"))
     stream.apply()
     server.bump()
     die_at("applied", server.root)
@@ -529,7 +561,7 @@ class Archive:
         for path, target in self.links:
             if path in self.entries:
                 assertion(f"Assertion failed: {path} is in the archive twice")
-            there = os.path.lexists(self.server.mount / target) and not any(
+            there = os.path.lexists(self.server.tree / target) and not any(
                 overlaps(path, target) and f"{target}/".startswith(f"{path}/") for path in removed
             )
             if target not in self.entries and target not in names and not there:
@@ -539,10 +571,10 @@ class Archive:
         directories = []
         wanted = {path: m for path, m in self.entries.items() if m.isdir()}
         # Directories that are there are left as they are: their times, too.
-        there = {path: self.server.mount / path for path in self.implied | wanted.keys()}
+        there = {path: self.server.tree / path for path in self.implied | wanted.keys()}
         kept = {d: d.stat() for d in there.values() if d.is_dir() and not d.is_symlink()}
         for path in sorted(self.implied | wanted.keys(), key=lambda p: p.count("/")):
-            place = self.server.mount / path
+            place = self.server.tree / path
             if place.is_dir() and not place.is_symlink():
                 continue
             if os.path.lexists(place):
@@ -553,7 +585,7 @@ class Archive:
             elif self.keeps_owner:
                 give(place, 65534, 65534)
         for path, member in self.entries.items():
-            place = self.server.mount / path
+            place = self.server.tree / path
             if member.isdir():
                 continue
             if os.path.lexists(place):
@@ -571,7 +603,7 @@ class Archive:
         waiting = list(self.links)
         while waiting:
             path, target = waiting.pop(0)
-            place, source = self.server.mount / path, self.server.mount / target
+            place, source = self.server.tree / path, self.server.tree / target
             if not os.path.lexists(source):
                 waiting.append((path, target))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class FaultyCommands:
         at: int = 0,
         code: int = 0,
         only: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> Ended:
         request = {
             "root": str(root),
@@ -52,6 +53,7 @@ class FaultyCommands:
             "at": at,
             "code": code,
             "only": only,
+            "env": {**(env or {})},
             "output": str(self._output),
         }
         assert self._process.stdin is not None
@@ -62,9 +64,11 @@ class FaultyCommands:
         output = self._output.read_text(errors="replace") if mode != "warm up" else ""
         return Ended(answer["code"], answer["operations"], output, answer["failed"])
 
-    def succeed(self, root: Path, *commands: Sequence[str | Path]) -> Ended:
+    def succeed(
+        self, root: Path, *commands: Sequence[str | Path], env: Mapping[str, str] | None = None
+    ) -> Ended:
         """Run commands that must all end with 0."""
-        ended = self.run(root, *commands)
+        ended = self.run(root, *commands, env=env)
         assert ended.code == 0, ended.output
         return ended
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from publisher import layout
+from tests.any_repository import AnyRepository, find_repository, make_repository
 from tests.layer_builder import (
     Image,
     directory,
@@ -25,7 +26,7 @@ from tests.layer_builder import (
     whiteout,
     write_layout,
 )
-from tests.transactions.client import FaultyCommands
+from tests.transactions.client import Ended, FaultyCommands
 from tests.trees import Node, describe_tree
 
 BASE = layer(
@@ -43,6 +44,7 @@ TOP = layer(
 )
 FIRST, SECOND = image(BASE), image(BASE, TOP)
 
+_OF_THE_SERVER = (".cvmfscatalog", "new_repository")
 _TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt)": "[^"]*"')
 
 
@@ -59,10 +61,43 @@ class Stage:
     """Where a scenario plays: images in a layout, and a repository."""
 
     folder: Path
+    kind: str = "directory"
+
+    @property
+    def published(self) -> AnyRepository:
+        return find_repository(self.kind, self.folder)
 
     @property
     def repository(self) -> Path:
-        return self.folder / "images"
+        """Where the repository is read."""
+        return self.published.root
+
+    def begin(self) -> None:
+        """Make the folder, and in it what a publisher needs to be there."""
+        self.folder.mkdir()
+        make_repository(self.kind, self.folder)
+
+    def run(
+        self,
+        commands: FaultyCommands,
+        *words: Sequence[str | Path],
+        mode: str = "count",
+        at: int = 0,
+        code: int = 0,
+    ) -> Ended:
+        """Run commands here, and wait for servers that outlive them."""
+        published = self.published
+        ended = commands.run(
+            published.whole, *words, mode=mode, at=at, code=code, env=published.env
+        )
+        published.wait_for_server()
+        return ended
+
+    def succeed(self, commands: FaultyCommands, *words: Sequence[str | Path]) -> Ended:
+        """Run commands that must all end with 0."""
+        ended = self.run(commands, *words)
+        assert ended.code == 0, ended.output
+        return ended
 
     def put(self, built: Image, tag: str) -> None:
         """Let `tag` be this image."""
@@ -88,7 +123,7 @@ class Stage:
 
     @property
     def place(self) -> list[str]:
-        return ["--repository", f"dir:{self.repository}"]
+        return ["--repository", self.published.url]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +142,14 @@ def _two_new_images(stage: Stage, commands: FaultyCommands) -> None:
 
 def _moved_tag(stage: Stage, commands: FaultyCommands) -> None:
     stage.put(FIRST, "one")
-    commands.succeed(stage.repository, stage.ingest("one"))
+    stage.succeed(commands, stage.ingest("one"))
     stage.put(SECOND, "one")
 
 
 def published(stage: Stage, commands: FaultyCommands) -> None:
     """Two images that share a layer."""
     _two_new_images(stage, commands)
-    commands.succeed(stage.repository, stage.ingest("one", "two"))
+    stage.succeed(commands, stage.ingest("one", "two"))
 
 
 def _repairable(stage: Stage, commands: FaultyCommands) -> None:
@@ -146,7 +181,7 @@ def _due(stage: Stage, commands: FaultyCommands) -> None:
     """Something to collect: an image whose tag has moved, another that nobody wishes any more."""
     published(stage, commands)
     stage.put(SECOND, "one")
-    commands.succeed(stage.repository, stage.ingest("one"), _prune(stage))
+    stage.succeed(commands, stage.ingest("one"), _prune(stage))
 
 
 def _prune(stage: Stage) -> list[str]:
@@ -185,7 +220,7 @@ def state_of(root: Path) -> State:
         return {}
     state: State = {}
     for path, node in describe_tree(root).items():
-        if path.startswith(layout.STATE):
+        if path.startswith(layout.STATE) or path.rpartition("/")[2] in _OF_THE_SERVER:
             continue
         if node.type == "d" and not path.startswith((f"{layout.LAYERS}/", f"{layout.FLAT}/")):
             continue  # a directory of the publisher's own means nothing until it holds something
@@ -209,12 +244,15 @@ def differences(actual: State, expected: State) -> list[str]:
     return sorted(path for path in paths if actual.get(path) != expected.get(path))
 
 
-def assert_nothing_is_left(root: Path) -> None:
+def assert_nothing_is_left(published: AnyRepository) -> None:
     """No journal, no dead session, no trash: a finished command leaves nothing to be done."""
-    state = root / layout.STATE
-    assert not (state / "journal.json").exists()
-    for name in ("sessions", "trash", "layers"):
-        assert not list((state / name).iterdir()), f"{name} is not empty"
+    state = published.state
+    for name in ("journal.json", "pending.json", "server-command.json"):
+        assert not (state / name).exists()
+    for name in ("sessions", "trash", "layers", "blobs"):
+        assert not list(state.glob(f"{name}/*")), f"{name} is not empty"
+    if published.machine is not None:
+        assert b"transaction" not in published.machine.server("list").stdout
 
 
 def assert_readers_are_served(root: Path) -> None:
@@ -235,6 +273,6 @@ def assert_readers_are_served(root: Path) -> None:
 def warm_up(commands: FaultyCommands, folder: Path) -> None:
     """Let the server do everything once."""
     stage = Stage(folder)
-    folder.mkdir()
+    stage.begin()
     stage.put(SECOND, "warm")
     commands.run(stage.repository, stage.ingest("warm"), stage.verify(), mode="warm up")

@@ -4,9 +4,10 @@ A process of its own, started by `tests.transactions.client`: it imports everyth
 forks for each command, which saves starting Python a thousand times. Reads a request per line (a
 JSON object), and answers each with one.
 
-Operations are the calls that change the file system below `root`, whatever thread makes them. The
-functions of `os`, `io.open` and the two calls made through ctypes are replaced by ones that count
-first; the command itself knows nothing of it.
+Operations are the calls that change the file system below `root`, whatever thread makes them; and
+the beginning, each write to, and the end of a `cvmfs_server` command. The functions of `os`,
+`io.open`, the two calls made through ctypes and the one that runs the server are replaced by ones
+that count first; the command itself knows nothing of it.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Faults:
         self._code = code
         self._only = only
         self._lock = threading.Lock()
+        self._serving = 0
 
     def step(self, name: str, place: str) -> None:
-        if place != self._root and not place.startswith(f"{self._root}/"):
+        is_stream = self._serving and place.startswith("pipe:")
+        if place != self._root and not place.startswith(f"{self._root}/") and not is_stream:
             return
         with self._lock:
             self.count += 1
@@ -82,6 +85,8 @@ class Faults:
         io.open = builtins.open = self._io_open(io.open)
         disk = importlib.import_module("publisher.repository.disk")
         disk._libc = _LibC(disk._libc, self)  # type: ignore[attr-defined]
+        server = importlib.import_module("publisher.repository.cvmfs.server").Server
+        server.run = self._server_run(server.run)
 
     def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         position = _PLACE.get(name, 0)
@@ -136,6 +141,19 @@ class Faults:
 
         return wrapper
 
+    def _server_run(self, call: Callable[..., str]) -> Callable[..., str]:
+        def wrapper(*arguments: Any) -> str:
+            self.step("server", self._root)
+            self._serving += 1
+            try:
+                output = call(*arguments)
+            finally:
+                self._serving -= 1
+            self.step("served", self._root)
+            return output
+
+        return wrapper
+
 
 class _LibC:
     """The C library, with the calls counted that change or sync a file system."""
@@ -184,6 +202,8 @@ def _resolve(path: Any, directory: int | None) -> str:
 
 def run(request: dict[str, Any], answer: int) -> None:
     """In a child: become the command."""
+    write = os.write
+    os.environ.update(request["env"])
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -204,7 +224,7 @@ def run(request: dict[str, Any], answer: int) -> None:
         sys.stderr.flush()
         if code:
             break
-    os.write(answer, json.dumps({"operations": faults.count, "failed": faults.failed}).encode())
+    write(answer, json.dumps({"operations": faults.count, "failed": faults.failed}).encode())
     os._exit(code)
 
 

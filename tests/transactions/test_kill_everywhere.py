@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
+from tests.any_repository import KINDS, environment_of
 from tests.transactions.client import KILLED, FaultyCommands, faulty_commands
 from tests.transactions.scenarios import (
     SCENARIOS,
@@ -47,63 +46,79 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
 class Killing:
     """One scenario, to be played again and again from its beginning."""
 
-    def __init__(self, scenario: Scenario, folder: Path, commands: FaultyCommands) -> None:
+    def __init__(
+        self, scenario: Scenario, kind: str, folder: Path, commands: FaultyCommands
+    ) -> None:
         self.commands = commands
-        self.stage = Stage(folder)
-        self.stage.folder.mkdir()
+        self.stage = Stage(folder, kind)
+        self.stage.begin()
         scenario.prepare(self.stage, commands)
         self.command = scenario.command(self.stage)
         self.origin = folder / "origin"
-        self.root = self.stage.repository
-        copy(self.root, self.origin)
+        self.published = self.stage.published
+        self.root = self.published.root
+        copy(self.published.whole, self.origin)
         self.states: list[State] = [state_of(self.root)]
         self.operations = self._run_to_the_end()
 
     def _run_to_the_end(self) -> int:
         """Learn how many operations there are, and what the tree is like after each commit."""
-        ended = self.commands.run(self.root, self.command, mode="snapshot")
+        ended = self.stage.run(self.commands, self.command, mode="snapshot")
         assert ended.code == 0, ended.output
-        self.states += [state_of(each) for each in self.root.parent.glob(f"{self.root.name}.*")]
-        self.commands.succeed(self.root, self.stage.verify())
+        whole = self.published.whole
+        inside = self.root.relative_to(whole)
+        self.states += [state_of(each / inside) for each in whole.parent.glob(f"{whole.name}.*")]
+        self.stage.succeed(self.commands, self.stage.verify())
         self.states.append(state_of(self.root))
         return ended.operations
 
     def kill_at(self, *operations: int) -> int:
         """Start from the beginning, be killed at each of these operations of a run that begins
         where the last one was killed, and see that it still ends well; how often it was killed."""
-        copy(self.origin, self.root)
+        copy(self.origin, self.published.whole)
         killed = 0
         for at in operations:
-            killed += self.commands.run(self.root, self.command, mode="kill", at=at).code == KILLED
+            ended = self.stage.run(self.commands, self.command, mode="kill", at=at)
+            killed += ended.code == KILLED
             assert_readers_are_served(self.root)
         # A second repair finds less to do than the first, and may come by other states.
         self.recover(any_state=len(operations) > 1 and "verify" in self.command)
-        again = self.commands.run(self.root, self.command, self.stage.verify())
+        again = self.stage.run(self.commands, self.command, self.stage.verify())
         assert again.code == 0, again.output
         assert not differences(state_of(self.root), self.states[-1])
-        assert_nothing_is_left(self.root)
+        assert_nothing_is_left(self.published)
         return killed
 
     def recover(self, *, any_state: bool) -> None:
         """Do what every command does that may write; the tree is then as it was at some commit."""
         if self.root.exists():
-            DirectoryRepository(RepositoryURL("dir", str(self.root)), writable=True).close()
-            assert not list((self.root / ".metadata/.publisher/sessions").iterdir())
+            with environment_of(self.published):
+                repository = self.published.open()
+                with repository.transaction("a look") as transaction, transaction.exclusive():
+                    pass
+                repository.close()
+            assert not list((self.published.state / "sessions").iterdir())
         state = state_of(self.root)
         assert any_state or state in self.states, [differences(state, each) for each in self.states]
 
 
 @pytest.mark.timeout(1800)  # on a machine that does much else as well
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_killed_after_any_operation(
-    scenario: Scenario, folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+    scenario: Scenario,
+    kind: str,
+    folder: Path,
+    commands: FaultyCommands,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     began = time.monotonic()
-    killing = Killing(scenario, folder / scenario.name.replace(" ", "-"), commands)
+    place = folder / f"{scenario.name.replace(' ', '-')}-{kind}"
+    killing = Killing(scenario, kind, place, commands)
     kills = sum(killing.kill_at(at) for at in range(1, killing.operations + 1))
     seconds = time.monotonic() - began
     with capsys.disabled():
-        print(f"\n{scenario.name}: {kills} kills in {seconds:.0f} s")
+        print(f"\n{scenario.name}, {kind}: {kills} kills in {seconds:.0f} s")
     # Threads take turns a little differently each time, so that the very last may be missed.
     assert killing.operations - 5 <= kills > 20
 
@@ -116,7 +131,8 @@ def test_killed_again_and_again_at_random(
     seed = int(os.environ.get("PUBLISHER_RANDOM_SEED", str(time.time_ns())))
     chance = random.Random(seed)
     played = [
-        Killing(scenario, folder / f"random-{number}", commands)
+        Killing(scenario, kind, folder / f"random-{kind}-{number}", commands)
+        for kind in KINDS
         for number, scenario in enumerate(SCENARIOS)
     ]
     kills = 0

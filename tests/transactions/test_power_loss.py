@@ -241,7 +241,7 @@ def test_after_a_loss_of_power_the_next_command_puts_everything_right(
         ended = commands.run(root, ["log", *stage.place], command, stage.verify())
         assert ended.code == 0, f"{what}: {ended.output}"
         assert not differences(state_of(root), after), what
-        assert_nothing_is_left(root)
+        assert_nothing_is_left(stage.published)
     assert states[0] != after
     seconds = time.monotonic() - began
     with capsys.disabled():

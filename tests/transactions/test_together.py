@@ -65,7 +65,7 @@ def test_publishers_with_overlapping_lists_come_to_what_one_would(stage: Stage, 
     together = _whoever_was_first(state_of(stage.repository))
     repository = DirectoryRepository(RepositoryURL("dir", str(stage.repository)))
     assert verify(repository, deep=True).findings == ()
-    assert_nothing_is_left(stage.repository)
+    assert_nothing_is_left(stage.published)
 
     stage.repository.rename(stage.folder / "together")
     with faulty_commands(stage.folder) as commands:

@@ -72,11 +72,16 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One `cvmfs_server transaction`, changes by hand, `publish`: for names ingest cannot say."""
+    """One `cvmfs_server transaction`, changes by hand, `publish`.
+
+    For names that ingest cannot say; and, through a gateway, for all that must not change between
+    being read and being written.
+    """
 
     removals: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    directories: tuple[str, ...] = ()
 
 
 Call = Ingest | Edit
@@ -97,11 +102,7 @@ def compile_calls(
     cleared = tuple(path for path in changes.cleared if kind(path) is not None)
     additions = replace(changes, removals=(), cleared=())
     if gateway:
-        return (
-            *_single(cleared),
-            *_by_lease(additions, odd, kind),
-            *_single(plain),
-        )
+        return (*_single(cleared), *_by_lease(additions, (*odd, *plain), kind))
     batches = _batches(plain)
     has_content = bool(changes.layers or changes.trees or changes.links)
     calls: list[Call] = [Ingest(deletions=batch) for batch in _batches(cleared)]
@@ -126,14 +127,15 @@ def _single(paths: Iterable[str]) -> list[Call]:
 
 
 def _by_lease(
-    changes: Changes, odd: tuple[str, ...], kind: Callable[[str], EntryType | None]
+    changes: Changes, removals: tuple[str, ...], kind: Callable[[str], EntryType | None]
 ) -> list[Call]:
     """Layers each under a lease of their shard alone; then, briefly, all that leads to them.
 
     A lease needs its parent to be there; and what is unpacked below a base can only be linked to
     what lies there. Other layers come with the flat images. All records, also those of new layers
     (another publisher may send the same layer), are changed under a lease, in which can be seen
-    whether somebody was quicker.
+    whether somebody was quicker; and what nobody uses any more is removed under it, since otherwise
+    somebody might come to use it meanwhile.
     """
     calls: list[Call] = []
     together = []
@@ -144,11 +146,14 @@ def _by_lease(
             together.append(layer)
             continue
         calls.append(Ingest(Changes(layers=(layer,)), base=shard))
-    content = replace(changes, layers=tuple(together), files={}, links={})
-    if content.has_additions:
+    directories = changes.directories
+    if together or changes.trees:
+        content = replace(changes, layers=tuple(together), files={}, links={})
         calls.append(Ingest(content))
-    if odd or changes.files or changes.links:
-        calls.append(Edit(odd, changes.files, changes.links))
+        directories = ()
+    edit = Edit(removals, changes.files, changes.links, directories)
+    if edit != Edit():
+        calls.append(edit)
     return calls
 
 

@@ -57,6 +57,15 @@ class Configuration:
         """The file that is there while a transaction is open."""
         return self.spool / "in_transaction.lock"
 
+    def mounted_hash(self) -> str:
+        """The root hash of what is mounted, which the server pins; "" where it does not say."""
+        try:
+            lines = (self.spool / "client.local").read_text().splitlines()
+        except FileNotFoundError:
+            return ""
+        pinned = [line.partition("=")[2] for line in lines if line.startswith("CVMFS_ROOT_HASH=")]
+        return pinned[-1].strip("\"'") if pinned else ""
+
     def owner_ids(self) -> Owner:
         """The numbers of the repository's owner; ours where it is not known here."""
         try:

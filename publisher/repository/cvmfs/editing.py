@@ -16,6 +16,8 @@ from publisher.repository.disk import (
 
 def apply(edit: Edit, mount: Path) -> None:
     """Do in the tree at `mount` what `edit` says."""
+    for path in edit.directories:
+        _make_parents(mount, f"{path}/-")
     for path, content in sorted(edit.files.items()):
         _make_parents(mount, path)
         draft = (mount / path).with_name(".publisher-draft")

@@ -43,22 +43,18 @@ class Guard:
         self._say = say
         self.server = Server(configuration.name, self._started)
 
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Run commands of ours; what they leave open when they fail is aborted at once."""
-        try:
-            yield
-        except BaseException:
-            self.recover()
-            raise
-        self._forget()
+    def patiently(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
+        """Run `command`, again while others hold what it needs, for as long as we may wait.
 
-    def patiently(self, command: Callable[[], object]) -> None:
-        """Run `command`, again while others hold what it needs, for as long as we may wait."""
+        What it leaves open when it fails is aborted at once. A transaction that `stays_open` after
+        it is ours until `forget`.
+        """
         for pause in self._pauses("waiting for another transaction, lease or open file"):
             try:
-                with self.noted():
+                with self._aborted_on_failure():
                     command()
+                if not stays_open:
+                    self.forget()
                 return
             except (TransactionOpen, FilesInUse) as error:
                 if pause is None:
@@ -93,7 +89,19 @@ class Guard:
                 )
         if self._is_ours(note):
             Server(self._configuration.name).run(["abort", "-f", self._configuration.name])
-        self._forget()
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing of ours is open any more."""
+        self._note.unlink(missing_ok=True)
+
+    @contextmanager
+    def _aborted_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.recover()
+            raise
 
     def _reason(self) -> tuple[str, str]:
         """Why nothing can be published now, and what helps; "" if nothing is in the way."""
@@ -155,11 +163,8 @@ class Guard:
             return None
         except (ValueError, KeyError, TypeError):
             # Written whole, so a disk failed; who opened what is open cannot be told.
-            self._forget()
+            self.forget()
             return None
-
-    def _forget(self) -> None:
-        self._note.unlink(missing_ok=True)
 
     def _is_ours(self, note: dict[str, Any]) -> bool:
         """Whether the open transaction, if there is one, is that of the note."""

@@ -21,10 +21,12 @@ from publisher.entry import EntryType
 from publisher.layout import RepositoryURL
 from publisher.manifest import digest_hex
 from publisher.repository import Found, RepositoryChanged, RepositoryError
+from publisher.repository.cvmfs.carrying import finish_pending, renew
 from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration
 from publisher.repository.cvmfs.engine import LayerEngine
 from publisher.repository.cvmfs.gate import Gate
 from publisher.repository.cvmfs.guard import Guard
+from publisher.repository.cvmfs.pending import read as read_pending
 from publisher.repository.cvmfs.staged import CvmfsLayerStage, StagedLayer
 from publisher.repository.cvmfs.transaction import CvmfsTransaction
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
@@ -85,10 +87,9 @@ class CvmfsRepository:
             self.blobs.mkdir(mode=0o700, exist_ok=True)
             note = shadow / layout.STATE / "server-command.json"
             self.guard = Guard(self.configuration, note, wait, on_wait or (lambda text: None))
-            with self.shadow.lock.hold("recovery after an interrupted run", wait=False) as held:
-                if held:
-                    self.guard.recover()
-        self._begin_shadow(writable)
+            self._recover()
+        else:
+            self._begin_shadow()
 
     @property
     def shadow(self) -> DirectoryRepository:
@@ -163,9 +164,10 @@ class CvmfsRepository:
     def unfinished(self) -> bool:
         """Whether a committed transaction waits to be carried out to its end."""
         try:
-            return self._has_shadow and self.pending.exists()
+            left = read_pending(self.pending) if self._has_shadow else None
         except PermissionError:
             return False  # that is for its publisher to know
+        return left is not None and bool(left.rest) and left.is_decided(self)
 
     def history(self) -> Iterator[Record]:
         """What transactions of this machine did, the latest first."""
@@ -264,8 +266,26 @@ class CvmfsRepository:
         self.shadow.staging.give_up(staged.directory)
         staged.forget_blob()
 
-    def drop_orphans(self) -> None:
-        """Delete kept blobs whose layer is not staged any more. Only under the writer lock."""
+    def settle(self) -> None:
+        """Finish or discard what a dead publisher left. Only under the writer lock."""
+        self.guard.recover()
+        self.guard.wait_until_free()
+        finish_pending(self)
+        self._drop_orphans()
+
+    def _recover(self) -> None:
+        """Do that as soon as we can. If somebody writes now, he has done it."""
+        with self.shadow.lock.hold("recovery after an interrupted run", wait=False) as held:
+            if held:
+                self.guard.recover()
+            self._begin_shadow(alone=held)
+            if held and self.pending.exists():
+                self.settle()
+            if held:
+                renew(self)
+
+    def _drop_orphans(self) -> None:
+        """Delete kept blobs whose layer is not staged any more."""
         for blob in self.blobs.iterdir():
             if not (self.shadow.staging.directory / "layers" / blob.stem).exists():
                 blob.unlink(missing_ok=True)
@@ -285,8 +305,8 @@ class CvmfsRepository:
             value = {"rootHash": self.configuration.published().root_hash}
             write_new_file(self._synced, json.dumps(value).encode(), mode=0o600)
 
-    def _begin_shadow(self, writable: bool) -> None:
-        """See that what we read is what is published; begin a shadow for a new repository."""
+    def _begin_shadow(self, *, alone: bool = False) -> None:
+        """See that what we read is what is published; if `alone`, begin it for a new repository."""
         if (self.configuration.mount / layout.METADATA).is_dir() or self._shadow is None:
             return
         if self.shadow_is_current():
@@ -294,7 +314,7 @@ class CvmfsRepository:
         # A repository is made with its first revision.
         is_new = self.configuration.is_mounted or self.configuration.published().revision == 1
         if is_new and not any(self._shadow.names()):
-            if writable:
+            if alone:
                 self.note_shadow(True)
             return
         self.close()

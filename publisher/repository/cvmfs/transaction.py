@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
-from publisher.repository.cvmfs import editing, pending
+from publisher.repository.cvmfs import pending
+from publisher.repository.cvmfs.carrying import carry_out, open_by_hand, publish_by_hand, renew
 from publisher.repository.cvmfs.catalogs import skeleton
 from publisher.repository.cvmfs.changes import (
     Call,
@@ -22,7 +24,6 @@ from publisher.repository.cvmfs.changes import (
     compile_calls,
 )
 from publisher.repository.cvmfs.planned import write_plan
-from publisher.repository.cvmfs.sending import send
 from publisher.repository.cvmfs.visible import require_visible
 from publisher.repository.transaction import DirectoryTransaction
 
@@ -42,6 +43,7 @@ class CvmfsTransaction:
         self._shadow = shadow
         self._directory = directory
         self._exclusive = False
+        self._has_lease = False
         self._layers: dict[str, NewLayer] = {}
         self._trees: dict[str, NewTree] = {}
         self._files: dict[str, bytes] = {}
@@ -75,17 +77,33 @@ class CvmfsTransaction:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out, having finished or discarded what a dead one left."""
+        """Keep every other writer out, having finished or discarded what a dead one left.
+
+        Other publishers of a gateway's repository can only be kept out by its lease. Who sends
+        content would keep it for too long, and looks once more under it, at the end; all else is
+        decided under it.
+        """
         with self._shadow.exclusive():
-            self._repository.guard.recover()
-            self._repository.guard.wait_until_free()
-            self._finish_pending()
-            self._repository.drop_orphans()
+            self._repository.settle()
             self._exclusive = True
             try:
+                self._take_lease()
                 yield
             finally:
                 self._exclusive = False
+                self._give_lease_back()
+
+    def _take_lease(self) -> None:
+        renew(self._repository)
+        if self._repository.configuration.is_gateway and not self._trees:
+            guard = self._repository.guard
+            guard.patiently(lambda: open_by_hand(self._repository), stays_open=True)
+            self._has_lease = True
+
+    def _give_lease_back(self) -> None:
+        if self._has_lease:
+            self._has_lease = False
+            self._repository.guard.recover()
 
     def add_layer(
         self,
@@ -140,13 +158,12 @@ class CvmfsTransaction:
             return
         shadow_was_current = repository.shadow_is_current()
         before = configuration.published()
-        rest = pending.plan_rest(calls)
-        if rest is not None:
-            pending.write(repository.pending, rest)
+        left = pending.plan(calls, configuration.is_gateway)
+        pending.write(repository.pending, left)
         with repository.gate.publishing():
-            for call in calls:
-                self._run(call)
-        repository.pending.unlink(missing_ok=True)
+            self._carry_out(calls)
+        if left.rest:
+            pending.write(repository.pending, replace(left, rest=()))
         after = configuration.published()
         if after.revision < before.revision + len(calls):
             raise RepositoryError(
@@ -155,7 +172,10 @@ class CvmfsTransaction:
                 f"{after.revision} and not {before.revision + len(calls)}",
                 hint=f"run cvmfs_server check {configuration.name}",
             )
-        self._check_visible(changes)
+        # A gateway's publishers see their mount renewed with their next transaction only: there
+        # content was looked for before anything led to it.
+        if repository.view is not repository.shadow and not configuration.is_gateway:
+            require_visible(repository, repository, changes)
         alone = after.revision == before.revision + len(calls)
         repository.note_shadow(False)
         try:
@@ -166,19 +186,18 @@ class CvmfsTransaction:
             repository.note_shadow(shadow_was_current and alone)
         for digest in self._layers:
             repository.staged(digest).forget_blob()
-
-    def _finish_pending(self) -> None:
-        """Carry out what a publisher that died between two calls of the server has left."""
-        repository = self._repository
-        rest = pending.read(repository.pending)
-        if rest is None:
-            return
-        if rest.has_begun(repository.published_kind, repository.link_text):
-            with repository.gate.publishing():
-                for call in rest.rest:
-                    self._run(call)
-            repository.note_shadow(False)
         repository.pending.unlink()
+
+    def _carry_out(self, calls: Sequence[Call]) -> None:
+        match calls:
+            case [Edit() as edit] if self._has_lease:
+                publish_by_hand(self._repository, edit)
+                self._repository.guard.forget()
+                self._has_lease = False
+            case _:
+                self._give_lease_back()
+                for call in calls:
+                    carry_out(self._repository, call, self._check_under_lease)
 
     def _changes(self) -> Changes:
         kind = self._repository.published_kind
@@ -195,58 +214,22 @@ class CvmfsTransaction:
             else (),
         )
 
-    def _run(self, call: Call) -> None:
-        guard = self._repository.guard
-        name = self._repository.configuration.name
-        if isinstance(call, Edit):
-            guard.patiently(lambda: self._edit(call))
+    def _check_under_lease(self) -> None:
+        """At a gateway: what leads to content may be published, since the content is there.
+
+        And nobody changed, since we looked, what we are about to replace.
+        """
+        if not self._repository.configuration.is_gateway:
             return
-        arguments = ["ingest"]
-        for path in call.deletions:
-            arguments += ["-d", path]
-        if not call.additions.has_additions:
-            guard.patiently(lambda: guard.server.run([*arguments, name]))
-            return
-        arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
-
-        guard.patiently(
-            lambda: guard.server.run(arguments, lambda write: send(self._repository, call, write))
-        )
-
-    def _edit(self, edit: Edit) -> None:
-        """Change the mounted tree by hand, in a transaction of the server."""
-        configuration = self._repository.configuration
-        guard = self._repository.guard
-        name, mount = configuration.name, configuration.mount
-        if not configuration.is_mounted:
-            raise RepositoryError(
-                f"cannot change names in {self._repository.url}",
-                why=f"they hold characters that cvmfs_server takes only through {mount}, which "
-                "is not mounted",
-                hint=f"mount it: cvmfs_server mount {name}",
-            )
-        guard.server.run(["transaction", name])
-        if configuration.is_gateway:
-            self._check_unchanged(edit)  # but for the rest of a transaction, which was checked
-        editing.apply(edit, mount)
-        guard.server.run(["publish", name])
-
-    def _check_unchanged(self, edit: Edit) -> None:
-        """Under the lease: nobody changed, since we looked, what we are about to replace."""
+        content = Changes(tuple(self._layers.values()), tuple(self._trees.values()))
+        require_visible(self._repository, self._repository.view, content)
         view = self._repository.view
-        for path in (*edit.files, *edit.links):
-            now: object = view.read(path) if path in edit.files else view.link_text(path)
+        for path in (*self._files, *self._links):
+            now: object = view.read(path) if path in self._files else view.link_text(path)
             if path in self._seen and now != self._seen[path]:
                 raise RepositoryChanged(
                     f"cannot publish {path}", why="another publisher changed it meanwhile"
                 )
-
-    def _check_visible(self, changes: Changes) -> None:
-        """What was published is there, and what was removed is not, where we can look."""
-        repository = self._repository
-        # A gateway's publishers see their mount renewed with their next transaction only.
-        if repository.view is not repository.shadow and not repository.configuration.is_gateway:
-            require_visible(repository, changes)
 
     def _update_shadow(self) -> None:
         shadow, transaction = self._repository.shadow, self._shadow

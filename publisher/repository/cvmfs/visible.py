@@ -10,22 +10,24 @@ from publisher import layout
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Changes
+from publisher.repository.cvmfs.pending import Tree
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository
 
 
-def require_visible(repository: CvmfsRepository, changes: Changes) -> None:
-    """RepositoryError unless what `changes` added is in the mounted tree, and nothing it removed.
+def require_visible(repository: CvmfsRepository, tree: Tree, changes: Changes) -> None:
+    """RepositoryError unless what `changes` added is in `tree`, and nothing of what it removed.
 
     With `repository.verify` the content of new layers is read as well.
     """
+    indexes = [layout.layer_index(layer.digest) for layer in changes.layers]
     missing = [
-        *(t.path for t in changes.trees if repository.kind(t.path) is not EntryType.DIRECTORY),
-        *(x.digest for x in changes.layers if not repository.exists(layout.layer_index(x.digest))),
-        *(p for p, content in changes.files.items() if repository.read(p) != content),
-        *(p for p, text in changes.links.items() if repository.link_text(p) != text),
-        *(p for p in changes.removals if repository.exists(p)),
+        *(t.path for t in changes.trees if tree.kind(t.path) is not EntryType.DIRECTORY),
+        *(path for path in indexes if tree.kind(path) is not EntryType.FILE),
+        *(p for p, content in changes.files.items() if tree.read(p) != content),
+        *(p for p, text in changes.links.items() if tree.link_text(p) != text),
+        *(p for p in changes.removals if tree.kind(p) is not None),
     ]
     if repository.verify:
         missing += [

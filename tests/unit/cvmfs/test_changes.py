@@ -132,15 +132,20 @@ def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names
         ".flat/dd/dddd": EntryType.DIRECTORY,
         ".flat/ee/eeee": EntryType.DIRECTORY,
     }
-    layer, content, names, *deletions = compile_calls(changes, there.get, gateway=True)
+    layer, content, records = compile_calls(changes, there.get, gateway=True)
     assert isinstance(layer, Ingest) and layer.base == ".layers/aa"
     assert layer.additions.layers == (changes.layers[0],)
     assert not layer.additions.files, "another publisher may be sending the same layer"
     assert isinstance(content, Ingest) and content.base == ""
     assert content.additions.layers == (changes.layers[1],)
     assert content.additions.trees == (TREE,) and not content.additions.files
-    assert names == Edit(("host/name:2",), changes.files, changes.links)
-    assert deletions == [Ingest(deletions=(".flat/dd/dddd",)), Ingest(deletions=(".flat/ee/eeee",))]
-    for call in (layer, content, *deletions):
-        assert isinstance(call, Ingest)
-        assert not (call.deletions and call.additions.has_additions) and len(call.deletions) < 2
+    gone = ("host/name:2", ".flat/dd/dddd", ".flat/ee/eeee")
+    assert records == Edit(gone, changes.files, changes.links), "nobody can come between"
+    assert not layer.deletions and not content.deletions
+
+
+def test_a_gateway_takes_one_deletion_a_call_of_what_is_replaced() -> None:
+    changes = Changes((NewLayer(A, (), ()),), (TREE,), cleared=(LAYER_A, TREE.path))
+    *deletions, content = compile_calls(changes, everything, gateway=True)[:3]
+    assert deletions == [Ingest(deletions=(LAYER_A,)), Ingest(deletions=(TREE.path,))]
+    assert isinstance(content, Ingest) and not content.deletions

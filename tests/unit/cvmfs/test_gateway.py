@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from publisher import layout
+from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.verify import verify
 from tests.command import command, environment, publisher, succeed
 from tests.cvmfs import Machine, make_machine
@@ -20,11 +23,10 @@ BASE = layer(directory("etc"), file("etc/os", b"base"))
 
 @pytest.fixture
 def publishers(machine: Machine, tmp_path: Path) -> list[Machine]:
-    """Two machines with a gateway key each; what one publishes, both can read."""
+    """Two machines with a gateway key each; what one publishes, the other sees when it looks."""
     machine.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
     other = make_machine(tmp_path / "other")
     (other.root / "srv").symlink_to(machine.root / "srv")
-    (other.root / "cvmfs").symlink_to(machine.root / "cvmfs")
     other.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
     succeed("init", f"cvmfs:{NAME}", env=machine.environment)
     return [machine, other]
@@ -34,6 +36,13 @@ def tag(tmp_path: Path, name: str, content: bytes) -> str:
     borrowing = layer(file("own", content), hardlink("again", "etc/os"))
     write_layout(image(BASE, layer(file("plain", content)), borrowing), tmp_path / "layout", name)
     return f"oci:{tmp_path}/layout:{name}"
+
+
+def renewed(machine: Machine) -> CvmfsRepository:
+    """The repository as it is now, as any client sees it."""
+    for words in (("transaction", NAME), ("abort", "-f", NAME)):
+        assert machine.server(*words).returncode == 0
+    return machine.open(NAME, writable=False)
 
 
 def arguments(reference: str, wait: int = 120) -> tuple[str, ...]:
@@ -46,6 +55,7 @@ def test_an_image_is_published_in_calls_that_a_gateway_takes(
 ) -> None:
     machine = publishers[0]
     succeed(*arguments(tag(tmp_path, "1", b"1")), env=machine.environment)
+    renewed(machine)
     mount = machine.mount(NAME)
     assert (mount / "local/tool:1/own").read_bytes() == b"1"
     assert (mount / "local/tool:1/again").read_bytes() == b"base"
@@ -58,24 +68,95 @@ def test_an_image_is_published_in_calls_that_a_gateway_takes(
     assert [node.stat().st_uid for node in mount.rglob("*")] == [os.geteuid()] * len(
         list(mount.rglob("*"))
     )
-    repository = machine.open(NAME, writable=False)
+    repository = renewed(machine)
     assert not verify(repository, deep=True).findings
 
 
-def test_removal_deletes_one_path_a_call_after_the_names_are_gone(
+def test_a_collection_is_one_revision_decided_under_the_lease(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     machine = publishers[0]
     succeed(*arguments(tag(tmp_path, "1", b"1")), env=machine.environment)
     repository = ("--repository", f"cvmfs:{NAME}")
     succeed("remove", "local/tool:1", *repository, env=machine.environment)
-    before = len(machine.calls())
+    before = machine.revision(NAME)
     succeed("gc", "--now", *repository, env=machine.environment)
-    calls = [call for call in machine.calls()[before:] if call[0] in ("ingest", "transaction")]
-    assert calls[0][0] == "transaction"
-    assert all(call.count("-d") == 1 and "-t" not in call for call in calls[1:])
-    assert len(calls) > 2
-    assert not (machine.mount(NAME) / "local").exists()
+    assert machine.revision(NAME) == before + 1
+    left = renewed(machine)
+    assert not left.exists("local") and not list(left.names())
+    assert not verify(left, deep=True).findings
+
+
+def test_a_collection_sees_what_others_published_since_it_looked_last(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    succeed("remove", "local/tool:1", *repository, env=one.environment)
+    succeed(*arguments(tag(tmp_path, "2", b"1")), env=other.environment)  # of the same layers
+    assert not (one.mount(NAME) / "local/tool:2").exists(), "it does not know yet"
+    succeed("gc", "--now", *repository, env=one.environment)
+    now = renewed(one)
+    assert list(now.names()) == ["local/tool:2"]
+    assert not verify(now, deep=True).findings
+
+
+def test_what_is_wished_again_elsewhere_while_it_is_collected_is_there_in_the_end(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    reference = tag(tmp_path, "1", b"1")
+    succeed(*arguments(reference), env=one.environment)
+    succeed("remove", "local/tool:1", *repository, env=one.environment)
+    commands = [(("gc", "--now", *repository), one), (arguments(reference), other)]
+    processes = [
+        subprocess.Popen(command(*words), env=environment() | m.environment, stderr=subprocess.PIPE)
+        for words, m in commands
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err.decode()
+    now = renewed(other)
+    assert not verify(now, deep=True).findings
+    # It was published anew, or had been there when it was looked for, and was then collected.
+    succeed(*arguments(reference), env=other.environment)
+    assert list(renewed(one).names()) == ["local/tool:1"]
+
+
+def test_content_that_is_not_there_in_the_end_is_not_led_to(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, _ = publishers
+    real = (one.bin / "cvmfs_server").read_text()
+    lie = '#!/bin/sh\ncase "$*" in "ingest -t - -b / "*) cat > /dev/null; exit 0;; esac\n'
+    fake = lie + real.partition("\n")[2]
+    (one.bin / "cvmfs_server").write_text(fake)
+    result = publisher(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    assert result.code == 3 and "cannot find in" in result.err
+    (one.bin / "cvmfs_server").write_text(real)
+    assert not list(renewed(one).names())
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    assert not verify(renewed(one), deep=True).findings
+
+
+def test_a_layer_that_another_publisher_sends_is_waited_for_and_used(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    """Its lease covers the layer's shard alone: other layers come through meanwhile."""
+    one, other = publishers
+    reference = tag(tmp_path, "1", b"1")
+    shard = layout.layer_directory(BASE.descriptor.digest).rpartition("/")[0]
+    assert other.server("transaction", f"{NAME}/{shard}").returncode == 0
+    process = subprocess.Popen(command(*arguments(reference)), env=environment() | one.environment)
+    deadline = time.monotonic() + 60
+    while sum(call[0] == "ingest" and shard in call for call in one.calls()) < 2:
+        assert time.monotonic() < deadline and process.poll() is None, "it asks again"
+        time.sleep(0.02)
+    assert other.server("abort", "-f", NAME).returncode == 0
+    assert process.wait(120) == 0
+    assert not verify(renewed(other), deep=True).findings
 
 
 def test_two_publishers_at_once_lose_no_record_of_each_other(
@@ -97,11 +178,11 @@ def test_two_publishers_at_once_lose_no_record_of_each_other(
     for process in processes:
         _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err.decode()
-    mount = publishers[0].mount(NAME)
+    repository = renewed(publishers[1])
+    mount = publishers[1].mount(NAME)
     hexadecimal = BASE.descriptor.digest.removeprefix("sha256:")
     origin = mount / ".layers" / hexadecimal[:2] / hexadecimal / ".metadata/origin.json"
     assert len(json.loads(origin.read_bytes())["origin"]) == 4
-    repository = publishers[1].open(NAME, writable=False)
     assert not verify(repository, deep=True).findings
 
 

@@ -99,9 +99,9 @@ def _die_at(operation: int) -> None:
             os._exit(directory.KILLED)
         count += 1
 
-    def dying(self: Guard, command: Callable[[], object]) -> None:
+    def dying(self: Guard, command: Callable[[], object], *, stays_open: bool = False) -> None:
         step()
-        patiently(self, command)
+        patiently(self, command, stays_open=stays_open)
         step()
 
     Guard.patiently = dying  # type: ignore[method-assign]
