@@ -182,10 +182,10 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
         return
     try:
         value = json.loads(data)
-    except ValueError as error:
-        raise InvalidRecord(
-            f"cannot read {layout.REMOVE_SCHEDULE}", why=str(error), hint="look at the file"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(f"not JSON: {error}") from error
+    if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
+        raise _unreadable("it is a list, but not of manifests")
     if not isinstance(value, list):
         RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE)
     elif value:
@@ -197,6 +197,12 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
         )
     else:
         plan.write(repository, layout.REMOVE_SCHEDULE, RemoveSchedule().to_bytes())
+
+
+def _unreadable(why: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"cannot read {layout.REMOVE_SCHEDULE}", why=why, hint="restore it from a backup"
+    )
 
 
 def _record_users(

@@ -119,6 +119,23 @@ def update(
     return changed
 
 
+def move_name(repository: Repository, transaction: Transaction, publication: Publication) -> None:
+    """Call what is published as `publication` from now on by its name, if it is in the store.
+
+    The image that had the name loses it in any case. Only under the lock.
+    """
+    before = repository.read(podman.IMAGES_FILE)
+    if before is None or _is_second_place(publication.name):
+        return
+    name = podman.store_name(parse_reference(publication.reference), publication.name)
+    if "podman" in publication.outputs:
+        after: bytes | None = podman.give_name(before, publication.image_id, name)
+    else:
+        after = podman.remove_name(before, name)
+    if after is not None and after != before:
+        transaction.replace(podman.IMAGES_FILE, after, last=True)
+
+
 def forget(
     repository: Repository,
     transaction: Transaction,

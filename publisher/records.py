@@ -203,7 +203,14 @@ class RemoveSchedule:
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> RemoveSchedule:
-        """Read the schedule."""
+        """Read the schedule. DUCC's own, a list of bare manifests, is refused as such."""
+        if data.lstrip().startswith(b"["):
+            raise InvalidRecord(
+                f"cannot read {path}",
+                why="it is a list, as DUCC writes it; those images have neither names nor times",
+                hint="`publisher adopt` takes the repository over, once DUCC has collected what is "
+                "in the list (cvmfs_ducc garbage-collection); nothing is removed meanwhile",
+            )
         value = _object(data, path)
         _check_version(value, SCHEDULE_VERSION, path)
         raw_entries = value.get("entries")
@@ -426,6 +433,8 @@ def _object(data: bytes, path: str) -> dict[str, Any]:
 
 def _check_version(value: Mapping[str, Any], known: int, path: str) -> None:
     version = value.get("version")
+    if version is None:
+        raise _invalid(path, "it names no version, so this program did not write it")
     if version != known or isinstance(version, bool):
         raise InvalidRecord(
             f"cannot read {path}",
@@ -473,7 +482,9 @@ def _count(value: Mapping[str, Any], key: str, default: int) -> int:
 
 def _invalid(path: str, why: str) -> InvalidRecord:
     return InvalidRecord(
-        f"cannot read {path}", why=why, hint="nothing is removed while it is unreadable"
+        f"cannot read {path}",
+        why=why,
+        hint="`publisher verify` says how to mend it; nothing is removed while it is unreadable",
     )
 
 

@@ -21,7 +21,7 @@ from publisher.ingest.wanted import ImagePinned
 from publisher.removal import pins, schedule
 from publisher.removal.gc import Report, choose, collect
 from publisher.removal.prune import GivenList, Guard, prune
-from publisher.removal.schedule import NotScheduled
+from publisher.removal.restore import NotScheduled, restore
 from publisher.verify import verify
 from publisher.verify.repair import repair
 from publisher.wishlist import WishList
@@ -99,6 +99,10 @@ steps = st.sampled_from([1, 10, 80, 30, -5, -30]).map(lambda hours: timedelta(ho
 days = st.sampled_from([None, 0, 1, 3])
 deaths = st.sampled_from([None] * 36 + list(range(12)))
 """At which step on the tree to be killed, if at all."""
+
+
+DAMAGE = [None, b"", b"{", b'{"origin": 1}', b'{"origin": []}', b'{"version": 1, "users": []}']
+"""What a record of users becomes: gone, unreadable, or one that lacks somebody."""
 
 
 class Removal(World):
@@ -221,7 +225,7 @@ class Removal(World):
         current = [e for e in self.model.schedule if e.tag == tag and self.model.is_current(e)]
 
         def act(repository: Any) -> None:
-            assert schedule.restore(repository, name_of(tag), self.clock) == [name_of(tag)]
+            assert restore(repository, name_of(tag), self.clock) == [name_of(tag)]
 
         if not current:
             self.refused("restore: only earlier images are scheduled", act, NotScheduled)
@@ -236,7 +240,7 @@ class Removal(World):
 
         def act(repository: Any) -> None:
             exact = f"{name_of(entry.tag)}@{IMAGES[entry.image].manifest.digest}"
-            schedule.restore(repository, exact, self.clock)
+            restore(repository, exact, self.clock)
 
         if found is not None and found.image != entry.image and self.holds(entry.tag):
             self.refused("restore: pinned", act, ImagePinned)
@@ -249,7 +253,8 @@ class Removal(World):
     @precondition(lambda self: self.model.live())
     @rule(data=st.data(), until=days, exact=st.booleans(), dies_at=deaths)
     def pin(self, data: st.DataObject, until: int | None, exact: bool, dies_at: int | None) -> None:
-        tag, number = data.draw(st.sampled_from(sorted(self.model.live())))
+        candidates = {(e.tag, e.image) for e in self.model.schedule} if exact else set()
+        tag, number = data.draw(st.sampled_from(sorted(candidates or self.model.live())))
         published = self.model.published.get(tag)
         if not exact and published is not None:
             number = published.image
@@ -400,7 +405,8 @@ class Removal(World):
         grace=st.none() | graces,
         at_once=st.sampled_from([False, False, True]),
         limit=st.sampled_from([None, None, 1, 2]),
-        only=st.sampled_from([None, None, *TAGS]),
+        data=st.data(),
+        only=st.sampled_from(["", "", "name", "manifest"]),
         dies_at=deaths,
     )
     def collect(
@@ -408,22 +414,38 @@ class Removal(World):
         grace: timedelta | None,
         at_once: bool,
         limit: int | None,
-        only: str | None,
+        data: st.DataObject,
+        only: str,
         dies_at: int | None,
     ) -> None:
-        if only is not None and not any(t == only for t, _ in self.model.live()):
-            only = None
+        """All that is due, or of one tag, or one exact image."""
+        tag, number = data.draw(st.sampled_from(sorted(self.model.live()))) if only else (None, 0)
+        exact = number if only == "manifest" else None
+        self.run_collection(grace, at_once, limit, tag, exact, dies_at)
+
+    def run_collection(
+        self,
+        grace: timedelta | None,
+        at_once: bool,
+        limit: int | None = None,
+        tag: str | None = None,
+        exact: int | None = None,
+        dies_at: int | None = None,
+    ) -> None:
+        digest = "" if exact is None else f"@{IMAGES[exact].manifest.digest}"
         choice = choose(
             self.repository,
             grace=grace,
             at_once=at_once,
             limit=limit,
-            image=None if only is None else name_of(only),
+            image=None if tag is None else name_of(tag) + digest,
         )
         before = tree_identity(self.root)
         foreseen = collect(self.repository, choice, self.clock, dry_run=True)
         assert tree_identity(self.root) == before
-        due = self.due(grace, at_once, only)
+        due = [
+            e for e in self.due(grace, at_once) if tag in (None, e.tag) and exact in (None, e.image)
+        ]
         EXECUTED["collect: limit"] += limit is not None and len(due) > limit
         due = due[:limit]
         assert sorted(r.entry.key for r in foreseen.released) == sorted(map(key_of, due))
@@ -445,9 +467,20 @@ class Removal(World):
         entry = data.draw(st.sampled_from(self.model.schedule))
         self.now = entry.due - timedelta(seconds=early)
         EXECUTED["collect: in the last second before" if early else "collect: on the second"] += 1
-        self.collect(None, False, None, None, None)
+        self.run_collection(None, at_once=False)
 
-    def due(self, grace: timedelta | None, at_once: bool, only: str | None) -> list[Entry]:
+    @precondition(lambda self: self.model.published)
+    @rule(data=st.data())
+    def remove_and_collect_at_once(self, data: st.DataObject) -> None:
+        """What is published now, while what its tag has left may still be scheduled."""
+        tag = data.draw(st.sampled_from(sorted(self.model.published)))
+        number = self.model.published[tag].image
+        if not self.holds(tag):
+            schedule.remove(self.repository, name_of(tag), self.clock)
+            self.model = self.model.scheduled(tag, self.now)
+        self.run_collection(None, at_once=True, tag=tag, exact=number)
+
+    def due(self, grace: timedelta | None, at_once: bool) -> list[Entry]:
         """What a collection has to take, the longest due first."""
 
         def due_at(entry: Entry) -> datetime:
@@ -456,9 +489,7 @@ class Removal(World):
         found = [
             e
             for e in self.model.schedule
-            if (at_once or due_at(e) <= self.now)
-            and only in (None, e.tag)
-            and not self.model.holds(e.tag, e.image, self.now)
+            if (at_once or due_at(e) <= self.now) and not self.model.holds(e.tag, e.image, self.now)
         ]
         return sorted(found, key=lambda e: (due_at(e), key_of(e)))
 
@@ -497,7 +528,7 @@ class Removal(World):
     @precondition(lambda self: self.model.schedule)
     @rule(
         data=st.data(),
-        content=st.sampled_from([None, b"", b"{", b'{"origin": 1}']),
+        content=st.sampled_from(DAMAGE),
         dies_at=st.none() | st.none() | st.integers(0, 4),
     )
     def a_record_is_damaged_and_repaired(
@@ -512,7 +543,7 @@ class Removal(World):
             record.write_bytes(content)
         report = collect(self.repository, choose(self.repository, at_once=True), self.clock)
         gone = {each.entry.key for each in report.released}
-        due = self.due(None, True, None)
+        due = self.due(None, at_once=True)
         assert gone | {each.entry.key for each in report.kept} == set(map(key_of, due))
         self.model = self.model.collected([e for e in due if key_of(e) in gone])
         EXECUTED["damage: kept" if report.kept else "damage: nothing was in doubt"] += 1

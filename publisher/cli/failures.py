@@ -11,6 +11,7 @@ import click
 
 from publisher.cli.streams import prepare_streams
 from publisher.errors import InvalidReference, PublisherError
+from publisher.records import InvalidRecord
 from publisher.repository import RepositoryError
 from publisher.wishlist import WishListError
 
@@ -32,7 +33,7 @@ Exit codes:
 
 def exit_code(error: PublisherError) -> int:
     """The documented exit code for an error that ended the whole command."""
-    if isinstance(error, RepositoryError):
+    if isinstance(error, RepositoryError | InvalidRecord):
         return REPOSITORY_UNUSABLE
     if isinstance(error, WishListError | InvalidReference | UsageError):
         return USAGE

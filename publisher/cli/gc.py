@@ -22,9 +22,12 @@ from publisher.cli.options import (
 )
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
 from publisher.cli.sources import open_sources, source_options
+from publisher.records import format_time
 from publisher.removal.books import Released
-from publisher.removal.gc import Report, choose, collect
+from publisher.removal.gc import Choice, Report, choose, collect
+from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
+from publisher.repository import Repository
 
 
 @click.command()
@@ -96,12 +99,30 @@ def gc(
             for each in report.released:
                 click.echo(f"would be collected: {describe_released(each)}")
         _print_summary(report, dry_run, quiet)
+        if image is not None and not (report.released or report.kept):
+            click.echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
         for deleted in thin:
             if deleted.error:
                 click.echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
             elif not quiet:
                 click.echo(f"thin image deleted: {deleted.reference}")
     return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
+
+
+def _why_not(repository: Repository, choice: Choice) -> str:
+    """Why nothing of the image that was named is due."""
+    planned = [
+        each
+        for each in list_schedule(repository, utc_now())
+        if choice.only is None or choice.only.includes(*each.entry.key)
+    ]
+    if not planned:
+        return "it is not scheduled (publisher remove)"
+    held = [each.pin for each in planned if each.pin]
+    if held:
+        return f"it is pinned{f' until {held[0].until}' if held[0].until else ''}"
+    due = min(map(choice.due_at, (each.entry for each in planned)))
+    return f"it may go from {format_time(due)} (or with --now)"
 
 
 def _print_json(report: Report, thin: Sequence[DeletedThin], dry_run: bool) -> None:

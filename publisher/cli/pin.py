@@ -51,6 +51,8 @@ def pin(
     publisher pin
     """
     if image is None:
+        if until is not None or reason:
+            raise click.UsageError("Say which IMAGE to pin; without one, the pins are listed.")
         _print(use_cases.list_pins(open_repository(repository)), output, "pinned")
         return
     published = open_repository(repository, writable=True, wait=wait)

@@ -137,6 +137,12 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
             click.echo(f"kept: {name}  {why}")
     for name, why in report.unreadable.items():
         click.echo(f"kept: {name}: {why}", err=True)
+    for name in report.unknown_lists:
+        click.echo(
+            f"publisher: nothing here was published from {name}; if that is a list's new name, "
+            "docs/removal.md says what to do",
+            err=True,
+        )
     if report.doubts:
         click.echo(
             "publisher: nothing was scheduled, because it is in doubt what is wished:", err=True
@@ -171,4 +177,5 @@ def _value(url: str, report: Report) -> dict[str, Any]:
         "others": report.others,
         "doubts": list(report.doubts),
         "refused": report.refused,
+        "unknownLists": list(report.unknown_lists),
     }

@@ -18,6 +18,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
 from publisher.records import format_time
+from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
 
@@ -118,7 +119,7 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
     """
     published = open_repository(repository, writable=True, wait=wait)
     try:
-        names = use_cases.restore(published, image, utc_now)
+        names = restoring.restore(published, image, utc_now)
     finally:
         published.close()
     if output == "json":

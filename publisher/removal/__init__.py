@@ -3,7 +3,8 @@
 release.py   what goes with one image: the decision, pure
 books.py     the repository's records, as they are and as they will be
 gc.py        collect what is due                          `publisher gc`
-schedule.py  put on the schedule, take off, list          `publisher remove`, `restore`, `schedule`
+schedule.py  put on the schedule by hand, list            `publisher remove`, `schedule`
+restore.py   take off the schedule, publish again         `publisher restore`
 prune.py     schedule what no wish list wishes any more   `publisher prune`
 pins.py      keep an image as it is                       `publisher pin`, `unpin`
 thin.py      delete thin images of what is gone

@@ -39,13 +39,12 @@ def find_target(repository: Repository, schedule: RemoveSchedule, text: str) -> 
     before, _, digest = text.rpartition("@")
     if is_digest(digest) and _is_known(repository, schedule, before):
         return Target(before, digest)
+    if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
+        raise _unknown(text)  # a name, and no reference
     reference = parse_reference(text)
     name = layout.public_name(reference)
     if not _is_known(repository, schedule, name):
-        raise NotPublished(
-            f"no image is published, or scheduled for removal, as {name}",
-            hint="`publisher list` and `publisher schedule` show what there is",
-        )
+        raise _unknown(name)
     return Target(name, (reference.digest or "") if reference.tag else "")
 
 
@@ -56,6 +55,13 @@ def published_places(repository: Repository, target: Target) -> list[str]:
         platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
         names += [f"{layout.MULTIARCH}/{platform}/{target.name}" for platform in platforms]
     return [name for name in names if repository.exists(layout.manifest_file(name))]
+
+
+def _unknown(name: str) -> NotPublished:
+    return NotPublished(
+        f"no image is published, or scheduled for removal, as {name}",
+        hint="`publisher list` and `publisher schedule` show what there is",
+    )
 
 
 def _is_known(repository: Repository, schedule: RemoveSchedule, name: str) -> bool:

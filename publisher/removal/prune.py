@@ -89,7 +89,7 @@ class Report:
     With `doubts` nothing was scheduled; nor was it where the guard stepped in, and `refused` says
     why. `withdrawn` names what is not wished any more, `kept` what stays nevertheless, each with
     the reason, and `unreadable` images of which it is not known who wishes them. About `others` the
-    lists say nothing.
+    lists say nothing. Of `unknown_lists` nothing is published: they may be recorded by other names.
     """
 
     scheduled: tuple[ScheduledRemoval, ...] = ()
@@ -100,6 +100,7 @@ class Report:
     refused: str = ""
     withdrawn: tuple[str, ...] = ()
     others: int = 0
+    unknown_lists: tuple[str, ...] = ()
 
 
 def prune(
@@ -132,6 +133,7 @@ def prune(
         withdrawn=decision.withdrawn,
         others=decision.others,
         refused=_objection(decision, guard),
+        unknown_lists=() if whole else _unknown_lists(given, images.values()),
     )
     if report.refused:
         return report
@@ -221,6 +223,11 @@ def _objection(decision: Decision, guard: Guard) -> str:
         f"{count} of {decision.in_question} images are not wished any more, and at most {allowed} "
         "are scheduled without being asked"
     )
+
+
+def _unknown_lists(given: frozenset[str], images: Iterable[Image]) -> tuple[str, ...]:
+    known = frozenset[str]().union(*(image.lists for image in images))
+    return tuple(sorted(given - known - {""})) if known else ()
 
 
 def _wished_names(

@@ -1,21 +1,20 @@
-"""Put images on the remove schedule, take them off, and say what goes when.
+"""Put images on the remove schedule by hand, and say what goes when.
 
-The use cases behind `publisher remove`, `publisher restore` and `publisher schedule`.
+The use cases behind `publisher remove` and `publisher schedule`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from publisher import layout
 from publisher.catalog import NotPublished
-from publisher.errors import PublisherError
 from publisher.ingest.wanted import ImagePinned
 from publisher.manifest import parse_published_manifest
-from publisher.records import Pin, Pins, Publication, RemoveSchedule, ScheduledRemoval
+from publisher.records import Pin, Pins, RemoveSchedule, ScheduledRemoval
 from publisher.removal.books import DOUBTS, Books, write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.repository import Repository, Transaction
@@ -24,15 +23,6 @@ from publisher.wishlist import DEFAULT_GRACE
 
 WITHDRAWN = "withdrawn"
 REMOVED = "removed"
-REPLACED = "replaced"
-
-
-class NotScheduled(PublisherError):
-    """The image is not on the remove schedule."""
-
-
-class CannotRestore(PublisherError):
-    """What the schedule says of an image is not enough to publish it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,36 +107,6 @@ def remove(
     return entries
 
 
-def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> list[str]:
-    """Take `image` off the schedule, and publish it again where it is not; the names.
-
-    NAME@DIGEST means a manifest that its tag moved away from: it takes the place of what is
-    published now, which is scheduled in turn. Raises NotScheduled, NotPublished, CannotRestore and
-    ImagePinned.
-    """
-    with (
-        repository.transaction(f"restoration of {image}") as transaction,
-        transaction.exclusive(),
-    ):
-        before = load_schedule(repository)
-        target = find_target(repository, before, image)
-        entries = [e for e in before.entries if target.includes(*e.key)]
-        chosen = [e for e in entries if target.digest or _is_current(repository, e)]
-        if not chosen:
-            raise _nothing_to_restore(target, entries)
-        schedule = before
-        for entry in chosen:
-            schedule = schedule.without(*entry.key)
-            if _is_current(repository, entry):
-                give_link_back(repository, transaction, entry.name)
-            else:
-                schedule = _bring_back(repository, transaction, schedule, entry, now())
-            transaction.record(entry.name, "restored", entry.manifest_digest)
-        write_schedule(repository, transaction, before, schedule)
-        transaction.commit()
-    return [entry.name for entry in chosen]
-
-
 def new_entry(
     repository: Repository,
     schedule: RemoveSchedule,
@@ -219,75 +179,3 @@ def _current_places(repository: Repository, target: Target) -> list[str]:
             hint="`publisher schedule` shows what is scheduled already",
         )
     return places
-
-
-def _is_current(repository: Repository, entry: ScheduledRemoval) -> bool:
-    current = current_manifest(repository, entry.name)
-    return current is not None and current[0] == entry.manifest_digest
-
-
-def _nothing_to_restore(target: Target, entries: list[ScheduledRemoval]) -> NotScheduled:
-    if not entries:
-        return NotScheduled(
-            f"cannot restore {target.name}", why="it is published, and not scheduled for removal"
-        )
-    return NotScheduled(
-        f"cannot restore {target.name}",
-        why="only what its tag named before is scheduled",
-        hint="to publish that again, say which: "
-        + ", ".join(f"{e.name}@{e.manifest_digest}" for e in entries),
-    )
-
-
-def _bring_back(
-    repository: Repository,
-    transaction: Transaction,
-    schedule: RemoveSchedule,
-    entry: ScheduledRemoval,
-    now: datetime,
-) -> RemoveSchedule:
-    """Publish a retired manifest under its name again; what is there now is scheduled."""
-    retired = layout.retired_directory(entry.manifest_digest)
-    files = {
-        file: repository.read(f"{retired}/{file}")
-        for file in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
-    }
-    record = files.pop(layout.PUBLICATION_FILE)
-    if record is None or files[layout.MANIFEST_FILE] is None:
-        raise CannotRestore(
-            f"cannot restore {entry.name}",
-            why=f"{retired} is not complete",
-            hint="what it still uses stays until it is collected; ingest the image again",
-        )
-    current = load_publication(repository, entry.name)
-    publication = Publication.parse(record, f"{retired}/{layout.PUBLICATION_FILE}")
-    publication = replace(
-        publication, name=entry.name, reference=entry.reference, published_at=now
-    ).with_wish_lists(current.wish_lists if current else ())
-    if repository.exists(layout.manifest_file(entry.name)):
-        schedule = _displace(repository, transaction, schedule, entry.name, now)
-    for file, content in files.items():
-        if content is not None:
-            transaction.replace(f"{layout.image_metadata(entry.name)}/{file}", content)
-    transaction.replace(layout.publication_file(entry.name), publication.to_bytes())
-    if "flat" in publication.outputs and repository.exists(layout.flat_image(entry.image_id)):
-        transaction.symlink(entry.name, layout.link_target(entry.name, entry.image_id))
-    return schedule
-
-
-def _displace(
-    repository: Repository,
-    transaction: Transaction,
-    schedule: RemoveSchedule,
-    name: str,
-    now: datetime,
-) -> RemoveSchedule:
-    """Schedule what is published as `name`, whose place something else takes."""
-    entry = new_entry(repository, schedule, name, REPLACED, now)
-    check_not_pinned(load_pins(repository), entry, now)
-    for file in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE):
-        content = repository.read(f"{layout.image_metadata(name)}/{file}")
-        if content is not None:
-            retired = layout.retired_directory(entry.manifest_digest)
-            transaction.replace(f"{retired}/{file}", content)
-    return schedule.with_entry(entry)

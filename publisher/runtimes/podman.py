@@ -196,26 +196,19 @@ def add_layers(data: bytes | None, image: StoreImage) -> bytes:
 def add_image(data: bytes | None, image: StoreImage) -> bytes:
     """images.json with `image`, whose name no other image has any more."""
     lines = _lines(data)
-    for entry in list(_named(lines, image.name)):
-        if entry["id"] == image.id:
-            return lines
-        lines = _replace(lines, entry["id"], _without_name(entry, image.name))
-    found = _find(lines, image.id)
-    if found is None:
-        return _append(lines, [image.to_entry()])
-    entry = json.loads(lines[found[0] : found[1]])
-    names = sorted({*(entry.get("names") or ()), image.name})
-    return _replace(lines, image.id, entry | {"names": names})
+    if _find(lines, image.id) is None:
+        return _append(_nameless(lines, image.name), [image.to_entry()])
+    return _give_name(lines, image.id, image.name)
+
+
+def give_name(data: bytes, image_id: str, name: str) -> bytes:
+    """images.json in which `name` is that image's alone; nobody's, if the image is not there."""
+    return _give_name(_lines(data), _id(image_id), name)
 
 
 def remove_name(data: bytes | None, name: str) -> bytes | None:
     """images.json in which no image is called `name`."""
-    if data is None:
-        return None
-    lines = _lines(data)
-    for entry in list(_named(lines, name)):
-        lines = _replace(lines, entry["id"], _without_name(entry, name))
-    return lines
+    return None if data is None else _nameless(_lines(data), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +328,23 @@ def _replace(lines: bytes, entry_id: str, entry: Mapping[str, Any]) -> bytes:
     found = _find(lines, entry_id)
     assert found is not None
     return lines[: found[0]] + _line(entry) + lines[found[1] :]
+
+
+def _give_name(lines: bytes, entry_id: str, name: str) -> bytes:
+    if any(entry["id"] == entry_id for entry in _named(lines, name)):
+        return lines
+    lines = _nameless(lines, name)
+    found = _find(lines, entry_id)
+    if found is None:
+        return lines
+    entry = json.loads(lines[found[0] : found[1]])
+    return _replace(lines, entry_id, entry | {"names": sorted({*(entry.get("names") or ()), name})})
+
+
+def _nameless(lines: bytes, name: str) -> bytes:
+    for entry in list(_named(lines, name)):
+        lines = _replace(lines, entry["id"], _without_name(entry, name))
+    return lines
 
 
 def _named(lines: bytes, name: str) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -12,11 +14,13 @@ import pytest
 from publisher.catalog import NotPublished
 from publisher.ingest import Status
 from publisher.manifest import Platform
+from publisher.records import InvalidRecord
 from publisher.reference import parse_reference
 from publisher.removal import pins
-from publisher.removal.schedule import NotScheduled, list_schedule, remove, restore
+from publisher.removal.restore import CannotRestore, NotScheduled, restore
+from publisher.removal.schedule import list_schedule, remove
 from publisher.state import load_schedule
-from tests.layer_builder import file, image, image_index, layer
+from tests.layer_builder import file, image, image_index, layer, write_layout
 from tests.registry import OwnRegistry
 from tests.removal_tree import NOON, Tree
 from tests.trees import tree_identity
@@ -79,6 +83,70 @@ def test_an_earlier_image_takes_the_place_of_the_one_that_its_tag_moved_to(tree:
     restore(tree.repository, f"{X}@{SECOND.manifest.digest}", tree.clock)
     assert (tree.root / X / "two").exists()
     tree.assert_sound()
+
+
+@pytest.mark.parametrize("file_name", ["manifest.json", "config.json", "publication.json"])
+@pytest.mark.parametrize("damage", [None, b"{}"])
+def test_an_earlier_image_whose_metadata_is_incomplete_is_not_restored(
+    tree: Tree, file_name: str, damage: bytes | None
+) -> None:
+    tree.publish("x", FIRST)
+    tree.publish("x", SECOND)
+    (path,) = tree.root.glob(f".metadata/.retired/*/*/{file_name}")
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    before = public_state(tree)
+    with pytest.raises((CannotRestore, InvalidRecord), match=file_name):
+        restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert public_state(tree) == before
+
+
+@pytest.mark.parametrize("what", ["flat", "layers"])
+def test_an_earlier_image_that_is_not_there_any_more_is_not_restored(tree: Tree, what: str) -> None:
+    tree.publish("x", FIRST)
+    tree.publish("x", SECOND)
+    digest = FIRST.image_id if what == "flat" else FIRST.layers[1].digest
+    (path,) = tree.root.glob(f".{what}/*/{digest[7:]}")
+    shutil.rmtree(path)
+    with pytest.raises(CannotRestore, match=f"{path.name} is not there"):
+        restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert (tree.root / X / "two").exists()
+
+
+def test_an_earlier_image_without_a_flat_form_takes_the_link_of_its_successor_away(
+    tree: Tree,
+) -> None:
+    write_layout(FIRST, tree.layout, "x")
+    tree.ingest(tree.wish("x", outputs=("layers",)))
+    tree.publish("x", SECOND)
+    assert tree.links() == [X]
+    restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert tree.links() == []
+    tree.assert_sound()
+
+
+def test_podman_knows_a_restored_image_by_its_name_again(tree: Tree) -> None:
+    def names() -> dict[str, list[str]]:
+        data = (tree.root / "podmanStore/overlay-images/images.json").read_bytes()
+        return {each["id"]: each["names"] for each in json.loads(data)}
+
+    for built in (FIRST, SECOND):
+        write_layout(built, tree.layout, "x")
+        tree.ingest(tree.wish("x", outputs=("flat", "layers", "podman")))
+    first, second = FIRST.image_id[7:], SECOND.image_id[7:]
+    (name,) = names()[second]
+    restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert names() == {first: [name], second: []}
+    tree.assert_sound()
+    tree.collect(at_once=True)
+    assert names() == {first: [name]}
+    tree.assert_sound()
+
+
+def public_state(tree: Tree) -> dict[str, object]:
+    """Everything but the publisher's own working state."""
+    return {p: e for p, e in tree_identity(tree.root).items() if "/.publisher" not in p}
 
 
 def test_a_restored_image_stays_if_it_is_pinned_and_else_follows_its_tag(tree: Tree) -> None:

@@ -1,0 +1,207 @@
+"""The commands about removal: mistakes that are easily made get an answer, and change nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import Result, publisher, succeed
+from tests.layer_builder import file, image, layer, write_layout
+from tests.schemas import output_schema, strict
+from tests.trees import tree_identity
+
+BASE = layer(file("base", b"base"))
+ONE_OF_DUCC = {
+    "SchemaVersion": 2,
+    "MediaType": "application/vnd.docker.distribution.manifest.v2+json",
+    "Config": {
+        "MediaType": "application/vnd.docker.container.image.v1+json",
+        "Size": 10,
+        "Digest": f"sha256:{'a' * 64}",
+    },
+    "Layers": [],
+}
+
+
+class Place:
+    """A repository that is fed from a layout by one wish list."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tree = folder / "tree"
+        self.list = folder / "list.yaml"
+
+    def wish(self, *tags: str) -> None:
+        for tag in tags:
+            write_layout(image(BASE, layer(file(tag))), self.folder / "app", tag)
+        lines = [f"- 'oci:{self.folder}/app:{tag}'" for tag in tags]
+        self.list.write_text("\n".join(["version: 2", "images:", *lines]))
+
+    def run(self, *words: str | Path, **options: object) -> Result:
+        return publisher(*words, "--repository", self.tree, **options)  # type: ignore[arg-type]
+
+    def ingest(self) -> None:
+        succeed("ingest", self.list, "--repository", self.tree)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    made = Place(tmp_path)
+    made.wish("x", "y")
+    made.ingest()
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("shared"))
+    made.wish("x", "y")
+    made.ingest()
+    yield made
+
+
+X = "local/app:x"
+EVERY_COMMAND = [
+    ("schedule",),
+    ("gc", "--now"),
+    ("gc", "--now", "--dry-run"),
+    ("remove", X),
+    ("restore", X),
+    ("pin", X),
+    ("unpin", X),
+    ("show", X),
+    ("prune", "LIST"),
+    ("plan", "LIST"),
+    ("ingest", "LIST"),
+]
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "publisher adopt"),
+        (json.dumps([ONE_OF_DUCC]), "publisher adopt"),
+        ('{"images": []}', "names no version"),
+        ("", "publisher verify"),
+    ],
+    ids=["empty list", "list", "another form", "emptied"],
+)
+def test_a_schedule_that_is_not_ours_is_named_with_the_cure_and_nothing_changes(
+    shared: Place, words: tuple[str, ...], text: str, message: str
+) -> None:
+    (shared.tree / ".metadata/remove-schedule.json").write_text(text)
+    before = published(shared.tree)
+    result = shared.run(*(str(shared.list) if word == "LIST" else word for word in words))
+    assert result.code == 3
+    assert "remove-schedule.json" in result.err and message in result.err
+    assert published(shared.tree) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("[]", 0, "wrote 1 record"),
+        (json.dumps([ONE_OF_DUCC]), 1, "cvmfs_ducc garbage-collection"),
+        ('[1, "x"]', 3, "not of manifests"),
+        ('{"images": []}', 3, "names no version"),
+        ("", 3, "not JSON"),
+    ],
+)
+def test_another_tool_s_schedule_is_converted_if_it_is_empty_and_refused_otherwise(
+    place: Place, text: str, code: int, message: str
+) -> None:
+    path = place.tree / ".metadata/remove-schedule.json"
+    path.write_text(text)
+    result = place.run("adopt")
+    assert (result.code, message in result.out + result.err) == (code, True), result
+    if code:
+        assert path.read_text() == text
+    else:
+        assert place.run("schedule").code == 0
+
+
+def published(tree: Path) -> dict[str, object]:
+    """Everything but the publisher's own working state."""
+    return {p: each for p, each in tree_identity(tree).items() if "/.publisher" not in p}
+
+
+def test_a_list_under_another_path_is_said_to_be_unknown(place: Place, tmp_path: Path) -> None:
+    place.wish("x")
+    (tmp_path / "link.yaml").symlink_to(place.list)
+    elsewhere = place.run("prune", tmp_path / "link.yaml", "--output", "json")
+    strict(output_schema("prune-1")).validate(elsewhere.json)
+    (repository,) = elsewhere.json["repositories"]
+    assert repository["unknownLists"] == [str(tmp_path / "link.yaml")]
+    assert (repository["scheduled"], repository["others"]) == ([], 2)
+    assert "nothing here was published from" in place.run("prune", tmp_path / "link.yaml").err
+    for path in ("list.yaml", "./app/../list.yaml"):
+        known = place.run("prune", path, "--dry-run", cwd=tmp_path)
+        assert "would be scheduled: local/app:y" in known.out and not known.err
+
+
+def test_a_list_that_was_renamed_is_followed_by_one_prune_of_the_whole(
+    place: Place, tmp_path: Path
+) -> None:
+    place.list = place.list.rename(tmp_path / "renamed.yaml")
+    place.ingest()
+    place.wish("x")
+    kept = place.run("prune", place.list)
+    assert f"kept: local/app:y  {tmp_path}/list.yaml wishes it" in kept.out
+    assert "scheduled: local/app:y" in place.run("prune", place.list, "--whole").out
+    place.wish("z")
+    place.ingest()
+    assert "scheduled: local/app:x" in place.run("prune", place.list).out
+
+
+def test_options_of_a_pin_without_an_image_are_an_error(place: Place) -> None:
+    for words in (("--until", "2999-01-01"), ("--reason", "why")):
+        refused = place.run("pin", *words)
+        assert refused.code == 2 and "which IMAGE" in refused.err
+
+
+@pytest.mark.parametrize("text", ["2026-12-24T00:00:00Z", "2026-12-24+02:00", "tomorrow", "24.12."])
+def test_a_pin_ends_with_a_day_and_not_with_a_time(place: Place, text: str) -> None:
+    assert place.run("pin", X, "--until", text).code == 2
+    assert place.run("pin").out == ""
+
+
+def test_why_a_named_image_is_not_collected_is_said(place: Place) -> None:
+    assert "it is not scheduled" in place.run("gc", "--image", X).err
+    place.run("remove", X)
+    assert "(or with --now)" in place.run("gc", "--image", X).err
+    moved = image(layer(file("moved")))
+    write_layout(moved, place.folder / "app", "x")
+    place.ingest()
+    digest = json.loads(place.run("schedule", "--output", "json").out)["entries"][0][
+        "manifestDigest"
+    ]
+    assert place.run("pin", f"{X}@{digest}").code == 0
+    assert "it is pinned" in place.run("gc", "--image", X, "--now").err
+    assert place.run("unpin", f"{X}@{digest}").code == 0
+    done = place.run("gc", "--image", X, "--now")
+    assert "1 image collected" in done.out and not done.err
+
+
+@pytest.mark.parametrize("command", ["remove", "restore", "pin", "gc"])
+def test_what_is_not_there_is_called_as_it_was_asked_for(place: Place, command: str) -> None:
+    words = ("gc", "--image", "local/app:z") if command == "gc" else (command, "local/app:z")
+    result = place.run(*words)
+    assert result.code == 1 and "as local/app:z\n" in result.err
+
+
+@pytest.mark.parametrize("words", [("--limit", "0"), ("--grace", "0"), ("--grace", "-1d")])
+def test_a_collection_of_nothing_or_of_the_past_is_a_usage_error(
+    place: Place, words: tuple[str, ...]
+) -> None:
+    assert place.run("gc", *words).code == 2
+
+
+def test_a_shorter_grace_period_counts_instead_of_the_wish_s(place: Place) -> None:
+    place.run("remove", X, "--grace", "90d")
+    assert "0 images collected" in place.run("gc", "--grace", "1h").out
+    assert "1 image collected" in place.run("gc", "--grace", "0s").out
+    assert place.run("verify", "--deep").code == 0
