@@ -13,16 +13,17 @@ from pathlib import Path
 from types import TracebackType
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CAPACITY = 64
+MOST_OPEN = 64
 
 
 class Directories:
-    """Descriptors of directories below `root`, of which the latest used are kept open.
+    """Descriptors of directories below `root`, of which the `capacity` latest used are kept open.
 
     A descriptor it gave stays good until two others were asked for.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, capacity: int = MOST_OPEN) -> None:
+        self._capacity = max(2, capacity)
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[str, int] = {}
 
@@ -61,7 +62,7 @@ class Directories:
 
     def keep(self, path: str, descriptor: int) -> None:
         """Take over a descriptor that somebody else opened."""
-        if len(self._open) >= _CAPACITY:
+        if len(self._open) >= self._capacity:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[path] = descriptor
 

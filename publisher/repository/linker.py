@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
-from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
+from publisher.repository.descriptors import DIRECTORY, MOST_OPEN, Directories, remove_at
+from publisher.repository.hard_links import HardLinks
 from publisher.repository.nodes import NodeMaker, storable_time
+
+_MOST_OPEN_SOURCES = 512
+"""Directories of layer trees, of all together. 1024 descriptors are what a process usually has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,11 @@ def link_tree(
     Neither memory nor open descriptors grow with the plan, which must be sorted.
     """
     destination.mkdir(mode=0o700, exist_ok=True)
+    maker = NodeMaker()
     with ExitStack() as stack:
         target = stack.enter_context(Directories(destination))
-        sources = [stack.enter_context(Directories(tree)) for tree in layer_trees]
-        linker = _Linker(target, sources)
+        hard_links = stack.enter_context(HardLinks(maker))
+        linker = _Linker(target, _open_all(layer_trees, stack), maker, hard_links)
         for planned in plan:
             linker.add(planned)
         return linker.finish()
@@ -48,12 +53,15 @@ def link_tree(
 def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path]) -> None:
     """Complete the layer tree `tree` by `fixups`, copying from `layer_trees` what lies there.
 
-    Directories keep their times. May be repeated: what is there already is replaced.
+    Directories keep their times. May be repeated: what is there already is replaced. What has
+    several names here or there is copied once, and linked.
     """
     maker = NodeMaker()
+    copied: dict[tuple[int, int], str] = {}
     with ExitStack() as stack:
         target = stack.enter_context(Directories(tree))
-        sources = [stack.enter_context(Directories(layer)) for layer in layer_trees]
+        hard_links = stack.enter_context(HardLinks(maker))
+        sources = _open_all(layer_trees, stack)
         for fixup in fixups:
             entry = fixup.entry
             if entry.type is EntryType.DIRECTORY:
@@ -71,17 +79,36 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path
             else:
                 source_path, _, source_name = fixup.source.rpartition("/")
                 source = sources[fixup.layer].open(source_path)
-                maker.copy(parent, name, source, source_name)
+                status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
+                first = copied.setdefault((status.st_dev, status.st_ino), entry.path)
+                if first == entry.path:
+                    maker.copy(parent, name, source, source_name)
+                else:
+                    first_path, _, first_name = first.rpartition("/")
+                    hard_links.add(parent, name, target.open(first_path), first_name)
             _set_time(parent, before)
+
+
+def _open_all(trees: Sequence[Path], stack: ExitStack) -> list[Directories]:
+    """The trees' directories: an image of many layers opens no more of them than one of few."""
+    capacity = min(MOST_OPEN, _MOST_OPEN_SOURCES // max(1, len(trees)))
+    return [stack.enter_context(Directories(tree, capacity)) for tree in trees]
 
 
 class _Linker:
     """Follows a sorted plan; the directories on the way down to where it is are unfinished."""
 
-    def __init__(self, target: Directories, sources: Sequence[Directories]) -> None:
+    def __init__(
+        self,
+        target: Directories,
+        sources: Sequence[Directories],
+        maker: NodeMaker,
+        hard_links: HardLinks,
+    ) -> None:
         self._target = target
         self._sources = sources
-        self._maker = NodeMaker()
+        self._maker = maker
+        self._hard_links = hard_links
         self._unfinished: list[Entry] = []
         self._directories = 0
         self._links = 0
@@ -109,19 +136,15 @@ class _Linker:
                 self._maker.other(parent, name, entry)
             return
         if entry.type is EntryType.HARDLINK:
-            first_path, _, first_name = entry.target.rpartition("/")
-            if self._maker.link(parent, name, self._target.open(first_path), first_name):
-                self._links += 1
-                return
-        source_path, _, source_name = planned.source.rpartition("/")
-        source = self._sources[planned.layer].open(source_path)
-        if entry.type is not EntryType.HARDLINK and self._maker.link(
-            parent, name, source, source_name
-        ):
+            source_path, _, source_name = entry.target.rpartition("/")
+            source = self._target.open(source_path)
+        else:
+            source_path, _, source_name = planned.source.rpartition("/")
+            source = self._sources[planned.layer].open(source_path)
+        if self._hard_links.add(parent, name, source, source_name):
             self._links += 1
-            return
-        self._maker.copy(parent, name, source, source_name)
-        self._copies += 1
+        else:
+            self._copies += 1
 
     def finish(self) -> LinkReport:
         while self._unfinished:

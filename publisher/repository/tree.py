@@ -11,6 +11,7 @@ from typing import IO, cast
 
 from publisher.entry import Entry, EntryType
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
+from publisher.repository.hard_links import HardLinks
 from publisher.repository.nodes import NodeMaker, storable_time
 
 _TIMES_IN_MEMORY = 2**20
@@ -29,6 +30,7 @@ class TreeWriter:
         root.mkdir(mode=0o700, exist_ok=True)
         self._directories = Directories(root)
         self._maker = NodeMaker()
+        self._hard_links = HardLinks(self._maker)
         self._times = cast(IO[bytes], tempfile.SpooledTemporaryFile(_TIMES_IN_MEMORY))  # noqa: SIM115
 
     def __enter__(self) -> TreeWriter:
@@ -74,6 +76,7 @@ class TreeWriter:
     def close(self) -> None:
         """Close everything. More than once does no harm."""
         self._directories.close()
+        self._hard_links.close()
         self._times.close()
 
     def _make(
@@ -84,8 +87,7 @@ class TreeWriter:
         elif entry.type is EntryType.HARDLINK:
             above, _, target = entry.target.rpartition("/")
             source = self._directories.open(above)
-            if not self._maker.link(parent, name, source, target):
-                self._maker.copy(parent, name, source, target)
+            self._hard_links.add(parent, name, source, target)
         else:
             self._maker.other(parent, name, entry)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def test_a_file_with_as_many_links_as_there_can_be_is_copied(
     files = [Entry(name, FILE, 0o600) for name in "abc"]
     steps = [Merged(ROOT, 0, ""), *(Merged(entry, 0, "f") for entry in files)]
     report = link_tree(tmp_path / "flat", steps, [tree])
-    assert (report.links, report.copies) == (1, 2)
+    assert (report.links, report.copies) == (2, 1)  # the third is another name of the copy
     assert report.refused == {"hard link (EMLINK)": 2}
     for name in "abc":
         assert (tmp_path / "flat" / name).read_bytes() == b"xxxx"
@@ -156,6 +157,39 @@ def test_depth_and_number_of_directories_do_not_cost_descriptors(tmp_path: Path)
     assert most - before <= 2 * 66
     assert len(os.listdir("/proc/self/fd")) == before
     assert_same_tree(tmp_path / "flat", tree, directory_times=True)
+
+
+def test_an_image_of_many_layers_opens_no_more_directories_than_a_process_may(
+    tmp_path: Path,
+) -> None:
+    entries = [ROOT, *(Entry(f"d{n}", DIRECTORY, 0o755) for n in range(40))]
+    files = [[Entry(f"d{n}/{layer}", FILE) for n in range(40)] for layer in range(40)]
+    trees = [
+        make(tmp_path / f"layer-{number}", *entries, *mine) for number, mine in enumerate(files)
+    ]
+    steps = [Merged(ROOT, 0, "")]
+    for number, directory in enumerate(entries[1:]):
+        steps.append(Merged(directory, 0, directory.path))
+        steps += [Merged(mine[number], n, mine[number].path) for n, mine in enumerate(files)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
+    try:
+        report = link_tree(tmp_path / "flat", steps, trees)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (report.directories, report.links) == (41, 1600)
+
+
+def test_names_that_share_a_file_below_share_its_copy(tmp_path: Path) -> None:
+    second = Entry("g", HARDLINK, target="f")
+    lower = make(tmp_path / "lower", ROOT, Entry("f", FILE, size=4), second)
+    upper = make(tmp_path / "upper", ROOT)
+    needed = [Fixup(Entry(name, FILE), 0, source) for name, source in ("af", "bf", "cg")]
+    for _ in range(2):
+        apply_fixups(upper, needed, [lower])
+        assert {(upper / name).stat().st_nlink for name in "abc"} == {3}
+        assert (upper / "c").read_bytes() == b"xxxx"
+    assert (lower / "f").stat().st_nlink == 2
 
 
 def test_fixups_complete_a_tree_and_may_be_repeated(tmp_path: Path) -> None:

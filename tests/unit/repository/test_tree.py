@@ -150,7 +150,7 @@ def test_content_may_come_in_pieces_of_any_kind(tree: Path, writer: TreeWriter) 
     assert (tree / "f").read_bytes() == b"abc" + b"d" * 100_000
 
 
-def test_more_hard_links_than_the_file_system_allows_become_copies(
+def test_more_hard_links_than_the_file_system_allows_become_names_of_a_copy(
     tree: Path, writer: TreeWriter, most_links: int
 ) -> None:
     original = Entry(
@@ -166,6 +166,24 @@ def test_more_hard_links_than_the_file_system_allows_become_copies(
     assert os.getxattr(last, "user.a") == b"1"
     assert (tree / "f").stat().st_nlink == most_links
     assert writer.refused == {"hard link (EMLINK)": 4}
+    copies = {(tree / f"h{most_links - 1 + n}").stat().st_ino for n in range(4)}
+    assert len(copies) == 1
+
+
+def test_a_copy_that_took_further_names_is_not_used_once_it_is_replaced(
+    tree: Path, writer: TreeWriter, most_links: int
+) -> None:
+    writer.add(Entry("f", FILE, size=4), [b"data"])
+    for number in range(most_links):
+        writer.add(Entry(f"h{number}", HARDLINK, target="f"))
+    copy = f"h{most_links - 1}"
+    writer.add(Entry(copy, FILE, size=5), [b"other"])
+    writer.add(Entry("g", FILE, size=3), [b"new"])
+    for name in "ab":
+        writer.add(Entry(name, HARDLINK, target="f"))
+    assert (tree / copy).read_bytes() == b"other"
+    assert (tree / "a").read_bytes() == (tree / "b").read_bytes() == b"data"
+    assert (tree / "a").stat().st_ino == (tree / "b").stat().st_ino
 
 
 def test_a_tree_that_was_removed_beneath_us_is_an_error(tree: Path, writer: TreeWriter) -> None:
