@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from publisher import layout
-from publisher.catalog import find_name, list_images, load_image
+from publisher.catalog import PublishedImage, find_name, list_images, load_image
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.errors import PublisherError
+from publisher.layers import LayerError
 from publisher.layers.index import read_index
 from publisher.layers.merge import merge
 from publisher.manifest import Manifest
@@ -64,17 +65,23 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
     """
     wanted = "/".join(part for part in path.split("/") if part not in ("", "."))
     entry: Entry | None = None
+    above: Entry | None = None
     children = []
     with _entries(repository, _manifest(repository, image)) as entries:
         for found in entries:
             if found.path == wanted:
                 entry = found
+            elif found.type is EntryType.SYMLINK and wanted.startswith(f"{found.path}/"):
+                above = found
             elif found.path and found.path.rpartition("/")[0] == wanted:
                 children.append(found)
     if entry is not None and entry.type is not EntryType.DIRECTORY:
         return [entry]
     if entry is None and wanted and not children:
-        raise NoSuchPath(f"{image} has no {wanted}", hint="`publisher ls IMAGE` lists its root")
+        hint = "`publisher ls IMAGE` lists its root"
+        if above is not None:
+            hint = f"{above.path} is a symlink to {above.target}: ask for what is there"
+        raise NoSuchPath(f"{image} has no {wanted}", hint=hint)
     return children
 
 
@@ -85,30 +92,48 @@ def diff_images(repository: Repository, old: str, new: str) -> Iterator[Differen
         yield from _compare(left, right)
 
 
-def find(repository: Repository, pattern: str) -> Iterator[Found]:
+def find(
+    repository: Repository, pattern: str, unknown: Callable[[str, PublisherError], None]
+) -> Iterator[Found]:
     """Every path in every published image that matches the glob `pattern`.
 
     A pattern without a slash matches names anywhere ("libssl.so*"), one with a slash whole paths.
+    `unknown` is told of each image (by its name) that cannot be looked into, and why.
     """
     matches = _path_matcher(pattern)
     candidates: dict[str, bool] = {}
     for image in list_images(repository):
-        if image.manifest is None:
-            continue
-        # Most images have no match in any layer; only those that do are merged.
-        digests = {layer.digest for layer in image.manifest.layers}
-        for digest in digests - candidates.keys():
-            candidates[digest] = _layer_has(repository, digest, matches)
-        if any(candidates[digest] for digest in digests):
-            with _entries(repository, image.manifest) as entries:
-                yield from (Found(image.name, entry) for entry in entries if matches(entry.path))
+        try:
+            yield from _find_in(repository, image, matches, candidates)
+        except (NoContents, LayerError) as error:
+            unknown(image.name, error)
+
+
+def _find_in(
+    repository: Repository,
+    image: PublishedImage,
+    matches: Callable[[str], bool],
+    candidates: dict[str, bool],
+) -> Iterator[Found]:
+    """What matches in one image; `candidates` remembers which layers have a match at all."""
+    manifest = _manifest_of(image)
+    # Most images have no match in any layer; only those that do are merged.
+    digests = {layer.digest for layer in manifest.layers}
+    for digest in digests - candidates.keys():
+        candidates[digest] = _layer_has(repository, digest, matches)
+    if any(candidates[digest] for digest in digests):
+        with _entries(repository, manifest) as entries:
+            yield from (Found(image.name, entry) for entry in entries if matches(entry.path))
 
 
 def _manifest(repository: Repository, image: str) -> Manifest:
-    found = load_image(repository, find_name(repository, image))
-    if found.manifest is None:
-        raise NoContents(f"cannot look into {found.name}", why=found.problem)
-    return found.manifest
+    return _manifest_of(load_image(repository, find_name(repository, image)))
+
+
+def _manifest_of(image: PublishedImage) -> Manifest:
+    if image.manifest is None:
+        raise NoContents(f"cannot look into {image.name}", why=image.problem)
+    return image.manifest
 
 
 @contextmanager
@@ -174,6 +199,7 @@ def _changed_fields(old: Entry, new: Entry) -> tuple[str, ...]:
         "owner": ((old.uid, old.gid), (new.uid, new.gid)),
         "content": ((old.size, old.sha256), (new.size, new.sha256)),
         "target": (old.target, new.target),
+        "device": (old.device, new.device),
         "xattrs": (old.xattrs, new.xattrs),
     }
     return tuple(name for name, (one, other) in names.items() if one != other)

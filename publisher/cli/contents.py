@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
     open_repository,
@@ -17,6 +18,7 @@ from publisher.cli.options import (
 from publisher.contents import Change, diff_images, list_path
 from publisher.contents import find as find_paths
 from publisher.entry import Entry, EntryType
+from publisher.errors import PublisherError
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
@@ -37,7 +39,7 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
         target = f" -> {printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
         click.echo(
             f"{entry.type}{entry.mode:05o} {entry.uid:>6} {entry.gid:>6} {entry.size:>12}  "
-            f"{printable(entry.path)}{target}"
+            f"{_shown(entry)}{target}"
         )
 
 
@@ -68,7 +70,7 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
         return
     for each in differences:
         fields = f"  ({', '.join(each.fields)})" if each.fields else ""
-        click.echo(f"{_SIGNS[each.change]} {printable(each.path)}{fields}")
+        click.echo(f"{_SIGNS[each.change]} {printable(each.path) or '.'}{fields}")
 
 
 @click.command()
@@ -76,22 +78,34 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
 @repository_option
 @output_option
 @debug_option
-def find(pattern: str, repository: str | None, output: str) -> None:
+def find(pattern: str, repository: str | None, output: str) -> int:
     """Find the published images that contain a path.
 
-    PATTERN is a glob: without a slash it matches names anywhere, with one whole paths.
+    PATTERN is a glob: without a slash it matches names anywhere, with one whole paths; * matches
+    slashes too. Exits with 1 if an image could not be looked into.
 
     \b
     publisher find 'libssl.so*'
     publisher find 'usr/lib/*/libcuda*'
     """
-    found = find_paths(open_repository(repository), pattern)
+    problems: list[dict[str, str]] = []
+
+    def note(image: str, error: PublisherError) -> None:
+        problems.append({"image": image, "problem": str(error)})
+        click.echo(f"{image}: {error}", err=True)
+
+    found = find_paths(open_repository(repository), pattern, note)
     if output == "json":
         values = [{"image": each.name, "entry": _entry_value(each.entry)} for each in found]
-        print_json("find/1", {"found": values})
-        return
-    for each in found:
-        click.echo(f"{each.name}  {printable(each.entry.path)}")
+        print_json("find/1", {"found": values, "unknown": problems})
+    else:
+        for each in found:
+            click.echo(f"{each.name}  {_shown(each.entry)}")
+    return SOME_FAILED if problems else DONE
+
+
+def _shown(entry: Entry) -> str:
+    return printable(entry.path) or "."
 
 
 def _entry_value(entry: Entry) -> dict[str, Any]:
