@@ -45,10 +45,9 @@ TOP = layer(
 OTHER = layer(file("other"))
 
 
-def publish(root: Path, name: str, layers: Sequence[Layer], *more: str) -> None:
+def publish(root: Path, name: str, layers: Sequence[Layer]) -> None:
     write_layout(image(*layers), root / name, "1")
-    arguments = ("ingest-image", f"oci:{root}/{name}:1", "--repository", root / "images", *more)
-    succeed(*arguments)
+    succeed("ingest-image", f"oci:{root}/{name}:1", "--repository", root / "images")
 
 
 @pytest.fixture(scope="module")
