@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import signal
@@ -62,7 +63,9 @@ def run_reporting_failures(command: click.Command) -> int:
         return exit_code(error)
     except OSError as error:
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _report(PublisherError("cannot go on", why=why))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "make a little room (100 kB); then `publisher gc` makes more" if full else ""
+        _report(PublisherError("cannot go on", why=why, hint=hint))
         return REPOSITORY_UNUSABLE
     return code if isinstance(code, int) else DONE
 

@@ -7,6 +7,7 @@ of a dying one, wins.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -117,26 +118,44 @@ def collect(
     all_released: list[Released] = []
     all_kept: list[Kept] = []
     pending = [entry.key for entry in due]
+    records = _TRANSACTION_RECORDS
     while pending:
-        with repository.transaction("gc") as transaction, transaction.exclusive():
-            books = Books(repository)
-            still_due = choice.due(books.schedule, books.pins, now())
-            by_key = {entry.key: entry for entry in still_due}
-            batch = [by_key[key] for key in pending if key in by_key]
-            released, kept = _release(books, batch, _TRANSACTION_RECORDS)
-            for each in released:
-                transaction.record(each.entry.name, "collected", each.entry.manifest_digest)
-            if released:
-                books.write(transaction)
-                transaction.commit()
-        done = {each.entry.key for each in released} | {each.entry.key for each in kept}
-        pending = [entry.key for entry in batch if entry.key not in done]
+        try:
+            released, kept, pending = _collect_some(repository, choice, now, pending, records)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or records == 1:
+                raise
+            records = 1  # image by image: that needs the least room, and makes some
+            continue
         all_released += released
         all_kept += kept
         for each in released:
             on_released(each)
     waiting = len(load_schedule(repository).entries) - len(all_kept)
     return Report(tuple(all_released), tuple(all_kept), waiting)
+
+
+def _collect_some(
+    repository: Repository,
+    choice: Choice,
+    now: Callable[[], datetime],
+    pending: Sequence[tuple[str, str]],
+    records: int,
+) -> tuple[Sequence[Released], Sequence[Kept], list[tuple[str, str]]]:
+    """One transaction: what went, what is kept, and what is left to be looked at."""
+    with repository.transaction("gc") as transaction, transaction.exclusive():
+        books = Books(repository)
+        still_due = choice.due(books.schedule, books.pins, now())
+        by_key = {entry.key: entry for entry in still_due}
+        batch = [by_key[key] for key in pending if key in by_key]
+        released, kept = _release(books, batch, records)
+        for each in released:
+            transaction.record(each.entry.name, "collected", each.entry.manifest_digest)
+        if released:
+            books.write(transaction)
+            transaction.commit()
+    done = {each.entry.key for each in released} | {each.entry.key for each in kept}
+    return released, kept, [entry.key for entry in batch if entry.key not in done]
 
 
 def _release(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,38 @@ def test_a_process_goes_on_in_an_image_that_is_collected(site: Site) -> None:
         assert not os.path.lexists(public)
         out, _ = reader.communicate("go\n", timeout=60)
     assert out.strip() == "100000"
+
+
+def test_a_disk_that_is_full_but_for_a_little_can_be_emptied(site: Site, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted_memory(disk, "4m"):
+        site.repository = disk / "tree"
+        images = [site.push(f"tool:{n}") for n in range(5)]
+        site.wish(*images)
+        site.ingest()
+        for number in range(4):
+            assert site.run("remove", site.name(f"tool:{number}")).code == 0
+        with (disk / "filler").open("wb", buffering=0) as filler:
+            with pytest.raises(OSError):
+                while filler.write(b"x" * 4096):
+                    pass
+        full = site.run("gc", "--now")
+        assert full.code == 3 and "publisher gc" in full.err
+        assert len(site.scheduled()) == 4
+        site.verify()
+        os.truncate(disk / "filler", (disk / "filler").stat().st_size - 100_000)
+        assert "4 images collected" in site.run("gc", "--now").out
+        site.verify()
+
+
+@contextmanager
+def mounted_memory(folder: Path, size: str) -> Iterator[None]:
+    run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        run("umount", str(folder))
 
 
 def test_pins_hold_by_command(site: Site) -> None:
