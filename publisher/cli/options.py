@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from publisher.manifest import Platform
 from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
+from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -128,12 +130,28 @@ def open_repository(
             wait=wait,
             on_wait=_say,
             verify=verify,
+            spool=_spool_limit(),
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
     return DirectoryRepository(
         url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=_say
     )
+
+
+def _spool_limit() -> int:
+    """How much may wait to be published, in bytes, from PUBLISHER_SPOOL_LIMIT."""
+    text = os.environ.get("PUBLISHER_SPOOL_LIMIT", "").strip()
+    if not text:
+        return DEFAULT_LIMIT
+    found = re.fullmatch(r"(\d+)([kMGT]?)B?", text)
+    if found is None:
+        raise UsageError(
+            "cannot use PUBLISHER_SPOOL_LIMIT",
+            why=f"{text!r} is not a size",
+            hint="write bytes, or 500M, 20G, 1T (powers of 1000)",
+        )
+    return int(found[1]) * int(1000 ** " kMGT".index(found[2] or " "))
 
 
 def _say(text: str) -> None:

@@ -276,6 +276,30 @@ def _fetch_and_publish(
 ) -> Outcome:
     name = items[0].name
     held = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
+    with run.repository.room_for(held, run.layers.check_stop):
+        status, fetched = _fetch_until_published(run, source, items)
+    dropped: dict[str, int] = {}
+    for summary in fetched:
+        for what, count in summary.dropped.items():
+            dropped[what] = dropped.get(what, 0) + count
+    return Outcome(
+        name,
+        reference,
+        status,
+        request.wish_list,
+        digest,
+        layers_fetched=len(fetched),
+        layers_reused=len(held.keys() - {summary.digest for summary in fetched}),
+        bytes_fetched=sum(held[summary.digest] for summary in fetched),
+        dropped=dropped,
+    )
+
+
+def _fetch_until_published(
+    run: _Run, source: Source, items: list[Item]
+) -> tuple[Status, list[LayerSummary]]:
+    """Publish `items`; and which layers had to be fetched for it."""
+    name = items[0].name
     fetched: list[LayerSummary] = []
     for attempt in range(1, _PUBLISH_TRIES + 1):
         # Of an image that is there whole no layer is needed, not even for its index.
@@ -301,21 +325,7 @@ def _fetch_and_publish(
             if attempt == _PUBLISH_TRIES:
                 raise
             wait_for_others(run.repository, f"ingest of {name}")
-    dropped: dict[str, int] = {}
-    for summary in fetched:
-        for what, count in summary.dropped.items():
-            dropped[what] = dropped.get(what, 0) + count
-    return Outcome(
-        name,
-        reference,
-        status,
-        request.wish_list,
-        digest,
-        layers_fetched=len(fetched),
-        layers_reused=len(held.keys() - {summary.digest for summary in fetched}),
-        bytes_fetched=sum(held[summary.digest] for summary in fetched),
-        dropped=dropped,
-    )
+    return status, fetched
 
 
 def wanted_publications(

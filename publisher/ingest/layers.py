@@ -110,7 +110,7 @@ class LayerFetcher:
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
         self._progress.layer_started(descriptor.digest, descriptor.size)
         try:
-            self._check_stop()
+            self.check_stop()
             with (
                 self._repository.stage_layer(descriptor.digest) as stage,
                 source.blob(descriptor) as chunks,
@@ -139,12 +139,13 @@ class LayerFetcher:
         self, chunks: Iterator[bytes], digest: str, advanced: Callable[[str, int], None]
     ) -> Iterator[bytes]:
         for chunk in chunks:
-            self._check_stop()
+            self.check_stop()
             advanced(digest, len(chunk))
             self._left[digest] -= len(chunk)
             self._space.arrived(len(chunk))
             yield chunk
 
-    def _check_stop(self) -> None:
+    def check_stop(self) -> None:
+        """Raise Interrupted if we were asked to stop."""
         if self._stop.is_set():
             raise Interrupted("stopped", why="the run was interrupted")

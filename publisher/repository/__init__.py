@@ -8,7 +8,7 @@ excludes nobody; the commit is exclusive, short, and the one moment of visibilit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -178,6 +178,15 @@ class Repository(Protocol):
 
     def free_space(self) -> int | None:
         """How many bytes can still be stored; None where that cannot be told."""
+
+    def room_for(
+        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Hold room for what has to be staged of one image's `layers` (sizes in bytes by digest).
+
+        Where what is staged is bounded this waits until other images are published; `keep_waiting`
+        is called meanwhile, and ends it by raising.
+        """
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer need not be fetched: it is published, or staged by an earlier run."""

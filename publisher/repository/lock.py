@@ -51,7 +51,10 @@ class WriterLock:
 
         Without `wait` a lock that is taken is not waited for: the result says whether it is held.
         """
-        with self._threads:
+        if not self._threads.acquire(blocking=wait):
+            yield False
+            return
+        try:
             lock = new_lock(self._path)
             held = self._acquire(lock, wait)
             try:
@@ -61,6 +64,8 @@ class WriterLock:
             finally:
                 if held:
                     lock.release()
+        finally:
+            self._threads.release()
 
     def _acquire(self, lock: filelock.BaseFileLock, wait: bool) -> bool:
         try:

@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -119,6 +119,12 @@ class MemoryRepository:
     def free_space(self) -> int | None:
         """Not known."""
         return None
+
+    def room_for(
+        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Memory is not bounded."""
+        return nullcontext()
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer is published, or staged."""

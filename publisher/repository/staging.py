@@ -71,6 +71,11 @@ class Staging:
                 return session, lock
             lock.release()  # a writer deleted it before we held it
 
+    @property
+    def session(self) -> Path:
+        """This process' unfinished work; those of others are beside it."""
+        return self._session
+
     def new_path(self) -> Path:
         """A path in this session that nothing is at yet."""
         return self._session / str(next(self._numbers))

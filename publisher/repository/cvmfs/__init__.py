@@ -9,8 +9,10 @@ visible.py       whether what was published is there
 stream.py        entries -> an ordered, self-checked tar stream                    (pure)
 header.py        one entry -> the bytes of its tar header                          (pure)
 catalogs.py      where nested catalogs start                                       (pure)
-pending.py       the rest of a transaction of several calls, should we die between them
+pending.py       a transaction on its way, should we die in it
 planned.py       flat images between their planning and their sending
+spool.py         the bound on what waits to be published
+carrying.py      carrying out server calls, and what a dead publisher left of them
 server.py        running `cvmfs_server`, and what its failures mean
 configuration.py what the server's own files say of the repository
 guard.py         our transactions and those of others; recovery after a crash

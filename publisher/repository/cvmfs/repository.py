@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -27,6 +27,7 @@ from publisher.repository.cvmfs.engine import LayerEngine
 from publisher.repository.cvmfs.gate import Gate
 from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.pending import read as read_pending
+from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.cvmfs.staged import CvmfsLayerStage, StagedLayer
 from publisher.repository.cvmfs.transaction import CvmfsTransaction
 from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
@@ -47,7 +48,8 @@ class CvmfsRepository:
 
     `state` is the directory of our shadows, `configuration` the one with the server's own settings.
     `writable`, `wait` (seconds) and `on_wait` mean what they mean for a directory. `verify` reads
-    back, through the mount, all that was published.
+    back, through the mount, all that was published. `spool` is how many bytes of compressed layers
+    may wait to be published.
     """
 
     keeps_xattrs = False
@@ -61,6 +63,7 @@ class CvmfsRepository:
         wait: float = DEFAULT_WAIT,
         on_wait: Callable[[str], None] | None = None,
         verify: bool = False,
+        spool: int = DEFAULT_LIMIT,
         state: Path = STATE,
         configuration: Path = CONFIGURATION,
     ) -> None:
@@ -85,6 +88,9 @@ class CvmfsRepository:
         self._synced = shadow / layout.STATE / "published.json"
         if writable:
             self.blobs.mkdir(mode=0o700, exist_ok=True)
+            session = self.shadow.staging.session
+            free = self.shadow.free_space
+            self._spool = Spool(self.blobs, session, spool, self._give_up_now, free)
             note = shadow / layout.STATE / "server-command.json"
             self.guard = Guard(self.configuration, note, wait, on_wait or (lambda text: None))
             self._recover()
@@ -177,6 +183,17 @@ class CvmfsRepository:
         """How many bytes can still be kept here on their way; the storage does not say."""
         return self._shadow.free_space() if self._shadow is not None else None
 
+    def room_for(
+        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Hold room in the spool for those of an image's `layers` that are not published."""
+        new = {
+            digest_hex(digest): size
+            for digest, size in layers.items()
+            if not self.exists(layout.layer_directory(digest))
+        }
+        return self._spool.room_for(new, keep_waiting)
+
     def published_kind(self, path: str) -> EntryType | None:
         """What the server has at `path`. Unlike `kind` it may be asked while the server works."""
         mount = self.configuration.mount
@@ -265,6 +282,13 @@ class CvmfsRepository:
         staged = self.staged(digest)
         self.shadow.staging.give_up(staged.directory)
         staged.forget_blob()
+
+    def _give_up_now(self, name: str) -> bool:
+        """Give up the staged layer with that hex digest, if nobody publishes at this moment."""
+        with self.shadow.lock.hold("making room in the spool", wait=False) as held:
+            if held:
+                self.give_up(f"sha256:{name}")
+            return held
 
     def settle(self) -> None:
         """Finish or discard what a dead publisher left. Only under the writer lock."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup
+from publisher.errors import PublisherError
+from publisher.repository import RepositoryChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.planned import read_plan
-from publisher.repository.cvmfs.stream import TarStream, Write
+from publisher.repository.cvmfs.stream import TarStream, UnfitForStream, Write
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository
@@ -62,7 +64,16 @@ def _send_layer(repository: CvmfsRepository, stream: TarStream, layer: NewLayer)
         )
 
     with staged.index.open("rb") as index:
-        engine.replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
+        try:
+            engine.replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
+        except UnfitForStream:
+            raise
+        except PublisherError as error:
+            # It was verified when it came: the disk has lost some of it, and it has to come again.
+            repository.give_up(layer.digest)
+            raise RepositoryChanged(
+                f"cannot use layer {layer.digest}", why=f"what was kept of it is damaged: {error}"
+            ) from error
         for directory in sorted(engine.catalogs(engine.entries(index))):
             stream.start_catalog(f"{tree}/{directory}")
         size = os.fstat(index.fileno()).st_size
