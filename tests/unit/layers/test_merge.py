@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from publisher.entry import Entry, EntryType, Merged, sort_key
 from publisher.layers import LayerError
 from publisher.layers.merge import fixups, merge
-from tests.engine import Unpacked, unpack_layer
+from publisher.repository.linker import apply_fixups, link_tree
+from tests.engine import Unpacked, names_below, publish, unpack_layer
 from tests.layer_builder import directory, file, hardlink, layer, opaque, whiteout
 from tests.stacks import Draft, stacks
+from tests.trees import assert_same_tree
 
 FILE, DIRECTORY, WHITEOUT = EntryType.FILE, EntryType.DIRECTORY, EntryType.WHITEOUT
 
@@ -204,6 +206,41 @@ def test_fixups_read_no_further_than_they_need_to(
     assert found == list(
         fixups([*(each.index for each in layers[:-1]), [*layers[-1].index, last]], xattrs)
     )
+
+
+@settings(max_examples=60)
+@given(other=stacks(), stack=stacks())
+def test_flat_images_are_right_whichever_image_the_layer_trees_were_completed_for(
+    other: list[Draft], stack: list[Draft], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("shared")
+    layers = [draft.build() for draft in stack]
+    try:
+        fresh = publish(folder / "fresh", *layers)
+        below = [unpack_layer(draft.build(), folder / f"o{n}") for n, draft in enumerate(other)]
+        shared = [unpack_layer(each, folder / f"s{n}") for n, each in enumerate(layers)]
+        for each in shared:
+            needed = fixups([*(o.index for o in below), each.index])
+            apply_fixups(each.tree, needed, [o.tree for o in below])
+    except LayerError:
+        assume(False)
+        raise
+    link_tree(folder / "flat", merge([s.index for s in shared]), [s.tree for s in shared])
+    assert_same_tree(folder / "flat", fresh.flat, directory_times=True)
+
+
+def test_what_a_layer_tree_has_of_one_image_does_not_get_into_the_flat_form_of_another(
+    tmp_path: Path,
+) -> None:
+    one = unpack_layer(layer(file("f", b"of one"), file("gone")), tmp_path / "one")
+    two = unpack_layer(layer(file("f", b"of two"), directory("d", mode=0o700)), tmp_path / "two")
+    top = unpack_layer(layer(opaque(""), hardlink("h", "f"), file("d/x")), tmp_path / "top")
+    apply_fixups(top.tree, fixups([one.index, top.index]), [one.tree])
+    assert (top.tree / "h").read_bytes() == b"of one"
+    plan = merge([two.index, top.index])
+    link_tree(tmp_path / "flat", plan, [two.tree, top.tree])
+    assert sorted(names_below(tmp_path / "flat")) == ["d", "d/x", "h"]
+    assert (tmp_path / "flat/h").read_bytes() == b"of two"
 
 
 def test_a_layer_that_says_all_of_itself_has_no_index_below_it_read() -> None:
