@@ -114,7 +114,11 @@ class Exchange:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Drop all connections. Requests that wait end at once, with an error; no other begins."""
+        """Drop all connections, and begin no others.
+
+        Requests that wait, also for more of an answer, end at once with an error; only one that is
+        just connecting may take the time for that.
+        """
         self._closed.set()
         self._hosts.close()
 

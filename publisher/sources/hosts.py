@@ -5,15 +5,14 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 
 from publisher.sources import SourceError
+from publisher.sources.connections import Adapter, Sockets
 from publisher.sources.settings import RegistrySettings, Settings
 
 # Who writes `insecure: true` knows; a warning with each request would only bury the others.
@@ -27,17 +26,6 @@ class NotAnAddress(ValueError):
     """A text is not an http or https address."""
 
 
-class _SystemTrust(HTTPAdapter):
-    """Trusts the authorities of the machine, as its other programs do, beside those of requests."""
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options, ssl_context=ssl.create_default_context())
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        context = ssl.create_default_context()
-        return super().proxy_manager_for(proxy, **options, ssl_context=context)
-
-
 class Host:
     """One scheme, host and port."""
 
@@ -46,9 +34,11 @@ class Host:
         _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
+        self._sockets = Sockets()
         usual_trust = scheme == "https" and own.ca is None and not own.insecure
-        adapter = _SystemTrust if usual_trust else HTTPAdapter
-        self._adapter = adapter(pool_connections=1, pool_maxsize=own.max_concurrent)
+        # The machine's own authorities, as its other programs trust them, not only requests' list.
+        context = ssl.create_default_context() if usual_trust else None
+        self._adapter = Adapter(self._sockets, own.max_concurrent, context)
         self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
         self._certificate: str | tuple[str, str] | None = None
         if own.client_certificate is not None:
@@ -79,7 +69,8 @@ class Host:
         )
 
     def close(self) -> None:
-        """Drop the kept connections."""
+        """Drop all connections: who waits for an answer gets an error at once."""
+        self._sockets.shut()
         self._adapter.close()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -17,12 +18,12 @@ from publisher.layout import RepositoryURL
 from publisher.repository.directory import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.wishlist import wish_for
-from tests.command import environment, publisher, succeed
+from tests.command import command, environment, publisher, succeed
 from tests.components import docker_registry, dockerd, podman
 from tests.layer_builder import directory, file, image, layer, symlink, whiteout, write_layout
-from tests.registry import OwnRegistry
+from tests.registry import OwnRegistry, wait_for
 from tests.registry_auth import BasicAuth, BearerAuth, basic
-from tests.registry_faults import Unreliable
+from tests.registry_faults import Unreliable, slow
 from tests.registry_images import fast_sources, noise, sample_image, write_auths
 from tests.trees import assert_same_tree
 
@@ -126,6 +127,35 @@ def test_a_thousand_wishes_with_nothing_new(tmp_path: Path) -> None:
             print(f"{count} wishes, nothing new: {seconds:.2f} s, {peaks[count] / 1024:.1f} MiB")
     per_wish = (peaks[many] - peaks[few]) / (many - few)
     assert per_wish < 3.5, f"{per_wish:.1f} KiB of memory per wish"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stalls_in", ["/manifests/", "/blobs/"])
+def test_a_registry_that_says_no_more_does_not_hold_up_the_end_of_a_run(
+    tmp_path: Path, number: signal.Signals, stalls_in: str
+) -> None:
+    """Seconds, where a server's silence is otherwise borne for a minute; the next run goes on."""
+    images = {f"library/x{n}": sample_image(2_000_000, seed=n) for n in range(3)}
+    with OwnRegistry() as registry:
+        for name, built in images.items():
+            registry.add(name, "1", built)
+        registry.misbehave(slow(pause=100, piece=300), path=stalls_in)
+        wishes = wish_list(tmp_path / "wishes.yaml", [f"{registry.url}/{n}:1" for n in images])
+        words = ("ingest", wishes, "--repository", tmp_path / "images")
+        run = subprocess.Popen(command(*words), env=environment(), stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: registry.count("GET", stalls_in) > 0, 60)
+            time.sleep(0.3)
+            run.send_signal(number)
+            code = run.wait(20)
+        finally:
+            run.kill()
+        assert code == (-9 if number is signal.SIGKILL else 130)
+        registry.heal()
+        succeed(*words)
+    for number_of_image, name in enumerate(images):
+        tree = tmp_path / "images" / registry.host / f"{name}:1"
+        assert (tree / f"noise-{number_of_image * 100}").stat().st_size == 2_000_000
 
 
 SECRETS = {"ann": "s3cret-of-ann", "ben": "s3cret-of-ben", "mia": "s3cret-of-mia"}

@@ -4,7 +4,9 @@ import gzip
 import logging
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,10 @@ from publisher.manifest import DOCKER_SCHEMA1, Document, digest_of
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
+from publisher.sources.settings import RegistrySettings, Settings
+from tests.certificates import Authority, server_context
 from tests.layer_builder import image_index
-from tests.registry import Change, OwnRegistry, error_reply, json_reply
+from tests.registry import Change, OwnRegistry, error_reply, json_reply, wait_for
 from tests.registry_faults import (
     corrupt,
     cut,
@@ -360,6 +364,35 @@ def test_closing_ends_requests_that_wait(registry: OwnRegistry) -> None:
     with pytest.raises(PublisherError, match="ending"):
         open_image(sources, registry).resolve()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("stalls_in", ["header", "manifest", "blob"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_closing_ends_at_once_what_waits_for_a_server_that_says_no_more(
+    stalls_in: str, tls: bool, tmp_path: Path
+) -> None:
+    """urllib3 alone would wait for the next byte until its timeout, a minute."""
+    authority = Authority.create(tmp_path)
+    context = server_context(authority.issue("server")) if tls else None
+    built = sample_image(2_000_000)
+    with OwnRegistry(tls=context) as registry:
+        registry.add("library/x", "latest", built)
+        stalled = slow(delay=50) if stalls_in == "header" else slow(pause=50, piece=100)
+        registry.misbehave(stalled)
+        settings = Settings({registry.host: RegistrySettings(ca=authority.own.certificate)})
+        with fast_sources(settings) as sources, ThreadPoolExecutor(1) as pool:
+            source = open_image(sources, registry)
+            if stalls_in == "blob":
+                waiting = pool.submit(read_blob, source, built.layers[0].descriptor)
+            else:
+                waiting = pool.submit(lambda: source.manifest().data)
+            wait_for(lambda: registry.count("GET", "/library/") == 1)
+            time.sleep(0.3)
+            began = time.monotonic()
+            sources.close()
+            with pytest.raises(SourceError):
+                waiting.result()
+            assert time.monotonic() - began < 10
 
 
 def test_requests_are_logged_without_queries_or_headers(
