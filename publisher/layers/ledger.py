@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 
@@ -38,6 +39,19 @@ CREATE INDEX names ON entry (inode, key) WHERE inode IS NOT NULL;
 CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
 BEGIN;
 """
+
+
+@contextmanager
+def temporary_databases(what: str) -> Iterator[None]:
+    """Raise LayerError, saying `what` failed, where one of the temporary databases has no room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise LayerError(
+            what,
+            why=f"the list of its entries cannot be kept: {error}",
+            hint="make room where temporary files are: in SQLITE_TMPDIR or TMPDIR, else /var/tmp",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

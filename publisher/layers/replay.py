@@ -23,6 +23,7 @@ from publisher.entry import Entry, EntryType, Fixup, sort_key
 from publisher.layers.catalogs import plan_catalogs
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, read_index
+from publisher.layers.ledger import temporary_databases
 from publisher.layers.policy import Limits, Policy
 from publisher.layers.unpack import unpack
 from publisher.manifest import OCI_LAYER, Descriptor
@@ -116,8 +117,8 @@ def replay(
     for entry, fixup in _final(layer, fixed):
         if entry.type is EntryType.DIRECTORY and fixup is None:
             add(entry, ())
-    with _Heads(layer, order) as heads:
-        header = layer.header
+    header = layer.header
+    with temporary_databases(f"cannot send layer {header.digest}"), _Heads(layer, order) as heads:
         descriptor = Descriptor(OCI_LAYER, header.digest, header.size)
         sink = _Replaying(heads.ordered(), add)
         unpack(chunks, descriptor, header.diff_id, sink, cast(BinaryIO, _Nowhere()), _BOUNDLESS)

@@ -13,7 +13,7 @@ from publisher.entry import Entry, EntryType, TreeSink
 from publisher.layers.blob import BlobReader
 from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
 from publisher.layers.index import IndexHeader, write_index
-from publisher.layers.ledger import Ledger, Row
+from publisher.layers.ledger import Ledger, Row, temporary_databases
 from publisher.layers.names import (
     AUFS_PREFIX,
     CVMFS_PREFIX,
@@ -83,7 +83,7 @@ def unpack(
     limits = policy.limits
     with BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob:
         unpacker = _Unpacker(sink, policy, layer)
-        with closing(unpacker.ledger):
+        with closing(unpacker.ledger), temporary_databases(f"cannot unpack {layer}"):
             try:
                 stream = ArchiveStream(blob.blocks())
                 for member in members(stream, layer, limits.header_bytes):

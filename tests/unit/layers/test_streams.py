@@ -8,6 +8,7 @@ import io
 import lzma
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import zstandard
 
 from publisher.entry import Entry
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy, unpack
+from publisher.layers import LayerError, LimitExceeded, Limits, Policy, ledger, unpack
 from publisher.manifest import FOREIGN_LAYER_TYPES, Descriptor
 from publisher.repository.tree import TreeWriter
 from tests.engine import Unpack, unpack_layer
@@ -230,6 +231,16 @@ def test_an_extended_header_for_nothing_is_an_error() -> None:
     refuse(layer(file("a"), pax_header({"path": "b"})), LayerError)
 
 
+def test_a_checksum_of_signed_characters_is_right_as_well(unpack: Unpack) -> None:
+    member = file(b"caf\xe9")
+    header = member.encode()[:BLOCK]
+    counted = header[:148] + b" " * 8 + header[156:]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in counted)
+    assert unpack(replace(member, checksum=b"%06o\0 " % signed)).paths == ["caf\udce9"]
+    with pytest.raises(LayerError, match="checksum"):
+        unpack(replace(member, checksum=b"%06o\0 " % (signed + 1)))
+
+
 @pytest.mark.parametrize("position", [0, 50, 100, 130, 148, 156, 257, 300])
 def test_a_corrupt_header_in_the_middle_is_an_error(position: int) -> None:
     broken = bytearray(file("b", b"x").encode())
@@ -358,6 +369,15 @@ def test_what_goes_wrong_in_the_sink_is_what_is_raised_and_no_more_is_read() -> 
     with pytest.raises(OSError, match="No space"):
         unpack(chunks(), source.descriptor, source.diff_id, Full(), io.BytesIO(), Policy())
     assert sum(taken) < len(source.blob) / 2
+
+
+def test_no_room_for_temporary_files_is_told_as_that(
+    unpack: Unpack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ledger._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
+    monkeypatch.setattr(ledger, "_SCHEMA", small)
+    with pytest.raises(LayerError, match=r"cannot unpack layer .*full .*TMPDIR"):
+        unpack(*(file(f"{n:0200}") for n in range(1000)))
 
 
 def test_a_sink_may_ignore_content() -> None:
