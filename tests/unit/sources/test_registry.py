@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import socket
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 
 from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
 from publisher.manifest import DOCKER_SCHEMA1, Document, digest_of
+from publisher.reference import parse_reference
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
@@ -125,6 +127,18 @@ def test_a_registry_that_cannot_be_reached_is_an_error_with_the_cause() -> None:
         with pytest.raises(SourceError, match="Connection refused"):
             open_image(sources, gone, "library/y").resolve()
         assert time.monotonic() - began < 1
+
+
+def test_a_host_without_an_address_is_an_error_and_no_absent_image(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)  # a test asks no name server
+    with pytest.raises(SourceError, match=r"not known \(tried 5 times\)") as caught:
+        sources.open(parse_reference("registry.example.org/x")).resolve()
+    assert not isinstance(caught.value, ImageNotFound)
 
 
 def test_a_404_in_the_words_of_a_registry_means_that_the_image_is_not_there(
