@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from publisher.cli.options import human_size
+from publisher.cli.options import human_size, printable
 from publisher.ingest import Outcome, Silent, Status
 
 
@@ -70,7 +70,7 @@ class PlainProgress:
 
     def notice(self, text: str) -> None:
         """Say it."""
-        click.echo(f"publisher: {text}", err=True)
+        click.echo(f"publisher: {printable(text)}", err=True)
 
 
 class LiveProgress:
@@ -147,4 +147,4 @@ class LiveProgress:
 
     def notice(self, text: str) -> None:
         """Say it above the bars."""
-        self._console.print(f"publisher: {text}", markup=False, highlight=False)
+        self._console.print(f"publisher: {printable(text)}", markup=False, highlight=False)

@@ -15,6 +15,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST_NS = 2**55 * 10**9
 """Times beyond this (nanoseconds) are brought nearer; every file system's range is far smaller."""
 
+_MOST_KINDS = 20
 _COPY_BYTES = 2**20
 _NO_XATTR = (
     errno.EINVAL,
@@ -201,7 +202,10 @@ class NodeMaker:
             except OSError as error:
                 if error.errno not in _NO_XATTR:
                     raise
-                self.refused[f"xattr:{key}"] += 1
+                kind = f"xattr:{key}"
+                if kind not in self.refused and len(self.refused) >= _MOST_KINDS:
+                    kind = "xattr:(others)"  # archives may invent any number of names
+                self.refused[kind] += 1
 
     def _refuse_owner(self, error: OSError) -> None:
         """In a user namespace not every owner exists; outside, root may give files to anyone."""

@@ -61,3 +61,15 @@ def test_what_a_source_says_is_shown_without_its_control_characters(
         assert b"\nfailed: forged" not in written
     if tag == "absent":
         assert b"forged" in written
+
+
+def test_names_of_attributes_that_were_dropped_or_refused_are_shown_harmless(
+    tmp_path: Path,
+) -> None:
+    attributes = {f"trusted.{EVIL}": b"", f"user.{EVIL}": bytes(70_000)}
+    folder = write_layout(image(layer(file("f", xattrs=attributes))), tmp_path / "layout", "1")
+    written = on_a_terminal("ingest-image", f"oci:{folder}:1", "--repository", tmp_path / "images")
+    assert b"\x1b[2J" not in written
+    assert b"\nfailed: forged" not in written
+    assert b"dropped by policy: xattr:trusted.1\\x1b[2J" in written
+    assert b"refused a xattr:user.1\\x1b[2J" in written

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from publisher.entry import Entry, EntryType
 from publisher.layers import LayerError, LimitExceeded, Limits, Policy
 from publisher.layers import unpack as unpack_blob
 from publisher.repository import DeviceRefused
@@ -261,6 +262,12 @@ def test_fractions_of_times_are_kept_to_the_nanosecond(time: int, unpack: Unpack
         assert unpacked.entries[path].mtime_ns == time
 
 
+def test_digits_beyond_nanoseconds_are_cut_off_towards_the_past(unpack: Unpack) -> None:
+    times = {"-1.5": -1_500_000_000, "-1.0000000001": -1_000_000_001, "1.9999999999": 1_999_999_999}
+    for text, expected in times.items():
+        assert unpack(file("f", pax={"mtime": text})).entries["f"].mtime_ns == expected
+
+
 @pytest.mark.parametrize("time", ["9" * 30, "-" + "9" * 30, "99999999999.5"])
 def test_times_beyond_all_bounds_do_no_harm(time: str, unpack: Unpack) -> None:
     unpacked = unpack(file("f", pax={"mtime": time}), directory("d", pax={"mtime": time}))
@@ -394,6 +401,10 @@ def test_a_file_system_without_xattrs_is_reported_by_counts(tmp_path: Path) -> N
                 source.chunks(), source.descriptor, source.diff_id, sink, BytesIO(), Policy()
             )
             assert sink.refused == {"xattr:user.k": 3, "opaque": 1}
+            for number in range(100):
+                sink.add(Entry(f"f{number}", EntryType.FILE, xattrs={f"user.{number}": b"v"}))
+            assert len(sink.refused) < 30
+            assert sum(sink.refused.values()) == 104
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 

@@ -133,6 +133,15 @@ def test_opaque_directories_nest(tmp_path: Path) -> None:
     assert names == ["deep", "deep/er", "deep/er/f", "e", "e/new"]
 
 
+def test_whiteouts_below_an_opaque_directory_are_in_the_index_and_not_in_the_tree(
+    unpack: Unpack,
+) -> None:
+    # Overlayfs has nothing to merge there, and would list them.
+    unpacked = unpack(opaque("d"), whiteout("d/x"), directory("d/e"), whiteout("d/e/y"), file("f"))
+    assert sorted(names_below(unpacked.tree)) == ["d", "d/e", "f"]
+    assert types(unpacked.entries) == {"d": "d", "d/e": "d", "d/e/y": "w", "d/x": "w", "f": "f"}
+
+
 def test_an_opaque_root_hides_everything(tmp_path: Path) -> None:
     published = publish(tmp_path, BASE, layer(opaque(""), file("d/new"), file("only")))
     assert sorted(names_below(published.flat)) == ["d", "d/new", "only"]
