@@ -18,6 +18,7 @@ from publisher.removal.names import Target, find_target
 from publisher.removal.schedule import check_not_pinned, give_link_back, new_entry
 from publisher.repository import Repository, Transaction
 from publisher.state import current_manifest, load_pins, load_publication, load_schedule
+from publisher.wishlist import OUTPUTS
 
 REPLACED = "replaced"
 
@@ -89,8 +90,13 @@ def _bring_back(
     files, retired = _retired_files(repository, entry)
     _require_content(repository, entry, retired)
     current = load_publication(repository, entry.name)
+    forms = set(retired.outputs)
+    if current is not None and repository.exists(layout.flat_image(entry.image_id)):
+        # Another name may have left the same image, later, and had it in other forms.
+        forms |= {"flat"} & set(current.outputs)
+    outputs = tuple(output for output in OUTPUTS if output in forms)
     publication = replace(
-        retired, name=entry.name, reference=entry.reference, published_at=now
+        retired, name=entry.name, reference=entry.reference, published_at=now, outputs=outputs
     ).with_wish_lists(current.wish_lists if current else ())
     if repository.exists(layout.manifest_file(entry.name)):
         schedule = _displace(repository, transaction, schedule, entry.name, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_a_list_under_another_path_is_said_to_be_unknown(place: Place, tmp_path:
     place.wish("x")
     (tmp_path / "link.yaml").symlink_to(place.list)
     elsewhere = place.run("prune", tmp_path / "link.yaml", "--output", "json")
-    strict(output_schema("prune-1")).validate(elsewhere.json)
+    strict(output_schema("prune/1")).validate(elsewhere.json)
     (repository,) = elsewhere.json["repositories"]
     assert repository["unknownLists"] == [str(tmp_path / "link.yaml")]
     assert (repository["scheduled"], repository["others"]) == ([], 2)
@@ -205,3 +206,42 @@ def test_a_shorter_grace_period_counts_instead_of_the_wish_s(place: Place) -> No
     assert "0 images collected" in place.run("gc", "--grace", "1h").out
     assert "1 image collected" in place.run("gc", "--grace", "0s").out
     assert place.run("verify", "--deep").code == 0
+
+
+def test_every_command_s_json_is_what_its_schema_says(place: Place) -> None:
+    def run(*words: str | Path, code: int = 0) -> Any:
+        result = place.run(*words, "--output", "json")
+        assert result.code == code, result
+        kind = result.json["schema"].removeprefix("publisher/")
+        strict(output_schema(kind)).validate(result.json)
+        return result.json
+
+    [scheduled] = run("remove", X, "--drop-link")["scheduled"]
+    assert (scheduled["name"], scheduled["reason"]) == (X, "removed")
+    assert [entry["name"] for entry in run("schedule")["entries"]] == [X]
+    assert run("restore", X)["restored"] == [X]
+    [pin] = run("pin", X, "--until", "2999-12-31", "--reason", "why")["pinned"]
+    assert (pin["until"], pin["reason"]) == ("2999-12-31", "why")
+    assert run("pin")["pinned"] == [pin]
+    place.wish("y")
+    (kept,) = run("prune", place.list)["repositories"]
+    assert kept["kept"] == {X: "it is pinned"}
+    assert run("unpin", X)["unpinned"] == [pin]
+    foreseen = run("prune", place.list, "--dry-run")
+    assert foreseen["dryRun"] and [e["name"] for e in foreseen["repositories"][0]["scheduled"]]
+    (refused,) = run("prune", place.list, "--at-most", "0", code=1)["repositories"]
+    assert refused["withdrawn"] == [X] and "1 of 2 images" in refused["refused"]
+    (withdrawn,) = run("prune", place.list)["repositories"]
+    assert [entry["reason"] for entry in withdrawn["scheduled"]] == ["withdrawn"]
+    (record,) = place.tree.glob(f".layers/*/{BASE.digest[7:]}/.metadata/origin.json")
+    data = record.read_bytes()
+    record.write_bytes(b"{")
+    (doubtful,) = run("schedule")["entries"]
+    assert "origin.json" in doubtful["problem"]
+    assert len(run("gc", "--now", code=1)["kept"]) == 1
+    record.write_bytes(data)
+    foreseen = run("gc", "--now", "--dry-run")
+    assert run("gc", "--now") == foreseen | {"dryRun": False}
+    assert (foreseen["layers"], foreseen["flatImages"], foreseen["bytes"]) == (1, 1, 0)
+    assert run("gc", "--now")["collected"] == []
+    assert run("remove", X, code=1)["error"]["what"].endswith(X)

@@ -20,9 +20,10 @@ from publisher.removal import pins
 from publisher.removal.restore import CannotRestore, NotScheduled, restore
 from publisher.removal.schedule import list_schedule, remove
 from publisher.state import load_schedule
+from tests.any_repository import KINDS
 from tests.layer_builder import file, image, image_index, layer, write_layout
 from tests.registry import OwnRegistry
-from tests.removal_tree import NOON, Tree
+from tests.removal_tree import NOON, Tree, new_tree
 from tests.trees import tree_identity
 
 BASE = layer(file("base", b"b" * 1000))
@@ -30,11 +31,10 @@ FIRST, SECOND = image(BASE, layer(file("one", b"1" * 10))), image(BASE, layer(fi
 X = "local/app:x"
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
+@pytest.fixture(params=KINDS)
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
+    with new_tree(request.param, tmp_path) as made:
+        yield made
 
 
 def test_a_removed_image_is_scheduled_with_its_wish_s_grace_or_the_one_given(tree: Tree) -> None:
@@ -126,6 +126,20 @@ def test_an_earlier_image_without_a_flat_form_takes_the_link_of_its_successor_aw
     tree.assert_sound()
 
 
+def test_an_image_that_two_names_had_in_different_forms_keeps_its_link_when_restored(
+    tree: Tree,
+) -> None:
+    for built in (FIRST, SECOND):
+        tree.publish("x", built)
+        write_layout(built, tree.layout, "y")
+        tree.ingest(tree.wish("y", outputs=("layers",)))
+    restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert tree.links() == [X] and (tree.root / X / "one").exists()
+    restore(tree.repository, f"local/app:y@{FIRST.manifest.digest}", tree.clock)
+    assert tree.links() == [X]
+    tree.assert_sound()
+
+
 def test_podman_knows_a_restored_image_by_its_name_again(tree: Tree) -> None:
     def names() -> dict[str, list[str]]:
         data = (tree.root / "podmanStore/overlay-images/images.json").read_bytes()
@@ -188,7 +202,7 @@ def test_an_image_is_removed_and_restored_at_the_places_of_all_its_platforms(tre
         remove(tree.repository, name, tree.clock)
         assert len(tree.collect(at_once=True, image=name).released) == 3
     tree.assert_sound()
-    assert [path.name for path in tree.root.iterdir()] == [".metadata"]
+    assert tree.names_in("") == {".metadata"}
 
 
 def test_the_list_says_what_each_frees_once_those_before_have_gone(tree: Tree) -> None:
