@@ -21,6 +21,7 @@ from tests.cvmfs import Machine, make_machine
 
 KINDS = ("directory", "cvmfs")
 NAME = "images.test.org"
+WAIT = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class AnyRepository:
         """The repository, in this process; its `env` has to be set here."""
         url = RepositoryURL.parse(self.url)
         if self.machine is not None:
-            return self.machine.open(url.location, writable=writable)
-        return DirectoryRepository(url, writable=writable)
+            return self.machine.open(url.location, writable=writable, wait=WAIT)
+        return DirectoryRepository(url, writable=writable, wait=WAIT)
 
 
 def find_repository(kind: str, folder: Path) -> AnyRepository:

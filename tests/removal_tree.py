@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from publisher.ingest import Outcome, Request, ingest
-from publisher.layout import RepositoryURL
 from publisher.removal.gc import Report, choose, collect
-from publisher.repository.directory import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.verify import verify
 from publisher.wishlist import Wish, WishList, wish_for
+from tests.any_repository import environment_of, find_repository, make_repository
 from tests.layer_builder import Image, write_layout
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -23,10 +23,11 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 class Tree:
     """A repository, and a layout to fill it from. `now` is what its clock says."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "tree"
+    def __init__(self, folder: Path, kind: str = "directory") -> None:
+        self.place = make_repository(kind, folder)
+        self.root = self.place.root
         self.layout = folder / "app"
-        self.repository = DirectoryRepository(RepositoryURL("dir", str(self.root)), writable=True)
+        self.repository = self.place.open()
         self.sources = Sources()
         self.now = NOON
 
@@ -71,11 +72,20 @@ class Tree:
 
     def layers(self) -> set[str]:
         """The digests of the layers in the tree."""
-        return {f"sha256:{path.name}" for path in self.root.glob(".layers/*/*")}
+        return {f"sha256:{path.name}" for path in self.root.glob(".layers/*/*") if path.is_dir()}
 
     def flat_images(self) -> set[str]:
         """The IDs of the flat images in the tree."""
-        return {f"sha256:{path.name}" for path in self.root.glob(".flat/*/*")}
+        return {f"sha256:{path.name}" for path in self.root.glob(".flat/*/*") if path.is_dir()}
+
+    def names_in(self, path: str) -> set[str]:
+        """What is there, but for directories that hold nothing, and what is the server's own."""
+        own = (".cvmfscatalog", "new_repository")
+        return {
+            found.relative_to(self.root / path).parts[0]
+            for found in (self.root / path).rglob("*")
+            if not found.is_dir() and found.name not in own
+        }
 
     def links(self) -> list[str]:
         """The public names that lead somewhere."""
@@ -92,6 +102,17 @@ class Tree:
     def forget_layout(self) -> None:
         """The source is gone."""
         shutil.rmtree(self.layout)
+
+
+@contextmanager
+def new_tree(kind: str, folder: Path) -> Iterator[Tree]:
+    """A tree in a repository of one of KINDS, in whose environment the test runs."""
+    with environment_of(find_repository(kind, folder)):
+        made = Tree(folder, kind)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def digests(*images: Image) -> set[str]:

@@ -19,21 +19,21 @@ from publisher.removal import schedule
 from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.release import Facts, decide
 from publisher.repository import RepositoryChanged
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.history import Record
 from publisher.state import count_usage, load_schedule
+from tests.any_repository import KINDS
 from tests.layer_builder import Image, file, image, layer, layer_of_tar
-from tests.removal_tree import NOON, Tree, digests
+from tests.removal_tree import NOON, Tree, digests, new_tree
 from tests.trees import tree_identity
 
 BASE, TOOL, DATA = (layer(file(name, name.encode())) for name in ("base", "tool", "data"))
 FIRST, SECOND = image(BASE, TOOL), image(BASE, DATA)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
+@pytest.fixture(params=KINDS)
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
+    with new_tree(request.param, tmp_path) as made:
+        yield made
 
 
 def test_an_image_goes_when_its_grace_is_over_and_not_a_second_before(tree: Tree) -> None:
@@ -73,9 +73,8 @@ def test_everything_goes_with_the_last_image_but_the_repository_itself(tree: Tre
     for tag in "xy":
         schedule.remove(tree.repository, f"local/app:{tag}", tree.clock)
     assert sorted(tree.collected(at_once=True)) == ["local/app:x", "local/app:y"]
-    left = {path.name for path in tree.root.iterdir()}
-    assert left == {".metadata"}
-    assert {path.name for path in (tree.root / ".metadata").iterdir()} <= {
+    assert tree.names_in("") == {".metadata"}
+    assert tree.names_in(".metadata") <= {
         ".publisher",
         "remove-schedule.json",
         "repository.json",
@@ -120,7 +119,7 @@ def test_a_dry_run_touches_nothing_and_says_what_the_run_then_does(tree: Tree) -
 def test_what_an_administrator_may_not_write_can_be_foreseen_nevertheless(tree: Tree) -> None:
     tree.publish("x", FIRST)
     schedule.remove(tree.repository, "local/app:x", tree.clock)
-    reader = DirectoryRepository(tree.repository.url)
+    reader = tree.place.open(writable=False)
     report = collect(reader, Choice(at_once=True), tree.clock, dry_run=True)
     assert len(report.released) == 1
 
@@ -140,8 +139,8 @@ def test_a_large_collection_takes_several_transactions_of_bounded_size(
     tree.assert_sound()
 
 
-def history(tree: Tree) -> list[str]:
-    return (tree.root / ".metadata/.publisher/history.jsonl").read_text().splitlines()
+def history(tree: Tree) -> list[Record]:
+    return list(tree.repository.history())
 
 
 def test_a_limit_takes_the_longest_due_first(tree: Tree) -> None:
@@ -239,6 +238,7 @@ def test_what_cannot_be_counted_because_a_manifest_is_unreadable_stays(tree: Tre
     assert not report.released and len(report.kept) == 1
 
 
+@pytest.mark.parametrize("tree", ["directory"], indirect=True)  # CVMFS keeps what is open itself
 def test_a_process_reads_on_from_a_file_of_an_image_that_is_collected(tree: Tree) -> None:
     content = b"y" * 300_000
     tree.publish("x", image(layer(file("large", content))))
@@ -279,7 +279,7 @@ def test_collections_and_ingests_at_the_same_time_leave_a_sound_tree(tree: Tree)
     failures: list[BaseException] = []
 
     def collect_all_the_time() -> None:
-        repository = DirectoryRepository(tree.repository.url, writable=True)
+        repository = tree.place.open()
         try:
             while not ended.is_set():
                 collect(repository, Choice(at_once=True), tree.clock)

@@ -18,9 +18,10 @@ from publisher.records import ImageUsers, InvalidRecord, Pin, Pins
 from publisher.removal.pins import InvalidPin, NotPinned, list_pins, pin, unpin
 from publisher.removal.schedule import remove
 from publisher.state import load_schedule
+from tests.any_repository import KINDS
 from tests.layer_builder import file, image, layer, write_layout
 from tests.mutations import mutated
-from tests.removal_tree import NOON, Tree
+from tests.removal_tree import NOON, Tree, new_tree
 from tests.schemas import layout_schema, refuses
 
 FIRST, SECOND = image(layer(file("one"))), image(layer(file("two")))
@@ -28,11 +29,10 @@ X = "local/app:x"
 EXACT = f"{X}@{FIRST.manifest.digest}"
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
+@pytest.fixture(params=KINDS)
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
+    with new_tree(request.param, tmp_path) as made:
+        yield made
 
 
 def test_the_tag_of_a_pinned_image_does_not_move(tree: Tree) -> None:

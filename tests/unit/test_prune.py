@@ -17,21 +17,21 @@ from publisher.removal import pins, schedule
 from publisher.removal.prune import Decision, GivenList, Guard, Image, Report, decide, prune
 from publisher.state import load_publication, load_schedule
 from publisher.wishlist import WishList, parse_wish_list, wish_for
+from tests.any_repository import KINDS
 from tests.layer_builder import file, image, layer
 from tests.registry import OwnRegistry
 from tests.registry_faults import status
-from tests.removal_tree import NOON, Tree
+from tests.removal_tree import NOON, Tree, new_tree
 from tests.trees import tree_identity
 
 IMAGE = image(layer(file("x")))
 A, B = "/lists/a", "/lists/b"
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    made = Tree(tmp_path)
-    yield made
-    made.close()
+@pytest.fixture(params=KINDS)
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
+    with new_tree(request.param, tmp_path) as made:
+        yield made
 
 
 def run(tree: Tree, *lists: WishList, **options: object) -> Report:

@@ -307,6 +307,7 @@ class CvmfsRepository:
                 self.settle()
             if held:
                 renew(self)
+        self.shadow.staging.empty_trash()
 
     def _drop_orphans(self) -> None:
         """Delete kept blobs whose layer is not staged any more."""
