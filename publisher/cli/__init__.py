@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -77,6 +78,16 @@ def publisher() -> None:
     """
 
 
+def _insist_on_utf_8() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale would have file names spelled otherwise.
+
+    A name in a layer is bytes, and has to become the same bytes in a tree, whoever publishes it.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
+
+
 def main() -> None:
     """Run the command line, and exit with one of the documented codes."""
+    _insist_on_utf_8()
     sys.exit(run_reporting_failures(publisher))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TIMEOUT, command, environment
+from tests.command import TIMEOUT, command, environment, succeed
 from tests.components import require_mounts
-from tests.layer_builder import file, image, layer, write_layout
+from tests.layer_builder import file, image, layer, symlink, write_layout
 from tests.registry import OwnRegistry
 from tests.registry_faults import slow, status
 from tests.registry_images import sample_image
@@ -34,6 +35,19 @@ def test_a_user_without_a_name_and_a_home_can_check_and_publish(tmp_path: Path) 
         )
         assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "images/local/x:1/motd").read_text() == "hi"
+
+
+def test_names_become_the_same_bytes_whatever_the_locale(tmp_path: Path) -> None:
+    names = ["caf\u00e9", "\u65e5\u672c", "latin\udce9"]
+    members = [member for n in names for member in (file(n), symlink(f"link to {n}", n))]
+    built = write_layout(image(layer(*members)), tmp_path / "layout", "1")
+    other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as Latin-1 has it
+    spelled = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xc3\xa9"))
+    succeed("ingest-image", f"oci:{built}:1", "--repository", spelled, env=other)
+    flat = spelled / "local/layout:1"
+    for name in names:
+        assert (flat / name).is_file()
+        assert os.readlink(flat / f"link to {name}") == name
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -261,6 +261,14 @@ def test_a_layer_that_only_implies_its_root_has_only_the_roots_below_it_read() -
     assert len(below.read) < looking_for_links + 10
 
 
+@pytest.mark.parametrize("lower", ["z", "z/x", "a"])
+def test_a_dropped_device_needs_a_whiteout_only_where_it_hides_something(lower: str) -> None:
+    top = [*entries(("f", FILE)), Entry("z", WHITEOUT, dropped=("device",))]
+    top[0] = Entry("", DIRECTORY)
+    needed = [f.entry.path for f in fixups([entries((lower, FILE)), top])]
+    assert needed == ([] if lower == "a" else ["z"])
+
+
 def test_without_xattrs_opaque_directories_are_spelled_out_as_whiteouts(tmp_path: Path) -> None:
     base = layer(file("d/a"), file("d/e/b"), file("d/e/c"), file("d/f/g"), file("kept"))
     top = layer(opaque("d"), file("d/e/b"), file("d/new"), whiteout("d/f"))
