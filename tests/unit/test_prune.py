@@ -139,6 +139,11 @@ def test_of_several_lists_the_longest_grace_period_counts(tree: Tree) -> None:
     [
         ("version: 2\nimages:\n  - 'oci:nowhere:1'\n  - 'not an image'\n", "not an image"),
         ("version: 2\nimages:\n  - {image: 'oci:x:1', platforms: [linux/pdp11/]}\n", "pdp11"),
+        (
+            "version: 1\nuser: u\ncvmfs_repo: r\noutput_format: 'https://r.example.org/$(image)'\n"
+            "input:\n  - 'https://registry.example.org/x:1'\n  - 'https://'\n",
+            "https://",
+        ),
     ],
 )
 def test_a_list_with_an_error_schedules_nothing(tree: Tree, text: str, message: str) -> None:
@@ -192,6 +197,19 @@ def test_while_a_registry_does_not_answer_nothing_is_scheduled(tree: Tree) -> No
         registry.tags["tool"] = {"other": registry.tags["tool"]["1.0"]}
         report = run(tree, lists, guard=Guard(off=True))
         assert "no tag matches" in report.doubts[0]
+    assert scheduled(tree) == []
+
+
+def test_a_registry_that_goes_away_in_the_middle_is_doubt_about_all(tree: Tree) -> None:
+    with OwnRegistry() as registry:
+        publish_from(registry, tree, "1.0", "1.1", "2.0")
+        with OwnRegistry() as other:
+            other.add("tool", "1.0", IMAGE)
+            there = patterned(registry, "1.*")
+            lists = replace(there, wishes=(*there.wishes, *patterned(other, "1.*").wishes))
+            assert not run(tree, lists, guard=Guard(off=True), dry_run=True).doubts
+        report = run(tree, lists, guard=Guard(off=True), jobs=1)
+    assert len(report.doubts) == 1 and other.host in report.doubts[0]
     assert scheduled(tree) == []
 
 
