@@ -7,10 +7,11 @@ resolves a name is therefore the image's ID, which it tells at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import docker
 import docker.errors
@@ -25,18 +26,28 @@ from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.faults import describe
 from publisher.sources.settings import EngineTLS
 
+ID_TIMEOUT = 60
+"""Seconds without an answer to a question."""
 SAVE_TIMEOUT = 900
 """Seconds without an answer: engines write a whole image to disk before they send it."""
 CHUNK = 1024 * 1024
 
+_T = TypeVar("_T")
+
 
 class EngineSource:
-    """One image of an engine. Safe to use from several threads."""
+    """One image of an engine. Safe to use from several threads.
 
-    def __init__(self, name: str, host: str, tls: EngineTLS | None = None) -> None:
+    While the engine is waited for, `check` is called now and then: what it raises ends the wait.
+    """
+
+    def __init__(
+        self, name: str, host: str, tls: EngineTLS | None, check: Callable[[], None]
+    ) -> None:
         self._name = name
         self._host = host
         self._tls = tls
+        self._check = check
         self._lock = threading.Lock()
         self._saved: Source | None = None
         self._image_id = ""
@@ -45,8 +56,7 @@ class EngineSource:
         """The image's ID: the digest of its config, or of its manifest in newer engines."""
         what = f"cannot ask the engine for {self._name}"
         try:
-            with self._client(60) as client:
-                image_id = client.inspect_image(self._name)["Id"]
+            image_id = self._wait_for(self._ask_id)
         except docker.errors.ImageNotFound:
             raise ImageNotFound(
                 f"no image {self._name} in the engine", why="it says that there is no such image"
@@ -89,8 +99,7 @@ class EngineSource:
     def _save(self) -> Source:
         what = f"cannot fetch {self._name} from the engine"
         try:
-            with self._client(SAVE_TIMEOUT) as client:
-                content = spool(client.get_image(self._name, chunk_size=CHUNK))
+            content = self._wait_for(self._ask_archive)
         except _FAULTS as error:
             raise self._failed(what, error) from None
         name = f"docker-daemon:{self._name}"
@@ -98,6 +107,29 @@ class EngineSource:
         if self.resolve() != self._image_id:
             raise SourceError(what, why="its tag moved while it was fetched", hint="run again")
         return source
+
+    def _ask_id(self) -> object:
+        with self._client(ID_TIMEOUT) as client:
+            return client.inspect_image(self._name)["Id"]
+
+    def _ask_archive(self) -> IO[bytes]:
+        with self._client(SAVE_TIMEOUT) as client:
+            return spool(client.get_image(self._name, chunk_size=CHUNK))
+
+    def _wait_for(self, ask: Callable[[], _T]) -> _T:
+        """What `ask` returns or raises, in a thread that holds nothing up if we wait no longer."""
+        answer: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(ask())
+            except Exception as error:  # noqa: BLE001  # passed on, whatever it is
+                answer.set_exception(error)
+
+        threading.Thread(target=run, name="engine", daemon=True).start()
+        while not wait([answer], timeout=0.2).done:
+            self._check()
+        return answer.result()
 
     def _client(self, timeout: int) -> docker.APIClient:
         """A connection to the engine; making one reads docker's own configuration as well."""

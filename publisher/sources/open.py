@@ -77,6 +77,7 @@ class Sources:
                     _engine_name(reference) or "",
                     self._settings.docker_host,
                     self._settings.docker_tls,
+                    check=lambda: self._exchange.pause(0),
                 )
 
     def destination(

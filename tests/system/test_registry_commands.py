@@ -98,7 +98,12 @@ def test_settings_are_found_by_option_then_variable_then_the_users_own_place(
     option, variable, xdg, own = files.values()
     env = {"PUBLISHER_CONFIG": str(variable), "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
     home = tmp_path / "home"
-    for file, options in ((option, ["--config", option]), (variable, []), (xdg, []), (own, [])):
+    for file, options in (
+        (option, ["--config", str(option)]),
+        (variable, []),
+        (xdg, []),
+        (own, []),
+    ):
         result = publisher("tags", "http://127.0.0.1:1/x", *options, home=home, env=env)
         assert result.code == 1
         assert f"{file}:1:1: 'mistake' is unknown here" in result.err

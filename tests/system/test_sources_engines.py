@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,8 @@ from tests.components import (
     skopeo_copy,
 )
 from tests.layer_builder import Image, file, image, layer, whiteout, write_layout
+from tests.registry import OwnRegistry, wait_for
+from tests.registry_faults import slow
 from tests.registry_images import AMD64, noise, read_blob
 
 pytestmark = pytest.mark.system
@@ -208,6 +212,23 @@ def test_an_engines_address_that_is_none_is_refused_without_repeating_it(host: s
     with pytest.raises(SourceError, match=r"its address is none.*unix:///PATH") as caught:
         fetch("docker-daemon:mine:2", host)
     assert "s3cret" not in str(caught.value)
+
+
+def test_an_engine_that_says_no_more_does_not_hold_up_the_end_of_a_run(tmp_path: Path) -> None:
+    """It may take minutes to write an image before it sends any of it."""
+    with (
+        OwnRegistry() as silent,
+        Sources(Settings(docker_host=silent.url)) as sources,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        silent.misbehave(slow(delay=50))
+        waiting = pool.submit(sources.open(parse_reference("docker-daemon:mine:2")).resolve)
+        wait_for(lambda: silent.count() > 0)
+        began = time.monotonic()
+        sources.close()
+        with pytest.raises(SourceError, match="the program is ending"):
+            waiting.result()
+        assert time.monotonic() - began < 10
 
 
 def test_a_broken_configuration_of_docker_is_an_error_that_does_not_quote_it(
