@@ -152,6 +152,13 @@ def test_an_opaque_root_hides_everything(tmp_path: Path) -> None:
     assert whiteouts == [".top", "link", "pipe", "top"]
 
 
+def test_an_opaque_directory_hides_what_is_between_it_and_a_file_further_down(
+    tmp_path: Path,
+) -> None:
+    layers = layer(file("d")), layer(file("d/x")), layer(opaque("d"))
+    assert flat_names(tmp_path, *layers) == ["d"]
+
+
 def test_what_a_higher_layer_adds_to_an_opaque_directory_is_there(tmp_path: Path) -> None:
     layers = BASE, layer(opaque("d")), layer(file("d/e/y", b"y"))
     assert sorted(names_below(publish(tmp_path, *layers).flat / "d")) == ["e", "e/y"]
