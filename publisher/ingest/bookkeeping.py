@@ -18,6 +18,7 @@ from publisher.records import (
     Publication,
     RemoveSchedule,
     ScheduledRemoval,
+    later,
 )
 from publisher.repository import Repository, Transaction
 from publisher.state import (
@@ -137,7 +138,7 @@ def _retire(
         manifest=json.loads(data),
         reason="tag-moved",
         scheduled_at=began,
-        not_before=began + timedelta(seconds=joined(found, item.publication).grace_seconds),
+        not_before=later(began, timedelta(seconds=joined(found, item.publication).grace_seconds)),
     )
 
 

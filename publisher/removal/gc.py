@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from publisher.records import Pins, RemoveSchedule, ScheduledRemoval
+from publisher.records import Pins, RemoveSchedule, ScheduledRemoval, later
 from publisher.removal.books import DOUBTS, Books, Released
 from publisher.removal.names import Target, find_target
 from publisher.repository import Repository
@@ -46,7 +46,7 @@ class Choice:
 
     def due_at(self, entry: ScheduledRemoval) -> datetime:
         """The moment from which the entry may be collected."""
-        return entry.not_before if self.grace is None else entry.scheduled_at + self.grace
+        return entry.not_before if self.grace is None else later(entry.scheduled_at, self.grace)
 
     def due(self, schedule: RemoveSchedule, pins: Pins, now: datetime) -> list[ScheduledRemoval]:
         """What may go at `now`, the longest due first."""

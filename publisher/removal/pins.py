@@ -13,7 +13,7 @@ from datetime import date, datetime
 
 from publisher import layout
 from publisher.errors import PublisherError
-from publisher.records import Pin, RemoveSchedule
+from publisher.records import Pin, RemoveSchedule, later
 from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.removal.schedule import give_link_back
@@ -121,5 +121,5 @@ def _with_fresh_grace(schedule: RemoveSchedule, pin: Pin, began: datetime) -> Re
     if entry is None:
         return schedule
     grace = entry.not_before - entry.scheduled_at
-    fresh = replace(entry, scheduled_at=began, not_before=began + grace)
+    fresh = replace(entry, scheduled_at=began, not_before=later(began, grace))
     return schedule.without(*entry.key).with_entry(fresh)

@@ -14,7 +14,7 @@ from publisher import layout
 from publisher.catalog import NotPublished
 from publisher.ingest.wanted import ImagePinned
 from publisher.manifest import parse_published_manifest
-from publisher.records import Pin, Pins, RemoveSchedule, ScheduledRemoval
+from publisher.records import Pin, Pins, RemoveSchedule, ScheduledRemoval, later
 from publisher.removal.books import DOUBTS, Books, write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.repository import Repository, Transaction
@@ -45,7 +45,7 @@ class Planned:
             return self.entry.not_before
         if self.pin.until is None:
             return None
-        day_after = datetime.combine(self.pin.until + timedelta(days=1), time(), UTC)
+        day_after = later(datetime.combine(self.pin.until, time(), UTC), timedelta(days=1))
         return max(self.entry.not_before, day_after)
 
 
@@ -133,7 +133,7 @@ def new_entry(
         manifest=json.loads(data),
         reason=reason,
         scheduled_at=began.replace(microsecond=0),
-        not_before=began.replace(microsecond=0) + grace,
+        not_before=later(began.replace(microsecond=0), grace),
     )
 
 

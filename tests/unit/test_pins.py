@@ -16,7 +16,7 @@ from publisher.ingest.wanted import ImagePinned
 from publisher.plan import plan
 from publisher.records import ImageUsers, InvalidRecord, Pin, Pins
 from publisher.removal.pins import InvalidPin, NotPinned, list_pins, pin, unpin
-from publisher.removal.schedule import remove
+from publisher.removal.schedule import list_schedule, remove
 from publisher.state import load_schedule
 from tests.any_repository import KINDS
 from tests.layer_builder import file, image, layer, write_layout
@@ -95,6 +95,21 @@ def test_an_image_that_its_tag_left_can_be_pinned_and_is_not_collected(tree: Tre
     tree.now += timedelta(seconds=1)
     assert tree.collected() == [X]
     assert list_pins(tree.repository) == ()
+
+
+def test_a_pin_to_the_end_of_time_and_a_clock_near_it_are_borne(tree: Tree) -> None:
+    tree.publish("x", FIRST, days=10)
+    tree.now = datetime(9999, 12, 30, tzinfo=UTC)
+    tree.publish("x", SECOND, days=10)
+    (planned,) = list_schedule(tree.repository, tree.now)
+    assert planned.entry.not_before == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    pin(tree.repository, EXACT, tree.clock, until=date(9999, 12, 31))
+    (planned,) = list_schedule(tree.repository, tree.now)
+    assert planned.held_until == planned.entry.not_before
+    unpin(tree.repository, EXACT, tree.clock)
+    remove(tree.repository, X, tree.clock)
+    assert tree.collected() == []
+    assert len(tree.collected(at_once=True)) == 2
 
 
 def test_unpinning_gives_the_whole_grace_period_again(tree: Tree) -> None:
