@@ -337,7 +337,7 @@ def _take_schedule(repository: Repository, inventory: Inventory) -> None:
             Kind.OTHER_TOOL,
             path,
             f"a list of {len(others)} manifests without times, as DUCC writes it",
-            how="let DUCC's own collection finish before this publisher takes over",
+            how="publisher adopt" if not others else "let DUCC collect them, then publisher adopt",
         )
         for raw in others:
             manifest = parse_published_manifest(json.dumps(raw).encode())
