@@ -20,13 +20,15 @@ KILLED = -9
 class Ended:
     """How commands ended: the code of the last, how many operations all made, what they printed.
 
-    `failed` is the name of the operation that was the first to fail on purpose.
+    `failed` is the name of the operation that was the first to fail on purpose, `served` which ones
+    were made around and while a `cvmfs_server` ran.
     """
 
     code: int
     operations: int
     output: str
     failed: str = ""
+    served: tuple[int, ...] = ()
 
 
 class FaultyCommands:
@@ -62,7 +64,9 @@ class FaultyCommands:
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         output = self._output.read_text(errors="replace") if mode != "warm up" else ""
-        return Ended(answer["code"], answer["operations"], output, answer["failed"])
+        return Ended(
+            answer["code"], answer["operations"], output, answer["failed"], tuple(answer["served"])
+        )
 
     def succeed(
         self, root: Path, *commands: Sequence[str | Path], env: Mapping[str, str] | None = None

@@ -219,12 +219,14 @@ def state_of(root: Path) -> State:
     if not root.exists():
         return {}
     state: State = {}
+    # To CVMFS a hard link is a name with the same content, and nothing more.
+    has_links = not (root / layout.METADATA / ".cvmfscatalog").exists()
     for path, node in describe_tree(root).items():
         if path.startswith(layout.STATE) or path.rpartition("/")[2] in _OF_THE_SERVER:
             continue
         if node.type == "d" and not path.startswith((f"{layout.LAYERS}/", f"{layout.FLAT}/")):
             continue  # a directory of the publisher's own means nothing until it holds something
-        seen = tuple(other for other in node.links if not other.startswith(layout.STATE))
+        seen = tuple(p for p in node.links if has_links and not p.startswith(layout.STATE))
         node = replace(node, links=seen if len(seen) > 1 else ())
         is_content = "/layerfs" in path or path.startswith(layout.FLAT)
         if not is_content and path.endswith(".json"):

@@ -34,6 +34,7 @@ _BY_PATH = (
     *("chmod", "chown", "utime", "truncate", "setxattr", "removexattr", "mknod", "mkfifo"),
 )
 _BY_DESCRIPTOR = ("fchmod", "fchown", "ftruncate", "write", "fsync", "posix_fallocate")
+_NOTHING = {"operations": 0, "failed": "", "served": []}
 _PLACE = {"symlink": 1, "rename": 1, "replace": 1, "link": 1}
 """Which argument is the place that changes, where it is not the first."""
 
@@ -50,6 +51,7 @@ class Faults:
     def __init__(self, root: str, mode: str, at: int, code: int, only: str) -> None:
         self.count = 0
         self.failed = ""
+        self.served: list[int] = []
         self.recorder: Recorder | None = None
         self._root = root
         self._mode = mode
@@ -65,6 +67,8 @@ class Faults:
             return
         with self._lock:
             self.count += 1
+            if self._serving:
+                self.served.append(self.count)
             reached = self.count == self._at or (self.count > self._at and self._mode == "broken")
             if reached and self._mode == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -143,13 +147,13 @@ class Faults:
 
     def _server_run(self, call: Callable[..., str]) -> Callable[..., str]:
         def wrapper(*arguments: Any) -> str:
-            self.step("server", self._root)
             self._serving += 1
             try:
+                self.step("server", self._root)
                 output = call(*arguments)
+                self.step("served", self._root)
             finally:
                 self._serving -= 1
-            self.step("served", self._root)
             return output
 
         return wrapper
@@ -224,7 +228,8 @@ def run(request: dict[str, Any], answer: int) -> None:
         sys.stderr.flush()
         if code:
             break
-    write(answer, json.dumps({"operations": faults.count, "failed": faults.failed}).encode())
+    said = {"operations": faults.count, "failed": faults.failed, "served": faults.served}
+    write(answer, json.dumps(said).encode())
     os._exit(code)
 
 
@@ -250,7 +255,7 @@ def serve() -> None:
         request = json.loads(line)
         if request["mode"] == "warm up":
             warm_up(request["commands"])
-            print(json.dumps({"code": 0, "operations": 0, "failed": ""}), file=answers, flush=True)
+            print(json.dumps({**_NOTHING, "code": 0}), file=answers, flush=True)
             continue
         reading, writing = os.pipe()
         child = os.fork()
@@ -259,7 +264,7 @@ def serve() -> None:
             run(request, writing)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
-            said = json.loads(pipe.read() or b'{"operations": 0, "failed": ""}')
+            said = {**_NOTHING, **json.loads(pipe.read() or b"{}")}
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps({**said, "code": code}), file=answers, flush=True)

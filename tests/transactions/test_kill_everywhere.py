@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.any_repository import KINDS, environment_of
-from tests.transactions.client import KILLED, FaultyCommands, faulty_commands
+from tests.transactions.client import KILLED, Ended, FaultyCommands, faulty_commands
 from tests.transactions.scenarios import (
     SCENARIOS,
     Scenario,
@@ -25,6 +25,9 @@ from tests.transactions.scenarios import (
     state_of,
     warm_up,
 )
+
+EVERY_OPERATION = bool(os.environ.get("PUBLISHER_CVMFS_KILLS"))
+STRIDE = 5
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25"))
 """How many random kills to add; docs/transactions.md says what came of 10,000."""
@@ -59,9 +62,11 @@ class Killing:
         self.root = self.published.root
         copy(self.published.whole, self.origin)
         self.states: list[State] = [state_of(self.root)]
-        self.operations = self._run_to_the_end()
+        ended = self._run_to_the_end()
+        self.operations = ended.operations
+        self.served = ended.served
 
-    def _run_to_the_end(self) -> int:
+    def _run_to_the_end(self) -> Ended:
         """Learn how many operations there are, and what the tree is like after each commit."""
         ended = self.stage.run(self.commands, self.command, mode="snapshot")
         assert ended.code == 0, ended.output
@@ -70,7 +75,15 @@ class Killing:
         self.states += [state_of(each / inside) for each in whole.parent.glob(f"{whole.name}.*")]
         self.stage.succeed(self.commands, self.stage.verify())
         self.states.append(state_of(self.root))
-        return ended.operations
+        return ended
+
+    def times(self) -> list[int]:
+        """When to kill: at every operation; where a server makes that slow, at those around its
+        commands and at every fifth of the others, not always the same."""
+        if self.published.machine is None or EVERY_OPERATION:
+            return list(range(1, self.operations + 1))
+        others = range(1 + time.time_ns() % STRIDE, self.operations + 1, STRIDE)
+        return sorted({*self.served, *others})
 
     def kill_at(self, *operations: int) -> int:
         """Start from the beginning, be killed at each of these operations of a run that begins
@@ -80,9 +93,12 @@ class Killing:
         for at in operations:
             ended = self.stage.run(self.commands, self.command, mode="kill", at=at)
             killed += ended.code == KILLED
-            assert_readers_are_served(self.root)
+            # The server cannot replace a tree in one revision: a damaged one is away between two.
+            if self.published.machine is None or "verify" not in self.command:
+                assert_readers_are_served(self.root)
         # A second repair finds less to do than the first, and may come by other states.
-        self.recover(any_state=len(operations) > 1 and "verify" in self.command)
+        is_between = len(operations) > 1 or self.published.machine is not None
+        self.recover(any_state=is_between and "verify" in self.command)
         again = self.stage.run(self.commands, self.command, self.stage.verify())
         assert again.code == 0, again.output
         assert not differences(state_of(self.root), self.states[-1])
@@ -115,12 +131,13 @@ def test_killed_after_any_operation(
     began = time.monotonic()
     place = folder / f"{scenario.name.replace(' ', '-')}-{kind}"
     killing = Killing(scenario, kind, place, commands)
-    kills = sum(killing.kill_at(at) for at in range(1, killing.operations + 1))
+    times = killing.times()
+    kills = sum(killing.kill_at(at) for at in times)
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\n{scenario.name}, {kind}: {kills} kills in {seconds:.0f} s")
     # Threads take turns a little differently each time, so that the very last may be missed.
-    assert killing.operations - 5 <= kills > 20
+    assert len(times) - 5 <= kills > 10
 
 
 @pytest.mark.timeout(24 * 3600)

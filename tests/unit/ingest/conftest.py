@@ -6,24 +6,25 @@ from pathlib import Path
 import pytest
 
 from publisher.ingest import Report, Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository import Repository
 from publisher.wishlist import wish_for
+from tests.any_repository import KINDS, environment_of, make_repository
 from tests.registry_images import fast_sources
 
 IngestAll = Callable[..., Report]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Iterator[DirectoryRepository]:
-    url = RepositoryURL("dir", str(tmp_path / "images"))
-    repository = DirectoryRepository(url, writable=True)
-    yield repository
-    repository.close()
+@pytest.fixture(params=KINDS)
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
+    made = make_repository(request.param, tmp_path)
+    with environment_of(made):
+        repository = made.open()
+        yield repository
+        repository.close()
 
 
 @pytest.fixture
-def ingest_all(repository: DirectoryRepository) -> IngestAll:
+def ingest_all(repository: Repository) -> IngestAll:
     """Publish the images that are named, as one run."""
 
     def run(*images: str, **options: object) -> Report:

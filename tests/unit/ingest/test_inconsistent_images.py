@@ -11,7 +11,7 @@ import pytest
 from publisher.ingest import Outcome, Request, Status, ingest
 from publisher.manifest import OCI_MANIFEST, Document
 from publisher.manifest import digest_of as digest
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository import Repository
 from publisher.wishlist import Wish, wish_for
 from tests.layer_builder import Image, Layer, file, image, layer
 from tests.registry import OwnRegistry
@@ -31,7 +31,7 @@ def with_layers(built: Image, layers: Sequence[Layer]) -> Image:
 
 
 @pytest.fixture
-def registry(repository: DirectoryRepository) -> Iterator[OwnRegistry]:
+def registry(repository: Repository) -> Iterator[OwnRegistry]:
     """A registry of which one good image is published."""
     with OwnRegistry() as registry:
         registry.add("team/good", "1", GOOD)
@@ -43,7 +43,7 @@ def wish(registry: OwnRegistry, name: str) -> Wish:
     return wish_for(f"{registry.url}/{name}")
 
 
-def publish(repository: DirectoryRepository, wished: Wish) -> Outcome:
+def publish(repository: Repository, wished: Wish) -> Outcome:
     with fast_sources() as sources:
         (outcome,) = ingest([Request(wished)], repository, sources).outcomes
     return outcome
@@ -62,7 +62,7 @@ def publish(repository: DirectoryRepository, wished: Wish) -> Outcome:
     ids=["other order", "one twice", "one too few", "another diff ID", "another size"],
 )
 def test_an_image_whose_config_promises_other_layers_is_refused_though_all_are_there(
-    repository: DirectoryRepository, registry: OwnRegistry, bad: Image, outputs: tuple[str, ...]
+    repository: Repository, registry: OwnRegistry, bad: Image, outputs: tuple[str, ...]
 ) -> None:
     registry.add("team/bad", "1", bad)
 

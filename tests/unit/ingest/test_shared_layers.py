@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from publisher.ingest import Report
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository import Repository
 from tests.layer_builder import directory, file, image, layer
 from tests.registry import Change, OwnRegistry
 from tests.registry_faults import corrupt, slow, status
@@ -68,7 +68,7 @@ def test_a_config_that_lies_about_a_layer_spoils_no_other_image(
 def test_what_both_can_give_is_fetched_once(
     registries: tuple[OwnRegistry, OwnRegistry],
     ingest_all: IngestAll,
-    repository: DirectoryRepository,
+    repository: Repository,
 ) -> None:
     one, two = registries
     one.add("team/x", "1", image(BASE))

@@ -13,7 +13,7 @@ import pytest
 from publisher.check import check
 from publisher.ingest import Report, Request, ingest
 from publisher.plan import plan
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository import Repository
 from publisher.state import load_publication
 from publisher.wishlist import parse_wish_list
 from tests.layer_builder import file, image, image_index, layer
@@ -60,7 +60,7 @@ def requests(wish_lists: dict[str, bytes], *names: str) -> list[Request]:
     ]
 
 
-def run(repository: DirectoryRepository, wanted: list[Request]) -> Report:
+def run(repository: Repository, wanted: list[Request]) -> Report:
     with fast_sources() as sources:
         return ingest(wanted, repository, sources)
 
@@ -70,7 +70,7 @@ def statuses(report: Report) -> list[str]:
 
 
 def test_lists_that_want_other_forms_get_them_all_and_come_to_rest(
-    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+    repository: Repository, registry: OwnRegistry, wish_lists: dict[str, bytes]
 ) -> None:
     name = f"{registry.host}/team/x:1"
     first = [statuses(run(repository, requests(wish_lists, each))) for each in ("layers", "flat")]
@@ -83,7 +83,7 @@ def test_lists_that_want_other_forms_get_them_all_and_come_to_rest(
 
 
 def test_lists_that_are_read_together_get_what_each_of_them_wants(
-    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+    repository: Repository, registry: OwnRegistry, wish_lists: dict[str, bytes]
 ) -> None:
     both = requests(wish_lists, "layers", "flat")
     run(repository, both)
@@ -94,7 +94,7 @@ def test_lists_that_are_read_together_get_what_each_of_them_wants(
 
 
 def test_a_changed_owner_or_note_is_recorded_and_another_list_does_not_change_it(
-    repository: DirectoryRepository, registry: OwnRegistry, wish_lists: dict[str, bytes]
+    repository: Repository, registry: OwnRegistry, wish_lists: dict[str, bytes]
 ) -> None:
     name = f"{registry.host}/team/x:1"
     (wanted,) = requests(wish_lists, "ann")
@@ -113,7 +113,7 @@ def test_a_changed_owner_or_note_is_recorded_and_another_list_does_not_change_it
 
 @pytest.mark.parametrize("lists", [("twice",), ("ann", "arm")])
 def test_wishes_that_cannot_both_be_granted_are_named_by_check_plan_and_ingest(
-    repository: DirectoryRepository, wish_lists: dict[str, bytes], lists: tuple[str, ...]
+    repository: Repository, wish_lists: dict[str, bytes], lists: tuple[str, ...]
 ) -> None:
     documents = [(name, wish_lists[name]) for name in lists]
     wanted = requests(wish_lists, *lists)
@@ -129,7 +129,7 @@ def test_wishes_that_cannot_both_be_granted_are_named_by_check_plan_and_ingest(
 
 
 def test_patterns_may_overlap_where_they_wish_the_same(
-    repository: DirectoryRepository, wish_lists: dict[str, bytes]
+    repository: Repository, wish_lists: dict[str, bytes]
 ) -> None:
     report = run(repository, requests(wish_lists, "twice alike"))
     assert statuses(report) == ["published"]

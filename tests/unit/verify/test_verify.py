@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,12 @@ import pytest
 from publisher import layout
 from publisher.ingest import Request, ingest
 from publisher.layers.policy import Policy
-from publisher.layout import RepositoryURL
 from publisher.manifest import digest_hex
-from publisher.repository.directory import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.verify import Kind, Mend, Report, Severity, verify
 from publisher.verify.mend import mend
 from publisher.wishlist import wish_for
+from tests.any_repository import KINDS, environment_of
 from tests.transactions.scenarios import (
     BASE,
     FIRST,
@@ -40,12 +40,8 @@ FIRST_FLAT, SECOND_FLAT = (layout.flat_image(each.image_id) for each in (FIRST, 
 BASE_TREE, TOP_TREE = layout.layer_tree(BASE.digest), layout.layer_tree(TOP.digest)
 
 
-def opened(root: Path) -> DirectoryRepository:
-    return DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
-
-
 def publish(stage: Stage, *tags: str) -> None:
-    repository = opened(stage.repository)
+    repository = stage.published.open()
     with Sources() as sources:
         requests = [
             Request(wish_for(f"oci:{stage.folder}/layout:{tag}", name="tool")) for tag in tags
@@ -55,35 +51,41 @@ def publish(stage: Stage, *tags: str) -> None:
     repository.close()
 
 
-@pytest.fixture(scope="module")
-def pristine() -> Iterator[Stage]:
+@pytest.fixture(scope="module", params=KINDS)
+def pristine(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Two published images that share a layer, and a third that was replaced by the first."""
-    with quick_directory() as folder:
-        stage = Stage(folder / "stage")
-        stage.folder.mkdir()
+    with quick_directory() as folder, ExitStack() as stack:
+        stage = Stage(folder / "stage", request.param)
+        stage.begin()
+        stack.enter_context(environment_of(stage.published))
         stage.put(SECOND, "one")
         stage.put(SECOND, "two")
         publish(stage, "one", "two")
         stage.put(FIRST, "one")
         publish(stage, "one")
+        copy(stage.published.whole, folder / "origin")
         yield stage
 
 
 @pytest.fixture
-def root(pristine: Stage) -> Iterator[Path]:
-    """A copy to be damaged."""
-    target = pristine.folder / "damaged"
-    copy(pristine.repository, target)
-    yield target
-    shutil.rmtree(target)
+def stage(pristine: Stage) -> Stage:
+    """To be damaged."""
+    copy(pristine.folder.parent / "origin", pristine.published.whole)
+    return pristine
 
 
-def look(root: Path, *, deep: bool = True) -> Report:
-    return verify(DirectoryRepository(RepositoryURL("dir", str(root))), deep=deep)
+@pytest.fixture
+def root(stage: Stage) -> Path:
+    """Where it is damaged."""
+    return stage.repository
 
 
-def mended(root: Path, *, refetch: bool) -> Report:
-    repository = opened(root)
+def look(stage: Stage, *, deep: bool = True) -> Report:
+    return verify(stage.published.open(writable=False), deep=deep)
+
+
+def mended(stage: Stage, *, refetch: bool) -> Report:
+    repository = stage.published.open()
     try:
         report = verify(repository, deep=True)
         with Sources() as sources:
@@ -115,10 +117,17 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def overwrite(path: str, content: bytes) -> Callable[[Path], None]:
-    """In place, as a bad disk or a bad program does it: all hard links are the same file."""
+    """In place, as a bad disk or a bad program does it: all hard links are the same file.
+
+    But in CVMFS, where each name has content of its own.
+    """
 
     def damage(root: Path) -> None:
         status = (root / path).stat()
+        if (root / layout.METADATA / ".cvmfscatalog").exists():
+            data = (root / path).read_bytes()
+            _write(root / path, data)
+            (root / path).chmod(status.st_mode & 0o7777)
         with (root / path).open("r+b") as file:
             file.write(content)
         os.utime(root / path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -214,18 +223,18 @@ DAMAGES = [
 
 
 def test_what_was_just_published_is_sound(pristine: Stage) -> None:
-    report = look(pristine.repository)
+    report = look(pristine)
     assert report.findings == ()
     assert (report.images, report.layers, report.flat_images) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.what)
-def test_damage_is_named_and_mended(pristine: Stage, root: Path, damage: Damage) -> None:
+def test_damage_is_named_and_mended(stage: Stage, root: Path, damage: Damage) -> None:
     before = state_of(root)
     damage.do(root)
     damaged = state_of(root)
 
-    report = look(root)
+    report = look(stage)
     found = [
         each for each in report.findings if (each.kind, each.path) == (damage.kind, damage.path)
     ]
@@ -233,7 +242,7 @@ def test_damage_is_named_and_mended(pristine: Stage, root: Path, damage: Damage)
     assert report.sound == (damage.kind is Kind.FOREIGN)
     assert not differences(state_of(root), damaged), "looking changed something"
 
-    after_repair = mended(root, refetch=False)
+    after_repair = mended(stage, refetch=False)
     if found[0].mend is not Mend.DERIVE:
         assert not differences(state_of(root), damaged), "something was changed without need"
         assert found[0] in after_repair.findings
@@ -242,7 +251,7 @@ def test_damage_is_named_and_mended(pristine: Stage, root: Path, damage: Damage)
         assert after_repair.findings == ()
     if damage.heals == "refetch":
         assert found[0].mend is Mend.REFETCH
-        after = mended(root, refetch=True)
+        after = mended(stage, refetch=True)
         assert after.findings == ()
         assert not differences(state_of(root), before)
 
@@ -251,28 +260,32 @@ def test_at_least_thirty_kinds_of_damage_are_known() -> None:
     assert len(DAMAGES) >= 30
 
 
-def test_an_index_made_from_its_tree_merges_to_the_same_image(root: Path) -> None:
+def test_an_index_made_from_its_tree_merges_to_the_same_image(stage: Stage, root: Path) -> None:
     before = state_of(root)
     remove(layout.layer_index(BASE.digest))(root)
     remove(FIRST_FLAT)(root)
-    report = mended(root, refetch=False)
+    report = mended(stage, refetch=False)
     assert [finding.kind for finding in report.findings] == [Kind.INDEX_DERIVED]
     assert report.sound
     assert differences(state_of(root), before) == [layout.layer_index(BASE.digest)]
 
 
-def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(root: Path) -> None:
+def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(
+    stage: Stage, root: Path
+) -> None:
     """An unreadable manifest may name anything."""
     truncate(layout.manifest_file(OTHER))(root)
     truncate(layout.REMOVE_SCHEDULE)(root)
     before = state_of(root)
-    report = mended(root, refetch=False)
+    report = mended(stage, refetch=False)
     kinds = {finding.kind for finding in report.findings}
     assert kinds == {Kind.MANIFEST_DAMAGED, Kind.RECORD_DAMAGED}
     assert not differences(state_of(root), before)
 
 
-def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(root: Path) -> None:
+def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(
+    stage: Stage, root: Path
+) -> None:
     """As DUCC leaves one: its own form of the manifest, no config, no index, no publication."""
     value = json.loads(FIRST.manifest.data)
     ducc = {
@@ -299,7 +312,7 @@ def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(root: Path)
         remove(path)(root)
     write(layout.REMOVE_SCHEDULE, json.dumps([ducc]).encode())(root)
     remove(layout.METADATA + "/.retired")(root)
-    report = look(root)
+    report = look(stage)
     told = {(finding.kind, finding.path) for finding in report.findings}
     assert (Kind.OTHER_TOOL, layout.manifest_file(NAME)) in told
     assert (Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE) in told
@@ -309,9 +322,9 @@ def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(root: Path)
     assert {finding.kind for finding in errors} <= {Kind.USERS_WRONG}
 
 
-def test_a_finding_that_a_writer_causes_meanwhile_is_not_told(root: Path) -> None:
+def test_a_finding_that_a_writer_causes_meanwhile_is_not_told(stage: Stage, root: Path) -> None:
     """What is only found once was just being changed."""
-    repository = DirectoryRepository(RepositoryURL("dir", str(root)))
+    repository = stage.published.open(writable=False)
     text = os.readlink(root / NAME)
     (root / NAME).unlink()
     links = repository.link_text
