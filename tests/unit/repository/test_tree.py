@@ -96,6 +96,19 @@ def test_a_directory_full_of_things_is_replaced_by_a_file_without_following_link
     assert os.listdir(tree) == ["d"]
 
 
+def test_nothing_is_written_into_a_directory_that_something_else_replaced(
+    tree: Path, writer: TreeWriter
+) -> None:
+    for path in "d", "d/e":
+        writer.add(Entry(path, DIRECTORY, 0o755))
+    before = len(os.listdir("/proc/self/fd"))
+    writer.add(Entry("d", FILE))
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    for path in "d/x", "d/e/x":
+        with pytest.raises(NotADirectoryError):
+            writer.add(Entry(path, FILE))
+
+
 def test_a_directory_of_two_thousand_levels_is_made_filled_and_replaced(
     tree: Path, writer: TreeWriter
 ) -> None:
