@@ -21,6 +21,7 @@ from publisher.repository.directory import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.verify import verify
 from publisher.wishlist import wish_for
+from tests.any_repository import environment_of, make_repository
 from tests.command import command, environment
 from tests.layer_builder import Image, directory, file, image, layer
 from tests.transactions.client import FaultyCommands, faulty_commands
@@ -38,13 +39,20 @@ CHANGES = 500
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     with quick_directory() as folder:
-        yield Stage(folder)
+        made = Stage(folder / "stage", getattr(request, "param", "directory"))
+        made.begin()
+        yield made
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize(
+    ("count", "stage"),
+    [(2, "directory"), (8, "directory"), (3, "cvmfs")],
+    indirect=["stage"],
+)
 def test_publishers_with_overlapping_lists_come_to_what_one_would(stage: Stage, count: int) -> None:
+    published = stage.published
     layers = [layer(directory(f"d{n}"), file(f"d{n}/file", b"x" * n)) for n in range(6)]
     for number in range(count + 2):
         stage.put(image(*layers[: number % 6 + 1]), f"t{number}")
@@ -53,7 +61,7 @@ def test_publishers_with_overlapping_lists_come_to_what_one_would(stage: Stage, 
     running = [
         subprocess.Popen(
             [*command(*words, "--jobs", "3")],
-            env=environment(),
+            env=environment() | {**published.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -63,14 +71,16 @@ def test_publishers_with_overlapping_lists_come_to_what_one_would(stage: Stage, 
     ended = [(process.communicate(timeout=240)[0], process.returncode) for process in running]
     assert [code for _, code in ended] == [0] * count, ended
     together = _whoever_was_first(state_of(stage.repository))
-    repository = DirectoryRepository(RepositoryURL("dir", str(stage.repository)))
+    with environment_of(published):
+        repository = published.open(writable=False)
     assert verify(repository, deep=True).findings == ()
     assert_nothing_is_left(stage.published)
 
-    stage.repository.rename(stage.folder / "together")
+    published.whole.rename(stage.folder / "together")
+    make_repository(stage.kind, stage.folder)
     with faulty_commands(stage.folder) as commands:
         for words in lists:
-            commands.succeed(stage.repository, words)
+            stage.succeed(commands, words)
     alone = _whoever_was_first(state_of(stage.repository))
     assert not differences(together, alone)
 
