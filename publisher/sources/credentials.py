@@ -44,13 +44,23 @@ class Credential:
         return tuple(secret for secret in (self.password, self.identity_token) if secret)
 
 
+@dataclass(slots=True)
+class _Answer:
+    """What a helper said of a registry, once it `is_there`."""
+
+    is_there: bool = False
+    credential: Credential | None = None
+    error: AuthenticationFailed | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Credentials:
     """All credentials that the settings lead to. Files are read when they are first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._files: dict[Path, Mapping[str, Any]] = {}
-        self._answers: dict[tuple[str, str], Credential | None] = {}
+        self._answers: dict[tuple[str, str], _Answer] = {}
         self._lock = threading.Lock()
 
     def find(self, registry: str, repository: str) -> Credential | None:
@@ -93,11 +103,22 @@ class Credentials:
         return None
 
     def _ask(self, helper: str, registry: str) -> Credential | None:
-        """What a helper knows of a registry; it is asked once, not for each image."""
+        """What a helper knows of a registry; it is asked once, not for each image.
+
+        One that failed is not asked again either: it may have taken a minute to fail.
+        """
         with self._lock:
-            if (helper, registry) not in self._answers:
-                self._answers[helper, registry] = ask_helper(helper, registry)
-            return self._answers[helper, registry]
+            answer = self._answers.setdefault((helper, registry), _Answer())
+        with answer.lock:  # of this answer: a helper that hangs holds up its own registry only
+            if not answer.is_there:
+                try:
+                    answer.credential = ask_helper(helper, registry)
+                except AuthenticationFailed as error:
+                    answer.error = error
+                answer.is_there = True
+        if (failed := answer.error) is not None:
+            raise AuthenticationFailed(failed.what, why=failed.why, hint=failed.hint)
+        return answer.credential
 
     def insecure_allowed(self, registry: str) -> bool:
         """Whether this registry's credential may travel unprotected."""

@@ -180,7 +180,11 @@ class Exchange:
     ) -> requests.Response:
         """The first answer that is not a fault; SourceError when there have been enough."""
         host = self._host(ask.url)
-        tried, waited = 0, 0.0
+        if why := host.given_up():
+            raise SourceError(
+                ask.what, why=f"{host.name} could not be reached a moment ago either: {why}"
+            )
+        began, tried, waited = time.monotonic(), 0, 0.0
         while True:
             tried += 1
             self._wait_for(host, ask.what)
@@ -195,7 +199,7 @@ class Exchange:
             bidden = result.told is not None and waited < MAX_WAIT and tried < 2 * MAX_TRIES
             if not bidden and tried >= (1 if host.is_down else MAX_TRIES):
                 if result.unreachable:
-                    host.fails()
+                    host.fails(result.why, began)
                 times = f" (tried {tried} times)" if tried > 1 else ""
                 raise SourceError(ask.what, why=result.why + times)
             pause = self.delay(min(tried, 8))

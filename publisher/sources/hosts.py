@@ -19,7 +19,9 @@ from publisher.sources.settings import RegistrySettings, Settings
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 DOWN_SECONDS = 60.0
-"""How long a host that could not be reached in several tries gets only one try per request."""
+"""How long a host that could not be reached in several tries counts as down."""
+PROBE_SECONDS = 10.0
+"""Between two requests that try a host which is down, by one try each; others fail at once."""
 
 
 class NotAnAddress(ValueError):
@@ -50,6 +52,9 @@ class Host:
         self._lock = threading.Lock()
         self._waiting = 0.0
         self._down = 0.0
+        self._probe = 0.0
+        self._worked = float("-inf")
+        self._reason = ""
 
     def send(
         self, request: requests.PreparedRequest, timeouts: tuple[float, float]
@@ -90,15 +95,36 @@ class Host:
         with self._lock:
             return time.monotonic() < self._down
 
-    def fails(self) -> None:
-        """Note that it could not be reached, in several tries."""
+    def fails(self, why: str, since: float) -> None:
+        """Note that it could not be reached, in several tries, or by one while it was down.
+
+        It is not down if it answered anything `since` the first try (a time of time.monotonic).
+        """
         with self._lock:
-            self._down = time.monotonic() + DOWN_SECONDS
+            now = time.monotonic()
+            if self._worked < since:
+                self._down, self._probe, self._reason = now + DOWN_SECONDS, now + PROBE_SECONDS, why
+
+    def given_up(self) -> str:
+        """Why a request must not try this host now; empty where it may.
+
+        A host that swallows all requests would otherwise cost each of thousands of wishes the time
+        of a whole wait, and keep those of other hosts waiting.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._down:
+                return ""
+            if now < self._probe:
+                return self._reason
+            self._probe = now + PROBE_SECONDS
+            self._down = now + 2 * DOWN_SECONDS  # no wait for an answer is longer
+            return ""
 
     def works(self) -> None:
         """Note that it answered."""
         with self._lock:
-            self._down = 0.0
+            self._worked, self._down = time.monotonic(), 0.0
 
 
 def _check_certificates(name: str, own: RegistrySettings) -> None:

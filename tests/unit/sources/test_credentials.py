@@ -301,6 +301,38 @@ def test_a_helper_that_hangs_is_given_up(programs: Path, monkeypatch: pytest.Mon
         get_from_helper("test", "quay.io")
 
 
+def test_a_helper_that_failed_is_not_asked_for_every_other_image(
+    programs: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    make_helper(programs, "test", f"echo x >> {asked}; exit 1")
+    credentials = Credentials(Settings(credentials='{"credsStore": "test"}'))
+    for number in range(5):
+        with pytest.raises(AuthenticationFailed, match="status 1"):
+            credentials.find("quay.io", f"library/x{number}")
+    assert asked.read_text() == "x\n"
+
+
+def test_a_helper_that_takes_long_holds_up_its_own_registry_only(
+    programs: Path, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    os.mkfifo(go_on)
+    make_helper(programs, "slow", f"read x < {go_on}; exit 1")
+    make_helper(programs, "quick", 'echo \'{"Username": "ann", "Secret": "x"}\'')
+    helpers = {"credHelpers": {"slow.io": "slow", "quick.io": "quick"}}
+    credentials = Credentials(Settings(credentials=json.dumps(helpers)))
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(credentials.find, "slow.io", "x")
+        with go_on.open("w") as release:  # opened as soon as the helper reads
+            found = pool.submit(credentials.find, "quick.io", "x").result(timeout=20)
+            assert found is not None and found.username == "ann"
+            assert not waiting.done()
+            release.write("on\n")
+        with pytest.raises(AuthenticationFailed):
+            waiting.result()
+
+
 # Logging in ---------------------------------------------------------------------------------------
 
 

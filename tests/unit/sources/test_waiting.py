@@ -14,7 +14,7 @@ from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.faults import MAX_WAIT, backoff, retry_after
 from publisher.sources.open import Sources
 from publisher.sources.settings import RegistrySettings, Settings
-from tests.registry import OwnRegistry
+from tests.registry import OwnRegistry, wait_for
 from tests.registry_auth import BearerAuth
 from tests.registry_faults import slow, status
 from tests.registry_images import fast_sources, open_image, read_blob, sample_image
@@ -185,3 +185,56 @@ def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> 
             assert time.monotonic() - began < 1
             for future in futures:
                 future.result()
+
+
+def test_a_host_that_never_answers_is_waited_for_by_few(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of thousands of wishes would wait for it, and keep those of other hosts waiting."""
+    monkeypatch.setattr("publisher.sources.exchange.TIMEOUTS", (0.2, 0.2))
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(slow(delay=30))
+    with fast_sources() as sources:
+        for number in range(200):
+            with pytest.raises(SourceError, match="no answer in time") as caught:
+                open_image(sources, registry, f"library/x{number}").resolve()
+            assert not isinstance(caught.value, ImageNotFound)
+        assert registry.count() <= 6, "five tries of the first, and at most one of the others"
+
+
+def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.exchange.TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr("publisher.sources.hosts.PROBE_SECONDS", 0.2)
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(slow(delay=30))
+    with fast_sources() as sources:
+        source = open_image(sources, registry)
+        with pytest.raises(SourceError, match="tried 5 times"):
+            source.resolve()
+        with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
+            source.resolve()
+        time.sleep(0.3)
+        with pytest.raises(SourceError, match=r"latest: no answer in time$"):
+            source.resolve()
+        assert registry.count() == 6
+        registry.heal()
+        time.sleep(0.3)
+        for _ in range(3):
+            assert source.resolve()
+
+
+def test_one_address_that_never_answers_does_not_make_the_host_one_that_is_down(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.exchange.TIMEOUTS", (0.3, 0.3))
+    registry.add("library/good", "latest", sample_image())
+    registry.misbehave(slow(delay=30), path="/bad/")
+    with fast_sources() as sources, ThreadPoolExecutor(1) as pool:
+        bad = pool.submit(open_image(sources, registry, "library/bad").resolve)
+        wait_for(lambda: registry.count(path="/bad/") == 5)
+        assert open_image(sources, registry, "library/good").resolve()
+        with pytest.raises(SourceError, match="tried 5 times"):
+            bad.result()
+        assert open_image(sources, registry, "library/good").resolve()
