@@ -26,6 +26,9 @@ WHITED_OUT = 4
 """A whiteout names this path as well: nothing of what lower layers have there is left."""
 
 _CACHE_KIB = 16 * 1024
+_METADATA_BYTES = 2**30
+_METADATA_BYTES_PER_ENTRY = 1000
+"""What is kept of a layer's entries: this on average, and a gibibyte more. Usual are 300 bytes."""
 _MOST_SYMLINKS = 40
 _MOST_KNOWN_DIRECTORIES = 4096
 _SCHEMA = f"""
@@ -84,6 +87,10 @@ class Ledger:
         self._known = {""}
         self._inodes = 0
         self.entries = 0
+        self._metadata_bytes = 0
+        self._most_metadata_bytes = _METADATA_BYTES + (
+            _METADATA_BYTES_PER_ENTRY * limits.layer_entries
+        )
         self._database = sqlite3.connect("", isolation_level=None, cached_statements=32)
         self._database.executescript(_SCHEMA)
         self._execute = self._database.execute
@@ -212,6 +219,12 @@ class Ledger:
     ) -> None:
         key = sort_key(path)
         row = (key, kind, flags, inode, target, details)
+        self._metadata_bytes += len(key) + len(details)
+        if self._metadata_bytes > self._most_metadata_bytes:  # every name of a file repeats its own
+            raise LimitExceeded(
+                self._what,
+                why=f"paths and metadata of its entries exceed {self._most_metadata_bytes} bytes",
+            )
         try:
             self._execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
@@ -231,6 +244,7 @@ class Ledger:
         assert old is not None
         # Markers say something of lower layers, wherever in the archive they stand.
         flags |= old.flags & (OPAQUE | WHITED_OUT)
+        self._metadata_bytes -= len(key) + len(old.details)
         if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
             below = self._execute(
                 "DELETE FROM entry WHERE key > ? AND key < ?", (key + b"\0", key + b"\1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.layers import LimitExceeded, Limits, Policy
+from publisher.layers import LimitExceeded, Limits, Policy, ledger
 from tests.engine import Published, publish
 from tests.hostile import BOMBS, CONTENT, CORPUS, HARD_LINKS, ROOT, SYMLINKS, aimed_at
 from tests.layer_builder import Layer, directory, file, hardlink, layer, symlink, whiteout
@@ -123,3 +123,17 @@ def test_a_layer_of_a_million_bytes_that_expands_a_thousandfold_is_refused_early
         publish(tmp_path, bomb, policy=POLICIES["default"])
     written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert written <= 10_000_000
+
+
+def test_names_of_a_file_with_large_attributes_cannot_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The index says of every name of a file what it says of the file.
+    monkeypatch.setattr(ledger, "_METADATA_BYTES", 10_000_000)
+    links = [hardlink(f"h{n}", "f") for n in range(200)]
+    bomb = layer(file("f", xattrs={"user.x": bytes(600_000)}), *links)
+    policy = Policy(limits=Limits(layer_entries=1000))
+    with pytest.raises(LimitExceeded, match="metadata"):
+        publish(tmp_path / "bomb", bomb, policy=policy)
+    again = layer(*[file("f", xattrs={"user.x": bytes(600_000)})] * 20)  # replaced is not kept
+    publish(tmp_path / "again", again, policy=policy)
