@@ -14,18 +14,23 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3.exceptions
 
+from publisher.sources.faults import describe, place
 from publisher.sources.hosts import Host
 from publisher.sources.settings import Settings
 from publisher.wishlist import MAX_BYTES, WishListError
 
 _TIMEOUTS = (10.0, 30.0)
 _GIT_SECONDS = 120.0
+_LONGEST = 120.0
+"""Seconds for a whole list: a server that sends a byte now and then is none."""
 _MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 _GIT = re.compile(r"git\+(?P<url>(?P<scheme>https?)://[^/]+(?:/[^/]+)+)//(?P<rest>.+)")
@@ -80,35 +85,51 @@ def read_wish_list_document(location: str, settings: Settings) -> bytes:
 def _read_web(location: str, settings: Settings) -> bytes:
     url = location
     for _ in range(_MAX_REDIRECTS + 1):
-        parts = urlsplit(url)
-        if parts.username or parts.password:
-            raise _with_password(parts.hostname or "")
-        port = parts.port or _PORTS[parts.scheme]
-        host = Host(parts.netloc.lower(), settings, parts.scheme, parts.hostname or "", port)
+        try:
+            parts = urlsplit(url)
+            if parts.username or parts.password:
+                raise _with_password(parts.hostname or "")
+            port = parts.port or _PORTS[parts.scheme]
+            host = Host(parts.netloc.lower(), settings, parts.scheme, parts.hostname or "", port)
+        except ValueError:
+            raise _unreadable(location, "its address is malformed") from None
         try:
             request = requests.Request("GET", url, headers={"Accept-Encoding": "identity"})
             with host.send(request.prepare(), _TIMEOUTS) as response:
                 if response.is_redirect:
-                    url = urljoin(url, response.headers["Location"])
-                    if urlsplit(url).scheme not in ("https", parts.scheme):
-                        raise _unreadable(location, f"it is moved to {url}, which is not safe")
+                    url = _next(location, parts.scheme, url, response.headers["Location"])
                     continue
                 if response.status_code != 200:
                     raise _unreadable(location, f"{response.status_code} {response.reason}")
-                return _first_bytes(response)
-        except (requests.RequestException, OSError) as error:
-            raise _unreadable(location, str(error)) from error
+                return _first_bytes(location, response)
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise _unreadable(location, describe(error)) from None
         finally:
             host.close()
     raise _unreadable(location, f"more than {_MAX_REDIRECTS} redirects")
 
 
-def _first_bytes(response: requests.Response) -> bytes:
+def _next(location: str, scheme: str, url: str, target: str) -> str:
+    """Where a redirect leads: not away from HTTPS. Its query may be a secret, and is not shown."""
+    try:
+        found = urljoin(url, target)
+        to = urlsplit(found)
+    except ValueError:
+        raise _unreadable(location, "it is moved to what is no address") from None
+    if to.scheme not in ("https", scheme):
+        raise _unreadable(location, f"it is moved to {place(found)}, which is not safe")
+    return found
+
+
+def _first_bytes(location: str, response: requests.Response) -> bytes:
     data = b""
+    began = time.monotonic()
     for chunk in response.iter_content(65536):
         data += chunk
         if len(data) > MAX_BYTES:
             break
+        if time.monotonic() - began > _LONGEST:
+            raise _unreadable(location, f"only {len(data)} bytes came in {_LONGEST:.0f} seconds")
     return data[: MAX_BYTES + 1]
 
 
@@ -120,8 +141,9 @@ def _parse_git(location: str) -> _GitFile:
             why="that is not a file in a git repository",
             hint="write git+https://HOST/REPOSITORY.git//PATH@BRANCH",
         )
-    if "@" in urlsplit(match["url"]).netloc:
-        raise _with_password(urlsplit(match["url"]).hostname or "")
+    _, at, host = match["url"].split("/")[2].rpartition("@")
+    if at:
+        raise _with_password(host)
     path, _, ref = (
         match["rest"].rpartition("@") if "@" in match["rest"] else (match["rest"], "", "")
     )

@@ -16,6 +16,7 @@ from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity, read_wish_list_document
 from publisher.wishlist import MAX_BYTES, WishListError
 from tests.git_server import commit, git_server
+from tests.registry import OwnRegistry, Reply
 
 SETTINGS = Settings()
 
@@ -71,6 +72,40 @@ def test_a_list_is_read_from_the_web_with_redirects() -> None:
                 read_wish_list_document(f"{url}/{path}", SETTINGS)
     with pytest.raises(WishListError, match="cannot read wish list"):
         read_wish_list_document(f"{url}/new", SETTINGS)
+
+
+def test_an_address_that_leads_nowhere_is_an_error_that_shows_no_query() -> None:
+    moved = {"/bad": "http://[/x", "/port": "http://127.0.0.1:99999/", "/ftp": "ftp://x/y?s3cret"}
+    answers = {path: (302, {"Location": to}, b"") for path, to in moved.items()}
+    with web_server(
+        {**answers, "/away": (302, {"Location": "http://127.0.0.1:1/?s3cret"}, b"")}
+    ) as url:
+        for path, why in (
+            ("bad", "no address"),
+            ("port", "malformed"),
+            ("ftp", r"x/y, which is not safe"),
+            ("away", "Connection refused"),
+        ):
+            with pytest.raises(WishListError, match=why) as caught:
+                read_wish_list_document(f"{url}/{path}", SETTINGS)
+            assert "s3cret" not in str(caught.value)
+    for address in (
+        "https://x:99999/list",
+        "https://[/list",
+        "https:///list",
+        "git+https://[/x//y",
+    ):
+        with pytest.raises(WishListError, match="cannot read wish list"):
+            read_wish_list_document(address, SETTINGS)
+
+
+def test_a_list_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("publisher.sources.wish_lists._LONGEST", 0.3)
+    with OwnRegistry() as registry:
+        slowly = Reply(200, body=b"#" * 1000, pause=0.05, piece=10, chunked=True)
+        registry.misbehave(lambda request, reply: slowly)
+        with pytest.raises(WishListError, match="bytes came in"):
+            read_wish_list_document(f"{registry.url}/list.yaml", SETTINGS)
 
 
 def test_a_list_is_read_from_a_branch_of_a_git_repository(tmp_path: Path) -> None:
