@@ -16,7 +16,7 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.initialize import initialize, load_policy
-from publisher.layers.policy import Limits, Policy, policy_values
+from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
 
 _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 
@@ -105,7 +105,10 @@ def _owner(text: str) -> tuple[int, int] | None:
     user, colon, group = text.partition(":")
     if not (colon and user.isdecimal() and group.isdecimal()):
         raise UsageError(f"cannot use --owner {text}", hint="write keep, or UID:GID in numbers")
-    return int(user), int(group)
+    owner = int(user), int(group)
+    if max(owner) >= NO_OWNER:
+        raise UsageError(f"cannot use --owner {text}", why=f"users end before {NO_OWNER}")
+    return owner
 
 
 def _limit(text: str) -> tuple[str, int]:

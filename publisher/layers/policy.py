@@ -16,6 +16,8 @@ _MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
 """How many of them Linux has; what exceeds them would become some other device."""
 _CAPABILITY = "security.capability"
 _LONGEST_XATTR_NAME = 255
+NO_OWNER = 2**32 - 1
+"""What chown takes for "leave it as it is"; no file can belong to it, or to a larger number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,9 @@ def _is_valid(name: str, value: Any) -> bool:
             return value in ("drop", "keep")
         case "owner":
             ids = value if isinstance(value, list | tuple) else ()
-            return value is None or (len(ids) == 2 and all(_is_count(each) for each in ids))
+            return value is None or (
+                len(ids) == 2 and all(_is_count(each) and each < NO_OWNER for each in ids)
+            )
         case "readable":
             return isinstance(value, bool)
         case "limits":

@@ -19,6 +19,7 @@ from publisher.entry import EntryType
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.headers import octal_or_binary, pax_number, pax_records, pax_time
 from publisher.layers.names import Where
+from publisher.layers.policy import NO_OWNER
 from publisher.layers.sparse import SparseMap, expand, gnu_map, pax_map, pax_map_in_content
 from publisher.layers.stream import ArchiveStream
 
@@ -26,8 +27,6 @@ BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
 _CHECKSUM_SPACES = sum(b" " * 8)
 _ADLER_MODULUS = 65521
-_NO_OWNER = 2**32 - 1
-"""What chown takes for "leave it as it is"; no file can belong to it."""
 _ONE_PIECE = 64 * 1024
 
 _TYPES = {
@@ -239,7 +238,7 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
         raise LayerError(str(where), why=f"a number in its header is {error}") from error
     if size < 0:
         raise LayerError(str(where), why=f"its size is {size}")
-    if not (0 <= uid < _NO_OWNER and 0 <= gid < _NO_OWNER):
+    if not (0 <= uid < NO_OWNER and 0 <= gid < NO_OWNER):
         raise LayerError(str(where), why=f"its owner is {uid}:{gid}, which no system can store")
     if kind is EntryType.FILE:
         target = b""

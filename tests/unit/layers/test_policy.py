@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType
-from publisher.layers import LimitExceeded, Limits, Policy
+from publisher.layers import LayerError, LimitExceeded, Limits, Policy
+from publisher.layers.policy import policy_from_values, policy_values
 
 XATTRS = {"user.a": b"1", "security.capability": b"2", "trusted.b": b"3", "user.overlay.x": b"4"}
 
@@ -97,3 +99,30 @@ def test_the_default_limits_admit_very_large_images() -> None:
     Limits().check_image("a scientific image", 2_000_000, 60 * 2**30)
     assert Limits().layer_entries >= 2_000_000
     assert Limits().layer_bytes >= 60 * 2**30
+
+
+@given(policies, st.builds(Limits, layer_entries=st.integers(0, 10**12)))
+def test_what_is_written_of_a_policy_is_read_again(policy: Policy, limits: Limits) -> None:
+    policy = replace(policy, limits=limits)
+    written = json.loads(json.dumps(policy_values(policy)))
+    assert policy_from_values(written) == policy
+    assert policy_values(Policy()) == {}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"setuid": "maybe"},
+        {"owner": [1]},
+        {"owner": [1, -1]},
+        {"owner": [0, 2**32 - 1]},
+        {"owner": [True, 1]},
+        {"readable": 1},
+        {"limits": {"layer_entries": "many"}},
+        {"limits": {"patience": 1}},
+        {"later": "drop"},
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(LayerError, match="policy"):
+        policy_from_values(values)
