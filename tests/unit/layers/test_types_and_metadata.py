@@ -19,7 +19,7 @@ from publisher.layers import unpack as unpack_blob
 from publisher.repository import DeviceRefused
 from publisher.repository.tree import TreeWriter
 from tests.components import require, require_root
-from tests.engine import Unpack, publish, types, unpack_layer
+from tests.engine import Unpack, names_below, publish, types, unpack_layer
 from tests.layer_builder import (
     BLOCK,
     Member,
@@ -291,6 +291,16 @@ def test_device_nodes_are_not_made_but_recorded_and_hide_what_is_below(tmp_path:
     assert sorted(p.name for p in (published.flat / "dev").iterdir()) == ["pipe"]
     entry = published.layers[1].entries["dev/null"]
     assert (entry.type, entry.device, entry.dropped) == ("w", (1, 3), ("device",))
+
+
+def test_a_dropped_device_leaves_a_whiteout_in_the_tree_only_where_it_hides_something(
+    tmp_path: Path,
+) -> None:
+    # Overlayfs would list the name of one that hides nothing.
+    top = layer(character_device("dev/null", 1, 3), character_device("dev/zero", 1, 5))
+    published = publish(tmp_path, layer(file("dev/null")), top)
+    assert sorted(names_below(published.trees[1])) == ["dev", "dev/null"]
+    assert (published.trees[1] / "dev/null").lstat().st_rdev == 0
 
 
 def test_device_nodes_are_made_when_policy_keeps_them(unpack: Unpack) -> None:
@@ -580,6 +590,13 @@ def test_an_empty_layer_and_one_with_only_a_root_are_layers(tmp_path: Path, unpa
     assert only_root.entries[""].uid == 4
     published = publish(tmp_path / "p", layer(directory("./", mode=0o711)), layer(file("a")))
     assert stat.S_IMODE(published.flat.stat().st_mode) == 0o711
+
+
+def test_a_directory_that_was_a_file_before_in_its_layer_shows_what_lower_layers_have_in_it(
+    tmp_path: Path,
+) -> None:
+    layers = layer(file("d/x")), layer(file("d"), directory("d"), file("d/y"))
+    assert sorted(names_below(publish(tmp_path, *layers).flat)) == ["d", "d/x", "d/y"]
 
 
 @pytest.mark.parametrize("flag", [b"V", b"M", b"D", b"N", b"8", b"\xff", b"Z", b"s"])
