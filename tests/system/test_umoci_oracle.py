@@ -18,6 +18,7 @@ from tests.components import overlay_mount, require, require_root
 from tests.engine import Published, Unpacked, flat_entries, publish
 from tests.layer_builder import (
     Layer,
+    Member,
     block_device,
     character_device,
     directory,
@@ -183,26 +184,35 @@ def without_known_differences(draft: Draft) -> Layer:
     """The draft without what umoci, which unpacks all layers into one tree, has to see otherwise.
 
     Below a symlink of a lower layer umoci follows the link, where overlayfs shows a directory in
-    its place. Directories that the archive only implies inherit set-group-ID from the one they are
-    made in. And umoci 0.4 takes no zstd.
+    its place. Something else that a directory of the same archive replaces takes with it, in umoci,
+    what lower layers have there. Directories that the archive only implies inherit set-group-ID
+    from the one they are made in. And umoci 0.4 takes no zstd.
     """
+    directories = {
+        _path(member): at for at, member in enumerate(draft.members) if _is_directory(member)
+    }
     members = tuple(
         replace(member, mode=member.mode & ~0o2000)
-        for member in draft.members
+        for at, member in enumerate(draft.members)
         if member.typeflag != b"2"
+        and (_is_directory(member) or at > directories.get(_path(member), -1))
     )
     return replace(draft, members=members, compression="gzip", parts=1).build()
 
 
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+def _is_directory(member: Member) -> bool:
+    return member.typeflag == b"5"
+
+
+def _path(member: Member) -> str:
+    name = member.name
+    text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+    return posixpath.normpath(f"/{text}")[1:]
 
 
 def _is_made(layer: Unpacked, draft: Draft, directory: str) -> bool:
     """Whether the layer has more of a directory than markers in it."""
-    named = {
-        posixpath.normpath(f"/{_text(m.name)}")[1:] for m in draft.members if m.typeflag == b"5"
-    }
+    named = {_path(member) for member in draft.members if _is_directory(member)}
     return directory in named or any(
         path.startswith(f"{directory}/") and entry.type is not EntryType.WHITEOUT
         for path, entry in layer.entries.items()
