@@ -24,6 +24,7 @@ from publisher.ingest.thin import ThinPushes
 from publisher.ingest.wanted import (
     ImagePinned,
     Item,
+    PublishedMeanwhile,
     check_pins,
     has_content,
     is_current,
@@ -39,7 +40,7 @@ from publisher.sources import Source
 from publisher.sources.image import FetchedImage, fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_tags
-from publisher.state import load_schedule
+from publisher.state import load_publication, load_schedule
 from publisher.wishlist import Places, Wish
 
 __all__ = [
@@ -253,7 +254,22 @@ def _failure(name: str, reference: ImageReference, request: Request, error: Exce
 
 
 def _bring_up_to_date(run: _Run, request: Request, reference: ImageReference, name: str) -> Outcome:
+    for _ in range(_PUBLISH_TRIES - 1):
+        try:
+            return _publish_what_is_named_now(run, request, reference, name)
+        except PublishedMeanwhile:
+            continue
+    return _publish_what_is_named_now(run, request, reference, name)
+
+
+def _publish_what_is_named_now(
+    run: _Run, request: Request, reference: ImageReference, name: str
+) -> Outcome:
     run.progress.image_step(name, "resolving")
+    before = {
+        publication.name: load_publication(run.repository, publication.name)
+        for _, publication in wanted_publications(request, reference, "")
+    }
     source = run.sources.open(reference)
     digest = source.resolve()
     wanted = [
@@ -267,7 +283,10 @@ def _bring_up_to_date(run: _Run, request: Request, reference: ImageReference, na
     run.progress.image_step(name, "fetching")
     images = fetch_images(source, [platform for platform, _ in wanted], digest)
     by_platform = dict(zip((platform for platform, _ in wanted), images, strict=False))
-    items = [_item(publication, by_platform[p], run.now()) for p, publication in wanted]
+    items = [
+        _item(publication, by_platform[p], run.now(), before[publication.name])
+        for p, publication in wanted
+    ]
     return _fetch_and_publish(run, request, source, items, str(reference), digest)
 
 
@@ -319,6 +338,8 @@ def _fetch_until_published(
                 run.repository, items, run.now, f"ingest of {name}", run.notices.refused
             )
             break
+        except PublishedMeanwhile:
+            raise  # what the source was asked for is not what it would say now
         except RepositoryChanged:
             # Another image is publishing a layer just now, and after that it is there; or a
             # collection took one that nobody used until now, and it has to be fetched again.
@@ -362,7 +383,9 @@ def wanted_publications(
     ]
 
 
-def _item(publication: Publication, image: FetchedImage, now: datetime) -> Item:
+def _item(
+    publication: Publication, image: FetchedImage, now: datetime, before: Publication | None
+) -> Item:
     return Item(
         publication.name,
         image,
@@ -372,4 +395,5 @@ def _item(publication: Publication, image: FetchedImage, now: datetime) -> Item:
             image_id=image.manifest.image_id,
             published_at=now,
         ),
+        before,
     )

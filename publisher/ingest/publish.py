@@ -12,7 +12,7 @@ from publisher.entry import Fixup
 from publisher.flat_image import check_layers, flat_plan
 from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Item
+from publisher.ingest.wanted import Item, check_place
 from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
 from publisher.repository import Repository, RepositoryChanged, Transaction
@@ -39,7 +39,8 @@ def publish(
 
     `refused` is told the kinds of things that the filesystem would not store as they should be.
 
-    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile,
+    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile
+    (PublishedMeanwhile when another run published something else under one of their names),
     DigestMismatch or InvalidManifest when one is not what the image's config and manifest say, and
     ImagePinned when a tag that is pinned would move.
     """
@@ -58,6 +59,8 @@ def publish(
         with transaction.exclusive():
             coming = {layout.flat_image(image.manifest.image_id) for image in images}
             coming |= {layout.layer_directory(layer.digest) for layer in layers}
+            for item in items:
+                check_place(repository, item)
             _require_content(repository, items, coming)
             _add_layers(transaction, items, layers)
             leaving = podman_store.leaving(repository, [i.publication for i in items])

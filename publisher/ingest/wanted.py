@@ -9,7 +9,7 @@ from datetime import datetime
 from publisher import layout, podman_store
 from publisher.errors import PublisherError
 from publisher.records import Pins, Publication
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryChanged
 from publisher.sources.image import FetchedImage
 from publisher.state import load_pins, load_publication
 from publisher.wishlist import OUTPUTS
@@ -19,13 +19,21 @@ class ImagePinned(PublisherError):
     """The image has changed at its source, but is pinned: it stays as it is published."""
 
 
+class PublishedMeanwhile(RepositoryChanged):
+    """Another run published under an image's name since its source was asked: ask it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to be published under one name."""
+    """One image to be published under one name.
+
+    `before` is what was recorded of that name when the source was asked what to publish.
+    """
 
     name: str
     image: FetchedImage
     publication: Publication
+    before: Publication | None
 
 
 def is_current(
@@ -63,6 +71,23 @@ def has_content(repository: Repository, item: Item) -> bool:
     if "flat" in item.publication.outputs:
         paths.append(layout.flat_image(item.image.manifest.image_id))
     return all(map(repository.exists, paths))
+
+
+def check_place(repository: Repository, item: Item) -> None:
+    """Under the lock: raise PublishedMeanwhile if what `item` was made from is not so any more.
+
+    Its source may have been asked hours ago, and another run later: what that one published is the
+    newer answer. Or it published the same in forms that would be taken away again.
+    """
+    found = load_publication(repository, item.name)
+    known = {each.source_digest for each in (item.before, item.publication) if each is not None}
+    if found is not None and found.source_digest not in known:
+        why = f"another run has published {found.source_digest} there meanwhile"
+    elif widened(repository, item.publication) != item.publication:
+        why = "another run has published it in other forms meanwhile"
+    else:
+        return
+    raise PublishedMeanwhile(f"cannot publish {item.name}", why=why, hint="run it again")
 
 
 def check_pins(

@@ -1,0 +1,129 @@
+"""An image that another run publishes, or takes away, while this one is still at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from publisher import layout
+from publisher.ingest import Report, Request, ingest
+from publisher.layout import RepositoryURL
+from publisher.repository.directory import DirectoryRepository
+from publisher.state import load_publication, load_schedule
+from publisher.verify import verify
+from publisher.wishlist import wish_for
+from tests.layer_builder import Image, file, image, layer
+from tests.registry import OwnRegistry, Reply
+from tests.registry import Request as HTTPRequest
+from tests.registry_images import fast_sources
+
+BASE = layer(file("base", b"base"))
+OLD = image(BASE, layer(file("old", b"old")))
+NEW = image(BASE, layer(file("new", b"new")))
+
+
+@pytest.fixture
+def registry() -> Iterator[OwnRegistry]:
+    with OwnRegistry() as registry:
+        yield registry
+
+
+class Publishers:
+    """Runs on one repository, each opened for itself as by a process of its own."""
+
+    def __init__(self, root: Path, registry: OwnRegistry) -> None:
+        self.url = RepositoryURL.parse(f"dir:{root}")
+        self.registry = registry
+        self.name = f"{registry.host}/tool:1"
+
+    def read(self) -> DirectoryRepository:
+        return DirectoryRepository(self.url)
+
+    def run(self, wish_list: str = "", outputs: tuple[str, ...] = ("flat",)) -> Report:
+        repository = DirectoryRepository(self.url, writable=True, wait=60)
+        try:
+            wish = replace(wish_for(f"{self.registry.url}/tool:1"), outputs=outputs)
+            with fast_sources() as sources:
+                return ingest([Request(wish, wish_list)], repository, sources)
+        finally:
+            repository.close()
+
+    def tag(self, built: Image) -> None:
+        self.registry.add("tool", "1", built)
+
+    def meanwhile(self, path: str, what: Callable[[], object]) -> None:
+        """Do `what` once, when `path` is asked for, before it is answered."""
+
+        def change(_: HTTPRequest, reply: Reply) -> Reply:
+            what()
+            return reply
+
+        self.registry.misbehave(change, method="GET", path=path, times=1)
+
+    def assert_sound(self) -> None:
+        assert not verify(self.read(), deep=True).findings
+
+
+@pytest.fixture
+def publishers(tmp_path: Path, registry: OwnRegistry) -> Publishers:
+    return Publishers(tmp_path / "images", registry)
+
+
+def statuses(report: Report) -> list[str]:
+    return [str(outcome.status) for outcome in report.outcomes]
+
+
+@pytest.mark.parametrize("published_before", [False, True])
+def test_a_slow_run_does_not_take_a_tag_back_that_a_later_one_moved_on(
+    publishers: Publishers, published_before: bool
+) -> None:
+    if published_before:
+        publishers.tag(image(BASE))
+        publishers.run()
+    publishers.tag(OLD)
+
+    def moved() -> None:
+        publishers.tag(NEW)
+        publishers.run()
+
+    publishers.meanwhile(OLD.layers[1].digest, moved)
+    assert statuses(publishers.run()) == ["unchanged"]
+
+    repository = publishers.read()
+    found = load_publication(repository, publishers.name)
+    assert found is not None and found.manifest_digest == NEW.manifest.digest
+    assert repository.link_text(publishers.name) == layout.link_target(
+        publishers.name, NEW.image_id
+    )
+    assert len(load_schedule(repository).entries) == published_before
+    publishers.assert_sound()
+
+
+def test_a_tag_that_moves_again_and_again_is_followed_to_its_end(publishers: Publishers) -> None:
+    publishers.tag(OLD)
+
+    def moved() -> None:
+        publishers.tag(NEW)
+        publishers.run()
+        publishers.tag(OLD)
+
+    publishers.meanwhile(OLD.layers[1].digest, moved)
+    assert statuses(publishers.run()) == ["updated"]
+    found = load_publication(publishers.read(), publishers.name)
+    assert found is not None and found.manifest_digest == OLD.manifest.digest
+    publishers.assert_sound()
+
+
+def test_forms_that_another_list_gets_meanwhile_are_not_taken_away(publishers: Publishers) -> None:
+    publishers.tag(NEW)
+    publishers.meanwhile(NEW.layers[1].digest, lambda: publishers.run("ann", ("flat",)))
+    assert statuses(publishers.run("ben", ("layers",))) == ["recorded"]
+    repository = publishers.read()
+    found = load_publication(repository, publishers.name)
+    assert found is not None and found.outputs == ("flat", "layers")
+    assert found.wish_lists == {"ann", "ben"}
+    assert repository.link_text(publishers.name) is not None
+    publishers.assert_sound()
