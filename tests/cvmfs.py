@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.layers import replay
 from publisher.layout import RepositoryURL
+from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.repository import CvmfsRepository
 
 STANDIN = Path(__file__).parent / "cvmfs_server.py"
@@ -113,6 +115,25 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def die_around_calls(number: int) -> None:
+    """Let this process be killed before (0, 2, …) or after (1, 3, …) one of its server calls."""
+    count = 0
+    patiently = Guard.patiently
+
+    def step() -> None:
+        nonlocal count
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    def dying(self: Guard, command: Callable[[], object], *, stays_open: bool = False) -> None:
+        step()
+        patiently(self, command, stays_open=stays_open)
+        step()
+
+    Guard.patiently = dying  # type: ignore[method-assign]
 
 
 def make_machine(root: Path) -> Machine:

@@ -271,14 +271,22 @@ def remove(path: Path) -> None:
 
 
 def mkfs(root: Path, arguments: list[str]) -> None:
-    """`mkfs [-o OWNER] [-w URL] [-u gw,…] NAME`, as far as anyone here looks at the result."""
-    owner, upstream = pwd.getpwuid(os.geteuid()).pw_name, ""
+    """`mkfs [-zg] [-o OWNER] [-f UNION] [-u gw,…] NAME`, as far as anyone looks at the result."""
+    owner, upstream, more = pwd.getpwuid(os.geteuid()).pw_name, "", ""
     while len(arguments) > 1:
-        option, value, *arguments = arguments
+        option, *arguments = arguments
         if option == "-o":
-            owner = value
+            owner, *arguments = arguments
         elif option == "-u":
-            upstream = value
+            upstream, *arguments = arguments
+        elif option == "-f":
+            union, *arguments = arguments
+            if union != "overlayfs":
+                die(f"{union} is not supported here")
+        elif option == "-z":
+            more += "CVMFS_GARBAGE_COLLECTION=true\n"
+        elif option == "-g":
+            more += "CVMFS_AUTO_TAG=false\n"
         else:
             die(f"Unrecognized option: {option}")
     [name] = arguments
@@ -292,7 +300,7 @@ def mkfs(root: Path, arguments: list[str]) -> None:
         f"CVMFS_CREATOR_VERSION=143\nCVMFS_REPOSITORY_NAME={name}\n"
         f"CVMFS_REPOSITORY_TYPE=stratum0\nCVMFS_USER={owner}\nCVMFS_UNION_DIR={mount}\n"
         f"CVMFS_SPOOL_DIR={spool}\nCVMFS_STRATUM0=file://{storage}\n"
-        f"CVMFS_UPSTREAM_STORAGE={upstream}\nCVMFS_UNION_FS_TYPE=overlayfs\n"
+        f"CVMFS_UPSTREAM_STORAGE={upstream}\nCVMFS_UNION_FS_TYPE=overlayfs\n{more}"
     )
     if not (storage / ".cvmfspublished").exists():
         write_published(storage, name, 1)
@@ -302,6 +310,15 @@ def mkfs(root: Path, arguments: list[str]) -> None:
         until = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + 30 * 86400))
         (storage / ".cvmfswhitelist").write_text(f"20260101000000\nE{until}\nN{name}\n00:00\n--\n")
     Server(root, name).renew_mount()
+
+
+def rmfs(root: Path, arguments: list[str]) -> None:
+    """`rmfs -f NAME`: nothing is left of the repository."""
+    server = Server(root, arguments[-1])
+    if "-f" not in arguments:
+        die("Are you sure? (y/N) aborting!")
+    for place in (server.mount, server.spool, server.storage, server.configuration.parent):
+        remove(place)
 
 
 def list_repositories(root: Path) -> None:
@@ -692,6 +709,7 @@ def main() -> None:
         return
     commands = {
         "mkfs": mkfs,
+        "rmfs": rmfs,
         "transaction": transaction,
         "publish": publish,
         "abort": abort,

@@ -21,7 +21,7 @@ class Ended:
     """How commands ended: the code of the last, how many operations all made, what they printed.
 
     `failed` is the name of the operation that was the first to fail on purpose, `served` which ones
-    were made around and while a `cvmfs_server` ran.
+    began, fed and ended a `cvmfs_server`.
     """
 
     code: int

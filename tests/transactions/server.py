@@ -67,7 +67,7 @@ class Faults:
             return
         with self._lock:
             self.count += 1
-            if self._serving:
+            if is_stream or name in ("server", "served"):
                 self.served.append(self.count)
             reached = self.count == self._at or (self.count > self._at and self._mode == "broken")
             if reached and self._mode == "kill":

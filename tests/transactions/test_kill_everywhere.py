@@ -27,7 +27,9 @@ from tests.transactions.scenarios import (
 )
 
 EVERY_OPERATION = bool(os.environ.get("PUBLISHER_CVMFS_KILLS"))
-STRIDE = 5
+"""Whether CVMFS, too, gets every kill there is."""
+
+STRIDE = 8
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25"))
 """How many random kills to add; docs/transactions.md says what came of 10,000."""
@@ -78,8 +80,8 @@ class Killing:
         return ended
 
     def times(self) -> list[int]:
-        """When to kill: at every operation; where a server makes that slow, at those around its
-        commands and at every fifth of the others, not always the same."""
+        """When to kill: at every operation; where a server makes that slow, when its commands
+        begin, are fed and end, and at every eighth of the others, not always the same."""
         if self.published.machine is None or EVERY_OPERATION:
             return list(range(1, self.operations + 1))
         others = range(1 + time.time_ns() % STRIDE, self.operations + 1, STRIDE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from publisher import layout
+from publisher.cli import main
 from publisher.repository.cvmfs.repository import CvmfsRepository
-from publisher.verify import verify
+from publisher.verify import Kind, verify
 from tests.command import command, environment, publisher, succeed
-from tests.cvmfs import Machine, make_machine
+from tests.cvmfs import Machine, die_around_calls, make_machine
 from tests.layer_builder import directory, file, hardlink, image, layer, write_layout
 
 NAME = "images.test.org"
@@ -184,6 +186,47 @@ def test_two_publishers_at_once_lose_no_record_of_each_other(
     origin = mount / ".layers" / hexadecimal[:2] / hexadecimal / ".metadata/origin.json"
     assert len(json.loads(origin.read_bytes())["origin"]) == 4
     assert not verify(repository, deep=True).findings
+
+
+@pytest.mark.parametrize("what", ["ingest", "gc"])
+def test_a_publisher_that_dies_around_any_of_its_calls_leaves_a_whole_repository(
+    publishers: list[Machine], tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    one, two = (tag(tmp_path, name, name.encode()) for name in "12")
+    succeed(*arguments(one), env=machine.environment)
+    words: tuple[str, ...] = arguments(two)
+    if what == "gc":
+        succeed("remove", "local/tool:1", *repository, env=machine.environment)
+        words = ("gc", "--now", *repository)
+    monkeypatch.setattr("sys.argv", ["publisher", *words])
+    kills = 0
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die_around_calls(kills)
+                main()
+            finally:
+                os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != -signal.SIGKILL:
+            break
+        kills += 1
+        machine.open(NAME).close()  # what it left open is aborted
+        assert_whole(renewed(other))
+    assert kills >= 2
+    succeed(*words, env=machine.environment)
+    now = renewed(other)
+    assert list(now.names()) == (["local/tool:1", "local/tool:2"] if what == "ingest" else [])
+    assert not verify(now, deep=True).findings
+
+
+def assert_whole(repository: CvmfsRepository) -> None:
+    """Readers see whole images; content that nothing leads to yet is nothing to them."""
+    found = verify(repository, deep=True).findings
+    superfluous = (Kind.ORPHAN_LAYER, Kind.ORPHAN_FLAT)
+    assert not [finding for finding in found if finding.kind not in superfluous], found
 
 
 def test_a_lease_that_stays_is_reported(publishers: list[Machine], tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import Changes, NewLayer, NewTree, compile_calls
-from publisher.repository.cvmfs.guard import Guard
 from publisher.verify import verify
 from tests.command import succeed
-from tests.cvmfs import Machine
+from tests.cvmfs import Machine, die_around_calls
 from tests.layer_builder import directory, file, image, layer, write_layout
 
 DIGEST = "sha256:" + "aa" * 32
@@ -130,12 +128,14 @@ def test_an_image_whose_link_goes_while_layers_come_is_whole_whenever_its_publis
     write_layout(SECOND, tmp_path / "layout", "1")
     wish("[layers]")
 
+    monkeypatch.setattr("sys.argv", ["publisher", "ingest", str(wishes), *url])
     pid = os.fork()
     if pid == 0:
-        _die_after(calls)
-        monkeypatch.setattr("sys.argv", ["publisher", "ingest", str(wishes), *url])
-        main()
-        os._exit(1)
+        try:
+            die_around_calls(calls)
+            main()
+        finally:
+            os._exit(1)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status == -signal.SIGKILL
 
@@ -147,22 +147,3 @@ def test_an_image_whose_link_goes_while_layers_come_is_whole_whenever_its_publis
     succeed("ingest", wishes, *url, env=machine.environment)
     assert not os.path.lexists(link)
     assert not verify(machine.open(NAME, writable=False), deep=True).findings
-
-
-def _die_after(calls: int) -> None:
-    """Be killed before (0, 2) or after (1, 3) the first or second call of the server."""
-    count = 0
-    patiently = Guard.patiently
-
-    def step() -> None:
-        nonlocal count
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-
-    def dying(self: Guard, command: Callable[[], object], *, stays_open: bool = False) -> None:
-        step()
-        patiently(self, command, stays_open=stays_open)
-        step()
-
-    Guard.patiently = dying  # type: ignore[method-assign]

@@ -17,10 +17,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
-from publisher.repository.cvmfs.guard import Guard
 from publisher.sources.open import Sources
 from tests import removal_machine as directory
-from tests.cvmfs import Machine, make_machine
+from tests.cvmfs import Machine, die_around_calls, make_machine
 from tests.removal_model import START, TAGS, Model, Source, assert_tree_is
 
 NAME = "images.test.org"
@@ -59,7 +58,7 @@ class CvmfsRemoval(directory.Removal):
         directory.EXECUTED["kills"] += 1
         pid = os.fork()
         if pid == 0:
-            _die_at(operation % 6)
+            die_around_calls(operation % 6)
             code = 1
             try:
                 act(self.machine.open(NAME))
@@ -87,24 +86,6 @@ class CvmfsRemoval(directory.Removal):
         )
         assert_tree_is(shown, self.model)
         shutil.rmtree(shown)
-
-
-def _die_at(operation: int) -> None:
-    count = 0
-    patiently = Guard.patiently
-
-    def step() -> None:
-        nonlocal count
-        if count == operation:
-            os._exit(directory.KILLED)
-        count += 1
-
-    def dying(self: Guard, command: Callable[[], object], *, stays_open: bool = False) -> None:
-        step()
-        patiently(self, command, stays_open=stays_open)
-        step()
-
-    Guard.patiently = dying  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
