@@ -14,20 +14,27 @@ from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
-from publisher.manifest import Platform, digest_of, parse_config, parse_published_manifest
+from publisher.manifest import (
+    Descriptor,
+    Platform,
+    digest_of,
+    parse_config,
+    parse_published_manifest,
+)
 from publisher.records import Origin, Publication
 from publisher.reference import parse_reference
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryChanged
 from publisher.sources import Source
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.verify import look
 from publisher.verify.findings import Finding, Kind, Mend
-from publisher.verify.inventory import LiveImage
-from publisher.verify.repair import Failure, Mended, link_flat_image
+from publisher.verify.inventory import LiveImage, take_inventory
+from publisher.verify.repair import Failure, Mended, relink_flat_image
 
 _LAYERS = (Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _PUBLICATIONS = (Kind.PUBLICATION_MISSING, Kind.PUBLICATION_DAMAGED)
+_TRIES = 3
 _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
@@ -83,14 +90,10 @@ def _refetch_image(
     for image in wanted:
         source = sources.open(parse_reference(image.reference or image.name))
         fetched |= _refetch_layers(repository, source, image, damaged, policy, progress)
-    # The old flat images still hold what the old layers held.
-    for image in images:
+    # The old flat images still hold what the old layers held; also those that came meanwhile.
+    for image in take_inventory(repository).images if fetched else ():
         if image.flat and any(layer.digest in fetched for layer in image.manifest.layers):
-            with repository.transaction(f"repair of {image.name}") as transaction:
-                link_flat_image(repository, transaction, image)
-                with transaction.exclusive():
-                    transaction.record(image.name, "flat image linked anew", "a layer was replaced")
-                    transaction.commit()
+            relink_flat_image(repository, image, "a layer was replaced")
 
 
 def _places(digest: str) -> set[str]:
@@ -115,26 +118,52 @@ def _refetch_layers(
         if layer.digest in done or not _places(layer.digest) & set(damaged):
             continue
         progress(f"layer {layer.digest}")
-        with ExitStack() as stack:
-            index = stack.enter_context(tempfile.TemporaryFile())
-            with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
-                unpack(stage.keep(chunks), layer, diff_id, stage.sink, index, policy)
-                index.seek(0)
-                shutil.copyfileobj(index, stage.index)
-                stage.finish()
-            below = [each.digest for each in layers[:number]]
-            lower = [stack.enter_context(repository.open_index(digest)) for digest in below]
-            needed = tuple(
-                fixups([read_index(file) for file in (*lower, index)], repository.keeps_xattrs)
-            )
-        with repository.transaction(f"repair of layer {layer.digest}") as transaction:
-            with transaction.exclusive():
-                transaction.add_layer(layer.digest, needed, below, anew=True)
-                _keep_origin(repository, layer.digest, transaction.replace)
-                transaction.record(layer.digest, "fetched again", f"for {image.name}")
-                transaction.commit()
+        below = [each.digest for each in layers[:number]]
+        for attempt in range(1, _TRIES + 1):
+            try:
+                _refetch_layer(repository, source, layer, diff_id, below, image.name, policy)
+                break
+            except RepositoryChanged:
+                # An ingest that uses the layer has no use for a second one, and gives it up.
+                if attempt == _TRIES:
+                    raise
         done.add(layer.digest)
     return done
+
+
+def _refetch_layer(
+    repository: Repository,
+    source: Source,
+    layer: Descriptor,
+    diff_id: str,
+    below: Sequence[str],
+    name: str,
+    policy: Policy,
+) -> None:
+    with ExitStack() as stack:
+        lower = [stack.enter_context(repository.open_index(digest)) for digest in below]
+        index = stack.enter_context(tempfile.TemporaryFile())
+        with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
+            unpack(stage.keep(chunks), layer, diff_id, stage.sink, index, policy)
+            index.seek(0)
+            shutil.copyfileobj(index, stage.index)
+            stage.finish()
+        needed = tuple(
+            fixups([read_index(file) for file in (*lower, index)], repository.keeps_xattrs)
+        )
+    with repository.transaction(f"repair of layer {layer.digest}") as transaction:
+        with transaction.exclusive():
+            # Nothing is brought back that was removed meanwhile.
+            if not any(
+                each.digest == layer.digest
+                for image in take_inventory(repository).images
+                for each in image.manifest.layers
+            ):
+                return
+            transaction.add_layer(layer.digest, needed, below, anew=True)
+            _keep_origin(repository, layer.digest, transaction.replace)
+            transaction.record(layer.digest, "fetched again", f"for {name}")
+            transaction.commit()
 
 
 def _keep_origin(
@@ -155,6 +184,8 @@ def _refetch_metadata(
     repository: Repository, sources: Sources, name: str, kinds: Collection[Kind]
 ) -> None:
     path = layout.publication_file(name)
+    places = (layout.manifest_file(name), layout.config_file(name), path)
+    before = [repository.read(place) for place in places]
     publication = None
     if not any(kind in _PUBLICATIONS for kind in kinds):
         data = repository.read(path)
@@ -183,6 +214,12 @@ def _refetch_metadata(
         ).to_bytes()
     with repository.transaction(f"repair of the metadata of {name}") as transaction:
         with transaction.exclusive():
+            if [repository.read(place) for place in places] != before:
+                raise RepositoryChanged(
+                    f"cannot mend the metadata of {name}",
+                    why="it was published again, or removed, meanwhile",
+                    hint="verify again",
+                )
             for place, content in files.items():
                 if repository.read(place) != content:
                     transaction.replace(place, content)

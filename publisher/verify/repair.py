@@ -14,10 +14,10 @@ from publisher.errors import PublisherError
 from publisher.flat_image import flat_plan
 from publisher.manifest import Descriptor
 from publisher.records import ImageUsers, InvalidRecord, Origin
-from publisher.repository import Repository, Transaction
+from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.verify import look
 from publisher.verify.findings import Finding, Kind, Mend
-from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.inventory import Inventory, LiveImage, take_inventory
 from publisher.verify.reindex import index_from_tree
 from publisher.verify.structure import Expected
 
@@ -25,6 +25,7 @@ _INDEXES = (Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _FLAT_IMAGES = (Kind.FLAT_MISSING, Kind.FLAT_DAMAGED, Kind.FLAT_OUTDATED)
 _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
 _RECORDS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG, Kind.USERS_MISSING, Kind.USERS_WRONG)
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def repair(repository: Repository, findings: Iterable[Finding]) -> Mended:
     return Mended((*mended, *records.findings), (*failures, *records.failures))
 
 
-def link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
+def _link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
     """Prepare the flat image anew, in place of what there is of it."""
     if image.config is None and image.reference:
         raise PublisherError(
@@ -80,6 +81,32 @@ def link_flat_image(repository: Repository, transaction: Transaction, image: Liv
     layers = [layer.digest for layer in image.manifest.layers]
     with flat_plan(repository, layers, image.config, image.name) as plan:
         transaction.link(layout.flat_image(image.manifest.image_id), plan, layers, anew=True)
+
+
+def relink_flat_image(repository: Repository, image: LiveImage, why: str) -> None:
+    """Publish the flat image anew, in place of what there is of it; `why` is for the history.
+
+    Another run may replace a layer while it is being linked from: then it is linked once more.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return _relink_once(repository, image, why)
+        except RepositoryChanged:
+            continue
+    return _relink_once(repository, image, why)
+
+
+def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
+    with repository.transaction(f"repair of {image.name}") as transaction:
+        _link_flat_image(repository, transaction, image)
+        with transaction.exclusive():
+            # Nothing is brought back that was removed meanwhile.
+            if any(
+                each.flat and each.manifest.image_id == image.manifest.image_id
+                for each in take_inventory(repository).images
+            ):
+                transaction.record(image.name, "flat image linked anew", why)
+                transaction.commit()
 
 
 def _mend_index(
@@ -96,10 +123,13 @@ def _mend_index(
             why="no config of an image says what the layer's archive was",
             hint="--refetch gets the config and the layer",
         )
+    before = repository.read(finding.path)
     content = index_from_tree(repository, layers[digest], next(iter(diff_ids)))
     with repository.transaction(f"repair of layer {digest}") as transaction:
         with transaction.exclusive():
-            if repository.exists(layout.layer_tree(digest)):
+            # A layer that was removed, or fetched again with its own index, meanwhile stays so.
+            present = repository.exists(layout.layer_tree(digest))
+            if present and repository.read(finding.path) == before:
                 transaction.replace(finding.path, content)
                 transaction.record(digest, "index made from its tree", finding.what)
                 transaction.commit()
@@ -109,13 +139,7 @@ def _mend_flat_image(repository: Repository, finding: Finding, images: Sequence[
     image = next(
         image for image in images if layout.flat_image(image.manifest.image_id) == finding.path
     )
-    with repository.transaction(f"repair of {image.name}") as transaction:
-        link_flat_image(repository, transaction, image)
-        with transaction.exclusive():
-            # Nothing is brought back that was removed meanwhile.
-            if any(each.name == image.name for each in look(repository)[0].images):
-                transaction.record(image.name, "flat image linked anew", finding.what)
-                transaction.commit()
+    relink_flat_image(repository, image, finding.what)
 
 
 def _mend_records(repository: Repository, findings: Collection[Finding]) -> Mended:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from publisher import layout
-from publisher.ingest import Report, Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
+from publisher.ingest import Report
 from publisher.state import load_publication, load_schedule
-from publisher.verify import verify
-from publisher.wishlist import wish_for
-from tests.layer_builder import Image, file, image, layer
-from tests.registry import OwnRegistry, Reply
-from tests.registry import Request as HTTPRequest
-from tests.registry_images import fast_sources
+from tests.layer_builder import file, image, layer
+from tests.publishers import Publishers
+from tests.registry import OwnRegistry
 
 BASE = layer(file("base", b"base"))
 OLD = image(BASE, layer(file("old", b"old")))
@@ -29,42 +23,6 @@ NEW = image(BASE, layer(file("new", b"new")))
 def registry() -> Iterator[OwnRegistry]:
     with OwnRegistry() as registry:
         yield registry
-
-
-class Publishers:
-    """Runs on one repository, each opened for itself as by a process of its own."""
-
-    def __init__(self, root: Path, registry: OwnRegistry) -> None:
-        self.url = RepositoryURL.parse(f"dir:{root}")
-        self.registry = registry
-        self.name = f"{registry.host}/tool:1"
-
-    def read(self) -> DirectoryRepository:
-        return DirectoryRepository(self.url)
-
-    def run(self, wish_list: str = "", outputs: tuple[str, ...] = ("flat",)) -> Report:
-        repository = DirectoryRepository(self.url, writable=True, wait=60)
-        try:
-            wish = replace(wish_for(f"{self.registry.url}/tool:1"), outputs=outputs)
-            with fast_sources() as sources:
-                return ingest([Request(wish, wish_list)], repository, sources)
-        finally:
-            repository.close()
-
-    def tag(self, built: Image) -> None:
-        self.registry.add("tool", "1", built)
-
-    def meanwhile(self, path: str, what: Callable[[], object]) -> None:
-        """Do `what` once, when `path` is asked for, before it is answered."""
-
-        def change(_: HTTPRequest, reply: Reply) -> Reply:
-            what()
-            return reply
-
-        self.registry.misbehave(change, method="GET", path=path, times=1)
-
-    def assert_sound(self) -> None:
-        assert not verify(self.read(), deep=True).findings
 
 
 @pytest.fixture

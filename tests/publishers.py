@@ -1,0 +1,89 @@
+"""Several publishers of one directory, in one process: what one does while another is at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from publisher.ingest import Report, Request, ingest
+from publisher.layers.policy import Policy
+from publisher.layout import RepositoryURL
+from publisher.removal.gc import Choice, collect
+from publisher.removal.schedule import remove
+from publisher.repository.directory import DirectoryRepository
+from publisher.verify import Finding, verify
+from publisher.verify import Report as VerifyReport
+from publisher.verify.mend import mend
+from publisher.verify.repair import Mended
+from publisher.wishlist import wish_for
+from tests.layer_builder import Image
+from tests.registry import OwnRegistry, Reply
+from tests.registry import Request as HTTPRequest
+from tests.registry_images import fast_sources
+
+
+class Publishers:
+    """Runs on one repository, each opened for itself as by a process of its own."""
+
+    def __init__(self, root: Path, registry: OwnRegistry) -> None:
+        self.url = RepositoryURL.parse(f"dir:{root}")
+        self.registry = registry
+        self.root = root
+        self.name = f"{registry.host}/tool:1"
+
+    def read(self) -> DirectoryRepository:
+        return DirectoryRepository(self.url)
+
+    @contextmanager
+    def opened(self) -> Iterator[DirectoryRepository]:
+        repository = DirectoryRepository(self.url, writable=True, wait=60)
+        try:
+            yield repository
+        finally:
+            repository.close()
+
+    def run(
+        self, wish_list: str = "", outputs: tuple[str, ...] = ("flat",), name: str = "tool"
+    ) -> Report:
+        wish = replace(wish_for(f"{self.registry.url}/{name}:1"), outputs=outputs)
+        with self.opened() as repository, fast_sources() as sources:
+            return ingest([Request(wish, wish_list)], repository, sources)
+
+    def collect(self, name: str = "") -> None:
+        """Remove an image at once."""
+        with self.opened() as repository:
+            remove(repository, name or self.name, _now)
+        self.gc()
+
+    def gc(self) -> None:
+        with self.opened() as repository:
+            collect(repository, Choice(at_once=True), _now)
+
+    def findings(self) -> tuple[Finding, ...]:
+        return verify(self.read(), deep=True).findings
+
+    def mend(self) -> tuple[Mended, VerifyReport]:
+        with self.opened() as repository, fast_sources() as sources:
+            return mend(repository, verify(repository, deep=True), sources, Policy())
+
+    def tag(self, built: Image, name: str = "tool") -> None:
+        self.registry.add(name, "1", built)
+
+    def meanwhile(self, path: str, what: Callable[[], object]) -> None:
+        """Do `what` once, when `path` is asked for, before it is answered."""
+
+        def change(_: HTTPRequest, reply: Reply) -> Reply:
+            what()
+            return reply
+
+        self.registry.misbehave(change, method="GET", path=path, times=1)
+
+    def assert_sound(self) -> None:
+        assert not self.findings()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,154 @@
+"""A repair that another run overtakes: what that one did stays, and nothing comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from publisher import layout
+from publisher.state import load_publication
+from publisher.verify import Kind, repair
+from tests.layer_builder import file, image, layer
+from tests.publishers import Publishers
+from tests.registry import OwnRegistry
+
+BASE = layer(file("base", b"base"))
+OLD = image(BASE, layer(file("old", b"old")))
+NEW = image(BASE, layer(file("new", b"new")))
+LAYER = layout.layer_directory(BASE.digest)
+
+
+@pytest.fixture
+def registry() -> Iterator[OwnRegistry]:
+    with OwnRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def publishers(tmp_path: Path, registry: OwnRegistry) -> Publishers:
+    publishers = Publishers(tmp_path / "images", registry)
+    publishers.tag(OLD)
+    publishers.run()
+    return publishers
+
+
+def damage(publishers: Publishers, path: str, content: bytes) -> None:
+    """Change it in place, which all its hard links show."""
+    before = (publishers.root / path).stat()
+    with (publishers.root / path).open("r+b") as stream:
+        stream.write(content)
+    os.utime(publishers.root / path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def move_tag(publishers: Publishers) -> None:
+    publishers.tag(NEW)
+    publishers.run()
+
+
+@pytest.mark.parametrize("lost", [layout.CONFIG_FILE, layout.MANIFEST_FILE])
+def test_metadata_that_is_fetched_again_does_not_replace_that_of_a_newer_image(
+    publishers: Publishers, lost: str
+) -> None:
+    (publishers.root / layout.image_metadata(publishers.name) / lost).unlink()
+    publishers.meanwhile(OLD.image_id, lambda: move_tag(publishers))
+    mended, _ = publishers.mend()
+    assert not mended.failures, "what was to be mended is not there any more"
+    found = load_publication(publishers.read(), publishers.name)
+    assert found is not None and found.manifest_digest == NEW.manifest.digest
+    manifest = publishers.read().read(layout.manifest_file(publishers.name))
+    assert manifest == NEW.manifest.data
+    said = [change.what for record in publishers.read().history() for change in record.changes]
+    assert "metadata fetched again" not in said
+
+
+def test_metadata_of_an_image_that_is_collected_meanwhile_does_not_come_back(
+    publishers: Publishers,
+) -> None:
+    (publishers.root / layout.config_file(publishers.name)).unlink()
+    publishers.meanwhile(OLD.image_id, publishers.collect)
+    publishers.mend()
+    assert not list(publishers.read().names())
+    publishers.assert_sound()
+
+
+def test_a_layer_that_is_collected_meanwhile_does_not_come_back(publishers: Publishers) -> None:
+    damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
+    publishers.meanwhile(BASE.digest, publishers.collect)
+    publishers.mend()
+    assert not publishers.read().exists(LAYER)
+    publishers.assert_sound()
+
+
+def test_a_layer_is_mended_though_an_ingest_uses_the_damaged_one_meanwhile(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
+    publishers.tag(NEW, "zoo")
+    once(monkeypatch, "publisher.verify.refetch.fixups", lambda: publishers.run(name="zoo"))
+    mended, report = publishers.mend()
+    assert (mended.failures, report.findings) == ((), ())
+    assert {f.kind for f in mended.findings} == {Kind.LAYER_DAMAGED}
+    publishers.assert_sound()
+
+
+def test_a_flat_image_that_is_collected_meanwhile_does_not_come_back(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its name is there, of a newer image."""
+    flat = layout.flat_image(OLD.image_id)
+    (publishers.root / flat / "extra").write_bytes(b"extra")
+
+    def replaced() -> None:
+        move_tag(publishers)
+        publishers.gc()
+
+    once(monkeypatch, "publisher.verify.repair._link_flat_image", replaced, after=True)
+    publishers.mend()
+    assert not publishers.read().exists(flat)
+    publishers.assert_sound()
+
+
+def test_an_index_that_comes_back_with_its_layer_is_not_replaced_by_a_derived_one(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = publishers.root / layout.layer_index(BASE.digest)
+    data = index.read_bytes()
+    index.unlink()
+    once(
+        monkeypatch,
+        "publisher.verify.repair.index_from_tree",
+        lambda: index.write_bytes(data),
+        after=True,
+    )
+    with publishers.opened() as repository:
+        repair.repair(repository, publishers.findings())
+    assert index.read_bytes() == data
+    publishers.assert_sound()
+
+
+def once(
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    other: Callable[[], object],
+    *,
+    after: bool = False,
+) -> None:
+    """Run `other` when `function` is called for the first time, before its work or after it."""
+    module, _, name = function.rpartition(".")
+    original = getattr(__import__(module, fromlist=[name]), name)
+    done: list[bool] = []
+
+    def called(*arguments: object, **named: object) -> object:
+        if not done and not after:
+            done.append(True)
+            other()
+        result = original(*arguments, **named)
+        if not done:
+            done.append(True)
+            other()
+        return result
+
+    monkeypatch.setattr(function, called)
