@@ -341,7 +341,8 @@ def transaction(root: Path, arguments: list[str]) -> None:
     server.acquire_lease(path)
     server.open_transaction()
     server.renew_mount()
-    keep(server.mount, server.before)
+    if not path:  # a part is only leased here, and never changed
+        keep(server.mount, server.before)
 
 
 def keep(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
 ) -> None:
     with repository.stage_layer(DIGEST) as stage:
         stage._blob.close()
-        stage._blob = Path("/dev/full").open("wb")  # noqa: SIM115  # the stage closes it
+        stage._blob = Path("/dev/full").open("wb")
         take_in(stage)  # what is this small is written at the end
         with pytest.raises(SpoolFull, match=r"No space left") as caught:
             stage.finish()
