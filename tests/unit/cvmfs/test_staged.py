@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
 ) -> None:
     with repository.stage_layer(DIGEST) as stage:
         stage._blob.close()
-        stage._blob = Path("/dev/full").open("wb")
+        stage._blob = Path("/dev/full").open("wb")  # noqa: SIM115
         take_in(stage)  # what is this small is written at the end
         with pytest.raises(SpoolFull, match=r"No space left") as caught:
             stage.finish()
