@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 from publisher.ingest import Report, Request, ingest
 from publisher.layers.policy import Policy
@@ -87,3 +90,28 @@ class Publishers:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def once(
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    other: Callable[[], object],
+    *,
+    after: bool = False,
+) -> None:
+    """Run `other` when `function` is called for the first time, before its work or after it."""
+    module, _, name = function.rpartition(".")
+    original = getattr(import_module(module), name)
+    done: list[bool] = []
+
+    def called(*arguments: object, **named: object) -> object:
+        if not done and not after:
+            done.append(True)
+            other()
+        result = original(*arguments, **named)
+        if not done:
+            done.append(True)
+            other()
+        return result
+
+    monkeypatch.setattr(import_module(module), name, called)

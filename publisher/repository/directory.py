@@ -162,6 +162,10 @@ class DirectoryRepository:
         """The index of a published or staged layer; RepositoryChanged where there is neither."""
         try:
             return (self.locate_layer(digest) / layout.LAYER_INDEX).open("rb")
+        except FileNotFoundError:
+            pass  # published between two looks, which moves it, or collected
+        try:
+            return (self.locate_layer(digest) / layout.LAYER_INDEX).open("rb")
         except FileNotFoundError as error:
             raise _gone(digest) from error
 

@@ -149,10 +149,12 @@ class Staging:
     def empty_trash(self) -> None:
         """Delete what was given up or removed. Takes long, and needs no lock: nobody wants it."""
         for path in self._trash.iterdir():
+            own = self.new_path()
             try:
-                remove_tree(path)
+                path.rename(own)  # two that delete one tree would be in each other's way
+                remove_tree(own)
             except FileNotFoundError:
-                continue  # another process is at it as well
+                continue  # another process, or thread, has taken it
             except OSError as error:
                 _log.warning("cannot delete %s yet: %s", path, error)
 

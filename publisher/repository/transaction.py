@@ -40,6 +40,7 @@ class DirectoryTransaction:
         self._exclusive = False
         self._staged_count = 0
         self._added: dict[str, Path] = {}
+        self._linked_from: dict[str, int] = {}
         self._trees: list[Rename] = []
         self._small: list[Rename] = []
         self._links: list[Rename] = []
@@ -57,16 +58,16 @@ class DirectoryTransaction:
         """Prepare a tree at `path` whose files are links to content of the layer trees."""
         staged = self._new_staged()
         trees = self._trees_of(layers)
+        inodes = [_inode(tree) for tree in trees]
         try:
             report = link_tree(staged, plan, trees)
         except FileNotFoundError as error:
             # Another process may have published, or collected, what we were linking from.
-            for digest, tree in zip(layers, trees, strict=True):
-                if not tree.exists():
-                    raise RepositoryChanged(
-                        f"cannot use layer {digest}", why="it was moved while it was being linked"
-                    ) from error
+            for digest, tree, inode in zip(layers, trees, inodes, strict=True):
+                if not inode or _inode(tree) != inode:
+                    raise _moved(digest) from error
             raise
+        self._linked_from |= zip(layers, inodes, strict=True)
         self._trees.append(self._new_tree(staged, path, anew))
         return report.refused
 
@@ -137,6 +138,10 @@ class DirectoryTransaction:
     def commit(self) -> None:
         """Make it all visible: write the journal, then carry it out."""
         assert self._exclusive
+        for digest, inode in self._linked_from.items():
+            # Another's repair may have replaced it: what we link to is what was damaged of it.
+            if digest not in self._added and _inode(*self._trees_of([digest])) != inode:
+                raise _moved(digest)
         # Content-addressed: a tree that somebody else published meanwhile is the same tree.
         trees = [r for r in self._trees if r.inode or not os.path.lexists(self._root / r.target)]
         replaced = [self._to_trash(r.source) for r in trees if r.inode]
@@ -230,6 +235,20 @@ class DirectoryTransaction:
         raise PathTaken(
             f"cannot publish {path}", why=why, hint=f"move {above} away, or put it right"
         )
+
+
+def _inode(tree: Path) -> int:
+    """What the tree is known by wherever it is moved to; 0 where there is none."""
+    try:
+        return tree.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _moved(digest: str) -> RepositoryChanged:
+    return RepositoryChanged(
+        f"cannot use layer {digest}", why="it was moved or replaced while it was being linked"
+    )
 
 
 def _user_name() -> str:

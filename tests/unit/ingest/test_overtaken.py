@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from publisher import layout
 from publisher.ingest import Report
 from publisher.state import load_publication, load_schedule
 from tests.layer_builder import file, image, layer
-from tests.publishers import Publishers
+from tests.publishers import Publishers, once
 from tests.registry import OwnRegistry
 
 BASE = layer(file("base", b"base"))
@@ -85,3 +86,39 @@ def test_forms_that_another_list_gets_meanwhile_are_not_taken_away(publishers: P
     assert found.wish_lists == {"ann", "ben"}
     assert repository.link_text(publishers.name) is not None
     publishers.assert_sound()
+
+
+def test_a_flat_image_is_not_linked_to_a_layer_that_a_repair_replaces_meanwhile(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishers.tag(image(BASE))
+    publishers.run()
+    publishers.tag(NEW, "other")
+    damaged = publishers.root / layout.layer_tree(BASE.digest) / "base"
+    before = damaged.stat()
+    with damaged.open("r+b") as stream:
+        stream.write(b"BASE")
+    os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    # All of the new image is linked, and it waits for the lock.
+    once(monkeypatch, "publisher.ingest.publish._new_layers", publishers.mend, after=True)
+    assert statuses(publishers.run(name="other")) == ["published"]
+    publishers.assert_sound()
+
+
+def test_a_layer_that_is_published_between_looking_for_it_and_opening_it_is_found(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishers.tag(NEW)
+    with publishers.opened() as repository:
+        staged = repository.staging.finished_layer(BASE.digest)
+        publishers.run()
+        monkeypatch.setattr(repository, "_find_layer", iter_of(staged, repository._find_layer))
+        with repository.open_index(BASE.digest) as index:
+            assert index.read(4)
+
+
+def iter_of(first: Path, then: Callable[[str], Path | None]) -> Callable[[str], Path | None]:
+    """A function that gives `first` once, and from then on what `then` gives."""
+    answers = iter([first])
+    return lambda digest: next(answers, None) or then(digest)

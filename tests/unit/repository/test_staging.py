@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from publisher import layout
+from publisher.repository.disk import remove_tree
 from publisher.repository.staging import FINISHED_LAYER_LIFETIME, Staging
 from tests.components import require_root, run
 
@@ -245,3 +246,24 @@ def test_a_session_that_is_just_beginning_is_never_taken_for_a_dead_one(tmp_path
         sweeper.kill()
         sweeper.wait()
         sweeper.stdout.close()
+
+
+def test_two_processes_do_not_delete_one_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = Staging(tmp_path), Staging(tmp_path)
+    for _ in range(2):
+        (one.new_trash() / "below").mkdir(parents=True)
+    deleted: list[Path] = []
+
+    def delete(path: Path) -> None:
+        deleted.append(path)
+        if len(deleted) == 1:
+            other.empty_trash()
+        remove_tree(path)
+
+    monkeypatch.setattr("publisher.repository.staging.remove_tree", delete)
+    one.empty_trash()
+    assert len(deleted) == len(set(deleted)) == 2
+    assert not any(path.exists() for path in deleted)
+    assert list((tmp_path / layout.STATE / "trash").iterdir()) == []

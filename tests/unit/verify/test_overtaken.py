@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from publisher import layout
 from publisher.state import load_publication
 from publisher.verify import Kind, repair
 from tests.layer_builder import file, image, layer
-from tests.publishers import Publishers
+from tests.publishers import Publishers, once
 from tests.registry import OwnRegistry
 
 BASE = layer(file("base", b"base"))
@@ -127,28 +127,3 @@ def test_an_index_that_comes_back_with_its_layer_is_not_replaced_by_a_derived_on
         repair.repair(repository, publishers.findings())
     assert index.read_bytes() == data
     publishers.assert_sound()
-
-
-def once(
-    monkeypatch: pytest.MonkeyPatch,
-    function: str,
-    other: Callable[[], object],
-    *,
-    after: bool = False,
-) -> None:
-    """Run `other` when `function` is called for the first time, before its work or after it."""
-    module, _, name = function.rpartition(".")
-    original = getattr(__import__(module, fromlist=[name]), name)
-    done: list[bool] = []
-
-    def called(*arguments: object, **named: object) -> object:
-        if not done and not after:
-            done.append(True)
-            other()
-        result = original(*arguments, **named)
-        if not done:
-            done.append(True)
-            other()
-        return result
-
-    monkeypatch.setattr(function, called)
