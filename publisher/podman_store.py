@@ -73,12 +73,22 @@ def _describe(repository: Repository, image: FetchedImage, publication: Publicat
     )
 
 
-def prepare(repository: Repository, transaction: Transaction, images: Sequence[StoreImage]) -> None:
-    """Stage what the store lacks of the images and their layers; needs no lock."""
+def prepare(
+    repository: Repository, transaction: Transaction, images: Sequence[StoreImage]
+) -> set[str]:
+    """Stage what the store lacks of the images and their layers; needs no lock. What is staged."""
+    staged: set[str] = set()
     for image in images:
         for path, entries in image.trees():
             if not repository.exists(path):
                 transaction.link(path, entries, [])
+                staged.add(path)
+    return staged
+
+
+def missing(repository: Repository, images: Sequence[StoreImage]) -> set[str]:
+    """What the store has not of the images and their layers: a collection may have taken it."""
+    return {path for image in images for path, _ in image.trees() if not repository.exists(path)}
 
 
 def update(

@@ -55,13 +55,15 @@ def publish(
         layers = _new_layers(repository, items)
         pairs = [(item.image, item.publication) for item in items]
         stored = podman_store.describe(repository, pairs)
-        podman_store.prepare(repository, transaction, stored)
+        prepared = podman_store.prepare(repository, transaction, stored)
         with transaction.exclusive():
             coming = {layout.flat_image(image.manifest.image_id) for image in images}
             coming |= {layout.layer_directory(layer.digest) for layer in layers}
             for item in items:
                 check_place(repository, item)
             _require_content(repository, items, coming)
+            for path in podman_store.missing(repository, stored) - prepared:
+                raise _collected(items[0].name, path)
             _add_layers(transaction, items, layers)
             leaving = podman_store.leaving(repository, [i.publication for i in items])
             status = record(repository, transaction, items, now())
@@ -99,9 +101,11 @@ def _require_content(repository: Repository, items: Sequence[Item], coming: Set[
             paths.append(layout.flat_image(item.image.manifest.image_id))
         for path in paths:
             if path not in coming and not repository.exists(path):
-                raise RepositoryChanged(
-                    f"cannot publish {item.name}", why=f"{path} was collected meanwhile"
-                )
+                raise _collected(item.name, path)
+
+
+def _collected(name: str, path: str) -> RepositoryChanged:
+    return RepositoryChanged(f"cannot publish {name}", why=f"{path} was collected meanwhile")
 
 
 def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[FetchedImage]:

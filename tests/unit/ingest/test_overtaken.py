@@ -122,3 +122,23 @@ def iter_of(first: Path, then: Callable[[str], Path | None]) -> Callable[[str], 
     """A function that gives `first` once, and from then on what `then` gives."""
     answers = iter([first])
     return lambda digest: next(answers, None) or then(digest)
+
+
+def test_what_a_collection_takes_out_of_the_podman_store_meanwhile_comes_again(
+    publishers: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = image(BASE)
+    publishers.tag(NEW, "keeps-the-layer")
+    publishers.run(name="keeps-the-layer")
+    publishers.tag(wanted, "dying")
+    publishers.run(outputs=("layers", "podman"), name="dying")
+    publishers.tag(wanted)
+
+    once(
+        monkeypatch,
+        "publisher.podman_store.prepare",
+        lambda: publishers.collect(f"{publishers.registry.host}/dying:1"),
+        after=True,
+    )
+    assert statuses(publishers.run(outputs=("layers", "podman"))) == ["published"]
+    publishers.assert_sound()
