@@ -340,6 +340,9 @@ def _fetch_until_published(
             break
         except PublishedMeanwhile:
             raise  # what the source was asked for is not what it would say now
+        except OSError as error:
+            digests = {layer.digest for item in items for layer in item.image.manifest.layers}
+            raise run.layers.space.explained_linking(error, digests) from error
         except RepositoryChanged:
             # Another image is publishing a layer just now, and after that it is there; or a
             # collection took one that nobody used until now, and it has to be fetched again.

@@ -24,7 +24,8 @@ class LayerFetcher:
     """Downloads and unpacks layers, `jobs` at a time; two images that share one wait for the same.
 
     `stop` is asked at every chunk, and ends the download by raising Interrupted when it is set.
-    `refused` is told the kinds of things that the filesystem would not store as they should be.
+    `refused` is told the kinds of things that the filesystem would not store as they should be;
+    `space` is the room for what all images have still to fetch.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class LayerFetcher:
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[LayerSummary]] = {}
         self._left: dict[str, int] = {}
-        self._space = DiskSpace(repository)
+        self.space = DiskSpace(repository)
 
     def fetch(self, source: Source, layers: Iterable[tuple[Descriptor, str]]) -> list[LayerSummary]:
         """Make sure that all `layers` (descriptor, diff ID) are there.
@@ -93,7 +94,7 @@ class LayerFetcher:
                 for digest, pair in layers.items()
                 if digest not in others and not self._repository.has_layer(digest)
             }
-            self._space.expect(sum(descriptor.size for descriptor, _ in new.values()))
+            self.space.expect(sum(descriptor.size for descriptor, _ in new.values()))
             own = {}
             for digest, (descriptor, diff_id) in new.items():
                 self._left[digest] = descriptor.size
@@ -105,7 +106,7 @@ class LayerFetcher:
         with self._lock:
             del self._in_flight[digest]
             left = self._left.pop(digest)
-        self._space.arrived(left)
+        self.space.arrived(left)
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
         self._progress.layer_started(descriptor.digest, descriptor.size)
@@ -129,7 +130,7 @@ class LayerFetcher:
                     self._refused(kind)
                 return summary
         except OSError as error:
-            raise self._space.explained(error, descriptor.size) from error
+            raise self.space.explained_download(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
             # Before the future tells: whoever is woken by it finds the layer, or room to try.
@@ -142,7 +143,7 @@ class LayerFetcher:
             self.check_stop()
             advanced(digest, len(chunk))
             self._left[digest] -= len(chunk)
-            self._space.arrived(len(chunk))
+            self.space.arrived(len(chunk))
             yield chunk
 
     def check_stop(self) -> None:

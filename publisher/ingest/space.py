@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Iterable
 
 from publisher.errors import PublisherError
+from publisher.layers.index import read_header
 from publisher.repository import Repository
 
 UNPACKED_RATIO = 2.5
 """How many times larger than its download a layer usually is on disk. Few are smaller than that."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DIRECTORY_SIZE = 4096
+"""A flat image has its own directories, and of everything else links. How many of a layer's entries
+are directories is not known, so that this is more than enough."""
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether the error says that there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotEnoughSpace(PublisherError):
@@ -52,12 +61,24 @@ class DiskSpace:
         with self._lock:
             self._to_come -= size
 
-    def explained(self, error: OSError, size: int) -> Exception:
+    def explained_download(self, error: OSError, size: int) -> Exception:
         """What to raise for `error`, which ended something of which `size` was to be downloaded."""
-        if error.errno not in _FULL:
+        return self._explained(error, size * UNPACKED_RATIO)
+
+    def explained_linking(self, error: OSError, layers: Iterable[str]) -> Exception:
+        """What to raise for `error`, which ended the publishing of these layers (digests)."""
+        if not _is_full(error):
+            return error
+        entries = 0
+        for digest in layers:
+            with self._repository.open_index(digest) as file:
+                entries += read_header(file).entries
+        return self._explained(error, entries * _DIRECTORY_SIZE)
+
+    def _explained(self, error: OSError, wanted: float) -> Exception:
+        if not _is_full(error):
             return error
         free = self._repository.free_space() or 0
-        wanted = size * UNPACKED_RATIO
         if free > 2 * wanted:
             return NotEnoughSpace(
                 f"no room in {self._repository.url}",

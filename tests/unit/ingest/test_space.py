@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import publisher
 from tests.components import require_mounts, run, unmount_below
-from tests.layer_builder import file, image, layer, write_layout
+from tests.layer_builder import directory, file, image, layer, write_layout
 
 Mount = Callable[[str], Path]
 
@@ -59,3 +59,19 @@ def test_a_full_disk_is_explained_and_leaves_the_tree_as_it_was(
     again = publisher("ingest-image", f"oci:{layout}:1", "--repository", point / "images")
     assert again.code == 0, again.err
     assert (point / "images/local/layout:1/file299").exists()
+
+
+@pytest.mark.parametrize("options", ["size=100m,nr_inodes=300", "size=1060k"])
+def test_a_disk_that_is_full_only_when_the_image_is_linked_is_explained_as_well(
+    mount: Mount, tmp_path: Path, options: str
+) -> None:
+    point = mount(options)
+    directories = [directory(f"directory{number}") for number in range(200)]
+    built = image(layer(file("file", os.urandom(1_000_000)), *directories))
+    source = write_layout(built, tmp_path / "layout", "1")
+    result = publisher("ingest-image", f"oci:{source}:1", "--repository", point / "images")
+    assert result.code == 1 and "publishing" in result.err, result.err
+    assert "no room in" in result.err and "[Errno" not in result.err, result.err
+    run("mount", "-o", "remount,size=100m,nr_inodes=10000", point)
+    again = publisher("ingest-image", f"oci:{source}:1", "--repository", point / "images")
+    assert again.code == 0 and "layer sha256" not in again.err, "what was fetched was kept"

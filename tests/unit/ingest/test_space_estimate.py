@@ -61,8 +61,8 @@ def test_what_several_images_will_need_is_counted_together() -> None:
 
 def test_a_full_disk_is_explained_and_other_errors_stay_what_they_are() -> None:
     space = DiskSpace(SmallDisk(1_000_000))
-    full = space.explained(OSError(errno.ENOSPC, "No space left on device"), 2_000_000)
+    full = space.explained_download(OSError(errno.ENOSPC, "No space left on device"), 2_000_000)
     assert isinstance(full, NotEnoughSpace)
     assert "1.0 MB are free, about 5.0 MB were needed: some 4.0 MB are missing" in str(full)
     other = OSError(errno.EIO, "Input/output error")
-    assert space.explained(other, 1) is other
+    assert space.explained_download(other, 1) is other
