@@ -19,7 +19,7 @@ from publisher.repository.disk import (
     sync_filesystem,
 )
 from publisher.repository.history import History, Record
-from publisher.repository.lock import WriterLock
+from publisher.repository.lock import WriterLock, is_writing
 from publisher.repository.staging import JOURNAL, Staging
 from publisher.repository.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.transaction import DirectoryTransaction
@@ -125,9 +125,10 @@ class DirectoryRepository:
         return walk_tree(self.root / path)
 
     def unfinished(self) -> bool:
-        """Whether a committed transaction waits to be carried out to its end."""
+        """Whether a committed transaction waits to be carried out, and nobody is at it."""
+        state = self.root / layout.STATE
         try:
-            return (self.root / layout.STATE / JOURNAL).exists()
+            return (state / JOURNAL).exists() and not is_writing(state)
         except PermissionError:
             return False  # that is for its publisher to know
 

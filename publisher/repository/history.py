@@ -90,12 +90,17 @@ class History:
 
         Memory does not grow with the history.
         """
+        inodes: set[int] = set()
         for number in range(KEPT_FILES + 1):
             try:
                 file = self._numbered(number).open("rb")
             except FileNotFoundError:
                 continue
             with file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode in inodes:
+                    continue  # it moved up while it was read
+                inodes.add(inode)
                 for line in _lines_backwards(file):
                     try:
                         yield Record.from_value(json.loads(line))

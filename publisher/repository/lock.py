@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -18,6 +20,8 @@ from publisher.records import format_time
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import write_new_file
 
+_LOCK = "lock"
+
 
 def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
     """A lock that the kernel takes back when its process ends, however it ends.
@@ -26,6 +30,24 @@ def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
     without locks is an OSError instead.
     """
     return filelock.FileLock(path, mode=0o600, thread_local=thread_local, fallback_to_soft=False)
+
+
+def is_writing(directory: Path) -> bool:
+    """Whether somebody holds the writer lock in `directory` just now.
+
+    For who reads: it waits for nothing, and where it cannot be told the answer is no.
+    """
+    try:
+        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class WriterLock:
@@ -38,7 +60,7 @@ class WriterLock:
     def __init__(
         self, directory: Path, wait: float, on_wait: Callable[[str], None] | None = None
     ) -> None:
-        self._path = directory / "lock"
+        self._path = directory / _LOCK
         self._holder = directory / "holder.json"
         self._wait = wait
         self._on_wait = on_wait

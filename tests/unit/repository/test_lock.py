@@ -220,3 +220,14 @@ def test_processes_take_turns(state: Path, tmp_path: Path) -> None:
     ]
     assert [process.wait(120) for process in processes] == [0] * 4
     assert counter.read_text() == "120"
+
+
+def test_a_journal_that_somebody_is_at_is_not_unfinished(state: Path) -> None:
+    repository = DirectoryRepository(RepositoryURL("dir", str(state.parents[1])))
+    (state / "journal.json").write_text("{}")
+    assert repository.unfinished(), "there never was a lock"
+    with holder(state):
+        assert not repository.unfinished()
+    assert repository.unfinished()
+    with WriterLock(state, 0).hold("next"):
+        pass  # who looked is in nobody's way

@@ -1,0 +1,34 @@
+"""The history while it is being read and written at once."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from publisher.repository import history
+from publisher.repository.history import History, Record
+
+
+def record(number: int) -> Record:
+    return Record(str(number), "2026-01-01T00:00:00Z", "me", "here", 1, "test", (), {})
+
+
+def test_who_reads_while_files_are_rotated_sees_no_record_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(str(record(100).to_value()))
+    monkeypatch.setattr(history, "MAX_BYTES", 3 * size)
+    numbers = count(100)
+    written = History(tmp_path)
+    for _ in range(10):
+        written.append(record(next(numbers)).to_value())
+    seen = []
+    for each in written.read():
+        seen.append(int(each.id))
+        if len(seen) == 1:  # as much as makes the file that is being read another one
+            for _ in range(4):
+                written.append(record(next(numbers)).to_value())
+    assert sorted(set(seen), reverse=True) == seen
+    assert seen == list(range(109, 99, -1)), "and none is missing"
