@@ -4,6 +4,7 @@
     lock, holder.json          the exclusive right to commit, and who has it
     journal.json               a committed transaction that is being carried out
     sessions/<id>/             one process' unfinished work; `<id>.lock` is held while it lives
+    sessions/<id>/deleting/    what it has taken from the trash; there already when a disk is full
     layers/<hex>/              finished, verified layers that no transaction has published yet
     trash/                     what was removed or given up, being deleted
     history.jsonl              the record of all transactions
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.json"
 _PLACES = "places.json"
+_DELETING = "deleting"
 _LOCK_SUFFIX = ".lock"
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
@@ -67,7 +69,8 @@ class Staging:
             except filelock.Timeout:
                 continue  # a writer looks whether anybody holds it, and will delete it
             if Path(lock.lock_file).exists():
-                session.mkdir(mode=0o700)
+                for directory in (session, session / _DELETING):
+                    directory.mkdir(mode=0o700)
                 return session, lock
             lock.release()  # a writer deleted it before we held it
 
@@ -149,7 +152,7 @@ class Staging:
     def empty_trash(self) -> None:
         """Delete what was given up or removed. Takes long, and needs no lock: nobody wants it."""
         for path in self._trash.iterdir():
-            own = self.new_path()
+            own = self._session / _DELETING / path.name
             try:
                 path.rename(own)  # two that delete one tree would be in each other's way
                 remove_tree(own)

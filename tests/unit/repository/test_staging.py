@@ -267,3 +267,22 @@ def test_two_processes_do_not_delete_one_tree(
     assert len(deleted) == len(set(deleted)) == 2
     assert not any(path.exists() for path in deleted)
     assert list((tmp_path / layout.STATE / "trash").iterdir()) == []
+
+
+def test_what_a_dead_process_was_deleting_is_deleted_and_never_taken_for_its_notes(
+    tmp_path: Path,
+) -> None:
+    """A file that somebody published may have the name of the notes of a transaction."""
+    (tmp_path / "victim").mkdir()
+    dead = Staging(tmp_path)
+    for content in ("[]", '["victim"]'):
+        deleting = dead.session / "deleting" / content.strip('[]"')
+        deleting.mkdir(exist_ok=True)
+        (deleting / "places.json").write_text(content)
+    (dead.session / "deleting/file").write_text("")
+    dead._alive.release()
+    staging = Staging(tmp_path)
+    staging.sweep()
+    staging.empty_trash()
+    assert (tmp_path / "victim").is_dir()
+    assert sessions(tmp_path) == [staging.session]
