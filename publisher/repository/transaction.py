@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pwd
@@ -41,6 +42,7 @@ class DirectoryTransaction:
         self._staged_count = 0
         self._added: dict[str, Path] = {}
         self._linked_from: dict[str, int] = {}
+        self._reached: set[Path] = set()
         self._trees: list[Rename] = []
         self._small: list[Rename] = []
         self._links: list[Rename] = []
@@ -228,13 +230,30 @@ class DirectoryTransaction:
             why = f"{above.relative_to(self._root)} is not a directory"
         elif not os.access(above, os.W_OK | os.X_OK):
             why = f"{above} is not ours to write to"
-        elif above.stat().st_dev != self._staging.directory.stat().st_dev:
-            why = f"{above} is another filesystem than {self._staging.directory}"
+        elif not self._reaches(above):
+            why = f"{above} is another filesystem than {self._staging.directory}, or mounted"
         else:
             return
         raise PathTaken(
             f"cannot publish {path}", why=why, hint=f"move {above} away, or put it right"
         )
+
+    def _reaches(self, directory: Path) -> bool:
+        """Whether what is staged can be renamed into `directory`.
+
+        Only the kernel knows: a bind mount has the same device number, and refuses nevertheless. It
+        does so before it finds out that what we ask for is not there.
+        """
+        if directory in self._reached:
+            return True
+        try:
+            (self._directory / "nothing").rename(directory / secrets.token_hex(16))
+        except FileNotFoundError:
+            self._reached.add(directory)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        return directory in self._reached
 
 
 def _inode(tree: Path) -> int:

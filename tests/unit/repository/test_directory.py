@@ -24,9 +24,10 @@ from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.layout import RepositoryURL
 from publisher.manifest import parse_published_manifest
-from publisher.repository import RepositoryChanged, RepositoryError
+from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
 from publisher.repository.directory import DirectoryRepository
 from tests import layer_builder as build
+from tests.components import require_mounts, run
 from tests.trees import Tree, describe_tree, tree_identity
 
 BASE = build.layer(
@@ -604,3 +605,29 @@ def test_a_commit_that_stops_after_its_commit_point_keeps_what_it_still_needs(
     opened_at(root).close()  # any command that writes
     assert ((root / "a").read_bytes(), (root / "b").read_bytes()) == (b"first", b"second")
     assert not any((root / layout.STATE / "sessions").iterdir())
+
+
+@pytest.mark.parametrize("place", [".layers", "mounted"])
+def test_a_bind_mount_in_the_tree_is_refused_before_anything_happens(
+    root: Path, tmp_path: Path, place: str
+) -> None:
+    """It has the device number of the rest, and nothing can be renamed into it."""
+    require_mounts()
+    (root / ".layers").mkdir(parents=True)
+    repository = opened_at(root)
+    (root / place).mkdir(exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    run("mount", "--bind", tmp_path / "elsewhere", root / place)
+    try:
+        with repository.transaction("test") as transaction, transaction.exclusive():
+            transaction.replace("fine", b"new")
+            transaction.replace(f"{place}/below/new", b"new")
+            with pytest.raises(PathTaken, match=f"cannot publish {place}") as caught:
+                transaction.commit()
+        assert "mounted" in caught.value.why
+        assert not repository.unfinished()
+        assert not repository.exists("fine")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+    finally:
+        repository.close()
+        run("umount", root / place)
