@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,7 +44,9 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 def mounted(real_images: RealImages) -> Iterator[Path]:
     """A tree with Debian, numpy and the probe, mounted read-only where an ordinary user gets to."""
     require_root()
-    place = Path(tempfile.mkdtemp(prefix="publisher-pages-", dir="/tmp"))
+    # podman reads the path of a layout as an image's name, which may not end with a "_".
+    place = Path("/tmp", f"publisher-pages-{secrets.token_hex(8)}")
+    place.mkdir()
     try:
         place.chmod(0o755)
         point, tree = place / "srv", place / "tree"
