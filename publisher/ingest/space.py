@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from publisher.errors import PublisherError
 from publisher.layers.index import read_header
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryChanged
 
 UNPACKED_RATIO = 2.5
 """How many times larger than its download a layer usually is on disk. Few are smaller than that."""
@@ -71,8 +71,11 @@ class DiskSpace:
             return error
         entries = 0
         for digest in layers:
-            with self._repository.open_index(digest) as file:
-                entries += read_header(file).entries
+            try:
+                with self._repository.open_index(digest) as file:
+                    entries += read_header(file).entries
+            except RepositoryChanged:
+                continue  # it was half completed, and is gone with the transaction
         return self._explained(error, entries * _DIRECTORY_SIZE)
 
     def _explained(self, error: OSError, wanted: float) -> Exception:
