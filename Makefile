@@ -19,7 +19,7 @@ demo: .venv/runtime ## Publish sample images into ./demo and show what comes of 
 	@$(BIN)/python -m docs.demo
 
 test: lint ## Check everything, then run all tests; they say what they miss
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: .venv/development ## Check format, style, types and who imports whom
 	$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ def main() -> None:
         docker_registry(Path(folder)) as registry,
     ):
         for tag in ("numpy", "numpy-zstd"):
-            registry.push(images.source(tag), f"bench:{tag}")
+            registry.push(images.source(tag), f"bench:{tag}", "--preserve-digests")
         costs = measure(contenders(registry, images.layout), rounds)
     print_table(costs)
     RESULT.parent.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -42,12 +43,14 @@ def measure(
 ) -> dict[str, list[Cost]]:
     """Run every contender `rounds` times, in turn, so that a slow moment hits all alike.
 
-    Each works in an empty directory below `folder`; without it, where temporary files are.
+    Each works in an empty directory below `folder`; without it, where temporary files are. What one
+    left unwritten is on the disk before the next begins, or that one would pay for it.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
             with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as work:
+                os.sync()
                 try:
                     parts = [_run(command) for command in contender(Path(work))]
                 finally:

@@ -49,7 +49,7 @@ def main() -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-registry-"))
         registry = stack.enter_context(docker_registry(Path(folder)))
         for tag in arguments.images:
-            registry.push(f"oci:{layout}:{tag}", f"bench:{tag}")
+            registry.push(f"oci:{layout}:{tag}", f"bench:{tag}", "--preserve-digests")
             costs = measure(contenders(registry, layout, tag), arguments.rounds, arguments.folder)
             size = sum(blob.stat().st_size for blob in layer_files(layout, tag))
             print(f"\n{IMAGES[tag]}: {size / 1e6:.0f} MB compressed")
