@@ -110,7 +110,8 @@ def version() -> tuple[int, ...] | None:
 def holders_of(mount: Path) -> list[str]:
     """Who has a file or the working directory below `mount`: "process 4711 (bash): /cvmfs/…".
 
-    Only processes that we may look at are seen: all of them as root.
+    Only processes that we may look at are seen: all of them as root. Files that we have open
+    ourselves do not count: they are read for a moment only, and not while the server publishes.
     """
     top = str(mount)
     found = []
@@ -118,7 +119,9 @@ def holders_of(mount: Path) -> list[str]:
         if not process.name.isdecimal():
             continue
         try:
-            links = [process / "cwd", *(process / "fd").iterdir()]
+            links = [process / "cwd"]
+            if process.name != str(os.getpid()):
+                links += (process / "fd").iterdir()
             command = (process / "comm").read_text().strip()
         except OSError:
             continue

@@ -266,6 +266,15 @@ def test_somebody_elses_transaction_is_waited_for_and_never_touched(
     assert machine.revision(NAME) == 3
 
 
+def test_what_another_thread_of_ours_reads_at_the_moment_keeps_nobody_waiting(
+    machine: Machine, mount: Path, images: Path
+) -> None:
+    with opened(machine) as repository:
+        publish(repository, images, "1")
+        with (mount / layout.manifest_file("local/tool:1")).open("rb"):
+            repository.guard.wait_until_free()
+
+
 def test_who_uses_the_mount_is_named(machine: Machine, mount: Path, images: Path) -> None:
     before = describe_tree(mount)
     user = subprocess.Popen(["sleep", "60"], cwd=mount)
