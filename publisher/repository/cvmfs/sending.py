@@ -12,7 +12,7 @@ from publisher.errors import PublisherError
 from publisher.repository import RepositoryChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.planned import read_plan
-from publisher.repository.cvmfs.stream import TarStream, UnfitForStream, Write
+from publisher.repository.cvmfs.stream import TarStream, UnfitForStream, Write, renamed
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository
@@ -52,7 +52,7 @@ def _send_layer(repository: CvmfsRepository, stream: TarStream, layer: NewLayer)
         target = entry.target
         if entry.type is EntryType.HARDLINK:
             target = f"{tree}/{target}"
-        stream.add(_moved(entry, path, target), content)
+        stream.add(renamed(entry, path, target), content)
 
     def borrow(fixup: Fixup) -> None:
         assert fixup.layer is not None
@@ -60,7 +60,7 @@ def _send_layer(repository: CvmfsRepository, stream: TarStream, layer: NewLayer)
         stream.add(
             Entry(f"{tree}/{fixup.entry.path}", EntryType.HARDLINK, target=target)
             if fixup.entry.type is EntryType.FILE
-            else _moved(fixup.entry, f"{tree}/{fixup.entry.path}", fixup.entry.target)
+            else renamed(fixup.entry, f"{tree}/{fixup.entry.path}", fixup.entry.target)
         )
 
     with staged.index.open("rb") as index:
@@ -90,18 +90,4 @@ def _send_tree(stream: TarStream, tree: NewTree) -> None:
         else:
             entry, content = item
             path = f"{tree.path}/{entry.path}" if entry.path else tree.path
-            stream.add(_moved(entry, path, entry.target), [content] if content else [])
-
-
-def _moved(entry: Entry, path: str, target: str) -> Entry:
-    return Entry(
-        path,
-        entry.type,
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        entry.size,
-        entry.mtime_ns,
-        target,
-        device=entry.device,
-    )
+            stream.add(renamed(entry, path, entry.target), [content] if content else [])

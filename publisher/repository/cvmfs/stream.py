@@ -127,7 +127,7 @@ class TarStream:
         new = _DIRECTORY if there else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)
         relative = path[len(self._base) :]
-        self._out.write(encode(_renamed(entry, relative)))
+        self._out.write(encode(renamed(entry, relative)))
         if entry.type is EntryType.FILE:
             self._write_content(entry, content)
 
@@ -151,7 +151,7 @@ class TarStream:
             raise _unfit(entry.path, f"it is a hard link to the directory {entry.target}")
         if not entry.target.startswith(self._base):
             raise _unfit(entry.path, f"it is a link to {entry.target}, outside {self._base}")
-        return _renamed(entry, entry.path, entry.target[len(self._base) :])
+        return renamed(entry, entry.path, entry.target[len(self._base) :])
 
     def _sent(self, path: str) -> int | None:
         row = self._database.execute(
@@ -202,7 +202,8 @@ def _check_name(path: str) -> None:
         raise _unfit(path, "the name holds a zero byte")
 
 
-def _renamed(entry: Entry, path: str, target: str | None = None) -> Entry:
+def renamed(entry: Entry, path: str, target: str | None = None) -> Entry:
+    """What of `entry` a stream holds, at `path`, and linking to `target` if one is given."""
     if path == entry.path and target is None:
         return entry
     return Entry(
