@@ -93,20 +93,20 @@ def _plan_image(
 ) -> PlannedImage:
     source = sources.open(reference)
     digest = source.resolve()
-    wanted = [
-        (p, widened(repository, w)) for p, w in wanted_publications(request, reference, digest)
-    ]
+    wishes = wanted_publications(request, reference, digest)
+    found = {w.name: load_publication(repository, w.name) for _, w in wishes}
+    wanted = [(p, widened(found[w.name], w)) for p, w in wishes]
     name = wanted[0][1].name
-    if all(is_current(repository, publication, scheduled) for _, publication in wanted):
+    if all(is_current(repository, found[w.name], w, scheduled) for _, w in wanted):
         return PlannedImage(name, str(reference), Status.UNCHANGED, {})
     check_pins(repository, (publication.name for _, publication in wanted), digest, now)
     images = fetch_images(source, list(dict.fromkeys(p for p, _ in wanted)), digest)
     sizes = {layer.digest: layer.size for image in images for layer in image.manifest.layers}
     new = {d: size for d, size in sizes.items() if not repository.has_layer(d)}
-    found = load_publication(repository, name)
-    if found is None:
+    published = found[name]
+    if published is None:
         status = Status.PUBLISHED
-    elif found.manifest_digest != images[0].document.digest:
+    elif published.manifest_digest != images[0].document.digest:
         status = Status.UPDATED
     else:
         status = Status.RECORDED

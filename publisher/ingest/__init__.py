@@ -273,10 +273,10 @@ def _publish_what_is_named_now(
     source = run.sources.open(reference)
     digest = source.resolve()
     wanted = [
-        (platform, widened(run.repository, publication))
+        (platform, widened(before[publication.name], publication))
         for platform, publication in wanted_publications(request, reference, digest)
     ]
-    if all(is_current(run.repository, p, run.scheduled) for _, p in wanted):
+    if all(is_current(run.repository, before[p.name], p, run.scheduled) for _, p in wanted):
         return Outcome(name, str(reference), Status.UNCHANGED, request.wish_list, digest)
     check_pins(run.repository, (p.name for _, p in wanted), digest, run.now())
 

@@ -37,16 +37,19 @@ class Item:
 
 
 def is_current(
-    repository: Repository, wanted: Publication, scheduled: Collection[tuple[str, str]]
+    repository: Repository,
+    found: Publication | None,
+    wanted: Publication,
+    scheduled: Collection[tuple[str, str]],
 ) -> bool:
     """Whether exactly `wanted` is published: same source, platform, outputs, and a sound link.
 
-    Its wish list has to be among those that are recorded, and what that says of it as well.
+    `found` is what is recorded under its name. Its wish list has to be among those in there, and
+    what that says of it as well.
 
     Of `wanted` only what is known before anything was fetched is compared. What is among the
     `scheduled` (name, manifest digest) has to be taken off the schedule first.
     """
-    found = load_publication(repository, wanted.name)
     if found is None or found.source_digest != wanted.source_digest:
         return False
     if (found.name, found.manifest_digest) in scheduled:
@@ -83,7 +86,7 @@ def check_place(repository: Repository, item: Item) -> None:
     known = {each.source_digest for each in (item.before, item.publication) if each is not None}
     if found is not None and found.source_digest not in known:
         why = f"another run has published {found.source_digest} there meanwhile"
-    elif widened(repository, item.publication) != item.publication:
+    elif widened(found, item.publication) != item.publication:
         why = "another run has published it in other forms meanwhile"
     else:
         return
@@ -114,9 +117,8 @@ def check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> Non
         )
 
 
-def widened(repository: Repository, wanted: Publication) -> Publication:
-    """`wanted`, in those forms as well that other lists wish it in."""
-    found = load_publication(repository, wanted.name)
+def widened(found: Publication | None, wanted: Publication) -> Publication:
+    """`wanted`, in those forms as well that other lists wish it in, as `found` says."""
     if found is None or not found.wish_lists - wanted.wish_lists:
         return wanted
     forms = {*found.outputs, *wanted.outputs}
