@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from publisher.ingest import Request, ingest
-from publisher.layout import RepositoryURL
+from publisher.ingest.run import ingest
 from publisher.removal.gc import choose, collect
 from publisher.removal.schedule import remove
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
+from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.layer_builder import Layer, directory, file, image, layer, write_layout
 
 Times = tuple[float, float]

@@ -15,12 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from publisher.ingest import Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.reference import parse_reference
-from publisher.repository.directory import DirectoryRepository
+from publisher.ingest.run import ingest
+from publisher.oci.reference import parse_reference
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
+from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import Wish
+from publisher.wishlist.model import Request
 from tests.layer_builder import Layer, file, image, layer, write_layout
 
 SIZES = (10, 100, 1000)

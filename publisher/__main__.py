@@ -1,6 +1,6 @@
 """`python -m publisher` is the `publisher` command."""
 
-from publisher.cli import main
+from publisher.cli.main import main
 
 if __name__ == "__main__":
     main()

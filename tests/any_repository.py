@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
-from publisher.layout import RepositoryURL
 from publisher.repository import Repository
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
 from tests.cvmfs import Machine, make_machine
 
 KINDS = ("directory", "cvmfs")

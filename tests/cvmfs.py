@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.layers import replay
-from publisher.layout import RepositoryURL
 from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.tree.layout import RepositoryURL
 
 STANDIN = Path(__file__).parent / "cvmfs_server.py"
 

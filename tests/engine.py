@@ -12,8 +12,8 @@ from publisher.entry import Entry, EntryType
 from publisher.layers import LayerSummary, Policy, unpack
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.merge import fixups, merge
-from publisher.repository.linker import LinkReport, apply_fixups, link_tree
-from publisher.repository.tree import TreeWriter
+from publisher.repository.directory.linker import LinkReport, apply_fixups, link_tree
+from publisher.repository.directory.tree_writer import TreeWriter
 from tests.layer_builder import Layer, Member, layer
 
 

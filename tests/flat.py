@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from publisher.manifest import ImageConfig, Platform
+from publisher.oci.manifest import ImageConfig, Platform
 from publisher.runtimes.apptainer import runtime_files
 
 _PATHS = [

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import zstandard
 
-from publisher.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Document
+from publisher.oci.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Document
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -24,16 +24,18 @@ from pathlib import Path
 
 import zstandard
 
-from publisher import layout
-from publisher.ingest import Report, Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.reference import ImageReference, Transport
-from publisher.repository.directory import DirectoryRepository
+from publisher.ingest.report import Report
+from publisher.ingest.run import ingest
+from publisher.oci.reference import ImageReference, Transport
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources import Source
 from publisher.sources.files import Folder
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.open import Sources
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import parse_wish_list
+from publisher.wishlist.model import Request
 from tests import layer_builder as build
 from tests.trees import Node, describe_tree
 

@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from publisher.ingest import Report, Request, ingest
+from publisher.ingest.report import Report
+from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
-from publisher.layout import RepositoryURL
 from publisher.removal.gc import Choice, collect
 from publisher.removal.schedule import remove
-from publisher.repository.directory import DirectoryRepository
-from publisher.verify import Finding, verify
-from publisher.verify import Report as VerifyReport
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree.layout import RepositoryURL
+from publisher.verify.findings import Finding
 from publisher.verify.mend import mend
 from publisher.verify.repair import Mended
+from publisher.verify.run import Report as VerifyReport
+from publisher.verify.run import verify
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.layer_builder import Image
 from tests.registry import OwnRegistry, Reply
 from tests.registry import Request as HTTPRequest

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, urlsplit
 
-from publisher.manifest import Document, digest_of
+from publisher.oci.manifest import Document, digest_of
 from tests.layer_builder import Image
 
 PAGE = 100

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from publisher.manifest import (
+from publisher.oci.manifest import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
     OCI_CONFIG,
@@ -20,7 +20,7 @@ from publisher.manifest import (
     Platform,
     digest_of,
 )
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
 from publisher.sources import Source
 from publisher.sources.open import Sources
 from publisher.sources.settings import Settings

@@ -16,15 +16,17 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from publisher.ingest import Request, Status, ingest
-from publisher.ingest.wanted import ImagePinned
+from publisher.ingest.report import Status
+from publisher.ingest.run import ingest
 from publisher.removal import pins, schedule
 from publisher.removal.gc import Report, choose, collect
 from publisher.removal.prune import GivenList, Guard, prune
 from publisher.removal.restore import NotScheduled, restore
-from publisher.verify import verify
+from publisher.tree.records import ImagePinned
 from publisher.verify.repair import repair
+from publisher.verify.run import verify
 from publisher.wishlist import WishList
+from publisher.wishlist.model import Request
 from tests.removal_model import IMAGES, TAGS, Entry, Model, layers_of, name_of, users_of
 from tests.removal_world import EXECUTED, KILLED, World, key_of
 from tests.trees import tree_identity

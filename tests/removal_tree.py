@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from publisher.ingest import Outcome, Request, ingest
+from publisher.ingest.report import Outcome
+from publisher.ingest.run import ingest
 from publisher.removal.gc import Report, choose, collect
 from publisher.sources.open import Sources
-from publisher.verify import verify
+from publisher.verify.run import verify
 from publisher.wishlist import Wish, WishList, wish_for
+from publisher.wishlist.model import Request
 from tests.any_repository import environment_of, find_repository, make_repository
 from tests.layer_builder import Image, write_layout
 

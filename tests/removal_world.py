@@ -19,12 +19,12 @@ from typing import Any
 from hypothesis import note
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from publisher.layout import RepositoryURL
-from publisher.repository import journal
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.directory import journal
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.reading import count_usage, load_pins, load_publication, load_schedule
 from publisher.sources.open import Sources
-from publisher.state import count_usage, load_pins, load_publication, load_schedule
-from publisher.verify import verify
+from publisher.tree.layout import RepositoryURL
+from publisher.verify.run import verify
 from publisher.wishlist import Wish, wish_for
 from tests.removal_model import (
     IMAGES,

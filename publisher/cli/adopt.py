@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import click
 
-from publisher.adopt import Fate, adopt
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
@@ -20,6 +19,7 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.sources import open_sources, source_options
+from publisher.verify.adopt import Fate, adopt
 
 
 @click.command("adopt")

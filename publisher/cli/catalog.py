@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from publisher.catalog import ImageDetails, PublishedImage, list_images, show_image
+from publisher.browse.images import ImageDetails, list_images, show_image
 from publisher.cli.options import (
     debug_option,
     human_size,
@@ -17,8 +17,9 @@ from publisher.cli.options import (
     printable,
     repository_option,
 )
-from publisher.manifest import ImageConfig
-from publisher.records import format_time
+from publisher.oci.manifest import ImageConfig
+from publisher.repository.published import PublishedImage
+from publisher.tree.records import format_time
 
 
 @click.command("list")

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 
 import click
 
-from publisher.check import CheckedImage, Report
-from publisher.check import check as run_check
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.options import (
     debug_option,
@@ -23,6 +21,8 @@ from publisher.cli.options import (
 )
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_document
+from publisher.ingest.check import CheckedImage, Report
+from publisher.ingest.check import check as run_check
 
 
 @click.command()

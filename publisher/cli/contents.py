@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from publisher.browse.contents import Change, diff_images, list_path
+from publisher.browse.contents import find as find_paths
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
@@ -15,8 +17,6 @@ from publisher.cli.options import (
     printable,
     repository_option,
 )
-from publisher.contents import Change, diff_images, list_path
-from publisher.contents import find as find_paths
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
 

@@ -18,9 +18,9 @@ from publisher.cli.options import (
     repository_option,
 )
 from publisher.cli.sources import open_sources, source_options
-from publisher.doctor import ask_registries, examine
 from publisher.repository import RepositoryError
 from publisher.repository.findings import Check, Verdict
+from publisher.verify.doctor import ask_registries, examine
 
 _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROBLEM"}
 

@@ -12,8 +12,8 @@ import click
 
 from publisher.cli.streams import prepare_streams
 from publisher.errors import InvalidReference, PublisherError
-from publisher.records import InvalidRecord
 from publisher.repository import RepositoryError
+from publisher.tree.records import InvalidRecord
 from publisher.wishlist import WishListError
 
 DONE = 0

@@ -22,12 +22,12 @@ from publisher.cli.options import (
 )
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
 from publisher.cli.sources import open_sources, source_options
-from publisher.records import format_time
 from publisher.removal.books import Released
 from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
 from publisher.repository import Repository
+from publisher.tree.records import format_time
 
 
 @click.command()

@@ -30,12 +30,13 @@ from publisher.cli.options import (
 from publisher.cli.progress import progress_for
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
-from publisher.ingest import Outcome, Report, Request, Status
-from publisher.ingest import ingest as run_ingest
-from publisher.initialize import load_policy
+from publisher.ingest.report import Outcome, Report, Status
+from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
 from publisher.sources.wish_lists import list_identity
+from publisher.verify.initialize import load_policy
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 
 verify_option = click.option(
     "--verify-publish",

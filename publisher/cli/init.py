@@ -15,8 +15,8 @@ from publisher.cli.options import (
     print_json,
     wait_option,
 )
-from publisher.initialize import initialize, load_policy
 from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
+from publisher.verify.initialize import initialize, load_policy
 
 _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 

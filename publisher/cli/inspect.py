@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from publisher.browse.inspect import InspectedImage, Inspection, inspect_image
 from publisher.cli.options import (
     debug_option,
     human_size,
@@ -18,10 +19,9 @@ from publisher.cli.options import (
     repository_option,
 )
 from publisher.cli.sources import open_sources, source_options
-from publisher.inspect_image import InspectedImage, Inspection, inspect_image
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
+from publisher.oci.tag_patterns import natural
 from publisher.sources.tags import expand_tags
-from publisher.tag_patterns import natural
 
 
 @click.command()

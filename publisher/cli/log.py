@@ -7,7 +7,6 @@ from itertools import islice
 
 import click
 
-from publisher.catalog import find_name
 from publisher.cli.options import (
     debug_option,
     open_repository,
@@ -15,7 +14,8 @@ from publisher.cli.options import (
     print_json,
     repository_option,
 )
-from publisher.repository.history import Change, Record
+from publisher.repository.published import find_name
+from publisher.tree.history import Change, Record
 
 
 @click.command()

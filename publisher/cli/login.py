@@ -10,9 +10,9 @@ import click
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
-from publisher.reference import parse_reference
-from publisher.reference.grammar import presentable
-from publisher.sources.login import check_login, has_login, remove_login, store_login
+from publisher.oci.reference import parse_reference
+from publisher.oci.reference_grammar import presentable
+from publisher.sources.registry.login import check_login, has_login, remove_login, store_login
 
 MAX_PASSWORD = 64 * 1024
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from publisher.browse.module_files import write_module
 from publisher.cli.options import (
     debug_option,
     open_repository,
@@ -13,7 +14,6 @@ from publisher.cli.options import (
     print_json,
     repository_option,
 )
-from publisher.module_files import write_module
 from publisher.runtimes.modulefile import FORMATS, RUNTIMES
 
 

@@ -16,13 +16,13 @@ import click
 from publisher.cli.failures import UsageError
 from publisher.errors import PublisherError
 from publisher.layers import replay
-from publisher.layout import RepositoryURL
-from publisher.manifest import Platform
+from publisher.oci.manifest import Platform
 from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
-from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
+from publisher.repository.directory.repository import DEFAULT_WAIT, DirectoryRepository
+from publisher.tree.layout import RepositoryURL
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

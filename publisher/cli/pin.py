@@ -16,8 +16,8 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.removal import utc_now
-from publisher.records import Pin
 from publisher.removal import pins as use_cases
+from publisher.tree.records import Pin
 
 
 @click.command()

@@ -20,9 +20,9 @@ from publisher.cli.options import (
 )
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
-from publisher.ingest import Status
-from publisher.plan import PlannedImage
-from publisher.plan import plan as make_plan
+from publisher.ingest.plan import PlannedImage
+from publisher.ingest.plan import plan as make_plan
+from publisher.ingest.report import Status
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
 

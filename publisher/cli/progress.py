@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from publisher.cli.options import human_size, printable
-from publisher.ingest import Outcome, Silent, Status
+from publisher.ingest.report import Outcome, Silent, Status
 
 
 def progress_for(

@@ -21,10 +21,10 @@ from publisher.cli.options import (
 from publisher.cli.removal import entry_value, utc_now
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
-from publisher.records import format_time
 from publisher.removal.prune import GivenList, Guard, Report
 from publisher.removal.prune import prune as run_prune
 from publisher.sources.wish_lists import list_identity
+from publisher.tree.records import format_time
 from publisher.wishlist import WishListError
 
 

@@ -9,8 +9,8 @@ import click
 
 from publisher.cli.options import human_size
 from publisher.durations import parse_duration
-from publisher.records import ScheduledRemoval, format_time
 from publisher.removal.books import Released
+from publisher.tree.records import ScheduledRemoval, format_time
 
 
 class Duration(click.ParamType[timedelta]):

@@ -17,10 +17,10 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
-from publisher.records import format_time
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
+from publisher.tree.records import format_time
 
 
 @click.command()

@@ -15,7 +15,7 @@ from publisher.cli.options import (
     repository_option,
 )
 from publisher.cli.sources import open_sources, source_options
-from publisher.thin_images import build_thin, published_places, push_thin, save_thin
+from publisher.ingest.thin_images import build_thin, published_places, push_thin, save_thin
 
 
 @click.command()

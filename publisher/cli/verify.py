@@ -20,11 +20,12 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.sources import open_sources, source_options
-from publisher.initialize import load_policy
-from publisher.verify import Finding, Mend, Report, Severity
-from publisher.verify import verify as run_verify
+from publisher.verify.findings import Finding, Mend, Severity
+from publisher.verify.initialize import load_policy
 from publisher.verify.mend import is_wanted, mend
 from publisher.verify.repair import Mended
+from publisher.verify.run import Report
+from publisher.verify.run import verify as run_verify
 
 
 @click.command()

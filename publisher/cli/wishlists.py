@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import click
 
 from publisher.cli.sources import load_settings
-from publisher.ingest import Request
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity, read_wish_list_document
 from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
+from publisher.wishlist.model import Request
 
 
 def read_document(path: str, settings: Settings | None = None) -> bytes:

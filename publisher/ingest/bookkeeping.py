@@ -6,22 +6,12 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from publisher import layout
 from publisher.errors import InvalidManifest
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Item, check_pin, joined, says_the_same
-from publisher.manifest import Manifest, parse_published_manifest
-from publisher.records import (
-    ImageUsers,
-    InvalidRecord,
-    Origin,
-    Publication,
-    RemoveSchedule,
-    ScheduledRemoval,
-    later,
-)
+from publisher.ingest.wanted import Item, joined, says_the_same
+from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository, Transaction
-from publisher.state import (
+from publisher.repository.reading import (
     count_usage,
     current_manifest,
     load_origin,
@@ -29,6 +19,17 @@ from publisher.state import (
     load_publication,
     load_schedule,
     load_users,
+)
+from publisher.tree import layout
+from publisher.tree.records import (
+    ImageUsers,
+    InvalidRecord,
+    Origin,
+    Publication,
+    RemoveSchedule,
+    ScheduledRemoval,
+    check_pin,
+    later,
 )
 
 

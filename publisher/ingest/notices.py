@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from publisher.ingest.report import Progress
-from publisher.layout import RepositoryURL
+from publisher.tree.layout import RepositoryURL
 
 _CONSEQUENCES = {
     "hard link": "such files of flat images are copies of those in the layers, and take space of "

@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
-from publisher import layout, podman_store
 from publisher.entry import Fixup
-from publisher.flat_image import check_layers, flat_plan
 from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Item, check_place
 from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
+from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged, Transaction
-from publisher.sources.image import FetchedImage
+from publisher.runtimes.flat_image import check_layers, flat_plan
+from publisher.runtimes.podman import store as podman_store
+from publisher.tree import layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def _collected(name: str, path: str) -> RepositoryChanged:
     return RepositoryChanged(f"cannot publish {name}", why=f"{path} was collected meanwhile")
 
 
-def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[FetchedImage]:
+def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[PlatformImage]:
     images = {
         item.image.manifest.image_id: item.image
         for item in items
@@ -118,7 +119,7 @@ def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[Fetc
 
 
 def _link_flat_image(
-    repository: Repository, transaction: Transaction, image: FetchedImage
+    repository: Repository, transaction: Transaction, image: PlatformImage
 ) -> Mapping[str, int]:
     digests = [layer.digest for layer in image.manifest.layers]
     with flat_plan(repository, digests, image.config, image.document.digest) as plan:

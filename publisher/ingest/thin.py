@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from publisher.reference import ImageReference, parse_reference
+from publisher.ingest.thin_images import build_thin, push_thin, wanted_record, write_records
+from publisher.oci.reference import ImageReference, parse_reference
 from publisher.repository import Repository
+from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
-from publisher.thin.record import ThinRecord
-from publisher.thin_images import build_thin, load_record, push_thin, wanted_record, write_records
+from publisher.tree.thin_record import ThinRecord
 from publisher.wishlist import Wish, render_output_format
 
 
@@ -40,7 +41,7 @@ class ThinPushes:
             return None
         thin = parse_reference(render_output_format(wish.thin, reference, digest, wish.name))
         wanted = wanted_record(self._repository, names[1:] or names, thin, self._now())
-        found = load_record(self._repository, names[0])
+        found = load_thin_record(self._repository, names[0])
         return None if found is not None and found.says(wanted) else wanted
 
     def push(self, wanted: ThinRecord, names: Sequence[str]) -> None:

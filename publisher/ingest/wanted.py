@@ -6,17 +6,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from publisher import layout, podman_store
-from publisher.errors import PublisherError
-from publisher.records import Pins, Publication
+from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged
-from publisher.sources.image import FetchedImage
-from publisher.state import load_pins, load_publication
+from publisher.repository.reading import load_pins, load_publication
+from publisher.runtimes.podman import store as podman_store
+from publisher.tree import layout
+from publisher.tree.records import Publication, check_pin
 from publisher.wishlist import OUTPUTS
-
-
-class ImagePinned(PublisherError):
-    """The image has changed at its source, but is pinned: it stays as it is published."""
 
 
 class PublishedMeanwhile(RepositoryChanged):
@@ -31,7 +27,7 @@ class Item:
     """
 
     name: str
-    image: FetchedImage
+    image: PlatformImage
     publication: Publication
     before: Publication | None
 
@@ -102,19 +98,6 @@ def check_pins(
         found = load_publication(repository, name)
         if found is not None and found.source_digest != source_digest:
             check_pin(pins, name, found.manifest_digest, now)
-
-
-def check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> None:
-    """Raise ImagePinned if `name` is pinned to this manifest."""
-    pin = pins.find(name, manifest_digest, now)
-    if pin is not None:
-        until = f" until {pin.until}" if pin.until else ""
-        why = f": {pin.reason}" if pin.reason else ""
-        raise ImagePinned(
-            f"{name} stays as it is",
-            why=f"it is pinned{until}{why}",
-            hint=f"`publisher unpin {name}` lets its tag move",
-        )
 
 
 def widened(found: Publication | None, wanted: Publication) -> Publication:

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher import layout, podman_store
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_header
-from publisher.manifest import Manifest, parse_published_manifest
-from publisher.records import (
-    ImageUsers,
-    InvalidRecord,
-    Origin,
-    RemoveSchedule,
-    ScheduledRemoval,
-)
+from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.removal.release import Facts, Release, decide
 from publisher.repository import Repository, Transaction
-from publisher.state import (
+from publisher.repository.reading import (
     Usage,
     count_usage,
     current_manifest,
     load_origin,
     load_pins,
     load_schedule,
+    load_thin_record,
     load_users,
 )
-from publisher.thin.record import ThinRecord
-from publisher.thin_images import load_record
+from publisher.runtimes.podman import store as podman_store
+from publisher.tree import layout
+from publisher.tree.records import (
+    ImageUsers,
+    InvalidRecord,
+    Origin,
+    RemoveSchedule,
+    ScheduledRemoval,
+)
+from publisher.tree.thin_record import ThinRecord
 
 
 class Doubt(PublisherError):
@@ -93,7 +94,7 @@ class Books:
         is_current = self._is_current(entry)
         size = sum(self._layer_size(manifest, digest) for digest in release.layers)
         self._note(release, is_current)
-        thin = load_record(self._repository, entry.name) if is_current else None
+        thin = load_thin_record(self._repository, entry.name) if is_current else None
         return Released(entry, len(release.layers), release.flat, size, thin)
 
     def write(self, transaction: Transaction) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from publisher.records import Pins, RemoveSchedule, ScheduledRemoval, later
 from publisher.removal.books import DOUBTS, Books, Released
 from publisher.removal.names import Target, find_target
 from publisher.repository import Repository
-from publisher.state import load_pins, load_schedule
+from publisher.repository.reading import load_pins, load_schedule
+from publisher.tree.records import Pins, RemoveSchedule, ScheduledRemoval, later
 
 _TRANSACTION_RECORDS = 400
 """From this many records and trees on, a transaction takes no further image."""

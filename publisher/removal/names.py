@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher import layout
-from publisher.catalog import NotPublished
-from publisher.manifest import is_digest
-from publisher.records import RemoveSchedule
-from publisher.reference import parse_reference
+from publisher.oci.manifest import is_digest
+from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
+from publisher.repository.published import NotPublished
+from publisher.tree import layout
+from publisher.tree.records import RemoveSchedule
 
 
 @dataclass(frozen=True, slots=True)

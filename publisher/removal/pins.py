@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from publisher import layout
 from publisher.errors import PublisherError
-from publisher.records import Pin, RemoveSchedule, later
 from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.removal.schedule import give_link_back
 from publisher.repository import Repository
-from publisher.state import current_manifest, load_pins, load_schedule
+from publisher.repository.reading import current_manifest, load_pins, load_schedule
+from publisher.tree import layout
+from publisher.tree.records import Pin, RemoveSchedule, later
 
 
 class NotPinned(PublisherError):

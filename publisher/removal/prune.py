@@ -12,17 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from publisher import layout
 from publisher.errors import InvalidManifest, PublisherError
-from publisher.ingest import Request, expand_wish, wanted_publications
-from publisher.manifest import parse_published_manifest
-from publisher.records import InvalidRecord, Pins, RemoveSchedule, ScheduledRemoval
+from publisher.oci.manifest import parse_published_manifest
 from publisher.removal.books import write_schedule
 from publisher.removal.schedule import WITHDRAWN, give_link_back, new_entry, take_link_away
 from publisher.repository import Repository
+from publisher.repository.reading import (
+    current_manifest,
+    load_pins,
+    load_publication,
+    load_schedule,
+)
 from publisher.sources.open import Sources
-from publisher.state import current_manifest, load_pins, load_publication, load_schedule
+from publisher.sources.tags import expand_wish
+from publisher.tree import layout
+from publisher.tree.records import InvalidRecord, Pins, RemoveSchedule, ScheduledRemoval
 from publisher.wishlist import WishList
+from publisher.wishlist.model import Request
+from publisher.wishlist.places import places_of
 
 DEFAULT_SHARE = 0.2
 """The share of the images in question that may be scheduled without being asked."""
@@ -259,10 +266,10 @@ def _wished_names(
 def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
     try:
         references = expand_wish(sources, request.wish)
-        places = [p for r in references for _, p in wanted_publications(request, r, "")]
+        names = [name for r in references for _, name in places_of(request.wish, r)]
     except (PublisherError, OSError) as error:
         return [], str(error)
-    return [publication.name for publication in places], ""
+    return names, ""
 
 
 def _published_images(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from publisher.manifest import Manifest
-from publisher.records import ImageUsers, Origin, ScheduledRemoval
+from publisher.oci.manifest import Manifest
+from publisher.tree.records import ImageUsers, Origin, ScheduledRemoval
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from publisher import layout, podman_store
 from publisher.errors import PublisherError
-from publisher.manifest import digest_of
-from publisher.records import Publication, RemoveSchedule, ScheduledRemoval
+from publisher.oci.manifest import digest_of
 from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target
 from publisher.removal.schedule import check_not_pinned, give_link_back, new_entry
 from publisher.repository import Repository, Transaction
-from publisher.state import current_manifest, load_pins, load_publication, load_schedule
+from publisher.repository.reading import (
+    current_manifest,
+    load_pins,
+    load_publication,
+    load_schedule,
+)
+from publisher.runtimes.podman import store as podman_store
+from publisher.tree import layout
+from publisher.tree.records import Publication, RemoveSchedule, ScheduledRemoval
 from publisher.wishlist import OUTPUTS
 
 REPLACED = "replaced"

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from publisher import layout
-from publisher.catalog import NotPublished
-from publisher.ingest.wanted import ImagePinned
-from publisher.manifest import parse_published_manifest
-from publisher.records import Pin, Pins, RemoveSchedule, ScheduledRemoval, later
+from publisher.oci.manifest import parse_published_manifest
 from publisher.removal.books import DOUBTS, Books, write_schedule
 from publisher.removal.names import Target, find_target, published_places
 from publisher.repository import Repository, Transaction
-from publisher.state import current_manifest, load_pins, load_publication, load_schedule
+from publisher.repository.published import NotPublished
+from publisher.repository.reading import (
+    current_manifest,
+    load_pins,
+    load_publication,
+    load_schedule,
+)
+from publisher.tree import layout
+from publisher.tree.records import ImagePinned, Pin, Pins, RemoveSchedule, ScheduledRemoval, later
 from publisher.wishlist import DEFAULT_GRACE
 
 WITHDRAWN = "withdrawn"

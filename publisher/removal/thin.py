@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from publisher import layout
 from publisher.errors import PublisherError
-from publisher.reference import Transport, parse_reference
+from publisher.oci.reference import Transport, parse_reference
 from publisher.removal.books import Released
 from publisher.removal.names import Target, published_places
 from publisher.repository import Repository
+from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
-from publisher.thin_images import load_record
+from publisher.tree import layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +55,5 @@ def _is_used(repository: Repository, name: str, digest: str) -> bool:
     places = published_places(repository, Target(name))
     if name.startswith(f"{layout.MULTIARCH}/"):
         places += published_places(repository, Target(name.split("/", 2)[2]))
-    records = (load_record(repository, place) for place in places)
+    records = (load_thin_record(repository, place) for place in places)
     return any(record is not None and record.digest == digest for record in records)

@@ -1,7 +1,6 @@
-"""The record of every transaction: who changed what, when, with which command, and why.
-
-JSON lines, appended when a transaction is carried out, once each however often that is
-interrupted. A full file is renamed to `history.1.jsonl` (the older ones move up), the oldest goes.
+"""The history file of a repository: JSON lines, appended when a transaction is carried out, once
+each however often that is interrupted. A full file is renamed to `history.1.jsonl` (the older ones
+move up), the oldest goes.
 """
 
 from __future__ import annotations
@@ -10,57 +9,16 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from publisher.tree.history import Record
 
 MAX_BYTES = 16 * 1024 * 1024
 KEPT_FILES = 8
 _BLOCK = 64 * 1024
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a transaction did to one image or layer, in a word ("published"), and why."""
-
-    name: str
-    what: str
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One transaction. `paths` counts, by kind, what was added, replaced and removed."""
-
-    id: str
-    time: str
-    user: str
-    host: str
-    pid: int
-    purpose: str
-    changes: tuple[Change, ...]
-    paths: dict[str, int]
-
-    def to_value(self) -> dict[str, Any]:
-        """The record as it stands in a journal or in the history."""
-        return {
-            "id": self.id,
-            "time": self.time,
-            "user": self.user,
-            "host": self.host,
-            "pid": self.pid,
-            "purpose": self.purpose,
-            "changes": [[c.name, c.what, c.why] for c in self.changes],
-            "paths": self.paths,
-        }
-
-    @classmethod
-    def from_value(cls, value: dict[str, Any]) -> Record:
-        """The inverse of to_value."""
-        changes = tuple(Change(*change) for change in value["changes"])
-        return cls(**{**value, "changes": changes})
 
 
 class History:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import filelock
 
-from publisher.records import format_time
 from publisher.repository import RepositoryBusy
-from publisher.repository.disk import write_new_file
+from publisher.repository.directory.disk import write_new_file
+from publisher.tree.records import format_time
 
 _LOCK = "lock"
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from publisher.manifest import (
+from publisher.oci.manifest import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
     Descriptor,
@@ -26,7 +26,7 @@ from publisher.manifest import (
     digest_of,
     parse_config,
 )
-from publisher.reference import HUB
+from publisher.oci.reference import HUB
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive
 from publisher.sources.files import open_blob, read_file

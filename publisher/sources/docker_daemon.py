@@ -19,11 +19,11 @@ import docker.tls
 import docker.utils
 import urllib3.exceptions
 
-from publisher.manifest import Descriptor, Document, is_digest
+from publisher.oci.manifest import Descriptor, Document, is_digest
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive, spool
 from publisher.sources.docker_archive import open_docker_archive
-from publisher.sources.faults import describe
+from publisher.sources.registry.faults import describe
 from publisher.sources.settings import EngineTLS
 
 ID_TIMEOUT = 60

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from publisher.errors import PublisherError
-from publisher.manifest import MAX_DOCUMENT_BYTES, Descriptor
+from publisher.oci.manifest import MAX_DOCUMENT_BYTES, Descriptor
 from publisher.sources import SourceError
 
 CHUNK = 256 * 1024

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from publisher.errors import InvalidManifest
-from publisher.manifest import (
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
     Descriptor,
     Document,
-    ImageConfig,
     ImageIndex,
-    Manifest,
     Platform,
     check_consistency,
     parse_config,
@@ -33,22 +32,9 @@ class PlatformNotFound(SourceError):
     """The image exists, but not for a platform that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedImage:
-    """One image for one platform, as far as can be known before its layers."""
-
-    platform: Platform
-    document: Document
-    manifest: Manifest
-    config_document: Document
-    config: ImageConfig
-    index_digest: str | None = None
-    """The digest of the index that the reference names, or None if it names the manifest."""
-
-
 def fetch_images(
     source: Source, platforms: Sequence[Platform], digest: str | None = None
-) -> list[FetchedImage]:
+) -> list[PlatformImage]:
     """The image that `source` names, for each of `platforms`: as many, in the same order.
 
     `digest` pins what the reference was resolved to, so that a tag that moves meanwhile changes
@@ -70,7 +56,7 @@ def fetch_images(
     if any(index.choose(platform) is None for platform in platforms):
         index = ImageIndex(tuple(_with_platforms(source, index)))
     chosen = [(platform, _choose(index, platform)) for platform in platforms]
-    images: dict[str, FetchedImage] = {}
+    images: dict[str, PlatformImage] = {}
     for platform, descriptor in chosen:
         if descriptor.digest in images:
             continue
@@ -147,13 +133,13 @@ def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
     return found
 
 
-def _load(source: Source, document: Document, index_digest: str | None) -> FetchedImage:
+def _load(source: Source, document: Document, index_digest: str | None) -> PlatformImage:
     manifest = parse_manifest(document)
     data = source.fetch(manifest.config)
     config = parse_config(data, manifest.config.digest)
     check_consistency(manifest, config, document.digest)
     config_document = Document(data, manifest.config.media_type, manifest.config.digest)
-    return FetchedImage(
+    return PlatformImage(
         config.platform.normalized(), document, manifest, config_document, config, index_digest
     )
 

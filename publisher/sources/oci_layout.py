@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from publisher.manifest import (
+from publisher.oci.manifest import (
     INDEX_TYPES,
     OCI_INDEX,
     Descriptor,

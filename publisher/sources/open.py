@@ -8,20 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from publisher.reference import ImageReference, Transport
+from publisher.oci.reference import ImageReference, Transport
 from publisher.sources import Source
 from publisher.sources.archive import Archive
-from publisher.sources.auth import RegistryAuth
-from publisher.sources.credentials import Credentials
 from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.docker_daemon import EngineSource
-from publisher.sources.endpoint import Endpoint
-from publisher.sources.exchange import Exchange
 from publisher.sources.files import Folder
 from publisher.sources.oci_layout import LayoutSource
-from publisher.sources.registry import RegistrySource
+from publisher.sources.registry.auth import RegistryAuth
+from publisher.sources.registry.credentials import Credentials
+from publisher.sources.registry.endpoint import Endpoint
+from publisher.sources.registry.exchange import Exchange
+from publisher.sources.registry.source import RegistrySource
+from publisher.sources.registry.upload import RegistryDestination
 from publisher.sources.settings import Settings
-from publisher.sources.upload import RegistryDestination
 
 
 class Sources:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from publisher.reference import HUB, api_host
+from publisher.oci.reference import HUB, api_host
 
 MAX_CONCURRENT = 4
 """Requests in flight to one registry, unless its settings say otherwise."""

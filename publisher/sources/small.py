@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from publisher.manifest import MAX_DOCUMENT_BYTES, Descriptor, check_digest
+from publisher.oci.manifest import MAX_DOCUMENT_BYTES, Descriptor, check_digest
 from publisher.sources import SourceError
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from publisher.errors import PublisherError
+from publisher.oci.reference import ImageReference
+from publisher.oci.tag_patterns import TagPatterns, natural
 from publisher.sources import Source
-from publisher.tag_patterns import TagPatterns, natural
+from publisher.sources.open import Sources
+from publisher.wishlist import Wish
 
 
 class NoMatchingTags(PublisherError):
@@ -28,6 +31,14 @@ def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] 
             f"no tag matches {wanted}", why=f"there are {len(available)} tags{there}"
         )
     return chosen
+
+
+def expand_wish(sources: Sources, wish: Wish) -> list[ImageReference]:
+    """The images that a wish means now: one, or as many as its tag patterns match."""
+    if not wish.tags:
+        return [wish.image]
+    tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
+    return [wish.image.with_tag(tag) for tag in tags]
 
 
 def _sample(tags: Iterable[str]) -> str:

@@ -22,8 +22,8 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3.exceptions
 
-from publisher.sources.faults import describe, place
-from publisher.sources.hosts import Host
+from publisher.sources.registry.faults import describe, place
+from publisher.sources.registry.hosts import Host
 from publisher.sources.settings import Settings
 from publisher.wishlist import MAX_BYTES, WishListError
 

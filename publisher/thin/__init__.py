@@ -4,10 +4,6 @@ Building them is pure (recipe, image); saving and pushing take what was built. T
 plugins that read recipes is `thin-images/README.md`.
 """
 
-from publisher.errors import PublisherError
+from publisher.thin.errors import ThinImageError
 
 __all__ = ["ThinImageError"]
-
-
-class ThinImageError(PublisherError):
-    """A thin image could not be built, saved or pushed. What is published is not concerned."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from publisher import layout
-from publisher.manifest import digest_hex
+from publisher.oci.manifest import digest_hex
+from publisher.tree import layout
 
 FILE_NAME = "thin.json"
 VERSION = "1.0"

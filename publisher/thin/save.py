@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from publisher.manifest import OCI_INDEX, Document, digest_hex
+from publisher.oci.manifest import OCI_INDEX, Document, digest_hex
 from publisher.thin import ThinImageError, archive
 from publisher.thin.image import ThinImage, ThinSet
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from publisher import layout
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
 from publisher.errors import PublisherError
-from publisher.flat_image import flat_plan
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
-from publisher.manifest import ImageConfig, Platform
+from publisher.oci.manifest import ImageConfig, Platform
 from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes.apptainer import runtime_files
+from publisher.runtimes.flat_image import flat_plan
+from publisher.tree import layout
 from publisher.verify.findings import Finding, Kind, Mend, Severity
 from publisher.verify.inventory import LiveImage
 

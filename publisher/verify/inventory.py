@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from publisher import layout, records
 from publisher.entry import EntryType
 from publisher.errors import InvalidManifest
-from publisher.manifest import (
+from publisher.oci.manifest import (
     ImageConfig,
     Manifest,
     digest_of,
     parse_config,
     parse_published_manifest,
 )
-from publisher.records import InvalidRecord, Publication, RemoveSchedule, ScheduledRemoval
 from publisher.repository import Repository
+from publisher.tree import layout, records
+from publisher.tree.records import InvalidRecord, Publication, RemoveSchedule, ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Mend, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
-from publisher.verify import Report, verify
 from publisher.verify.findings import Finding, Mend
 from publisher.verify.refetch import refetch
 from publisher.verify.repair import Failure, Mended, repair
+from publisher.verify.run import Report, verify
 
 
 def mend(

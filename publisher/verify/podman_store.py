@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from publisher import layout
 from publisher.repository import Repository
-from publisher.runtimes import podman
+from publisher.runtimes.podman import format as podman
+from publisher.tree import layout
 from publisher.verify.findings import Kind, Severity
 from publisher.verify.inventory import Inventory
 

@@ -8,29 +8,29 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from publisher import layout
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
-from publisher.manifest import (
+from publisher.oci.manifest import (
     Descriptor,
     Platform,
     digest_of,
     parse_config,
     parse_published_manifest,
 )
-from publisher.records import Origin, Publication
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryChanged
 from publisher.sources import Source
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
-from publisher.verify import look
+from publisher.tree import layout
+from publisher.tree.records import Origin, Publication
 from publisher.verify.findings import Finding, Kind, Mend
 from publisher.verify.inventory import LiveImage, take_inventory
 from publisher.verify.repair import Failure, Mended, relink_flat_image
+from publisher.verify.run import look
 
 _LAYERS = (Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _PUBLICATIONS = (Kind.PUBLICATION_MISSING, Kind.PUBLICATION_DAMAGED)

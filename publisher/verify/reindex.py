@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from publisher import layout
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
 from publisher.layers.index import IndexHeader, encode_entry, write_index
-from publisher.manifest import Descriptor
+from publisher.oci.manifest import Descriptor
 from publisher.repository import Repository
+from publisher.tree import layout
 from publisher.verify.structure import DERIVED
 
 _MARKER = ".wh."

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from publisher import layout
 from publisher.errors import PublisherError
-from publisher.flat_image import flat_plan
-from publisher.manifest import Descriptor
-from publisher.records import ImageUsers, InvalidRecord, Origin
+from publisher.oci.manifest import Descriptor
 from publisher.repository import Repository, RepositoryChanged, Transaction
-from publisher.verify import look
+from publisher.runtimes.flat_image import flat_plan
+from publisher.tree import layout
+from publisher.tree.records import ImageUsers, InvalidRecord, Origin
 from publisher.verify.findings import Finding, Kind, Mend
 from publisher.verify.inventory import Inventory, LiveImage, take_inventory
 from publisher.verify.reindex import index_from_tree
+from publisher.verify.run import look
 from publisher.verify.structure import Expected
 
 _INDEXES = (Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
-from publisher import layout, records
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, read_header
-from publisher.manifest import digest_hex
-from publisher.records import ImageUsers, InvalidRecord, Origin
+from publisher.oci.manifest import digest_hex
 from publisher.repository import Repository
+from publisher.tree import layout, records
+from publisher.tree.records import ImageUsers, InvalidRecord, Origin
 from publisher.verify.findings import Kind, Mend, Severity
 from publisher.verify.inventory import Inventory, LiveImage, is_of_the_future, read_record
 from publisher.verify.podman_store import check_podman_store

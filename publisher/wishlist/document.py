@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from publisher.reference.grammar import presentable
+from publisher.oci.reference_grammar import presentable
 from publisher.wishlist.model import Problem, Severity, WishListError
 
 MAX_BYTES = 4 * 1024 * 1024

@@ -11,8 +11,8 @@ from typing import TypeVar
 import yaml
 
 from publisher.durations import parse_duration
-from publisher.manifest import Platform
-from publisher.tag_patterns import InvalidPattern, check_pattern
+from publisher.oci.manifest import Platform
+from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import (
     DATE,
     STRING,

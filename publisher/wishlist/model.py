@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from publisher.errors import PublisherError
-from publisher.manifest import Platform
-from publisher.reference import ImageReference
+from publisher.oci.manifest import Platform
+from publisher.oci.reference import ImageReference
 
 OUTPUTS = ("flat", "layers", "thin", "podman")
 """Every form in which an image can be published."""
@@ -120,3 +120,11 @@ class WishListError(PublisherError):
         if self.problems and not why:
             why = "\n".join(map(str, self.problems))
         super().__init__(what, why=why, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish, and the wish list that it stands in: its path or URL, always written the same."""
+
+    wish: Wish
+    wish_list: str = ""

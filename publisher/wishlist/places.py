@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publisher.errors import PublisherError
-from publisher.reference import ImageReference
+from publisher.oci.manifest import Platform
+from publisher.oci.reference import ImageReference
+from publisher.tree import layout
 from publisher.wishlist.model import Wish
 
 
@@ -65,6 +67,19 @@ class Places:
                 return None
             place.wishes[wish_list] = wish
             return place
+
+
+def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str]]:
+    """The platforms and public names under which `wish` has the image `reference` published.
+
+    The first platform is public at the plain path; if there are several, each of them is at its own
+    path below `.multiarch/` as well. Raises InvalidReference where the image cannot have a name.
+    """
+    first = wish.platforms[0]
+    places = [(first, layout.public_name(reference, wish.name))]
+    if len(wish.platforms) > 1:
+        places += [(p, layout.public_name(reference, wish.name, p)) for p in wish.platforms]
+    return places
 
 
 def _terms(wish: Wish) -> tuple[Any, ...]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from publisher import layout
-from publisher.reference import ImageReference, Transport
+from publisher.oci.reference import ImageReference, Transport
+from publisher.tree import layout
 
 VARIABLES = ("scheme", "registry", "repository", "reference", "tag", "digest", "image")
 

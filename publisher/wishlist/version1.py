@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from publisher.reference import ImageReference
+from publisher.oci.reference import ImageReference
 from publisher.wishlist import wishes as shared
 from publisher.wishlist.document import Problems, place, read_mapping, read_text, read_texts
 from publisher.wishlist.model import DEFAULT_OUTPUTS, Wish, WishList

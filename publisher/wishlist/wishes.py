@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import yaml
 
-from publisher import layout
 from publisher.errors import InvalidReference, PublisherError
-from publisher.reference import (
+from publisher.oci.reference import (
     ImageReference,
     parse_pattern,
     parse_reference,
     parse_repository,
 )
-from publisher.reference.grammar import check_characters, check_repository, presentable
-from publisher.tag_patterns import InvalidPattern, check_pattern
+from publisher.oci.reference_grammar import check_characters, check_repository, presentable
+from publisher.oci.tag_patterns import InvalidPattern, check_pattern
+from publisher.tree import layout
 from publisher.wishlist.document import Problems, describe, place, quoted, read_text
 from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables

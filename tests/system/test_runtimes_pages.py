@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
-from publisher.run_image import plan_run
+from publisher.browse.run import plan_run
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.runtimes import launch
+from publisher.tree.layout import RepositoryURL
 from tests.command import environment, succeed
 from tests.components import (
     Engine,

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from publisher.manifest import check_digest
-from publisher.reference import parse_reference
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import check_digest
+from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.image import FetchedImage, fetch_images
+from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.settings import EngineTLS, Settings
 from tests.certificates import Authority
@@ -97,7 +98,7 @@ def docker(
         yield engine
 
 
-def fetch(reference: str, docker_host: str = "") -> FetchedImage:
+def fetch(reference: str, docker_host: str = "") -> PlatformImage:
     """An image with all its layers, their digests and diff IDs verified."""
     with Sources(Settings(docker_host=docker_host)) as sources:
         source = sources.open(parse_reference(reference))
@@ -114,7 +115,7 @@ def fetch(reference: str, docker_host: str = "") -> FetchedImage:
         return found
 
 
-def is_same_image(found: FetchedImage, built: Image) -> None:
+def is_same_image(found: PlatformImage, built: Image) -> None:
     """The same root file system and settings: layers by diff ID, and what to run."""
     assert found.config.diff_ids == tuple(each.diff_id for each in built.layers)
     assert found.config.values["config"]["Cmd"] == ["/bin/sh"]

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from publisher.ingest import Report, Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
+from publisher.ingest.report import Report
+from publisher.ingest.run import ingest
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
+from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.command import command, environment, publisher, succeed
 from tests.components import docker_registry, dockerd, podman
 from tests.layer_builder import directory, file, image, layer, symlink, whiteout, write_layout
@@ -81,7 +83,7 @@ def test_two_hundred_images_from_a_registry_that_fails_every_fifth_request(
 WITH_PEAK = """
 import re
 from pathlib import Path
-from publisher.cli import main
+from publisher.cli.main import main
 try:
     main()
 finally:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.manifest import INDEX_TYPES, Platform, check_digest
-from publisher.reference import parse_reference
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import INDEX_TYPES, Platform, check_digest
+from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, ImageNotFound, Source, SourceError
-from publisher.sources.image import FetchedImage, available_platforms, fetch_images
-from publisher.sources.login import check_login
+from publisher.sources.image import available_platforms, fetch_images
 from publisher.sources.open import Sources
+from publisher.sources.registry.login import check_login
 from publisher.sources.settings import RegistrySettings, Settings
 from publisher.sources.tags import expand_tags
 from tests.components import Registry, docker_registry, program, run
@@ -70,7 +71,7 @@ def open_at(sources: Sources, host: str, name: str) -> Source:
     return sources.open(parse_reference(f"http://{host}/{name}"))
 
 
-def fetch_whole(source: Source, platform: Platform = AMD64) -> FetchedImage:
+def fetch_whole(source: Source, platform: Platform = AMD64) -> PlatformImage:
     """An image with all its layers, every digest verified."""
     digest = source.resolve()
     (found,) = fetch_images(source, [platform], digest)

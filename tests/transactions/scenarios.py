@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from publisher import layout
+from publisher.tree import layout
 from tests.any_repository import AnyRepository, find_repository, make_repository
 from tests.layer_builder import (
     Image,

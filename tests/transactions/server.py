@@ -87,7 +87,7 @@ class Faults:
             setattr(os, name, self._by_descriptor(name, getattr(os, name)))
         os.open = self._os_open(os.open)
         io.open = builtins.open = self._io_open(io.open)
-        disk = importlib.import_module("publisher.repository.disk")
+        disk = importlib.import_module("publisher.repository.directory.disk")
         disk._libc = _LibC(disk._libc, self)  # type: ignore[attr-defined]
         server = importlib.import_module("publisher.repository.cvmfs.server").Server
         server.run = self._server_run(server.run)
@@ -221,7 +221,7 @@ def run(request: dict[str, Any], answer: int) -> None:
     for arguments in request["commands"]:
         sys.argv = ["publisher", *arguments]
         try:
-            importlib.import_module("publisher.cli").main()
+            importlib.import_module("publisher.cli.main").main()
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else 1
         sys.stdout.flush()
@@ -238,7 +238,7 @@ def warm_up(commands: list[list[str]]) -> None:
     for arguments in commands:
         sys.argv = ["publisher", *arguments]
         with contextlib.suppress(SystemExit):
-            importlib.import_module("publisher.cli").main()
+            importlib.import_module("publisher.cli.main").main()
     assert threading.active_count() == 1, "a fork would lose what other threads do"
     gc.collect()
     gc.freeze()  # so that children copy less memory
@@ -248,7 +248,7 @@ def serve() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what commands say while they warm up
-    cli = importlib.import_module("publisher.cli")
+    cli = importlib.import_module("publisher.cli.main")
     for target in cli._COMMANDS.values():  # each is imported only when it is asked for
         importlib.import_module(target.partition(":")[0])
     for line in sys.stdin:

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from publisher.layout import RepositoryURL
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree.layout import RepositoryURL
 from tests.transactions.client import FaultyCommands, faulty_commands
 from tests.transactions.scenarios import (
     SCENARIOS,

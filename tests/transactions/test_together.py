@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
-from publisher.ingest import Request, ingest
-from publisher.layout import RepositoryURL
-from publisher.manifest import parse_published_manifest
-from publisher.repository.directory import DirectoryRepository
+from publisher.ingest.run import ingest
+from publisher.oci.manifest import parse_published_manifest
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
-from publisher.verify import verify
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from publisher.verify.run import verify
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.any_repository import environment_of, make_repository
 from tests.command import command, environment
 from tests.layer_builder import Image, directory, file, image, layer

@@ -15,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from publisher.cli import publisher
+from publisher.cli.main import publisher
 from publisher.wishlist import parse_wish_list
 from tests.components import require, run
 from tests.schemas import ROOT

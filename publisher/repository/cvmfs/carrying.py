@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from publisher import layout
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs import editing, pending
 from publisher.repository.cvmfs.changes import Call, Edit, Ingest
 from publisher.repository.cvmfs.sending import send
+from publisher.tree import layout
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository

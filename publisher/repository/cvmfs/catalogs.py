@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from publisher import layout
+from publisher.tree import layout
 
 MARKER = ".cvmfscatalog"
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from publisher import layout
 from publisher.entry import EntryType, Fixup
 from publisher.repository import PathTaken
+from publisher.tree import layout
 
 _MOST_DELETED_BYTES = 64 * 1024
 """Of paths in one call: the server puts them into one argument, which the kernel limits."""

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from publisher import layout
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.server import Server, holders_of, version
 from publisher.repository.findings import Check, Verdict
+from publisher.tree import layout
 
 OLDEST_VERSION = (2, 11)
 """The first that takes `ingest -t - -k`, whole, with deletions."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import zstandard
 
-from publisher import layout
 from publisher.entry import Entry, EntryType, Generated, Merged
+from publisher.tree import layout
 
 Catalogs = Callable[[Iterable[Entry]], frozenset[str]]
 

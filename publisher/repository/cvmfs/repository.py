@@ -16,10 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from publisher import layout
 from publisher.entry import EntryType
-from publisher.layout import RepositoryURL
-from publisher.manifest import digest_hex
+from publisher.oci.manifest import digest_hex
 from publisher.repository import Found, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs.carrying import finish_pending, renew
 from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration
@@ -30,10 +28,12 @@ from publisher.repository.cvmfs.pending import read as read_pending
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.cvmfs.staged import CvmfsLayerStage, StagedLayer
 from publisher.repository.cvmfs.transaction import CvmfsTransaction
-from publisher.repository.directory import DEFAULT_WAIT, DirectoryRepository
-from publisher.repository.disk import write_new_file
-from publisher.repository.history import Record
-from publisher.repository.survey import type_of
+from publisher.repository.directory.disk import write_new_file
+from publisher.repository.directory.repository import DEFAULT_WAIT, DirectoryRepository
+from publisher.repository.directory.survey import type_of
+from publisher.tree import layout
+from publisher.tree.history import Record
+from publisher.tree.layout import RepositoryURL
 
 STATE = Path("/var/lib/publisher")
 """Where the shadows of all repositories lie, unless told otherwise."""

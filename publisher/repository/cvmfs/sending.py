@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup
 from publisher.errors import PublisherError
 from publisher.repository import RepositoryChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.planned import read_plan
 from publisher.repository.cvmfs.stream import TarStream, UnfitForStream, Write, renamed
+from publisher.tree import layout
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository

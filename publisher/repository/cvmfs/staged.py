@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from publisher import layout
 from publisher.errors import PublisherError
 from publisher.repository.cvmfs.engine import LayerEngine
-from publisher.repository.disk import make_directories, sync_filesystem
+from publisher.repository.directory.disk import make_directories, sync_filesystem
+from publisher.tree import layout
 
 _PIECE = 1 << 20
 

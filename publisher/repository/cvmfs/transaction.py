@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from publisher import layout
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs import pending
@@ -25,7 +24,8 @@ from publisher.repository.cvmfs.changes import (
 )
 from publisher.repository.cvmfs.planned import write_plan
 from publisher.repository.cvmfs.visible import require_visible
-from publisher.repository.transaction import DirectoryTransaction
+from publisher.repository.directory.transaction import DirectoryTransaction
+from publisher.tree import layout
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from publisher import layout
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Changes
 from publisher.repository.cvmfs.pending import Tree
+from publisher.tree import layout
 
 if TYPE_CHECKING:
     from publisher.repository.cvmfs.repository import CvmfsRepository

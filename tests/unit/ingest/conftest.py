@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from publisher.ingest import Report, Request, ingest
+from publisher.ingest.report import Report
+from publisher.ingest.run import ingest
 from publisher.repository import Repository
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.any_repository import KINDS, environment_of, make_repository
 from tests.registry_images import fast_sources
 

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from publisher.ingest import Outcome, Request, Status, ingest
-from publisher.manifest import OCI_MANIFEST, Document
-from publisher.manifest import digest_of as digest
+from publisher.ingest.report import Outcome, Status
+from publisher.ingest.run import ingest
+from publisher.oci.manifest import OCI_MANIFEST, Document
+from publisher.oci.manifest import digest_of as digest
 from publisher.repository import Repository
 from publisher.wishlist import Wish, wish_for
+from publisher.wishlist.model import Request
 from tests.layer_builder import Image, Layer, file, image, layer
 from tests.registry import OwnRegistry
 from tests.registry_images import fast_sources

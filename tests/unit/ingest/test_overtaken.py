@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
-from publisher.ingest import Report
-from publisher.state import load_publication, load_schedule
+from publisher.ingest.report import Report
+from publisher.repository.reading import load_publication, load_schedule
+from publisher.tree import layout
 from tests.layer_builder import file, image, layer
 from tests.publishers import Publishers, once
 from tests.registry import OwnRegistry
@@ -136,7 +136,7 @@ def test_what_a_collection_takes_out_of_the_podman_store_meanwhile_comes_again(
 
     once(
         monkeypatch,
-        "publisher.podman_store.prepare",
+        "publisher.runtimes.podman.store.prepare",
         lambda: publishers.collect(f"{publishers.registry.host}/dying:1"),
         after=True,
     )

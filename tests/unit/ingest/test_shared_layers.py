@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from publisher.ingest import Report
+from publisher.ingest.report import Report
 from publisher.repository import Repository
 from tests.layer_builder import directory, file, image, layer
 from tests.registry import Change, OwnRegistry

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from publisher.ingest import Request, ingest
+from publisher.ingest.run import ingest
 from publisher.ingest.space import DiskSpace, NotEnoughSpace
-from publisher.repository.memory import MemoryRepository
 from publisher.sources.open import Sources
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.layer_builder import file, image, layer
+from tests.memory_repository import MemoryRepository
 from tests.transactions.scenarios import Stage
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from publisher.check import check
-from publisher.ingest import Report, Request, ingest
-from publisher.plan import plan
+from publisher.ingest.check import check
+from publisher.ingest.plan import plan
+from publisher.ingest.report import Report
+from publisher.ingest.run import ingest
 from publisher.repository import Repository
-from publisher.state import load_publication
+from publisher.repository.reading import load_publication
 from publisher.wishlist import parse_wish_list
+from publisher.wishlist.model import Request
 from tests.layer_builder import file, image, image_index, layer
 from tests.registry import OwnRegistry
 from tests.registry_images import fast_sources

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from publisher.entry import Entry, EntryType, Merged, sort_key
 from publisher.layers import LayerError
 from publisher.layers.merge import fixups, merge
-from publisher.repository.linker import apply_fixups, link_tree
+from publisher.repository.directory.linker import apply_fixups, link_tree
 from tests.engine import Unpacked, names_below, publish, unpack_layer
 from tests.layer_builder import directory, file, hardlink, layer, opaque, whiteout
 from tests.stacks import Draft, stacks

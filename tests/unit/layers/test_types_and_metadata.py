@@ -17,7 +17,7 @@ from publisher.entry import Entry, EntryType
 from publisher.layers import LayerError, LimitExceeded, Limits, Policy
 from publisher.layers import unpack as unpack_blob
 from publisher.repository import DeviceRefused
-from publisher.repository.tree import TreeWriter
+from publisher.repository.directory.tree_writer import TreeWriter
 from tests.components import require, require_root
 from tests.engine import Unpack, names_below, publish, types, unpack_layer
 from tests.layer_builder import (

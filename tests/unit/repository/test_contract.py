@@ -8,22 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
 from publisher.entry import EntryType
-from publisher.ingest import Request, ingest
+from publisher.ingest.run import ingest
 from publisher.layers.index import read_index
 from publisher.layers.merge import fixups, merge
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
-from publisher.layout import RepositoryURL
 from publisher.repository import PathTaken, Repository, RepositoryChanged
-from publisher.repository.directory import DirectoryRepository
-from publisher.repository.memory import MemoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
-from publisher.verify import Kind, verify
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from publisher.verify.findings import Kind
 from publisher.verify.mend import mend
+from publisher.verify.run import verify
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests import layer_builder as build
+from tests.memory_repository import MemoryRepository
 from tests.transactions.scenarios import BASE, FIRST, SECOND, TOP, Stage
 from tests.trees import owned
 

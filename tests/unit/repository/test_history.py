@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from publisher.repository import history
-from publisher.repository.history import History, Record
+from publisher.repository.history import History
+from publisher.tree.history import Record
 
 
 def record(number: int) -> Record:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher.layout import RepositoryURL
 from publisher.repository import RepositoryBusy, RepositoryError
-from publisher.repository.directory import DirectoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.lock import WriterLock
+from publisher.tree.layout import RepositoryURL
 
 _HOLDER = """
 import sys

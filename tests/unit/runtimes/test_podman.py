@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.manifest import OCI_CONFIG, OCI_MANIFEST, Document, digest_of, distinct_from_top
-from publisher.reference import parse_reference
-from publisher.runtimes import podman
-from publisher.runtimes.podman import StoreImage, StoreLayer
+from publisher.oci.manifest import OCI_CONFIG, OCI_MANIFEST, Document, digest_of, distinct_from_top
+from publisher.oci.reference import parse_reference
+from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman.format import StoreImage, StoreLayer
 
 NAMES = st.sampled_from(["docker.io/library/a:1", "docker.io/library/a:2", 'odd"name:1', "b:1"])
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.manifest import check_digest, digest_of
-from publisher.reference import parse_reference
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import check_digest, digest_of
+from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.image import FetchedImage, fetch_images
+from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from tests.layer_builder import Image, image_index, write_layout
 from tests.registry_images import AMD64, read_blob, sample_image
@@ -51,7 +52,7 @@ def saved(built: Image, *names: str) -> dict[str, bytes | str]:
     return {**files, config: built.config, "manifest.json": json.dumps([entry]).encode()}
 
 
-def fetch(sources: Sources, reference: str) -> FetchedImage:
+def fetch(sources: Sources, reference: str) -> PlatformImage:
     """An image with all its layers read and verified."""
     source = sources.open(parse_reference(reference))
     digest = source.resolve()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from publisher.errors import InvalidManifest
-from publisher.manifest import (
+from publisher.oci.manifest import (
     DOCKER_LIST,
     OCI_INDEX,
     OCI_MANIFEST,

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from publisher.errors import PublisherError
+from publisher.oci.tag_patterns import InvalidPattern
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.open import Sources
 from publisher.sources.tags import NoMatchingTags, expand_tags
-from publisher.tag_patterns import InvalidPattern
 from tests.registry import OwnRegistry, json_reply
 from tests.registry_faults import cut, endless_tags, html, huge, status
 from tests.registry_images import open_image, sample_image
@@ -100,7 +100,7 @@ def test_an_empty_page_is_not_the_end(registry: OwnRegistry, sources: Sources) -
 def test_a_list_of_tags_that_never_ends_is_an_error(
     registry: OwnRegistry, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("publisher.sources.client.MAX_PAGES", 50)
+    monkeypatch.setattr("publisher.sources.registry.client.MAX_PAGES", 50)
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(endless_tags())
     with pytest.raises(SourceError, match="does not end"):

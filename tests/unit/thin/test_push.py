@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from publisher.manifest import OCI_MANIFEST, digest_of, parse_config
-from publisher.reference import parse_reference
+from publisher.oci.manifest import OCI_MANIFEST, digest_of, parse_config
+from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, SourceError
 from publisher.sources.open import Sources
 from publisher.thin import ThinImageError

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
-from publisher.state import load_publication
-from publisher.verify import Kind, repair
+from publisher.repository.reading import load_publication
+from publisher.tree import layout
+from publisher.verify import repair
+from publisher.verify.findings import Kind
 from tests.layer_builder import file, image, layer
 from tests.publishers import Publishers, once
 from tests.registry import OwnRegistry

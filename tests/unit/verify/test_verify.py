@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from publisher import layout
-from publisher.ingest import Request, ingest
+from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
-from publisher.manifest import digest_hex
+from publisher.oci.manifest import digest_hex
 from publisher.sources.open import Sources
-from publisher.verify import Kind, Mend, Report, Severity, verify
+from publisher.tree import layout
+from publisher.verify.findings import Kind, Mend, Severity
 from publisher.verify.mend import mend
+from publisher.verify.run import Report, verify
 from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.any_repository import KINDS, environment_of
 from tests.transactions.scenarios import (
     BASE,

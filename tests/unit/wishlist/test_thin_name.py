@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.errors import InvalidReference
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
 from publisher.wishlist import render_output_format
 from publisher.wishlist.thin_name import VARIABLES, unknown_variables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from publisher.reference import parse_reference
+from publisher.oci.reference import parse_reference
 from publisher.wishlist import Wish, WishListError, parse_wish_list
 
 FIELD_LIST = """\

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 import pytest
 
 from publisher.errors import InvalidReference
-from publisher.manifest import Platform
-from publisher.reference import ImageReference, Transport, parse_reference
+from publisher.oci.manifest import Platform
+from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.wishlist import Wish, WishListError, parse_wish_list, wish_for
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")

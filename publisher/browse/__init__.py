@@ -1,0 +1,1 @@
+"""What is published: list, show, ls, diff, find, run, module files."""

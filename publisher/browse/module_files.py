@@ -1,0 +1,75 @@
+"""A module file for a published image: the use case behind `publisher modulefile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.browse.run import mount_point, published_config
+from publisher.errors import PublisherError
+from publisher.repository import Repository
+from publisher.runtimes import modulefile
+from publisher.runtimes.container import ContainerConfig
+
+
+class CannotWriteModule(PublisherError):
+    """A module file cannot be made as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenModule:
+    """What `module load` takes, the file, and the commands that it brings."""
+
+    name: str
+    file: Path
+    commands: tuple[str, ...]
+
+
+def write_module(
+    repository: Repository,
+    text: str,
+    directory: Path,
+    *,
+    kind: str = "lua",
+    runtime: str = "apptainer",
+    commands: Sequence[str] = (),
+) -> WrittenModule:
+    """Write the module of the image `text` below `directory`, which belongs into MODULEPATH.
+
+    It brings the program that the image runs by itself, unless that is a shell, and `commands`.
+    """
+    image, config = published_config(repository, text)
+    chosen = modulefile.entry_program(ContainerConfig.of(config))
+    chosen |= {command: command for command in commands}
+    wrong = [command for command in chosen if not modulefile.is_command_name(command)]
+    if wrong or not chosen:
+        why = f"{wrong[0]!r} is not a command's name" if wrong else "the image names no program"
+        raise CannotWriteModule(
+            f"cannot make a module of {image}", why=why, hint="name programs with --command"
+        )
+    name, version = modulefile.module_name(image)
+    root = mount_point(repository.url) / image
+    wrappers = directory.absolute() / ".wrappers" / name / version
+    origin = f"the container image {image}"
+    file = directory / name / (f"{version}.lua" if kind == "lua" else version)
+    content = modulefile.module_file(kind, image, origin, list(chosen), str(wrappers), str(root))
+    try:
+        wrappers.mkdir(parents=True, exist_ok=True)
+        for command, program in chosen.items():
+            script = modulefile.wrapper(image, str(root), str(repository.url), program, runtime)
+            _write(wrappers / command, script, 0o755)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, content, 0o644)
+    except OSError as error:
+        raise CannotWriteModule(
+            f"cannot write {error.filename or directory}", why=error.strerror or str(error)
+        ) from error
+    return WrittenModule(f"{name}/{version}", file, tuple(chosen))
+
+
+def _write(path: Path, content: str, mode: int) -> None:
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(content)
+    draft.chmod(mode)
+    draft.rename(path)

@@ -1,0 +1,112 @@
+"""Try a published flat image with what this machine has: the use case behind `publisher run`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from publisher.oci.manifest import ImageConfig, parse_config
+from publisher.repository import Repository
+from publisher.repository.directory.descriptors import Directories
+from publisher.repository.published import find_name, load_image
+from publisher.runtimes import launch
+from publisher.runtimes.container import ContainerConfig
+from publisher.runtimes.launch import CannotRun, Start
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+
+WAYS = ("bwrap", "podman", "chroot")
+
+
+def plan_run(
+    repository: Repository, text: str, given: Sequence[str], *, entrypoint: bool = True
+) -> Start:
+    """How the image `text` is started; `given` replaces the command that it says.
+
+    Without `entrypoint`, it replaces that as well.
+    """
+    name, config = published_config(repository, text)
+    found = load_image(repository, name)
+    assert found.manifest is not None  # its config was read by it
+    root = mount_point(repository.url) / layout.flat_image(found.manifest.image_id)
+    if not root.is_dir():
+        raise CannotRun(
+            f"cannot run {name}",
+            why="it is published without a flat image",
+            hint="add flat to the outputs of its wish",
+        )
+    with Directories(root) as directories:
+        passwd, group = (_read_inside(directories, file) for file in ("passwd", "group"))
+    container = ContainerConfig.of(config)
+    if not entrypoint:
+        container = replace(container, entrypoint=())
+    return launch.prepare_start(str(root), container, given, passwd, group)
+
+
+def published_config(repository: Repository, text: str) -> tuple[str, ImageConfig]:
+    """The name under which `text` is published, and the image's config."""
+    name = find_name(repository, text)
+    found = load_image(repository, name)
+    data = repository.read(layout.config_file(name))
+    if found.manifest is None or data is None:
+        raise CannotRun(
+            f"cannot use {name}",
+            why=found.problem or "its config is not in the repository",
+            hint="publish it again",
+        )
+    return name, parse_config(data, found.manifest.image_id)
+
+
+def mount_point(url: RepositoryURL) -> Path:
+    """Where the published tree is on this machine."""
+    return Path("/cvmfs", url.location) if url.kind == "cvmfs" else Path(url.location).absolute()
+
+
+def choose_way(wanted: str, available: Collection[str]) -> str:
+    """The first of WAYS that this machine has, or the one that is wanted."""
+    ways = [way for way in WAYS if wanted in ("auto", way)]
+    for way in ways:
+        if way in available or (way == "chroot" and os.geteuid() == 0):
+            return way
+    raise CannotRun(
+        "cannot run the image here",
+        why=f"there is no {' and no '.join(w for w in ways if w != 'chroot') or 'right to chroot'}",
+        hint="apt-get install bubblewrap, or run as root",
+    )
+
+
+def start_by(way: str, start: Start) -> NoReturn:
+    """Become the container; returns never."""
+    if way == "chroot":
+        _enter(start)
+    command = launch.bubblewrap(start) if way == "bwrap" else launch.podman(start)
+    os.execvp(command[0], command)
+
+
+def _enter(start: Start) -> NoReturn:
+    try:
+        os.chroot(start.root)
+        os.chdir(start.directory)
+        os.setgroups(start.identity.groups)
+        os.setgid(start.identity.gid)
+        os.setuid(start.identity.uid)
+        os.execvpe(start.arguments[0], start.arguments, start.environment)
+    except OSError as error:
+        raise CannotRun(
+            f"cannot start {start.arguments[0]!r}", why=error.strerror or str(error)
+        ) from error
+
+
+def _read_inside(directories: Directories, name: str) -> str:
+    """A file of the image's /etc, if it is a file there and not a link to somewhere else."""
+    try:
+        parent = directories.open("etc")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=parent)
+    except OSError:
+        return ""  # then only numbers can be users
+    with os.fdopen(descriptor, errors="surrogateescape") as file:
+        return file.read()

@@ -1,0 +1,162 @@
+"""Is a wish list sound, and can its wishes be granted? The use case behind `publisher check`.
+
+Nothing is touched: lists are parsed, and their images' manifests and configs are looked at where
+they come from.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+
+from publisher.errors import PublisherError
+from publisher.oci.reference import ImageReference
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+from publisher.sources.tags import expand_tags
+from publisher.tree import layout
+from publisher.wishlist import (
+    Places,
+    Problem,
+    Severity,
+    Wish,
+    WishList,
+    WishListError,
+    parse_wish_list,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """One image that was looked for: what was found, or in `error` why it cannot be published.
+
+    `name` is its public path, or the wish's own text where it has none. `layers` are the sizes in
+    bytes, as downloaded, of the layers for all its wished platforms, by digest.
+    """
+
+    name: str
+    reference: str
+    wish_list: str
+    line: int
+    digest: str = ""
+    platforms: tuple[str, ...] = ()
+    layers: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be said about wish lists; `images` is empty unless sources were asked."""
+
+    wishes: int
+    problems: tuple[Problem, ...]
+    images: tuple[CheckedImage, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What is wrong in the lists themselves."""
+        return tuple(p for p in self.problems if p.severity is Severity.ERROR)
+
+    @property
+    def failed(self) -> tuple[CheckedImage, ...]:
+        """The images that cannot be published."""
+        return tuple(image for image in self.images if image.error)
+
+    @property
+    def download_size(self) -> int:
+        """Bytes of all layers that were found, each counted once."""
+        return sum({d: s for image in self.images for d, s in image.layers.items()}.values())
+
+
+def check(
+    documents: Sequence[tuple[str, bytes]],
+    sources: Sources | None = None,
+    *,
+    today: date | None = None,
+    jobs: int = 8,
+) -> Report:
+    """Look at wish lists, given as names and contents, and with `sources` at their images too.
+
+    Wishes that have expired by `today` are warned of. `jobs` wishes are looked at at a time.
+    """
+    lists, problems = _parse(documents)
+    wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]
+    gone = [(w, each) for w, each in wishes if today and w.expires and w.expires <= today]
+    problems += [_expired(wish, wish_list.name) for wish, wish_list in gone]
+    images: list[CheckedImage] = []
+    if sources is not None:
+        pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
+        try:
+            places: dict[str | None, Places] = defaultdict(Places)
+            futures = [
+                pool.submit(_look_for, wish, each.name, sources, places[each.repository])
+                for wish, each in wishes
+            ]
+            images = [image for future in futures for image in future.result()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Report(len(wishes), tuple(problems), tuple(images))
+
+
+def _parse(documents: Sequence[tuple[str, bytes]]) -> tuple[list[WishList], list[Problem]]:
+    lists: list[WishList] = []
+    problems: list[Problem] = []
+    for name, data in documents:
+        try:
+            wish_list = parse_wish_list(data, name)
+        except WishListError as error:
+            problems += error.problems
+        else:
+            lists.append(wish_list)
+            problems += wish_list.problems
+    return lists, problems
+
+
+def _expired(wish: Wish, name: str) -> Problem:
+    return Problem(
+        Severity.WARNING,
+        name,
+        wish.line,
+        wish.column,
+        f"the wish for {wish} has expired on {wish.expires}",
+        "remove it, or set a later date",
+    )
+
+
+def _look_for(wish: Wish, wish_list: str, sources: Sources, places: Places) -> list[CheckedImage]:
+    """All images of one wish: one, or as many as its patterns match."""
+    if not wish.tags:
+        return [_look_at(wish, wish.image, wish_list, sources, places)]
+    try:
+        tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
+        references = [wish.image.with_tag(tag) for tag in tags]
+    except (PublisherError, OSError) as error:
+        text = str(wish.image)
+        return [CheckedImage(str(wish), text, wish_list, wish.line, error=str(error))]
+    return [_look_at(wish, reference, wish_list, sources, places) for reference in references]
+
+
+def _look_at(
+    wish: Wish, reference: ImageReference, wish_list: str, sources: Sources, places: Places
+) -> CheckedImage:
+    name = str(reference)
+    try:
+        name = layout.public_name(reference, wish.name)
+        places.claim(name, reference, wish, wish_list)
+        source = sources.open(reference)
+        digest = source.resolve()
+        images = fetch_images(source, wish.platforms, digest)
+    except (PublisherError, OSError) as error:
+        return CheckedImage(name, str(reference), wish_list, wish.line, error=str(error))
+    return CheckedImage(
+        name,
+        str(reference),
+        wish_list,
+        wish.line,
+        digest,
+        tuple(str(platform) for platform in wish.platforms),
+        {layer.digest: layer.size for image in images for layer in image.manifest.layers},
+    )

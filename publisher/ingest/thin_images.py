@@ -1,0 +1,229 @@
+"""Thin images of what is published: the use case behind `publisher thin`, and a step of ingest.
+
+Everything is built from the published metadata alone, so that it names only what is visible, and a
+push that failed can be repeated without asking the original's registry again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from publisher.errors import InvalidReference
+from publisher.oci.manifest import distinct_from_top, manifest_annotations, parse_config
+from publisher.oci.reference import ImageReference, Transport, parse_reference
+from publisher.repository import Repository
+from publisher.repository.published import find_name, load_image
+from publisher.sources.open import Sources
+from publisher.thin import ThinImageError
+from publisher.thin.engine import load_into_engine, push_through_engine
+from publisher.thin.image import Original, ThinImage, ThinSet, build_image, build_set
+from publisher.thin.push import push_set
+from publisher.thin.recipe import base_url, flat_recipe, layered_recipe
+from publisher.thin.save import save_archive, save_layout
+from publisher.tree import layout
+from publisher.tree.records import Publication
+from publisher.tree.thin_record import ThinRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A thin image that is where it should be; `sent` is False if it was there before."""
+
+    reference: str
+    digest: str
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What the tree says of one image that has a thin image, or shall get one."""
+
+    original: Original
+    layers: tuple[str, ...]
+    image_id: str
+    publication: Publication | None
+
+
+def build_thin(repository: Repository, names: Sequence[str], *, flat: bool = False) -> ThinSet:
+    """The thin image of what is published under `names`: one image for several platforms.
+
+    `flat`: the recipe names the flat image instead of the layers.
+    """
+    url = _base_url(repository)
+    images: list[tuple[Original, ThinImage]] = []
+    source_digest = ""
+    for name in names:
+        found = _load(repository, name)
+        origin = _origin(found.original)
+        if flat and not repository.exists(layout.flat_image(found.image_id)):
+            raise ThinImageError(
+                f"cannot make a flat recipe of {name}",
+                why="it is published without a flat image",
+                hint="add flat to the outputs of its wish",
+            )
+        recipe = (
+            flat_recipe(origin, url, found.image_id)
+            if flat
+            else layered_recipe(origin, url, found.layers)
+        )
+        images.append((found.original, build_image(found.original, recipe)))
+        source_digest = found.publication.source_digest if found.publication else ""
+    return build_set(images, images[0][0].name, source_digest)
+
+
+def published_places(repository: Repository, text: str) -> list[str]:
+    """The names under which the image `text` is published, one for each of its platforms."""
+    name = find_name(repository, text)
+    found = load_image(repository, name)
+    if found.publication is None or name.startswith(f"{layout.MULTIARCH}/"):
+        return [name]
+    places = []
+    for other in repository.names():
+        if other.startswith(f"{layout.MULTIARCH}/") and other.split("/", 2)[2] == name:
+            record = load_image(repository, other).publication
+            if record and record.source_digest == found.publication.source_digest:
+                places.append(other)
+    return places if len(places) > 1 else [name]
+
+
+def push_thin(
+    thin: ThinSet, text: str, sources: Sources, *, engine: str = "", through_engine: bool = False
+) -> Pushed:
+    """Push to the reference `text`: a registry's, or `docker-daemon:NAME:TAG` for an engine.
+
+    `engine` is the engine's address (empty: the usual one). `through_engine` has the engine push to
+    the registry, with its own credentials.
+    """
+    reference = _destination(text)
+    tag = reference.tag or "latest"
+    if reference.transport is Transport.DOCKER_DAEMON:
+        load_into_engine(thin, engine, f"{reference.repository}:{tag}")
+        return Pushed(str(reference), thin.top.digest, True)
+    if through_engine:
+        repository = f"{reference.registry}/{reference.repository}"
+        push_through_engine(thin, engine, repository, tag)
+        return Pushed(str(reference), thin.top.digest, True)
+    sent = push_set(thin, sources.destination(reference), tag)
+    return Pushed(str(reference), thin.top.digest, sent)
+
+
+def save_thin(thin: ThinSet, text: str) -> str:
+    """Save as `oci:FOLDER[:TAG]` or `docker-archive:FILE[:NAME:TAG]`; returns what was written."""
+    reference = parse_reference(text)
+    path = Path(reference.location)
+    if reference.transport is Transport.OCI:
+        save_layout(thin, path, reference.tag or "latest")
+    elif reference.transport is Transport.DOCKER_ARCHIVE:
+        name = f"{reference.repository}:{reference.tag}" if reference.repository else ""
+        save_archive(thin, path, name)
+    else:
+        raise InvalidReference(
+            f"cannot save to {text!r}",
+            why="it is neither a layout nor an archive",
+            hint="write oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG",
+        )
+    return str(reference)
+
+
+def wanted_record(
+    repository: Repository, names: Sequence[str], reference: ImageReference, now: datetime
+) -> ThinRecord:
+    """What will be recorded once the thin image of `names` is pushed, but for its digest."""
+    publications = [_publication(repository, name) for name in names]
+    return ThinRecord(
+        reference=str(reference),
+        digest="",
+        source_digest=publications[0].source_digest,
+        platforms=tuple(publication.platform for publication in publications),
+        base_url=_base_url(repository),
+        pushed_at=now,
+    )
+
+
+def write_records(repository: Repository, records: Sequence[tuple[str, ThinRecord]]) -> None:
+    """Record what was pushed, by the names of the originals, in one transaction."""
+    if not records:
+        return
+    with repository.transaction("recording thin images") as transaction:
+        with transaction.exclusive():
+            for name, record in records:
+                # Should the image be gone by now, nobody asks for its record any more.
+                if repository.exists(layout.manifest_file(name)):
+                    transaction.replace(layout.thin_file(name), record.to_bytes())
+                    transaction.record(name, "thin image pushed", record.digest)
+            transaction.commit()
+
+
+def _publication(repository: Repository, name: str) -> Publication:
+    found = load_image(repository, name)
+    if found.publication is None:
+        raise ThinImageError(f"cannot make a thin image of {name}", why=found.problem)
+    return found.publication
+
+
+def _load(repository: Repository, name: str) -> _Published:
+    found = load_image(repository, name)
+    data = repository.read(layout.config_file(name))
+    manifest = repository.read(layout.manifest_file(name))
+    if found.manifest is None or data is None or manifest is None:
+        raise ThinImageError(
+            f"cannot make a thin image of {name}",
+            why=found.problem or "its config is not in the repository",
+            hint="publish it again",
+        )
+    record = found.publication
+    original = Original(
+        name=_original_name(name, record),
+        digest=found.manifest_digest,
+        media_type=found.manifest.media_type,
+        config=parse_config(data, found.manifest.image_id),
+        annotations=manifest_annotations(manifest),
+    )
+    digests = [layer.digest for layer in found.manifest.layers]
+    layers = tuple(digests[number] for number in distinct_from_top(digests))
+    return _Published(original, layers, found.manifest.image_id, record)
+
+
+def _original_name(name: str, publication: Publication | None) -> str:
+    """The original's reference without its digest: for an image of no registry, its public name."""
+    if publication is not None:
+        reference = parse_reference(publication.reference)
+        if reference.transport is Transport.REGISTRY:
+            scheme = "http://" if reference.plain_http else ""
+            tag = f":{reference.tag}" if reference.tag else ""
+            return f"{scheme}{reference.registry}/{reference.repository}{tag}"
+    return name.partition("@")[0]
+
+
+def _origin(original: Original) -> str:
+    name = original.name
+    if not name.startswith(("http://", f"{layout.LOCAL}/")):
+        name = f"https://{name}"
+    return f"{name}@{original.digest}"
+
+
+def _base_url(repository: Repository) -> str:
+    url = repository.url
+    location = url.location if url.kind == "cvmfs" else os.path.abspath(url.location)
+    return base_url(url.kind, location)
+
+
+def _destination(text: str) -> ImageReference:
+    reference = parse_reference(text)
+    if reference.transport not in (Transport.REGISTRY, Transport.DOCKER_DAEMON):
+        raise InvalidReference(
+            f"cannot push to {text!r}",
+            why="it is neither a registry nor an engine",
+            hint="write HOST/PATH/NAME:TAG or docker-daemon:NAME:TAG; files are for --save",
+        )
+    if reference.digest is not None:
+        raise InvalidReference(
+            f"cannot push to {text!r}",
+            why="what is pushed has a digest of its own",
+            hint="name a tag",
+        )
+    return reference

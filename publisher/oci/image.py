@@ -1,0 +1,20 @@
+"""One image for one platform: manifest and config, as exact bytes and parsed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from publisher.oci.manifest import Document, ImageConfig, Manifest, Platform
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImage:
+    """One image for one platform, as far as can be known before its layers."""
+
+    platform: Platform
+    document: Document
+    manifest: Manifest
+    config_document: Document
+    config: ImageConfig
+    index_digest: str | None = None
+    """The digest of the index that the reference names, or None if it names the manifest."""

@@ -1,0 +1,235 @@
+"""Image references: text to value and back.
+
+Transports are named as skopeo and podman name them; short names mean what users of Docker expect.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from publisher.oci import reference_grammar as grammar
+from publisher.oci.reference_grammar import refuse
+
+
+class Transport(enum.StrEnum):
+    """Where an image comes from; spelled as skopeo and podman spell it."""
+
+    REGISTRY = "docker"
+    OCI = "oci"
+    OCI_ARCHIVE = "oci-archive"
+    DOCKER_DAEMON = "docker-daemon"
+    DOCKER_ARCHIVE = "docker-archive"
+
+
+HUB = "docker.io"
+_HUB_API = "registry-1.docker.io"
+_HUB_HOSTS = frozenset(
+    {HUB, "index.docker.io", "registry.hub.docker.com", "hub.docker.com", _HUB_API}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """A place where one image is found.
+
+    `registry` (host, with its port if it has one, as the wish wrote it, in lower case) and
+    `repository` (the *image repository*: path and name) belong to the registry transport;
+    `plain_http` is true only where `http://` was written. `location` is the folder or file of the
+    layout and archive transports; for `docker-daemon:` and `docker-archive:` `repository` is the
+    engine's name of the image. `digest` is "algorithm:hex": it decides which image is meant, also
+    beside a tag, which then only names what is published.
+    """
+
+    transport: Transport
+    registry: str = ""
+    repository: str = ""
+    location: str = ""
+    tag: str | None = None
+    digest: str | None = None
+    plain_http: bool = False
+
+    def __str__(self) -> str:
+        """The canonical text, which `parse_reference` reads back as the same value."""
+        if self.transport is Transport.REGISTRY:
+            scheme = "http://" if self.plain_http else ""
+            if not scheme and not grammar.is_host(self.registry):
+                scheme = "https://"  # a bare "registry/x" would be a name of Docker Hub
+            text = f"{scheme}{self.registry}/{self.repository}"
+        else:
+            parts = (self.transport, self.location, self.repository)
+            text = ":".join(part for part in parts if part)
+        if self.tag is not None:
+            text += f":{self.tag}"
+        return text if self.digest is None else f"{text}@{self.digest}"
+
+    def with_tag(self, tag: str) -> ImageReference:
+        """The same image repository at `tag`, not pinned; InvalidReference if it cannot be one."""
+        changed = replace(self, tag=tag, digest=None)
+        grammar.check_tag(str(changed), tag)
+        return _checked(changed)
+
+    def with_digest(self, digest: str) -> ImageReference:
+        """The same place, pinned to `digest`; the tag stays as the name."""
+        changed = replace(self, digest=digest)
+        grammar.check_digest(str(changed), digest)
+        return _checked(changed)
+
+
+def api_host(registry: str) -> str:
+    """The host that answers for `registry`: itself, but for the names of Docker Hub."""
+    return _HUB_API if registry in _HUB_HOSTS else registry
+
+
+def parse_reference(text: str) -> ImageReference:
+    """Read any form of image reference; InvalidReference says what to write instead.
+
+    A name without a host is one of Docker Hub, and without tag and digest means `latest`, as every
+    user of Docker expects. Layouts and archives without a tag mean the one image they hold.
+    """
+    reference, pattern = parse_pattern(text)
+    if pattern is not None:
+        refuse(
+            text,
+            f"the tag {pattern!r} is a pattern, and this must be one image",
+            "write one tag; patterns are for wish lists",
+        )
+    return reference
+
+
+def parse_pattern(text: str) -> tuple[ImageReference, str | None]:
+    """Read an image reference whose tag may be a pattern (`1.*`), as wish lists allow.
+
+    With a pattern, the reference has neither tag nor digest, and the pattern comes beside it.
+    """
+    reference, pattern = _parse(text)
+    named = (pattern, reference.tag, reference.digest) != (None, None, None)
+    if reference.repository and not named:
+        reference = replace(reference, tag="latest")
+    return reference, pattern
+
+
+def parse_repository(text: str) -> ImageReference:
+    """Read an image repository alone: a reference that must have neither tag nor digest."""
+    reference, pattern = _parse(text)
+    given = pattern or reference.tag or reference.digest
+    if given is not None:
+        refuse(text, f"it already says which image: {given!r}", "leave that out here")
+    return reference
+
+
+def _parse(text: str) -> tuple[ImageReference, str | None]:
+    grammar.check_characters(text)
+    form, colon, rest = text.partition(":")
+    form = form.lower()
+    if colon and not rest.startswith("//"):
+        if form in (Transport.OCI, Transport.OCI_ARCHIVE):
+            return _parse_layout(text, Transport(form), rest), None
+        if form == Transport.DOCKER_ARCHIVE:
+            return _parse_docker_archive(text, rest), None
+        if form == Transport.DOCKER_DAEMON:
+            return _parse_engine(text, rest), None
+    return _parse_registry(text)
+
+
+def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    scheme = scheme.lower()
+    path_with_scheme = re.match(r"[a-z-]+:/", text) and not separator
+    if scheme not in ("", "https", "http", "docker") or path_with_scheme:
+        refuse(
+            text,
+            f"{grammar.shorten(text.partition(':')[0])!r} is not a way to fetch images",
+            "use https://, http://, oci:, oci-archive:, docker-daemon: or docker-archive:",
+        )
+    grammar.check_ascii(text, rest)
+    rest, digest = grammar.split_digest(text, rest)
+    first, slash, path = rest.partition("/")
+    if scheme not in ("https", "http") and not (slash and grammar.is_host(first)):
+        first, path = HUB, rest
+    if "?" in rest or "#" in rest:
+        refuse(text, "it has a query or fragment ('?', '#')", f"write {re.split('[?#]', rest)[0]}")
+    registry = grammar.check_host(text, first)
+    path, tag, pattern = grammar.split_tag(text, path)
+    if registry in _HUB_HOSTS and path:
+        path = _hub_path(text, registry, path)
+    grammar.check_repository(text, path)
+    if len(registry) + 1 + len(path) > grammar.MAX_NAME:
+        refuse(
+            text, f"host and name are longer than {grammar.MAX_NAME} characters", "shorten the name"
+        )
+    if pattern is not None and digest is not None:
+        refuse(text, "a digest names one image, and a pattern many", "remove one of the two")
+    reference = ImageReference(
+        Transport.REGISTRY,
+        registry,
+        path,
+        tag=tag,
+        digest=digest,
+        plain_http=scheme == "http",
+    )
+    return _checked(reference), pattern
+
+
+def _hub_path(text: str, registry: str, path: str) -> str:
+    """The whole path of a name on Docker Hub, where `library/` may be left out."""
+    match path.split("/"):
+        case [name]:
+            return f"library/{name}"
+        case ["r", owner, name] if registry == "hub.docker.com":
+            refuse(text, "that is a page of the website", f"write {HUB}/{owner}/{name}")
+        case ["_", name] if registry == "hub.docker.com":
+            refuse(text, "that is a page of the website", f"write {HUB}/library/{name}")
+    return path
+
+
+def _parse_layout(text: str, transport: Transport, rest: str) -> ImageReference:
+    rest, digest = grammar.split_digest(text, rest)
+    location, colon, tag = rest.partition(":")
+    if colon:
+        grammar.check_tag(text, tag)
+    location = _check_location(text, location)
+    return ImageReference(transport, location=location, tag=tag or None, digest=digest)
+
+
+def _parse_docker_archive(text: str, rest: str) -> ImageReference:
+    location, colon, name = rest.partition(":")
+    location = _check_location(text, location)
+    if not colon:
+        return ImageReference(Transport.DOCKER_ARCHIVE, location=location)
+    return replace(_parse_engine(text, name), transport=Transport.DOCKER_ARCHIVE, location=location)
+
+
+def _parse_engine(text: str, name: str) -> ImageReference:
+    grammar.check_ascii(text, name)
+    name, digest = grammar.split_digest(text, name)
+    if digest is not None:
+        refuse(text, "an engine keeps images under digests of its own", "name a tag")
+    first, slash, path = name.partition("/")
+    host = f"{grammar.check_host(text, first)}/" if slash and grammar.is_host(first) else ""
+    path, tag, pattern = grammar.split_tag(text, path if host else name)
+    if pattern is not None:
+        refuse(text, "patterns are matched against registries only", "write one tag")
+    grammar.check_repository(text, path)
+    name = host + path
+    if len(name) > grammar.MAX_NAME:
+        refuse(text, f"its name is longer than {grammar.MAX_NAME} characters", "shorten the name")
+    return _checked(ImageReference(Transport.DOCKER_DAEMON, repository=name, tag=tag))
+
+
+def _check_location(text: str, location: str) -> str:
+    if not location:
+        refuse(text, "no folder or file is named", "write oci:FOLDER:TAG or oci-archive:FILE:TAG")
+    if ".." in location.split("/"):
+        refuse(text, "'..' is not allowed in a path", "write the path without it")
+    return str(PurePosixPath(location))
+
+
+def _checked(reference: ImageReference) -> ImageReference:
+    suffix = reference.tag or reference.digest or ""
+    grammar.check_file_name(str(reference), reference.repository, suffix)
+    return reference

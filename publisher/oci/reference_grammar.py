@@ -1,0 +1,220 @@
+"""What hosts, image repositories, tags and digests may look like, and what we say when they do not.
+
+Sources: OCI distribution specification 1.1 (names, tags), OCI image specification 1.1 (digests),
+RFC 1123 (host names). What passes is safe as a path component: not empty, without a leading dot,
+and no longer than a file name may be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NoReturn
+
+from publisher.errors import InvalidReference
+from publisher.oci.manifest import is_digest
+
+MAX_NAME = 255
+"""Characters of host and image repository together: the limit that clients and registries share."""
+
+MAX_FILE_NAME = 255
+"""Bytes of a file name, on every file system that we publish to; our names are all ASCII."""
+
+FORMS = "write HOST/PATH/NAME:TAG, such as docker.io/library/debian:stable"
+
+_MAX_TEXT = 4096
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_HOST = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{{1,9}}))?"
+)
+_DIGEST_SUFFIX = re.compile(r"(?P<rest>.*)@(?P<digest>sha(?:256|512):[^/@]*)", re.DOTALL)
+_OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
+
+
+def refuse(text: str, why: str, hint: str) -> NoReturn:
+    """Raise InvalidReference about `text`, which may hold a secret and is shown without it."""
+    raise InvalidReference(f"{presentable(text)!r} is not an image reference", why=why, hint=hint)
+
+
+def presentable(text: str) -> str:
+    """`text` as a message may show it: no credentials, no control characters, not too long."""
+    return shorten("".join(c if c.isprintable() else "?" for c in _without_credentials(text)))
+
+
+def shorten(text: str) -> str:
+    """`text`, or its beginning, for a message."""
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
+def _without_credentials(text: str) -> str:
+    # What stands before an '@' that no digest follows may be a user name and a password.
+    match = _DIGEST_SUFFIX.fullmatch(text)
+    rest = match["rest"] if match else text
+    if "@" not in rest:
+        return text
+    return "…@" + rest.rpartition("@")[2] + text[len(rest) :]
+
+
+def check_characters(text: str) -> None:
+    """Refuse what no form of reference may contain."""
+    if not text:
+        refuse(text, "it is empty", FORMS)
+    if len(text) > _MAX_TEXT:
+        refuse(text, f"it is longer than {_MAX_TEXT} characters", FORMS)
+    for character in text:
+        if character.isspace():
+            refuse(text, f"it contains a blank ({character!r})", "remove it; a tag follows a ':'")
+        if not character.isprintable():
+            refuse(text, f"it contains a control character ({character!r})", "remove it")
+
+
+def check_ascii(text: str, name: str) -> None:
+    """Refuse, in the part `name` of `text`, look-alikes of the letters a to z, and backslashes."""
+    for character in name:
+        if not character.isascii():
+            refuse(
+                text,
+                f"it contains {character!r} (U+{ord(character):04X})",
+                "use the letters a to z, digits and '.', '_', '-'",
+            )
+        if character == "\\":
+            refuse(text, "it contains a backslash", "separate the parts of a path with '/'")
+
+
+def split_digest(text: str, rest: str) -> tuple[str, str | None]:
+    """`rest` without its digest, and the digest; anything else with an '@' is refused."""
+    match = _DIGEST_SUFFIX.fullmatch(rest)
+    if match is not None:
+        rest = match["rest"]
+    if "@" in rest:
+        if _OTHER_DIGEST.search(rest):
+            refuse(text, "its digest is of a kind we cannot verify", "use sha256 or sha512")
+        refuse(
+            text,
+            "'@' stands only before a digest (@sha256:…), and credentials never belong here",
+            "remove what is before the '@'; credentials are configured apart from wish lists",
+        )
+    if match is None:
+        return rest, None
+    check_digest(text, match["digest"])
+    return rest, match["digest"]
+
+
+def split_tag(text: str, path: str) -> tuple[str, str | None, str | None]:
+    """Path, tag, and pattern instead of a tag: of the last two at most one is there."""
+    before, slash, last = path.rpartition("/")
+    name, colon, tag = last.partition(":")
+    if ":" in before:
+        refuse(text, "a tag (':') is only allowed at the end", FORMS)
+    if "*" in before + name:
+        refuse(text, "a pattern is only allowed in the tag", "name each image repository")
+    if not colon:
+        return path, None, None
+    path = before + slash + name
+    if "*" in tag:
+        return path, None, tag
+    check_tag(text, tag)
+    return path, tag, None
+
+
+def is_host(component: str) -> bool:
+    """Whether the first component of a short name is a host, by the rule that Docker uses."""
+    return "." in component or ":" in component or component.lower() == "localhost"
+
+
+def check_host(text: str, host: str) -> str:
+    """`host`, which may have a port, in lower case."""
+    host = host.lower()
+    match = _HOST.fullmatch(host)
+    if match is None:
+        refuse(
+            text,
+            f"{shorten(host)!r} is not a host name",
+            "a host is letters, digits, '-' and '.', then perhaps :PORT; IPv6 as [::1]:5000",
+        )
+    port = match["port"]
+    if port is not None and (port.startswith("0") or int(port) > 65535):
+        refuse(text, f"{port!r} is not a port", "ports are 1 to 65535, without leading zeros")
+    if match["host"].startswith("["):
+        try:
+            ipaddress.IPv6Address(match["host"][1:-1])
+        except ValueError:
+            refuse(text, f"{match['host']!r} is not an IPv6 address", "write it as [::1]:5000")
+    elif any(len(label) > 63 for label in match["host"].split(".")):
+        refuse(text, "a part of the host name is longer than 63 characters", "correct the host")
+    return host
+
+
+def check_repository(text: str, path: str) -> None:
+    """Refuse what cannot be the path and name of an image."""
+    if not path:
+        refuse(text, "the name of the image is missing", FORMS)
+    for component in path.split("/"):
+        if component == "":
+            refuse(
+                text, "a part of its path is empty", "remove the '/' that is doubled or at an end"
+            )
+        if component in (".", ".."):
+            refuse(text, f"{component!r} is not allowed in a path", "write the path without it")
+        if _COMPONENT.fullmatch(component):
+            continue
+        if _COMPONENT.fullmatch(component.lower()):
+            refuse(
+                text,
+                f"{shorten(component)!r} has upper-case letters, which only tags may have",
+                f"write {presentable(_in_lower_case(text, path))}",
+            )
+        refuse(
+            text,
+            f"{shorten(component)!r} cannot be a part of an image's path",
+            "parts are lower-case letters and digits, with single '.', '_', '__' or '-' between",
+        )
+
+
+def _in_lower_case(text: str, path: str) -> str:
+    path = path.removeprefix("library/")  # which may have been filled in
+    return text.replace(path, path.lower(), 1)
+
+
+def check_tag(text: str, tag: str) -> None:
+    """Refuse what cannot be a tag."""
+    if _TAG.fullmatch(tag):
+        return
+    if not tag:
+        refuse(text, "the tag after ':' is empty", "write a tag, or remove the ':'")
+    if len(tag) > 128:
+        refuse(text, "the tag is longer than 128 characters", "use a shorter tag")
+    if ":" in tag:
+        refuse(text, f"{shorten(tag)!r} has another ':'", "one ':' separates name and tag")
+    refuse(
+        text,
+        f"{shorten(tag)!r} cannot be a tag",
+        "tags are letters, digits, '_', '.' and '-', and begin with neither '.' nor '-'",
+    )
+
+
+def check_digest(text: str, digest: str) -> None:
+    """Refuse what is not a whole digest of a kind that we can verify."""
+    if is_digest(digest):
+        return
+    if is_digest(digest.lower()):
+        refuse(text, "its digest has upper-case letters", f"write {digest.lower()}")
+    algorithm, _, value = digest.partition(":")
+    wanted = 128 if algorithm == "sha512" else 64
+    if len(value) != wanted:
+        why = f"its {algorithm} digest has {len(value)} characters instead of {wanted}"
+    else:
+        why = f"its {algorithm} digest has other characters than 0-9 and a-f"
+    refuse(text, why, "copy the whole digest, as the registry shows it")
+
+
+def check_file_name(text: str, repository: str, suffix: str) -> None:
+    """Refuse an image whose name and tag (or digest) together are too long for one file name."""
+    if len(repository.rpartition("/")[2]) + 1 + len(suffix) > MAX_FILE_NAME:
+        refuse(
+            text,
+            f"name and tag together are longer than a file name may be ({MAX_FILE_NAME})",
+            "use a shorter tag or name",
+        )

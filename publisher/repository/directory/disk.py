@@ -1,0 +1,105 @@
+"""The few things we ask of a disk beyond what `os` offers in one call."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+from publisher.repository.directory.descriptors import remove_at
+
+PUBLIC_DIRECTORY_MODE = 0o755
+PUBLIC_FILE_MODE = 0o644
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def sync_filesystem(path: Path) -> None:
+    """Wait until everything written to the filesystem that holds `path` is on its disk.
+
+    One syncfs(2) serves a tree of any number of files, where fsync would need one call each.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in the directory `path` are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new_file(path: Path, data: bytes, mode: int = PUBLIC_FILE_MODE) -> None:
+    """Create `path` with exactly this content and mode, whatever the umask is."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
+
+
+def make_directories(path: Path) -> None:
+    """Create `path` and what is missing above it, open to all readers whatever the umask is."""
+    if path.is_dir():
+        return
+    make_directories(path.parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(PUBLIC_DIRECTORY_MODE)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two things change places, in one instant where the filesystem can do that.
+
+    Else `other` is away for a moment, and what stood there is beside `one` until that is replaced.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    result = -1
+    ctypes.set_errno(errno.ENOSYS)
+    if hasattr(_libc, "renameat2"):
+        result = _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if result == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+    aside = one.with_name(f"{one.name}.aside")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete whatever is at `path`, however deep; links are removed, never followed."""
+    if not os.path.lexists(path):
+        return
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_at(parent, path.name)
+    finally:
+        os.close(parent)
+
+
+def remove_empty_parents(path: Path, root: Path) -> None:
+    """Remove the directories above `path`, up to `root`, that hold nothing any more."""
+    for directory in path.parents:
+        if directory == root:
+            return
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return  # something is in it

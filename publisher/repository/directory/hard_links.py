@@ -1,0 +1,90 @@
+"""Hard links, and copies where a file system takes no more of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from publisher.repository.directory.nodes import NodeMaker
+
+_NODE_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_FULL = 160
+"""Files that are remembered as full. ext4 gives each 65,000 names: more than a layer can have."""
+
+_Inode = tuple[int, int]
+
+
+class HardLinks:
+    """Gives files further names. What can have no more names is copied once, and the copy linked.
+
+    Else a small archive could fill any disk: 512 bytes of it name a file once more, and each name
+    beyond those that the file system allows would be a copy. Close it, or use it as a context
+    manager.
+    """
+
+    def __init__(self, maker: NodeMaker) -> None:
+        self._maker = maker
+        # Descriptors of a full file, so that its number is not used again, and of its copy.
+        self._full: dict[_Inode, tuple[int, int]] = {}
+
+    def __enter__(self) -> HardLinks:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close everything. More than once does no harm."""
+        for descriptors in self._full.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._full.clear()
+
+    def add(self, parent: int, name: str, source: int, source_name: str) -> bool:
+        """Make `name` a name of what is at `source_name`; False if that took a copy."""
+        if self._maker.link(parent, name, source, source_name):
+            return True
+        with _opened(source, source_name) as (full, inode):
+            known = self._full.get(inode)
+            if known is not None and _link_open(known[1], parent, name):
+                return True
+            self._maker.copy(parent, name, source, source_name)
+            self._forget(inode)
+            copy = os.open(name, _NODE_ITSELF, dir_fd=parent)
+            self._full[inode] = os.dup(full), copy
+        return False
+
+    def _forget(self, inode: _Inode) -> None:
+        if inode not in self._full and len(self._full) >= _MOST_FULL:
+            inode = next(iter(self._full))
+        for descriptor in self._full.pop(inode, ()):
+            os.close(descriptor)
+
+
+@contextmanager
+def _opened(directory: int, name: str) -> Iterator[tuple[int, _Inode]]:
+    descriptor = os.open(name, _NODE_ITSELF, dir_fd=directory)
+    try:
+        status = os.fstat(descriptor)
+        yield descriptor, (status.st_dev, status.st_ino)
+    finally:
+        os.close(descriptor)
+
+
+def _link_open(descriptor: int, parent: int, name: str) -> bool:
+    """Link what is open; False if it has no name any more, or no room for another."""
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+            raise
+        return False
+    return True

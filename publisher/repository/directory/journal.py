@@ -1,0 +1,151 @@
+"""The commit of the directory backend: a list of renames, written down before it is begun.
+
+Once the journal is on disk the transaction *has happened*: whoever writes next carries it out to
+the end, however often it is interrupted, since every operation can be repeated. Before that moment
+nothing of it is visible. Operations run in order: content, then metadata and links, then removals
+(with the directories that they leave empty).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publisher.repository import RepositoryError
+from publisher.repository.directory.disk import (
+    exchange,
+    make_directories,
+    remove_empty_parents,
+    sync_directory,
+    sync_filesystem,
+    write_new_file,
+)
+from publisher.repository.history import History
+from publisher.tree.history import Record
+
+VERSION = 1
+_RESERVED_PER_OPERATION = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Move `source` to `target`, both relative to the repository's root.
+
+    A file or symlink at `target` is replaced in the same instant. So is a whole tree if `inode` is
+    given, the number of the tree that comes: what stood there is then at `source`. `after_sync`
+    demands that everything before is on disk first.
+    """
+
+    source: str
+    target: str
+    inode: int = 0
+    after_sync: bool = False
+
+
+def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
+    """Reach the commit point: the operations are on disk, after everything they refer to.
+
+    `record` is what the history will say of them.
+    """
+    sync_filesystem(journal.parent)
+    draft = journal.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    value = {
+        "version": VERSION,
+        "record": record.to_value(),
+        "operations": [[o.source, o.target, o.inode, o.after_sync] for o in operations],
+    }
+    data = json.dumps(value).encode()
+    write_new_file(draft, data, mode=0o600)
+    _reserve(draft, len(data) + _RESERVED_PER_OPERATION * len(operations))
+    sync_filesystem(journal.parent)
+    draft.rename(journal)
+    sync_directory(journal.parent)
+
+
+def apply(root: Path, journal: Path) -> bool:
+    """Carry out the journal, if there is one, and remove it; False if there was none.
+
+    Raises RepositoryError when that is impossible now; whoever writes next tries again.
+    """
+    try:
+        data = journal.read_bytes()
+    except FileNotFoundError:
+        return False
+    data = data.rstrip(b"\0")
+    operations, record = _parse(data, journal)
+    staging = f"{journal.parent.relative_to(root).as_posix()}/"
+    try:
+        os.truncate(journal, len(data))  # what was reserved is needed now
+        for operation in operations:
+            if operation.after_sync:
+                sync_filesystem(root)
+            _carry_out(root, operation)
+            if not operation.source.startswith(staging):
+                remove_empty_parents(root / operation.source, root)
+        sync_filesystem(root)
+        History(journal.parent).append(record)
+        journal.unlink()
+        sync_directory(journal.parent)
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot finish the transaction in {journal}",
+            why=f"{error.filename2 or error.filename or root}: {error.strerror}",
+            hint="nothing of it is lost: once that is put right, any command that writes to the "
+            "repository finishes it",
+        ) from error
+    return True
+
+
+def _reserve(draft: Path, size: int) -> None:
+    """Take the disk space that new directories and names will need, while we can still refuse."""
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def _carry_out(root: Path, operation: Rename) -> None:
+    source, target = root / operation.source, root / operation.target
+    try:
+        _move(source, target, operation.inode)
+    except FileNotFoundError:
+        # What is not there any more was moved before an interruption. Its place may have been
+        # removed since, and must not come back.
+        if os.path.lexists(source):
+            make_directories(target.parent)
+            _move(source, target, operation.inode)
+
+
+def _move(source: Path, target: Path, inode: int) -> None:
+    if not inode or not os.path.lexists(target):
+        source.rename(target)
+    elif target.lstat().st_ino != inode:
+        exchange(source, target)
+
+
+def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
+    try:
+        value = json.loads(data)
+        version = value["version"]
+        if version == VERSION:
+            operations = [Rename(*fields) for fields in value["operations"]]
+            return operations, value["record"]
+    except (ValueError, TypeError, KeyError) as error:
+        # Written before it got its name, so no interruption of ours does this.
+        raise RepositoryError(
+            f"cannot finish the transaction in {journal}",
+            why=f"the file is damaged ({type(error).__name__}: {error})",
+            hint="check the disk and restore the file; only if that cannot be done, remove it, and "
+            "let `publisher verify --repair` find what is incomplete",
+        ) from error
+    raise RepositoryError(
+        f"cannot finish the transaction in {journal}",
+        why=f"a release of publisher with journal version {version!r} wrote it",
+        hint="run that release once more on this repository",
+    )

@@ -1,0 +1,174 @@
+"""Flat images out of links to layer trees; and layer trees completed from those below them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
+from publisher.repository.directory.descriptors import DIRECTORY, MOST_OPEN, Directories, remove_at
+from publisher.repository.directory.hard_links import HardLinks
+from publisher.repository.directory.nodes import NodeMaker, storable_time
+
+_MOST_OPEN_SOURCES = 512
+"""Directories of layer trees, of all together. 1024 descriptors are what a process usually has."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """What became of a plan. `refused` counts, by its kind, what had to be done otherwise.
+
+    A hard link that the file system refused ("hard link (EMLINK)") became a copy.
+    """
+
+    directories: int
+    links: int
+    copies: int
+    refused: Mapping[str, int]
+
+
+def link_tree(
+    destination: Path, plan: Iterable[Merged | Generated], layer_trees: Sequence[Path]
+) -> LinkReport:
+    """Build the flat image `plan` at `destination`, which is made if missing and must be empty.
+
+    Files, symlinks and FIFOs are hard links to `layer_trees` (numbered as in the plan), whose names
+    are never followed as links; directories are made, with their times set once they are complete.
+    Neither memory nor open descriptors grow with the plan, which must be sorted.
+    """
+    destination.mkdir(mode=0o700, exist_ok=True)
+    maker = NodeMaker()
+    with ExitStack() as stack:
+        target = stack.enter_context(Directories(destination))
+        hard_links = stack.enter_context(HardLinks(maker))
+        linker = _Linker(target, _open_all(layer_trees, stack), maker, hard_links)
+        for planned in plan:
+            linker.add(planned)
+        return linker.finish()
+
+
+def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path]) -> None:
+    """Complete the layer tree `tree` by `fixups`, copying from `layer_trees` what lies there.
+
+    Directories keep their times. May be repeated: what is there already is replaced. What has
+    several names here or there is copied once, and linked.
+    """
+    maker = NodeMaker()
+    copied: dict[tuple[int, int], str] = {}
+    with ExitStack() as stack:
+        target = stack.enter_context(Directories(tree))
+        hard_links = stack.enter_context(HardLinks(maker))
+        sources = _open_all(layer_trees, stack)
+        for fixup in fixups:
+            entry = fixup.entry
+            if entry.type is EntryType.DIRECTORY:
+                descriptor = target.open(entry.path)
+                maker.redescribe_directory(descriptor, entry)
+                _set_time(descriptor, entry.mtime_ns)
+                continue
+            parent_path, _, name = entry.path.rpartition("/")
+            parent = target.open(parent_path)
+            before = os.fstat(parent).st_mtime_ns
+            if _exists(parent, name):
+                remove_at(parent, name)
+            if fixup.layer is None:
+                maker.other(parent, name, entry)
+            else:
+                source_path, _, source_name = fixup.source.rpartition("/")
+                source = sources[fixup.layer].open(source_path)
+                status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
+                first = copied.setdefault((status.st_dev, status.st_ino), entry.path)
+                if first == entry.path:
+                    maker.copy(parent, name, source, source_name)
+                else:
+                    first_path, _, first_name = first.rpartition("/")
+                    hard_links.add(parent, name, target.open(first_path), first_name)
+            _set_time(parent, before)
+
+
+def _open_all(trees: Sequence[Path], stack: ExitStack) -> list[Directories]:
+    """The trees' directories: an image of many layers opens no more of them than one of few."""
+    capacity = min(MOST_OPEN, _MOST_OPEN_SOURCES // max(1, len(trees)))
+    return [stack.enter_context(Directories(tree, capacity)) for tree in trees]
+
+
+class _Linker:
+    """Follows a sorted plan; the directories on the way down to where it is are unfinished."""
+
+    def __init__(
+        self,
+        target: Directories,
+        sources: Sequence[Directories],
+        maker: NodeMaker,
+        hard_links: HardLinks,
+    ) -> None:
+        self._target = target
+        self._sources = sources
+        self._maker = maker
+        self._hard_links = hard_links
+        self._unfinished: list[Entry] = []
+        self._directories = 0
+        self._links = 0
+        self._copies = 0
+
+    def add(self, planned: Merged | Generated) -> None:
+        entry = planned.entry
+        path = entry.path
+        while self._unfinished and not _is_below(path, self._unfinished[-1].path):
+            self._finish_directory(self._unfinished.pop())
+        above, _, name = path.rpartition("/")
+        if entry.type is EntryType.DIRECTORY:
+            if path:
+                parent = self._target.open(above)
+                os.mkdir(name, 0o700, dir_fd=parent)
+                self._target.keep(path, os.open(name, DIRECTORY, dir_fd=parent))
+            self._unfinished.append(entry)
+            self._directories += 1
+            return
+        parent = self._target.open(above)
+        if isinstance(planned, Generated):
+            if entry.type is EntryType.FILE:
+                self._maker.file(parent, name, entry, [planned.content])
+            else:
+                self._maker.other(parent, name, entry)
+            return
+        if entry.type is EntryType.HARDLINK:
+            source_path, _, source_name = entry.target.rpartition("/")
+            source = self._target.open(source_path)
+        else:
+            source_path, _, source_name = planned.source.rpartition("/")
+            source = self._sources[planned.layer].open(source_path)
+        if self._hard_links.add(parent, name, source, source_name):
+            self._links += 1
+        else:
+            self._copies += 1
+
+    def finish(self) -> LinkReport:
+        while self._unfinished:
+            self._finish_directory(self._unfinished.pop())
+        return LinkReport(self._directories, self._links, self._copies, dict(self._maker.refused))
+
+    def _finish_directory(self, entry: Entry) -> None:
+        descriptor = self._target.open(entry.path)
+        self._maker.describe(descriptor, entry)
+        _set_time(descriptor, entry.mtime_ns)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return not directory or path.startswith(f"{directory}/")
+
+
+def _exists(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _set_time(descriptor: int, mtime_ns: int) -> None:
+    time = storable_time(mtime_ns)
+    os.utime(descriptor, ns=(time, time))

@@ -1,0 +1,62 @@
+"""One published image, looked up by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.oci.manifest import Manifest, digest_of, parse_published_manifest
+from publisher.oci.reference import parse_reference
+from publisher.repository.protocol import Repository
+from publisher.tree import layout
+from publisher.tree.records import InvalidRecord, Publication
+
+
+class NotPublished(PublisherError):
+    """No image of that name is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedImage:
+    """One published image. `publication` is None where another tool published it.
+
+    `problem` says, in words, why the image's metadata could not be read in full; else it is "".
+    """
+
+    name: str
+    manifest_digest: str = ""
+    manifest: Manifest | None = None
+    publication: Publication | None = None
+    linked: bool = False
+    problem: str = ""
+
+
+def load_image(repository: Repository, name: str) -> PublishedImage:
+    """What is published as `name`; unreadable metadata is reported, not raised."""
+    data = repository.read(layout.manifest_file(name))
+    if data is None:
+        raise NotPublished(
+            f"no image is published as {name}",
+            hint="`publisher list` shows what is; names are registry/path/name:tag",
+        )
+    linked = repository.link_text(name) is not None
+    digest = digest_of(data)
+    try:
+        manifest = parse_published_manifest(data)
+        path = layout.publication_file(name)
+        record = repository.read(path)
+        publication = None if record is None else Publication.parse(record, path)
+    except (InvalidManifest, InvalidRecord) as error:
+        return PublishedImage(name, digest, linked=linked, problem=str(error))
+    if publication is not None:
+        digest = publication.manifest_digest
+    return PublishedImage(name, digest, manifest, publication, linked)
+
+
+def find_name(repository: Repository, text: str) -> str:
+    """The published name that `text` means; NotPublished if there is none."""
+    if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):
+        return text
+    if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
+        return text  # a name, and no reference, although none is published under it
+    return layout.public_name(parse_reference(text))

@@ -1,0 +1,204 @@
+"""Podman's additional image store, kept by the transactions that publish and remove images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+from publisher.layers.index import IndexHeader, read_header
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import distinct_from_top
+from publisher.oci.reference import parse_reference
+from publisher.repository import Repository, Transaction
+from publisher.repository.reading import load_publication
+from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman.format import StoreImage, StoreLayer
+from publisher.tree import layout
+from publisher.tree.records import Publication
+
+
+def describe(
+    repository: Repository, images: Sequence[tuple[PlatformImage, Publication]]
+) -> list[StoreImage]:
+    """How the store shows those of `images` that are wished for it; their layers must be staged.
+
+    Its layers are the layer trees; or, for an image that is wished flat and not in layers, one
+    layer, which is the flat image.
+    """
+    return [
+        _describe(repository, image, publication)
+        for image, publication in images
+        if "podman" in publication.outputs and not _is_second_place(publication.name)
+    ]
+
+
+def leaving(repository: Repository, wanted: Sequence[Publication]) -> list[str]:
+    """The store's names of images that were wished for it before, and are not any more."""
+    names = []
+    for publication in wanted:
+        found = load_publication(repository, publication.name)
+        if found is None or _is_second_place(publication.name):
+            continue
+        if "podman" in found.outputs and "podman" not in publication.outputs:
+            names.append(podman.store_name(parse_reference(found.reference), found.name))
+    return names
+
+
+def is_there(repository: Repository, publication: Publication) -> bool:
+    """Whether a published image is in the store, if it should be."""
+    if "podman" not in publication.outputs or _is_second_place(publication.name):
+        return True
+    return repository.exists(podman.image_directory(publication.image_id))
+
+
+def _is_second_place(name: str) -> bool:
+    """Whether an image of several platforms is published there once more, by its platform."""
+    return name.startswith(f"{layout.MULTIARCH}/")
+
+
+def _describe(repository: Repository, image: PlatformImage, publication: Publication) -> StoreImage:
+    headers = _headers(repository, [layer.digest for layer in image.manifest.layers])
+    if "flat" in publication.outputs and "layers" not in publication.outputs:
+        size = sum(header.content_size for header in headers)
+        tree = layout.flat_image(image.manifest.image_id)
+        layers = [podman.flat_layer(image.manifest.image_id, tree, size)]
+    else:
+        layers = _layers(image, headers)
+    return StoreImage(
+        podman.store_name(parse_reference(publication.reference), publication.name),
+        image.document,
+        image.config_document,
+        podman.creation_time(image.config.values),
+        tuple(layers),
+    )
+
+
+def prepare(
+    repository: Repository, transaction: Transaction, images: Sequence[StoreImage]
+) -> set[str]:
+    """Stage what the store lacks of the images and their layers; needs no lock. What is staged."""
+    staged: set[str] = set()
+    for image in images:
+        for path, entries in image.trees():
+            if not repository.exists(path):
+                transaction.link(path, entries, [])
+                staged.add(path)
+    return staged
+
+
+def missing(repository: Repository, images: Sequence[StoreImage]) -> set[str]:
+    """What the store has not of the images and their layers: a collection may have taken it."""
+    return {path for image in images for path, _ in image.trees() if not repository.exists(path)}
+
+
+def update(
+    repository: Repository,
+    transaction: Transaction,
+    images: Sequence[StoreImage],
+    leaving: Sequence[str] = (),
+) -> bool:
+    """Enter the images into the store's lists, and take the names `leaving` from those there.
+
+    False if there is nothing to change. Only under the lock.
+    """
+    for path in podman.LOCK_FILES:
+        if images and not repository.exists(path):
+            transaction.replace(path, b"")
+    for image in images:
+        for path, text in image.links():
+            if repository.link_text(path) != text:
+                transaction.symlink(path, text)
+    layers_before, images_before = (
+        repository.read(path) for path in (podman.LAYERS_FILE, podman.IMAGES_FILE)
+    )
+    layers, entries = layers_before, images_before
+    for name in leaving:
+        entries = podman.remove_name(entries, name)
+    for image in images:
+        layers = podman.add_layers(layers, image)
+        entries = podman.add_image(entries, image)
+    changed = False
+    for path, before, after in (
+        (podman.LAYERS_FILE, layers_before, layers),
+        (podman.IMAGES_FILE, images_before, entries),
+    ):
+        if after is not None and after != before:
+            # Last of all: podman believes that what is listed is there.
+            transaction.replace(path, after, last=True)
+            changed = True
+    return changed
+
+
+def move_name(repository: Repository, transaction: Transaction, publication: Publication) -> None:
+    """Call what is published as `publication` from now on by its name, if it is in the store.
+
+    The image that had the name loses it in any case. Only under the lock.
+    """
+    before = repository.read(podman.IMAGES_FILE)
+    if before is None or _is_second_place(publication.name):
+        return
+    name = podman.store_name(parse_reference(publication.reference), publication.name)
+    if "podman" in publication.outputs:
+        after: bytes | None = podman.give_name(before, publication.image_id, name)
+    else:
+        after = podman.remove_name(before, name)
+    if after is not None and after != before:
+        transaction.replace(podman.IMAGES_FILE, after, last=True)
+
+
+def forget(
+    repository: Repository,
+    transaction: Transaction,
+    names: Iterable[str],
+    image_ids: Iterable[str],
+) -> None:
+    """Take what is being deleted out of the store: published names, and images that nobody uses.
+
+    Only under the lock.
+    """
+    images, layers = (repository.read(path) for path in (podman.IMAGES_FILE, podman.LAYERS_FILE))
+    if images is None or layers is None:
+        return
+    removal = podman.remove_images(images, layers, list(image_ids))
+    entries: bytes | None = removal.images
+    for name in names:
+        found = None if _is_second_place(name) else load_publication(repository, name)
+        if found is not None:
+            stored = podman.store_name(parse_reference(found.reference), name)
+            entries = podman.remove_name(entries, stored)
+    for path, before, after in (
+        (podman.IMAGES_FILE, images, entries),
+        (podman.LAYERS_FILE, layers, removal.layers),
+    ):
+        if after is not None and after != before:
+            transaction.replace(path, after)
+    for path in removal.paths:
+        transaction.remove(path)
+
+
+def _headers(repository: Repository, digests: Sequence[str]) -> list[IndexHeader]:
+    with ExitStack() as stack:
+        return [
+            read_header(stack.enter_context(repository.open_index(digest))) for digest in digests
+        ]
+
+
+def _layers(image: PlatformImage, headers: Sequence[IndexHeader]) -> list[StoreLayer]:
+    descriptors = image.manifest.layers
+    numbers = distinct_from_top([descriptor.digest for descriptor in descriptors])
+    diff_ids = [image.config.diff_ids[number] for number in numbers]
+    layers: list[StoreLayer] = []
+    for number, chain_id in zip(numbers, podman.chain_ids(diff_ids), strict=True):
+        descriptor = descriptors[number]
+        layers.append(
+            StoreLayer(
+                chain_id,
+                layers[-1].id if layers else "",
+                layout.layer_tree(descriptor.digest),
+                image.config.diff_ids[number],
+                headers[number].archive_size,
+                descriptor.digest,
+                descriptor.size,
+            )
+        )
+    return layers

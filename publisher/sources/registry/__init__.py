@@ -1,0 +1,1 @@
+"""Registries: HTTP, authentication, pulling and pushing."""

@@ -1,0 +1,185 @@
+"""What all requests to one host share: connections, slots, and a common wait."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+import urllib3.exceptions
+
+from publisher.sources import SourceError
+from publisher.sources.registry.connections import Adapter, Sockets
+from publisher.sources.settings import RegistrySettings, Settings
+
+# Who writes `insecure: true` knows; a warning with each request would only bury the others.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+DOWN_SECONDS = 60.0
+"""How long a host that could not be reached in several tries counts as down."""
+PROBE_SECONDS = 10.0
+"""Between two requests that try a host which is down, by one try each; others fail at once."""
+
+
+class NotAnAddress(ValueError):
+    """A text is not an http or https address."""
+
+
+class Host:
+    """One scheme, host and port."""
+
+    def __init__(self, name: str, settings: Settings, scheme: str, host: str, port: int) -> None:
+        own = settings.registry(name)
+        _check_certificates(name, own)
+        self.name = name
+        self.slots = threading.BoundedSemaphore(own.max_concurrent)
+        self._sockets = Sockets()
+        usual_trust = scheme == "https" and own.ca is None and not own.insecure
+        # The machine's own authorities, as its other programs trust them, not only requests' list.
+        context = ssl.create_default_context() if usual_trust else None
+        self._adapter = Adapter(self._sockets, own.max_concurrent, context)
+        self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
+        self._certificate: str | tuple[str, str] | None = None
+        if own.client_certificate is not None:
+            certificate = str(own.client_certificate)
+            self._certificate = (
+                (certificate, str(own.client_key)) if own.client_key else certificate
+            )
+        self._proxies = settings.proxies.for_host(scheme, host, port)
+        self._lock = threading.Lock()
+        self._waiting = 0.0
+        self._down = 0.0
+        self._probe = 0.0
+        self._worked = float("-inf")
+        self._reason = ""
+
+    def send(
+        self, request: requests.PreparedRequest, timeouts: tuple[float, float]
+    ) -> requests.Response:
+        """One request on a kept connection; redirects are not followed, the body is not read.
+
+        The adapter is used without a session: a session would read whole bodies of redirects, and
+        look for credentials and proxies in places that were not named.
+        """
+        return self._adapter.send(
+            request,
+            stream=True,
+            timeout=timeouts,
+            verify=self._verify,
+            cert=self._certificate,
+            proxies=self._proxies,
+        )
+
+    def close(self) -> None:
+        """Drop all connections: who waits for an answer gets an error at once."""
+        self._sockets.shut()
+        self._adapter.close()
+
+    @property
+    def waiting(self) -> float:
+        """The time (of time.monotonic) before which this host is to be left alone."""
+        with self._lock:
+            return self._waiting
+
+    def wait_until(self, moment: float) -> None:
+        """Leave this host alone until `moment`."""
+        with self._lock:
+            self._waiting = max(self._waiting, moment)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it could not be reached lately."""
+        with self._lock:
+            return time.monotonic() < self._down
+
+    def fails(self, why: str, since: float) -> None:
+        """Note that it could not be reached, in several tries, or by one while it was down.
+
+        It is not down if it answered anything `since` the first try (a time of time.monotonic).
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._worked < since:
+                self._down, self._probe, self._reason = now + DOWN_SECONDS, now + PROBE_SECONDS, why
+
+    def given_up(self) -> str:
+        """Why a request must not try this host now; empty where it may.
+
+        A host that swallows all requests would otherwise cost each of thousands of wishes the time
+        of a whole wait, and keep those of other hosts waiting.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._down:
+                return ""
+            if now < self._probe:
+                return self._reason
+            self._probe = now + PROBE_SECONDS
+            self._down = now + 2 * DOWN_SECONDS  # no wait for an answer is longer
+            return ""
+
+    def works(self) -> None:
+        """Note that it answered."""
+        with self._lock:
+            self._worked, self._down = time.monotonic(), 0.0
+
+
+def _check_certificates(name: str, own: RegistrySettings) -> None:
+    """Raise SourceError for a file that cannot be used: within a request it would look like TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    path = own.ca
+    try:
+        if own.ca is not None:
+            context.load_verify_locations(own.ca)
+        path = own.client_certificate
+        if path is not None:
+            # The password stops OpenSSL from asking for one at the terminal.
+            context.load_cert_chain(path, own.client_key, password="")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        why = "it is not a PEM file of that kind" if isinstance(error, ssl.SSLError) else ""
+        raise SourceError(
+            f"cannot use the certificate {path} for {name}",
+            why=why or getattr(error, "strerror", "") or str(error),
+            hint="correct the registry's settings in the configuration",
+        ) from error
+
+
+class Hosts:
+    """The hosts that were talked to, each made once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hosts: dict[tuple[str, str], Host] = {}
+        self._lock = threading.Lock()
+
+    def of(self, url: str) -> Host:
+        """The host of an address; NotAnAddress if it is not one of http or https."""
+        scheme, separator, rest = url.partition("://")
+        netloc = rest.split("/", 1)[0].split("?", 1)[0].lower()
+        with self._lock:
+            known = self._hosts.get((scheme, netloc))
+            if known is None:
+                try:
+                    parts = urlsplit(url)
+                    port = parts.port
+                except ValueError:
+                    raise NotAnAddress("its address is malformed") from None
+                if not separator or scheme not in ("http", "https") or not parts.hostname:
+                    raise NotAnAddress("its address is not one of http or https")
+                known = self._hosts[scheme, netloc] = Host(
+                    netloc.rpartition("@")[2],
+                    self._settings,
+                    scheme,
+                    parts.hostname,
+                    port or (443 if scheme == "https" else 80),
+                )
+            return known
+
+    def close(self) -> None:
+        """Drop all connections."""
+        with self._lock:
+            for host in self._hosts.values():
+                host.close()

@@ -1,0 +1,223 @@
+"""Where everything lies in the published tree: names and paths only, nothing is touched here.
+
+Every path is relative to the repository's root, with "/" between components. The structure is the
+one of the thesis' chapter 4, with the details that existing readers depend on; `layout/README.md`
+states it as a contract.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from posixpath import basename
+
+from publisher.errors import InvalidReference, PublisherError
+from publisher.oci.manifest import Platform, digest_hex
+from publisher.oci.reference import ImageReference, Transport
+from publisher.oci.reference_grammar import MAX_FILE_NAME, presentable
+
+FLAT = ".flat"
+LAYERS = ".layers"
+METADATA = ".metadata"
+MULTIARCH = ".multiarch"
+LOCAL = "local"
+"""Stands where a registry's host would, for images that come from no registry."""
+
+PODMAN_STORE = "podmanStore"
+"""The additional image store for Podman, for images whose wishes ask for it."""
+
+STATE = f"{METADATA}/.publisher"
+"""The publisher's own working state: staged trees, journal, lock. Not part of what is published."""
+
+RETIRED = f"{METADATA}/.retired"
+"""What was published under a name before: the metadata of images on the remove schedule."""
+
+REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
+
+PINS = f"{METADATA}/pins.json"
+
+IMAGES = f"{METADATA}/.images"
+"""Who uses which image: to a flat image what origin.json is to a layer."""
+
+REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
+"""What holds for the whole repository, such as the policy for what images may hold."""
+
+MANIFEST_FILE = "manifest.json"
+CONFIG_FILE = "config.json"
+PUBLICATION_FILE = "publication.json"
+THIN_FILE = "thin-image.json"
+LAYER_TREE = "layerfs"
+LAYER_INDEX = ".metadata/index.zst"
+LAYER_ORIGIN = ".metadata/origin.json"
+
+
+def _sharded(top: str, digest: str) -> str:
+    # 256 super-directories, so that no directory (and no CVMFS catalog) grows without bound.
+    hexadecimal = digest_hex(digest)
+    return f"{top}/{hexadecimal[:2]}/{hexadecimal}"
+
+
+def flat_image(image_id: str) -> str:
+    """The merged root filesystem of the image whose config has the digest `image_id`."""
+    return _sharded(FLAT, image_id)
+
+
+def layer_directory(digest: str) -> str:
+    """What is kept of one layer: its tree and its metadata."""
+    return _sharded(LAYERS, digest)
+
+
+def layer_tree(digest: str) -> str:
+    """The unpacked layer itself."""
+    return f"{layer_directory(digest)}/{LAYER_TREE}"
+
+
+def layer_index(digest: str) -> str:
+    """The list of everything in the layer."""
+    return f"{layer_directory(digest)}/{LAYER_INDEX}"
+
+
+def layer_origin(digest: str) -> str:
+    """The record of the images that use the layer."""
+    return f"{layer_directory(digest)}/{LAYER_ORIGIN}"
+
+
+def image_users(image_id: str) -> str:
+    """The record of the names that use the image with that config."""
+    return f"{_sharded(IMAGES, image_id)}.json"
+
+
+def retired_directory(manifest_digest: str) -> str:
+    """The metadata files of a manifest that is no longer published under its name."""
+    return _sharded(RETIRED, manifest_digest)
+
+
+def image_metadata(name: str) -> str:
+    """The metadata directory of the image published as `name`."""
+    return f"{METADATA}/{name}"
+
+
+def manifest_file(name: str) -> str:
+    """The exact bytes of the manifest published as `name`."""
+    return f"{image_metadata(name)}/{MANIFEST_FILE}"
+
+
+def config_file(name: str) -> str:
+    """The exact bytes of the image's config."""
+    return f"{image_metadata(name)}/{CONFIG_FILE}"
+
+
+def publication_file(name: str) -> str:
+    """What the manifest cannot say of the publication: reference, source digest, time, …"""
+    return f"{image_metadata(name)}/{PUBLICATION_FILE}"
+
+
+def thin_file(name: str) -> str:
+    """What was pushed as the thin image of `name`."""
+    return f"{image_metadata(name)}/{THIN_FILE}"
+
+
+def link_target(name: str, image_id: str) -> str:
+    """The text of the public symlink `name`: relative, so that it holds wherever we are mounted."""
+    return "../" * name.count("/") + flat_image(image_id)
+
+
+def public_name(
+    reference: ImageReference, name: str | None = None, platform: Platform | None = None
+) -> str:
+    """The path at which people find the image, which is also its name in our own messages.
+
+    `name` replaces what an image without a registry would be called. `platform` is given for the
+    second place of an image published for several platforms, below `.multiarch/`. A reference with
+    a tag is named by it, also when a digest pins it.
+    """
+    if reference.transport is Transport.REGISTRY:
+        # The files at the top of the metadata would have the names of directories.
+        if reference.registry == LOCAL or reference.registry.endswith(".json"):
+            raise InvalidReference(
+                f"cannot publish {reference}",
+                why=f"{reference.registry!r} means something else in the published tree",
+                hint="use another name of the registry's host",
+            )
+        path = f"{reference.registry}/{reference.repository}"
+    else:
+        path = f"{LOCAL}/{_local_name(reference, name)}"
+    if reference.tag is None and reference.digest is not None:
+        path += f"@{reference.digest}"
+    else:
+        path += f":{reference.tag or 'latest'}"
+    for part in path.split("/"):
+        if len(part.encode("utf-8", "surrogateescape")) > MAX_FILE_NAME:
+            raise _unnameable(reference, f"{part!r} is longer than a file name may be")
+    if platform is None:
+        return path
+    variant = f":{platform.variant}" if platform.variant else ""
+    return f"{MULTIARCH}/{platform.architecture}{variant}/{path}"
+
+
+def is_public_name(name: str) -> bool:
+    """Whether an image can be published as `name`: what is read from a file may be anything."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        return False
+    if parts[0] == MULTIARCH:
+        parts = parts[2:]
+    return len(parts) > 1 and not parts[0].startswith(".") and any(c in parts[-1] for c in ":@")
+
+
+def _local_name(reference: ImageReference, name: str | None) -> str:
+    if name is None:
+        if reference.repository:
+            return reference.repository
+        name = basename(reference.location.rstrip("/"))
+        if reference.transport is not Transport.OCI:
+            for suffix in (".tar.gz", ".tgz", ".tar"):
+                name = name.removesuffix(suffix)
+    # A part that begins with a dot could climb out of the tree, or hide in it.
+    if not all(part and not part.startswith(".") for part in name.split("/")):
+        raise _unnameable(reference, f"{name!r} has a part that is empty or begins with a dot")
+    if any(character in ":@" or not character.isprintable() for character in name) or " " in name:
+        raise _unnameable(reference, f"{name!r} has a character that no image's name has")
+    return name
+
+
+def _unnameable(reference: ImageReference, why: str) -> InvalidReference:
+    return InvalidReference(
+        f"cannot name {reference}", why=why, hint="give the wish a name, such as 'tool'"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryURL:
+    """Which published filesystem: `dir:PATH` (a bare path is one too) or `cvmfs:NAME`."""
+
+    kind: str
+    location: str
+
+    @classmethod
+    def parse(cls, text: str) -> RepositoryURL:
+        """Read a repository URL; PublisherError says what is wrong with another text."""
+        kind, colon, location = text.partition(":")
+        if kind in ("dir", "cvmfs") and colon:
+            if not location:
+                raise PublisherError(
+                    f"cannot use repository {presentable(text)!r}",
+                    why=f"nothing follows {kind}:",
+                    hint="write dir:/srv/images or cvmfs:images.example.org",
+                )
+            if kind == "cvmfs" and "/" in location:
+                raise PublisherError(
+                    f"cannot use repository {presentable(text)!r}",
+                    why="a CVMFS repository is named, not located",
+                    hint=f"write cvmfs:{location.rstrip('/').rpartition('/')[2]}",
+                )
+            return cls(kind, location)
+        if text and (not colon or "/" in kind):
+            return cls("dir", text)
+        raise PublisherError(
+            f"cannot use repository {presentable(text)!r}",
+            why="not a repository URL",
+            hint="write dir:/srv/images or cvmfs:images.example.org",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.location}"

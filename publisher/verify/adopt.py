@@ -1,0 +1,285 @@
+"""Take over a tree that DUCC filled: behind `publisher adopt`.
+
+Layers and flat images stay where they are, and are used from then on; nothing is downloaded but
+manifests and configs. All records are written in one transaction. Running it again does what has
+become possible since: an image whose registry was away, say.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import Manifest, Platform, parse_published_manifest
+from publisher.oci.reference import parse_reference
+from publisher.repository import Repository, Transaction
+from publisher.repository.reading import Usage, current_manifest, load_origin, load_users
+from publisher.sources import ImageNotFound
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+from publisher.tree import layout
+from publisher.tree.records import ImageUsers, InvalidRecord, Origin, Publication, RemoveSchedule
+from publisher.wishlist import DEFAULT_GRACE
+
+
+class Fate(enum.StrEnum):
+    """What becomes of one image."""
+
+    ADOPTED = "adopted"
+    MOVED = "moved"
+    KEPT = "kept"
+    OURS = "ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """One published image, and what becomes of it; `why` says it in words."""
+
+    name: str
+    fate: Fate
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done, or would be. `records` counts the files that are written."""
+
+    images: tuple[Adoption, ...]
+    records: int
+    layers_without_index: int
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What will be written, by path."""
+
+    images: list[Adoption] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, repository: Repository, path: str, content: bytes) -> None:
+        if repository.read(path) != content:
+            self.files[path] = content
+
+
+def adopt(
+    repository: Repository,
+    sources: Sources,
+    now: Callable[[], datetime],
+    *,
+    dry_run: bool = False,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Write the records that this publisher needs, next to those that are there.
+
+    An image whose tag still names what is published becomes one of ours, with the registry's exact
+    manifest; one whose tag has moved stays as it is, and the next ingest follows the tag. Raises
+    InvalidRecord where a record cannot be read, and PublisherError while DUCC's own remove schedule
+    still waits for its collection: nothing is changed then.
+    """
+    found = _look_up(repository, sources, now, progress)
+    if dry_run:
+        plan = _plan(repository, found)
+        return _report(repository, plan)
+    with repository.transaction("adoption") as transaction, transaction.exclusive():
+        plan = _plan(repository, found)
+        report = _report(repository, plan)
+        _fill(transaction, plan)
+        transaction.commit()
+    return report
+
+
+def _look_up(
+    repository: Repository,
+    sources: Sources,
+    now: Callable[[], datetime],
+    progress: Callable[[str], None],
+) -> dict[str, tuple[PlatformImage, Publication] | str]:
+    """What the registries say of each image that is not ours yet; or why that does not help."""
+    found: dict[str, tuple[PlatformImage, Publication] | str] = {}
+    for name in repository.names():
+        if repository.exists(layout.publication_file(name)):
+            continue
+        progress(name)
+        data = repository.read(layout.manifest_file(name))
+        if data is None:
+            continue
+        try:
+            found[name] = _ask(repository, sources, name, parse_published_manifest(data), now())
+        except (PublisherError, OSError) as error:
+            found[name] = str(error)
+    return found
+
+
+def _ask(
+    repository: Repository, sources: Sources, name: str, manifest: Manifest, now: datetime
+) -> tuple[PlatformImage, Publication] | str:
+    reference = parse_reference(name)
+    source = sources.open(reference)
+    digest = source.resolve()
+    # Its config says for which platform the image is; an index may offer several.
+    try:
+        config = json.loads(source.fetch(manifest.config))
+    except ImageNotFound:
+        return ""  # then the tag cannot name it any more
+    [image] = fetch_images(source, [_platform(config)], digest)
+    if image.manifest.image_id != manifest.image_id or [
+        layer.digest for layer in image.manifest.layers
+    ] != [layer.digest for layer in manifest.layers]:
+        return ""
+    linked = repository.link_text(name) is not None
+    return image, Publication(
+        name=name,
+        reference=str(reference),
+        source_digest=digest,
+        manifest_digest=image.document.digest,
+        image_id=manifest.image_id,
+        platform=str(image.config.platform.normalized()),
+        outputs=("flat", "layers") if linked else ("layers",),
+        published_at=now,
+        note="adopted from DUCC",
+        grace_seconds=int(DEFAULT_GRACE.total_seconds()),
+    )
+
+
+def _platform(config: Mapping[str, str]) -> Platform:
+    parts = (config.get("os", "linux"), config.get("architecture", "amd64"), config.get("variant"))
+    return Platform.parse("/".join(part for part in parts if part))
+
+
+def _plan(
+    repository: Repository, found: Mapping[str, tuple[PlatformImage, Publication] | str]
+) -> _Plan:
+    """From the state that nobody changes any more: what will be written."""
+    plan = _Plan()
+    _convert_schedule(repository, plan)
+    for name in repository.names():
+        if repository.exists(layout.publication_file(name)):
+            plan.images.append(Adoption(name, Fate.OURS, "it has all its records"))
+            continue
+        answer = found.get(name, "it was published while we looked")
+        if isinstance(answer, str):
+            fate = Fate.KEPT if answer else Fate.MOVED
+            why = answer or "its tag names something else now; the next ingest follows it"
+            plan.images.append(Adoption(name, fate, why))
+            continue
+        image, publication = answer
+        plan.images.append(Adoption(name, Fate.ADOPTED, publication.manifest_digest))
+        plan.write(repository, layout.manifest_file(name), image.document.data)
+        plan.write(repository, layout.config_file(name), image.config_document.data)
+        plan.write(repository, layout.publication_file(name), publication.to_bytes())
+    _record_users(repository, plan, found)
+    return plan
+
+
+def _convert_schedule(repository: Repository, plan: _Plan) -> None:
+    """DUCC's schedule is a list of manifests without names or times: an empty one becomes ours."""
+    data = repository.read(layout.REMOVE_SCHEDULE)
+    if data is None:
+        return
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(f"not JSON: {error}") from error
+    if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
+        raise _unreadable("it is a list, but not of manifests")
+    if not isinstance(value, list):
+        RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE)
+    elif value:
+        raise PublisherError(
+            f"cannot adopt {layout.REMOVE_SCHEDULE}",
+            why=f"DUCC has {len(value)} images in it that it has not collected; they have neither "
+            "names nor times",
+            hint="let it finish first: cvmfs_ducc garbage-collection",
+        )
+    else:
+        plan.write(repository, layout.REMOVE_SCHEDULE, RemoveSchedule().to_bytes())
+
+
+def _unreadable(why: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"cannot read {layout.REMOVE_SCHEDULE}", why=why, hint="restore it from a backup"
+    )
+
+
+def _record_users(
+    repository: Repository,
+    plan: _Plan,
+    found: Mapping[str, tuple[PlatformImage, Publication] | str],
+) -> None:
+    """Who uses which image and layer, from all manifests; nothing recorded is taken away."""
+    usage = _count(repository)
+    for image_id, users in usage.images.items():
+        known = load_users(repository, image_id) or ImageUsers()
+        exact = {(name, _digest_after(name, digest, found)) for name, digest in users}
+        stale = {user for user in users if user not in exact}
+        plan.write(
+            repository,
+            layout.image_users(image_id),
+            ImageUsers((known.users | exact) - stale).to_bytes(),
+        )
+    for digest, images in usage.layers.items():
+        if not repository.exists(layout.layer_directory(digest)):
+            continue  # verify says so, and can fetch it
+        origin = load_origin(repository, digest) or Origin()
+        for image_id in images:
+            origin = origin.with_image(image_id)
+        plan.write(repository, layout.layer_origin(digest), origin.to_bytes())
+
+
+def _count(repository: Repository) -> Usage:
+    """Who uses what, by all manifests; DUCC's own schedule, which we do not read, is empty."""
+    usage = Usage()
+    for name in repository.names():
+        found = current_manifest(repository, name)
+        if found is not None:
+            usage.add(name, found[0], parse_published_manifest(found[1]))
+    data = repository.read(layout.REMOVE_SCHEDULE)
+    if data is not None and isinstance(json.loads(data), dict):
+        for entry in RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE).entries:
+            usage.add(entry.name, entry.manifest_digest, entry.parse_manifest())
+    return usage
+
+
+def _digest_after(
+    name: str, digest: str, found: Mapping[str, tuple[PlatformImage, Publication] | str]
+) -> str:
+    """The manifest's digest once its exact bytes are there."""
+    answer = found.get(name, "")
+    return digest if isinstance(answer, str) else answer[1].manifest_digest
+
+
+def _fill(transaction: Transaction, plan: _Plan) -> None:
+    for path, content in plan.files.items():
+        transaction.replace(path, content)
+    for image in plan.images:
+        if image.fate is Fate.ADOPTED:
+            transaction.record(image.name, "adopted", image.why)
+
+
+def _report(repository: Repository, plan: _Plan) -> Report:
+    missing = sum(1 for digest in _layers(repository) if _lacks_index(repository, digest))
+    return Report(tuple(plan.images), len(plan.files), missing)
+
+
+def _layers(repository: Repository) -> Iterator[str]:
+    seen = set()
+    for name in repository.names():
+        data = repository.read(layout.manifest_file(name))
+        try:
+            manifest = parse_published_manifest(data or b"")
+        except InvalidManifest:
+            continue
+        for layer in manifest.layers:
+            if layer.digest not in seen:
+                seen.add(layer.digest)
+                yield layer.digest
+
+
+def _lacks_index(repository: Repository, digest: str) -> bool:
+    there = repository.exists(layout.layer_directory(digest))
+    return there and not repository.exists(layout.layer_index(digest))

@@ -1,0 +1,385 @@
+"""A repository in memory: what stands above repositories is tried out on it, without a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, sort_key
+from publisher.repository import PathTaken, RepositoryChanged
+from publisher.tree import layout
+from publisher.tree.history import Change, Record
+from publisher.tree.layout import RepositoryURL
+from publisher.tree.records import format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing in the tree; names of the same thing have the same `identity`."""
+
+    entry: Entry
+    content: bytes = b""
+    identity: object = field(default_factory=object)
+
+    def sha256(self) -> str:
+        """The bare hex digest of a file's content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+Tree = dict[str, Node]
+"""The things in a tree by their paths; "" is its root."""
+
+
+class MemoryRepository:
+    """A `publisher.repository.Repository` that is gone with the process. Safe between threads.
+
+    A commit puts another mapping in place of `nodes`, and never changes the one that is there.
+    """
+
+    keeps_xattrs = True
+
+    def __init__(self, name: str = "memory") -> None:
+        self.url = RepositoryURL("memory", name)
+        self.nodes: Tree = {"": Node(Entry("", EntryType.DIRECTORY, 0o755))}
+        self.finished: dict[str, tuple[Tree, bytes]] = {}
+        self.records: list[Record] = []
+        self.writing = threading.Lock()
+
+    def read(self, path: str) -> bytes | None:
+        """A small file's bytes; None where there is none."""
+        node = self.nodes.get(path)
+        if node is not None and node.entry.type is EntryType.DIRECTORY:
+            raise IsADirectoryError(f"{path} is a directory")
+        return node.content if node is not None and node.entry.type is EntryType.FILE else None
+
+    def link_text(self, path: str) -> str | None:
+        """A symlink's text; None where there is none."""
+        node = self.nodes.get(path)
+        is_link = node is not None and node.entry.type is EntryType.SYMLINK
+        return node.entry.target if node is not None and is_link else None
+
+    def exists(self, path: str) -> bool:
+        """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+        return path in self.nodes
+
+    def kind(self, path: str) -> EntryType | None:
+        """What is at `path`, without following a link there; None where nothing is."""
+        node = self.nodes.get(path)
+        return node.entry.type if node is not None else None
+
+    def identity(self, path: str) -> object | None:
+        """Equal for two paths that are names of one thing."""
+        node = self.nodes.get(path)
+        return node.identity if node is not None else None
+
+    def children(self, path: str) -> list[str]:
+        """The names in the directory `path`, sorted; none where there is no such directory."""
+        start = f"{path}/" if path else ""
+        below = (other[len(start) :] for other in self.nodes if other.startswith(start))
+        return sorted(name for name in below if name and "/" not in name)
+
+    def names(self) -> Iterator[str]:
+        """Every published image's name, sorted."""
+        start, end = f"{layout.METADATA}/", f"/{layout.MANIFEST_FILE}"
+        found = (
+            path[len(start) : -len(end)]
+            for path in self.nodes
+            if path.startswith(start) and path.endswith(end)
+        )
+        hidden = (layout.RETIRED.removeprefix(start), layout.IMAGES.removeprefix(start))
+        yield from sorted(name for name in found if not name.startswith(hidden))
+
+    def walk(self, path: str) -> Iterator[Node]:
+        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+        if self.kind(path) is not EntryType.DIRECTORY:
+            raise NotADirectoryError(f"{path} is no directory")
+        tree = _cut_out(self.nodes, path)
+        for below in sorted(tree, key=sort_key):
+            node = tree[below]
+            # No tree can say why something is there, or what policy took away.
+            seen = replace(node.entry, path=below, implicit=False, dropped=())
+            yield replace(node, entry=seen)
+
+    def unfinished(self) -> bool:
+        """Never: a commit here is one step."""
+        return False
+
+    def history(self) -> Iterator[Record]:
+        """What transactions did here, the latest first."""
+        yield from reversed(self.records)
+
+    def free_space(self) -> int | None:
+        """Not known."""
+        return None
+
+    def room_for(
+        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Memory is not bounded."""
+        return nullcontext()
+
+    def has_layer(self, digest: str) -> bool:
+        """Whether the layer is published, or staged."""
+        return layout.layer_index(digest) in self.nodes or digest in self.finished
+
+    def open_index(self, digest: str) -> BinaryIO:
+        """The index of a published or staged layer; RepositoryChanged where there is neither."""
+        published = self.nodes.get(layout.layer_index(digest))
+        if published is not None:
+            return io.BytesIO(published.content)
+        if digest in self.finished:
+            return io.BytesIO(self.finished[digest][1])
+        raise _gone(digest)
+
+    @contextmanager
+    def stage_layer(self, digest: str) -> Iterator[MemoryLayerStage]:
+        """Begin to unpack a layer; without `finish` nothing of it is kept."""
+        yield MemoryLayerStage(lambda tree, index: self._finish(digest, tree, index))
+
+    @contextmanager
+    def transaction(self, purpose: str) -> Iterator[MemoryTransaction]:
+        """Begin a change."""
+        yield MemoryTransaction(self, purpose)
+
+    def close(self) -> None:
+        """Nothing is to be let go of."""
+
+    def layer_tree(self, digest: str) -> Tree:
+        """A published or staged layer's tree; RepositoryChanged where there is neither."""
+        if layout.layer_index(digest) in self.nodes:
+            return _cut_out(self.nodes, layout.layer_tree(digest))
+        if digest in self.finished:
+            return self.finished[digest][0]
+        raise _gone(digest)
+
+    def _finish(self, digest: str, tree: Tree, index: bytes) -> None:
+        self.finished.setdefault(digest, (tree, index))
+
+
+class MemoryLayerStage:
+    """One layer being unpacked; its own sink."""
+
+    def __init__(self, keep: Callable[[Tree, bytes], None]) -> None:
+        self._keep = keep
+        self.tree = MemoryTree()
+        self.sink = self.tree
+        self.index: BinaryIO = io.BytesIO()
+
+    def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Pass on the blob; nothing of it is needed later."""
+        return chunks
+
+    def finish(self) -> Mapping[str, int]:
+        """Keep the layer, complete and verified; nothing is ever refused."""
+        self.index.seek(0)
+        self._keep(self.tree.nodes, self.index.read())
+        return {}
+
+
+class MemoryTree:
+    """A tree being made of entries; a `TreeSink`."""
+
+    def __init__(self) -> None:
+        self.nodes: Tree = {}
+
+    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+        """Make what `entry` says, in place of whatever is at its path."""
+        old = self.nodes.get(entry.path)
+        is_directory = entry.type is EntryType.DIRECTORY
+        if old is not None and not (is_directory and old.entry.type is EntryType.DIRECTORY):
+            _remove(self.nodes, entry.path)
+        if entry.type is EntryType.HARDLINK:
+            target = self.nodes[entry.target]
+            self.nodes[entry.path] = replace(target, entry=replace(target.entry, path=entry.path))
+            return
+        self.nodes[entry.path] = Node(entry, b"".join(bytes(piece) for piece in content))
+
+    def finish(self) -> None:
+        """All is done."""
+
+
+class MemoryTransaction:
+    """One change of a repository in memory."""
+
+    def __init__(self, repository: MemoryRepository, purpose: str) -> None:
+        self._repository = repository
+        self._purpose = purpose
+        self._changes: list[Change] = []
+        self._exclusive = False
+        self._trees: list[tuple[str, Tree, bool]] = []
+        self._layers: dict[str, Tree] = {}
+        self._small: Tree = {}
+        self._removals: list[str] = []
+
+    def link(
+        self,
+        path: str,
+        plan: Iterable[Merged | Generated],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> Mapping[str, int]:
+        """Prepare a tree at `path` whose files are those of the layer trees."""
+        trees = [self._tree(digest) for digest in layers]
+        made: Tree = {}
+        for planned in plan:
+            entry = planned.entry
+            if isinstance(planned, Generated):
+                made[entry.path] = Node(entry, planned.content)
+            elif entry.type is EntryType.DIRECTORY:
+                made[entry.path] = Node(entry)
+            else:
+                source = trees[planned.layer][planned.source]
+                made[entry.path] = replace(source, entry=replace(source.entry, path=entry.path))
+        self._trees.append((path, made, anew))
+        return {}
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other writer out."""
+        with self._repository.writing:
+            self._exclusive = True
+            try:
+                yield
+            finally:
+                self._exclusive = False
+
+    def add_layer(
+        self,
+        digest: str,
+        fixups: Iterable[Fixup],
+        layers: Sequence[str],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
+        assert self._exclusive
+        path = layout.layer_directory(digest)
+        if digest in self._layers:
+            return
+        if self._repository.exists(path) and not anew:
+            self._repository.finished.pop(digest, None)
+            return
+        if digest not in self._repository.finished:
+            raise _gone(digest)
+        staged, index = self._repository.finished[digest]
+        tree = MemoryTree()
+        tree.nodes = dict(staged)
+        lower = [self._tree(below) for below in layers]
+        for fixup in fixups:
+            if fixup.layer is None:
+                tree.add(fixup.entry)
+            else:
+                source = lower[fixup.layer][fixup.source]
+                _remove(tree.nodes, fixup.entry.path)
+                copied = replace(source.entry, path=fixup.entry.path)
+                tree.nodes[fixup.entry.path] = Node(copied, source.content)
+        self._layers[digest] = tree.nodes
+        whole: Tree = {layout.LAYER_INDEX: _file(index)}
+        whole |= {f"{layout.LAYER_TREE}/{at}".rstrip("/"): n for at, n in tree.nodes.items()}
+        self._trees.insert(0, (path, whole, anew))
+
+    def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
+        """Create or replace a small file."""
+        self._small[path] = _file(content)
+
+    def symlink(self, path: str, text: str) -> None:
+        """Create or replace a symlink."""
+        self._small[path] = Node(Entry(path, EntryType.SYMLINK, 0o777, target=text))
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        self._removals.append(path)
+
+    def record(self, name: str, what: str, why: str = "") -> None:
+        """Say for the history what happens to the image or layer `name`, and why."""
+        self._changes.append(Change(name, what, why))
+
+    def commit(self) -> None:
+        """Make it all visible, at once."""
+        assert self._exclusive
+        repository = self._repository
+        nodes = dict(repository.nodes)
+        trees = [each for each in self._trees if each[2] or each[0] not in nodes]
+        for path, tree, _ in trees:
+            _remove(nodes, path)
+            _make_parents(nodes, path)
+            for below, node in {"": _directory(), **tree}.items():
+                at = f"{path}/{below}".rstrip("/")
+                _make_parents(nodes, at)
+                nodes[at] = node
+        for path, node in self._small.items():
+            if path in nodes and nodes[path].entry.type is EntryType.DIRECTORY:
+                raise PathTaken(f"cannot publish {path}", why="a directory stands there")
+            _make_parents(nodes, path)
+            nodes[path] = node
+        for path in self._removals:
+            _remove(nodes, path)
+            _remove_empty_parents(nodes, path)
+        if trees or self._small or self._removals:
+            repository.nodes = nodes
+            repository.records.append(self._new_record(len(trees)))
+            for digest in self._layers:
+                repository.finished.pop(digest, None)
+
+    def _new_record(self, trees: int) -> Record:
+        return Record(
+            id=secrets.token_hex(16),
+            time=format_time(datetime.now(UTC)),
+            user="",
+            host="",
+            pid=os.getpid(),
+            purpose=self._purpose,
+            changes=tuple(self._changes),
+            paths={"trees": trees, "files": len(self._small), "removed": len(self._removals)},
+        )
+
+    def _tree(self, digest: str) -> Tree:
+        return self._layers.get(digest) or self._repository.layer_tree(digest)
+
+
+def _cut_out(nodes: Tree, path: str) -> Tree:
+    start = f"{path}/" if path else ""
+    tree = {at[len(start) :]: node for at, node in nodes.items() if at.startswith(start)}
+    return {**tree, "": nodes[path]}
+
+
+def _remove(nodes: Tree, path: str) -> None:
+    for below in [each for each in nodes if each == path or each.startswith(f"{path}/")]:
+        del nodes[below]
+
+
+def _make_parents(nodes: Tree, path: str) -> None:
+    above = path
+    while above := above.rpartition("/")[0]:
+        kind = nodes.setdefault(above, _directory()).entry.type
+        if kind is not EntryType.DIRECTORY:
+            raise PathTaken(f"cannot publish {path}", why=f"{above} is not a directory")
+
+
+def _remove_empty_parents(nodes: Tree, path: str) -> None:
+    above = path
+    while above := above.rpartition("/")[0]:
+        if any(each.startswith(f"{above}/") for each in nodes):
+            return
+        nodes.pop(above, None)
+
+
+def _directory() -> Node:
+    return Node(Entry("", EntryType.DIRECTORY, 0o755))
+
+
+def _file(content: bytes) -> Node:
+    return Node(Entry("", EntryType.FILE, 0o644, size=len(content)), content)
+
+
+def _gone(digest: str) -> RepositoryChanged:
+    return RepositoryChanged(f"cannot use layer {digest}", why="it is neither published nor staged")

@@ -1,0 +1,166 @@
+"""`publisher ls`, `diff` and `find`, on images made for what they have to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.tree import layout
+from tests.command import Result, publisher, succeed
+from tests.layer_builder import (
+    Layer,
+    character_device,
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+    write_layout,
+)
+from tests.schemas import output_schema
+
+BASE = layer(
+    directory("usr/bin"),
+    file("usr/bin/tool", b"1", mode=0o4755),
+    file("usr/lib/libssl.so.3", b"ssl"),
+    symlink("bin", "usr/bin"),
+    file(b"caf\xe9", b"latin"),
+    file("red\x1b[31m\n", b"evil"),
+    directory("old"),
+    file("old/x"),
+)
+TOP = layer(
+    directory("", mode=0o711),
+    whiteout("usr/lib/libssl.so.3"),
+    file("usr/bin/tool", b"2", mode=0o755),
+    hardlink("usr/bin/again", "usr/bin/tool"),
+    opaque("old"),
+)
+OTHER = layer(file("other"))
+
+
+def publish(root: Path, name: str, layers: Sequence[Layer]) -> None:
+    write_layout(image(*layers), root / name, "1")
+    succeed("ingest-image", f"oci:{root}/{name}:1", "--repository", root / "images")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("contents")
+    publish(directory, "base", [BASE])
+    publish(directory, "top", [BASE, TOP])
+    return directory
+
+
+def ask(root: Path, *arguments: str) -> Result:
+    return publisher(*arguments, "--repository", root / "images")
+
+
+def json_of(root: Path, *arguments: str, code: int = 0) -> Any:
+    result = ask(root, *arguments, "--output", "json")
+    assert result.code == code, result.err
+    output_schema(f"{arguments[0]}/1").validate(result.json)
+    return result.json
+
+
+def test_ls_shows_one_directory_or_one_thing(root: Path) -> None:
+    for path in "usr/bin", "/usr/bin/", "./usr//bin":
+        lines = ask(root, "ls", "local/base:1", path).out.splitlines()
+        assert [line.split()[-1] for line in lines] == ["usr/bin/tool"]
+    (line,) = ask(root, "ls", "local/base:1", "bin").out.splitlines()
+    assert line.endswith("bin -> usr/bin")
+    top = json_of(root, "ls", "local/top:1", "usr/bin")["entries"]
+    assert [(e["path"], e["type"], e["size"]) for e in top] == [
+        ("usr/bin/again", "f", 1),  # whoever looks at the image sees two files
+        ("usr/bin/tool", "f", 1),
+    ]
+
+
+def test_ls_says_where_a_path_through_a_symlink_leads(root: Path) -> None:
+    result = ask(root, "ls", "local/base:1", "bin/tool")
+    assert result.code == 1
+    assert "local/base:1 has no bin/tool" in result.err
+    assert "bin is a symlink to usr/bin" in result.err
+    assert "lists its root" in ask(root, "ls", "local/base:1", "nothing/here").err
+
+
+def test_names_that_no_terminal_should_get_are_escaped_and_names_that_are_not_utf_8_are_found(
+    root: Path,
+) -> None:
+    text = ask(root, "ls", "local/base:1").out
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "red\\x1b[31m\\n" in text
+    found = ask(root, "find", "caf\udce9").out
+    assert found.splitlines() == ["local/base:1  caf\\udce9", "local/top:1  caf\\udce9"]
+    entries = json_of(root, "ls", "local/base:1", "caf\udce9")["entries"]
+    assert [entry["path"] for entry in entries] == ["caf\udce9"]
+
+
+def test_diff_tells_what_the_flat_images_have_not_how_the_layers_came_to_it(root: Path) -> None:
+    assert ask(root, "diff", "local/base:1", "local/top:1").out.splitlines() == [
+        "~ .  (mode)",
+        "- old/x",
+        "+ usr/bin/again",
+        "~ usr/bin/tool  (content)",
+        "- usr/lib/libssl.so.3",
+    ]
+    assert json_of(root, "diff", "local/top:1", "local/top:1")["differences"] == []
+
+
+def test_diff_tells_devices_apart(tmp_path: Path) -> None:
+    succeed("init", f"dir:{tmp_path}/images", "--devices", "keep")
+    for name, minor in ("zero", 5), ("random", 8):
+        made = write_layout(image(layer(character_device("d", 1, minor))), tmp_path / name, "1")
+        result = ask(tmp_path, "ingest-image", f"oci:{made}:1")
+        if "leaves that to root" in result.err:
+            return  # nobody but root gets images with devices
+    (difference,) = json_of(tmp_path, "diff", "local/zero:1", "local/random:1")["differences"]
+    assert difference["fields"] == ["device"]
+
+
+def test_find_matches_names_anywhere_and_with_a_slash_whole_paths(root: Path) -> None:
+    def found(pattern: str) -> list[str]:
+        return ask(root, "find", pattern).out.split()
+
+    both = ["local/base:1", "usr/bin/tool", "local/top:1", "usr/bin/tool"]
+    assert found("tool") == found("t??l") == found("usr/*/tool") == found("/usr/bin/tool") == both
+    assert found("libssl*") == ["local/base:1", "usr/lib/libssl.so.3"]  # not where it was deleted
+    assert found("bin/tool") == found("ssl") == found("TOOL") == []
+
+
+def test_find_goes_on_where_one_image_cannot_be_looked_into(tmp_path: Path) -> None:
+    for name, layers in ("a", [OTHER]), ("b", [BASE]):
+        publish(tmp_path, name, layers)
+    (tmp_path / "images" / layout.layer_index(OTHER.digest)).unlink()
+    result = ask(tmp_path, "find", "tool")
+    assert (result.code, result.out) == (1, "local/b:1  usr/bin/tool\n")
+    assert "local/a:1: cannot look into layer" in result.err
+    assert "another tool published it" in result.err
+    told = json_of(tmp_path, "find", "tool", code=1)
+    assert [each["image"] for each in told["found"]] == ["local/b:1"]
+    assert [each["image"] for each in told["unknown"]] == ["local/a:1"]
+    assert ask(tmp_path, "ls", "local/a:1").code == 1
+
+
+def test_an_image_without_its_flat_form_can_be_looked_into_all_the_same(tmp_path: Path) -> None:
+    write_layout(image(BASE, TOP), tmp_path / "top", "1")
+    (tmp_path / "list.yaml").write_text(
+        f"version: 2\ndefaults: {{outputs: [layers]}}\nimages:\n- oci:{tmp_path}/top:1\n"
+    )
+    succeed("ingest", tmp_path / "list.yaml", "--repository", tmp_path / "images")
+    assert not (tmp_path / "images/local/top:1").exists()
+    assert "usr/bin/again" in ask(tmp_path, "ls", "local/top:1", "usr/bin").out
+    assert ask(tmp_path, "find", "again").out == "local/top:1  usr/bin/again\n"
+
+
+def test_an_image_that_is_not_published_is_told_as_such(root: Path) -> None:
+    for arguments in ("ls", "local/none:1"), ("diff", "local/base:1", "local/none:1"):
+        result = ask(root, *arguments)
+        assert result.code == 1
+        assert "no image is published as local/none:1" in result.err

@@ -1,0 +1,240 @@
+"""Several publishers of one repository, through the leases of a gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from publisher.cli.main import main
+from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.tree import layout
+from publisher.verify.findings import Kind
+from publisher.verify.run import verify
+from tests.command import command, environment, publisher, succeed
+from tests.cvmfs import Machine, die_around_calls, make_machine
+from tests.layer_builder import directory, file, hardlink, image, layer, write_layout
+
+NAME = "images.test.org"
+BASE = layer(directory("etc"), file("etc/os", b"base"))
+
+
+@pytest.fixture
+def publishers(machine: Machine, tmp_path: Path) -> list[Machine]:
+    """Two machines with a gateway key each; what one publishes, the other sees when it looks."""
+    machine.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
+    other = make_machine(tmp_path / "other")
+    (other.root / "srv").symlink_to(machine.root / "srv")
+    other.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
+    succeed("init", f"cvmfs:{NAME}", env=machine.environment)
+    return [machine, other]
+
+
+def tag(tmp_path: Path, name: str, content: bytes) -> str:
+    borrowing = layer(file("own", content), hardlink("again", "etc/os"))
+    write_layout(image(BASE, layer(file("plain", content)), borrowing), tmp_path / "layout", name)
+    return f"oci:{tmp_path}/layout:{name}"
+
+
+def renewed(machine: Machine) -> CvmfsRepository:
+    """The repository as it is now, as any client sees it."""
+    for words in (("transaction", NAME), ("abort", "-f", NAME)):
+        assert machine.server(*words).returncode == 0
+    return machine.open(NAME, writable=False)
+
+
+def arguments(reference: str, wait: int = 120) -> tuple[str, ...]:
+    repository = ("--repository", f"cvmfs:{NAME}", "--wait", str(wait))
+    return ("ingest-image", reference, "--name", "tool", *repository)
+
+
+def test_an_image_is_published_in_calls_that_a_gateway_takes(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    machine = publishers[0]
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=machine.environment)
+    renewed(machine)
+    mount = machine.mount(NAME)
+    assert (mount / "local/tool:1/own").read_bytes() == b"1"
+    assert (mount / "local/tool:1/again").read_bytes() == b"base"
+    assert (mount / ".layers/00/.cvmfscatalog").is_file(), "init makes the shards, for leases"
+    ingests = [call for call in machine.calls() if call[0] == "ingest"]
+    for call in ingests:
+        assert call.count("-d") == 0
+    bases = [call[call.index("-b") + 1] for call in ingests]
+    assert sum(base.startswith(".layers/") for base in bases) == 2
+    assert [node.stat().st_uid for node in mount.rglob("*")] == [os.geteuid()] * len(
+        list(mount.rglob("*"))
+    )
+    repository = renewed(machine)
+    assert not verify(repository, deep=True).findings
+
+
+def test_a_collection_is_one_revision_decided_under_the_lease(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    machine = publishers[0]
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=machine.environment)
+    repository = ("--repository", f"cvmfs:{NAME}")
+    succeed("remove", "local/tool:1", *repository, env=machine.environment)
+    before = machine.revision(NAME)
+    succeed("gc", "--now", *repository, env=machine.environment)
+    assert machine.revision(NAME) == before + 1
+    left = renewed(machine)
+    assert not left.exists("local") and not list(left.names())
+    assert not verify(left, deep=True).findings
+
+
+def test_a_collection_sees_what_others_published_since_it_looked_last(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    succeed("remove", "local/tool:1", *repository, env=one.environment)
+    succeed(*arguments(tag(tmp_path, "2", b"1")), env=other.environment)  # of the same layers
+    assert not (one.mount(NAME) / "local/tool:2").exists(), "it does not know yet"
+    succeed("gc", "--now", *repository, env=one.environment)
+    now = renewed(one)
+    assert list(now.names()) == ["local/tool:2"]
+    assert not verify(now, deep=True).findings
+
+
+def test_what_is_wished_again_elsewhere_while_it_is_collected_is_there_in_the_end(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    reference = tag(tmp_path, "1", b"1")
+    succeed(*arguments(reference), env=one.environment)
+    succeed("remove", "local/tool:1", *repository, env=one.environment)
+    commands = [(("gc", "--now", *repository), one), (arguments(reference), other)]
+    processes = [
+        subprocess.Popen(command(*words), env=environment() | m.environment, stderr=subprocess.PIPE)
+        for words, m in commands
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err.decode()
+    now = renewed(other)
+    assert not verify(now, deep=True).findings
+    # It was published anew, or had been there when it was looked for, and was then collected.
+    succeed(*arguments(reference), env=other.environment)
+    assert list(renewed(one).names()) == ["local/tool:1"]
+
+
+def test_content_that_is_not_there_in_the_end_is_not_led_to(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    one, _ = publishers
+    real = (one.bin / "cvmfs_server").read_text()
+    lie = '#!/bin/sh\ncase "$*" in "ingest -t - -b / "*) cat > /dev/null; exit 0;; esac\n'
+    fake = lie + real.partition("\n")[2]
+    (one.bin / "cvmfs_server").write_text(fake)
+    result = publisher(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    assert result.code == 3 and "cannot find in" in result.err
+    (one.bin / "cvmfs_server").write_text(real)
+    assert not list(renewed(one).names())
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
+    assert not verify(renewed(one), deep=True).findings
+
+
+def test_a_layer_that_another_publisher_sends_is_waited_for_and_used(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    """Its lease covers the layer's shard alone: other layers come through meanwhile."""
+    one, other = publishers
+    reference = tag(tmp_path, "1", b"1")
+    shard = layout.layer_directory(BASE.descriptor.digest).rpartition("/")[0]
+    assert other.server("transaction", f"{NAME}/{shard}").returncode == 0
+    process = subprocess.Popen(command(*arguments(reference)), env=environment() | one.environment)
+    deadline = time.monotonic() + 60
+    while sum(call[0] == "ingest" and shard in call for call in one.calls()) < 2:
+        assert time.monotonic() < deadline and process.poll() is None, "it asks again"
+        time.sleep(0.02)
+    assert other.server("abort", "-f", NAME).returncode == 0
+    assert process.wait(120) == 0
+    assert not verify(renewed(other), deep=True).findings
+
+
+def test_two_publishers_at_once_lose_no_record_of_each_other(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    running = []
+    for number, machine in enumerate(publishers):
+        for each in range(2):
+            reference = tag(tmp_path, f"{number}-{each}", b"%d%d" % (number, each))
+            running.append((machine, reference))
+    processes = [
+        subprocess.Popen(
+            command(*arguments(reference)),
+            env=environment() | machine.environment,
+            stderr=subprocess.PIPE,
+        )
+        for machine, reference in running
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err.decode()
+    repository = renewed(publishers[1])
+    mount = publishers[1].mount(NAME)
+    hexadecimal = BASE.descriptor.digest.removeprefix("sha256:")
+    origin = mount / ".layers" / hexadecimal[:2] / hexadecimal / ".metadata/origin.json"
+    assert len(json.loads(origin.read_bytes())["origin"]) == 4
+    assert not verify(repository, deep=True).findings
+
+
+@pytest.mark.parametrize("what", ["ingest", "gc"])
+def test_a_publisher_that_dies_around_any_of_its_calls_leaves_a_whole_repository(
+    publishers: list[Machine], tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, other = publishers
+    repository = ("--repository", f"cvmfs:{NAME}")
+    one, two = (tag(tmp_path, name, name.encode()) for name in "12")
+    succeed(*arguments(one), env=machine.environment)
+    words: tuple[str, ...] = arguments(two)
+    if what == "gc":
+        succeed("remove", "local/tool:1", *repository, env=machine.environment)
+        words = ("gc", "--now", *repository)
+    monkeypatch.setattr("sys.argv", ["publisher", *words])
+    kills = 0
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die_around_calls(kills)
+                main()
+            finally:
+                os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != -signal.SIGKILL:
+            break
+        kills += 1
+        machine.open(NAME).close()  # what it left open is aborted
+        assert_whole(renewed(other))
+    assert kills >= 2
+    succeed(*words, env=machine.environment)
+    now = renewed(other)
+    assert list(now.names()) == (["local/tool:1", "local/tool:2"] if what == "ingest" else [])
+    assert not verify(now, deep=True).findings
+
+
+def assert_whole(repository: CvmfsRepository) -> None:
+    """Readers see whole images; content that nothing leads to yet is nothing to them."""
+    found = verify(repository, deep=True).findings
+    superfluous = (Kind.ORPHAN_LAYER, Kind.ORPHAN_FLAT)
+    assert not [finding for finding in found if finding.kind not in superfluous], found
+
+
+def test_a_lease_that_stays_is_reported(publishers: list[Machine], tmp_path: Path) -> None:
+    one, other = publishers
+    assert other.server("transaction", NAME).returncode == 0
+    result = publisher(*arguments(tag(tmp_path, "1", b"1"), wait=1), env=one.environment)
+    assert result.code == 3
+    assert "lease" in result.err
+    assert other.server("abort", "-f", NAME).returncode == 0
+    succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)

@@ -1,0 +1,149 @@
+"""What is written down before a transaction's first call, and what is made of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from publisher.cli.main import main
+from publisher.entry import EntryType
+from publisher.repository import RepositoryError
+from publisher.repository.cvmfs import pending
+from publisher.repository.cvmfs.changes import Changes, NewLayer, NewTree, compile_calls
+from publisher.tree import layout
+from publisher.verify.run import verify
+from tests.command import succeed
+from tests.cvmfs import Machine, die_around_calls
+from tests.layer_builder import directory, file, image, layer, write_layout
+
+DIGEST = "sha256:" + "aa" * 32
+LAYER = ".layers/aa/" + "aa" * 32
+TREE = NewTree(".flat/cc/cccc", Path("plan"))
+RECORDS = {".metadata/remove-schedule.json": b"{}"}
+NAME = "images.test.org"
+
+
+@dataclass
+class Published:
+    """What a repository holds: directories (None), files and links (text)."""
+
+    there: dict[str, bytes | str | None] = field(default_factory=dict)
+
+    def kind(self, path: str) -> EntryType | None:
+        if path not in self.there:
+            return None
+        found = self.there[path]
+        if isinstance(found, bytes):
+            return EntryType.FILE
+        return EntryType.DIRECTORY if found is None else EntryType.SYMLINK
+
+    def read(self, path: str) -> bytes | None:
+        found = self.there.get(path)
+        return found if isinstance(found, bytes) else None
+
+    def link_text(self, path: str) -> str | None:
+        found = self.there.get(path)
+        return found if isinstance(found, str) else None
+
+
+def planned(changes: Changes, before: Published, gateway: bool = False) -> pending.Pending:
+    return pending.plan(compile_calls(changes, before.kind, gateway), gateway)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        Changes((NewLayer(DIGEST, (), ()),), files=RECORDS, removals=("host/name:1",)),
+        Changes(trees=(TREE,), files=RECORDS, removals=("host/name:1",)),
+        Changes(links={"host/name:2": "../.flat/cc/cccc"}, removals=("host/name:1",)),
+        Changes(files=RECORDS, removals=("host/name:1", LAYER)),
+        Changes(files=RECORDS, removals=(".flat/dd",)),
+    ],
+    ids=["a layer", "a tree", "a link", "names and content", "content"],
+)
+@pytest.mark.parametrize("gateway", [False, True])
+def test_before_the_first_call_nothing_is_decided(changes: Changes, gateway: bool) -> None:
+    before = Published({"host/name:1": "../x", LAYER: None, ".flat/dd": None})
+    if changes.layers:
+        del before.there[LAYER]
+    assert not planned(changes, before, gateway).is_decided(before)
+
+
+def test_new_content_decides_and_the_names_that_go_are_the_rest() -> None:
+    changes = Changes((NewLayer(DIGEST, (), ()),), files=RECORDS, removals=("host/name:1",))
+    left = planned(changes, Published({"host/name:1": "../x"}))
+    index = layout.layer_index(DIGEST)
+    half = Published({"host/name:1": "../x", index: b"index"})
+    assert not left.is_decided(half), "its records are not there"
+    done = Published({**half.there, **RECORDS})
+    assert left.is_decided(done) and len(left.rest) == 1 and left.layers == (DIGEST,)
+    other = Published({**half.there, next(iter(RECORDS)): b"{ }"})
+    assert not left.is_decided(other), "these are other records"
+
+
+def test_through_a_gateway_nothing_is_left_to_be_done_from_memory() -> None:
+    """Others may have changed by then what it says."""
+    changes = Changes((NewLayer(DIGEST, (), ()),), (TREE,), RECORDS, removals=(LAYER + "b",))
+    left = planned(changes, Published({LAYER + "b": None, ".layers/aa": None}), gateway=True)
+    assert not left.rest and left.files
+
+
+def test_what_is_written_is_read_and_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
+    changes = Changes(files=RECORDS, removals=("host/näme:1", LAYER))
+    left = planned(changes, Published({"host/näme:1": "../x", LAYER: None}))
+    assert left.rest
+    pending.write(tmp_path / "pending.json", left)
+    assert pending.read(tmp_path / "pending.json") == left
+    assert pending.read(tmp_path / "none.json") is None
+    for text in ("", "{", "[]", '{"version": 99}', '{"version": 2}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(RepositoryError, match="cannot finish"):
+            pending.read(tmp_path / "bad.json")
+
+
+BASE = layer(directory("etc"), file("etc/os", b"base"))
+SECOND = image(BASE, layer(file("new", b"new")))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+def test_an_image_whose_link_goes_while_layers_come_is_whole_whenever_its_publisher_dies(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Its list no longer wishes the flat image, and its tag has moved: two calls."""
+    machine.make(NAME)
+    url = ("--repository", f"cvmfs:{NAME}")
+    wishes = tmp_path / "wishes.yaml"
+    text = "version: 2\nimages: [{{image: 'oci:{}/layout:1', name: tool, outputs: {}}}]\n"
+
+    def wish(outputs: str) -> None:
+        wishes.write_text(text.format(tmp_path, outputs))
+
+    write_layout(image(BASE), tmp_path / "layout", "1")
+    wish("[flat, layers]")
+    succeed("ingest", wishes, *url, env=machine.environment)
+    write_layout(SECOND, tmp_path / "layout", "1")
+    wish("[layers]")
+
+    monkeypatch.setattr("sys.argv", ["publisher", "ingest", str(wishes), *url])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_around_calls(calls)
+            main()
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == -signal.SIGKILL
+
+    mount = machine.mount(NAME)
+    link = mount / "local/tool:1"
+    assert (link / "etc/os").exists() == (calls < 3), "it leads to content as long as it is there"
+    machine.open(NAME).close()
+    assert os.path.lexists(link) == (calls < 1), "the rest is carried out once it was decided"
+    succeed("ingest", wishes, *url, env=machine.environment)
+    assert not os.path.lexists(link)
+    assert not verify(machine.open(NAME, writable=False), deep=True).findings

@@ -1,0 +1,138 @@
+"""The life of images, told once, and true of every kind of repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.verify.run import verify
+from tests.any_repository import KINDS, AnyRepository, make_repository
+from tests.command import publisher, succeed
+from tests.layer_builder import Image, directory, file, image, layer, whiteout, write_layout
+from tests.registry import OwnRegistry, Reply, Request
+
+BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone", b"x"))
+FIRST = image(BASE)
+SECOND = image(BASE, layer(whiteout("gone"), file("etc/motd", b"changed")))
+
+
+@pytest.fixture(params=KINDS)
+def any_repository(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AnyRepository:
+    made = make_repository(request.param, tmp_path)
+    for key, value in made.env.items():
+        monkeypatch.setenv(key, value)
+    return made
+
+
+class Wished:
+    """A wish list of tags of one layout, published into one repository."""
+
+    def __init__(self, folder: Path, repository: AnyRepository) -> None:
+        self.folder = folder
+        self.repository = repository
+        self.list = folder / "wishes.yaml"
+
+    def wish(self, **images: Image) -> None:
+        for tag, built in images.items():
+            write_layout(built, self.folder / "layout", tag)
+        wishes = [{"image": f"oci:{self.folder}/layout:{t}", "name": "tool"} for t in images]
+        self.list.write_text(json.dumps({"version": 2, "images": wishes}))
+
+    def run(self, *words: str | Path) -> Any:
+        more = ("--repository", self.repository.url, "--output", "json")
+        return succeed(*words, *more, env=self.repository.env).json
+
+    def assert_sound(self) -> None:
+        opened = self.repository.open(writable=False)
+        assert not verify(opened, deep=True).findings
+
+
+@pytest.fixture
+def wished(tmp_path: Path, any_repository: AnyRepository) -> Wished:
+    return Wished(tmp_path, any_repository)
+
+
+def test_images_are_published_follow_their_tags_and_rest(wished: Wished) -> None:
+    root = wished.repository.root
+    wished.wish(a=FIRST, b=SECOND)
+    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+    assert statuses == ["published", "published"]
+    wished.wish(a=SECOND, b=SECOND)
+    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+    assert statuses == ["updated", "unchanged"]
+    assert (root / "local/tool:a/etc/motd").read_bytes() == b"changed"
+    assert not (root / "local/tool:a/gone").exists()
+    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+    assert statuses == ["unchanged", "unchanged"]
+    wished.assert_sound()
+
+
+def test_what_is_not_wished_is_scheduled_and_collected_and_shared_layers_stay(
+    wished: Wished,
+) -> None:
+    root = wished.repository.root
+    wished.wish(a=FIRST, b=SECOND)
+    wished.run("ingest", wished.list)
+    wished.wish(b=SECOND)
+    wished.run("prune", wished.list, "--yes-really")
+    assert (root / "local/tool:a/gone").exists(), "running jobs go on"
+    wished.run("gc", "--now")
+    assert not os.path.lexists(root / "local/tool:a")
+    assert (root / "local/tool:b/etc/motd").read_bytes() == b"changed"
+    wished.assert_sound()
+
+
+def test_an_image_that_is_wished_again_leaves_the_schedule(wished: Wished) -> None:
+    wished.wish(a=FIRST)
+    wished.run("ingest", wished.list)
+    wished.run("remove", "local/tool:a")
+    assert wished.run("ingest", wished.list)["outcomes"][0]["status"] == "recorded"
+    wished.run("gc", "--now")
+    assert (wished.repository.root / "local/tool:a/gone").exists()
+    wished.assert_sound()
+
+
+def test_a_bad_blob_shows_nothing_of_its_image_and_harms_no_other(wished: Wished) -> None:
+    wished.wish(a=SECOND, b=FIRST)
+    digest = SECOND.layers[1].descriptor.digest.removeprefix("sha256:")
+    blob = wished.folder / "layout/blobs/sha256" / digest
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    more = ("--repository", wished.repository.url)
+    result = publisher("ingest", wished.list, *more, env=wished.repository.env)
+    assert result.code == 1 and digest in result.err
+    assert not os.path.lexists(wished.repository.root / "local/tool:a")
+    assert (wished.repository.root / "local/tool:b/gone").exists()
+    wished.assert_sound()
+
+
+def test_a_layer_that_another_run_publishes_while_it_is_fetched_is_not_kept_twice(
+    wished: Wished,
+) -> None:
+    write_layout(SECOND, wished.folder / "layout", "other")
+    runs = []
+
+    def other_publisher(_: Request, reply: Reply) -> Reply:
+        runs.append(wished.run("ingest-image", f"oci:{wished.folder}/layout:other"))
+        return reply
+
+    with OwnRegistry() as registry:
+        registry.add("tool", "1", SECOND)
+        registry.misbehave(other_publisher, method="GET", path=BASE.digest, times=1)
+        ended = wished.run("ingest-image", f"{registry.url}/tool:1")
+
+    statuses = [run["outcomes"][0]["status"] for run in (*runs, ended)]
+    assert statuses == ["published", "published"]
+    places = [
+        p for name in ("layers", "blobs") for p in wished.folder.glob(f"**/.publisher/{name}")
+    ]
+    assert places
+    assert not [kept for place in places for kept in place.iterdir()]
+    wished.assert_sound()

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import gzip
+import logging
+import socket
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
+from publisher.oci.manifest import DOCKER_SCHEMA1, Document, digest_of
+from publisher.oci.reference import parse_reference
+from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+from publisher.sources.settings import RegistrySettings, Settings
+from tests.certificates import Authority, server_context
+from tests.layer_builder import image_index
+from tests.registry import Change, OwnRegistry, error_reply, json_reply, wait_for
+from tests.registry_faults import (
+    corrupt,
+    cut,
+    html,
+    huge,
+    redirect,
+    reset,
+    shorter,
+    slow,
+    status,
+    with_digest,
+    without_digest,
+)
+from tests.registry_images import AMD64, fast_sources, open_image, read_blob, sample_image
+
+
+def test_a_wish_is_resolved_by_one_head_request(registry: OwnRegistry, sources: Sources) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    assert open_image(sources, registry).resolve() == digest
+    assert [request.method for request in registry.requests] == ["HEAD"]
+
+
+def test_the_manifest_is_kept_byte_for_byte(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    assert open_image(sources, registry).manifest() == built.manifest
+
+
+@pytest.mark.parametrize("code", [400, 403, 405, 406, 501])
+def test_a_registry_that_refuses_head_is_asked_by_get(
+    registry: OwnRegistry, sources: Sources, code: int
+) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(code), method="HEAD")
+    assert open_image(sources, registry).resolve() == digest
+
+
+def test_a_registry_without_digest_headers_is_asked_by_get(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    registry.misbehave(without_digest())
+    assert open_image(sources, registry).resolve() == digest
+
+
+def test_a_registry_with_neither_digest_nor_manifest_is_an_error(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(html())
+    with pytest.raises(SourceError, match=r"web page.*is it a registry"):
+        open_image(sources, registry).resolve()
+
+
+@pytest.mark.parametrize("code", [408, 500, 502, 503, 504])
+def test_a_passing_fault_is_tried_again(registry: OwnRegistry, sources: Sources, code: int) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(code), times=4)
+    assert open_image(sources, registry).resolve() == digest
+    assert registry.count("HEAD") == 5
+
+
+def test_a_lasting_fault_is_an_error_after_five_tries(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(status(503))
+    with pytest.raises(SourceError, match=r"status 503 \(tried 5 times\)") as caught:
+        open_image(sources, registry).manifest()
+    assert not isinstance(caught.value, ImageNotFound)
+    assert registry.count() == 5
+
+
+def test_a_connection_that_is_reset_is_tried_again(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    registry.misbehave(reset(), times=3)
+    assert open_image(sources, registry).manifest() == built.manifest
+
+
+def test_a_manifest_that_breaks_off_is_asked_for_again(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    registry.misbehave(cut(20), times=2)
+    registry.misbehave(reset(20), times=1, skip=2)
+    assert open_image(sources, registry).manifest() == built.manifest
+
+
+@pytest.mark.parametrize("code", [400, 404, 410, 418])
+def test_answers_are_not_tried_again(registry: OwnRegistry, sources: Sources, code: int) -> None:
+    registry.misbehave(status(code), path="/manifests/")
+    with pytest.raises(SourceError):
+        open_image(sources, registry).manifest()
+    assert registry.count(path="/manifests/") == 1
+
+
+def test_a_registry_that_cannot_be_reached_is_an_error_with_the_cause() -> None:
+    with OwnRegistry() as gone:
+        pass
+    with fast_sources() as sources:
+        with pytest.raises(SourceError, match=r"Connection refused \(tried 5 times\)"):
+            open_image(sources, gone).resolve()
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="Connection refused"):
+            open_image(sources, gone, "library/y").resolve()
+        assert time.monotonic() - began < 1
+
+
+def test_a_host_without_an_address_is_an_error_and_no_absent_image(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)  # a test asks no name server
+    with pytest.raises(SourceError, match=r"not known \(tried 5 times\)") as caught:
+        sources.open(parse_reference("registry.example.org/x")).resolve()
+    assert not isinstance(caught.value, ImageNotFound)
+
+
+def test_a_404_in_the_words_of_a_registry_means_that_the_image_is_not_there(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    with pytest.raises(ImageNotFound):
+        open_image(sources, registry).resolve()
+    registry.add("library/x", "other", sample_image())
+    with pytest.raises(ImageNotFound):
+        open_image(sources, registry).manifest()
+    with pytest.raises(ImageNotFound):
+        list(open_image(sources, registry, "library/y").tags())
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"])
+def test_some_registries_say_absent_with_another_status(
+    registry: OwnRegistry, sources: Sources, code: str
+) -> None:
+    registry.misbehave(lambda request, reply: error_reply(400, code))
+    with pytest.raises(ImageNotFound):
+        open_image(sources, registry).manifest()
+
+
+def test_a_404_of_something_that_is_no_registry_is_not_an_absent_image(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(html(404))
+    with pytest.raises(SourceError) as caught:
+        open_image(sources, registry).resolve()
+    assert not isinstance(caught.value, ImageNotFound)
+    registry.heal()
+    registry.misbehave(status(404))
+    with pytest.raises(SourceError) as caught:
+        open_image(sources, registry).resolve()
+    assert not isinstance(caught.value, ImageNotFound)
+
+
+def test_a_bare_404_counts_where_the_registry_otherwise_works(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(status(404), path="/manifests/")
+    with pytest.raises(ImageNotFound):
+        open_image(sources, registry).resolve()
+
+
+@pytest.mark.parametrize("code", [500, 502, 503, 403, 400])
+def test_no_other_answer_is_taken_for_an_absent_image(
+    registry: OwnRegistry, sources: Sources, code: int
+) -> None:
+    registry.misbehave(status(code))
+    with pytest.raises(SourceError) as caught:
+        open_image(sources, registry).resolve()
+    assert not isinstance(caught.value, ImageNotFound)
+
+
+def test_a_403_is_a_matter_of_permission(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(lambda request, reply: error_reply(403, "DENIED", "not for you"))
+    with pytest.raises(AuthenticationFailed, match=r"403.*DENIED not for you"):
+        open_image(sources, registry).manifest()
+
+
+def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    registry.misbehave(corrupt())
+    for source in (
+        open_image(sources, registry),
+        open_image(sources, registry, f"library/x@{digest}"),
+    ):
+        with pytest.raises(DigestMismatch) as caught:
+            source.manifest()
+        assert caught.value.expected == digest
+        assert caught.value.actual in str(caught.value)
+
+
+def test_a_pinned_digest_is_what_counts_not_the_header(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    other = digest_of(b"other")
+    registry.misbehave(with_digest(other))
+    with pytest.raises(DigestMismatch):
+        open_image(sources, registry).manifest()
+    assert open_image(sources, registry, f"library/x@{digest}").manifest().digest == digest
+    with pytest.raises(DigestMismatch):
+        open_image(sources, registry, f"library/x@{digest}").resolve()
+
+
+def test_sha512_digests_are_verified_too(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image().manifest
+    digest = digest_of(built.data, "sha512")
+    registry.add_document("library/x", "latest", Document(built.data, built.media_type, digest))
+    assert open_image(sources, registry).manifest().digest == digest
+    registry.misbehave(corrupt())
+    with pytest.raises(DigestMismatch):
+        open_image(sources, registry, f"library/x@{digest}").manifest()
+
+
+def test_a_huge_manifest_is_refused_without_reading_it(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    for announced in (True, False):
+        registry.heal()
+        registry.misbehave(huge(50_000_000, announced=announced), method="GET")
+        with pytest.raises(SourceError, match="longer than"):
+            open_image(sources, registry).manifest()
+
+
+def test_a_manifest_may_come_compressed_if_it_comes_whole(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+
+    def compressed(length: int | None = None) -> Change:
+        return lambda request, reply: replace(
+            reply.with_headers(content_encoding="gzip"), body=gzip.compress(reply.body)[:length]
+        )
+
+    source = open_image(sources, registry)
+    registry.misbehave(compressed(-9), method="GET", times=1)
+    registry.misbehave(compressed(), method="GET", skip=1, times=1)
+    assert source.manifest() == built.manifest
+    assert registry.count("GET") == 2, "what ended early was asked for again"
+    registry.misbehave(lambda request, reply: reply.with_headers(content_encoding="gzip"))
+    with pytest.raises(SourceError, match="gzip encoding is broken"):
+        source.manifest()
+
+
+def test_a_bomb_is_not_unpacked(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    bomb = gzip.compress(bytes(100_000_000))
+    registry.misbehave(
+        lambda request, reply: replace(reply.with_headers(content_encoding="gzip"), body=bomb)
+    )
+    tracemalloc.start()
+    with pytest.raises(SourceError, match="is longer than 8388608 bytes"):
+        open_image(sources, registry).manifest()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000_000
+
+
+def test_an_index_whose_image_is_gone_says_which(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add_document("library/x", "latest", image_index({"linux/amd64": built}))
+    with pytest.raises(ImageNotFound, match=f"manifest {built.manifest.digest} of http"):
+        fetch_images(open_image(sources, registry), [AMD64])
+
+
+def test_schema_1_is_refused_by_its_name(registry: OwnRegistry, sources: Sources) -> None:
+    data = b'{"schemaVersion": 1, "name": "library/x", "tag": "latest", "fsLayers": []}'
+    document = Document(data, DOCKER_SCHEMA1[1], digest_of(data))
+    registry.add_document("library/x", "latest", document)
+    assert open_image(sources, registry).manifest().media_type in DOCKER_SCHEMA1
+
+
+def test_json_that_is_no_manifest_is_refused(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(lambda request, reply: json_reply(200, {"hello": "world"}))
+    with pytest.raises(InvalidManifest):
+        open_image(sources, registry).manifest()
+
+
+def test_redirects_are_followed(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    with OwnRegistry() as storage:
+        storage.add("library/x", "latest", built)
+        registry.misbehave(redirect(storage.url + "{path}?signature=s3cret"))
+        source = open_image(sources, registry)
+        assert source.manifest() == built.manifest
+        assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+
+
+def test_a_circle_of_redirects_ends(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(redirect(registry.url + "{path}"))
+    with pytest.raises(SourceError, match="redirects"):
+        open_image(sources, registry).resolve()
+    assert registry.count() < 10
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://[/", "gopher:x"]
+)
+def test_a_redirect_to_something_that_is_not_http_is_an_error(
+    registry: OwnRegistry, sources: Sources, target: str
+) -> None:
+    registry.misbehave(redirect(target))
+    with pytest.raises(SourceError):
+        open_image(sources, registry).manifest()
+
+
+def test_storage_that_fails_behind_a_redirect_is_asked_for_through_the_registry_again(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = sample_image()
+    with OwnRegistry() as storage:
+        storage.add("library/x", "latest", built)
+        storage.misbehave(status(503), times=2)
+        registry.misbehave(redirect(storage.url + "{path}"), path="/blobs/")
+        source = open_image(sources, registry)
+        assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+    assert registry.count("GET", "/blobs/") == 3
+
+
+def test_a_config_is_verified(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    from publisher.oci.manifest import parse_manifest
+
+    descriptor = parse_manifest(built.manifest).config
+    assert open_image(sources, registry).fetch(descriptor) == built.config
+    registry.misbehave(corrupt(), path="/blobs/")
+    with pytest.raises(DigestMismatch):
+        open_image(sources, registry).fetch(descriptor)
+    registry.heal()
+    registry.misbehave(shorter(), path="/blobs/")
+    with pytest.raises(SourceError, match="the manifest says"):
+        open_image(sources, registry).fetch(descriptor)
+
+
+def test_a_slow_registry_is_waited_for(registry: OwnRegistry, sources: Sources) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    registry.misbehave(slow(delay=0.2, pause=0.01, piece=200))
+    assert open_image(sources, registry).manifest() == built.manifest
+
+
+def test_closing_ends_requests_that_wait(registry: OwnRegistry) -> None:
+    import threading
+
+    registry.misbehave(status(503, retry_after="60"))
+    sources = Sources()
+    threading.Timer(0.3, sources.close).start()
+    began = time.monotonic()
+    with pytest.raises(PublisherError, match="ending"):
+        open_image(sources, registry).resolve()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("stalls_in", ["header", "manifest", "blob"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_closing_ends_at_once_what_waits_for_a_server_that_says_no_more(
+    stalls_in: str, tls: bool, tmp_path: Path
+) -> None:
+    """urllib3 alone would wait for the next byte until its timeout, a minute."""
+    authority = Authority.create(tmp_path)
+    context = server_context(authority.issue("server")) if tls else None
+    built = sample_image(2_000_000)
+    with OwnRegistry(tls=context) as registry:
+        registry.add("library/x", "latest", built)
+        stalled = slow(delay=50) if stalls_in == "header" else slow(pause=50, piece=100)
+        registry.misbehave(stalled)
+        settings = Settings({registry.host: RegistrySettings(ca=authority.own.certificate)})
+        with fast_sources(settings) as sources, ThreadPoolExecutor(1) as pool:
+            source = open_image(sources, registry)
+            if stalls_in == "blob":
+                waiting = pool.submit(read_blob, source, built.layers[0].descriptor)
+            else:
+                waiting = pool.submit(lambda: source.manifest().data)
+            wait_for(lambda: registry.count("GET", "/library/") == 1)
+            time.sleep(0.3)
+            began = time.monotonic()
+            sources.close()
+            with pytest.raises(SourceError):
+                waiting.result()
+            assert time.monotonic() - began < 10
+
+
+def test_requests_are_logged_without_queries_or_headers(
+    registry: OwnRegistry, sources: Sources, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    built = sample_image()
+    with OwnRegistry() as storage:
+        storage.add("library/x", "latest", built)
+        registry.misbehave(redirect(storage.url + "{path}?signature=s3cret"))
+        open_image(sources, registry).resolve()
+    lines = [record.getMessage() for record in caplog.records]
+    path = "/v2/library/x/manifests/latest"
+    assert f"HEAD {registry.host}{path} 307 (try 1)" in lines
+    assert f"HEAD {storage.host}{path} 200 (try 1)" in lines
+    assert "s3cret" not in caplog.text

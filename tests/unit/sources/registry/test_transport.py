@@ -1,0 +1,327 @@
+"""TLS, proxies and mirrors: what lies between us and a registry."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from publisher.oci.reference import ImageReference, Transport
+from publisher.sources import ImageNotFound, Source, SourceError
+from publisher.sources.open import Sources
+from publisher.sources.settings import Proxies, RegistrySettings, Settings
+from tests.certificates import Authority, server_context
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth, basic
+from tests.registry_faults import corrupt, cut, html, redirect, reset, status
+from tests.registry_images import fast_sources, open_image, read_blob, sample_image, write_auths
+
+# The product turns this warning off when it is imported; pytest turns it on again.
+pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.create(tmp_path_factory.mktemp("authority"))
+
+
+def open_bare(sources: Sources, host: str, name: str = "library/x") -> Source:
+    """A reference without a scheme: HTTPS, unless the settings allow something else."""
+    return sources.open(
+        ImageReference(Transport.REGISTRY, registry=host, repository=name, tag="latest")
+    )
+
+
+def test_a_registry_with_a_certificate_of_a_named_authority_is_trusted(
+    authority: Authority,
+) -> None:
+    certificate = authority.issue("good")
+    with OwnRegistry(tls=server_context(certificate)) as registry:
+        built = sample_image()
+        registry.add("library/x", "latest", built)
+        settings = Settings({registry.host: RegistrySettings(ca=authority.own.certificate)})
+        with fast_sources(settings) as sources:
+            source = open_bare(sources, registry.host)
+            assert source.manifest() == built.manifest
+            assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+
+
+def test_an_authority_of_the_machine_is_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL itself reads this variable: it stands for what an administrator installed."""
+    with OwnRegistry(tls=server_context(authority.issue("site"))) as registry:
+        registry.add("library/x", "latest", sample_image())
+        with fast_sources() as sources, pytest.raises(SourceError, match="not accepted"):
+            open_bare(sources, registry.host).resolve()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.own.certificate))
+        with fast_sources() as sources:
+            assert open_bare(sources, registry.host).resolve()
+
+
+@pytest.mark.parametrize("kind", ["unknown", "expired", "other-host"])
+def test_a_certificate_that_does_not_hold_is_an_error_at_once(
+    authority: Authority, kind: str
+) -> None:
+    certificate = authority.issue(
+        kind,
+        days=-1 if kind == "expired" else 2,
+        host="DNS:registry.example.org" if kind == "other-host" else "IP:127.0.0.1",
+    )
+    ca = None if kind == "unknown" else authority.own.certificate
+    words = {
+        "unknown": "unable to get local issuer",
+        "expired": "expired",
+        "other-host": "mismatch",
+    }
+    with OwnRegistry(tls=server_context(certificate)) as registry:
+        registry.add("library/x", "latest", sample_image())
+        settings = Settings({registry.host: RegistrySettings(ca=ca)})
+        with fast_sources(settings) as sources:
+            with pytest.raises(SourceError, match=f"certificate is not accepted.*{words[kind]}"):
+                open_bare(sources, registry.host).resolve()
+        assert registry.count() == 0
+        assert registry.connections == 1
+        settings = Settings({registry.host: RegistrySettings(insecure=True)})
+        with fast_sources(settings) as sources:
+            assert open_bare(sources, registry.host).resolve()
+
+
+def test_a_client_certificate_is_shown_to_who_asks(authority: Authority) -> None:
+    server, client = authority.issue("server"), authority.issue("client")
+    ca = authority.own.certificate
+    with OwnRegistry(tls=server_context(server, clients=authority)) as registry:
+        registry.add("library/x", "latest", sample_image())
+        own = RegistrySettings(ca=ca, client_certificate=client.certificate, client_key=client.key)
+        with fast_sources(Settings({registry.host: own})) as sources:
+            assert open_bare(sources, registry.host).resolve()
+        without = Settings({registry.host: RegistrySettings(ca=ca)})
+        with fast_sources(without) as sources, pytest.raises(SourceError):
+            open_bare(sources, registry.host).resolve()
+
+
+@pytest.mark.parametrize("missing", ["ca", "client_certificate"])
+def test_a_certificate_file_that_is_not_there_is_an_error(
+    authority: Authority, tmp_path: Path, missing: str
+) -> None:
+    with OwnRegistry(tls=server_context(authority.issue("plain"))) as registry:
+        fields = {"ca": authority.own.certificate, missing: tmp_path / "nowhere.pem"}
+        settings = Settings({registry.host: RegistrySettings(**fields)})  # type: ignore[arg-type]
+        with fast_sources(settings) as sources:
+            with pytest.raises(SourceError, match=r"nowhere\.pem"):
+                open_bare(sources, registry.host).resolve()
+
+
+def test_a_certificate_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.pem"
+    odd.write_text("hello")
+    for own in (RegistrySettings(ca=odd), RegistrySettings(client_certificate=odd)):
+        with fast_sources(Settings({"127.0.0.1:1": own})) as sources:
+            with pytest.raises(SourceError, match=r"odd\.pem.*not a PEM"):
+                open_bare(sources, "127.0.0.1:1").resolve()
+
+
+def test_a_registry_without_tls_says_so_at_once(registry: OwnRegistry, sources: Sources) -> None:
+    with pytest.raises(SourceError, match=r"does not speak TLS.*http://"):
+        open_bare(sources, registry.host).resolve()
+    assert registry.connections == 1
+
+
+def test_insecure_uses_plain_http_where_tls_is_not_spoken(registry: OwnRegistry) -> None:
+    registry.add("library/x", "latest", sample_image())
+    settings = Settings({registry.host: RegistrySettings(insecure=True)})
+    with fast_sources(settings) as sources:
+        for _ in range(3):
+            assert open_bare(sources, registry.host).resolve()
+    assert registry.count() == 3
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    authority: Authority, registry: OwnRegistry
+) -> None:
+    with OwnRegistry(tls=server_context(authority.issue("redirecting"))) as secure:
+        secure.misbehave(redirect(registry.url + "{path}"))
+        settings = Settings({secure.host: RegistrySettings(ca=authority.own.certificate)})
+        with fast_sources(settings) as sources:
+            with pytest.raises(SourceError, match="away from HTTPS"):
+                open_bare(sources, secure.host).resolve()
+    assert registry.count() == 0
+
+
+# Mirrors ------------------------------------------------------------------------------------------
+
+
+def mirrored(registry: OwnRegistry, mirror: OwnRegistry, prefix: str = "") -> Settings:
+    return Settings({registry.host: RegistrySettings(mirror=mirror.url + prefix)})
+
+
+def test_the_mirror_is_asked_and_the_registry_left_in_peace(registry: OwnRegistry) -> None:
+    built = sample_image()
+    with OwnRegistry() as mirror:
+        mirror.add("proxied/library/x", "latest", built)
+        with fast_sources(mirrored(registry, mirror, "/proxied")) as sources:
+            source = open_image(sources, registry)
+            assert source.resolve() == built.manifest.digest
+            assert source.manifest() == built.manifest
+            assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+    assert registry.count() == 0
+
+
+def test_tags_are_listed_by_the_registry_since_a_mirror_knows_only_some(
+    registry: OwnRegistry,
+) -> None:
+    for tag in ("1.0", "1.1", "1.2"):
+        registry.add("library/x", tag, sample_image())
+    with OwnRegistry() as mirror:
+        mirror.add("library/x", "1.0", sample_image())
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            assert sorted(open_image(sources, registry).tags()) == ["1.0", "1.1", "1.2"]
+    assert mirror.count() == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [status(500), status(404), status(403), html(), reset(), corrupt()]
+)
+def test_a_mirror_that_does_not_serve_is_passed_over(registry: OwnRegistry, fault: object) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    with OwnRegistry() as mirror:
+        mirror.add("library/x", "latest", built)
+        mirror.misbehave(fault)  # type: ignore[arg-type]
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            source = open_image(sources, registry)
+            assert source.manifest() == built.manifest
+            assert list(source.tags()) == ["latest"]
+
+
+def test_a_blob_that_a_mirror_began_is_finished_by_the_registry(registry: OwnRegistry) -> None:
+    built = sample_image(300_000)
+    layer = built.layers[0]
+    registry.add("library/x", "latest", built)
+    with OwnRegistry() as mirror:
+        mirror.add("library/x", "latest", built)
+        mirror.misbehave(cut(100_000), path="/blobs/", times=1)
+        mirror.misbehave(status(404), path="/blobs/", skip=1)
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            assert read_blob(open_image(sources, registry), layer.descriptor) == layer.blob
+    (request,) = registry.seen("GET", "/blobs/")
+    assert int(request.headers["range"].removeprefix("bytes=").rstrip("-")) > 0
+
+
+def test_a_mirror_that_is_gone_costs_little(registry: OwnRegistry) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    with OwnRegistry() as mirror:
+        pass
+    with fast_sources(mirrored(registry, mirror)) as sources:
+        for _ in range(20):
+            assert open_image(sources, registry).resolve() == built.manifest.digest
+
+
+def test_what_neither_mirror_nor_registry_has_is_absent_by_the_registrys_word(
+    registry: OwnRegistry,
+) -> None:
+    with OwnRegistry() as mirror:
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            with pytest.raises(ImageNotFound):
+                open_image(sources, registry).resolve()
+        registry.misbehave(status(500))
+        with fast_sources(mirrored(registry, mirror)) as sources:
+            with pytest.raises(SourceError) as caught:
+                open_image(sources, registry).resolve()
+            assert not isinstance(caught.value, ImageNotFound)
+
+
+def test_a_mirror_has_its_own_credentials(registry: OwnRegistry, tmp_path: Path) -> None:
+    built = sample_image()
+    users = {"mia": "s3cret-of-mia"}
+    with OwnRegistry(BasicAuth(users)) as mirror:
+        mirror.add("library/x", "latest", built)
+        auths = {registry.host: ("ann", "s3cret-of-ann"), mirror.host: ("mia", users["mia"])}
+        file = write_auths(tmp_path / "auth.json", auths)
+        settings = replace(mirrored(registry, mirror), credential_files=(file,))
+        with fast_sources(settings) as sources:
+            assert open_image(sources, registry).manifest() == built.manifest
+        sent = {r.headers.get("authorization") for r in mirror.requests} - {None}
+        assert sent == {basic("mia", users["mia"])}
+
+
+# Proxies ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connecting_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that forwards every connection to 127.0.0.1, whatever host was asked for."""
+    asked: list[str] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65536)
+            asked.append(head.decode())
+            port = int(head.split()[1].rpartition(b":")[2])
+            upstream = socket.create_connection(("127.0.0.1", port))
+            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
+            threading.Thread(target=pump, args=(upstream, client), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_https_goes_through_the_proxy_unless_no_proxy_says_otherwise(
+    authority: Authority,
+) -> None:
+    certificate = authority.issue("far", host="DNS:registry.example.org")
+    with (
+        OwnRegistry(tls=server_context(certificate)) as registry,
+        connecting_proxy() as (proxy, asked),
+    ):
+        registry.add("library/x", "latest", sample_image())
+        host = f"registry.example.org:{registry.host.rpartition(':')[2]}"
+        own = {host: RegistrySettings(ca=authority.own.certificate)}
+        proxies = Proxies(https=proxy.replace("//", "//user:s3cret@"))
+        with fast_sources(Settings(own, proxies=proxies)) as sources:
+            assert open_bare(sources, host).resolve()
+        assert [line.split(" HTTP")[0] for line in asked] == [f"CONNECT {host}"]
+        assert "Proxy-Authorization: Basic dXNlcjpzM2NyZXQ=" in asked[0]
+        assert not any("proxy-authorization" in r.headers for r in registry.requests)
+        direct = replace(proxies, no_proxy="127.0.0.1")
+        local = {registry.host: RegistrySettings(insecure=True)}
+        with fast_sources(Settings(local, proxies=direct)) as sources:
+            assert open_bare(sources, registry.host).resolve()
+        assert len(asked) == 1
+
+
+def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password() -> None:
+    with OwnRegistry() as gone:
+        pass
+    proxies = Proxies(https=f"http://user:s3cret@{gone.host}")
+    with fast_sources(Settings(proxies=proxies)) as sources:
+        with pytest.raises(SourceError) as caught:
+            open_bare(sources, "registry.example.org").resolve()
+    assert "s3cret" not in str(caught.value)
+    assert "tried 5 times" in str(caught.value)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import datetime
+import email.utils
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.open import Sources
+from publisher.sources.registry.faults import MAX_WAIT, backoff, retry_after
+from publisher.sources.settings import RegistrySettings, Settings
+from tests.registry import OwnRegistry, wait_for
+from tests.registry_auth import BearerAuth
+from tests.registry_faults import slow, status
+from tests.registry_images import fast_sources, open_image, read_blob, sample_image
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+        ("Friday, 02-Jan-26 03:04:15 GMT", 10),
+        ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("٣", None),
+        ("9" * 5000, 999_999_999),
+    ],
+)
+def test_retry_after_is_read_in_seconds_and_as_a_date(
+    header: str | None, seconds: float | None
+) -> None:
+    assert retry_after(header, NOW) == seconds
+
+
+@given(st.text())
+def test_no_retry_after_is_too_odd_to_be_read(header: str) -> None:
+    found = retry_after(header, NOW)
+    assert found is None or found >= 0
+
+
+@given(st.integers(1, 8))
+def test_the_backoff_doubles_with_jitter(tries: int) -> None:
+    assert 2 ** (tries - 1) / 2 <= backoff(tries, 1.0) <= 2 ** (tries - 1)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_wait_in_seconds_is_kept(registry: OwnRegistry, code: int) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(code, retry_after="1"), times=1)
+    said: list[str] = []
+    began = time.monotonic()
+    with fast_sources(on_wait=said.append) as sources:
+        open_image(sources, registry).resolve()
+    assert time.monotonic() - began >= 1
+    assert said == [f"{registry.host} asks us to wait 1 s (status {code})"]
+
+
+def test_a_wait_until_a_date_is_kept(registry: OwnRegistry, sources: Sources) -> None:
+    registry.add("library/x", "latest", sample_image())
+    until = time.time() + 3
+    registry.misbehave(status(429, retry_after=email.utils.formatdate(until, usegmt=True)), times=1)
+    open_image(sources, registry).resolve()
+    assert time.time() >= int(until)
+
+
+def test_all_requests_to_a_host_wait_when_one_is_told_to(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.add("library/y", "latest", sample_image())
+    registry.misbehave(status(429, retry_after="1"), path="/x/", times=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(open_image(sources, registry, "library/x").resolve)
+        while not registry.count(path="/x/"):
+            time.sleep(0.001)
+        time.sleep(0.05)
+        began = time.monotonic()
+        open_image(sources, registry, "library/y").resolve()
+        assert time.monotonic() - began > 0.8
+        first.result()
+
+
+def test_other_hosts_do_not_wait(registry: OwnRegistry, sources: Sources) -> None:
+    with OwnRegistry() as other:
+        other.add("library/x", "latest", sample_image())
+        registry.add("library/x", "latest", sample_image())
+        registry.misbehave(status(429, retry_after="2"), times=1)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(open_image(sources, registry).resolve)
+            while not registry.count():
+                time.sleep(0.001)
+            began = time.monotonic()
+            open_image(sources, other).resolve()
+            assert time.monotonic() - began < 1
+            assert not waiting.done()
+
+
+def test_a_wait_beyond_bounds_is_an_error_for_all_at_once(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    registry.misbehave(status(429, retry_after="7200"))
+    began = time.monotonic()
+    for name in ("a", "b", "c"):
+        with pytest.raises(SourceError, match=r"asks us to wait 7[0-9]{3} seconds"):
+            open_image(sources, registry, name).resolve()
+    assert time.monotonic() - began < 2
+    assert registry.count() == 1
+    assert MAX_WAIT < 7200
+
+
+def test_who_is_told_to_wait_for_ever_gives_up(registry: OwnRegistry, sources: Sources) -> None:
+    registry.misbehave(status(429, retry_after="0"))
+    with pytest.raises(SourceError, match="status 429"):
+        open_image(sources, registry).resolve()
+    assert registry.count() <= 10
+
+
+def test_no_more_than_four_requests_to_a_host_are_in_flight(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def track(request, reply):  # type: ignore[no-untyped-def]
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return reply
+
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(track)
+    with ThreadPoolExecutor(12) as pool:
+        futures = [pool.submit(open_image(sources, registry).resolve) for _ in range(40)]
+    assert {future.result() for future in futures}
+    assert most == 4
+    assert registry.connections == 4
+
+
+def test_one_slot_is_enough_for_tokens_refusals_and_blobs() -> None:
+    """No request waits for a slot that its own caller holds."""
+    built = sample_image()
+    with OwnRegistry(BearerAuth()) as registry:
+        registry.add("library/x", "latest", built)
+        registry.misbehave(status(404), path="/absent/")
+        settings = Settings({registry.host: RegistrySettings(max_concurrent=1)})
+
+        def use(sources: Sources) -> None:
+            source = open_image(sources, registry)
+            assert source.manifest() == built.manifest
+            assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
+            with pytest.raises(ImageNotFound):
+                open_image(sources, registry, "absent/x").resolve()
+
+        with fast_sources(settings) as sources, ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(use, sources) for _ in range(4)]:
+                future.result(timeout=30)
+
+
+def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> None:
+    with OwnRegistry() as lame, OwnRegistry() as swift:
+        for registry in (lame, swift):
+            registry.add("library/x", "latest", sample_image())
+        lame.misbehave(slow(delay=2))
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(open_image(sources, lame).resolve) for _ in range(8)]
+            began = time.monotonic()
+            open_image(sources, swift).resolve()
+            assert time.monotonic() - began < 1
+            for future in futures:
+                future.result()
+
+
+def test_a_host_that_never_answers_is_waited_for_by_few(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of thousands of wishes would wait for it, and keep those of other hosts waiting."""
+    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.2, 0.2))
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(slow(delay=30))
+    with fast_sources() as sources:
+        for number in range(200):
+            with pytest.raises(SourceError, match="no answer in time") as caught:
+                open_image(sources, registry, f"library/x{number}").resolve()
+            assert not isinstance(caught.value, ImageNotFound)
+        assert registry.count() <= 6, "five tries of the first, and at most one of the others"
+
+
+def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr("publisher.sources.registry.hosts.PROBE_SECONDS", 0.2)
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(slow(delay=30))
+    with fast_sources() as sources:
+        source = open_image(sources, registry)
+        with pytest.raises(SourceError, match="tried 5 times"):
+            source.resolve()
+        with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
+            source.resolve()
+        time.sleep(0.3)
+        with pytest.raises(SourceError, match=r"latest: no answer in time$"):
+            source.resolve()
+        assert registry.count() == 6
+        registry.heal()
+        time.sleep(0.3)
+        for _ in range(3):
+            assert source.resolve()
+
+
+def test_one_address_that_never_answers_does_not_make_the_host_one_that_is_down(
+    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.3, 0.3))
+    registry.add("library/good", "latest", sample_image())
+    registry.misbehave(slow(delay=30), path="/bad/")
+    with fast_sources() as sources, ThreadPoolExecutor(1) as pool:
+        bad = pool.submit(open_image(sources, registry, "library/bad").resolve)
+        wait_for(lambda: registry.count(path="/bad/") == 5)
+        assert open_image(sources, registry, "library/good").resolve()
+        with pytest.raises(SourceError, match="tried 5 times"):
+            bad.result()
+        assert open_image(sources, registry, "library/good").resolve()
