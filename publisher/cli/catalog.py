@@ -14,9 +14,9 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
-    printable,
     repository_option,
 )
+from publisher.errors import printable
 from publisher.oci.manifest import ImageConfig
 from publisher.repository.published import PublishedImage
 from publisher.tree.records import format_time

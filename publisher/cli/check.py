@@ -16,11 +16,11 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
-    printable,
     quiet_option,
 )
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_document
+from publisher.errors import printable
 from publisher.ingest.check import CheckedImage, Report
 from publisher.ingest.check import check as run_check
 

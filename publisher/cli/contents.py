@@ -14,11 +14,10 @@ from publisher.cli.options import (
     open_repository,
     output_option,
     print_json,
-    printable,
     repository_option,
 )
 from publisher.entry import Entry, EntryType
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, printable
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 

@@ -22,7 +22,6 @@ from publisher.cli.options import (
     platform_option,
     plural,
     print_json,
-    printable,
     quiet_option,
     repository_option,
     wait_option,
@@ -30,6 +29,7 @@ from publisher.cli.options import (
 from publisher.cli.progress import progress_for
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
+from publisher.errors import printable
 from publisher.ingest.report import Outcome, Report, Status
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError

@@ -175,8 +175,3 @@ def human_size(count: float) -> str:
 def plural(count: int, noun: str) -> str:
     """ "1 layer", "2 layers"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def printable(text: str) -> str:
-    """Text that strangers chose: no terminal sequence and no line break gets through."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -15,11 +15,11 @@ from publisher.cli.options import (
     output_option,
     plural,
     print_json,
-    printable,
     repository_option,
 )
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
+from publisher.errors import printable
 from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status

@@ -19,7 +19,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from publisher.cli.options import human_size, printable
+from publisher.cli.options import human_size
+from publisher.errors import printable
 from publisher.ingest.report import Outcome, Silent, Status
 
 
