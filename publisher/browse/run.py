@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from publisher.oci.manifest import ImageConfig, parse_config
 from publisher.repository import Repository
-from publisher.repository.directory.descriptors import Directories
+from publisher.repository.descriptors import Directories
 from publisher.repository.published import find_name, load_image
 from publisher.runtimes import launch
 from publisher.runtimes.container import ContainerConfig

@@ -19,7 +19,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.sources import open_sources, source_options
 from publisher.repository import RepositoryError
-from publisher.repository.findings import Check, Verdict
+from publisher.repository.checks import Check, Verdict
 from publisher.verify.doctor import ask_registries, examine
 
 _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROBLEM"}

@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from publisher.repository import RepositoryBusy
-from publisher.repository.directory.disk import write_new_file
+from publisher.repository.disk import write_new_file
 from publisher.tree.records import format_time
 
 _LOCK = "lock"

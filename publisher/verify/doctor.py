@@ -13,10 +13,10 @@ from pathlib import Path
 from publisher.errors import PublisherError
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryError
+from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.repository.findings import Check, Verdict
 from publisher.repository.reading import load_pins, load_schedule
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources

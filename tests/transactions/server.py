@@ -87,7 +87,7 @@ class Faults:
             setattr(os, name, self._by_descriptor(name, getattr(os, name)))
         os.open = self._os_open(os.open)
         io.open = builtins.open = self._io_open(io.open)
-        disk = importlib.import_module("publisher.repository.directory.disk")
+        disk = importlib.import_module("publisher.repository.disk")
         disk._libc = _LibC(disk._libc, self)  # type: ignore[attr-defined]
         server = importlib.import_module("publisher.repository.cvmfs.server").Server
         server.run = self._server_run(server.run)

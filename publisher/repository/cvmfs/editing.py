@@ -6,7 +6,7 @@ from pathlib import Path
 
 from publisher.repository.cvmfs.catalogs import MARKER, starts_catalog
 from publisher.repository.cvmfs.changes import Edit
-from publisher.repository.directory.disk import (
+from publisher.repository.disk import (
     make_directories,
     remove_empty_parents,
     remove_tree,

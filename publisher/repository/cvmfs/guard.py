@@ -23,7 +23,7 @@ from publisher.repository.cvmfs.server import (
     TransactionOpen,
     holders_of,
 )
-from publisher.repository.directory.disk import sync_directory, write_new_file
+from publisher.repository.disk import sync_directory, write_new_file
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.repository import RepositoryError
+from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.server import Server, holders_of, version
-from publisher.repository.findings import Check, Verdict
 from publisher.tree import layout
 
 OLDEST_VERSION = (2, 11)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest
-from publisher.repository.directory.disk import sync_directory, sync_filesystem, write_new_file
+from publisher.repository.disk import sync_directory, sync_filesystem, write_new_file
 from publisher.tree import layout
 
 VERSION = 2

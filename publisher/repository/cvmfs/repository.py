@@ -28,9 +28,9 @@ from publisher.repository.cvmfs.pending import read as read_pending
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.cvmfs.staged import CvmfsLayerStage, StagedLayer
 from publisher.repository.cvmfs.transaction import CvmfsTransaction
-from publisher.repository.directory.disk import write_new_file
 from publisher.repository.directory.repository import DEFAULT_WAIT, DirectoryRepository
 from publisher.repository.directory.survey import type_of
+from publisher.repository.disk import write_new_file
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL

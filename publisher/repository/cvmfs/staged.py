@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from publisher.errors import PublisherError
 from publisher.repository.cvmfs.engine import LayerEngine
-from publisher.repository.directory.disk import make_directories, sync_filesystem
+from publisher.repository.disk import make_directories, sync_filesystem
 from publisher.tree import layout
 
 _PIECE = 1 << 20

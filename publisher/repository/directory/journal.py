@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher.repository import RepositoryError
-from publisher.repository.directory.disk import (
+from publisher.repository.disk import (
     exchange,
     make_directories,
     remove_empty_parents,

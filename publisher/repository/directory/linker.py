@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
-from publisher.repository.directory.descriptors import DIRECTORY, MOST_OPEN, Directories, remove_at
+from publisher.repository.descriptors import DIRECTORY, MOST_OPEN, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
 

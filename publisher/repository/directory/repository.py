@@ -12,15 +12,15 @@ from typing import BinaryIO
 from publisher.entry import EntryType
 from publisher.repository import RepositoryChanged, RepositoryError
 from publisher.repository.directory import journal
-from publisher.repository.directory.disk import (
-    PUBLIC_DIRECTORY_MODE,
-    make_directories,
-    sync_filesystem,
-)
 from publisher.repository.directory.staging import JOURNAL, Staging
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.directory.tree_writer import TreeWriter
+from publisher.repository.disk import (
+    PUBLIC_DIRECTORY_MODE,
+    make_directories,
+    sync_filesystem,
+)
 from publisher.repository.history import History
 from publisher.repository.lock import WriterLock, is_writing
 from publisher.tree import layout

@@ -24,7 +24,7 @@ from pathlib import Path
 import filelock
 
 from publisher.oci.manifest import digest_hex
-from publisher.repository.directory.disk import (
+from publisher.repository.disk import (
     make_directories,
     remove_empty_parents,
     remove_tree,

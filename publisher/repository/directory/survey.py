@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType
-from publisher.repository.directory.descriptors import Directories
+from publisher.repository.descriptors import Directories
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,

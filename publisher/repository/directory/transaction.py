@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from publisher.entry import Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged
 from publisher.repository.directory import journal
-from publisher.repository.directory.disk import write_new_file
 from publisher.repository.directory.journal import Rename
 from publisher.repository.directory.linker import apply_fixups, link_tree
+from publisher.repository.disk import write_new_file
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 from publisher.tree.records import format_time

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, cast
 
 from publisher.entry import Entry, EntryType
-from publisher.repository.directory.descriptors import DIRECTORY, Directories, remove_at
+from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.repository.directory.descriptors import Directories, remove_at
+from publisher.repository.descriptors import Directories, remove_at
 from tests.engine import Unpack
 from tests.trees import describe_tree, tree_identity
 

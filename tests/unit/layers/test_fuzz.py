@@ -20,7 +20,7 @@ from pathlib import Path
 from publisher.errors import PublisherError
 from publisher.layers import Limits, Policy
 from publisher.layers.merge import merge
-from publisher.repository.directory.descriptors import Directories, remove_at
+from publisher.repository.descriptors import Directories, remove_at
 from tests.engine import unpack_layer
 from tests.hostile import CORPUS, aimed_at
 from tests.layer_builder import (

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.repository.directory.disk import remove_tree
 from publisher.repository.directory.staging import FINISHED_LAYER_LIFETIME, Staging
+from publisher.repository.disk import remove_tree
 from publisher.tree import layout
 from tests.components import require_root, run
 

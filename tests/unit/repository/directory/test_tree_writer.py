@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from publisher.entry import Entry, EntryType
-from publisher.repository.directory.descriptors import Directories, remove_at
+from publisher.repository.descriptors import Directories, remove_at
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.trees import describe_tree
 

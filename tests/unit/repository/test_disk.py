@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.repository.directory.disk import (
+from publisher.repository.disk import (
     make_directories,
     remove_tree,
     sync_directory,

@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from publisher.repository.directory.descriptors import remove_at
+from publisher.repository.descriptors import remove_at
 
 PUBLIC_DIRECTORY_MODE = 0o755
 PUBLIC_FILE_MODE = 0o644
