@@ -18,9 +18,9 @@ from publisher.removal.gc import Choice, collect
 from publisher.removal.schedule import remove
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree.layout import RepositoryURL
+from publisher.verify.derive import Repaired
 from publisher.verify.findings import Finding
-from publisher.verify.mend import mend
-from publisher.verify.repair import Mended
+from publisher.verify.repair import repair
 from publisher.verify.run import Report as VerifyReport
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
@@ -71,9 +71,9 @@ class Publishers:
     def findings(self) -> tuple[Finding, ...]:
         return verify(self.read(), deep=True).findings
 
-    def mend(self) -> tuple[Mended, VerifyReport]:
+    def repair(self) -> tuple[Repaired, VerifyReport]:
         with self.opened() as repository, fast_sources() as sources:
-            return mend(repository, verify(repository, deep=True), sources, Policy())
+            return repair(repository, verify(repository, deep=True), sources, Policy())
 
     def tag(self, built: Image, name: str = "tool") -> None:
         self.registry.add(name, "1", built)

@@ -23,7 +23,7 @@ from publisher.removal.gc import Report, choose, collect
 from publisher.removal.prune import GivenList, Guard, prune
 from publisher.removal.restore import NotScheduled, restore
 from publisher.tree.records import ImagePinned
-from publisher.verify.repair import repair
+from publisher.verify.derive import derive
 from publisher.verify.run import verify
 from publisher.wishlist import WishList
 from publisher.wishlist.model import Request
@@ -551,7 +551,7 @@ class Removal(World):
         EXECUTED["damage: kept" if report.kept else "damage: nothing was in doubt"] += 1
         if dies_at is not None and record.parent.exists():
             EXECUTED["damage: repair killed"] += 1
-            self.killed(dies_at, lambda r: repair(r, verify(r).findings), self.model)
+            self.killed(dies_at, lambda r: derive(r, verify(r).findings), self.model)
         findings = verify(self.repository).findings
         EXECUTED["damage: repaired"] += bool(findings)
-        assert not repair(self.repository, findings).failures
+        assert not derive(self.repository, findings).failures

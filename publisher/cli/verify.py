@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -20,10 +19,11 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.sources import open_sources, source_options
-from publisher.verify.findings import Finding, Mend, Severity
+from publisher.verify.derive import Repaired
+from publisher.verify.findings import Finding, Remedy, Severity
 from publisher.verify.initialize import load_policy
-from publisher.verify.mend import is_wanted, mend
-from publisher.verify.repair import Mended
+from publisher.verify.repair import is_wanted
+from publisher.verify.repair import repair as run_repair
 from publisher.verify.run import Report
 from publisher.verify.run import verify as run_verify
 
@@ -33,10 +33,10 @@ from publisher.verify.run import verify as run_verify
 @click.option(
     "--repair",
     is_flag=True,
-    help="Mend what follows from the rest: links, records, flat images, lost indexes.",
+    help="Repair what follows from the rest: links, records, flat images, lost indexes.",
 )
 @click.option("--refetch", is_flag=True, help="Also download again what is damaged or lost.")
-@click.option("--dry-run", is_flag=True, help="Say what would be mended, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be repaired, and change nothing.")
 @repository_option
 @wait_option
 @source_options
@@ -66,21 +66,21 @@ def verify(
     """
     say = None if quiet else _say
     report = run_verify(open_repository(repository), deep=deep, progress=say)
-    mended = Mended()
+    repaired = Repaired()
     if (repair or refetch) and not dry_run and any(is_wanted(f, refetch) for f in report.findings):
         with ExitStack() as stack:
             writable = open_repository(repository, writable=True, wait=wait)
             stack.callback(writable.close)
             sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-            mended, report = mend(writable, report, sources, load_policy(writable), say)
+            repaired, report = run_repair(writable, report, sources, load_policy(writable), say)
     if output == "json":
-        print_json("verify/1", _value(report, mended))
+        print_json("verify/1", _value(report, repaired))
     else:
-        _print(report, mended, quiet)
+        _print(report, repaired, quiet)
         if dry_run:
             for finding in report.findings:
                 if is_wanted(finding, refetch):
-                    click.echo(f"would {finding.mend}: {finding.path}")
+                    click.echo(f"would {finding.remedy}: {finding.path}")
     return DONE if report.sound else SOME_FAILED
 
 
@@ -88,30 +88,43 @@ def _say(what: str) -> None:
     click.echo(what, err=True)
 
 
-def _value(report: Report, mended: Mended) -> dict[str, Any]:
+def _value(report: Report, repaired: Repaired) -> dict[str, Any]:
     return {
         "sound": report.sound,
         "deep": report.deep,
         "images": report.images,
         "layers": report.layers,
         "flatImages": report.flat_images,
-        "findings": [asdict(finding) for finding in report.findings],
-        "mended": [asdict(finding) for finding in mended.findings],
+        "findings": [_finding_value(finding) for finding in report.findings],
+        "mended": [_finding_value(finding) for finding in repaired.findings],
         "failures": [
-            {"finding": asdict(failure.finding), "why": failure.why} for failure in mended.failures
+            {"finding": _finding_value(failure.finding), "why": failure.why}
+            for failure in repaired.failures
         ],
     }
 
 
-def _print(report: Report, mended: Mended, quiet: bool) -> None:
-    for finding in mended.findings:
+def _finding_value(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "path": finding.path,
+        "what": finding.what,
+        "mend": finding.remedy,
+        "how": finding.how,
+        "image": finding.image,
+    }
+
+
+def _print(report: Report, repaired: Repaired, quiet: bool) -> None:
+    for finding in repaired.findings:
         if not quiet:
-            click.echo(f"mended: {finding.kind}: {finding.path}")
+            click.echo(f"repaired: {finding.kind}: {finding.path}")
     for finding in report.findings:
         if not quiet or finding.severity is not Severity.NOTE:
             click.echo(_describe(finding))
-    for failure in mended.failures:
-        click.echo(f"could not mend {failure.finding.path}: {failure.why}", err=True)
+    for failure in repaired.failures:
+        click.echo(f"cannot repair {failure.finding.path}: {failure.why}", err=True)
     if quiet:
         return
     counts = [
@@ -127,8 +140,8 @@ def _describe(finding: Finding) -> str:
     text = f"{finding.severity}: {finding.kind}: {finding.path or '.'}: {finding.what}"
     if finding.image and finding.image not in finding.path:
         text += f"\n    image: {finding.image}"
-    if finding.mend is not Mend.NONE:
-        text += f"\n    mend:  publisher verify --{finding.mend}"
+    if finding.remedy is not Remedy.NONE:
+        text += f"\n    try:   publisher verify --{finding.remedy}"
     if finding.how:
         text += f"\n    try:   {finding.how}"
     return text

@@ -18,7 +18,7 @@ from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes.apptainer import runtime_files
 from publisher.runtimes.flat_image import flat_plan
 from publisher.tree import layout
-from publisher.verify.findings import Finding, Kind, Mend, Severity
+from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.inventory import LiveImage
 
 _T = TypeVar("_T")
@@ -54,7 +54,7 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
             differences.add(f"{whiteouts[False]} whiteouts are missing")
     except LayerError as error:
         path = layout.layer_index(digest)
-        yield Finding(Severity.ERROR, Kind.INDEX_DAMAGED, path, error.why, Mend.DERIVE, "", name)
+        yield Finding(Severity.ERROR, Kind.INDEX_DAMAGED, path, error.why, Remedy.DERIVE, "", name)
         return
     except OSError as error:
         differences.add(_unreadable(error))
@@ -64,7 +64,7 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
             Kind.LAYER_DAMAGED,
             tree,
             str(differences),
-            Mend.REFETCH,
+            Remedy.REFETCH,
             "",
             name,
         )
@@ -103,10 +103,12 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         differences.add(_unreadable(error))
     if differences.count:
         what = str(differences)
-        yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Mend.DERIVE, "", image.name)
+        yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Remedy.DERIVE, "", image.name)
     elif outdated.count:
         what = f"what is made for runtimes is not what this release makes: {outdated}"
-        yield Finding(Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Mend.DERIVE, "", image.name)
+        yield Finding(
+            Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Remedy.DERIVE, "", image.name
+        )
 
 
 class _Differences:

@@ -111,7 +111,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         count = sum(1 for _ in repository.names())
     except InvalidRecord as error:
         yield Check(
-            "records", Verdict.PROBLEM, str(error), "publisher verify says what can be mended"
+            "records", Verdict.PROBLEM, str(error), "publisher verify lists what can be repaired"
         )
         return
     except RepositoryError as error:

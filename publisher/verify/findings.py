@@ -15,7 +15,7 @@ class Severity(enum.StrEnum):
     NOTE = "note"  # different from what this publisher writes, and sound
 
 
-class Mend(enum.StrEnum):
+class Remedy(enum.StrEnum):
     """How it can be put right."""
 
     DERIVE = "repair"  # from what is in the repository
@@ -71,7 +71,7 @@ class Finding:
     kind: Kind
     path: str
     what: str
-    mend: Mend = Mend.NONE
+    remedy: Remedy = Remedy.NONE
     how: str = ""
     image: str = ""
 

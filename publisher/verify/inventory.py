@@ -19,7 +19,7 @@ from publisher.oci.manifest import (
 from publisher.repository import Repository
 from publisher.tree import layout, records
 from publisher.tree.records import InvalidRecord, Publication, RemoveSchedule, ScheduledRemoval
-from publisher.verify.findings import Finding, Kind, Mend, Severity
+from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
@@ -66,12 +66,12 @@ class Inventory:
         kind: Kind,
         path: str,
         what: str,
-        mend: Mend = Mend.NONE,
+        remedy: Remedy = Remedy.NONE,
         how: str = "",
         image: str = "",
     ) -> None:
         """Note one finding."""
-        self.findings.append(Finding(severity, kind, path, what, mend, how, image))
+        self.findings.append(Finding(severity, kind, path, what, remedy, how, image))
 
 
 def take_inventory(repository: Repository) -> Inventory:
@@ -160,7 +160,7 @@ def _take_image(repository: Repository, inventory: Inventory, name: str) -> None
             Kind.MANIFEST_MISSING,
             path,
             "the manifest is not there, only other metadata of the image",
-            Mend.REFETCH,
+            Remedy.REFETCH,
             _AGAIN,
             name,
         )
@@ -176,7 +176,7 @@ def _take_image(repository: Repository, inventory: Inventory, name: str) -> None
                 Kind.MANIFEST_DAMAGED,
                 path,
                 f"its digest is {digest}, and should be {expected}",
-                Mend.REFETCH,
+                Remedy.REFETCH,
                 _AGAIN,
                 name,
             )
@@ -190,7 +190,7 @@ def _take_image(repository: Repository, inventory: Inventory, name: str) -> None
             Kind.MANIFEST_DAMAGED,
             path,
             error.why or str(error),
-            Mend.REFETCH,
+            Remedy.REFETCH,
             _AGAIN,
             name,
         )
@@ -210,7 +210,7 @@ def _take_image(repository: Repository, inventory: Inventory, name: str) -> None
             layout.publication_file(name),
             f"it is about {publication.name} with image ID {publication.image_id}, "
             f"the manifest has {manifest.image_id}",
-            Mend.REFETCH,
+            Remedy.REFETCH,
             _AGAIN,
             name,
         )
@@ -255,7 +255,7 @@ class _Metadata:
                     error,
                     kind=Kind.PUBLICATION_DAMAGED,
                     image=name,
-                    mend=Mend.REFETCH,
+                    remedy=Remedy.REFETCH,
                 )
         elif other_tool:
             inventory.add(
@@ -273,7 +273,7 @@ class _Metadata:
                 Kind.PUBLICATION_MISSING,
                 path,
                 "there is no record of where the image came from",
-                Mend.REFETCH,
+                Remedy.REFETCH,
                 _AGAIN,
                 name,
             )
@@ -301,7 +301,7 @@ def _config(
                 Kind.CONFIG_MISSING,
                 path,
                 "the image's config is not there",
-                Mend.REFETCH,
+                Remedy.REFETCH,
                 _AGAIN,
                 name,
             )
@@ -313,7 +313,7 @@ def _config(
             Kind.CONFIG_DAMAGED,
             path,
             f"its digest is {digest}, and should be {manifest.image_id}",
-            Mend.REFETCH,
+            Remedy.REFETCH,
             _AGAIN,
             name,
         )
@@ -373,7 +373,7 @@ def _retired(
             Kind.RETIRED_MISSING,
             f"{directory}/{layout.MANIFEST_FILE}",
             "the scheduled manifest is not there as it was; the schedule itself has what it says",
-            Mend.NONE,
+            Remedy.NONE,
             "it goes when its time comes",
             entry.name,
         )
@@ -427,7 +427,7 @@ def _unreadable(
     *,
     kind: Kind = Kind.RECORD_DAMAGED,
     image: str = "",
-    mend: Mend = Mend.NONE,
+    remedy: Remedy = Remedy.NONE,
 ) -> None:
     if is_of_the_future(data, known):
         inventory.add(
@@ -439,9 +439,9 @@ def _unreadable(
         kind,
         path,
         error.why or str(error),
-        mend,
+        remedy,
         _AGAIN
-        if mend is Mend.REFETCH
+        if remedy is Remedy.REFETCH
         else "restore it from a backup; nothing is removed meanwhile",
         image,
     )

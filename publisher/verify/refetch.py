@@ -27,9 +27,9 @@ from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.records import Origin, Publication
-from publisher.verify.findings import Finding, Kind, Mend
+from publisher.verify.derive import Failure, Repaired, relink_flat_image
+from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import LiveImage, take_inventory
-from publisher.verify.repair import Failure, Mended, relink_flat_image
 from publisher.verify.run import look
 
 _LAYERS = (Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
@@ -45,7 +45,7 @@ def refetch(
     *,
     policy: Policy,
     progress: Callable[[str], None] | None = None,
-) -> Mended:
+) -> Repaired:
     """Download what `findings` need, image by image, each exactly as it was published.
 
     `progress` is told, in words, what is being fetched. Whatever arrives is verified like on its
@@ -53,9 +53,9 @@ def refetch(
     """
     by_image: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.mend is Mend.REFETCH or finding.kind in _LAYERS:
+        if finding.remedy is Remedy.REFETCH or finding.kind in _LAYERS:
             by_image.setdefault(finding.image, []).append(finding)
-    mended: list[Finding] = []
+    repaired: list[Finding] = []
     failures: list[Failure] = []
     for name, group in sorted(by_image.items()):
         try:
@@ -63,8 +63,8 @@ def refetch(
         except (PublisherError, OSError) as error:
             failures += [Failure(finding, str(error)) for finding in group]
         else:
-            mended += group
-    return Mended(tuple(mended), tuple(failures))
+            repaired += group
+    return Repaired(tuple(repaired), tuple(failures))
 
 
 def _refetch_image(
@@ -216,7 +216,7 @@ def _refetch_metadata(
         with transaction.exclusive():
             if [repository.read(place) for place in places] != before:
                 raise RepositoryChanged(
-                    f"cannot mend the metadata of {name}",
+                    f"cannot repair the metadata of {name}",
                     why="it was published again, or removed, meanwhile",
                     hint="verify again",
                 )

@@ -1,6 +1,6 @@
 """Hold the tree against its own records: the use case behind `publisher verify`.
 
-Nothing is changed here, and no lock is taken; `publisher.verify.repair` and `.refetch` mend.
+Nothing is changed here, and no lock is taken; `publisher.verify.derive` and `.refetch` mend.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.tree import layout
 from publisher.verify.contents import check_flat, check_layer
-from publisher.verify.findings import Finding, Kind, Mend, Severity, worst
+from publisher.verify.findings import Finding, Kind, Remedy, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage, take_inventory
 from publisher.verify.structure import Expected, check_structure
 
@@ -67,7 +67,7 @@ def look(repository: Repository) -> tuple[Inventory, Expected]:
             Kind.UNFINISHED,
             "",
             "a committed transaction waits to be carried out to its end",
-            Mend.DERIVE,
+            Remedy.DERIVE,
             "the next command that writes to the repository finishes it",
         )
     return inventory, check_structure(repository, inventory)

@@ -12,7 +12,7 @@ from publisher.oci.manifest import digest_hex
 from publisher.repository import Repository
 from publisher.tree import layout, records
 from publisher.tree.records import ImageUsers, InvalidRecord, Origin
-from publisher.verify.findings import Kind, Mend, Severity
+from publisher.verify.findings import Kind, Remedy, Severity
 from publisher.verify.inventory import Inventory, LiveImage, is_of_the_future, read_record
 from publisher.verify.podman_store import check_podman_store
 
@@ -98,7 +98,7 @@ def _check_layer(
     tree, index = layout.layer_tree(digest), layout.layer_index(digest)
     if repository.kind(tree) is not EntryType.DIRECTORY:
         what = "the layer's tree is not there"
-        inventory.add(Severity.ERROR, Kind.LAYER_MISSING, tree, what, Mend.REFETCH, "", name)
+        inventory.add(Severity.ERROR, Kind.LAYER_MISSING, tree, what, Remedy.REFETCH, "", name)
         return
     if repository.kind(index) is not EntryType.FILE:
         inventory.add(
@@ -106,7 +106,7 @@ def _check_layer(
             Kind.INDEX_MISSING,
             index,
             "the layer has no index: no new image can be made with it, and it cannot be verified",
-            Mend.DERIVE,
+            Remedy.DERIVE,
             "",
             name,
         )
@@ -120,12 +120,12 @@ def _check_layer(
             )
         else:
             inventory.add(
-                Severity.ERROR, Kind.INDEX_DAMAGED, index, error.why, Mend.DERIVE, "", name
+                Severity.ERROR, Kind.INDEX_DAMAGED, index, error.why, Remedy.DERIVE, "", name
             )
         return
     if header.digest != digest:
         what = f"it is the index of layer {header.digest}"
-        inventory.add(Severity.ERROR, Kind.INDEX_DAMAGED, index, what, Mend.DERIVE, "", name)
+        inventory.add(Severity.ERROR, Kind.INDEX_DAMAGED, index, what, Remedy.DERIVE, "", name)
         return
     promised = expected.diff_ids.get(digest, {header.diff_id})
     if promised != {header.diff_id}:
@@ -134,7 +134,7 @@ def _check_layer(
             Kind.LAYER_DAMAGED,
             index,
             f"its archive is {header.diff_id}; configs promise {', '.join(sorted(promised))}",
-            Mend.REFETCH,
+            Remedy.REFETCH,
             "",
             name,
         )
@@ -158,18 +158,18 @@ def _check_origin(
     if data is None:
         if repository.exists(layout.layer_directory(digest)):
             what = "there is no record of which images use the layer"
-            inventory.add(Severity.ERROR, Kind.ORIGIN_MISSING, path, what, Mend.DERIVE, "", name)
+            inventory.add(Severity.ERROR, Kind.ORIGIN_MISSING, path, what, Remedy.DERIVE, "", name)
         return
     try:
         recorded = Origin.parse(data, path).images
     except InvalidRecord as error:
-        inventory.add(Severity.ERROR, Kind.ORIGIN_WRONG, path, error.why, Mend.DERIVE, "", name)
+        inventory.add(Severity.ERROR, Kind.ORIGIN_WRONG, path, error.why, Remedy.DERIVE, "", name)
         return
     missing = images - recorded
     surplus = recorded - images if inventory.certain else set()
     if missing or surplus:
         what = _difference("image IDs", missing, surplus)
-        inventory.add(Severity.ERROR, Kind.ORIGIN_WRONG, path, what, Mend.DERIVE, "", name)
+        inventory.add(Severity.ERROR, Kind.ORIGIN_WRONG, path, what, Remedy.DERIVE, "", name)
 
 
 def _check_users(
@@ -180,7 +180,7 @@ def _check_users(
     data = read_record(repository, inventory, path)
     if data is None:
         what = "there is no record of who uses the image, so that it is never collected"
-        inventory.add(Severity.WARNING, Kind.USERS_MISSING, path, what, Mend.DERIVE, "", name)
+        inventory.add(Severity.WARNING, Kind.USERS_MISSING, path, what, Remedy.DERIVE, "", name)
         return
     try:
         recorded = ImageUsers.parse(data, path).users
@@ -190,13 +190,15 @@ def _check_users(
                 Severity.WARNING, Kind.FUTURE_VERSION, path, error.why, how=error.hint, image=name
             )
         else:
-            inventory.add(Severity.ERROR, Kind.USERS_WRONG, path, error.why, Mend.DERIVE, "", name)
+            inventory.add(
+                Severity.ERROR, Kind.USERS_WRONG, path, error.why, Remedy.DERIVE, "", name
+            )
         return
     missing = users - recorded
     surplus = recorded - users if inventory.certain else set()
     if missing or surplus:
         what = _difference("users", {" ".join(u) for u in missing}, {" ".join(u) for u in surplus})
-        inventory.add(Severity.ERROR, Kind.USERS_WRONG, path, what, Mend.DERIVE, "", name)
+        inventory.add(Severity.ERROR, Kind.USERS_WRONG, path, what, Remedy.DERIVE, "", name)
 
 
 def _difference(what: str, missing: Set[str], surplus: Set[str]) -> str:
@@ -216,7 +218,7 @@ def _check_flat(repository: Repository, inventory: Inventory, image_id: str) -> 
             Kind.FLAT_MISSING,
             path,
             "the image's root filesystem is not there",
-            Mend.DERIVE,
+            Remedy.DERIVE,
             "",
             users_of(inventory, image_id=image_id),
         )
@@ -231,15 +233,15 @@ def _check_link(repository: Repository, inventory: Inventory, image: LiveImage) 
         return
     if text is not None:
         what = f"it leads to {text}, and should lead to {target}"
-        mend, how = Mend.DERIVE, ""
+        remedy, how = Remedy.DERIVE, ""
         kind = Kind.LINK_WRONG
     elif repository.exists(image.name):
         what, kind = "something else stands where the image's link should be", Kind.LINK_WRONG
-        mend, how = Mend.NONE, _AWAY
+        remedy, how = Remedy.NONE, _AWAY
     else:
         what, kind = "the image's public link is not there", Kind.LINK_MISSING
-        mend, how = Mend.DERIVE, ""
-    inventory.add(Severity.ERROR, kind, image.name, what, mend, how, image.name)
+        remedy, how = Remedy.DERIVE, ""
+    inventory.add(Severity.ERROR, kind, image.name, what, remedy, how, image.name)
 
 
 def _was_dropped(inventory: Inventory, image: LiveImage) -> bool:

@@ -101,7 +101,7 @@ def test_a_flat_image_is_not_linked_to_a_layer_that_a_repair_replaces_meanwhile(
     os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     # All of the new image is linked, and it waits for the lock.
-    once(monkeypatch, "publisher.ingest.publish._new_layers", publishers.mend, after=True)
+    once(monkeypatch, "publisher.ingest.publish._new_layers", publishers.repair, after=True)
     assert statuses(publishers.run(name="other")) == ["published"]
     publishers.assert_sound()
 

@@ -20,7 +20,7 @@ from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 from publisher.verify.findings import Kind
-from publisher.verify.mend import mend
+from publisher.verify.repair import repair
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -218,7 +218,7 @@ def test_a_layer_that_nobody_staged_cannot_be_published(repository: Repository) 
             transaction.add_layer(BASE.digest, [], [])
 
 
-def test_an_ingest_makes_a_sound_repository_and_damage_is_mended(
+def test_an_ingest_makes_a_sound_repository_and_damage_is_repaired(
     repository: Repository, tmp_path: Path
 ) -> None:
     source = Stage(tmp_path)
@@ -238,6 +238,6 @@ def test_an_ingest_makes_a_sound_repository_and_damage_is_mended(
     assert {finding.kind for finding in found.findings} == {
         *(Kind.FLAT_MISSING, Kind.LINK_MISSING, Kind.ORIGIN_WRONG)
     }
-    mended, after = mend(repository, found, None, Policy())
-    assert (len(mended.findings), after.findings) == (3, ())
+    repaired, after = repair(repository, found, None, Policy())
+    assert (len(repaired.findings), after.findings) == (3, ())
     assert seen(repository) == content

@@ -407,8 +407,8 @@ def test_verify_tells_what_is_wrong(root: Path) -> None:
     try:
         found = run("verify", "--repository", root, code=1)
         assert {finding["image"] for finding in found["findings"]} == {TOOL}
-        mended = run("verify", "--repair", "--repository", root)
-        assert mended["mended"]
+        repaired = run("verify", "--repair", "--repository", root)
+        assert repaired["mended"]
         assert os.readlink(link) == text
     finally:
         link.unlink()

@@ -10,7 +10,7 @@ import pytest
 
 from publisher.repository.reading import load_publication
 from publisher.tree import layout
-from publisher.verify import repair
+from publisher.verify.derive import derive
 from publisher.verify.findings import Kind
 from tests.layer_builder import file, image, layer
 from tests.publishers import Publishers, once
@@ -55,8 +55,8 @@ def test_metadata_that_is_fetched_again_does_not_replace_that_of_a_newer_image(
 ) -> None:
     (publishers.root / layout.image_metadata(publishers.name) / lost).unlink()
     publishers.meanwhile(OLD.image_id, lambda: move_tag(publishers))
-    mended, _ = publishers.mend()
-    assert not mended.failures, "what was to be mended is not there any more"
+    repaired, _ = publishers.repair()
+    assert not repaired.failures, "what was to be repaired is not there any more"
     found = load_publication(publishers.read(), publishers.name)
     assert found is not None and found.manifest_digest == NEW.manifest.digest
     manifest = publishers.read().read(layout.manifest_file(publishers.name))
@@ -70,7 +70,7 @@ def test_metadata_of_an_image_that_is_collected_meanwhile_does_not_come_back(
 ) -> None:
     (publishers.root / layout.config_file(publishers.name)).unlink()
     publishers.meanwhile(OLD.image_id, publishers.collect)
-    publishers.mend()
+    publishers.repair()
     assert not list(publishers.read().names())
     publishers.assert_sound()
 
@@ -78,20 +78,20 @@ def test_metadata_of_an_image_that_is_collected_meanwhile_does_not_come_back(
 def test_a_layer_that_is_collected_meanwhile_does_not_come_back(publishers: Publishers) -> None:
     damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
     publishers.meanwhile(BASE.digest, publishers.collect)
-    publishers.mend()
+    publishers.repair()
     assert not publishers.read().exists(LAYER)
     publishers.assert_sound()
 
 
-def test_a_layer_is_mended_though_an_ingest_uses_the_damaged_one_meanwhile(
+def test_a_layer_is_repaired_though_an_ingest_uses_the_damaged_one_meanwhile(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
     publishers.tag(NEW, "zoo")
     once(monkeypatch, "publisher.verify.refetch.fixups", lambda: publishers.run(name="zoo"))
-    mended, report = publishers.mend()
-    assert (mended.failures, report.findings) == ((), ())
-    assert {f.kind for f in mended.findings} == {Kind.LAYER_DAMAGED}
+    repaired, report = publishers.repair()
+    assert (repaired.failures, report.findings) == ((), ())
+    assert {f.kind for f in repaired.findings} == {Kind.LAYER_DAMAGED}
     publishers.assert_sound()
 
 
@@ -106,8 +106,8 @@ def test_a_flat_image_that_is_collected_meanwhile_does_not_come_back(
         move_tag(publishers)
         publishers.gc()
 
-    once(monkeypatch, "publisher.verify.repair._link_flat_image", replaced, after=True)
-    publishers.mend()
+    once(monkeypatch, "publisher.verify.derive._link_flat_image", replaced, after=True)
+    publishers.repair()
     assert not publishers.read().exists(flat)
     publishers.assert_sound()
 
@@ -120,11 +120,11 @@ def test_an_index_that_comes_back_with_its_layer_is_not_replaced_by_a_derived_on
     index.unlink()
     once(
         monkeypatch,
-        "publisher.verify.repair.index_from_tree",
+        "publisher.verify.derive.index_from_tree",
         lambda: index.write_bytes(data),
         after=True,
     )
     with publishers.opened() as repository:
-        repair.repair(repository, publishers.findings())
+        derive(repository, publishers.findings())
     assert index.read_bytes() == data
     publishers.assert_sound()

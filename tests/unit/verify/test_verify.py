@@ -1,4 +1,4 @@
-"""A repository damaged in many ways: each is named, what can be derived or fetched is mended."""
+"""A repository damaged in many ways: each is named, what can be derived or fetched is repaired."""
 
 # ruff: noqa: E501  # one row for each damage
 
@@ -19,8 +19,8 @@ from publisher.layers.policy import Policy
 from publisher.oci.manifest import digest_hex
 from publisher.sources.open import Sources
 from publisher.tree import layout
-from publisher.verify.findings import Kind, Mend, Severity
-from publisher.verify.mend import mend
+from publisher.verify.findings import Kind, Remedy, Severity
+from publisher.verify.repair import repair
 from publisher.verify.run import Report, verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -86,12 +86,12 @@ def look(stage: Stage, *, deep: bool = True) -> Report:
     return verify(stage.published.open(writable=False), deep=deep)
 
 
-def mended(stage: Stage, *, refetch: bool) -> Report:
+def repaired(stage: Stage, *, refetch: bool) -> Report:
     repository = stage.published.open()
     try:
         report = verify(repository, deep=True)
         with Sources() as sources:
-            return mend(repository, report, sources if refetch else None, Policy())[1]
+            return repair(repository, report, sources if refetch else None, Policy())[1]
     finally:
         repository.close()
 
@@ -231,7 +231,7 @@ def test_what_was_just_published_is_sound(pristine: Stage) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.what)
-def test_damage_is_named_and_mended(stage: Stage, root: Path, damage: Damage) -> None:
+def test_damage_is_named_and_repaired(stage: Stage, root: Path, damage: Damage) -> None:
     before = state_of(root)
     damage.do(root)
     damaged = state_of(root)
@@ -244,16 +244,16 @@ def test_damage_is_named_and_mended(stage: Stage, root: Path, damage: Damage) ->
     assert report.sound == (damage.kind is Kind.FOREIGN)
     assert not differences(state_of(root), damaged), "looking changed something"
 
-    after_repair = mended(stage, refetch=False)
-    if found[0].mend is not Mend.DERIVE:
+    after_repair = repaired(stage, refetch=False)
+    if found[0].remedy is not Remedy.DERIVE:
         assert not differences(state_of(root), damaged), "something was changed without need"
         assert found[0] in after_repair.findings
     if damage.heals == "repair":
         assert not differences(state_of(root), before)
         assert after_repair.findings == ()
     if damage.heals == "refetch":
-        assert found[0].mend is Mend.REFETCH
-        after = mended(stage, refetch=True)
+        assert found[0].remedy is Remedy.REFETCH
+        after = repaired(stage, refetch=True)
         assert after.findings == ()
         assert not differences(state_of(root), before)
 
@@ -266,7 +266,7 @@ def test_an_index_made_from_its_tree_merges_to_the_same_image(stage: Stage, root
     before = state_of(root)
     remove(layout.layer_index(BASE.digest))(root)
     remove(FIRST_FLAT)(root)
-    report = mended(stage, refetch=False)
+    report = repaired(stage, refetch=False)
     assert [finding.kind for finding in report.findings] == [Kind.INDEX_DERIVED]
     assert report.sound
     assert differences(state_of(root), before) == [layout.layer_index(BASE.digest)]
@@ -279,7 +279,7 @@ def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(
     truncate(layout.manifest_file(OTHER))(root)
     truncate(layout.REMOVE_SCHEDULE)(root)
     before = state_of(root)
-    report = mended(stage, refetch=False)
+    report = repaired(stage, refetch=False)
     kinds = {finding.kind for finding in report.findings}
     assert kinds == {Kind.MANIFEST_DAMAGED, Kind.RECORD_DAMAGED}
     assert not differences(state_of(root), before)
