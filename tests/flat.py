@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from publisher.oci.manifest import ImageConfig, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.platform import Platform
 from publisher.runtimes.apptainer import runtime_files
 
 _PATHS = [

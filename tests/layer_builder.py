@@ -23,7 +23,9 @@ from typing import Any, Literal
 
 import zstandard
 
-from publisher.oci.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Document
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.document import Document
+from publisher.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 from tests.components import program, require, require_mounts, run, skopeo_copy, unmount_below
 from tests.debian import MACHINE_FILES, cached, debootstrap
 from tests.layer_builder import Layer

@@ -27,7 +27,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, urlsplit
 
-from publisher.oci.manifest import Document, digest_of
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
 from tests.layer_builder import Image
 
 PAGE = 100

@@ -10,16 +10,11 @@ from pathlib import Path
 
 import requests
 
-from publisher.oci.manifest import (
-    DOCKER_CONFIG,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_MANIFEST,
-    Descriptor,
-    Document,
-    Platform,
-    digest_of,
-)
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.sources import Source
 from publisher.sources.open import Sources

@@ -7,10 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from publisher.oci.manifest import (
-    ImageConfig,
-    parse_config,
-)
+from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, find_name, load_image
 from publisher.tree import layout

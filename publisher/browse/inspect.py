@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from publisher.oci.manifest import Document, ImageConfig, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.document import Document
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.repository import Repository
 from publisher.sources import Source

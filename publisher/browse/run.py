@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from publisher.oci.manifest import ImageConfig, parse_config
+from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.descriptors import Directories
 from publisher.repository.published import find_name, load_image

@@ -17,7 +17,7 @@ from publisher.cli.options import (
     repository_option,
 )
 from publisher.errors import printable
-from publisher.oci.manifest import ImageConfig
+from publisher.oci.config import ImageConfig
 from publisher.repository.published import PublishedImage
 from publisher.tree.records import format_time
 

@@ -16,7 +16,7 @@ import click
 from publisher.cli.failures import UsageError
 from publisher.errors import PublisherError
 from publisher.layers import replay
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository

@@ -11,7 +11,7 @@ from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary, unpack
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.sources import Source
 

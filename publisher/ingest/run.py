@@ -31,7 +31,7 @@ from publisher.ingest.wanted import (
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.reading import load_publication, load_schedule

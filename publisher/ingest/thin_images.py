@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from publisher.errors import InvalidReference
-from publisher.oci.manifest import distinct_from_top, manifest_annotations, parse_config
+from publisher.oci.config import parse_config
+from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import find_name, load_image

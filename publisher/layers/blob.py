@@ -12,7 +12,7 @@ from types import TracebackType
 from publisher.errors import DigestMismatch
 from publisher.layers.decompress import PIECE, decompress
 from publisher.layers.errors import LayerError, LimitExceeded
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 
 _QUEUED_BYTES = 4 * 2**20
 

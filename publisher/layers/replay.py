@@ -26,7 +26,8 @@ from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.ledger import temporary_databases
 from publisher.layers.policy import Limits, Policy
 from publisher.layers.unpack import unpack
-from publisher.oci.manifest import OCI_LAYER, Descriptor
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.media_types import OCI_LAYER
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;

@@ -27,7 +27,8 @@ from publisher.layers.names import (
 from publisher.layers.policy import Policy
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import Member, members
-from publisher.oci.manifest import FOREIGN_LAYER_TYPES, LAYER_TYPES, Descriptor
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.media_types import FOREIGN_LAYER_TYPES, LAYER_TYPES
 
 _LONGEST_CHAIN = 100
 _MOST_DROPPED_XATTRS = 100

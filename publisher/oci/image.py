@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher.oci.manifest import Document, ImageConfig, Manifest, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.document import Document
+from publisher.oci.manifest import Manifest
+from publisher.oci.platform import Platform
 
 
 @dataclass(frozen=True, slots=True)

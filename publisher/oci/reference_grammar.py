@@ -12,7 +12,7 @@ import re
 from typing import NoReturn
 
 from publisher.errors import InvalidReference
-from publisher.oci.manifest import is_digest
+from publisher.oci.digest import is_digest
 
 MAX_NAME = 255
 """Characters of host and image repository together: the limit that clients and registries share."""

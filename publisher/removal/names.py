@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher.oci.manifest import is_digest
+from publisher.oci.digest import is_digest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import digest_of
+from publisher.oci.digest import digest_of
 from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target
 from publisher.removal.schedule import check_not_pinned, give_link_back, new_entry

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest, PublisherError
-from publisher.oci.manifest import Manifest, digest_of, parse_published_manifest
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository.protocol import Repository
 from publisher.tree import layout

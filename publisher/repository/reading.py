@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from publisher.oci.manifest import Manifest, digest_of, parse_published_manifest
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
 from publisher.tree import layout
 from publisher.tree.records import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
-from publisher.oci.manifest import ImageConfig
+from publisher.oci.config import ImageConfig
 from publisher.runtimes.container import ContainerConfig
 from publisher.runtimes.shell import encode, is_variable_name, quote, words
 

@@ -10,7 +10,8 @@ from publisher.entry import Generated, Merged
 from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.layers.index import IndexHeader, read_header, read_index
 from publisher.layers.merge import merge
-from publisher.oci.manifest import Descriptor, ImageConfig
+from publisher.oci.config import ImageConfig
+from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.runtimes.apptainer import insert, runtime_files
 

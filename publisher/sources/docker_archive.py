@@ -18,14 +18,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from publisher.oci.manifest import (
-    DOCKER_CONFIG,
-    DOCKER_MANIFEST,
-    Descriptor,
-    Document,
-    digest_of,
-    parse_config,
-)
+from publisher.oci.config import parse_config
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.media_types import DOCKER_CONFIG, DOCKER_MANIFEST
 from publisher.oci.reference import HUB
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive

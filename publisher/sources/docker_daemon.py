@@ -19,7 +19,9 @@ import docker.tls
 import docker.utils
 import urllib3.exceptions
 
-from publisher.oci.manifest import Descriptor, Document, is_digest
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import is_digest
+from publisher.oci.document import Document
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive, spool
 from publisher.sources.docker_archive import open_docker_archive

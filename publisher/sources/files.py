@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import MAX_DOCUMENT_BYTES, Descriptor
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
 
 CHUNK = 256 * 1024

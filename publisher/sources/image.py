@@ -6,19 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from publisher.errors import InvalidManifest
+from publisher.oci.config import parse_config
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    Descriptor,
-    Document,
-    ImageIndex,
-    Platform,
-    check_consistency,
-    parse_config,
-    parse_index,
-    parse_manifest,
-)
+from publisher.oci.index import ImageIndex, parse_index
+from publisher.oci.manifest import check_consistency, parse_manifest
+from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
+from publisher.oci.platform import Platform
 from publisher.sources import Source, SourceError
 
 MAX_DEPTH = 4

@@ -9,17 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from publisher.oci.manifest import (
-    INDEX_TYPES,
-    OCI_INDEX,
-    Descriptor,
-    Document,
-    check_digest,
-    detect_media_type,
-    digest_hex,
-    digest_of,
-    parse_index,
-)
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import check_digest, digest_hex, digest_of
+from publisher.oci.document import Document, detect_media_type
+from publisher.oci.index import parse_index
+from publisher.oci.media_types import INDEX_TYPES, OCI_INDEX
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.files import Files, open_blob, read_file
 from publisher.sources.small import read_small_blob

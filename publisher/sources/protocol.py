@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from publisher.oci.manifest import Descriptor, Document
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.document import Document
 
 
 class Source(Protocol):

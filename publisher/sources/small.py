@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from publisher.oci.manifest import MAX_DOCUMENT_BYTES, Descriptor, check_digest
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import check_digest
+from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
 
 

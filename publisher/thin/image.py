@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publisher.oci.manifest import (
+from publisher.oci.config import ImageConfig
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.media_types import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
-    Document,
-    ImageConfig,
-    digest_of,
 )
 from publisher.thin import archive, recipe
 from publisher.thin.recipe import Recipe

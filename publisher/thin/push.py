@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from publisher.oci.manifest import Document
+from publisher.oci.document import Document
 from publisher.thin import ThinImageError
 from publisher.thin.image import ThinSet
 

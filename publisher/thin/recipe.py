@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.tree import layout
 
 FILE_NAME = "thin.json"

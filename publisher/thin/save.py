@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from publisher.oci.manifest import OCI_INDEX, Document, digest_hex
+from publisher.oci.digest import digest_hex
+from publisher.oci.document import Document
+from publisher.oci.media_types import OCI_INDEX
 from publisher.thin import ThinImageError, archive
 from publisher.thin.image import ThinImage, ThinSet
 

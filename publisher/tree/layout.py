@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from posixpath import basename
 
 from publisher.errors import InvalidReference, PublisherError
-from publisher.oci.manifest import Platform, digest_hex
+from publisher.oci.digest import digest_hex
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
 from publisher.oci.reference_grammar import MAX_FILE_NAME, presentable
 

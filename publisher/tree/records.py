@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import Manifest, is_digest, parse_published_manifest
+from publisher.oci.digest import is_digest
+from publisher.oci.manifest import Manifest, parse_published_manifest
 
 PUBLICATION_VERSION = 1
 SCHEDULE_VERSION = 1

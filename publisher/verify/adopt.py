@@ -15,7 +15,8 @@ from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import Manifest, Platform, parse_published_manifest
+from publisher.oci.manifest import Manifest, parse_published_manifest
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
 from publisher.repository.reading import Usage, current_manifest, load_origin, load_users

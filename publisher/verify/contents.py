@@ -13,7 +13,8 @@ from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
 from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
-from publisher.oci.manifest import ImageConfig, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.platform import Platform
 from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes.apptainer import runtime_files
 from publisher.runtimes.flat_image import flat_plan

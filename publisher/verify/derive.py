@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.runtimes.flat_image import flat_plan
 from publisher.tree import layout

@@ -9,13 +9,9 @@ from typing import Any
 
 from publisher.entry import EntryType
 from publisher.errors import InvalidManifest
-from publisher.oci.manifest import (
-    ImageConfig,
-    Manifest,
-    digest_of,
-    parse_config,
-    parse_published_manifest,
-)
+from publisher.oci.config import ImageConfig, parse_config
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
 from publisher.tree import layout, records
 from publisher.tree.records import InvalidRecord, Publication, RemoveSchedule, ScheduledRemoval

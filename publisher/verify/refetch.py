@@ -13,13 +13,11 @@ from publisher.layers.index import read_index
 from publisher.layers.merge import fixups
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
-from publisher.oci.manifest import (
-    Descriptor,
-    Platform,
-    digest_of,
-    parse_config,
-    parse_published_manifest,
-)
+from publisher.oci.config import parse_config
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import parse_published_manifest
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryChanged
 from publisher.sources import Source

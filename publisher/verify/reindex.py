@@ -10,7 +10,7 @@ from dataclasses import replace
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
 from publisher.layers.index import IndexHeader, encode_entry, write_index
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.tree import layout
 from publisher.verify.structure import DERIVED

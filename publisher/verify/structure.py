@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, read_header
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.repository import Repository
 from publisher.tree import layout, records
 from publisher.tree.records import ImageUsers, InvalidRecord, Origin

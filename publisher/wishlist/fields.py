@@ -11,7 +11,7 @@ from typing import TypeVar
 import yaml
 
 from publisher.durations import parse_duration
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import (
     DATE,

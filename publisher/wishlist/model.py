@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 
 OUTPUTS = ("flat", "layers", "thin", "podman")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from publisher.errors import InvalidReference
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.wishlist.document import Problems, describe, load, place
 from publisher.wishlist.model import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.tree import layout
 from publisher.wishlist.model import Wish

@@ -9,7 +9,7 @@ from datetime import timedelta
 import yaml
 
 from publisher.errors import InvalidReference
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.wishlist import wishes as shared
 from publisher.wishlist.document import Problems, describe, place, read_mapping, read_text

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.oci.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from publisher.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from tests.command import command, environment, succeed
 from tests.components import overlay_mount, require_root
 from tests.cvmfs import Machine, make_machine

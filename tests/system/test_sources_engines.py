@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from publisher.oci.digest import check_digest
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import check_digest
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import fetch_images

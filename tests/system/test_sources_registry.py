@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from publisher.errors import PublisherError
+from publisher.oci.digest import check_digest
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import INDEX_TYPES, Platform, check_digest
+from publisher.oci.media_types import INDEX_TYPES
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, ImageNotFound, Source, SourceError
 from publisher.sources.image import available_platforms, fetch_images

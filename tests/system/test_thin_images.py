@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from publisher.oci.manifest import DOCKER_MANIFEST
+from publisher.oci.media_types import DOCKER_MANIFEST
 from tests.command import publisher, succeed
 from tests.components import Registry, docker_registry, dockerd, require_root, run, skopeo_copy
 from tests.layer_builder import directory, file, image, image_index, layer, write_layout

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from publisher.entry import EntryType
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.repository import Found, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs.carrying import finish_pending, renew
 from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import filelock
 
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.repository.disk import (
     make_directories,
     remove_empty_parents,

@@ -20,7 +20,8 @@ from datetime import datetime
 from typing import Any
 
 from publisher.entry import Entry, EntryType, Generated
-from publisher.oci.manifest import Document, digest_hex, digest_of
+from publisher.oci.digest import digest_hex, digest_of
+from publisher.oci.document import Document
 from publisher.oci.reference import HUB, ImageReference, Transport, api_host
 from publisher.tree.layout import PODMAN_STORE
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 import requests
 
 from publisher.errors import PublisherError
-from publisher.oci.manifest import Descriptor
+from publisher.oci.descriptor import Descriptor
 from publisher.sources import SourceError
 from publisher.sources.registry.body import BrokenBody, content_length, raw_chunks
 from publisher.sources.registry.endpoint import Endpoint

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import requests
 import urllib3.exceptions
 
-from publisher.oci.manifest import MAX_DOCUMENT_BYTES
+from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
 from publisher.sources.registry.faults import describe, place
 

@@ -8,17 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.oci.manifest import (
-    DOCKER_SCHEMA1,
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    Descriptor,
-    Document,
-    check_digest,
-    detect_media_type,
-    digest_of,
-    is_digest,
-)
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import check_digest, digest_of, is_digest
+from publisher.oci.document import Document, detect_media_type
+from publisher.oci.media_types import DOCKER_SCHEMA1, INDEX_TYPES, MANIFEST_TYPES
 from publisher.oci.reference import ImageReference
 from publisher.sources import SourceError
 from publisher.sources.registry.answers import is_page

@@ -7,14 +7,9 @@ from __future__ import annotations
 
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from publisher.oci.manifest import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    Document,
-    check_digest,
-    digest_of,
-    is_digest,
-)
+from publisher.oci.digest import check_digest, digest_of, is_digest
+from publisher.oci.document import Document
+from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.registry.endpoint import Endpoint
 from publisher.sources.registry.faults import MAX_TRIES

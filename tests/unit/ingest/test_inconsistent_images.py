@@ -10,8 +10,9 @@ import pytest
 
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.run import ingest
-from publisher.oci.manifest import OCI_MANIFEST, Document
-from publisher.oci.manifest import digest_of as digest
+from publisher.oci.digest import digest_of as digest
+from publisher.oci.document import Document
+from publisher.oci.media_types import OCI_MANIFEST
 from publisher.repository import Repository
 from publisher.wishlist import Wish, wish_for
 from publisher.wishlist.model import Request

@@ -17,7 +17,8 @@ import zstandard
 from publisher.entry import Entry
 from publisher.errors import DigestMismatch, PublisherError
 from publisher.layers import LayerError, LimitExceeded, Limits, Policy, ledger, unpack
-from publisher.oci.manifest import FOREIGN_LAYER_TYPES, Descriptor
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.media_types import FOREIGN_LAYER_TYPES
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.engine import Unpack, unpack_layer
 from tests.layer_builder import (

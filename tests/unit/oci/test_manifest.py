@@ -13,32 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.errors import DigestMismatch, InvalidManifest
-from publisher.oci.manifest import (
+from publisher.oci.config import parse_config
+from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import check_digest, digest_hex, digest_of, is_digest
+from publisher.oci.document import MAX_DOCUMENT_BYTES, Document, detect_media_type
+from publisher.oci.index import ImageIndex, parse_index
+from publisher.oci.manifest import check_consistency, parse_manifest, parse_published_manifest
+from publisher.oci.media_types import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     DOCKER_SCHEMA1,
     FOREIGN_LAYER_TYPES,
     LAYER_TYPES,
-    MAX_DOCUMENT_BYTES,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
-    Descriptor,
-    Document,
-    ImageIndex,
-    Platform,
-    check_consistency,
-    check_digest,
-    detect_media_type,
-    digest_hex,
-    digest_of,
-    is_digest,
-    parse_config,
-    parse_index,
-    parse_manifest,
-    parse_published_manifest,
 )
+from publisher.oci.platform import Platform
 from tests import layer_builder as build
 from tests.mutations import mutated, nested
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from publisher.ingest.report import Status
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.removal import pins
 from publisher.removal.restore import CannotRestore, NotScheduled, restore

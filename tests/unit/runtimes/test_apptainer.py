@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
-from publisher.oci.manifest import ImageConfig, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.platform import Platform
 from publisher.repository.directory.linker import link_tree
 from publisher.runtimes.apptainer import insert, runtime_files
 from publisher.runtimes.container import ContainerConfig

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from publisher.oci.manifest import ImageConfig, Platform
+from publisher.oci.config import ImageConfig
+from publisher.oci.platform import Platform
 from publisher.runtimes import launch, modulefile
 from publisher.runtimes.container import DEFAULT_PATH, ContainerConfig
 from publisher.runtimes.launch import CannotRun, Identity, resolve_user

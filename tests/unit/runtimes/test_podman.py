@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.oci.manifest import OCI_CONFIG, OCI_MANIFEST, Document, digest_of, distinct_from_top
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.manifest import distinct_from_top
+from publisher.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from publisher.oci.reference import parse_reference
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman.format import StoreImage, StoreLayer

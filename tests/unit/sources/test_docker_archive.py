@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
+from publisher.oci.digest import check_digest, digest_of
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import check_digest, digest_of
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import fetch_images

@@ -6,14 +6,10 @@ from typing import Any
 import pytest
 
 from publisher.errors import InvalidManifest
-from publisher.oci.manifest import (
-    DOCKER_LIST,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Document,
-    Platform,
-    digest_of,
-)
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.media_types import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
+from publisher.oci.platform import Platform
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import PlatformNotFound, available_platforms, fetch_images
 from publisher.sources.open import Sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
-from publisher.oci.manifest import check_digest
+from publisher.oci.digest import check_digest
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from tests.registry import OwnRegistry

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.oci.manifest import (
+from publisher.oci.config import parse_config
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.index import parse_index
+from publisher.oci.manifest import parse_manifest
+from publisher.oci.media_types import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
-    Document,
-    digest_of,
-    parse_config,
-    parse_index,
-    parse_manifest,
 )
 from publisher.thin import archive
 from publisher.thin.image import Original, ThinImage, build_image, build_set

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from publisher.oci.manifest import OCI_MANIFEST, digest_of, parse_config
+from publisher.oci.config import parse_config
+from publisher.oci.digest import digest_of
+from publisher.oci.media_types import OCI_MANIFEST
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, SourceError
 from publisher.sources.open import Sources

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from publisher.errors import InvalidReference, PublisherError
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL, public_name

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from publisher.oci.manifest import digest_hex, digest_of, parse_published_manifest
+from publisher.oci.digest import digest_hex, digest_of
+from publisher.oci.manifest import parse_published_manifest
 from publisher.tree import layout
 from publisher.tree.records import Origin
 from tests import layer_builder as build

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.tree import layout
 from tests.command import publisher, succeed
 from tests.cvmfs import Machine, make_machine

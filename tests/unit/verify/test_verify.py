@@ -16,7 +16,7 @@ import pytest
 
 from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.verify.findings import Kind, Remedy, Severity

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from publisher.errors import InvalidReference
-from publisher.oci.manifest import Platform
+from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.wishlist import Wish, WishListError, parse_wish_list, wish_for
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
-from publisher.oci.manifest import DOCKER_SCHEMA1, Document, digest_of
+from publisher.oci.digest import digest_of
+from publisher.oci.document import Document
+from publisher.oci.media_types import DOCKER_SCHEMA1
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
 from publisher.sources.image import fetch_images

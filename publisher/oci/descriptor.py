@@ -1,0 +1,79 @@
+"""Descriptors: how manifests and indexes name blobs.
+
+Source: OCI image specification 1.1, descriptor page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from publisher.errors import InvalidManifest
+from publisher.oci.digest import is_digest
+from publisher.oci.platform import Platform
+
+MAX_BLOB_BYTES = 2**63 - 1
+"""The specification's sizes are signed and of 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """How a manifest names a blob: media type, digest ("algorithm:hex") and size in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_descriptor(raw: Any, what: str, name: str) -> Descriptor:
+    """Return the descriptor in the JSON value `raw`.
+
+    Args:
+        raw: a value of a parsed manifest or index.
+        what: what cannot be done without it, for the error.
+        name: the descriptor's place in the document ("config", "layer 2"), for the error.
+
+    Raises:
+        InvalidManifest: media type, digest or size is missing or malformed.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidManifest(what, why=f"{name} is not an object")
+    media_type = raw.get("mediaType", raw.get("mediatype"))
+    digest, size = raw.get("digest"), raw.get("size")
+    if not isinstance(media_type, str):
+        raise InvalidManifest(what, why=f"{name} has no media type")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise InvalidManifest(what, why=f"{name} has no digest that we can verify: {digest!r}")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
+        raise InvalidManifest(what, why=f"{name} has no size: {size!r}")
+    urls = raw.get("urls") or []
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise InvalidManifest(what, why=f"{name} has urls that are not strings")
+    return Descriptor(
+        media_type,
+        digest,
+        size,
+        _platform(raw.get("platform")),
+        tuple(urls),
+        parse_strings(raw.get("annotations")),
+    )
+
+
+def _platform(raw: Any) -> Platform | None:
+    if not isinstance(raw, dict):
+        return None
+    os, architecture = raw.get("os"), raw.get("architecture")
+    variant = raw.get("variant") or ""
+    if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
+        return None
+    return Platform(os, architecture, variant)
+
+
+def parse_strings(raw: Any) -> Mapping[str, str]:
+    """Return the string values of a JSON object; all else, such as null, is left out."""
+    items: Iterable[tuple[Any, Any]] = raw.items() if isinstance(raw, dict) else ()
+    return {k: v for k, v in items if isinstance(k, str) and isinstance(v, str)}

@@ -1,0 +1,35 @@
+"""Digests ("algorithm:hex") and their verification.
+
+Source: OCI image specification 1.1, descriptor page, "Digests".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from publisher.errors import DigestMismatch
+
+_DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest of a kind we can verify: sha256 or sha512, lower-case hex."""
+    return _DIGEST.match(text) is not None
+
+
+def digest_hex(digest: str) -> str:
+    """The bare hex of "algorithm:hex", as used in the published tree's paths."""
+    return digest.partition(":")[2]
+
+
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
+    """The digest of `data`, as "algorithm:hex"."""
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def check_digest(data: bytes, expected: str, what: str) -> None:
+    """Raise DigestMismatch, naming `what`, unless `data` has the digest `expected`."""
+    actual = digest_of(data, expected.partition(":")[0])
+    if actual != expected:
+        raise DigestMismatch(what, expected=expected, actual=actual)
