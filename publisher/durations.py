@@ -33,13 +33,3 @@ def parse_duration(text: str) -> timedelta:
     if seconds > LONGEST.total_seconds():
         raise ValueError(f"{text!r} is longer than a hundred years")
     return timedelta(seconds=seconds)
-
-
-def format_duration(duration: timedelta) -> str:
-    """Print a duration of whole seconds so that `parse_duration` reads it back; weeks as days."""
-    rest, parts = duration, []
-    for unit, length in list(_UNITS.items())[1:]:
-        count, rest = divmod(rest, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"

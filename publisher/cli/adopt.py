@@ -10,14 +10,13 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
-    open_repository,
     output_option,
-    plural,
-    print_json,
     quiet_option,
     repository_option,
     wait_option,
 )
+from publisher.cli.rendering import plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.verify.adopt import Fate, adopt
 

@@ -9,15 +9,8 @@ from datetime import UTC, datetime
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
-from publisher.cli.options import (
-    debug_option,
-    human_size,
-    jobs_option,
-    output_option,
-    plural,
-    print_json,
-    quiet_option,
-)
+from publisher.cli.options import debug_option, jobs_option, output_option, quiet_option
+from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_document
 from publisher.errors import printable

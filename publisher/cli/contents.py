@@ -9,13 +9,9 @@ import click
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.contents import find as find_paths
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    print_json,
-    repository_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.rendering import print_json
+from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
 

@@ -8,15 +8,9 @@ from dataclasses import asdict
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    plural,
-    print_json,
-    quiet_option,
-    repository_option,
-)
+from publisher.cli.options import debug_option, output_option, quiet_option, repository_option
+from publisher.cli.rendering import plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.repository import RepositoryError
 from publisher.repository.checks import Check, Verdict

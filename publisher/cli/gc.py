@@ -11,16 +11,14 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
-    human_size,
-    open_repository,
     output_option,
-    plural,
-    print_json,
     quiet_option,
     repository_option,
     wait_option,
 )
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.removal.books import Released
 from publisher.removal.gc import Choice, Report, choose, collect

@@ -15,18 +15,16 @@ import click
 from publisher.cli.failures import DONE, INTERRUPTED, REPOSITORY_UNUSABLE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
-    human_size,
     jobs_option,
-    open_repository,
     output_option,
     platform_option,
-    plural,
-    print_json,
     quiet_option,
     repository_option,
     wait_option,
 )
 from publisher.cli.progress import progress_for
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable
@@ -176,7 +174,7 @@ def _run(
 def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     """The first SIGINT or SIGTERM stops orderly; a second one at once, which is safe as well."""
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(128 + number)
         click.echo("publisher: stopping after running steps; once more to stop at once", err=True)

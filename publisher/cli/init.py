@@ -8,13 +8,9 @@ from typing import Any
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    print_json,
-    wait_option,
-)
+from publisher.cli.options import debug_option, output_option, wait_option
+from publisher.cli.rendering import print_json
+from publisher.cli.repositories import open_repository
 from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
 from publisher.verify.initialize import initialize, load_policy
 

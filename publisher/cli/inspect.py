@@ -9,15 +9,13 @@ import click
 from publisher.browse.inspect import InspectedImage, Inspection, inspect_image
 from publisher.cli.options import (
     debug_option,
-    human_size,
-    open_repository,
     output_option,
     platform_option,
-    plural,
-    print_json,
     read_platforms,
     repository_option,
 )
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.oci.reference import parse_reference
 from publisher.oci.tag_patterns import natural

@@ -7,13 +7,9 @@ from itertools import islice
 
 import click
 
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    print_json,
-    repository_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.rendering import print_json
+from publisher.cli.repositories import open_repository
 from publisher.repository.published import find_name
 from publisher.tree.history import Change, Record
 

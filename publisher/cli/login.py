@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.options import debug_option, output_option, print_json
+from publisher.cli.options import debug_option, output_option
+from publisher.cli.rendering import print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.oci.reference import parse_reference
 from publisher.oci.reference_grammar import presentable

@@ -7,15 +7,10 @@ from datetime import date, datetime
 
 import click
 
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    print_json,
-    repository_option,
-    wait_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import utc_now
+from publisher.cli.rendering import print_json
+from publisher.cli.repositories import open_repository
 from publisher.removal import pins as use_cases
 from publisher.tree.records import Pin
 

@@ -7,16 +7,9 @@ from datetime import UTC, datetime
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import (
-    debug_option,
-    human_size,
-    jobs_option,
-    open_repository,
-    output_option,
-    plural,
-    print_json,
-    repository_option,
-)
+from publisher.cli.options import debug_option, jobs_option, output_option, repository_option
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable

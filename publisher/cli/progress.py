@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from publisher.cli.options import human_size
+from publisher.cli.rendering import human_size
 from publisher.errors import printable
 from publisher.ingest.report import Outcome, Silent, Status
 

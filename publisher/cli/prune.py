@@ -10,15 +10,14 @@ from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.options import (
     debug_option,
     jobs_option,
-    open_repository,
     output_option,
-    plural,
-    print_json,
     quiet_option,
     repository_option,
     wait_option,
 )
 from publisher.cli.removal import entry_value, utc_now
+from publisher.cli.rendering import plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
 from publisher.removal.prune import GivenList, Guard, Report
@@ -26,6 +25,9 @@ from publisher.removal.prune import prune as run_prune
 from publisher.sources.wish_lists import list_identity
 from publisher.tree.records import format_time
 from publisher.wishlist import WishListError
+
+_SHOWN = 20
+"""How many of the images that would be scheduled a refusal names."""
 
 
 @click.command()
@@ -126,15 +128,8 @@ def prune(
 
 
 def _print(report: Report, dry_run: bool, quiet: bool) -> None:
-    would = "would be " if dry_run else ""
     if not quiet:
-        for entry in report.scheduled:
-            until = format_time(entry.not_before)
-            click.echo(f"{would}scheduled: {entry.name}  may go from {until}")
-        for name in report.restored:
-            click.echo(f"{would}restored: {name}  is wished again")
-        for name, why in report.kept.items():
-            click.echo(f"kept: {name}  {why}")
+        _print_changes(report, dry_run)
     for name, why in report.unreadable.items():
         click.echo(f"kept: {name}: {why}", err=True)
     for name in report.unknown_lists:
@@ -143,6 +138,28 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
             "docs/removal.md says what to do",
             err=True,
         )
+    if report.doubts or report.refused:
+        _print_refusal(report)
+    elif not quiet:
+        others = plural(report.others, "image")
+        click.echo(
+            f"{plural(len(report.scheduled), 'image')} {_would(dry_run)}scheduled"
+            + (f"; {others} of other lists left alone" if report.others else "")
+        )
+
+
+def _print_changes(report: Report, dry_run: bool) -> None:
+    would = _would(dry_run)
+    for entry in report.scheduled:
+        until = format_time(entry.not_before)
+        click.echo(f"{would}scheduled: {entry.name}  may go from {until}")
+    for name in report.restored:
+        click.echo(f"{would}restored: {name}  is wished again")
+    for name, why in report.kept.items():
+        click.echo(f"kept: {name}  {why}")
+
+
+def _print_refusal(report: Report) -> None:
     if report.doubts:
         click.echo(
             "publisher: nothing was scheduled, because it is in doubt what is wished:", err=True
@@ -150,20 +167,16 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
         for doubt in report.doubts:
             click.echo(f"  {doubt}", err=True)
         return
-    if report.refused:
-        click.echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
-        for name in report.withdrawn[:20]:
-            click.echo(f"  {name}", err=True)
-        if len(report.withdrawn) > 20:
-            click.echo(f"  and {len(report.withdrawn) - 20} more", err=True)
-        click.echo("  try: --at-most N, or --yes-really, if that is what you want", err=True)
-        return
-    if not quiet:
-        others = plural(report.others, "image")
-        click.echo(
-            f"{plural(len(report.scheduled), 'image')} {would}scheduled"
-            + (f"; {others} of other lists left alone" if report.others else "")
-        )
+    click.echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
+    for name in report.withdrawn[:_SHOWN]:
+        click.echo(f"  {name}", err=True)
+    if len(report.withdrawn) > _SHOWN:
+        click.echo(f"  and {len(report.withdrawn) - _SHOWN} more", err=True)
+    click.echo("  try: --at-most N, or --yes-really, if that is what you want", err=True)
+
+
+def _would(dry_run: bool) -> str:
+    return "would be " if dry_run else ""
 
 
 def _value(url: str, report: Report) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from publisher.cli.options import human_size
+from publisher.cli.rendering import human_size
 from publisher.durations import parse_duration
 from publisher.removal.books import Released
 from publisher.tree.records import ScheduledRemoval, format_time

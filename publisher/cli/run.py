@@ -8,7 +8,8 @@ import sys
 import click
 
 from publisher.browse.run import WAYS, choose_way, plan_run, start_by
-from publisher.cli.options import debug_option, open_repository, repository_option
+from publisher.cli.options import debug_option, repository_option
+from publisher.cli.repositories import open_repository
 
 
 @click.command()

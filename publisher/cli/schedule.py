@@ -6,17 +6,10 @@ from datetime import timedelta
 
 import click
 
-from publisher.cli.options import (
-    debug_option,
-    human_size,
-    open_repository,
-    output_option,
-    plural,
-    print_json,
-    repository_option,
-    wait_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned

@@ -7,13 +7,9 @@ import os
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.options import (
-    debug_option,
-    open_repository,
-    output_option,
-    print_json,
-    repository_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.rendering import print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.ingest.thin_images import build_thin, published_places, push_thin, save_thin
 

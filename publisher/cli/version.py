@@ -7,7 +7,8 @@ import platform
 import click
 
 import publisher
-from publisher.cli.options import output_option, print_json
+from publisher.cli.options import output_option
+from publisher.cli.rendering import print_json
 
 
 @click.command()

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from publisher.durations import LONGEST, format_duration, parse_duration
+from publisher.durations import LONGEST, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -40,9 +38,3 @@ def test_a_duration_beyond_a_century_is_refused() -> None:
     for text in ("36501d", "999999999w"):
         with pytest.raises(ValueError, match="a hundred years"):
             parse_duration(text)
-
-
-@given(st.integers(0, int(LONGEST.total_seconds())))
-def test_what_is_printed_is_read_back(seconds: int) -> None:
-    duration = timedelta(seconds=seconds)
-    assert parse_duration(format_duration(duration)) == duration

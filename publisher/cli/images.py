@@ -7,15 +7,9 @@ from typing import Any
 import click
 
 from publisher.browse.images import ImageDetails, list_images, show_image
-from publisher.cli.options import (
-    debug_option,
-    human_size,
-    open_repository,
-    output_option,
-    plural,
-    print_json,
-    repository_option,
-)
+from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.oci.config import ImageConfig
 from publisher.repository.published import PublishedImage

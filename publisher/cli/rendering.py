@@ -1,0 +1,27 @@
+"""How results are printed: JSON documents, sizes, counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+def print_json(kind: str, value: dict[str, Any]) -> None:
+    """Print a result document; `kind` names its schema and version, such as "list/1"."""
+    click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
+
+
+def human_size(count: float) -> str:
+    """Bytes for people: "999 B", "48.2 MB" (powers of 1000, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
