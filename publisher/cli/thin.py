@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from publisher.cli.failures import UsageError
@@ -11,7 +9,8 @@ from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
-from publisher.ingest.thin_images import build_thin, published_places, push_thin, save_thin
+from publisher.ingest.thin_images import build_thin, published_places, save_thin
+from publisher.ingest.thin_push import push_thin
 
 
 @click.command()
@@ -66,8 +65,7 @@ def thin(
     built = build_thin(opened, published_places(opened, image), flat=flat)
     if push:
         with open_sources(source_settings) as sources:
-            engine = os.environ.get("DOCKER_HOST", "")
-            pushed = push_thin(built, push, sources, engine=engine, through_engine=through_engine)
+            pushed = push_thin(built, push, sources, through_engine=through_engine)
         _report(output, "pushed" if pushed.sent else "is there", pushed.reference, pushed.digest)
     elif save:
         _report(output, "saved", save_thin(built, save), built.top.digest)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from publisher.ingest.thin_images import build_thin, push_thin, wanted_record, write_records
+from publisher.ingest.thin_images import build_thin, wanted_record, write_records
+from publisher.ingest.thin_push import push_thin
 from publisher.oci.reference import ImageReference, parse_reference
 from publisher.repository import Repository
 from publisher.repository.reading import load_thin_record

@@ -18,25 +18,13 @@ from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import find_name, load_image
-from publisher.sources.open import Sources
 from publisher.thin import ThinImageError
-from publisher.thin.engine import load_into_engine, push_through_engine
 from publisher.thin.image import Original, ThinImage, ThinSet, build_image, build_set
-from publisher.thin.push import push_set
 from publisher.thin.recipe import base_url, flat_recipe, layered_recipe
 from publisher.thin.save import save_archive, save_layout
 from publisher.tree import layout
 from publisher.tree.records import Publication
 from publisher.tree.thin_record import ThinRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """A thin image that is where it should be; `sent` is False if it was there before."""
-
-    reference: str
-    digest: str
-    sent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +77,6 @@ def published_places(repository: Repository, text: str) -> list[str]:
             if record and record.source_digest == found.publication.source_digest:
                 places.append(other)
     return places if len(places) > 1 else [name]
-
-
-def push_thin(
-    thin: ThinSet, text: str, sources: Sources, *, engine: str = "", through_engine: bool = False
-) -> Pushed:
-    """Push to the reference `text`: a registry's, or `docker-daemon:NAME:TAG` for an engine.
-
-    `engine` is the engine's address (empty: the usual one). `through_engine` has the engine push to
-    the registry, with its own credentials.
-    """
-    reference = _destination(text)
-    tag = reference.tag or "latest"
-    if reference.transport is Transport.DOCKER_DAEMON:
-        load_into_engine(thin, engine, f"{reference.repository}:{tag}")
-        return Pushed(str(reference), thin.top.digest, True)
-    if through_engine:
-        repository = f"{reference.registry}/{reference.repository}"
-        push_through_engine(thin, engine, repository, tag)
-        return Pushed(str(reference), thin.top.digest, True)
-    sent = push_set(thin, sources.destination(reference), tag)
-    return Pushed(str(reference), thin.top.digest, sent)
 
 
 def save_thin(thin: ThinSet, text: str) -> str:
@@ -211,20 +178,3 @@ def _base_url(repository: Repository) -> str:
     url = repository.url
     location = url.location if url.kind == "cvmfs" else os.path.abspath(url.location)
     return base_url(url.kind, location)
-
-
-def _destination(text: str) -> ImageReference:
-    reference = parse_reference(text)
-    if reference.transport not in (Transport.REGISTRY, Transport.DOCKER_DAEMON):
-        raise InvalidReference(
-            f"cannot push to {text!r}",
-            why="it is neither a registry nor an engine",
-            hint="write HOST/PATH/NAME:TAG or docker-daemon:NAME:TAG; files are for --save",
-        )
-    if reference.digest is not None:
-        raise InvalidReference(
-            f"cannot push to {text!r}",
-            why="what is pushed has a digest of its own",
-            hint="name a tag",
-        )
-    return reference

@@ -13,6 +13,7 @@ from publisher.sources import Source
 from publisher.sources.archive import Archive
 from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.docker_daemon import EngineSource
+from publisher.sources.engine import Engine
 from publisher.sources.files import Folder
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.registry.auth import RegistryAuth
@@ -73,12 +74,15 @@ class Sources:
             case Transport.DOCKER_ARCHIVE:
                 return open_docker_archive(_archive(reference), _engine_name(reference))
             case Transport.DOCKER_DAEMON:
-                return EngineSource(
-                    _engine_name(reference) or "",
-                    self._settings.docker_host,
-                    self._settings.docker_tls,
-                    check=lambda: self._exchange.pause(0),
-                )
+                return EngineSource(self.engine(), _engine_name(reference) or "")
+
+    def engine(self) -> Engine:
+        """Return the container engine that the settings name."""
+        return Engine(
+            self._settings.docker_host,
+            self._settings.docker_tls,
+            check=lambda: self._exchange.pause(0),
+        )
 
     def destination(
         self, reference: ImageReference, *, delete: bool = False

@@ -1,22 +1,24 @@
-"""Pushing to a registry that misbehaves: nothing is lost, nothing is believed unseen."""
+"""Pushing thin images to a registry that misbehaves, and into an engine."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from publisher.ingest.thin_push import push_set, push_thin
 from publisher.oci.config import parse_config
 from publisher.oci.digest import digest_of
 from publisher.oci.media_types import OCI_MANIFEST
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, SourceError
 from publisher.sources.open import Sources
+from publisher.sources.settings import EngineTLS, Settings
 from publisher.thin import ThinImageError
 from publisher.thin.image import Original, ThinSet, build_image, build_set
-from publisher.thin.push import push_set
 from publisher.thin.recipe import layered_recipe
 from tests.registry import OwnRegistry, Reply, Request, error_reply
 from tests.registry_faults import reset, status
@@ -156,3 +158,10 @@ def test_an_image_repository_that_has_to_be_made_first_is_named(
     registry.misbehave(lambda request, reply: error_reply(404, "NAME_UNKNOWN"), method="POST")
     with pytest.raises(SourceError, match=r"create .*/thin/b first"):
         push(thin_set("amd64"), sources, registry)
+
+
+def test_a_push_into_an_engine_uses_the_tls_settings_of_the_environment(tmp_path: Path) -> None:
+    tls = EngineTLS(tmp_path, verify=True)
+    with fast_sources(Settings(docker_host="tcp://127.0.0.1:1", docker_tls=tls)) as sources:
+        with pytest.raises(SourceError, match=r"cannot load thin/b:1 .* not hold cert\.pem"):
+            push_thin(thin_set("amd64"), "docker-daemon:thin/b:1", sources)
