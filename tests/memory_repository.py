@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, sort_key
 from publisher.repository import PathTaken, RepositoryChanged
+from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 from publisher.tree.layout import RepositoryURL
-from publisher.tree.records import format_time
 
 
 @dataclass(frozen=True, slots=True)

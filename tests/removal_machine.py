@@ -22,7 +22,7 @@ from publisher.removal import pins, schedule
 from publisher.removal.gc import Report, choose, collect
 from publisher.removal.prune import GivenList, Guard, prune
 from publisher.removal.restore import NotScheduled, restore
-from publisher.tree.records import ImagePinned
+from publisher.tree.pins import ImagePinned
 from publisher.verify.derive import derive
 from publisher.verify.run import verify
 from publisher.wishlist import WishList

@@ -11,12 +11,9 @@ from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, find_name, load_image
 from publisher.tree import layout
-from publisher.tree.records import (
-    InvalidRecord,
-    Origin,
-    RemoveSchedule,
-    ScheduledRemoval,
-)
+from publisher.tree.origin import Origin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 
 
 @dataclass(frozen=True, slots=True)

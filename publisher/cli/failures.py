@@ -13,7 +13,7 @@ import click
 from publisher.cli.streams import prepare_streams
 from publisher.errors import InvalidReference, PublisherError
 from publisher.repository import RepositoryError
-from publisher.tree.records import InvalidRecord
+from publisher.tree.record import InvalidRecord
 from publisher.wishlist import WishListError
 
 DONE = 0

@@ -25,7 +25,7 @@ from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
 from publisher.repository import Repository
-from publisher.tree.records import format_time
+from publisher.times import format_time
 
 
 @click.command()

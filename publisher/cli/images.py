@@ -13,7 +13,7 @@ from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.oci.config import ImageConfig
 from publisher.repository.published import PublishedImage
-from publisher.tree.records import format_time
+from publisher.times import format_time
 
 
 @click.command("list")

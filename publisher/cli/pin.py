@@ -12,7 +12,7 @@ from publisher.cli.removal import utc_now
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
 from publisher.removal import pins as use_cases
-from publisher.tree.records import Pin
+from publisher.tree.pins import Pin
 
 
 @click.command()

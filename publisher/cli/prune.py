@@ -23,7 +23,7 @@ from publisher.cli.wishlists import read_wish_list
 from publisher.removal.prune import GivenList, Guard, Report
 from publisher.removal.prune import prune as run_prune
 from publisher.sources.wish_lists import list_identity
-from publisher.tree.records import format_time
+from publisher.times import format_time
 from publisher.wishlist import WishListError
 
 _SHOWN = 20

@@ -10,7 +10,8 @@ import click
 from publisher.cli.rendering import human_size
 from publisher.durations import parse_duration
 from publisher.removal.books import Released
-from publisher.tree.records import ScheduledRemoval, format_time
+from publisher.times import format_time
+from publisher.tree.schedule import ScheduledRemoval
 
 
 class Duration(click.ParamType[timedelta]):

@@ -13,7 +13,7 @@ from publisher.cli.repositories import open_repository
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
-from publisher.tree.records import format_time
+from publisher.times import format_time
 
 
 @click.command()

@@ -20,17 +20,14 @@ from publisher.repository.reading import (
     load_schedule,
     load_users,
 )
+from publisher.times import later
 from publisher.tree import layout
-from publisher.tree.records import (
-    ImageUsers,
-    InvalidRecord,
-    Origin,
-    Publication,
-    RemoveSchedule,
-    ScheduledRemoval,
-    check_pin,
-    later,
-)
+from publisher.tree.origin import Origin
+from publisher.tree.pins import check_pin
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.users import ImageUsers
 
 
 def record(

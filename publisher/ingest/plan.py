@@ -19,7 +19,7 @@ from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
 from publisher.tree import layout
-from publisher.tree.records import ImagePinned
+from publisher.tree.pins import ImagePinned
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request
 

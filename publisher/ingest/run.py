@@ -40,7 +40,8 @@ from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
 from publisher.tree import layout
-from publisher.tree.records import ImagePinned, Publication
+from publisher.tree.pins import ImagePinned
+from publisher.tree.publication import Publication
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of

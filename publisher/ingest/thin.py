@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 
-from publisher.ingest.thin_images import build_thin, wanted_record, write_records
+from publisher.ingest.thin_images import build_thin, wanted_terms, write_records
 from publisher.ingest.thin_push import push_thin
 from publisher.oci.reference import ImageReference, parse_reference
 from publisher.repository import Repository
 from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
-from publisher.tree.thin_record import ThinRecord
+from publisher.tree.thin_image import ThinRecord, ThinTerms
 from publisher.wishlist import Wish, render_output_format
 
 
@@ -31,7 +30,7 @@ class ThinPushes:
 
     def outdated(
         self, wish: Wish, reference: ImageReference, digest: str, names: Sequence[str]
-    ) -> ThinRecord | None:
+    ) -> ThinTerms | None:
         """What has to be pushed for the image published under `names`; None for nothing.
 
         The record of the last push tells, so that an image that is current costs no request; a
@@ -41,16 +40,17 @@ class ThinPushes:
         if "thin" not in wish.outputs or wish.thin is None:
             return None
         thin = parse_reference(render_output_format(wish.thin, reference, digest, wish.name))
-        wanted = wanted_record(self._repository, names[1:] or names, thin, self._now())
+        wanted = wanted_terms(self._repository, names[1:] or names, thin)
         found = load_thin_record(self._repository, names[0])
-        return None if found is not None and found.says(wanted) else wanted
+        return None if found is not None and found.terms == wanted else wanted
 
-    def push(self, wanted: ThinRecord, names: Sequence[str]) -> None:
+    def push(self, wanted: ThinTerms, names: Sequence[str]) -> None:
         """Push; raises PublisherError, after which the next run tries again."""
         thin = build_thin(self._repository, names[1:] or names)
         pushed = push_thin(thin, wanted.reference, self._sources)
         with self._lock:
-            self._pushed.append((names[0], replace(wanted, digest=pushed.digest)))
+            record = ThinRecord.of(wanted, pushed.digest, self._now())
+            self._pushed.append((names[0], record))
 
     def record(self) -> None:
         """Write down, in one transaction, what was pushed."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from publisher.errors import InvalidReference
@@ -23,8 +22,8 @@ from publisher.thin.image import Original, ThinImage, ThinSet, build_image, buil
 from publisher.thin.recipe import base_url, flat_recipe, layered_recipe
 from publisher.thin.save import save_archive, save_layout
 from publisher.tree import layout
-from publisher.tree.records import Publication
-from publisher.tree.thin_record import ThinRecord
+from publisher.tree.publication import Publication
+from publisher.tree.thin_image import ThinRecord, ThinTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +96,16 @@ def save_thin(thin: ThinSet, text: str) -> str:
     return str(reference)
 
 
-def wanted_record(
-    repository: Repository, names: Sequence[str], reference: ImageReference, now: datetime
-) -> ThinRecord:
-    """What will be recorded once the thin image of `names` is pushed, but for its digest."""
+def wanted_terms(
+    repository: Repository, names: Sequence[str], reference: ImageReference
+) -> ThinTerms:
+    """Return what the thin image `reference` of the images published as `names` is made from."""
     publications = [_publication(repository, name) for name in names]
-    return ThinRecord(
+    return ThinTerms(
         reference=str(reference),
-        digest="",
         source_digest=publications[0].source_digest,
         platforms=tuple(publication.platform for publication in publications),
         base_url=_base_url(repository),
-        pushed_at=now,
     )
 
 

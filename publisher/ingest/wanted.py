@@ -11,7 +11,8 @@ from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.reading import load_pins, load_publication
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
-from publisher.tree.records import Publication, check_pin
+from publisher.tree.pins import check_pin
+from publisher.tree.publication import Publication
 from publisher.wishlist import OUTPUTS
 
 

@@ -26,14 +26,11 @@ from publisher.repository.reading import (
 )
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
-from publisher.tree.records import (
-    ImageUsers,
-    InvalidRecord,
-    Origin,
-    RemoveSchedule,
-    ScheduledRemoval,
-)
-from publisher.tree.thin_record import ThinRecord
+from publisher.tree.origin import Origin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.thin_image import ThinRecord
+from publisher.tree.users import ImageUsers
 
 
 class Doubt(PublisherError):

@@ -16,7 +16,9 @@ from publisher.removal.books import DOUBTS, Books, Released
 from publisher.removal.names import Target, find_target
 from publisher.repository import Repository
 from publisher.repository.reading import load_pins, load_schedule
-from publisher.tree.records import Pins, RemoveSchedule, ScheduledRemoval, later
+from publisher.times import later
+from publisher.tree.pins import Pins
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 
 _TRANSACTION_RECORDS = 400
 """From this many records and trees on, a transaction takes no further image."""

@@ -9,7 +9,7 @@ from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished
 from publisher.tree import layout
-from publisher.tree.records import RemoveSchedule
+from publisher.tree.schedule import RemoveSchedule
 
 
 @dataclass(frozen=True, slots=True)

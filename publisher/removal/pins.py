@@ -17,8 +17,10 @@ from publisher.removal.names import Target, find_target, published_places
 from publisher.removal.schedule import give_link_back
 from publisher.repository import Repository
 from publisher.repository.reading import current_manifest, load_pins, load_schedule
+from publisher.times import later
 from publisher.tree import layout
-from publisher.tree.records import Pin, RemoveSchedule, later
+from publisher.tree.pins import Pin
+from publisher.tree.schedule import RemoveSchedule
 
 
 class NotPinned(PublisherError):

@@ -26,7 +26,9 @@ from publisher.repository.reading import (
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
 from publisher.tree import layout
-from publisher.tree.records import InvalidRecord, Pins, RemoveSchedule, ScheduledRemoval
+from publisher.tree.pins import Pins
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from publisher.wishlist import WishList
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from publisher.oci.manifest import Manifest
-from publisher.tree.records import ImageUsers, Origin, ScheduledRemoval
+from publisher.tree.origin import Origin
+from publisher.tree.schedule import ScheduledRemoval
+from publisher.tree.users import ImageUsers
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from publisher.repository.reading import (
 )
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
-from publisher.tree.records import Publication, RemoveSchedule, ScheduledRemoval
+from publisher.tree.publication import Publication
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from publisher.wishlist import OUTPUTS
 
 REPLACED = "replaced"

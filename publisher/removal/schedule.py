@@ -21,8 +21,10 @@ from publisher.repository.reading import (
     load_publication,
     load_schedule,
 )
+from publisher.times import later
 from publisher.tree import layout
-from publisher.tree.records import ImagePinned, Pin, Pins, RemoveSchedule, ScheduledRemoval, later
+from publisher.tree.pins import ImagePinned, Pin, Pins
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from publisher.wishlist import DEFAULT_GRACE
 
 WITHDRAWN = "withdrawn"

@@ -18,7 +18,7 @@ import filelock
 
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import write_new_file
-from publisher.tree.records import format_time
+from publisher.times import format_time
 
 _LOCK = "lock"
 

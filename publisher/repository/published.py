@@ -10,7 +10,8 @@ from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository.protocol import Repository
 from publisher.tree import layout
-from publisher.tree.records import InvalidRecord, Publication
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
 
 
 class NotPublished(PublisherError):

@@ -13,15 +13,13 @@ from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
 from publisher.tree import layout
-from publisher.tree.records import (
-    ImageUsers,
-    InvalidRecord,
-    Origin,
-    Pins,
-    Publication,
-    RemoveSchedule,
-)
-from publisher.tree.thin_record import ThinRecord
+from publisher.tree.origin import Origin
+from publisher.tree.pins import Pins
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule
+from publisher.tree.thin_image import ThinRecord
+from publisher.tree.users import ImageUsers
 
 
 def load_schedule(repository: Repository) -> RemoveSchedule:

@@ -1,13 +1,16 @@
-"""The record of every transaction: who changed what, when, with which command, and why."""
+"""The record of every transaction: what it changed, when, by which command, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from publisher.codec import AsArray, Codec
+
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(AsArray):
     """What a transaction did to one image or layer, in a word ("published"), and why."""
 
     name: str
@@ -26,23 +29,16 @@ class Record:
     pid: int
     purpose: str
     changes: tuple[Change, ...]
-    paths: dict[str, int]
+    paths: Mapping[str, int]
 
     def to_value(self) -> dict[str, Any]:
-        """The record as it stands in a journal or in the history."""
-        return {
-            "id": self.id,
-            "time": self.time,
-            "user": self.user,
-            "host": self.host,
-            "pid": self.pid,
-            "purpose": self.purpose,
-            "changes": [[c.name, c.what, c.why] for c in self.changes],
-            "paths": self.paths,
-        }
+        """Return the record as it is written in a journal or in the history."""
+        return _CODEC.to_object(self)
 
     @classmethod
-    def from_value(cls, value: dict[str, Any]) -> Record:
-        """The inverse of to_value."""
-        changes = tuple(Change(*change) for change in value["changes"])
-        return cls(**{**value, "changes": changes})
+    def from_value(cls, value: Any) -> Record:
+        """Read what `to_value` returned; raise ValueError for anything else."""
+        return _CODEC.from_value(value)
+
+
+_CODEC = Codec(Record)

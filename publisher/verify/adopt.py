@@ -24,7 +24,11 @@ from publisher.sources import ImageNotFound
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.tree import layout
-from publisher.tree.records import ImageUsers, InvalidRecord, Origin, Publication, RemoveSchedule
+from publisher.tree.origin import Origin
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule
+from publisher.tree.users import ImageUsers
 from publisher.wishlist import DEFAULT_GRACE
 
 
@@ -202,9 +206,7 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
 
 
 def _unreadable(why: str) -> InvalidRecord:
-    return InvalidRecord(
-        f"cannot read {layout.REMOVE_SCHEDULE}", why=why, hint="restore it from a backup"
-    )
+    return InvalidRecord(layout.REMOVE_SCHEDULE, why=why, hint="restore it from a backup")
 
 
 def _record_users(

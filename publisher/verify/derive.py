@@ -14,7 +14,9 @@ from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.runtimes.flat_image import flat_plan
 from publisher.tree import layout
-from publisher.tree.records import ImageUsers, InvalidRecord, Origin
+from publisher.tree.origin import Origin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.users import ImageUsers
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage, take_inventory
 from publisher.verify.reindex import index_from_tree

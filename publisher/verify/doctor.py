@@ -21,7 +21,7 @@ from publisher.repository.reading import load_pins, load_schedule
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
-from publisher.tree.records import InvalidRecord
+from publisher.tree.record import InvalidRecord
 
 _LITTLE_SPACE = 20 * 2**30
 _SKEW_SECONDS = 300

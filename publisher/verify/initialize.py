@@ -7,7 +7,7 @@ from dataclasses import replace
 from publisher.layers.policy import Policy, policy_from_values, policy_values
 from publisher.repository import Repository
 from publisher.tree import layout
-from publisher.tree.records import RepositorySettings
+from publisher.tree.settings import RepositorySettings
 
 
 def load_settings(repository: Repository) -> RepositorySettings:

@@ -13,8 +13,12 @@ from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
-from publisher.tree import layout, records
-from publisher.tree.records import InvalidRecord, Publication, RemoveSchedule, ScheduledRemoval
+from publisher.tree import layout, pins, settings
+from publisher.tree import publication as publication_format
+from publisher.tree import schedule as schedule_format
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)
@@ -77,8 +81,8 @@ def take_inventory(repository: Repository) -> Inventory:
         _take_image(repository, inventory, name)
     _take_schedule(repository, inventory)
     for path, kind, version in (
-        (layout.PINS, records.Pins, records.PINS_VERSION),
-        (layout.REPOSITORY_SETTINGS, records.RepositorySettings, records.SETTINGS_VERSION),
+        (layout.PINS, pins.Pins, pins.VERSION),
+        (layout.REPOSITORY_SETTINGS, settings.RepositorySettings, settings.VERSION),
     ):
         data = read_record(repository, inventory, path)
         if data is not None:
@@ -247,7 +251,7 @@ class _Metadata:
                     inventory,
                     path,
                     data,
-                    records.PUBLICATION_VERSION,
+                    publication_format.VERSION,
                     error,
                     kind=Kind.PUBLICATION_DAMAGED,
                     image=name,
@@ -344,7 +348,7 @@ def _take_schedule(repository: Repository, inventory: Inventory) -> None:
         manifests = [entry.parse_manifest() for entry in schedule.entries]
     except (InvalidRecord, InvalidManifest) as error:
         inventory.certain = False
-        _unreadable(inventory, path, data, records.SCHEDULE_VERSION, error)
+        _unreadable(inventory, path, data, schedule_format.VERSION, error)
         return
     inventory.schedule = schedule.entries
     current = {(image.name, image.manifest_digest) for image in inventory.images}
@@ -380,7 +384,7 @@ def _retired(
             publication = Publication.parse(data, path)
             platform, outputs = publication.platform, publication.outputs
         except InvalidRecord as error:
-            _unreadable(inventory, path, data, records.PUBLICATION_VERSION, error)
+            _unreadable(inventory, path, data, publication_format.VERSION, error)
     data = read_record(repository, inventory, f"{directory}/{layout.CONFIG_FILE}")
     if (
         data is not None

@@ -24,7 +24,8 @@ from publisher.sources import Source
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.tree import layout
-from publisher.tree.records import Origin, Publication
+from publisher.tree.origin import Origin
+from publisher.tree.publication import Publication
 from publisher.verify.derive import Failure, Repaired, relink_flat_image
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import LiveImage, take_inventory

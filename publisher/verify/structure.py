@@ -10,8 +10,11 @@ from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, read_header
 from publisher.oci.digest import digest_hex
 from publisher.repository import Repository
-from publisher.tree import layout, records
-from publisher.tree.records import ImageUsers, InvalidRecord, Origin
+from publisher.tree import layout
+from publisher.tree import users as users_format
+from publisher.tree.origin import Origin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.users import ImageUsers
 from publisher.verify.findings import Kind, Remedy, Severity
 from publisher.verify.inventory import Inventory, LiveImage, is_of_the_future, read_record
 from publisher.verify.podman_store import check_podman_store
@@ -185,7 +188,7 @@ def _check_users(
     try:
         recorded = ImageUsers.parse(data, path).users
     except InvalidRecord as error:
-        if is_of_the_future(data, records.USERS_VERSION):
+        if is_of_the_future(data, users_format.VERSION):
             inventory.add(
                 Severity.WARNING, Kind.FUTURE_VERSION, path, error.why, how=error.hint, image=name
             )

@@ -21,9 +21,9 @@ from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
 from publisher.repository.directory.linker import apply_fixups, link_tree
 from publisher.repository.disk import write_new_file
+from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
-from publisher.tree.records import format_time
 
 if TYPE_CHECKING:
     from publisher.repository.directory.repository import DirectoryRepository

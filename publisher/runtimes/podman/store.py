@@ -14,7 +14,7 @@ from publisher.repository.reading import load_publication
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman.format import StoreImage, StoreLayer
 from publisher.tree import layout
-from publisher.tree.records import Publication
+from publisher.tree.publication import Publication
 
 
 def describe(

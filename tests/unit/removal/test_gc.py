@@ -20,7 +20,10 @@ from publisher.removal.release import Facts, decide
 from publisher.repository import RepositoryChanged
 from publisher.repository.reading import count_usage, load_schedule
 from publisher.tree.history import Record
-from publisher.tree.records import ImageUsers, InvalidRecord, Origin, ScheduledRemoval
+from publisher.tree.origin import Origin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import ScheduledRemoval
+from publisher.tree.users import ImageUsers
 from tests.any_repository import KINDS
 from tests.layer_builder import Image, file, image, layer, layer_of_tar
 from tests.removal_tree import NOON, Tree, digests, new_tree

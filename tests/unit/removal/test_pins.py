@@ -16,7 +16,9 @@ from publisher.ingest.report import Status
 from publisher.removal.pins import InvalidPin, NotPinned, list_pins, pin, unpin
 from publisher.removal.schedule import list_schedule, remove
 from publisher.repository.reading import load_schedule
-from publisher.tree.records import ImagePinned, ImageUsers, InvalidRecord, Pin, Pins
+from publisher.tree.pins import ImagePinned, Pin, Pins
+from publisher.tree.record import InvalidRecord
+from publisher.tree.users import ImageUsers
 from publisher.wishlist.model import Request
 from tests.any_repository import KINDS
 from tests.layer_builder import file, image, layer, write_layout

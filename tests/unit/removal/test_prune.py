@@ -15,7 +15,7 @@ from publisher.ingest.report import Status
 from publisher.removal import pins, schedule
 from publisher.removal.prune import Decision, GivenList, Guard, Image, Report, decide, prune
 from publisher.repository.reading import load_publication, load_schedule
-from publisher.tree.records import Publication
+from publisher.tree.publication import Publication
 from publisher.wishlist import WishList, parse_wish_list, wish_for
 from tests.any_repository import KINDS
 from tests.layer_builder import file, image, layer

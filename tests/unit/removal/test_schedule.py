@@ -19,7 +19,7 @@ from publisher.removal.restore import CannotRestore, NotScheduled, restore
 from publisher.removal.schedule import list_schedule, remove
 from publisher.repository.published import NotPublished
 from publisher.repository.reading import load_schedule
-from publisher.tree.records import InvalidRecord
+from publisher.tree.record import InvalidRecord
 from tests.any_repository import KINDS
 from tests.layer_builder import file, image, image_index, layer, write_layout
 from tests.registry import OwnRegistry

@@ -15,7 +15,7 @@ import pytest
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.manifest import parse_published_manifest
 from publisher.tree import layout
-from publisher.tree.records import Origin
+from publisher.tree.origin import Origin
 from tests import layer_builder as build
 from tests import layout_example
 from tests.command import Result, publisher

@@ -11,15 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.tree.records import (
-    InvalidRecord,
-    Origin,
-    Publication,
-    RemoveSchedule,
-    ScheduledRemoval,
-    format_time,
-    parse_time,
-)
+from publisher.times import format_time, parse_time
+from publisher.tree.origin import Origin
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from tests.mutations import JSON_VALUES, mutated, nested
 from tests.schemas import layout_schema, refuses
 
@@ -214,11 +210,11 @@ def test_what_a_schema_accepts_is_what_the_program_reads(data: bytes) -> None:
     [
         (Origin, b"", "not JSON"),
         (Origin, b"[]", "not a JSON object"),
-        (Origin, b'{"origin": "sha256:1"}', "not a list of image IDs"),
-        (Origin, b'{"origin": [1]}', "not a list of image IDs"),
+        (Origin, b'{"origin": "sha256:1"}', "origin is not a list"),
+        (Origin, b'{"origin": [1]}', "origin[0] is not a string"),
         (Publication, b'{"version": 1}', "name"),
-        (RemoveSchedule, b'{"version": 1}', "entries is not a list"),
-        (RemoveSchedule, b'{"version": 1, "entries": [{}]}', "not an object"),
+        (RemoveSchedule, b'{"version": 1}', "entries is missing"),
+        (RemoveSchedule, b'{"version": 1, "entries": [[]]}', "entries[0] is not an object"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_why_and_that_nothing_is_lost(

@@ -1,0 +1,385 @@
+"""JSON records to typed values and back: one codec for every record that the program writes.
+
+A record is a frozen dataclass. Its type hints say what a reader accepts and its fields' order is
+the order in which they are written. A reader ignores keys that it does not know (or keeps them,
+where the codec names a field for them), refuses values of a wrong type, and takes the field's
+default where a key is missing.
+
+The standard library reads and writes the JSON: names in the published tree may hold lone
+surrogates, which stricter parsers refuse, and the output has to stay the same byte for byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from publisher.times import format_time, parse_time
+
+T = TypeVar("T")
+_Decoder = Callable[[Any], Any]
+_Encoder = Callable[[Any], Any]
+_Coder = tuple[_Decoder, _Encoder]
+
+
+class Malformed(ValueError):
+    """A record does not have the form that its codec expects.
+
+    `field` is the path of the offending value, such as "entries[3].name"; it is empty for the
+    record as a whole. `why` says what is wrong with it.
+    """
+
+    def __init__(self, why: str, field: str = "") -> None:
+        super().__init__(why, field)
+        self.why = why
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.why}" if self.field else self.why
+
+    def within(self, place: str) -> Malformed:
+        """Return the same error as seen from the record that holds the field at `place`."""
+        joint = "." if self.field and not self.field.startswith("[") else ""
+        return type(self)(self.why, f"{place}{joint}{self.field}")
+
+
+class UnknownVersion(Malformed):
+    """A record is written in a version of its format that this program does not read."""
+
+
+class AsArray:
+    """Base of records that are written as arrays of their fields' values, not as objects."""
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """A condition on a value, for use in `Annotated`; `why` completes "FIELD …"."""
+
+    holds: Callable[[Any], bool]
+    why: str
+
+
+def camel_case(name: str) -> str:
+    """Return the JSON key of the field `name`: "sourceDigest" for "source_digest"."""
+    first, *others = name.split("_")
+    return first + "".join(part.capitalize() for part in others)
+
+
+def same_name(name: str) -> str:
+    """Return the name unchanged: for records whose keys are the fields' names."""
+    return name
+
+
+def omit_default(default: Any) -> Any:
+    """Return a dataclass field that is not written while it has its default value."""
+    return dataclasses.field(default=default, metadata={"omit": True})
+
+
+def load_object(data: bytes | str) -> dict[str, Any]:
+    """Parse a JSON object; raise Malformed for anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object")
+    return value
+
+
+def dump(value: Any) -> bytes:
+    """Return `value` as the published tree's records are written: indented by one space."""
+    return json.dumps(value, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+class Codec(Generic[T]):
+    """Reads and writes the records of one dataclass.
+
+    Args:
+        kind: The dataclass. Fields may be `str`, `int`, `bool`, `datetime`, `date`, `Any`,
+            mappings, variable-length tuples, frozen sets, dataclasses, and unions with None of
+            these; `Annotated` with `Check`s restricts them further.
+        version: The version that is written, and the only one that is read; None for a format
+            without versions.
+        naming: Makes a JSON key of a field's name.
+        extra: The field that keeps the keys that the record does not define.
+        required: Fields that a file has to have although they have a default.
+    """
+
+    def __init__(
+        self,
+        kind: type[T],
+        *,
+        version: int | None = None,
+        naming: Callable[[str], str] = camel_case,
+        extra: str = "",
+        required: Sequence[str] = (),
+    ) -> None:
+        self._version = version
+        self._decode, self._encode = _dataclass(kind, naming, extra, required)
+
+    def parse(self, data: bytes | str) -> T:
+        """Read a record from JSON text.
+
+        Raises:
+            UnknownVersion: The record is of another version.
+            Malformed: The text is not JSON, or not such a record.
+        """
+        return self.from_object(load_object(data))
+
+    def from_object(self, value: dict[str, Any]) -> T:
+        """Read a record from a parsed JSON object, from which the version is taken out."""
+        if self._version is not None:
+            take_version(value, self._version)
+        decoded: T = self._decode(value)
+        return decoded
+
+    def from_value(self, value: Any) -> T:
+        """Read a record without a version: one that is part of another."""
+        decoded: T = self._decode(value)
+        return decoded
+
+    def to_value(self, record: T) -> Any:
+        """Return the record as JSON values, without its version."""
+        return self._encode(record)
+
+    def to_object(self, record: T) -> dict[str, Any]:
+        """Return the record as a JSON object, beginning with its version."""
+        version = {} if self._version is None else {"version": self._version}
+        encoded: dict[str, Any] = self._encode(record)
+        return version | encoded
+
+    def dump(self, record: T) -> bytes:
+        """Return the bytes of the record's file in the published tree."""
+        return dump(self.to_object(record))
+
+
+def take_version(value: dict[str, Any], *known: int) -> int:
+    """Remove and return the version of a record; raise UnknownVersion unless it is in `known`."""
+    version = value.pop("version", None)
+    if version is None:
+        raise Malformed("it has no version, so this program did not write it")
+    if isinstance(version, bool) or version not in known:
+        names = " and ".join(map(str, known))
+        raise UnknownVersion(f"its version is {version!r}, and this program reads {names}")
+    return int(version)
+
+
+def _dataclass(
+    kind: type[Any],
+    naming: Callable[[str], str],
+    extra: str = "",
+    required: Sequence[str] = (),
+) -> _Coder:
+    hints = get_type_hints(kind, include_extras=True)
+    fields = [field for field in dataclasses.fields(kind) if field.name != extra]
+    coders = {field.name: _coder(hints[field.name], naming) for field in fields}
+    if issubclass(kind, AsArray):
+        return _array(kind, fields, coders)
+    reading = [
+        (naming(f.name), f.name, coders[f.name][0], _has_default(f) and f.name not in required)
+        for f in fields
+    ]
+    writing = [
+        (naming(f.name), f.name, coders[f.name][1], f.default, bool(f.metadata.get("omit")))
+        for f in fields
+    ]
+    keys = {key for key, *_ in reading}
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise Malformed("is not an object")
+        found: dict[str, Any] = {}
+        for key, name, decoder, may_be_missing in reading:
+            if key in value:
+                try:
+                    found[name] = decoder(value[key])
+                except Malformed as error:
+                    raise error.within(key) from error
+            elif not may_be_missing:
+                raise Malformed("is missing", key)
+        if extra:
+            found[extra] = {key: each for key, each in value.items() if key not in keys}
+        return kind(**found)
+
+    def encode(record: Any) -> dict[str, Any]:
+        written: dict[str, Any] = {}
+        for key, name, encoder, default, omit in writing:
+            found = getattr(record, name)
+            if not (omit and found == default):
+                written[key] = encoder(found)
+        return written | dict(getattr(record, extra)) if extra else written
+
+    return decode, encode
+
+
+def _array(
+    kind: type[Any],
+    fields: list[dataclasses.Field[Any]],
+    coders: Mapping[str, _Coder],
+) -> _Coder:
+    required = sum(not _has_default(field) for field in fields)
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, list) or not required <= len(value) <= len(fields):
+            raise Malformed(f"is not an array of {len(fields)} values")
+        found = []
+        for field, each in zip(fields, value, strict=False):
+            try:
+                found.append(coders[field.name][0](each))
+            except Malformed as error:
+                raise error.within(f"[{len(found)}]") from error
+        return kind(*found)
+
+    def encode(record: Any) -> list[Any]:
+        return [coders[field.name][1](getattr(record, field.name)) for field in fields]
+
+    return decode, encode
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def _coder(hint: Any, naming: Callable[[str], str]) -> _Coder:
+    """Return what reads and what writes values of one type."""
+    simple = _SIMPLE.get(hint)
+    if simple is not None:
+        return simple
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _checked(_coder(arguments[0], naming), arguments[1:])
+    if origin in (Union, types.UnionType):
+        (inner,) = (each for each in arguments if each is not type(None))
+        return _optional(_coder(inner, naming))
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return _sequence(_coder(arguments[0], naming), tuple, list)
+    if origin is frozenset:
+        return _sequence(_coder(arguments[0], naming), frozenset, sorted)
+    if origin in (dict, Mapping) and arguments[0] is str:
+        return _mapping(_coder(arguments[1], naming))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass(hint, naming)
+    raise TypeError(f"no JSON form is known for {hint}")
+
+
+def _checked(coder: _Coder, checks: tuple[Any, ...]) -> _Coder:
+    inner, encode = coder
+
+    def decode(value: Any) -> Any:
+        decoded = inner(value)
+        for check in checks:
+            if not check.holds(decoded):
+                raise Malformed(f"{check.why}: {decoded!r}")
+        return decoded
+
+    return decode, encode
+
+
+def _optional(coder: _Coder) -> _Coder:
+    decode, encode = coder
+    return (
+        lambda value: None if value is None else decode(value),
+        lambda value: None if value is None else encode(value),
+    )
+
+
+def _sequence(
+    coder: _Coder,
+    collect: Callable[[list[Any]], Any],
+    order: Callable[[Any], list[Any]],
+) -> _Coder:
+    inner, encode = coder
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise Malformed("is not a list")
+        found: list[Any] = []
+        for each in value:
+            try:
+                found.append(inner(each))
+            except Malformed as error:
+                raise error.within(f"[{len(found)}]") from error
+        return collect(found)
+
+    return decode, lambda value: [encode(each) for each in order(value)]
+
+
+def _mapping(coder: _Coder) -> _Coder:
+    inner, encode = coder
+
+    def decode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise Malformed("is not an object")
+        found: dict[str, Any] = {}
+        for key, each in value.items():
+            try:
+                found[key] = inner(each)
+            except Malformed as error:
+                raise error.within(key) from error
+        return found
+
+    return decode, lambda value: {key: encode(each) for key, each in value.items()}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Malformed("is not a string")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Malformed("is neither true nor false")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON has one kind of number
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Malformed("is not an integer")
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        return parse_time(_text(value))
+    except ValueError as error:
+        raise Malformed("is not a time such as 2026-11-20T08:15:00Z") from error
+
+
+def _day(value: Any) -> date:
+    try:
+        return date.fromisoformat(_text(value))
+    except ValueError as error:
+        raise Malformed("is not a day such as 2026-11-20") from error
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_SIMPLE: dict[Any, _Coder] = {
+    Any: (_same, _same),
+    str: (_text, _same),
+    bool: (_flag, _same),
+    int: (_integer, _same),
+    datetime: (_moment, format_time),
+    date: (_day, date.isoformat),
+}

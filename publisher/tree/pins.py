@@ -1,0 +1,91 @@
+"""pins.json: images that stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from publisher.codec import Codec
+from publisher.errors import PublisherError
+from publisher.tree.record import Digest, read_record
+
+VERSION = 1
+
+
+class ImagePinned(PublisherError):
+    """An operation would replace or schedule an image that is pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """An image that stays as it is: its tag does not move, it is not scheduled and not collected.
+
+    A pin concerns one manifest under one name. `until` is the last day on which it holds (UTC);
+    None means that it holds until it is removed.
+    """
+
+    name: str
+    manifest_digest: Digest
+    pinned_at: datetime
+    until: date | None = None
+    reason: str = ""
+
+    def holds(self, moment: datetime) -> bool:
+        """Return whether the pin is in force at `moment`."""
+        return self.until is None or moment.astimezone(UTC).date() <= self.until
+
+    def to_value(self) -> dict[str, Any]:
+        """Return the pin as it is written in the file."""
+        value: dict[str, Any] = _PIN.to_value(self)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The contents of pins.json, in the order of pinning."""
+
+    pins: tuple[Pin, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Pins:
+        """Read the file's bytes; `path` names it in InvalidRecord."""
+        return read_record(_CODEC.parse, data, path)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return _CODEC.dump(self)
+
+    def with_pin(self, pin: Pin) -> Pins:
+        """Return the pins with `pin`, which replaces an earlier one of the same image."""
+        return Pins((*self.without(pin.name, pin.manifest_digest).pins, pin))
+
+    def without(self, name: str, manifest_digest: str) -> Pins:
+        """Return the pins without that of one manifest under one name."""
+        unwanted = (name, manifest_digest)
+        return Pins(tuple(p for p in self.pins if (p.name, p.manifest_digest) != unwanted))
+
+    def find(self, name: str, manifest_digest: str, moment: datetime) -> Pin | None:
+        """Return the pin that holds that manifest under that name at `moment`, if one does."""
+        wanted = (name, manifest_digest)
+        return next(
+            (p for p in self.pins if (p.name, p.manifest_digest) == wanted and p.holds(moment)),
+            None,
+        )
+
+
+def check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> None:
+    """Raise ImagePinned if a pin holds that manifest under `name` at the moment `now`."""
+    pin = pins.find(name, manifest_digest, now)
+    if pin is not None:
+        until = f" until {pin.until}" if pin.until else ""
+        why = f": {pin.reason}" if pin.reason else ""
+        raise ImagePinned(
+            f"{name} stays as it is",
+            why=f"it is pinned{until}{why}",
+            hint=f"`publisher unpin {name}` lets its tag move",
+        )
+
+
+_PIN = Codec(Pin)
+_CODEC = Codec(Pins, version=VERSION, required=["pins"])

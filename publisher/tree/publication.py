@@ -1,0 +1,68 @@
+"""publication.json: what the manifest cannot state about a published image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated
+
+from publisher.codec import Check, Codec, omit_default
+from publisher.tree.record import Digest, read_record
+
+VERSION = 1
+
+_MAX_SECONDS = 10**10
+"""Some 300 years, and few enough to be added to a date."""
+
+Seconds = Annotated[
+    int, Check(lambda count: 0 <= count <= _MAX_SECONDS, f"is not from 0 to {_MAX_SECONDS}")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What the exact bytes of the manifest cannot state about an image that is published.
+
+    `source_digest` is what the reference named when it was published: the digest of an image index,
+    or of the manifest itself. A run whose source still names it has nothing to do. `wish_list` is
+    the list that requested the image first; `other_lists` are those that request it as well.
+    `grace_seconds` is how long the image stays usable once it is scheduled for removal.
+    """
+
+    name: str
+    reference: str
+    source_digest: Digest
+    manifest_digest: Digest
+    image_id: Digest
+    platform: str
+    outputs: tuple[str, ...]
+    published_at: datetime
+    wish_list: str = ""
+    owner: str = ""
+    note: str = ""
+    grace_seconds: Seconds = 0
+    other_lists: tuple[str, ...] = omit_default(())
+
+    @property
+    def wish_lists(self) -> frozenset[str]:
+        """Every list that requests the image; empty for an image that was published by hand."""
+        return frozenset((self.wish_list, *self.other_lists)) - {""}
+
+    def with_wish_lists(self, lists: Iterable[str]) -> Publication:
+        """Return the record of an image that `lists` request; the first list stays the first."""
+        wanted = set(lists)
+        first = self.wish_list if self.wish_list in wanted else min(wanted, default="")
+        return replace(self, wish_list=first, other_lists=tuple(sorted(wanted - {first})))
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Publication:
+        """Read the file's bytes; `path` names it in InvalidRecord."""
+        return read_record(_CODEC.parse, data, path)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return _CODEC.dump(self)
+
+
+_CODEC = Codec(Publication, version=VERSION)

@@ -1,0 +1,74 @@
+"""thin-image.json: what was pushed as the thin image of a publication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from publisher.codec import Codec
+from publisher.tree.record import InvalidRecord, read_record
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ThinTerms:
+    """What a thin image is made from; whatever differs from the last push has to be pushed again.
+
+    `reference` is the thin image's name. `source_digest` is the original's, `platforms` are those
+    that it is made for, and `base_url` is what its recipes' URLs begin with.
+    """
+
+    reference: str
+    source_digest: str
+    platforms: tuple[str, ...]
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinRecord:
+    """What was pushed last, and with which outcome: `digest` is the manifest's or index's."""
+
+    reference: str
+    digest: str
+    source_digest: str
+    platforms: tuple[str, ...]
+    base_url: str
+    pushed_at: datetime
+
+    @classmethod
+    def of(cls, terms: ThinTerms, digest: str, pushed_at: datetime) -> ThinRecord:
+        """Return the record of a push."""
+        return cls(
+            terms.reference,
+            digest,
+            terms.source_digest,
+            terms.platforms,
+            terms.base_url,
+            pushed_at,
+        )
+
+    @property
+    def terms(self) -> ThinTerms:
+        """What the thin image was made from."""
+        return ThinTerms(self.reference, self.source_digest, self.platforms, self.base_url)
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> ThinRecord:
+        """Read the file's bytes; `path` names it in InvalidRecord."""
+        try:
+            return read_record(_CODEC.parse, data, path)
+        except InvalidRecord as error:
+            raise InvalidRecord(
+                path,
+                why=error.why,
+                hint="remove it: the thin image is then compared with the registry's",
+                field=error.field,
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return _CODEC.dump(self)
+
+
+_CODEC = Codec(ThinRecord, version=VERSION)
