@@ -126,3 +126,11 @@ def _stat(pid: int) -> list[str]:
     except OSError:
         return []  # ended meanwhile
     return text.rpartition(")")[2].split()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = STARTUP_SECONDS) -> None:
+    """Return as soon as `condition` holds; fail if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)

@@ -22,8 +22,8 @@ from publisher.cli.options import (
     repository_option,
     wait_option,
 )
-from publisher.cli.progress import progress_for
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.progress import Display, progress_for
+from publisher.cli.rendering import human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_requests
@@ -155,7 +155,7 @@ def _run(
         with (
             open_sources(source_settings) as sources,
             progress_for(quiet) as progress,
-            _stopping_on_signals(stop),
+            _stopping_on_signals(stop, progress),
         ):
             return run_ingest(
                 requests,
@@ -171,14 +171,19 @@ def _run(
 
 
 @contextmanager
-def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops orderly; a second one at once, which is safe as well."""
+def _stopping_on_signals(stop: threading.Event, progress: Display) -> Iterator[None]:
+    """Stop in order on the first SIGINT or SIGTERM, and at once on the second one.
+
+    Both are safe: a transaction that was begun is finished or discarded by the next command.
+    """
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)  # the third one does not wait for the terminal
+            progress.close()
             os._exit(128 + number)
-        click.echo("publisher: stopping after running steps; once more to stop at once", err=True)
         stop.set()
+        message("stopping after the running steps; interrupt again to stop at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

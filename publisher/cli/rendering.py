@@ -1,16 +1,28 @@
-"""How results are printed: JSON documents, sizes, counts."""
+"""How results and messages are printed: JSON documents, sizes, counts, lines on stderr."""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
+
+from publisher.errors import printable
 
 
 def print_json(kind: str, value: dict[str, Any]) -> None:
     """Print a result document; `kind` names its schema and version, such as "list/1"."""
     click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
+
+
+def message(text: str, *, prefix: str = "publisher: ") -> None:
+    """Print a line on stderr, above the live display if there is one.
+
+    `click.echo` bypasses the stream with which rich replaces sys.stderr while it displays
+    something, so that its lines and the live ones would be written over each other.
+    """
+    print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def human_size(count: float) -> str:

@@ -6,9 +6,8 @@ import os
 import re
 from pathlib import Path
 
-import click
-
 from publisher.cli.failures import UsageError
+from publisher.cli.rendering import message
 from publisher.errors import PublisherError
 from publisher.layers import replay
 from publisher.repository import Repository
@@ -47,14 +46,14 @@ def open_repository(
             replay,
             writable=writable,
             wait=wait,
-            on_wait=_say,
+            on_wait=message,
             verify=verify,
             spool=_spool_limit(),
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
     return DirectoryRepository(
-        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=_say
+        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message
     )
 
 
@@ -71,7 +70,3 @@ def _spool_limit() -> int:
             hint="write bytes, or 500M, 20G, 1T (powers of 1000)",
         )
     return int(found[1]) * int(1000 ** " kMGT".index(found[2] or " "))
-
-
-def _say(text: str) -> None:
-    click.echo(f"publisher: {text}", err=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from publisher.cli.failures import UsageError
+from publisher.cli.rendering import message
 from publisher.sources.configuration import parse_settings
 from publisher.sources.open import Sources
 from publisher.sources.settings import EngineTLS, Proxies, Settings
@@ -54,9 +55,7 @@ def open_sources(options: Mapping[str, str | None]) -> Sources:
             why="no such file",
             hint="correct --authfile or REGISTRY_AUTH_FILE; `publisher login` makes such a file",
         )
-    return Sources(
-        load_settings(options), on_wait=lambda text: click.echo(f"publisher: {text}", err=True)
-    )
+    return Sources(load_settings(options), on_wait=message)
 
 
 def load_settings(options: Mapping[str, str | None]) -> Settings:

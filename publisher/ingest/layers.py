@@ -48,7 +48,9 @@ class LayerFetcher:
         self._left: dict[str, int] = {}
         self.space = DiskSpace(repository)
 
-    def fetch(self, source: Source, layers: Iterable[tuple[Descriptor, str]]) -> list[LayerSummary]:
+    def fetch(
+        self, name: str, source: Source, layers: Iterable[tuple[Descriptor, str]]
+    ) -> list[LayerSummary]:
         """Make sure that all `layers` (descriptor, diff ID) are there.
 
         Returns what had to be fetched, by us or by another image at the same time. All are
@@ -60,7 +62,7 @@ class LayerFetcher:
         errors: list[BaseException] = []
         pending = dict(wanted)
         while pending:
-            own, others = self._begin(source, pending)
+            own, others = self._begin(name, source, pending)
             pending = {}
             for digest, future in (own | others).items():
                 error = future.exception()
@@ -80,7 +82,7 @@ class LayerFetcher:
         self._pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
+        self, name: str, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
     ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
         """What is fetched from `source` from now on, and what another image is fetching, by digest.
 
@@ -94,7 +96,9 @@ class LayerFetcher:
                 for digest, pair in layers.items()
                 if digest not in others and not self._repository.has_layer(digest)
             }
-            self.space.expect(sum(descriptor.size for descriptor, _ in new.values()))
+            sizes = {digest: descriptor.size for digest, (descriptor, _) in new.items()}
+            self.space.expect(sum(sizes.values()))
+            self._progress.layers_expected(name, sizes)
             own = {}
             for digest, (descriptor, diff_id) in new.items():
                 self._left[digest] = descriptor.size

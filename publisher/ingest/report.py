@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,13 +61,22 @@ class Report:
 
 
 class Progress(Protocol):
-    """Told what goes on, from several threads. Names are public paths; sizes are in bytes."""
+    """Receives the events of a run, from several threads. Names are public paths, sizes bytes."""
+
+    def run_started(self, requests: int) -> None:
+        """The run begins; it has this many requests."""
+
+    def request_done(self) -> None:
+        """A request is finished, with all images that its tag patterns matched."""
 
     def image_step(self, name: str, step: str) -> None:
         """The image is now being "resolved", "fetched", "published"."""
 
     def image_done(self, outcome: Outcome) -> None:
         """The image is done with, well or badly."""
+
+    def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
+        """The image `name` causes these layers to be downloaded: compressed sizes by digest."""
 
     def layer_started(self, digest: str, size: int) -> None:
         """A layer's download begins."""
@@ -82,22 +92,31 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that ignores every event."""
+
+    def run_started(self, requests: int) -> None:
+        """Do nothing."""
+
+    def request_done(self) -> None:
+        """Do nothing."""
 
     def image_step(self, name: str, step: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def image_done(self, outcome: Outcome) -> None:
-        """Say nothing."""
+        """Do nothing."""
+
+    def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
+        """Do nothing."""
 
     def layer_started(self, digest: str, size: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def layer_advanced(self, digest: str, count: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def layer_done(self, digest: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def notice(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

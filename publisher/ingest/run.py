@@ -96,6 +96,7 @@ def ingest(
     thin = ThinPushes(repository, sources, now)
     run = _Run(repository, sources, fetcher, progress, stop, now, scheduled, thin, notices)
     work = _Work(requests)
+    progress.run_started(len(requests))
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
         # One future per worker: with one per wish, most of a long list's memory would be futures.
@@ -133,6 +134,7 @@ def _work_off(run: _Run, work: _Work) -> None:
     while not run.stop.is_set() and (taken := work.take()) is not None:
         number, request = taken
         work.outcomes[number] = _ingest_wish(run, request)
+        run.progress.request_done()
 
 
 def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources: Sources) -> None:
@@ -303,7 +305,7 @@ def _fetch_until_published(
             if not has_content(run.repository, item)
             for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
         ]
-        summaries = run.layers.fetch(source, layers)
+        summaries = run.layers.fetch(name, source, layers)
         fetched += summaries
         if run.stop.is_set():
             raise Interrupted("stopped", why="the run was interrupted")
