@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from publisher.oci.config import ImageConfig
-from publisher.oci.platform import Platform
+from publisher.oci.config import ContainerConfig
 from publisher.runtimes.apptainer import runtime_files
 
-_PATHS = [
-    generated.entry.path
-    for generated in runtime_files(ImageConfig(Platform("linux", "amd64"), (), {}))
-]
+_PATHS = [generated.entry.path for generated in runtime_files(ContainerConfig())]
 
 
 def generated_paths(layers: Path) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from publisher.errors import InvalidManifest
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, find_name, load_image
@@ -28,12 +29,18 @@ class PublishedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ImageDetails:
-    """Everything known of one published image."""
+    """Everything known of one published image.
+
+    `config_data` are the exact bytes of the config, b"" where there is none. Where they cannot be
+    used, `config` is None and `config_problem` names the reason.
+    """
 
     image: PublishedImage
     flat_path: str
     layers: tuple[PublishedLayer, ...]
     config: ImageConfig | None
+    config_data: bytes
+    config_problem: str
     scheduled: tuple[ScheduledRemoval, ...]
 
 
@@ -52,9 +59,14 @@ def show_image(repository: Repository, text: str) -> ImageDetails:
     """Everything about the image that `text` names: a published name, or an image reference."""
     image = load_image(repository, find_name(repository, text))
     if image.manifest is None:
-        return ImageDetails(image, "", (), None, ())
-    data = repository.read(layout.config_file(image.name))
-    config = None if data is None else parse_config(data, image.manifest.image_id)
+        return ImageDetails(image, "", (), None, b"", "", ())
+    data = repository.read(layout.config_file(image.name)) or b""
+    config, problem = None, ""
+    if data:
+        try:
+            config = parse_config(data, image.manifest.image_id)
+        except InvalidManifest as error:
+            problem = error.why
     layers = tuple(
         PublishedLayer(
             layer.digest,
@@ -75,6 +87,8 @@ def show_image(repository: Repository, text: str) -> ImageDetails:
         layout.flat_image(image.manifest.image_id),
         layers,
         config,
+        data,
+        problem,
         tuple(entry for entry in schedule.entries if entry.name == image.name),
     )
 

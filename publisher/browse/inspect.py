@@ -35,6 +35,7 @@ class InspectedImage:
     image_id: str
     layers: tuple[InspectedLayer, ...]
     config: ImageConfig
+    config_document: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def inspect_image(
                     for layer in image.manifest.layers
                 ),
                 image.config,
+                image.config_document,
             )
             for image in images
         ),

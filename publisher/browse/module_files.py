@@ -10,7 +10,6 @@ from publisher.browse.run import mount_point, published_config
 from publisher.errors import PublisherError
 from publisher.repository import Repository
 from publisher.runtimes import modulefile
-from publisher.runtimes.container import ContainerConfig
 
 
 class CannotWriteModule(PublisherError):
@@ -40,7 +39,7 @@ def write_module(
     It brings the program that the image runs by itself, unless that is a shell, and `commands`.
     """
     image, config = published_config(repository, text)
-    chosen = modulefile.entry_program(ContainerConfig.of(config))
+    chosen = modulefile.entry_program(config.container)
     chosen |= {command: command for command in commands}
     wrong = [command for command in chosen if not modulefile.is_command_name(command)]
     if wrong or not chosen:

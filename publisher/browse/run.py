@@ -13,7 +13,6 @@ from publisher.repository import Repository
 from publisher.repository.descriptors import Directories
 from publisher.repository.published import find_name, load_image
 from publisher.runtimes import launch
-from publisher.runtimes.container import ContainerConfig
 from publisher.runtimes.launch import CannotRun, Start
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
@@ -40,7 +39,7 @@ def plan_run(
         )
     with Directories(root) as directories:
         passwd, group = (_read_inside(directories, file) for file in ("passwd", "group"))
-    container = ContainerConfig.of(config)
+    container = config.container
     if not entrypoint:
         container = replace(container, entrypoint=())
     return launch.prepare_start(str(root), container, given, passwd, group)

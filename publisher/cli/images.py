@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from publisher.browse.images import ImageDetails, list_images, show_image
+from publisher.cli.image_config import config_value, print_config
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
-from publisher.oci.config import ImageConfig
 from publisher.repository.published import PublishedImage
 from publisher.times import format_time
 
@@ -73,8 +73,10 @@ def show(image: str, repository: str | None, output: str) -> None:
     click.echo(f"  manifest:    {found.manifest_digest}")
     if found.linked:
         click.echo(f"  flat image:  {details.flat_path}")
-    for label, text in _config_lines(details.config):
-        click.echo(f"  {label + ':':12} {printable(text)}")
+    if details.config is not None:
+        print_config(details.config, "  ")
+    if details.config_problem:
+        click.echo(f"  config:      unreadable: {printable(details.config_problem)}")
     click.echo("  layers, bottom to top:")
     for layer in details.layers:
         users = "" if layer.images < 0 else f"  in {plural(layer.images, 'image')}"
@@ -84,22 +86,6 @@ def show(image: str, repository: str | None, output: str) -> None:
             f"  scheduled:   {entry.manifest_digest} may go from {format_time(entry.not_before)} "
             f"({printable(entry.reason)})"
         )
-
-
-def _config_lines(config: ImageConfig | None) -> list[tuple[str, str]]:
-    values: dict[str, Any] = dict((config.values.get("config") or {}) if config else {})
-    lines = []
-    for key, label in (
-        ("Entrypoint", "entrypoint"),
-        ("Cmd", "command"),
-        ("User", "user"),
-        ("WorkingDir", "directory"),
-    ):
-        value = values.get(key)
-        if value:
-            text = " ".join(map(repr, value)) if isinstance(value, list) else str(value)
-            lines.append((label, text))
-    return lines
 
 
 def _image_value(image: PublishedImage) -> dict[str, Any]:
@@ -144,6 +130,6 @@ def _details_value(details: ImageDetails) -> dict[str, Any]:
     ]
     return value | {
         "flatPath": details.flat_path,
-        "config": dict(details.config.values) if details.config else None,
+        "config": config_value(details.config_data) if details.config else None,
         "scheduled": [entry.to_value() for entry in details.scheduled],
     }

@@ -7,6 +7,7 @@ import sys
 import click
 
 from publisher.browse.inspect import InspectedImage, Inspection, inspect_image
+from publisher.cli.image_config import config_value, print_config
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -17,6 +18,7 @@ from publisher.cli.options import (
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.errors import printable
 from publisher.oci.reference import parse_reference
 from publisher.oci.tag_patterns import natural
 from publisher.sources.tags import expand_tags
@@ -38,9 +40,9 @@ def inspect(
     output: str,
     **source_settings: str | None,
 ) -> None:
-    """Show what REFERENCE names: platforms, digests, layers and sizes. Nothing is published.
+    """Show what REFERENCE names: platforms, digests, configs, layers, sizes. Nothing is published.
 
-    With a repository, each layer says whether it is there already, and need not be fetched.
+    With a repository, layers that are published already, and are not fetched again, are marked.
 
     \b
     publisher inspect docker.io/library/debian:stable
@@ -107,7 +109,7 @@ def tags(
         print_json("tags/1", {"image": image, "tags": found})
     else:
         for tag in found:
-            click.echo(tag)
+            click.echo(printable(tag))
 
 
 def _image_value(image: InspectedImage) -> dict[str, object]:
@@ -116,7 +118,7 @@ def _image_value(image: InspectedImage) -> dict[str, object]:
         "manifestDigest": image.manifest_digest,
         "mediaType": image.media_type,
         "imageId": image.image_id,
-        "config": dict(image.config.values),
+        "config": config_value(image.config_document.data),
         "layers": [
             {
                 "digest": layer.digest,
@@ -130,20 +132,22 @@ def _image_value(image: InspectedImage) -> dict[str, object]:
 
 
 def _print(found: Inspection) -> None:
-    click.echo(str(found.reference))
+    click.echo(printable(str(found.reference)))
     click.echo(f"  digest:     {found.document.digest}")
-    click.echo(f"  media type: {found.document.media_type}")
-    click.echo(f"  platforms:  {', '.join(map(str, found.platforms))}")
+    click.echo(f"  media type: {printable(found.document.media_type)}")
+    click.echo(f"  platforms:  {printable(', '.join(map(str, found.platforms)))}")
     for image in found.images:
         size = sum({layer.digest: layer.size for layer in image.layers}.values())
         missing = sum(
             {layer.digest: layer.size for layer in image.layers if not layer.published}.values()
         )
-        click.echo(f"  {image.platform}: {plural(len(image.layers), 'layer')}, {human_size(size)}")
+        layers = f"{plural(len(image.layers), 'layer')}, {human_size(size)}"
+        click.echo(f"  {printable(str(image.platform))}: {layers}")
         click.echo(f"    manifest: {image.manifest_digest}")
         click.echo(f"    image ID: {image.image_id}")
+        print_config(image.config, "    ")
         for layer in image.layers:
-            there = "" if layer.published is None else "  there" if layer.published else "  new"
+            there = "" if layer.published is None else "  published" if layer.published else "  new"
             click.echo(f"    {layer.digest}  {human_size(layer.size):>9}{there}")
         if any(layer.published is not None for layer in image.layers):
             click.echo(f"    to be fetched: {human_size(missing)}")

@@ -146,6 +146,7 @@ def _load(repository: Repository, name: str) -> _Published:
         digest=found.manifest_digest,
         media_type=found.manifest.media_type,
         config=parse_config(data, found.manifest.image_id),
+        config_data=data,
         annotations=manifest_annotations(manifest),
     )
     digests = [layer.digest for layer in found.manifest.layers]

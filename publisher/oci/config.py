@@ -1,48 +1,328 @@
-"""Image configs.
+"""Image configs: the JSON document becomes typed values here, and nowhere else.
 
-Source: OCI image specification 1.1, config page.
+Source: OCI image specification 1.1, config page; `Healthcheck` is of Docker's image specification
+1.2. A specified field of the wrong JSON type is refused, as Docker and containerd refuse to decode
+it: no engine could run the image. null is the same as absent. Fields that the specification does
+not name are ignored here and stay in the exact bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
 
 from publisher.errors import InvalidManifest
 from publisher.oci.digest import is_digest
 from publisher.oci.document import read_object
 from publisher.oci.platform import Platform
 
+_T = TypeVar("_T")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How an engine finds out whether a container works; durations in nanoseconds, 0: inherited."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerConfig:
+    """How a container of the image is started: the "config" object of an image config.
+
+    `variables` are the environment as written ("NAME=value"); `user` is "", "name", "uid" or either
+    with ":group"; `directory` is "/" where none is given. `ports` and `volumes` are the keys of
+    their objects, in the order of the document.
+    """
+
+    variables: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    directory: str = "/"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    health_check: HealthCheck | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by name: of two with one name, the last, as engines do."""
+        pairs = (variable.partition("=") for variable in self.variables)
+        return {name: value for name, equals, value in pairs if name and equals}
+
+    def arguments(self, given: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return what is executed: `given` replaces the command, never the entry point."""
+        return (*self.entrypoint, *(given or self.command))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStep:
+    """One step of an image's build; `created` is "" where it is absent or not an RFC 3339 time."""
+
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """An image's config: what a container is started with, and its layers' diff IDs.
+    """An image config.
 
-    `values` is the whole parsed document, so that nothing of it is lost on the way to a runtime.
+    `platform` is as written (not normalized). `diff_ids` are the digests of the layers without
+    compression, from bottom to top. `created` is an RFC 3339 time, or "" where the config has none
+    that can be read. `notes` names what was ignored, in words for a person.
     """
 
     platform: Platform
-    diff_ids: tuple[str, ...]
-    values: Mapping[str, Any]
+    diff_ids: tuple[str, ...] = ()
+    container: ContainerConfig = field(default_factory=ContainerConfig)
+    created: str = ""
+    author: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+    history: tuple[HistoryStep, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def parse_config(data: bytes, digest: str) -> ImageConfig:
-    """Read an image config; `digest` names it in errors."""
-    what = f"cannot read config {digest}"
-    value = read_object(data, f"config {digest}")
-    os, architecture = value.get("os"), value.get("architecture")
-    variant = value.get("variant") or ""
-    if not isinstance(value.get("config") or {}, dict):
-        raise InvalidManifest(what, why="its config is not an object")
-    rootfs = value.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
-        raise InvalidManifest(what, why="os, architecture or variant is missing or not a string")
-    if diff_ids is None:
-        diff_ids = []  # an image without layers may leave it out, or say null
-    if not isinstance(diff_ids, list) or not all(
-        isinstance(d, str) and is_digest(d) for d in diff_ids
-    ):
-        raise InvalidManifest(what, why="rootfs.diff_ids is not a list of digests")
-    return ImageConfig(Platform(os, architecture, variant), tuple(diff_ids), value)
+    """Read an image config from its exact bytes.
+
+    Args:
+        data: the config blob; its digest was verified by the caller.
+        digest: names the config in errors.
+
+    Raises:
+        InvalidManifest: the bytes are not a JSON object, or a field has the wrong type.
+    """
+    return _ConfigReader(read_object(data, f"config {digest}"), digest).image()
+
+
+class _ConfigReader:
+    """Reads one document; `notes` collects what is ignored."""
+
+    def __init__(self, value: Mapping[str, Any], digest: str) -> None:
+        self._value = value
+        self._digest = digest
+        self._notes: list[str] = []
+
+    def image(self) -> ImageConfig:
+        value = self._value
+        for key in ("os", "architecture"):
+            if not isinstance(value.get(key), str):
+                self._refuse(key, "a string")
+        rootfs = self._object(value, "", "rootfs")
+        diff_ids = self._texts(rootfs, "rootfs.", "diff_ids")
+        if not all(map(is_digest, diff_ids)):
+            self._refuse("rootfs.diff_ids", "a list of digests")
+        return ImageConfig(
+            Platform(
+                self._text(value, "", "os"),
+                self._text(value, "", "architecture"),
+                self._text(value, "", "variant"),
+            ),
+            diff_ids,
+            self._container(self._object(value, "", "config")),
+            self._time(value, "", "created"),
+            self._text(value, "", "author"),
+            self._text(value, "", "os.version"),
+            self._texts(value, "", "os.features"),
+            self._history(),
+            tuple(self._notes),
+        )
+
+    def _container(self, value: Mapping[str, Any]) -> ContainerConfig:
+        where = "config."
+        self._boolean(value, where, "ArgsEscaped")
+        return ContainerConfig(
+            self._texts(value, where, "Env"),
+            self._words(value, "Entrypoint"),
+            self._words(value, "Cmd"),
+            self._text(value, where, "User"),
+            self._text(value, where, "WorkingDir") or "/",
+            self._mapping(value, "Labels", self._as_text, "an object of strings"),
+            tuple(self._mapping(value, "ExposedPorts", self._as_nothing, "an object of objects")),
+            tuple(self._mapping(value, "Volumes", self._as_nothing, "an object of objects")),
+            self._text(value, where, "StopSignal"),
+            self._health_check(value),
+        )
+
+    def _health_check(self, value: Mapping[str, Any]) -> HealthCheck | None:
+        if value.get("Healthcheck") is None:
+            return None
+        check = self._object(value, "config.", "Healthcheck")
+        where = "config.Healthcheck."
+        return HealthCheck(
+            self._texts(check, where, "Test"),
+            *(
+                self._number(check, where, key)
+                for key in ("Interval", "Timeout", "StartPeriod", "Retries")
+            ),
+        )
+
+    def _history(self) -> tuple[HistoryStep, ...]:
+        steps = self._value.get("history")
+        if steps is None:
+            return ()
+        if not isinstance(steps, list):
+            self._refuse("history", "a list of objects")
+        return tuple(self._step(step, f"history[{n}]") for n, step in enumerate(steps))
+
+    def _step(self, step: Any, where: str) -> HistoryStep:
+        if step is None:
+            return HistoryStep()
+        if not isinstance(step, dict):
+            self._refuse(where, "an object")
+        where += "."
+        return HistoryStep(
+            self._time(step, where, "created"),
+            self._text(step, where, "created_by"),
+            self._text(step, where, "author"),
+            self._text(step, where, "comment"),
+            self._boolean(step, where, "empty_layer"),
+        )
+
+    def _object(self, holder: Mapping[str, Any], where: str, key: str) -> Mapping[str, Any]:
+        value = holder.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self._refuse(where + key, "an object")
+        return value
+
+    def _text(self, holder: Mapping[str, Any], where: str, key: str) -> str:
+        text = self._as_text(holder.get(key))
+        if text is None:
+            self._refuse(where + key, "a string")
+        return text
+
+    def _time(self, holder: Mapping[str, Any], where: str, key: str) -> str:
+        text = self._text(holder, where, key)
+        if not text or _is_time(text):
+            return text
+        self._notes.append(f"{where}{key} is ignored: {text[:40]!r} is not a time (RFC 3339)")
+        return ""
+
+    def _texts(self, holder: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
+        values = holder.get(key)
+        if values is None:
+            return ()
+        texts = list(map(self._as_text, values)) if isinstance(values, list) else [None]
+        found = tuple(text for text in texts if text is not None)
+        if len(found) != len(texts):
+            self._refuse(where + key, "a list of strings")
+        return found
+
+    def _words(self, holder: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        text = holder.get(key)
+        if isinstance(text, str):
+            return (_unicode(text),)  # Docker's own form before 1.2, which it still reads
+        return self._texts(holder, "config.", key)
+
+    def _mapping(
+        self,
+        holder: Mapping[str, Any],
+        key: str,
+        read: Callable[[Any], _T | None],
+        expected: str,
+    ) -> dict[str, _T]:
+        value = holder.get(key)
+        if value is None:
+            return {}
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        found = {_unicode(name): read(item) for name, item in items}
+        read_items = {name: item for name, item in found.items() if item is not None}
+        if len(read_items) != len(found) or not isinstance(value, dict):
+            self._refuse(f"config.{key}", expected)
+        return read_items
+
+    def _number(self, holder: Mapping[str, Any], where: str, key: str) -> int:
+        value = holder.get(key)
+        if value is None:
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
+            self._refuse(where + key, "an integer of 64 bits")
+        return value
+
+    def _boolean(self, holder: Mapping[str, Any], where: str, key: str) -> bool:
+        value = holder.get(key)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            self._refuse(where + key, "true or false")
+        return value
+
+    def _as_text(self, value: Any) -> str | None:
+        """Return a string of a list or object; null is the empty one, as Go decodes it."""
+        if value is None:
+            return ""
+        return _unicode(value) if isinstance(value, str) else None
+
+    def _as_nothing(self, value: Any) -> str | None:
+        return "" if value is None or isinstance(value, dict) else None
+
+    def _refuse(self, field_name: str, expected: str) -> NoReturn:
+        raise InvalidManifest(
+            f"cannot read config {self._digest}",
+            why=f"{field_name} is not {expected}",
+            hint="build the image again with a current tool: no engine can run it",
+        )
+
+
+def single_layer_config(data: bytes, diff_id: str, variable: str, created_by: str) -> bytes:
+    """Return the config of an image with one layer in place of all layers of another image.
+
+    All else of the other's config stays, fields that no specification names included. Equal
+    arguments give equal bytes.
+
+    Args:
+        data: the other image's config, which `parse_config` accepts.
+        diff_id: the digest of the layer without compression.
+        variable: "NAME=value", which replaces the variables of that name.
+        created_by: how the history explains the layer.
+    """
+    original = read_object(data, "config")
+    settings = dict(original.get("config") or {})
+    name = variable.partition("=")[0]
+    kept = [each for each in settings.get("Env") or [] if (each or "").partition("=")[0] != name]
+    settings["Env"] = [*kept, variable]
+    # As many steps of the history may have a layer as there are layers.
+    steps = [dict(step or {}, empty_layer=True) for step in original.get("history") or []]
+    last: dict[str, Any] = {"created_by": created_by}
+    if "created" in original:
+        last = {"created": original["created"]} | last
+    changed = dict(original) | {
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [*steps, last],
+    }
+    return json.dumps(changed, separators=(",", ":")).encode()
+
+
+def _is_time(text: str) -> bool:
+    """Whether Go's time.Time reads `text`: RFC 3339, at most nanoseconds, and a day that exists."""
+    if not _TIME.match(text):
+        return False
+    try:
+        datetime.fromisoformat(text[:19] + re.sub(r"\A[\d.]*", "", text[19:]))
+    except ValueError:
+        return False
+    return True
+
+
+def _unicode(text: str) -> str:
+    """Return `text` with U+FFFD for lone surrogates, as engines read them."""
+    return _LONE_SURROGATE.sub("\ufffd", text)

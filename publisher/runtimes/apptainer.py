@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
-from publisher.oci.config import ImageConfig
-from publisher.runtimes.container import ContainerConfig
-from publisher.runtimes.shell import encode, is_variable_name, quote, words
+from publisher.oci.config import ContainerConfig
+from publisher.runtimes.shell import is_variable_name, quote, words
 
 _SOURCE_ENVIRONMENT = """\
 #!/bin/sh
@@ -119,15 +118,14 @@ _DIRECTORIES = {
 _MOUNTED_FILES = ("etc/hosts", "etc/resolv.conf")
 
 
-def runtime_files(config: ImageConfig) -> list[Generated]:
+def runtime_files(config: ContainerConfig) -> list[Generated]:
     """The files, links and mount points for an image with this config, sorted by path.
 
     Owner and times are fixed (0:0, 1970), so that equal configs give equal files.
     """
-    started = ContainerConfig.of(config)
     scripts = {
-        ".singularity.d/env/10-docker2singularity.sh": _image_environment(started),
-        ".singularity.d/runscript": _runscript(started),
+        ".singularity.d/env/10-docker2singularity.sh": _image_environment(config),
+        ".singularity.d/runscript": _runscript(config),
         ".singularity.d/startscript": "#!/bin/sh\n",
     }
     for name, action in _ACTIONS.items():
@@ -137,7 +135,7 @@ def runtime_files(config: ImageConfig) -> list[Generated]:
     found = [
         *(Generated(Entry(p, EntryType.DIRECTORY, mode)) for p, mode in _DIRECTORIES.items()),
         *(Generated(Entry(p, EntryType.SYMLINK, 0o777, target=t)) for p, t in _LINKS.items()),
-        *(_file(path, encode(script), 0o755) for path, script in scripts.items()),
+        *(_file(path, script.encode(), 0o755) for path, script in scripts.items()),
         *(_file(path, b"", 0o644) for path in _MOUNTED_FILES),
     ]
     return sorted(found, key=lambda generated: sort_key(generated.entry.path))

@@ -32,7 +32,7 @@ def flat_plan(
         if config is not None:
             for file, digest, promised in zip(files, layers, config.diff_ids, strict=True):
                 _check_diff_id(file, digest, promised, what)
-        generated = runtime_files(config) if config is not None else []
+        generated = runtime_files(config.container) if config is not None else []
         yield insert(merge([read_index(file) for file in files]), generated)
 
 

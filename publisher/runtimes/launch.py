@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from publisher.errors import PublisherError
-from publisher.runtimes.container import DEFAULT_PATH, ContainerConfig
+from publisher.oci.config import ContainerConfig
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What engines search where an image sets no PATH."""
 
 
 class CannotRun(PublisherError):

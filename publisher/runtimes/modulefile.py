@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from posixpath import basename
 
-from publisher.runtimes.container import ContainerConfig
+from publisher.oci.config import ContainerConfig
 from publisher.runtimes.shell import quote
 
 FORMATS = ("lua", "tcl")

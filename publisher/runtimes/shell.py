@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def quote(text: str) -> str:
@@ -23,8 +22,3 @@ def words(values: Sequence[str]) -> str:
 def is_variable_name(text: str) -> bool:
     """Whether a shell can hold a variable of this name."""
     return _NAME.match(text) is not None
-
-
-def encode(script: str) -> bytes:
-    """The script's bytes; what is no Unicode becomes the replacement character, as engines do."""
-    return _LONE_SURROGATE.sub("\ufffd", script).encode()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publisher.oci.config import ImageConfig
+from publisher.oci.config import ImageConfig, single_layer_config
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
 from publisher.oci.media_types import (
@@ -45,6 +45,7 @@ class Original:
     digest: str
     media_type: str
     config: ImageConfig
+    config_data: bytes
     annotations: Mapping[str, str]
 
 
@@ -75,7 +76,7 @@ def build_image(original: Original, contents: Recipe) -> ThinImage:
     is_docker = original.media_type == DOCKER_MANIFEST
     content = archive.tar({recipe.FILE_NAME: contents.to_bytes()})
     config = _document(
-        _dump(_config(original.config.values, digest_of(content))),
+        single_layer_config(original.config_data, digest_of(content), MARK, _CREATED_BY),
         DOCKER_CONFIG if is_docker else OCI_CONFIG,
     )
     layer = _document(archive.gzip(content), DOCKER_LAYER if is_docker else OCI_LAYER)
@@ -106,7 +107,7 @@ def build_set(
         "schemaVersion": 2,
         "mediaType": DOCKER_LIST if is_docker else OCI_INDEX,
         "manifests": [
-            _describe(image.manifest) | {"platform": _platform(original.config.values)}
+            _describe(image.manifest) | {"platform": _platform(original.config)}
             for original, image in images
         ],
     }
@@ -114,25 +115,6 @@ def build_set(
         index["annotations"] = _based_on(name, digest)
     top = _document(_dump(index), str(index["mediaType"]))
     return ThinSet(top, tuple(image for _, image in images))
-
-
-def _config(original: Mapping[str, Any], diff_id: str) -> dict[str, Any]:
-    settings = dict(original.get("config") or {})
-    name = MARK.partition("=")[0]
-    kept = [
-        variable for variable in settings.get("Env") or [] if variable.partition("=")[0] != name
-    ]
-    settings["Env"] = [*kept, MARK]
-    # As many steps of the history may have a layer as there are layers.
-    steps = [dict(step, empty_layer=True) for step in original.get("history") or []]
-    last: dict[str, Any] = {"created_by": _CREATED_BY}
-    if "created" in original:
-        last = {"created": original["created"]} | last
-    return dict(original) | {
-        "config": settings,
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [*steps, last],
-    }
 
 
 def _annotations(original: Original) -> dict[str, str]:
@@ -144,9 +126,15 @@ def _based_on(name: str, digest: str) -> dict[str, str]:
     return {BASE_NAME: name.removeprefix("http://"), BASE_DIGEST: digest}
 
 
-def _platform(config: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("architecture", "os", "os.version", "os.features", "variant")
-    return {key: config[key] for key in keys if config.get(key)}
+def _platform(config: ImageConfig) -> dict[str, Any]:
+    values = {
+        "architecture": config.platform.architecture,
+        "os": config.platform.os,
+        "os.version": config.os_version,
+        "os.features": list(config.os_features),
+        "variant": config.platform.variant,
+    }
+    return {key: value for key, value in values.items() if value}
 
 
 def _document(data: bytes, media_type: str) -> Document:

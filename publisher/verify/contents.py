@@ -13,8 +13,7 @@ from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
 from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
-from publisher.oci.config import ImageConfig
-from publisher.oci.platform import Platform
+from publisher.oci.config import ContainerConfig
 from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes.apptainer import runtime_files
 from publisher.runtimes.flat_image import flat_plan
@@ -26,10 +25,7 @@ _T = TypeVar("_T")
 _TIMES = range(-(2**31) * 10**9, 2**33 * 10**9)
 _TIME_PRECISION = 2 * 10**9
 
-_GENERATED = frozenset(
-    generated.entry.path
-    for generated in runtime_files(ImageConfig(Platform("linux", "amd64"), (), {}))
-)
+_GENERATED = frozenset(generated.entry.path for generated in runtime_files(ContainerConfig()))
 
 MAX_NAMED = 3
 """So many places of a damaged tree are named; the rest is counted."""

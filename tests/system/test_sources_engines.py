@@ -118,7 +118,7 @@ def fetch(reference: str, docker_host: str = "") -> PlatformImage:
 def is_same_image(found: PlatformImage, built: Image) -> None:
     """The same root file system and settings: layers by diff ID, and what to run."""
     assert found.config.diff_ids == tuple(each.diff_id for each in built.layers)
-    assert found.config.values["config"]["Cmd"] == ["/bin/sh"]
+    assert found.config.container.command == ("/bin/sh",)
 
 
 def test_an_engine_gives_the_image_that_it_pulled(

@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from publisher.entry import Entry, EntryType, Generated
@@ -32,8 +31,8 @@ LOCK_FILES = (
     f"{PODMAN_STORE}/overlay-images/images.lock",
 )
 
-_EPOCH = "1970-01-01T00:00:00Z"
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
+EPOCH = "1970-01-01T00:00:00Z"
+"""The creation time of an image whose config has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +143,6 @@ def store_name(reference: ImageReference, public_name: str) -> str:
     if reference.tag is None and reference.digest is not None:
         return f"{name}@{reference.digest}"
     return f"{name}:{reference.tag or 'latest'}"
-
-
-def creation_time(config: Mapping[str, Any]) -> str:
-    """When the image was made; 1970 where its config does not say so in a form that Go reads.
-
-    One unreadable time would make podman refuse the whole list.
-    """
-    text = config.get("created")
-    if not isinstance(text, str) or not _TIME.match(text):
-        return _EPOCH
-    try:
-        datetime.fromisoformat(text[:19] + re.sub(r"\A[\d.]*", "", text[19:]))
-    except ValueError:
-        return _EPOCH
-    return text
 
 
 def layer_paths(layer_id: str) -> tuple[str, str]:

@@ -68,7 +68,7 @@ def _describe(repository: Repository, image: PlatformImage, publication: Publica
         podman.store_name(parse_reference(publication.reference), publication.name),
         image.document,
         image.config_document,
-        podman.creation_time(image.config.values),
+        image.config.created or podman.EPOCH,
         tuple(layers),
     )
 

@@ -32,7 +32,7 @@ def thin_set(*architectures: str) -> ThinSet:
             {"architecture": architecture, "os": "linux", "rootfs": {"diff_ids": []}}
         ).encode()
         config = parse_config(data, digest_of(data))
-        original = Original("quay.io/a/b:1", f"sha256:{'a' * 64}", OCI_MANIFEST, config, {})
+        original = Original("quay.io/a/b:1", f"sha256:{'a' * 64}", OCI_MANIFEST, config, data, {})
         images.append((original, build_image(original, layered_recipe("", "cvmfs://x", []))))
     return build_set(images, "quay.io/a/b:1", f"sha256:{'b' * 64}")
 

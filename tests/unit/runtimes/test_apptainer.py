@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,11 +15,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
-from publisher.oci.config import ImageConfig
-from publisher.oci.platform import Platform
+from publisher.oci.config import ContainerConfig, parse_config
 from publisher.repository.directory.linker import link_tree
 from publisher.runtimes.apptainer import insert, runtime_files
-from publisher.runtimes.container import ContainerConfig
 from tests.trees import describe_tree
 
 NASTY = [
@@ -67,11 +66,12 @@ NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
 SHELLS = [path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))]
 
 
-def config(**values: Any) -> ImageConfig:
-    return ImageConfig(Platform("linux", "amd64"), (), {"config": values})
+def config(**values: Any) -> ContainerConfig:
+    value = {"os": "linux", "architecture": "amd64", "config": values}
+    return parse_config(json.dumps(value).encode(), "of the test").container
 
 
-def write(folder: Path, image: ImageConfig) -> Path:
+def write(folder: Path, image: ContainerConfig) -> Path:
     """The files as they are in a flat image that has nothing else; absolute paths made relative."""
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
@@ -161,7 +161,7 @@ def test_arguments_replace_the_command_and_follow_the_entrypoint(
     image = config(Entrypoint=entrypoint, Cmd=command)
     done = call(write(tmp_path, image), "run", *given_words)
     assert done.stdout.decode().strip() == expected
-    executed = ContainerConfig.of(image).arguments(given_words)
+    executed = image.arguments(given_words)
     assert subprocess.run(executed, capture_output=True, text=True).stdout.strip() == expected
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from publisher.oci.config import ImageConfig
-from publisher.oci.platform import Platform
+from publisher.oci.config import ContainerConfig, parse_config
 from publisher.runtimes import launch, modulefile
-from publisher.runtimes.container import DEFAULT_PATH, ContainerConfig
-from publisher.runtimes.launch import CannotRun, Identity, resolve_user
+from publisher.runtimes.launch import DEFAULT_PATH, CannotRun, Identity, resolve_user
 from tests.components import require
 
 PASSWD = "root:x:0:0::/root:/bin/sh\napp:x:10:20::/home/app:/bin/sh\nbroken\nbad:x:a:b::/:\n"
@@ -21,7 +20,8 @@ HEX = "a" * 64
 
 
 def config(**values: Any) -> ContainerConfig:
-    return ContainerConfig.of(ImageConfig(Platform("linux", "amd64"), (), {"config": values}))
+    value = {"os": "linux", "architecture": "amd64", "config": values}
+    return parse_config(json.dumps(value).encode(), "of the test").container
 
 
 @pytest.mark.parametrize(

@@ -151,26 +151,6 @@ def test_names_are_what_podman_would_complete_them_to(
     assert podman.store_name(parse_reference(reference), name) == expected
 
 
-@pytest.mark.parametrize(
-    ("created", "expected"),
-    [
-        ("2026-01-02T03:04:05Z", None),
-        ("2026-01-02T03:04:05.123456789+02:00", None),
-        ("2026-01-02T03:04:05.1Z", None),
-        ("2026-13-02T03:04:05Z", "1970-01-01T00:00:00Z"),
-        ("yesterday", "1970-01-01T00:00:00Z"),
-        ("2026-01-02 03:04:05Z", "1970-01-01T00:00:00Z"),
-        (5, "1970-01-01T00:00:00Z"),
-    ],
-)
-def test_times_that_go_cannot_read_are_replaced(created: Any, expected: str | None) -> None:
-    assert podman.creation_time({"created": created}) == (expected or created)
-
-
-def test_an_image_without_a_time_is_of_1970() -> None:
-    assert podman.creation_time({}) == "1970-01-01T00:00:00Z"
-
-
 @given(st.lists(st.sampled_from("abcd")))
 def test_of_equal_layers_the_topmost_is_mounted(digests: list[str]) -> None:
     numbers = distinct_from_top(digests)

@@ -163,7 +163,7 @@ def test_an_archive_from_before_docker_1_10_is_read(
         archive = write_tar(tmp_path / "old.tar", files)
         found = fetch(sources, f"docker-archive:{archive}" + (":x:1.0" if repositories else ""))
         assert found.config.diff_ids == tuple(layer.diff_id for layer in built.layers)
-        assert found.config.values["config"] == {"Cmd": ["sh"]}
+        assert found.config.container.command == ("sh",)
     with pytest.raises(ImageNotFound, match=r"x:1\.0"):
         sources.open(parse_reference(f"docker-archive:{archive}:x:2.0"))
 

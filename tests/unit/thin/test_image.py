@@ -63,7 +63,12 @@ NAME = "quay.io/a/b:1"
 def original(media_type: str = OCI_MANIFEST, **config: Any) -> Original:
     data = json.dumps(CONFIG | config).encode()
     return Original(
-        NAME, f"sha256:{'e' * 64}", media_type, parse_config(data, digest_of(data)), {"Org.X": "y"}
+        NAME,
+        f"sha256:{'e' * 64}",
+        media_type,
+        parse_config(data, digest_of(data)),
+        data,
+        {"Org.X": "y"},
     )
 
 
