@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.layers import replay
 from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.tree.layout import RepositoryURL
@@ -99,7 +98,6 @@ class Machine:
         """The repository, in this process; `use` has to be called first."""
         return CvmfsRepository(
             RepositoryURL("cvmfs", name),
-            replay,
             writable=writable,
             wait=wait,
             verify=verify,
@@ -120,7 +118,7 @@ def is_running(pid: int) -> bool:
 def die_around_calls(number: int) -> None:
     """Let this process be killed before (0, 2, …) or after (1, 3, …) one of its server calls."""
     count = 0
-    patiently = Guard.patiently
+    retry = Guard.retry
 
     def step() -> None:
         nonlocal count
@@ -130,10 +128,10 @@ def die_around_calls(number: int) -> None:
 
     def dying(self: Guard, command: Callable[[], object], *, stays_open: bool = False) -> None:
         step()
-        patiently(self, command, stays_open=stays_open)
+        retry(self, command, stays_open=stays_open)
         step()
 
-    Guard.patiently = dying  # type: ignore[method-assign]
+    Guard.retry = dying  # type: ignore[method-assign]
 
 
 def make_machine(root: Path) -> Machine:

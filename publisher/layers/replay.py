@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
-from publisher.layers.catalogs import plan_catalogs
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.ledger import temporary_databases
@@ -81,21 +80,6 @@ class FileOrder:
 
     def _note(self, path: str, number: int) -> None:
         self._execute("INSERT OR REPLACE INTO file VALUES (?, ?)", (sort_key(path), number))
-
-
-def recorder(file: Path) -> FileOrder:
-    """What to unpack a layer into, so that it can be replayed."""
-    return FileOrder(file)
-
-
-def entries(index: BinaryIO) -> Iterable[Entry]:
-    """What the index in `index` says, sorted."""
-    return read_index(index)
-
-
-def catalogs(found: Iterable[Entry]) -> frozenset[str]:
-    """The directories, besides the root, in which nested catalogs should start."""
-    return plan_catalogs(found)
 
 
 def replay(

@@ -1,21 +1,18 @@
 """The CVMFS backend: each transaction becomes one stream into one `cvmfs_server ingest`.
 
-repository.py    reading, staging, beginning transactions
-transaction.py   what one transaction collects, and its commit
-changes.py       a transaction's changes -> the server calls that carry them out   (pure)
-sending.py       what a call adds -> its stream
-editing.py       changing the mounted tree by hand
-visible.py       whether what was published is there
-stream.py        entries -> an ordered, self-checked tar stream                    (pure)
-header.py        one entry -> the bytes of its tar header                          (pure)
-catalogs.py      where nested catalogs start                                       (pure)
-pending.py       a transaction on its way, should we die in it
-planned.py       flat images between their planning and their sending
-spool.py         the bound on what waits to be published
-carrying.py      carrying out server calls, and what a dead publisher left of them
-server.py        running `cvmfs_server`, and what its failures mean
-configuration.py what the server's own files say of the repository
-guard.py         our transactions and those of others; recovery after a crash
-gate.py          nobody of us looks into the mount while the server replaces it
-engine.py        what this backend asks of the layer engine
+repository.py    the backend's `Repository`: reading, staging, beginning transactions
+transaction.py   collecting the changes of one transaction, and its commit
+changes.py       the changes of a transaction -> server calls                       (pure)
+execution.py     executing server calls; recovery of a transaction between two of them
+pending.py       the file that describes a transaction during its server calls
+sending.py       the content of one call, written as its stream
+stream.py        entries -> an ordered, checked tar stream                          (pure)
+tar_header.py    one entry -> the bytes of its tar header                           (pure)
+spool.py         layers between download and publication, and the limit on their size
+mirror.py        the metadata mirror beside the repository
+mount.py         reading the published tree through the mount
+guard.py         which server transactions are this publisher's, and recovery of them
+server.py        running `cvmfs_server`, and the meaning of its failures
+configuration.py the server's configuration of a repository
+machine.py       the checks of `publisher doctor`
 """

@@ -1,7 +1,7 @@
-"""A transaction's changes -> the server calls that carry them out. Pure.
+"""The changes of a transaction -> the server calls that execute them. Pure.
 
-One call wherever that is possible. Where it is not, every state in between is a valid one: content
-comes before what leads to it, and what leads to content goes before the content does.
+One call wherever that is possible. Otherwise every intermediate state is valid: content is
+published before what refers to it, and what refers to content is removed before the content.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from publisher.repository import PathTaken
 from publisher.tree import layout
 
 _MOST_DELETED_BYTES = 64 * 1024
-"""Of paths in one call: the server puts them into one argument, which the kernel limits."""
+"""Of paths in one call: the server passes them in one argument, whose length the kernel limits."""
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@=%/")
-"""What a path to delete may consist of: all else is split at, cut off or interpreted by a shell."""
+"""The characters of a path that `ingest -d` accepts: it splits, truncates or evaluates others."""
+
+Kind = Callable[[str], EntryType | None]
+"""Returns the type of what the repository has at a path, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewLayer:
-    """A staged layer to be published, completed by what `fixups` takes from `below`."""
+    """A staged layer to be published, completed by what `fixups` takes from the layers `below`."""
 
     digest: str
     fixups: tuple[Fixup, ...]
@@ -37,15 +40,20 @@ class NewLayer:
 
 @dataclass(frozen=True, slots=True)
 class NewTree:
-    """A flat image, planned in the file `planned`."""
+    """A flat image at `path`, whose entries are in the file `plan`."""
 
     path: str
-    planned: Path
+    plan: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one transaction changes. `cleared` are trees that are replaced: they go first."""
+    """What one transaction changes.
+
+    `files` and `links` hold contents and texts by path. `cleared` are trees that are replaced: they
+    are removed in a call of their own before the new ones are sent. `directories` are missing top
+    directories.
+    """
 
     layers: tuple[NewLayer, ...] = ()
     trees: tuple[NewTree, ...] = ()
@@ -63,7 +71,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """One `cvmfs_server ingest`: deletions, then what is added, as one revision."""
+    """One `cvmfs_server ingest`: deletions, then additions below `base`, as one revision."""
 
     additions: Changes = Changes()
     deletions: tuple[str, ...] = ()
@@ -72,10 +80,10 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One `cvmfs_server transaction`, changes by hand, `publish`.
+    """One `cvmfs_server transaction`, changes in the union mount, `cvmfs_server publish`.
 
-    For names that ingest cannot say; and, through a gateway, for all that must not change between
-    being read and being written.
+    It is used for names that `ingest -d` does not accept, and at a gateway for everything that must
+    not change between being read and being written.
     """
 
     removals: tuple[str, ...] = ()
@@ -87,55 +95,68 @@ class Edit:
 Call = Ingest | Edit
 
 
-def compile_calls(
-    changes: Changes, kind: Callable[[str], EntryType | None], gateway: bool = False
-) -> tuple[Call, ...]:
-    """The calls, in order, that make of what `kind` sees in the repository what `changes` says.
+def top_directories(*, shards: bool) -> list[str]:
+    """Return the directories that every repository has, parents first; with or without shards."""
+    names = [f"{number:02x}" for number in range(256)] if shards else []
+    tops = (layout.LAYERS, layout.FLAT)
+    return [layout.METADATA, *tops, *(f"{top}/{name}" for top in tops for name in names)]
 
-    Raises PathTaken where a directory stands in the way of a file or link, or the other way round.
+
+def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[Call, ...]:
+    """Return the calls, in order, that apply `changes` to the repository that `kind` describes.
+
+    Raises:
+        PathTaken: A file or link is where a directory has to be, or the other way round.
     """
     _check_places(changes, kind)
     removals = _outermost(path for path in changes.removals if kind(path) is not None)
     _check_apart(changes, removals)
-    plain = [path for path in removals if set(path) <= _SAFE]
-    odd = tuple(path for path in removals if path not in plain)
     cleared = tuple(path for path in changes.cleared if kind(path) is not None)
     additions = replace(changes, removals=(), cleared=())
     if gateway:
-        return (*_single(cleared), *_by_lease(additions, (*odd, *plain), kind))
+        return (*_one_by_one(cleared), *_calls_by_lease(additions, removals, kind))
+    return (
+        *(Ingest(deletions=batch) for batch in _batches(cleared)),
+        *_calls(additions, removals),
+    )
+
+
+def _calls(additions: Changes, removals: Sequence[str]) -> list[Call]:
+    """Return as few calls as the characters and the number of the removed paths allow."""
+    plain = [path for path in removals if set(path) <= _SAFE]
+    odd = tuple(path for path in removals if path not in plain)
     batches = _batches(plain)
-    has_content = bool(changes.layers or changes.trees or changes.links)
-    calls: list[Call] = [Ingest(deletions=batch) for batch in _batches(cleared)]
-    if odd and not has_content:
-        if not batches:
-            return (*calls, Edit(odd, additions.files))
-        calls.append(Edit(odd))
-        odd = ()
+    # Names are removed after new content is published, and before the content they refer to.
+    has_content = bool(additions.layers or additions.trees or additions.links)
+    odd_first = bool(odd) and not has_content
+    if odd_first and not batches:
+        return [Edit(odd, additions.files)]
     *earlier, last = batches or [()]
-    # The records that say the content is gone come with the last of it.
-    calls += [Ingest(deletions=batch) for batch in earlier]
+    # The records that describe the removal come with the last batch.
+    ingests: list[Call] = [Ingest(deletions=batch) for batch in earlier]
     if additions.has_additions or last:
-        calls.append(Ingest(additions, last))
-    if odd:
-        calls.append(Edit(odd))
-    return tuple(calls)
+        ingests.append(Ingest(additions, last))
+    if not odd:
+        return ingests
+    return [Edit(odd), *ingests] if odd_first else [*ingests, Edit(odd)]
 
 
-def _single(paths: Iterable[str]) -> list[Call]:
-    """A gateway takes one deletion a call."""
+def _one_by_one(paths: Iterable[str]) -> list[Call]:
+    """Return one call per deletion: a gateway does not accept more."""
     return [Ingest(deletions=(path,)) for path in paths]
 
 
-def _by_lease(
-    changes: Changes, removals: tuple[str, ...], kind: Callable[[str], EntryType | None]
-) -> list[Call]:
-    """Layers each under a lease of their shard alone; then, briefly, all that leads to them.
+def _calls_by_lease(changes: Changes, removals: Sequence[str], kind: Kind) -> list[Call]:
+    """Return the calls through a gateway: layers, then trees, then everything that refers to them.
 
-    A lease needs its parent to be there; and what is unpacked below a base can only be linked to
-    what lies there. Other layers come with the flat images. All records, also those of new layers
-    (another publisher may send the same layer), are changed under a lease, in which can be seen
-    whether somebody was quicker; and what nobody uses any more is removed under it, since otherwise
-    somebody might come to use it meanwhile.
+    Layers are sent under a lease of their shard only. A lease requires that its parent directory
+    exists, and what is unpacked below a base can be linked only to what lies below it: other layers
+    are sent with the flat images.
+
+    All records, including those of new layers (another publisher may send the same layer), are
+    changed under a lease of the whole repository, which shows whether another publisher changed
+    them concurrently. Content that is no longer used is removed under that lease too: without it
+    another publisher could begin to use the content meanwhile.
     """
     calls: list[Call] = []
     together = []
@@ -151,18 +172,18 @@ def _by_lease(
         content = replace(changes, layers=tuple(together), files={}, links={})
         calls.append(Ingest(content))
         directories = ()
-    edit = Edit(removals, changes.files, changes.links, directories)
+    edit = Edit(tuple(removals), changes.files, changes.links, directories)
     if edit != Edit():
         calls.append(edit)
     return calls
 
 
-def _check_places(changes: Changes, kind: Callable[[str], EntryType | None]) -> None:
+def _check_places(changes: Changes, kind: Kind) -> None:
     for path in (*changes.files, *changes.links):
         if kind(path) is EntryType.DIRECTORY:
             raise PathTaken(
                 f"cannot publish {path}",
-                why="a directory stands there that the publisher did not make",
+                why="a directory that the publisher did not create is there",
                 hint=f"remove {path} from the repository by hand",
             )
         above = path
@@ -179,7 +200,7 @@ def _check_places(changes: Changes, kind: Callable[[str], EntryType | None]) -> 
 
 
 def _check_apart(changes: Changes, removals: Sequence[str]) -> None:
-    """One call must not delete a path and add it again: nor does any transaction mean that."""
+    """Check that no path is both removed and added: the server does not support that."""
     added = {
         *changes.files,
         *changes.links,
@@ -195,7 +216,7 @@ def _check_apart(changes: Changes, removals: Sequence[str]) -> None:
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
-    """Each path once, without those that lie below another."""
+    """Return each path once, without those that lie below another one."""
     kept: list[str] = []
     for path in sorted(set(paths), key=lambda p: f"{p}/"):
         if not kept or not path.startswith(f"{kept[-1]}/"):

@@ -1,4 +1,7 @@
-"""What the server's own files say of a repository; nothing is asked of the server."""
+"""The server's configuration files of a repository, and its signed manifest in the storage.
+
+`cvmfs_server` is not run for any of this.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import os
 import pwd
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.repository import RepositoryError
-from publisher.repository.cvmfs.stream import Owner
 
 CONFIGURATION = Path("/etc/cvmfs/repositories.d")
 _FETCH_SECONDS = 30
@@ -19,8 +22,16 @@ _MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """The numeric owner of the directories and records that the publisher creates."""
+
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
-    """What is published: the number of its revision, and the root catalog's hash."""
+    """The published revision: its number, and the hash of its root catalog."""
 
     revision: int
     root_hash: str
@@ -30,17 +41,18 @@ class Published:
 class Configuration:
     """A repository's server.conf, as `cvmfs_server mkfs` writes it.
 
-    `mount` is where the repository is mounted, `spool` the server's working space, `stratum0` the
-    URL of its storage, `upstream` how the server reaches it ("local,…", "gw,…", "S3,…").
+    `union` is the mount that is writable during transactions, `spool` the server's working
+    directory, `stratum0` the URL of the storage, `upstream` how the server reaches the storage
+    ("local,…", "gw,…", "S3,…").
     """
 
     name: str
     owner: str
-    mount: Path
+    union: Path
     spool: Path
     stratum0: str
     upstream: str
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_gateway(self) -> bool:
@@ -48,17 +60,26 @@ class Configuration:
         return self.upstream.startswith("gw,")
 
     @property
+    def mount(self) -> Path:
+        """Where the published tree is read: the read-only mount below the spool, if it exists."""
+        read_only = self.spool / "rdonly"
+        return read_only if os.path.isdir(read_only) else self.union
+
+    @property
     def is_mounted(self) -> bool:
-        """Whether what is published can be read at `mount`."""
-        return self.mount.is_dir() and any(self.mount.iterdir())
+        """Whether the published tree can be read at `mount`."""
+        try:
+            return any(self.mount.iterdir())
+        except OSError:
+            return False
 
     @property
     def lock(self) -> Path:
-        """The file that is there while a transaction is open."""
+        """The file that exists while a transaction is open."""
         return self.spool / "in_transaction.lock"
 
     def mounted_hash(self) -> str:
-        """The root hash of what is mounted, which the server pins; "" where it does not say."""
+        """Return the root hash of the mounted revision; "" if unknown."""
         try:
             lines = (self.spool / "client.local").read_text().splitlines()
         except FileNotFoundError:
@@ -67,28 +88,33 @@ class Configuration:
         return pinned[-1].strip("\"'") if pinned else ""
 
     def owner_ids(self) -> Owner:
-        """The numbers of the repository's owner; ours where it is not known here."""
+        """Return the IDs of the repository's owner; this process' if the user is unknown here."""
         try:
             found = pwd.getpwnam(self.owner)
         except KeyError:
             return Owner(os.geteuid(), os.getegid())
         return Owner(found.pw_uid, found.pw_gid)
 
-    def is_ours(self) -> bool:
-        """Whether we may publish: the server asks for its owner, or root."""
+    def may_publish(self) -> bool:
+        """Return whether this process may publish: the server requires the owner, or root."""
         return os.geteuid() == 0 or os.geteuid() == self.owner_ids().uid
 
-    def require_ours(self) -> None:
-        """Raise RepositoryError, saying who may publish, unless we may."""
-        if not self.is_ours():
+    def require_owner(self) -> None:
+        """Raise RepositoryError, with the user who may publish, unless this process may."""
+        if not self.may_publish():
             raise RepositoryError(
                 f"cannot publish to cvmfs:{self.name}",
-                why=f"it belongs to {self.owner}, and we are {getpass.getuser()}",
+                why=f"it belongs to user {self.owner}, and this process runs as "
+                f"{getpass.getuser()}",
                 hint=f"publish as its owner: sudo -u {self.owner} publisher …",
             )
 
     def published(self) -> Published:
-        """Which revision is published now, from the storage itself."""
+        """Return the published revision, read from the storage.
+
+        Raises:
+            RepositoryError: The storage is unreachable, or its manifest is malformed.
+        """
         text = self.fetch(".cvmfspublished").partition(b"\n--")[0]
         fields = {line[:1]: line[1:].decode() for line in text.splitlines()}
         try:
@@ -101,16 +127,20 @@ class Configuration:
             ) from error
 
     def fetch(self, file: str) -> bytes:
-        """A small file of the repository's storage, such as `.cvmfswhitelist`."""
+        """Return a small file of the repository's storage, such as `.cvmfswhitelist`.
+
+        Raises:
+            RepositoryError: The storage is unreachable.
+        """
         kind, _, rest = self.upstream.partition(",")
         local = Path(rest.rpartition(",")[2]) / file
         try:
             if kind == "local" and local.exists():
                 return local.read_bytes()
-            # The storage is asked directly: a proxy would give what was.
+            # No proxy: it might return a cached file.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"{self.stratum0}/{file}", timeout=_FETCH_SECONDS) as answer:
-                return bytes(answer.read(_MOST_BYTES))
+            with opener.open(f"{self.stratum0}/{file}", timeout=_FETCH_SECONDS) as response:
+                return bytes(response.read(_MOST_BYTES))
         except (OSError, urllib.error.URLError, ValueError) as error:
             raise RepositoryError(
                 f"cannot reach the storage of cvmfs:{self.name}",
@@ -121,7 +151,12 @@ class Configuration:
 
 
 def load_configuration(name: str, directory: Path = CONFIGURATION) -> Configuration:
-    """The configuration of the repository `name`; RepositoryError where it is none of ours."""
+    """Return the configuration of the repository `name`.
+
+    Raises:
+        RepositoryError: This machine does not publish the repository, or its server.conf cannot be
+            read.
+    """
     file = directory / name / "server.conf"
     try:
         text = file.read_text()
@@ -132,17 +167,13 @@ def load_configuration(name: str, directory: Path = CONFIGURATION) -> Configurat
             why=f"this machine publishes no such repository ({file} is missing)",
             hint=f"known here: {', '.join(known)}"
             if known
-            else f"make it: cvmfs_server mkfs -o OWNER {name}",
+            else f"create it: cvmfs_server mkfs -o OWNER {name}",
         ) from error
     except OSError as error:
         raise RepositoryError(
             f"cannot use cvmfs:{name}", why=f"{file}: {error.strerror}"
         ) from error
-    settings = {}
-    for line in text.splitlines():
-        key, equals, value = line.strip().partition("=")
-        if equals and not key.startswith("#"):
-            settings[key] = value.strip("\"'")
+    settings = _parse_settings(text)
     if settings.get("CVMFS_REPOSITORY_TYPE", "stratum0") != "stratum0":
         raise RepositoryError(
             f"cannot publish to cvmfs:{name}",
@@ -152,9 +183,18 @@ def load_configuration(name: str, directory: Path = CONFIGURATION) -> Configurat
     return Configuration(
         name,
         owner=settings.get("CVMFS_USER", "root"),
-        mount=Path(settings.get("CVMFS_UNION_DIR", f"/cvmfs/{name}")),
+        union=Path(settings.get("CVMFS_UNION_DIR", f"/cvmfs/{name}")),
         spool=Path(settings.get("CVMFS_SPOOL_DIR", f"/var/spool/cvmfs/{name}")),
         stratum0=settings.get("CVMFS_STRATUM0", f"http://localhost/cvmfs/{name}").rstrip("/"),
         upstream=settings.get("CVMFS_UPSTREAM_STORAGE", ""),
         settings=settings,
     )
+
+
+def _parse_settings(text: str) -> dict[str, str]:
+    settings = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith("#"):
+            settings[key] = value.strip("\"'")
+    return settings

@@ -1,9 +1,9 @@
-"""Our server transactions and those of others: what is ours is cleared, theirs is waited for.
+"""Which server transactions belong to this publisher; waiting for others, and recovery.
 
-Before a command of ours can open a transaction, a note says which process group it is. A publisher
-that was killed leaves the note, and perhaps an open transaction: the next one waits for the end of
-that group and aborts what it left. A transaction without a fitting note is somebody else's, and is
-never touched.
+Before a command of this publisher can open a transaction, a note names its process group. A
+publisher that is killed leaves the note, and perhaps an open transaction: the next one waits until
+that process group has ended, and aborts what it left. A transaction without a matching note belongs
+to another user of the server and is never changed.
 """
 
 from __future__ import annotations
@@ -12,29 +12,39 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
-from publisher.repository.cvmfs.server import (
-    FilesInUse,
-    Server,
-    TransactionOpen,
-    holders_of,
-)
+from publisher.repository.cvmfs.server import FilesInUse, Server, TransactionOpen, holders_of
 from publisher.repository.disk import sync_directory, write_new_file
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _CLOCK_SECONDS = 5.0
-"""How much later than our note the server's lock may be, where it does not say whose it is."""
+"""How much later than the note the server's lock may be, where the lock names no process."""
 
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """The process groups of this publisher's commands, and the time of the first one."""
+
+    groups: tuple[int, ...]
+    began: float
+
+
 class Guard:
-    """The right to run server commands on one repository. Used under the writer lock only."""
+    """Runs server commands on one repository. Used under the writer lock only.
+
+    Args:
+        configuration: Describes the repository.
+        note: The file for the process groups of this publisher's commands.
+        wait: Seconds to wait for other transactions, leases, and processes that use the mount.
+        say: Called with a sentence when a wait begins.
+    """
 
     def __init__(self, configuration: Configuration, note: Path, wait: float, say: Say) -> None:
         self._configuration = configuration
@@ -43,11 +53,14 @@ class Guard:
         self._say = say
         self.server = Server(configuration.name, self._started)
 
-    def patiently(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
-        """Run `command`, again while others hold what it needs, for as long as we may wait.
+    def retry(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
+        """Run `command`, and repeat it while others hold what it needs, for up to `wait` seconds.
 
-        What it leaves open when it fails is aborted at once. A transaction that `stays_open` after
-        it is ours until `forget`.
+        A transaction that a failed command left open is aborted at once. One that `stays_open`
+        after a success belongs to this publisher until `forget`.
+
+        Raises:
+            RepositoryBusy: Another transaction, lease or process still blocks it.
         """
         for pause in self._pauses("waiting for another transaction, lease or open file"):
             try:
@@ -61,7 +74,11 @@ class Guard:
                     raise RepositoryBusy(error.what, why=error.why, hint=error.hint) from error
 
     def wait_until_free(self) -> None:
-        """Return when no transaction is open and nobody uses the mount; RepositoryBusy if late."""
+        """Return when no transaction is open and no process uses the mount.
+
+        Raises:
+            RepositoryBusy: That was not the case within `wait` seconds.
+        """
         for pause in self._pauses(f"waiting for cvmfs:{self._configuration.name}: {{}}"):
             reason, hint = self._reason()
             if not reason:
@@ -72,27 +89,26 @@ class Guard:
                 )
 
     def recover(self) -> None:
-        """Clear what a command of ours, or of a publisher that was killed, left open."""
+        """Abort the transaction that a command of this publisher, or a killed one, left open."""
         note = self._read_note()
         if note is None:
             return
-        groups = note["pids"]
         for pause in self._pauses("waiting for cvmfs_server of an interrupted run"):
-            alive = [group for group in groups if _is_alive(group)]
+            alive = [group for group in note.groups if _is_alive(group)]
             if not alive:
                 break
             if pause is None:
                 raise RepositoryBusy(
                     f"cannot change cvmfs:{self._configuration.name}",
-                    why=f"cvmfs_server of an interrupted run (process {alive[0]}) still runs",
-                    hint="let it end, or end it; the next run clears what it leaves",
+                    why=f"cvmfs_server of an interrupted run (process {alive[0]}) is still running",
+                    hint="wait until it ends, or end it; the next run aborts its transaction",
                 )
-        if self._is_ours(note):
+        if self._has_opened(note):
             Server(self._configuration.name).run(["abort", "-f", self._configuration.name])
         self.forget()
 
     def forget(self) -> None:
-        """Nothing of ours is open any more."""
+        """Record that this publisher has no open transaction."""
         self._note.unlink(missing_ok=True)
 
     @contextmanager
@@ -104,20 +120,20 @@ class Guard:
             raise
 
     def _reason(self) -> tuple[str, str]:
-        """Why nothing can be published now, and what helps; "" if nothing is in the way."""
+        """Return why nothing can be published now, and a hint; "" if nothing prevents it."""
         name = self._configuration.name
         lock = self._configuration.lock
         if not self._configuration.is_gateway and lock.exists():
             try:
                 since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lock.stat().st_mtime))
-                owner = lock.owner()
+                owner = f"user {lock.owner()}"
             except (OSError, KeyError):
-                since, owner = "just now", "somebody"
+                since, owner = "a moment ago", "another user"
             return (
-                f"a transaction that is not ours has been open since {since} ({owner})",
+                f"another transaction has been open since {since} (opened by {owner})",
                 f"publish or abort it: cvmfs_server publish {name}, cvmfs_server abort {name}",
             )
-        holders = holders_of(self._configuration.mount)
+        holders = holders_of(self._configuration.union)
         if holders:
             return (
                 f"the mounted repository is in use: {'; '.join(holders[:5])}",
@@ -127,59 +143,56 @@ class Guard:
         return "", ""
 
     def _pauses(self, text: str) -> Iterator[float | None]:
-        """Paces attempts: pauses after each one; gives None when the next would be the last."""
+        """Pace attempts: pause after each one; yield None if the attempt is the last one."""
         deadline = time.monotonic() + self._wait
         pause = _FIRST_PAUSE
-        said = False
+        announced = False
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
                 yield None
                 return
             yield pause
-            if not said:
+            if not announced:
                 self._say(text.format(self._reason()[0]) if "{}" in text else text)
-                said = True
+                announced = True
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _started(self, pid: int) -> None:
-        note = self._read_note() or {"pids": [], "began": time.time()}
+    def _started(self, group: int) -> None:
+        note = self._read_note() or _Note((), time.time())
         draft = self._note.with_suffix(".draft")
         draft.unlink(missing_ok=True)
-        value = {"pids": [*note["pids"], pid], "began": note["began"]}
+        value = {"pids": [*note.groups, group], "began": note.began}
         write_new_file(draft, json.dumps(value).encode(), mode=0o600)
         draft.rename(self._note)
         sync_directory(self._note.parent)
 
-    def _read_note(self) -> dict[str, Any] | None:
+    def _read_note(self) -> _Note | None:
         try:
             value = json.loads(self._note.read_bytes())
-            return {
-                "pids": [int(pid) for pid in value["pids"]],
-                "began": float(value["began"]),
-            }
+            return _Note(tuple(int(pid) for pid in value["pids"]), float(value["began"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Written whole, so a disk failed; who opened what is open cannot be told.
+            # It is written atomically, so the disk failed. Whose transaction is open is unknown.
             self.forget()
             return None
 
-    def _is_ours(self, note: dict[str, Any]) -> bool:
-        """Whether the open transaction, if there is one, is that of the note."""
+    def _has_opened(self, note: _Note) -> bool:
+        """Return whether there is an open transaction, and `note` describes it."""
         try:
             text = self._configuration.lock.read_text().strip()
             opened = self._configuration.lock.stat().st_mtime
         except FileNotFoundError:
             return False
         if text.isdecimal():
-            return int(text) in note["pids"]
-        return -_CLOCK_SECONDS <= opened - float(note["began"]) <= _CLOCK_SECONDS
+            return int(text) in note.groups
+        return -_CLOCK_SECONDS <= opened - note.began <= _CLOCK_SECONDS
 
 
 def _is_alive(group: int) -> bool:
-    """Whether a process of that process group runs (what is dead and not waited for does not)."""
+    """Return whether a process of that process group is running, and not a zombie."""
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
             continue

@@ -1,7 +1,8 @@
-"""Whether this machine can publish to one CVMFS repository: what `publisher doctor` looks at."""
+"""The checks of `publisher doctor`: can this machine publish to a CVMFS repository?"""
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from publisher.repository.cvmfs.server import Server, holders_of, version
 from publisher.tree import layout
 
 OLDEST_VERSION = (2, 11)
-"""The first that takes `ingest -t - -k`, whole, with deletions."""
+"""The first version that accepts `ingest -t - -k` with deletions."""
 
 _LITTLE_SPACE = 20 * 2**30
 _SOON_SECONDS = 7 * 86400
@@ -25,7 +26,7 @@ _SKEW_SECONDS = 300
 
 
 def check_machine(configuration: Configuration, state: Path) -> Iterator[Check]:
-    """Everything that publishing to the repository needs of this machine, one after the other."""
+    """Yield the result of each check. `state` is the directory of the metadata mirror."""
     name = configuration.name
     yield _check_version()
     if shutil.which("cvmfs_server") is None:
@@ -45,14 +46,14 @@ def check_machine(configuration: Configuration, state: Path) -> Iterator[Check]:
         yield Check(
             "automatic tags",
             Verdict.WARNING,
-            "every revision gets a tag that is kept for ever",
+            "every revision gets a tag that is kept forever",
             f"set CVMFS_AUTO_TAG=false, or CVMFS_AUTO_TAG_TIMESPAN='2 weeks ago', in the "
             f"server.conf of {name}",
         )
 
 
 def largest_catalogs(mount: Path) -> Iterator[Check]:
-    """Catalogs of top directories and shards that grew beyond what clients like; quick."""
+    """Check the size of the catalogs of top directories and shards; others are limited."""
     worst, count = "", 0
     for top in (layout.METADATA, layout.LAYERS, layout.FLAT):
         try:
@@ -68,7 +69,7 @@ def largest_catalogs(mount: Path) -> Iterator[Check]:
             "catalogs",
             Verdict.WARNING,
             f"{worst} has {count} entries in one catalog, more than {_LARGEST_CATALOG}",
-            "collect what nobody wishes any more: publisher prune, publisher gc",
+            "remove images that no wish list requests: publisher prune, publisher gc",
         )
     else:
         yield Check("catalogs", Verdict.GOOD, f"the fullest directory has {count} entries")
@@ -80,7 +81,7 @@ def _check_version() -> Check:
         return Check(
             "cvmfs_server",
             Verdict.PROBLEM,
-            "there is no cvmfs_server on this machine, or it does not say its version",
+            "cvmfs_server is missing on this machine, or prints no version",
             "install the package cvmfs-server",
         )
     text = ".".join(map(str, found))
@@ -88,19 +89,19 @@ def _check_version() -> Check:
         return Check(
             "cvmfs_server",
             Verdict.PROBLEM,
-            f"version {text} cannot take a whole image in one stream with its owners",
+            f"version {text} does not accept an image in one stream with its owners",
             "upgrade cvmfs-server to 2.11 or later",
         )
     return Check("cvmfs_server", Verdict.GOOD, f"version {text}")
 
 
 def _check_owner(configuration: Configuration) -> Check:
-    if configuration.is_ours():
-        return Check("ownership", Verdict.GOOD, f"it belongs to {configuration.owner}")
+    if configuration.may_publish():
+        return Check("ownership", Verdict.GOOD, f"it belongs to user {configuration.owner}")
     return Check(
         "ownership",
         Verdict.PROBLEM,
-        f"it belongs to {configuration.owner}, and we are neither that nor root",
+        f"it belongs to user {configuration.owner}, and this process runs as another user",
         f"publish as its owner: sudo -u {configuration.owner} publisher …",
     )
 
@@ -112,7 +113,7 @@ def _check_mount(configuration: Configuration) -> Check:
     return Check(
         "mount",
         Verdict.WARNING,
-        f"nothing is mounted at {mount}; the publisher's own state is read instead",
+        f"nothing is mounted at {mount}; the metadata mirror is read instead",
         f"cvmfs_server mount {configuration.name}",
     )
 
@@ -127,8 +128,8 @@ def _check_transaction(configuration: Configuration) -> Check:
         return Check(
             "server",
             Verdict.PROBLEM,
-            f"it is {listed.partition(' - ')[2]}",
-            f"cvmfs_server abort -f {name}, if nobody is at work on it",
+            f"the repository is {listed.partition(' - ')[2]}",
+            f"if no other publisher is running: cvmfs_server abort -f {name}",
         )
     if "whitelist" in listed:
         return Check(
@@ -138,43 +139,43 @@ def _check_transaction(configuration: Configuration) -> Check:
         return Check(
             "server",
             Verdict.WARNING,
-            "a transaction is open; ingests wait for it",
+            "a transaction is open; publishing waits for it",
             f"cvmfs_server publish {name}, or cvmfs_server abort {name}",
         )
     return Check("server", Verdict.GOOD, f"ready ({listed})")
 
 
 def _check_users(configuration: Configuration) -> Check:
-    holders = holders_of(configuration.mount)
+    holders = holders_of(configuration.union)
     if holders:
         return Check(
             "users of the mount",
             Verdict.WARNING,
             "; ".join(holders[:5]),
-            "end them: the server does not publish while the mounted repository is in use here",
+            "end these processes: the server does not publish while the mounted repository is in use",
         )
-    return Check("users of the mount", Verdict.GOOD, "none that we can see")
+    return Check("users of the mount", Verdict.GOOD, "none that this user can see")
 
 
 def _check_space(what: str, place: Path) -> Check:
     title = f"space for {what}"
-    there = next(path for path in (place, *place.parents) if path.exists())
-    status = os.statvfs(there)
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    status = os.statvfs(existing)
     free = status.f_bavail * status.f_frsize
     text = f"{free / 2**30:.1f} GiB at {place}"
-    if not os.access(there, os.W_OK):
+    if not os.access(existing, os.W_OK):
         return Check(
             title,
             Verdict.PROBLEM,
-            f"{there} is not ours to write to",
+            f"{existing} is not writable by user {getpass.getuser()}",
             f"install -d -o OWNER {place}, or set PUBLISHER_STATE",
         )
     if free < _LITTLE_SPACE:
         return Check(
             title,
             Verdict.WARNING,
-            f"only {text}; an image's compressed layers have to find room",
-            "make room, or set PUBLISHER_STATE to a larger disk",
+            f"only {text}; it has to hold an image's compressed layers",
+            "free space, or set PUBLISHER_STATE to a directory on a larger disk",
         )
     return Check(title, Verdict.GOOD, text)
 
@@ -186,8 +187,8 @@ def _check_union(configuration: Configuration) -> Check:
     return Check(
         "union file system",
         Verdict.WARNING,
-        f"{kind}: not tried, and slow at removing names",
-        "make repositories with overlayfs: cvmfs_server mkfs -f overlayfs",
+        f"{kind} is untested, and slow at removing names",
+        "create repositories with overlayfs: cvmfs_server mkfs -f overlayfs",
     )
 
 
@@ -223,7 +224,7 @@ def _check_revision(configuration: Configuration) -> Check:
         return Check(
             "clock",
             Verdict.WARNING,
-            f"revision {published.revision} is from the future: this clock is behind",
+            f"revision {published.revision} was published in the future: this clock is slow",
             "set the clock (chronyc makestep)",
         )
-    return Check("storage", Verdict.GOOD, f"revision {published.revision}, clock agrees")
+    return Check("storage", Verdict.GOOD, f"revision {published.revision}; the clock is right")

@@ -1,9 +1,9 @@
-"""A transaction on its way, written down before its first server call.
+"""The file that describes a transaction while its server calls are executed.
 
-A publisher may die between two calls, or before it has noted what it did. What is published then is
-valid, but perhaps neither what was before nor what should be after. One of the calls decides: until
-it is done nothing has happened (the command does it all again); after it, whoever writes next
-carries out the rest.
+A publisher may die between two calls, or before it recorded that a call succeeded. What is
+published then is valid, but may be neither the old nor the new state. One of the calls decides: if
+it was not executed, the transaction did not take place (the command does everything again); if it
+was, the next publisher executes the remaining calls.
 """
 
 from __future__ import annotations
@@ -26,51 +26,50 @@ VERSION = 2
 
 
 class Tree(Protocol):
-    """What is published, to be asked."""
+    """A published tree that can be read."""
 
     def kind(self, path: str) -> EntryType | None:
-        """What is at `path`; None where nothing is."""
+        """Return the type of what is at `path`; None if nothing is."""
 
     def link_text(self, path: str) -> str | None:
-        """A symlink's text; None where there is none."""
+        """Return a symlink's text; None if there is no such symlink."""
 
     def read(self, path: str) -> bytes | None:
-        """A small file's bytes; None where there is none."""
+        """Return a small file's bytes; None if there is no such file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """`rest` is to be done once the repository has what the deciding call makes of it.
+    """A transaction whose calls `rest` remain once its deciding call is executed.
 
-    That is: something at all paths in `there`, nothing at those in `gone`, `links` with these texts
-    and `files` with contents of these SHA-256. `layers` are sent from where they are staged, and
-    need not be kept there any more.
+    That is the case if the repository has all paths in `present` and none in `absent`, symlinks
+    with the texts of `links`, and files with the SHA-256 digests of `files`. The staged copies of
+    `layers` are not needed any more then.
     """
 
-    there: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
     rest: tuple[Call, ...] = ()
 
     def is_decided(self, tree: Tree) -> bool:
-        """Whether the deciding call was done."""
+        """Return whether the deciding call was executed."""
         return (
-            all(tree.kind(path) is not None for path in self.there)
-            and all(tree.kind(path) is None for path in self.gone)
+            all(tree.kind(path) is not None for path in self.present)
+            and all(tree.kind(path) is None for path in self.absent)
             and all(tree.link_text(path) == text for path, text in self.links.items())
             and all(_sha256(tree.read(path)) == digest for path, digest in self.files.items())
         )
 
 
 def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
-    """What has to be written down for `calls`.
+    """Return what has to be recorded before `calls` are executed.
 
-    Content cannot be sent again without the layers it comes from, and is of no consequence as long
-    as nothing leads to it: so it is the last call with content that decides, or else the first of
-    all. Through a gateway it is the last: by the time that somebody carries out a rest others may
-    have changed what that rest says.
+    Content cannot be sent again without its staged layers, and has no effect while nothing refers
+    to it: so the last call with content decides, or else the first call. At a gateway the last call
+    decides: other publishers may change the records before the rest would be executed.
     """
     with_content = [n for n, call in enumerate(calls) if has_content(call)]
     number = len(calls) - 1 if gateway else max(with_content, default=0)
@@ -82,31 +81,31 @@ def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
         for layer in call.additions.layers
     ]
     if isinstance(deciding, Edit):
-        there, gone = deciding.directories, deciding.removals
+        present, absent = deciding.directories, deciding.removals
         links, files = deciding.links, deciding.files
     else:
         added = deciding.additions
-        there = (
+        present = (
             *added.directories,
             *(layout.layer_index(layer.digest) for layer in added.layers),
             *(tree.path for tree in added.trees),
         )
-        gone, links, files = deciding.deletions, added.links, added.files
+        absent, links, files = deciding.deletions, added.links, added.files
     digests = {path: _sha256(content) for path, content in files.items()}
-    return Pending(there, gone, links, digests, tuple(sent), tuple(calls[number + 1 :]))
+    return Pending(present, absent, links, digests, tuple(sent), tuple(calls[number + 1 :]))
 
 
 def has_content(call: Call) -> bool:
-    """Whether the call sends layers or trees."""
+    """Return whether the call sends layers or trees."""
     return isinstance(call, Ingest) and bool(call.additions.layers or call.additions.trees)
 
 
 def write(file: Path, pending: Pending) -> None:
-    """Write it down, on disk."""
+    """Write `pending` to `file`, and wait until it is on disk."""
     value = {
         "version": VERSION,
-        "there": pending.there,
-        "gone": pending.gone,
+        "there": pending.present,
+        "gone": pending.absent,
         "links": dict(pending.links),
         "files": dict(pending.files),
         "layers": pending.layers,
@@ -121,7 +120,11 @@ def write(file: Path, pending: Pending) -> None:
 
 
 def read(file: Path) -> Pending | None:
-    """What was written down; None where nothing was."""
+    """Return what `file` holds; None if there is no such file.
+
+    Raises:
+        RepositoryError: The file cannot be parsed.
+    """
     try:
         value = json.loads(file.read_bytes())
         if value["version"] != VERSION:
@@ -139,9 +142,9 @@ def read(file: Path) -> Pending | None:
     except (ValueError, KeyError, TypeError) as error:
         raise RepositoryError(
             f"cannot finish the transaction in {file}",
-            why=f"the file cannot be used ({error})",
-            hint="a newer publisher may have written it; else remove it, and let `publisher "
-            "verify --repair` find what is incomplete",
+            why=f"the file cannot be parsed ({error})",
+            hint="a newer publisher may have written it; else remove it, and run `publisher "
+            "verify --repair`",
         ) from error
 
 

@@ -1,36 +1,56 @@
-"""What one `cvmfs_server ingest` adds, written as its stream: layers, trees, records, links."""
+"""The content that one `cvmfs_server ingest` adds, written as its stream.
+
+A flat image is planned before its transaction is exclusive, and sent at the commit. In between its
+entries, which are names and links only, are kept in a compressed file: the plan.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from publisher.entry import Entry, EntryType, Fixup
+import zstandard
+
+from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.errors import PublisherError
+from publisher.layers.catalogs import plan_catalogs
+from publisher.layers.index import read_index
+from publisher.layers.replay import replay
 from publisher.repository import RepositoryChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
-from publisher.repository.cvmfs.planned import read_plan
-from publisher.repository.cvmfs.stream import TarStream, UnfitForStream, Write, renamed
+from publisher.repository.cvmfs.configuration import Owner
+from publisher.repository.cvmfs.mirror import Mirror
+from publisher.repository.cvmfs.stream import Kind, TarStream, UnfitForStream, Write, renamed
 from publisher.tree import layout
-
-if TYPE_CHECKING:
-    from publisher.repository.cvmfs.repository import CvmfsRepository
 
 _PIECE = 1 << 20
 
 
-def send(repository: CvmfsRepository, call: Ingest, write: Write) -> None:
-    """Write everything that `call` adds to `repository`, content before what leads to it."""
-    owner = repository.configuration.owner_ids()
+def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -> None:
+    """Write everything that `call` adds, content before what refers to it.
+
+    Args:
+        call: The call whose standard input is written.
+        write: Called with the stream's bytes.
+        kind: Returns the type of what the repository already has at a path.
+        owner: The owner of the publisher's own directories and records.
+        mirror: Where the layers of `call` are staged.
+
+    Raises:
+        RepositoryChanged: A staged layer is damaged; it was discarded.
+    """
     added = call.additions
-    with TarStream(write, repository.published_kind, owner, call.base) as stream:
+    with TarStream(write, kind, owner, call.base) as stream:
         for path in added.directories:
             stream.make_parents(f"{path}/.")
         for layer in added.layers:
-            _send_layer(repository, stream, layer)
+            _send_layer(layer, stream, owner, mirror)
         for tree in added.trees:
-            _send_tree(stream, tree)
+            _send_tree(tree, stream)
         for path, content in sorted(added.files.items()):
             entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, len(content))
             stream.add(entry, [content])
@@ -40,9 +60,8 @@ def send(repository: CvmfsRepository, call: Ingest, write: Write) -> None:
         stream.end()
 
 
-def _send_layer(repository: CvmfsRepository, stream: TarStream, layer: NewLayer) -> None:
-    engine = repository.engine
-    staged = repository.staged(layer.digest)
+def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror) -> None:
+    staged = mirror.staged(layer.digest)
     tree = layout.layer_tree(layer.digest)
     index_path = layout.layer_index(layer.digest)
     below = [layout.layer_tree(digest) for digest in layer.below]
@@ -65,29 +84,103 @@ def _send_layer(repository: CvmfsRepository, stream: TarStream, layer: NewLayer)
 
     with staged.index.open("rb") as index:
         try:
-            engine.replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
+            replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
         except UnfitForStream:
             raise
         except PublisherError as error:
-            # It was verified when it came: the disk has lost some of it, and it has to come again.
-            repository.give_up(layer.digest)
+            # It was verified when it arrived, so the disk lost some of it: fetch it again.
+            mirror.discard(layer.digest)
             raise RepositoryChanged(
-                f"cannot use layer {layer.digest}", why=f"what was kept of it is damaged: {error}"
+                f"cannot use layer {layer.digest}", why=f"its staged copy is damaged: {error}"
             ) from error
-        for directory in sorted(engine.catalogs(engine.entries(index))):
+        for directory in sorted(plan_catalogs(read_index(index))):
             stream.start_catalog(f"{tree}/{directory}")
         size = os.fstat(index.fileno()).st_size
         index.seek(0)
-        owner = repository.configuration.owner_ids()
         entry = Entry(index_path, EntryType.FILE, 0o644, owner.uid, owner.gid, size)
         stream.add(entry, iter(lambda: index.read(_PIECE), b""))
 
 
-def _send_tree(stream: TarStream, tree: NewTree) -> None:
-    for item in read_plan(tree.planned):
+def _send_tree(tree: NewTree, stream: TarStream) -> None:
+    for item in read_plan(tree.plan):
         if isinstance(item, str):
             stream.start_catalog(f"{tree.path}/{item}")
         else:
             entry, content = item
             path = f"{tree.path}/{entry.path}" if entry.path else tree.path
             stream.add(renamed(entry, path, entry.target), [content] if content else [])
+
+
+def write_plan(file: Path, plan: Iterable[Merged | Generated], layers: Sequence[str]) -> None:
+    """Write the entries of the flat image `plan` to `file`.
+
+    `layers` are the digests that `plan` refers to by number. Files become hard links to their
+    content in the layer trees. The directories where nested catalogs start come last.
+    """
+    trees = [layout.layer_tree(digest) for digest in layers]
+    with zstandard.open(file, "wb") as out:
+
+        def each() -> Iterator[Entry]:
+            for planned in plan:
+                content = planned.content if isinstance(planned, Generated) else b""
+                entry = _placed(planned, trees)
+                out.write(_line(entry, content))
+                yield planned.entry
+
+        for directory in sorted(plan_catalogs(each())):
+            out.write(json.dumps({"catalog": directory}).encode() + b"\n")
+
+
+def read_plan(file: Path) -> Iterator[tuple[Entry, bytes] | str]:
+    """Yield (entry, content) of everything in the plan, then the directories of catalogs."""
+    with zstandard.open(file, "rb") as lines:
+        rest = b""
+        while data := lines.read(1 << 18):
+            *complete, rest = (rest + data).split(b"\n")
+            for line in complete:
+                fields = json.loads(line)
+                if isinstance(fields, dict):
+                    yield str(fields["catalog"])
+                else:
+                    yield _entry(fields)
+
+
+def _placed(planned: Merged | Generated, trees: Sequence[str]) -> Entry:
+    entry = planned.entry
+    if isinstance(planned, Merged) and entry.type in (EntryType.FILE, EntryType.HARDLINK):
+        target = f"{trees[planned.layer]}/{planned.source}"
+        return Entry(entry.path, EntryType.HARDLINK, target=target)
+    return entry
+
+
+def _line(entry: Entry, content: bytes) -> bytes:
+    fields: list[Any] = [
+        entry.path,
+        entry.type.value,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime_ns,
+        entry.target,
+        entry.device,
+    ]
+    if content:
+        fields.append(base64.b64encode(content).decode())
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _entry(fields: list[Any]) -> tuple[Entry, bytes]:
+    path, kind, mode, uid, gid, mtime_ns, target, device, *more = fields
+    content = base64.b64decode(more[0]) if more else b""
+    entry = Entry(
+        path,
+        EntryType(kind),
+        mode,
+        uid,
+        gid,
+        len(content),
+        mtime_ns,
+        target,
+        device=(device[0], device[1]) if device else None,
+    )
+    return entry, content

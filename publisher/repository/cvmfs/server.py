@@ -1,4 +1,4 @@
-"""Running `cvmfs_server`, and what its failures mean."""
+"""Running `cvmfs_server`, and the meaning of its failures."""
 
 from __future__ import annotations
 
@@ -28,39 +28,44 @@ Feed = Callable[[Callable[[bytes], None]], None]
 
 
 class ServerRefused(RepositoryError):
-    """`cvmfs_server` failed; its own words are in `why`, and in the debug log."""
+    """`cvmfs_server` failed; `why` has the end of its output, the debug log all of it."""
 
 
 class TransactionOpen(ServerRefused):
-    """Another transaction is open, or a lease of the same part of the tree: wait."""
+    """Another transaction is open, or another lease covers the same part of the tree."""
 
 
 class FilesInUse(ServerRefused):
-    """Processes have files of the mounted repository open, or their working directory there."""
+    """Processes have a file or their working directory in the mounted repository."""
 
 
 class StreamCut(Exception):
-    """The server ended before it had read everything."""
+    """The server stopped reading before the end of its standard input."""
 
 
 class Server:
-    """`cvmfs_server` for one repository. `started` is told the id of each process group."""
+    """Runs `cvmfs_server` for one repository; `started` is called with each process group ID."""
 
     def __init__(self, name: str, started: Callable[[int], None] | None = None) -> None:
         self._name = name
         self._started = started or (lambda pid: None)
 
     def run(self, arguments: Sequence[str], feed: Feed | None = None) -> str:
-        """Run one command to its end, and return what it printed.
+        """Run one command to its end, and return its output.
 
-        `feed` writes the command's standard input; without one it has none, and whatever it asks is
-        answered by nothing. If `feed` raises, the command and all it started are killed first, so
-        that a stream that was cut is never taken for one that ended.
+        `feed` writes the command's standard input; without it the input is empty, so a question of
+        the command gets no answer. If `feed` raises, the command and all its children are killed
+        before the input is closed, so that an incomplete stream is never taken for a complete one.
+
+        Raises:
+            TransactionOpen: Another transaction or lease prevents it.
+            FilesInUse: Processes use the mounted repository.
+            ServerRefused: The command failed for another reason.
         """
         command = [_find_command(self._name), *arguments]
         _log.debug("running %s", " ".join(command))
-        # Nothing begins before we say so: by then it is written down that this is ours. If we die
-        # before, the shell reads the end of its input, and does not run the command.
+        # The command starts only after `started` has recorded its process group. If this process
+        # dies before, the shell reads the end of its input and does not run the command.
         process = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r go && exec "$@"', "sh", *command],
             cwd="/",
@@ -88,7 +93,7 @@ class Server:
         return text
 
     def list_state(self) -> str:
-        """What `cvmfs_server list` says of the repository in brackets: "stratum0 / local"."""
+        """Return what `cvmfs_server list` shows in brackets: "stratum0 / local - …"."""
         for line in self.run(["list"]).splitlines():
             if line.startswith(f"{self._name} "):
                 return line.partition("(")[2].partition(")")[0]
@@ -96,7 +101,7 @@ class Server:
 
 
 def version() -> tuple[int, ...] | None:
-    """The version of `cvmfs_server`; None where it does not say."""
+    """Return the version of `cvmfs_server`; None if it is missing or prints no version."""
     command = shutil.which(COMMAND)
     if command is None:
         return None
@@ -108,10 +113,11 @@ def version() -> tuple[int, ...] | None:
 
 
 def holders_of(mount: Path) -> list[str]:
-    """Who has a file or the working directory below `mount`: "process 4711 (bash): /cvmfs/…".
+    """Return the processes with a file or their working directory below `mount`.
 
-    Only processes that we may look at are seen: all of them as root. Files that we have open
-    ourselves do not count: they are read for a moment only, and not while the server publishes.
+    Each is described like "process 4711 (bash): /cvmfs/…". Only processes that this user may
+    inspect are found; root finds all. Open files of this process do not count: they are closed
+    before the server publishes.
     """
     top = str(mount)
     found = []
@@ -137,20 +143,20 @@ def holders_of(mount: Path) -> list[str]:
 
 
 def explain(name: str, arguments: Sequence[str], code: int, output: str) -> ServerRefused:
-    """The error that says what a failure of `cvmfs_server` means, and what helps."""
+    """Return the error for a failure of `cvmfs_server`, with its cause and a hint."""
     what = f"cannot publish to cvmfs:{name}"
     lines = [line for line in output.splitlines() if line.strip()]
-    said = " / ".join(lines[-_SHOWN_LINES:]) or "it said nothing"
-    why = f"cvmfs_server {arguments[0]} ended with {code}: {said}"
+    tail = " / ".join(lines[-_SHOWN_LINES:]) or "it printed nothing"
+    why = f"cvmfs_server {arguments[0]} ended with {code}: {tail}"
     if code == errno.EEXIST or "already in a transaction" in output:
-        return TransactionOpen(what, why=why, hint=f"see who it is: cvmfs_server list {name}")
+        return TransactionOpen(what, why=why, hint=f"show it: cvmfs_server list {name}")
     if code == errno.EBUSY or "Could not acquire a new lease" in output:
         return TransactionOpen(
-            what, why=why, hint="another publisher holds a lease; try again later, or with --wait"
+            what, why=why, hint="another publisher holds a lease; try again later, or wait longer with --wait"
         )
     if "file descriptors" in output or "Current working directory is in" in output:
         return FilesInUse(
-            what, why=why, hint=f"end what uses it: lsof +D /cvmfs/{name}, or fuser -vm"
+            what, why=why, hint=f"end the processes that use it: lsof +D /cvmfs/{name}"
         )
     for sign, hint in _HINTS:
         if sign in output:
@@ -159,17 +165,17 @@ def explain(name: str, arguments: Sequence[str], code: int, output: str) -> Serv
         return ServerRefused(
             what,
             why=f"cvmfs_server {arguments[0]} was killed by signal {-code}",
-            hint="try again: what it left behind is cleared first",
+            hint="try again: its transaction is aborted first",
         )
     return ServerRefused(what, why=why, hint=f"run cvmfs_server check {name}")
 
 
 _HINTS = (
-    ("whitelist", "sign it anew on the machine with the master key: cvmfs_server resign {name}"),
+    ("whitelist", "renew it on the machine with the master key: cvmfs_server resign {name}"),
     ("Permission denied", "publish as the repository's owner"),
-    ("No space left", "make room in /var/spool/cvmfs/{name} and in the repository's storage"),
-    ("unhealthy", "look at it: cvmfs_server list; then cvmfs_server abort -f {name}"),
-    ("does not exist", "make it: cvmfs_server mkfs -o OWNER {name}"),
+    ("No space left", "free space in /var/spool/cvmfs/{name} and in the repository's storage"),
+    ("unhealthy", "show it: cvmfs_server list; then cvmfs_server abort -f {name}"),
+    ("does not exist", "create it: cvmfs_server mkfs -o OWNER {name}"),
     ("not mounted", "mount it: cvmfs_server mount {name}"),
 )
 
@@ -208,7 +214,7 @@ def _feed(process: subprocess.Popen[bytes], feed: Feed | None) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the command and everything that it started, before its input is closed."""
+    """Kill the command and all its children, before its input is closed."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -216,7 +222,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Output:
-    """What a command prints: logged as it comes, its end kept."""
+    """The output of a command: logged while it arrives; the last lines are kept."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -226,8 +232,8 @@ class _Output:
         self._thread.start()
 
     def text(self) -> str:
-        """Everything that is kept, once the command has ended."""
-        # The server mounts the repository anew, by a process that may keep our pipe open.
+        """Return the last lines, once the command has ended."""
+        # The server mounts the repository again; the client that does it may keep the pipe open.
         self._thread.join(_OUTPUT_SECONDS)
         if not self._thread.is_alive():
             self._file.close()

@@ -1,24 +1,137 @@
-"""The bound on what waits to be published: layers of images of which others still come.
+"""Layers between their download and their publication, and the limit on their total size.
 
-Room is given to images and not to layers: an image needs all of its layers at once, and halves of
-images would wait for each other for ever. It is given in the order in which it was asked for. One
-image always comes through, however large it is: it is then the only one.
+A layer waits as its blob, compressed as it came; nothing is unpacked. The index is made while the
+blob arrives, and the blob is read again when it is sent.
+
+Space is reserved per image, not per layer: an image needs all of its layers at once, and images
+that each hold a part of the space would wait for each other forever. Reservations are granted in
+the order in which they were requested. An image that exceeds the limit by itself is admitted when
+no other image of this process is.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from publisher.errors import PublisherError
+from publisher.layers.replay import FileOrder
+from publisher.repository.disk import make_directories, sync_filesystem
+from publisher.tree import layout
 
 DEFAULT_LIMIT = 20 * 10**9
 """Bytes."""
 
-_LOOK_SECONDS = 0.5
-"""Other processes make room as well, and do not tell."""
+_POLL_SECONDS = 0.5
+"""Other processes free space as well, without notifying this one."""
+
+_PIECE = 1 << 20
+
+
+class SpoolFull(PublisherError):
+    """The disk has no space for the compressed layers of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedLayer:
+    """The files of a staged layer: `directory` as it will lie in the mirror, `blob` the bytes."""
+
+    directory: Path
+    blob: Path
+
+    @property
+    def index(self) -> Path:
+        """The layer's index."""
+        return self.directory / layout.LAYER_INDEX
+
+    @property
+    def order(self) -> Path:
+        """The order of file contents in the archive, for `publisher.layers.replay`."""
+        return self.blob.with_suffix(".order")
+
+    def is_complete(self) -> bool:
+        """Return whether the layer can be published from here."""
+        return self.index.exists() and self.blob.exists() and self.order.exists()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the blob's bytes."""
+        with self.blob.open("rb") as file:
+            while chunk := file.read(_PIECE):
+                yield chunk
+
+    def delete_blob(self) -> None:
+        """Delete what is not needed once the layer is published."""
+        self.blob.unlink(missing_ok=True)
+        self.order.unlink(missing_ok=True)
+
+
+class CvmfsLayerStage:
+    """One layer while it arrives, in the private `directory`; `finish` moves it to `staged`."""
+
+    def __init__(self, directory: Path, staged: StagedLayer) -> None:
+        self._directory = directory
+        self._staged = staged
+        self._arriving = StagedLayer(directory / "layer", directory / "blob")
+        make_directories(self._arriving.directory / layout.LAYER_TREE)
+        make_directories(self._arriving.index.parent)
+        self._blob = self._arriving.blob.open("xb")
+        self.index: BinaryIO = self._arriving.index.open("xb")
+        os.fchmod(self.index.fileno(), 0o644)
+        self.sink = FileOrder(self._arriving.order)
+
+    def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the chunks of the blob, and store them."""
+        for chunk in chunks:
+            with self._full_disk_explained():
+                self._blob.write(chunk)
+            yield chunk
+
+    def finish(self) -> Mapping[str, int]:
+        """Keep the layer, complete and verified, for the transaction that publishes it."""
+        with self._full_disk_explained():
+            self._blob.flush()
+        self.close()
+        sync_filesystem(self._directory)
+        self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
+        # The blob comes last: the layer is staged once all three files are in place.
+        try:
+            self._arriving.directory.rename(self._staged.directory)
+        except OSError as error:
+            # Another run staged the same layer first, with the same bytes.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        self._arriving.order.rename(self._staged.order)
+        self._arriving.blob.rename(self._staged.blob)
+        return {}
+
+    def close(self) -> None:
+        """Close all files. Calling it again has no effect."""
+        self.sink.close()
+        self.index.close()
+        with suppress(OSError):  # an error of these bytes was reported by an earlier write
+            self._blob.close()
+
+    @contextmanager
+    def _full_disk_explained(self) -> Iterator[None]:
+        """Turn an OSError about missing space into SpoolFull."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SpoolFull(
+                f"cannot keep a layer in {self._staged.blob.parent}",
+                why=f"{error.strerror}, after {self._blob.raw.tell()} bytes of it",
+                hint="free space there: an image's compressed layers wait in it until all of "
+                "them have arrived; or set PUBLISHER_STATE to a directory on a larger disk",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +144,14 @@ class _Kept:
 
 
 class Spool:
-    """The layers that are kept, compressed, in `blobs`, and those on their way there.
+    """Grants space in the directory `blobs`, and in the sessions where layers arrive.
 
-    `limit` is in bytes, as is all else. `session` is the directory of this process' unfinished
-    work, beside those of others. `give_up` deletes the layer of that name if that can be done now;
-    `free_space` is what the disk still holds, as far as that can be told.
+    Args:
+        blobs: The compressed layers that are waiting to be published.
+        session: The directory of this process' unfinished work, beside those of other processes.
+        limit: Bytes, as are all sizes here.
+        discard: Deletes the layer of that name, and returns False if that is not possible now.
+        free_space: Returns how many bytes the disk can still hold, or None if unknown.
     """
 
     def __init__(
@@ -43,25 +159,23 @@ class Spool:
         blobs: Path,
         session: Path,
         limit: int,
-        give_up: Callable[[str], bool],
+        discard: Callable[[str], bool],
         free_space: Callable[[], int | None],
     ) -> None:
         self._blobs = blobs
         self._session = session
         self._limit = limit
-        self._give_up = give_up
+        self._discard = discard
         self._free_space = free_space
         self._changed = threading.Condition()
         self._queue: deque[object] = deque()
         self._admitted: list[Mapping[str, int]] = []
 
     @contextmanager
-    def room_for(
-        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
-    ) -> Iterator[None]:
-        """Hold room for `layers` (sizes by name) of one image, until it is published or failed.
+    def reserve(self, layers: Mapping[str, int], keep_waiting: Callable[[], None]) -> Iterator[None]:
+        """Reserve space for `layers` (sizes by name) of one image, until the block ends.
 
-        `keep_waiting` is called now and then; what it raises ends the waiting.
+        `keep_waiting` is called repeatedly while this waits; an exception from it ends the wait.
         """
         if not layers:
             yield
@@ -80,7 +194,7 @@ class Spool:
             self._queue.append(ticket)
             try:
                 while self._queue[0] is not ticket or not self._fits(layers):
-                    self._changed.wait(_LOOK_SECONDS)
+                    self._changed.wait(_POLL_SECONDS)
                     keep_waiting()
                 self._admitted.append(layers)
             finally:
@@ -88,7 +202,7 @@ class Spool:
                 self._changed.notify_all()
 
     def _fits(self, layers: Mapping[str, int]) -> bool:
-        """Whether there is room, what nobody waits for having been given up as far as needed."""
+        """Return whether there is space, after discarding as many unclaimed layers as necessary."""
         claimed = {name: size for each in (*self._admitted, layers) for name, size in each.items()}
         staged = self._staged()
         to_come = sum(size for name, size in layers.items() if name not in staged)
@@ -103,25 +217,25 @@ class Spool:
             free = self._free_space()
             if used <= self._limit and (free is None or to_come <= free):
                 return True
-            if not others or others[-1].since >= oldest_run or not self._give_up(others[-1].name):
+            if not others or others[-1].since >= oldest_run or not self._discard(others[-1].name):
                 return not self._admitted
             others.pop()
 
     def _staged(self) -> dict[str, _Kept]:
-        """All finished layers, by name."""
+        """Return all finished layers by name."""
         found: dict[str, _Kept] = {}
         for path in self._blobs.iterdir():
             try:
                 status = path.stat()
             except FileNotFoundError:
-                continue  # published just now
+                continue  # it has just been published
             name = path.stem
             size = found[name].size if name in found else 0
             found[name] = _Kept(name, size + status.st_size, status.st_mtime)
         return found
 
     def _other_runs(self) -> tuple[int, float]:
-        """How much other processes have on its way, and when the first of them began."""
+        """Return how many bytes are arriving in other processes, and when the oldest began."""
         size, began = 0, float("inf")
         for session in self._session.parent.iterdir():
             if session == self._session or not session.is_dir():
@@ -130,5 +244,5 @@ class Spool:
                 began = min(began, session.stat().st_ctime)
                 size += sum(blob.stat().st_size for blob in session.glob("*/blob"))
             except FileNotFoundError:
-                continue  # it ended just now
+                continue  # it has just ended
         return size, began

@@ -1,21 +1,25 @@
-"""Entries -> the tar stream that `cvmfs_server ingest` gets: ordered, and checked as it is made.
+"""Entries -> the tar stream for `cvmfs_server ingest`, ordered and checked while it is written.
 
-The server takes a stream at its word. What it does not survive, or would publish broken, is refused
-here, before it is written: a path twice, a file where a directory is, names with `..`, markers that
-others obey, hard links to what is nowhere.
+The server does not validate a stream. Everything that aborts it, or that it would publish broken,
+is refused here before it is written: a path twice, a file where a directory is, names with `..`,
+markers that other programs interpret, hard links to missing files.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
-from publisher.repository.cvmfs.catalogs import MARKER, starts_catalog
-from publisher.repository.cvmfs.header import BLOCK, END, encode, padding
+from publisher.repository.cvmfs.configuration import Owner
+from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, padding
+from publisher.tree import layout
 
+CATALOG_MARKER = ".cvmfscatalog"
+"""The file that makes its directory the root of a nested catalog."""
+
+_TOPS = (layout.LAYERS, layout.FLAT)
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -31,28 +35,35 @@ Kind = Callable[[str], EntryType | None]
 
 
 class UnfitForStream(PublisherError):
-    """An entry cannot be sent, since the server would abort or publish something broken."""
+    """An entry cannot be sent: the server would abort or publish something broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose the directories and records are that the publisher makes itself."""
+def starts_catalog(path: str) -> bool:
+    """Return whether the directory `path` of a repository is the root of a nested catalog.
 
-    uid: int = 0
-    gid: int = 0
+    These are the top directories, their 256 shards, each layer (around its tree, so that containers
+    do not see the marker) and each flat image. `layout/README.md` gives the reasons.
+    """
+    top, *below = path.split("/")
+    return path == layout.METADATA or (top in _TOPS and len(below) <= 2)
 
 
 class TarStream:
     """Writes entries, whose paths are relative to the repository's root, as one tar archive.
 
-    `kind` says what the repository has at a path already. Directories that are missing above an
-    entry are sent before it, and nested catalogs where they should start. `base` is the directory
-    that the server will unpack below; everything sent must lie in it. Memory does not grow with
-    what is sent. Close it, or use it as a context manager; only `end` completes the archive.
+    Directories that are missing above an entry are sent before it, and markers of nested catalogs
+    where `starts_catalog` requires them. Memory does not grow with what is sent. Close the stream,
+    or use it as a context manager; only `end` completes the archive.
+
+    Args:
+        write: Called with the archive's bytes.
+        kind: Returns the type of what the repository already has at a path.
+        owner: The owner of the directories and markers that are added.
+        base: The directory below which the server unpacks; all entries must lie below it.
     """
 
     def __init__(self, write: Write, kind: Kind, owner: Owner, base: str = "") -> None:
-        self._out = _HeldBack(write)
+        self._out = _UnalignedWriter(write)
         self._kind = kind
         self._owner = owner
         self._base = f"{base}/" if base else ""
@@ -68,46 +79,46 @@ class TarStream:
         self._database.close()
 
     def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
-        """Send `entry`; `content` gives a file's `entry.size` bytes."""
+        """Send `entry`; `content` yields a file's `entry.size` bytes."""
         name = entry.path.rpartition("/")[2]
         if name.startswith(".cvmfs"):
-            raise _unfit(entry.path, "the name means something to the server")
+            raise _unfit(entry.path, "the server interprets files of that name")
         self._send(entry, content)
         if entry.type is EntryType.DIRECTORY and starts_catalog(entry.path):
             self.start_catalog(entry.path)
 
     def start_catalog(self, directory: str) -> None:
-        """Let a nested catalog start at `directory`, which was sent."""
+        """Make the directory, which was sent, the root of a nested catalog."""
         if not self._sent(directory):
             raise _unfit(directory, "a catalog should start there, and it was not sent")
-        path = f"{directory}/{MARKER}"
+        path = f"{directory}/{CATALOG_MARKER}"
         uid, gid = self._owner.uid, self._owner.gid
         self._send(Entry(path, EntryType.FILE, 0o644, uid, gid), ())
 
     def make_parents(self, path: str) -> None:
-        """Send the directories above `path` that are neither sent nor there."""
+        """Send the directories above `path` that are neither sent nor published."""
         parent = path.rpartition("/")[0]
         if parent == self._parent:
             return
-        # The server goes into its base before it reads anything.
+        # The server creates its base directory before it reads the stream.
         is_base = not parent or self._base == f"{parent}/"
         state = _DIRECTORY if is_base else self._sent(parent)
         if state is None:
-            there = self._kind(parent)
-            if there is None and not self._base.startswith(f"{parent}/"):
+            published = self._kind(parent)
+            if published is None and not self._base.startswith(f"{parent}/"):
                 owner = self._owner
                 self.add(Entry(parent, EntryType.DIRECTORY, 0o755, owner.uid, owner.gid))
                 state = self._sent(parent)
-            elif there is EntryType.DIRECTORY:
+            elif published is EntryType.DIRECTORY:
                 state = _DIRECTORY
         if not state:
             raise _unfit(path, f"{parent} is not a directory")
         self._parent, self._parent_is_new = parent, state == _NEW_DIRECTORY
 
     def end(self) -> None:
-        """Complete the archive. Until then it cannot be taken for complete, wherever it is cut."""
+        """Complete the archive. Before this it never looks complete, wherever it is cut."""
         self._out.write(END)
-        self._out.release()
+        self._out.flush()
 
     def _send(self, entry: Entry, content: Iterable[bytes | memoryview]) -> None:
         path = entry.path
@@ -119,12 +130,12 @@ class TarStream:
             entry = self._checked_link(entry)
         elif entry.type is EntryType.SYMLINK and not entry.target:
             raise _unfit(path, "a symlink without a target")
-        # Below a directory that comes with this stream there is nothing yet.
-        there = None if self._parent_is_new else self._kind(path)
+        # A directory that was added by this stream has no published content.
+        published = None if self._parent_is_new else self._kind(path)
         is_directory = entry.type is EntryType.DIRECTORY
-        if there is not None and is_directory != (there is EntryType.DIRECTORY):
-            raise _unfit(path, f"something else stands there ({there.name.lower()})")
-        new = _DIRECTORY if there else _NEW_DIRECTORY
+        if published is not None and is_directory != (published is EntryType.DIRECTORY):
+            raise _unfit(path, f"the repository has something else there ({published.name.lower()})")
+        new = _DIRECTORY if published else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)
         relative = path[len(self._base) :]
         self._out.write(encode(renamed(entry, relative)))
@@ -144,10 +155,10 @@ class TarStream:
 
     def _checked_link(self, entry: Entry) -> Entry:
         sent = self._sent(entry.target)
-        there = self._kind(entry.target) if sent is None else None
-        if sent is None and there is None:
-            raise _unfit(entry.path, f"it is a link to {entry.target}, which is nowhere")
-        if sent or there is EntryType.DIRECTORY:
+        published = self._kind(entry.target) if sent is None else None
+        if sent is None and published is None:
+            raise _unfit(entry.path, f"it is a link to {entry.target}, which does not exist")
+        if sent or published is EntryType.DIRECTORY:
             raise _unfit(entry.path, f"it is a hard link to the directory {entry.target}")
         if not entry.target.startswith(self._base):
             raise _unfit(entry.path, f"it is a link to {entry.target}, outside {self._base}")
@@ -163,15 +174,15 @@ class TarStream:
         try:
             self._database.execute("INSERT INTO sent VALUES (?, ?)", (_key(path), state))
         except sqlite3.IntegrityError as error:
-            raise _unfit(path, "it was sent already") from error
+            raise _unfit(path, "it was already sent") from error
 
 
-class _HeldBack:
-    """Gathers small writes, each of which ends one byte before the end of a block.
+class _UnalignedWriter:
+    """Buffers small writes, and passes on pieces that each end one byte before a block boundary.
 
-    Readers take a stream that ends between two members for a complete one. A publisher that is
-    killed must not be mistaken for one that was done. Since all writes begin and end within a block
-    so do the pages of them, which is what a pipe takes at a time.
+    A tar reader takes a stream that ends between two members for complete. The stream of a
+    publisher that is killed must not look complete. Since every piece ends within a block, so does
+    every page of it, which is the unit in which a pipe accepts data.
     """
 
     def __init__(self, write: Write) -> None:
@@ -187,7 +198,7 @@ class _HeldBack:
             self._written += end
             del self._held[:end]
 
-    def release(self) -> None:
+    def flush(self) -> None:
         self._write(bytes(self._held))
         self._held.clear()
 
@@ -195,15 +206,15 @@ class _HeldBack:
 def _check_name(path: str) -> None:
     for name in path.split("/"):
         if name in ("", ".", ".."):
-            raise _unfit(path, "the path is not plain")
+            raise _unfit(path, "the path is not normalized")
         if name.startswith(".wh."):
-            raise _unfit(path, "the server would store a marker as if it were a file")
+            raise _unfit(path, "the server would store a marker as an ordinary file")
     if "\0" in path:
         raise _unfit(path, "the name holds a zero byte")
 
 
 def renamed(entry: Entry, path: str, target: str | None = None) -> Entry:
-    """What of `entry` a stream holds, at `path`, and linking to `target` if one is given."""
+    """Return `entry`, as far as a stream holds it, at `path`, linking to `target` if given."""
     if path == entry.path and target is None:
         return entry
     return Entry(

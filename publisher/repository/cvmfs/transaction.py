@@ -1,4 +1,4 @@
-"""The transaction of the CVMFS backend: collected, compiled into server calls, sent, verified."""
+"""The transaction of the CVMFS backend: collect changes, compile them to server calls, execute."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs import pending
-from publisher.repository.cvmfs.carrying import carry_out, open_by_hand, publish_by_hand, renew
-from publisher.repository.cvmfs.catalogs import skeleton
 from publisher.repository.cvmfs.changes import (
     Call,
     Changes,
@@ -21,26 +18,30 @@ from publisher.repository.cvmfs.changes import (
     NewLayer,
     NewTree,
     compile_calls,
+    top_directories,
 )
-from publisher.repository.cvmfs.planned import write_plan
-from publisher.repository.cvmfs.visible import require_visible
+from publisher.repository.cvmfs.configuration import Published
+from publisher.repository.cvmfs.execution import Execution
+from publisher.repository.cvmfs.sending import write_plan
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.tree import layout
-
-if TYPE_CHECKING:
-    from publisher.repository.cvmfs.repository import CvmfsRepository
 
 _log = logging.getLogger(__name__)
 
 
 class CvmfsTransaction:
-    """One change of a CVMFS repository; `shadow` is the same change of our small tree."""
+    """One change of a CVMFS repository.
+
+    `mirror` is the transaction that makes the same change in the metadata mirror. Plans of flat
+    images are kept in `directory`.
+    """
 
     def __init__(
-        self, repository: CvmfsRepository, shadow: DirectoryTransaction, directory: Path
+        self, execution: Execution, mirror: DirectoryTransaction, directory: Path
     ) -> None:
-        self._repository = repository
-        self._shadow = shadow
+        self._execution = execution
+        self._tree = execution.tree
+        self._mirror = mirror
         self._directory = directory
         self._exclusive = False
         self._has_lease = False
@@ -61,49 +62,49 @@ class CvmfsTransaction:
         anew: bool = False,
     ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees."""
-        if self._repository.exists(path):
+        if self._tree.exists(path):
             if not anew:
                 return {}
             self._cleared.append(path)
         for digest in layers:
-            if not self._repository.has_layer(digest) and not self._repository.exists(
-                layout.layer_tree(digest)
-            ):
+            if not self._has_layer(digest):
                 raise RepositoryChanged(f"cannot use layer {digest}", why="it was collected")
         planned = self._directory / f"{len(self._trees)}.plan"
-        write_plan(planned, plan, layers, self._repository.engine.catalogs)
+        write_plan(planned, plan, layers)
         self._trees[path] = NewTree(path, planned)
         return {}
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out, having finished or discarded what a dead one left.
+        """Exclude all other writers, and first clear up after interrupted ones.
 
-        Other publishers of a gateway's repository can only be kept out by its lease. Who sends
-        content would keep it for too long, and looks once more under it, at the end; all else is
-        decided under it.
+        Other publishers of a gateway's repository are excluded by its lease only. A transaction
+        that sends content does not hold a lease of the whole repository for as long as that takes:
+        it checks again under the lease of its last call. All other transactions are decided under
+        the lease.
         """
-        with self._shadow.exclusive():
-            self._repository.settle()
+        with self._mirror.exclusive():
+            settle(self._execution)
             self._exclusive = True
             try:
                 self._take_lease()
                 yield
             finally:
                 self._exclusive = False
-                self._give_lease_back()
+                self._return_lease()
 
     def _take_lease(self) -> None:
-        renew(self._repository)
-        if self._repository.configuration.is_gateway and not self._trees:
-            guard = self._repository.guard
-            guard.patiently(lambda: open_by_hand(self._repository), stays_open=True)
+        self._execution.renew_mount()
+        if self._execution.configuration.is_gateway and not self._trees:
+            with self._tree.lock.publishing():
+                self._execution.guard.retry(self._execution.open_transaction, stays_open=True)
             self._has_lease = True
 
-    def _give_lease_back(self) -> None:
+    def _return_lease(self) -> None:
         if self._has_lease:
             self._has_lease = False
-            self._repository.guard.recover()
+            with self._tree.lock.publishing():
+                self._execution.guard.recover()
 
     def add_layer(
         self,
@@ -118,90 +119,94 @@ class CvmfsTransaction:
         path = layout.layer_directory(digest)
         if digest in self._layers:
             return
-        if self._repository.exists(path):
+        if self._tree.exists(path):
             if not anew:
-                self._repository.give_up(digest)  # somebody else was quicker, with the same bytes
+                # Another publisher published it first, with the same bytes.
+                self._execution.mirror.discard(digest)
                 return
             self._cleared.append(path)
-        if not self._repository.staged(digest).is_complete():
+        if not self._execution.mirror.is_staged(digest):
             raise RepositoryChanged(
-                f"cannot use layer {digest}", why="what was staged of it was given up meanwhile"
+                f"cannot use layer {digest}", why="its staged copy was discarded concurrently"
             )
         self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
-        """Create or replace a small file; nothing is last in a change that is seen as a whole."""
-        self._seen[path] = self._repository.read(path)
+        """Create or replace a small file; `last` needs no care, since readers see all at once."""
+        self._seen[path] = self._tree.read(path)
         self._files[path] = content
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
-        self._seen[path] = self._repository.link_text(path)
+        self._seen[path] = self._tree.link_text(path)
         self._links[path] = text
 
     def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        """Remove a file, a symlink or a whole tree, if it exists."""
         self._removals.append(path)
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Say for the history what happens to the image or layer `name`, and why."""
-        self._shadow.record(name, what, why)
+        """Record in the history what happens to the image or layer `name`, and why."""
+        self._mirror.record(name, what, why)
 
     def commit(self) -> None:
-        """Make it all visible: one call of the server wherever that is possible."""
+        """Make all changes visible: with one server call wherever that is possible.
+
+        Raises:
+            RepositoryError: The server failed, or did not publish what it was given.
+            RepositoryChanged: At a gateway, another publisher changed a record concurrently.
+        """
         assert self._exclusive
-        repository = self._repository
-        configuration = repository.configuration
+        execution = self._execution
+        configuration = execution.configuration
         changes = self._changes()
-        calls = compile_calls(changes, repository.published_kind, configuration.is_gateway)
+        calls = compile_calls(changes, self._tree.published_kind, configuration.is_gateway)
         if not calls:
             return
-        shadow_was_current = repository.shadow_is_current()
+        mirror_was_current = execution.mirror.is_current()
         before = configuration.published()
         left = pending.plan(calls, configuration.is_gateway)
-        pending.write(repository.pending, left)
-        with repository.gate.publishing():
-            self._carry_out(calls)
+        pending.write(execution.mirror.pending, left)
+        self._execute(calls)
         if left.rest:
-            pending.write(repository.pending, replace(left, rest=()))
+            pending.write(execution.mirror.pending, replace(left, rest=()))
         after = configuration.published()
-        if after.revision < before.revision + len(calls):
-            raise RepositoryError(
-                f"cannot publish to {repository.url}",
-                why=f"cvmfs_server reported success, but revision {before.revision} became "
-                f"{after.revision} and not {before.revision + len(calls)}",
-                hint=f"run cvmfs_server check {configuration.name}",
-            )
-        # A gateway's publishers see their mount renewed with their next transaction only: there
-        # content was looked for before anything led to it.
-        if repository.view is not repository.shadow and not configuration.is_gateway:
-            require_visible(repository, repository, changes)
+        self._require_published(before, after, len(calls))
+        # A gateway's publisher sees a new revision with its next transaction only: there content is
+        # checked before anything refers to it.
+        if self._tree.is_mounted and not configuration.is_gateway:
+            execution.require_visible(self._tree, changes)
         alone = after.revision == before.revision + len(calls)
-        repository.note_shadow(False)
-        try:
-            self._update_shadow()
-        except PathTaken as error:
-            _log.warning("the state kept beside %s is not up to date: %s", repository.url, error)
-        else:
-            repository.note_shadow(shadow_was_current and alone)
+        self._update_mirror(current=mirror_was_current and alone)
         for digest in self._layers:
-            repository.staged(digest).forget_blob()
-        repository.pending.unlink()
+            execution.mirror.staged(digest).delete_blob()
+        execution.mirror.pending.unlink()
 
-    def _carry_out(self, calls: Sequence[Call]) -> None:
+    def _execute(self, calls: Sequence[Call]) -> None:
         match calls:
             case [Edit() as edit] if self._has_lease:
-                publish_by_hand(self._repository, edit)
-                self._repository.guard.forget()
+                with self._tree.lock.publishing():
+                    self._execution.publish_edit(edit)
+                self._execution.guard.forget()
                 self._has_lease = False
             case _:
-                self._give_lease_back()
-                for call in calls:
-                    carry_out(self._repository, call, self._check_under_lease)
+                self._return_lease()
+                self._execution.execute(calls, self._check_under_lease)
+
+    def _require_published(self, before: Published, after: Published, calls: int) -> None:
+        if after.revision >= before.revision + calls:
+            return
+        name = self._execution.configuration.name
+        raise RepositoryError(
+            f"cannot publish to {self._execution.url}",
+            why=f"cvmfs_server reported success, but revision {before.revision} became "
+            f"{after.revision} and not {before.revision + calls}",
+            hint=f"run cvmfs_server check {name}",
+        )
 
     def _changes(self) -> Changes:
-        kind = self._repository.published_kind
-        gateway = self._repository.configuration.is_gateway
+        kind = self._tree.published_kind
+        gateway = self._execution.configuration.is_gateway
         return Changes(
             tuple(self._layers.values()),
             tuple(self._trees.values()),
@@ -209,36 +214,44 @@ class CvmfsTransaction:
             dict(self._links),
             tuple(self._removals),
             tuple(dict.fromkeys(self._cleared)),
-            tuple(path for path in skeleton(shards=gateway) if kind(path) is None)
+            tuple(path for path in top_directories(shards=gateway) if kind(path) is None)
             if self._layers or self._trees or self._files
             else (),
         )
 
     def _check_under_lease(self) -> None:
-        """At a gateway: what leads to content may be published, since the content is there.
-
-        And nobody changed, since we looked, what we are about to replace.
-        """
-        if not self._repository.configuration.is_gateway:
+        """At a gateway, check that the content is published and the records are unchanged."""
+        if not self._execution.configuration.is_gateway:
             return
         content = Changes(tuple(self._layers.values()), tuple(self._trees.values()))
-        require_visible(self._repository, self._repository.view, content)
-        view = self._repository.view
+        view = self._tree.view
+        self._execution.require_visible(view, content)
         for path in (*self._files, *self._links):
             now: object = view.read(path) if path in self._files else view.link_text(path)
             if path in self._seen and now != self._seen[path]:
                 raise RepositoryChanged(
-                    f"cannot publish {path}", why="another publisher changed it meanwhile"
+                    f"cannot publish {path}", why="another publisher changed it concurrently"
                 )
 
-    def _update_shadow(self) -> None:
-        shadow, transaction = self._repository.shadow, self._shadow
+    def _update_mirror(self, *, current: bool) -> None:
+        """Make the same changes in the mirror; `current` is whether it then shows everything."""
+        mirror = self._execution.mirror
+        mirror.mark_current(False)
+        try:
+            self._commit_to_mirror()
+        except PathTaken as error:
+            _log.warning("the mirror of %s is not up to date: %s", self._execution.url, error)
+        else:
+            mirror.mark_current(current)
+
+    def _commit_to_mirror(self) -> None:
+        tree, transaction = self._execution.mirror.tree, self._mirror
         for path in self._trees:
             root = Merged(Entry("", EntryType.DIRECTORY, 0o755), 0, "")
-            transaction.link(path, [root], [], anew=shadow.exists(path))
+            transaction.link(path, [root], [], anew=tree.exists(path))
         for digest in self._layers:
-            there = shadow.exists(layout.layer_directory(digest))
-            transaction.add_layer(digest, (), (), anew=there)
+            exists = tree.exists(layout.layer_directory(digest))
+            transaction.add_layer(digest, (), (), anew=exists)
         for path, content in self._files.items():
             transaction.replace(path, content)
         for path, text in self._links.items():
@@ -246,3 +259,19 @@ class CvmfsTransaction:
         for path in self._removals:
             transaction.remove(path)
         transaction.commit()
+
+    def _has_layer(self, digest: str) -> bool:
+        return (
+            self._tree.exists(layout.layer_index(digest))
+            or self._execution.mirror.is_staged(digest)
+            or self._tree.exists(layout.layer_tree(digest))
+        )
+
+
+def settle(execution: Execution) -> None:
+    """Finish or discard what an interrupted publisher left. Only under the writer lock."""
+    with execution.tree.lock.publishing():
+        execution.guard.recover()
+    execution.guard.wait_until_free()
+    execution.finish_pending()
+    execution.mirror.delete_orphans()

@@ -1,8 +1,8 @@
 """One entry -> the bytes of its tar header. Pure.
 
-GNU tar's format and not PAX: its long names are plain bytes, where a reader of PAX has to decode
-UTF-8 into whatever the server's locale is, and fails. Source: the GNU tar manual, "Basic Tar
-Format".
+The format is GNU tar's and not PAX: its long names are plain bytes, while a reader of PAX decodes
+UTF-8 into the character set of the server's locale, and fails if that is not possible. Source: the
+GNU tar manual, "Basic Tar Format".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 def encode(entry: Entry) -> bytes:
-    """The header of `entry`, with all that has to stand before it. Times are cut to seconds."""
+    """Return the header of `entry`, after the headers of its long names. Times are in seconds."""
     name = entry.path.encode("utf-8", "surrogateescape")
     target = entry.target.encode("utf-8", "surrogateescape")
     before = b""
@@ -58,7 +58,7 @@ def encode(entry: Entry) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What follows a file's content, so that the next header begins with a block."""
+    """Return the bytes between a file's content of `size` bytes and the next header."""
     return bytes(-size % BLOCK)
 
 
@@ -81,7 +81,7 @@ def _long(flag: bytes, text: bytes) -> bytes:
 
 
 def _number(value: int, width: int) -> bytes:
-    """Octal if it fits; else base-256 with the sign in the first byte's second bit."""
+    """Octal if it fits, else base-256 with the sign in the second bit of the first byte."""
     if 0 <= value < 8 ** (width - 1):
         return b"%0*o\0" % (width - 1, value)
     limit = 1 << (8 * width - 2)

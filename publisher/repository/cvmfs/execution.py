@@ -1,0 +1,207 @@
+"""Executing the server calls of a transaction, and those that an interrupted publisher left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.entry import EntryType
+from publisher.layers.index import read_index
+from publisher.repository import RepositoryError
+from publisher.repository.cvmfs import pending
+from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest, NewLayer
+from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.guard import Guard
+from publisher.repository.cvmfs.mirror import Mirror
+from publisher.repository.cvmfs.mount import PublishedTree
+from publisher.repository.cvmfs.sending import send
+from publisher.repository.cvmfs.stream import CATALOG_MARKER, starts_catalog
+from publisher.repository.disk import (
+    make_directories,
+    remove_empty_parents,
+    remove_tree,
+    write_new_file,
+)
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+
+_RENEWAL = f"{layout.METADATA}/.renewal"
+"""A path that is never published: a lease of it does not conflict with other leases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The parts of one repository that executing server calls needs.
+
+    With `verify`, `require_visible` also reads the content of new layers.
+    """
+
+    url: RepositoryURL
+    configuration: Configuration
+    tree: PublishedTree
+    mirror: Mirror
+    guard: Guard
+    verify: bool
+
+    def execute(self, calls: Sequence[Call], check: Callable[[], None]) -> None:
+        """Execute `calls` in order, waiting for whatever blocks them.
+
+        `check` is called before each edit, once its transaction is open: at a gateway no other
+        publisher can change anything from then on. Threads of this process do not read meanwhile.
+        """
+        with self.tree.lock.publishing():
+            for call in calls:
+                self._execute(call, check)
+
+    def _execute(self, call: Call, check: Callable[[], None]) -> None:
+        if isinstance(call, Edit):
+            self.guard.retry(lambda: self._edit(call, check))
+        else:
+            self._renew()  # links may refer to what the previous call sent
+            self.guard.retry(lambda: self._ingest(call))
+
+    def finish_pending(self) -> None:
+        """Execute the rest of a transaction whose publisher died between two server calls."""
+        left = pending.read(self.mirror.pending)
+        if left is None:
+            return
+        if left.is_decided(self.tree):
+            self.execute(left.rest, lambda: None)
+            self.mirror.mark_current(False)
+            for digest in left.layers:
+                self.mirror.discard(digest)
+        self.mirror.pending.unlink()
+
+    def open_transaction(self) -> None:
+        """Open a transaction of the server, which makes the union mount writable."""
+        configuration = self.configuration
+        if not configuration.is_mounted:
+            raise RepositoryError(
+                f"cannot change names in {self.url}",
+                why="they contain characters that cvmfs_server accepts only through "
+                f"{configuration.union}, which is not mounted",
+                hint=f"mount it: cvmfs_server mount {configuration.name}",
+            )
+        self.guard.server.run(["transaction", configuration.name])
+
+    def publish_edit(self, edit: Edit) -> None:
+        """Apply `edit` to the union mount, in the open transaction, and publish it."""
+        apply_edit(edit, self.configuration.union)
+        self.guard.server.run(["publish", self.configuration.name])
+
+    def renew_mount(self) -> None:
+        """Make the mount of a gateway's publisher show what other publishers published.
+
+        The server renews it with each transaction, and at no other time.
+        """
+        with self.tree.lock.publishing():
+            self._renew()
+
+    def require_visible(self, tree: pending.Tree, changes: Changes) -> None:
+        """Raise RepositoryError unless `tree` shows what `changes` added and removed.
+
+        A successful exit of the server does not prove that.
+        """
+        indexes = [layout.layer_index(layer.digest) for layer in changes.layers]
+        missing = [
+            *(t.path for t in changes.trees if tree.kind(t.path) is not EntryType.DIRECTORY),
+            *(path for path in indexes if tree.kind(path) is not EntryType.FILE),
+            *(p for p, content in changes.files.items() if tree.read(p) != content),
+            *(p for p, text in changes.links.items() if tree.link_text(p) != text),
+            *(p for p in changes.removals if tree.kind(p) is not None),
+        ]
+        if self.verify:
+            missing += [
+                f"{layer.digest}: {path}"
+                for layer in changes.layers
+                for path in self._differing(layer)
+            ]
+        if missing:
+            more = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise RepositoryError(
+                f"cannot find in {self.url} what was just published",
+                why=f"{missing[0]} is not as it should be{more}",
+                hint=f"run cvmfs_server check {self.configuration.name}, and then "
+                "publisher verify --repair",
+            )
+
+    def _renew(self) -> None:
+        configuration = self.configuration
+        if not configuration.is_gateway or not configuration.is_mounted:
+            return
+        if configuration.mounted_hash() == configuration.published().root_hash:
+            return
+        name = configuration.name
+        # A lease requires that the parent directory exists.
+        has_metadata = self.tree.published_kind(layout.METADATA) is not None
+        leased = f"{name}/{_RENEWAL}" if has_metadata else name
+
+        def open_and_abort() -> None:
+            self.guard.server.run(["transaction", leased])
+            self.guard.server.run(["abort", "-f", name])
+
+        self.guard.retry(open_and_abort)
+
+    def _edit(self, edit: Edit, check: Callable[[], None]) -> None:
+        self.open_transaction()
+        check()
+        self.publish_edit(edit)
+
+    def _ingest(self, call: Ingest) -> None:
+        name = self.configuration.name
+        arguments = ["ingest"]
+        for path in call.deletions:
+            arguments += ["-d", path]
+        if not call.additions.has_additions:
+            self.guard.server.run([*arguments, name])
+            return
+        arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
+        kind, owner = self.tree.published_kind, self.configuration.owner_ids()
+        self.guard.server.run(
+            arguments, lambda write: send(call, write, kind, owner, self.mirror)
+        )
+
+    def _differing(self, layer: NewLayer) -> Iterator[str]:
+        """Yield the files of a layer whose content, read through the mount, is wrong."""
+        tree = self.configuration.mount / layout.layer_tree(layer.digest)
+        with self.mirror.staged(layer.digest).index.open("rb") as index:
+            for entry in read_index(index):
+                if entry.type is not EntryType.FILE:
+                    continue
+                try:
+                    with (tree / entry.path).open("rb") as file:
+                        actual = hashlib.file_digest(file, "sha256").hexdigest()
+                except OSError:
+                    actual = ""
+                if actual != entry.sha256:
+                    yield entry.path
+
+
+def apply_edit(edit: Edit, top: Path) -> None:
+    """Apply `edit` to the tree at `top`."""
+    for path in edit.directories:
+        _make_parents(top, f"{path}/-")
+    for path, content in sorted(edit.files.items()):
+        _make_parents(top, path)
+        draft = (top / path).with_name(".publisher-draft")
+        draft.unlink(missing_ok=True)
+        write_new_file(draft, content)
+        draft.rename(top / path)
+    for path, text in sorted(edit.links.items()):
+        _make_parents(top, path)
+        (top / path).unlink(missing_ok=True)
+        (top / path).symlink_to(text)
+    for path in edit.removals:
+        remove_tree(top / path)
+        remove_empty_parents(top / path, top)
+
+
+def _make_parents(top: Path, path: str) -> None:
+    """Create the directories above `path`, with the markers of catalogs that start there."""
+    for above in reversed(Path(path).parents[:-1]):
+        if not (top / above).is_dir():
+            make_directories(top / above)
+            if starts_catalog(above.as_posix()):
+                write_new_file(top / above / CATALOG_MARKER, b"")

@@ -1,0 +1,173 @@
+"""The metadata mirror of a CVMFS repository: a small tree beside it, on the publishing machine.
+
+It holds the same names as the repository, with all small files (records, indexes, links) and no
+large ones. It is a directory repository, and keeps what every publisher needs: the writer lock,
+staged layers, the history. Where the repository is not mounted the mirror is read instead, as long
+as it is current: no other publisher published since it was last updated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from publisher.oci.manifest import digest_hex
+from publisher.repository import RepositoryError
+from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.spool import StagedLayer
+from publisher.repository.disk import write_new_file
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree import layout
+from publisher.tree.history import Record
+from publisher.tree.layout import RepositoryURL
+
+
+class Mirror:
+    """The mirror in the directory `place`, of the repository that `configuration` describes.
+
+    `writable`, `wait` (seconds) and `on_wait` mean what they mean for a directory repository. If it
+    is not writable, it may be missing.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        place: Path,
+        *,
+        writable: bool,
+        wait: float,
+        on_wait: Callable[[str], None] | None,
+    ) -> None:
+        self._configuration = configuration
+        self._state = place / layout.STATE
+        self._synced = self._state / "published.json"
+        self._tree: DirectoryRepository | None = None
+        if writable:
+            _make_place(place)
+        if writable or (place / layout.METADATA).is_dir():
+            url = RepositoryURL("dir", str(place))
+            self._tree = DirectoryRepository(url, writable=writable, wait=wait, on_wait=on_wait)
+        if writable:
+            self.blobs.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a mirror."""
+        return self._tree is not None
+
+    @property
+    def tree(self) -> DirectoryRepository:
+        """The mirror as a directory repository."""
+        assert self._tree is not None, "the repository was opened for reading only"
+        return self._tree
+
+    @property
+    def blobs(self) -> Path:
+        """The directory of compressed layers that are waiting to be published."""
+        return self._state / "blobs"
+
+    @property
+    def pending(self) -> Path:
+        """The file that describes a transaction during its server calls."""
+        return self._state / "pending.json"
+
+    @property
+    def command_note(self) -> Path:
+        """The file that names the process groups of this publisher's server commands."""
+        return self._state / "server-command.json"
+
+    def staged(self, digest: str) -> StagedLayer:
+        """Return where the layer is, or will be, while it is staged."""
+        name = digest_hex(digest)
+        return StagedLayer(self._state / "layers" / name, self.blobs / name)
+
+    def is_staged(self, digest: str) -> bool:
+        """Return whether the layer can be published from here."""
+        return self.exists and self.staged(digest).is_complete()
+
+    def discard(self, digest: str) -> None:
+        """Delete a staged layer that need not be published. Only under the writer lock."""
+        staged = self.staged(digest)
+        self.tree.staging.give_up(staged.directory)
+        staged.delete_blob()
+
+    def discard_if_idle(self, hexadecimal: str) -> bool:
+        """Discard the staged layer sha256:`hexadecimal` if no publisher holds the writer lock.
+
+        Returns whether it was discarded.
+        """
+        with self.tree.lock.hold("freeing space in the spool", wait=False) as held:
+            if held:
+                self.discard(f"sha256:{hexadecimal}")
+            return held
+
+    def delete_orphans(self) -> None:
+        """Delete blobs whose layer is no longer staged."""
+        for blob in self.blobs.iterdir():
+            if not (self._state / "layers" / blob.stem).exists():
+                blob.unlink(missing_ok=True)
+
+    def is_current(self) -> bool:
+        """Return whether no other publisher published since the mirror was last updated."""
+        try:
+            value = json.loads(self._synced.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(value == {"rootHash": self._configuration.published().root_hash})
+
+    def mark_current(self, current: bool) -> None:
+        """Record whether the mirror matches the current revision."""
+        self._synced.unlink(missing_ok=True)
+        if current:
+            value = {"rootHash": self._configuration.published().root_hash}
+            write_new_file(self._synced, json.dumps(value).encode(), mode=0o600)
+
+    def require_readable(self, *, alone: bool = False) -> None:
+        """Raise RepositoryError if neither the mount nor the mirror shows the current revision.
+
+        With `alone` (the writer lock is held), the mirror of a new repository becomes current.
+        """
+        configuration = self._configuration
+        if (configuration.mount / layout.METADATA).is_dir() or self._tree is None:
+            return
+        if self.is_current():
+            return
+        # A repository is created with its first revision.
+        is_new = configuration.is_mounted or configuration.published().revision == 1
+        if is_new and not any(self._tree.names()):
+            if alone:
+                self.mark_current(True)
+            return
+        self.close()
+        raise RepositoryError(
+            f"cannot tell what is published in cvmfs:{configuration.name}",
+            why=f"nothing is mounted at {configuration.mount}, and another publisher changed the "
+            "repository since this one last did",
+            hint=f"mount it: cvmfs_server mount {configuration.name}",
+        )
+
+    def history(self) -> Iterator[Record]:
+        """Yield the transactions of this machine, the latest first."""
+        return self._tree.history() if self._tree is not None else iter(())
+
+    def free_space(self) -> int | None:
+        """Return how many bytes can still be staged; None if unknown."""
+        return self._tree.free_space() if self._tree is not None else None
+
+    def close(self) -> None:
+        """Delete unfinished work of this process. Staged layers stay for the next run."""
+        if self._tree is not None:
+            self._tree.close()
+
+
+def _make_place(place: Path) -> None:
+    try:
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot keep the state of cvmfs:{place.name}",
+            why=f"{error.filename}: {error.strerror}",
+            hint=f"create {place} for the repository's owner, with space for one image's "
+            "compressed layers: install -d -o OWNER; or set PUBLISHER_STATE",
+        ) from error

@@ -1,0 +1,183 @@
+"""The published tree as this machine reads it.
+
+It is read through the server's read-only mount below the spool and not through the union mount at
+/cvmfs/REPO. The union mount is an overlayfs: it lists whiteouts of the repository but does not find
+them, it shows changes of an open transaction, and the server refuses to publish while a process
+has a file below it open. Where nothing is mounted, the metadata mirror is read instead.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from publisher.entry import EntryType
+from publisher.repository import Found, RepositoryChanged, RepositoryError
+from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.mirror import Mirror
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.directory.survey import type_of
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+
+_INDEX_IN_MEMORY = 2**20
+_GREETING = "new_repository"
+"""The file that `cvmfs_server mkfs` puts into every repository."""
+
+
+class ReadersWriterLock:
+    """Many threads read, or one thread publishes; a publishing thread has precedence.
+
+    The server replaces the mount at the end of each publication, and cannot unmount it normally
+    while one of its files is open. Threads of this process wait meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._publishing = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the lock together with other readers, for a short time."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._publishing)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the lock alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._publishing)
+            self._publishing = True
+            self._changed.wait_for(lambda: self._readers == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._publishing = False
+                self._changed.notify_all()
+
+
+class PublishedTree:
+    """Reads one published tree. Its methods mean what those of `Repository` mean."""
+
+    def __init__(self, url: RepositoryURL, configuration: Configuration, mirror: Mirror) -> None:
+        self.lock = ReadersWriterLock()
+        self._url = url
+        self._configuration = configuration
+        self._mirror = mirror
+        self._mounted: DirectoryRepository | None = None
+
+    @property
+    def view(self) -> DirectoryRepository:
+        """The tree that is read: the mounted one, or else the mirror."""
+        place = self._configuration.mount
+        if self._mounted is None and (place / layout.METADATA).is_dir():
+            self._mounted = DirectoryRepository(RepositoryURL("dir", str(place)))
+        if self._mounted is not None:
+            return self._mounted
+        if self._mirror.exists:
+            return self._mirror.tree
+        raise RepositoryError(
+            f"cannot read {self._url}",
+            why=f"nothing is published at {place}",
+            hint=f"mount it: cvmfs_server mount {self._configuration.name}; or publish into it",
+        )
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether the mounted tree is read, and not the mirror."""
+        return not self._mirror.exists or self.view is not self._mirror.tree
+
+    def read(self, path: str) -> bytes | None:
+        """Return a small file's bytes; None if there is no such file."""
+        with self.lock.reading():
+            return self.view.read(path)
+
+    def link_text(self, path: str) -> str | None:
+        """Return a symlink's text; None if there is no such symlink."""
+        with self.lock.reading():
+            return self.view.link_text(path)
+
+    def exists(self, path: str) -> bool:
+        """Return whether anything is at `path`; symlinks are not followed."""
+        with self.lock.reading():
+            return self.view.exists(path)
+
+    def kind(self, path: str) -> EntryType | None:
+        """Return the type of what is at `path`; symlinks are not followed."""
+        with self.lock.reading():
+            return self.view.kind(path)
+
+    def children(self, path: str) -> list[str]:
+        """Return the sorted names in the directory `path`, without the server's own files."""
+        with self.lock.reading():
+            names = self.view.children(path)
+        return [n for n in names if not n.startswith(".cvmfs") and (path or n != _GREETING)]
+
+    def names(self) -> list[str]:
+        """Return every published image's name, sorted."""
+        with self.lock.reading():
+            return list(self.view.names())
+
+    def walk(self, path: str) -> Iterator[Found]:
+        """Yield everything in the tree at `path`; RepositoryError if it is not mounted."""
+        if not self.is_mounted:
+            raise RepositoryError(
+                f"cannot read the content of {path} in {self._url}",
+                why="the repository is not mounted on this machine",
+                hint=f"mount it: cvmfs_server mount {self._configuration.name}",
+            )
+        for found in self.view.walk(path):
+            if not found.entry.path.rpartition("/")[2].startswith(".cvmfs"):
+                yield found
+
+    def published_kind(self, path: str) -> EntryType | None:
+        """Return the type of what the server has at `path`.
+
+        Unlike `kind` this takes no lock: the thread that publishes calls it.
+        """
+        if not self._configuration.is_mounted:
+            # The mirror has a directory for its own state. Sending one that exists is harmless.
+            return None if path == layout.METADATA else self._mirror.tree.kind(path)
+        try:
+            return type_of((self._configuration.mount / path).lstat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open_index(self, digest: str) -> BinaryIO:
+        """Open a copy of the index of a published or staged layer.
+
+        It is a copy because no file of the mounted repository may stay open.
+
+        Raises:
+            RepositoryChanged: The layer is neither published nor staged.
+        """
+        copy = cast(IO[bytes], tempfile.SpooledTemporaryFile(_INDEX_IN_MEMORY))  # noqa: SIM115
+        try:
+            with self.lock.reading():
+                place = self.view.root / layout.layer_index(digest)
+                if not place.exists() and self._mirror.exists:
+                    place = self._mirror.staged(digest).index
+                with place.open("rb") as file:
+                    shutil.copyfileobj(file, copy)
+        except FileNotFoundError as error:
+            copy.close()
+            raise RepositoryChanged(
+                f"cannot use layer {digest}",
+                why="it was collected while this image was being prepared",
+            ) from error
+        copy.seek(0)
+        return cast(BinaryIO, copy)
