@@ -9,7 +9,6 @@ from pathlib import Path
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
 from publisher.errors import PublisherError
-from publisher.layers import replay
 from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
@@ -43,7 +42,6 @@ def open_repository(
     if url.kind == "cvmfs":
         return CvmfsRepository(
             url,
-            replay,
             writable=writable,
             wait=wait,
             on_wait=message,

@@ -111,20 +111,20 @@ def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[
     _check_places(changes, kind)
     removals = _outermost(path for path in changes.removals if kind(path) is not None)
     _check_apart(changes, removals)
+    plain = [path for path in removals if set(path) <= _SAFE]
+    odd = tuple(path for path in removals if path not in plain)
     cleared = tuple(path for path in changes.cleared if kind(path) is not None)
     additions = replace(changes, removals=(), cleared=())
     if gateway:
-        return (*_one_by_one(cleared), *_calls_by_lease(additions, removals, kind))
+        return (*_one_by_one(cleared), *_calls_by_lease(additions, (*odd, *plain), kind))
     return (
         *(Ingest(deletions=batch) for batch in _batches(cleared)),
-        *_calls(additions, removals),
+        *_calls(additions, plain, odd),
     )
 
 
-def _calls(additions: Changes, removals: Sequence[str]) -> list[Call]:
-    """Return as few calls as the characters and the number of the removed paths allow."""
-    plain = [path for path in removals if set(path) <= _SAFE]
-    odd = tuple(path for path in removals if path not in plain)
+def _calls(additions: Changes, plain: Sequence[str], odd: tuple[str, ...]) -> list[Call]:
+    """Return as few calls as the number of `plain` removals, and the `odd` ones, allow."""
     batches = _batches(plain)
     # Names are removed after new content is published, and before the content they refer to.
     has_content = bool(additions.layers or additions.trees or additions.links)
@@ -146,7 +146,7 @@ def _one_by_one(paths: Iterable[str]) -> list[Call]:
     return [Ingest(deletions=(path,)) for path in paths]
 
 
-def _calls_by_lease(changes: Changes, removals: Sequence[str], kind: Kind) -> list[Call]:
+def _calls_by_lease(changes: Changes, removals: tuple[str, ...], kind: Kind) -> list[Call]:
     """Return the calls through a gateway: layers, then trees, then everything that refers to them.
 
     Layers are sent under a lease of their shard only. A lease requires that its parent directory
@@ -172,7 +172,7 @@ def _calls_by_lease(changes: Changes, removals: Sequence[str], kind: Kind) -> li
         content = replace(changes, layers=tuple(together), files={}, links={})
         calls.append(Ingest(content))
         directories = ()
-    edit = Edit(tuple(removals), changes.files, changes.links, directories)
+    edit = Edit(removals, changes.files, changes.links, directories)
     if edit != Edit():
         calls.append(edit)
     return calls

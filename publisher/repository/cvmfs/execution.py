@@ -159,9 +159,7 @@ class Execution:
             return
         arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
         kind, owner = self.tree.published_kind, self.configuration.owner_ids()
-        self.guard.server.run(
-            arguments, lambda write: send(call, write, kind, owner, self.mirror)
-        )
+        self.guard.server.run(arguments, lambda write: send(call, write, kind, owner, self.mirror))
 
     def _differing(self, layer: NewLayer) -> Iterator[str]:
         """Yield the files of a layer whose content, read through the mount, is wrong."""

@@ -152,7 +152,7 @@ def _check_users(configuration: Configuration) -> Check:
             "users of the mount",
             Verdict.WARNING,
             "; ".join(holders[:5]),
-            "end these processes: the server does not publish while the mounted repository is in use",
+            "end them: the server does not publish while the mounted repository is in use",
         )
     return Check("users of the mount", Verdict.GOOD, "none that this user can see")
 

@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.spool import StagedLayer
-from publisher.repository.disk import write_new_file
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.disk import write_new_file
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL

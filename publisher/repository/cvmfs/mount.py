@@ -13,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from publisher.entry import EntryType

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import EntryType
-from publisher.oci.manifest import digest_hex
+from publisher.oci.digest import digest_hex
 from publisher.repository import Found
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration

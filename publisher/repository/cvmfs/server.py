@@ -152,7 +152,9 @@ def explain(name: str, arguments: Sequence[str], code: int, output: str) -> Serv
         return TransactionOpen(what, why=why, hint=f"show it: cvmfs_server list {name}")
     if code == errno.EBUSY or "Could not acquire a new lease" in output:
         return TransactionOpen(
-            what, why=why, hint="another publisher holds a lease; try again later, or wait longer with --wait"
+            what,
+            why=why,
+            hint="another publisher holds a lease; try again later, or wait longer with --wait",
         )
     if "file descriptors" in output or "Current working directory is in" in output:
         return FilesInUse(

@@ -172,7 +172,9 @@ class Spool:
         self._admitted: list[Mapping[str, int]] = []
 
     @contextmanager
-    def reserve(self, layers: Mapping[str, int], keep_waiting: Callable[[], None]) -> Iterator[None]:
+    def reserve(
+        self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
+    ) -> Iterator[None]:
         """Reserve space for `layers` (sizes by name) of one image, until the block ends.
 
         `keep_waiting` is called repeatedly while this waits; an exception from it ends the wait.

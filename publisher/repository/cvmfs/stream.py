@@ -134,7 +134,9 @@ class TarStream:
         published = None if self._parent_is_new else self._kind(path)
         is_directory = entry.type is EntryType.DIRECTORY
         if published is not None and is_directory != (published is EntryType.DIRECTORY):
-            raise _unfit(path, f"the repository has something else there ({published.name.lower()})")
+            raise _unfit(
+                path, f"the repository has something else there ({published.name.lower()})"
+            )
         new = _DIRECTORY if published else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)
         relative = path[len(self._base) :]

@@ -36,9 +36,7 @@ class CvmfsTransaction:
     images are kept in `directory`.
     """
 
-    def __init__(
-        self, execution: Execution, mirror: DirectoryTransaction, directory: Path
-    ) -> None:
+    def __init__(self, execution: Execution, mirror: DirectoryTransaction, directory: Path) -> None:
         self._execution = execution
         self._tree = execution.tree
         self._mirror = mirror

@@ -90,7 +90,7 @@ def test_a_path_is_not_removed_and_added_in_one_transaction() -> None:
 
 
 def test_a_directory_in_the_way_is_refused_as_is_a_file_above() -> None:
-    with pytest.raises(PathTaken, match="directory stands there"):
+    with pytest.raises(PathTaken, match="did not create is there"):
         compile_calls(Changes(files={"a/b": b""}), lambda p: EntryType.DIRECTORY)
     with pytest.raises(PathTaken, match="a is not a directory"):
         compile_calls(Changes(links={"a/b/c": "x"}), {"a": EntryType.FILE}.get)

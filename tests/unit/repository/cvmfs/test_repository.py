@@ -182,7 +182,7 @@ def test_without_a_mount_nothing_is_believed_once_somebody_else_has_published(
     machine.server("publish", NAME)
     mount.rename(mount.with_name("elsewhere"))
     mount.mkdir()
-    with pytest.raises(RepositoryError, match="somebody else has published") as caught:
+    with pytest.raises(RepositoryError, match="another publisher changed") as caught:
         machine.open(NAME)
     assert "cvmfs_server mount" in caught.value.hint
 
@@ -232,7 +232,7 @@ def test_who_is_neither_owner_nor_root_is_told_whom_to_be(
     machine: Machine, mount: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    with pytest.raises(RepositoryError, match="it belongs to") as caught:
+    with pytest.raises(RepositoryError, match="it belongs to user") as caught:
         machine.open(NAME)
     assert "sudo -u" in caught.value.hint
 
@@ -252,7 +252,7 @@ def test_somebody_elses_transaction_is_waited_for_and_never_touched(
     machine.server("transaction", NAME)
     (mount / "by-hand").write_text("theirs")
     with opened(machine, wait=0.3) as repository:
-        with pytest.raises(RepositoryBusy, match="transaction that is not ours") as caught:
+        with pytest.raises(RepositoryBusy, match="another transaction has been open") as caught:
             publish(repository, images, "1")
     assert f"cvmfs_server abort {NAME}" in caught.value.hint
     assert (mount / "by-hand").read_text() == "theirs"
@@ -302,7 +302,7 @@ def test_a_directory_where_a_link_should_be_fails_that_image_only(
     with opened(machine) as repository, Sources() as sources:
         report = ingest(requests, repository, sources, jobs=1)
     assert [outcome.status for outcome in report.outcomes] == [Status.FAILED, Status.PUBLISHED]
-    assert "directory stands there" in report.outcomes[0].error
+    assert "directory that the publisher did not create" in report.outcomes[0].error
 
 
 def test_a_spool_without_room_fails_the_image_and_says_where(
@@ -317,7 +317,6 @@ def test_a_spool_without_room_fails_the_image_and_says_where(
         write_layout(image(layer(file("large", os.urandom(4_000_000)))), images, "large")
         repository = CvmfsRepository(
             machine.open(NAME).url,
-            machine.open(NAME).engine,
             writable=True,
             wait=0,
             state=small,
@@ -473,4 +472,4 @@ def test_the_command_line_publishes_lists_and_collects(
     refused = publisher(
         "ingest-image", f"oci:{images}:2", "--name", "tool", *repository, "--wait", "0", env=env
     )
-    assert refused.code == 3 and "transaction that is not ours" in refused.err
+    assert refused.code == 3 and "another transaction has been open" in refused.err

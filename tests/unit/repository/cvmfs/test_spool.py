@@ -15,8 +15,7 @@ import pytest
 
 from publisher.ingest.run import ingest
 from publisher.repository.cvmfs.repository import CvmfsRepository
-from publisher.repository.cvmfs.spool import Spool
-from publisher.repository.cvmfs.staged import CvmfsLayerStage
+from publisher.repository.cvmfs.spool import CvmfsLayerStage, Spool
 from publisher.sources.open import Sources
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
@@ -57,7 +56,7 @@ class Place:
     def fits(self, layers: dict[str, int]) -> bool:
         """Whether room is given at once."""
         try:
-            with self.spool.room_for(layers, no_longer):
+            with self.spool.reserve(layers, no_longer):
                 return True
         except TimeoutError:
             return False
@@ -75,19 +74,19 @@ def place(tmp_path: Path) -> Place:
 def test_images_have_room_together_up_to_the_bound_and_a_shared_layer_counts_once(
     place: Place,
 ) -> None:
-    with place.spool.room_for({"a": 40, "shared": 30}, no_longer):
+    with place.spool.reserve({"a": 40, "shared": 30}, no_longer):
         assert place.fits({"b": 30, "shared": 30})
         assert not place.fits({"b": 31, "shared": 30})
-        with place.spool.room_for({"b": 30}, no_longer):
+        with place.spool.reserve({"b": 30}, no_longer):
             assert not place.fits({"c": 1})
         assert place.fits({"c": 1})
 
 
 def test_an_image_larger_than_the_bound_comes_through_alone(place: Place) -> None:
     assert place.fits({"huge": 500})
-    with place.spool.room_for({"a": 1}, no_longer):
+    with place.spool.reserve({"a": 1}, no_longer):
         assert not place.fits({"huge": 500})
-    with place.spool.room_for({"huge": 500}, no_longer):
+    with place.spool.reserve({"huge": 500}, no_longer):
         assert not place.fits({"a": 1})
         assert place.fits({}), "what needs nothing waits for nothing"
 
@@ -116,7 +115,7 @@ def test_what_a_run_that_lives_has_fetched_is_left_to_it(place: Place) -> None:
     (other / "0").mkdir(parents=True)
     (other / "0/blob").write_bytes(bytes(20))
     place.keep("theirs", 40, -1)
-    with place.spool.room_for({"a": 10}, no_longer):
+    with place.spool.reserve({"a": 10}, no_longer):
         assert not place.fits({"b": 40})
         assert place.given_up == ["interrupted"]
         assert place.fits({"b": 30})
@@ -126,7 +125,7 @@ def test_what_a_run_that_lives_has_fetched_is_left_to_it(place: Place) -> None:
 def test_while_somebody_publishes_nothing_is_given_up_and_images_wait(place: Place) -> None:
     place.keep("old", 80, 100)
     place.busy = True
-    with place.spool.room_for({"a": 10}, no_longer):
+    with place.spool.reserve({"a": 10}, no_longer):
         assert not place.fits({"b": 50})
     assert not place.given_up
 
@@ -136,14 +135,14 @@ def test_room_is_given_in_the_order_in_which_it_was_asked_for(place: Place) -> N
 
     def image_of(name: str, size: int) -> threading.Thread:
         def run() -> None:
-            with place.spool.room_for({name: size}, lambda: None):
+            with place.spool.reserve({name: size}, lambda: None):
                 came.append(name)
 
         thread = threading.Thread(target=run)
         thread.start()
         return thread
 
-    with place.spool.room_for({"first": 60}, no_longer):
+    with place.spool.reserve({"first": 60}, no_longer):
         threads = []
         for name, size in (("large", 90), ("small", 10)):
             threads.append(image_of(name, size))
@@ -160,7 +159,6 @@ def bounded(machine: Machine, limit: int) -> Iterator[CvmfsRepository]:
     like.close()
     repository = CvmfsRepository(
         like.url,
-        like.engine,
         writable=True,
         spool=limit,
         state=machine.state,
@@ -190,7 +188,9 @@ def test_however_many_images_are_fetched_at_once_the_spool_keeps_its_bound(
 
     def watched(stage: CvmfsLayerStage) -> Any:
         done = finish(stage)
-        seen.append(sum(p.stat().st_size for p in repository.blobs.iterdir() if not p.suffix))
+        seen.append(
+            sum(p.stat().st_size for p in repository.mirror.blobs.iterdir() if not p.suffix)
+        )
         time.sleep(0.05)  # others catch up, if they may
         return done
 
@@ -198,7 +198,7 @@ def test_however_many_images_are_fetched_at_once_the_spool_keeps_its_bound(
     with bounded(machine, limit) as repository, Sources() as sources:
         report = ingest(requests, repository, sources, jobs=6)
         assert not report.failed
-        assert not list(repository.blobs.iterdir())
+        assert not list(repository.mirror.blobs.iterdir())
         assert not verify(repository).findings
     assert len(seen) == 12
     assert max(seen) <= max(limit, 1_100_000)
@@ -218,7 +218,7 @@ def test_a_kept_layer_that_the_disk_has_lost_is_fetched_again(
 
     def spoiling(stage: CvmfsLayerStage) -> Any:
         done = finish(stage)
-        [blob] = [path for path in repository.blobs.iterdir() if not path.suffix]
+        [blob] = [path for path in repository.mirror.blobs.iterdir() if not path.suffix]
         if not spoiled:
             data = bytearray(blob.read_bytes())
             data[1000] ^= 1

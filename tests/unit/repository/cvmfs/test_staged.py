@@ -13,7 +13,7 @@ import pytest
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository.cvmfs.repository import CvmfsRepository
-from publisher.repository.cvmfs.staged import CvmfsLayerStage, SpoolFull
+from publisher.repository.cvmfs.spool import CvmfsLayerStage, SpoolFull
 from tests.cvmfs import Machine
 from tests.layer_builder import file, layer
 
@@ -40,7 +40,7 @@ def test_two_runs_that_take_in_one_layer_do_not_get_in_each_others_way(
     repository: CvmfsRepository, machine: Machine, moment: str
 ) -> None:
     other = machine.open(NAME)
-    staged = repository.staged(DIGEST)
+    staged = repository.mirror.staged(DIGEST)
     with ExitStack() as stack:
         stack.callback(other.close)
         one = stack.enter_context(repository.stage_layer(DIGEST))
@@ -51,9 +51,9 @@ def test_two_runs_that_take_in_one_layer_do_not_get_in_each_others_way(
         assert staged.is_complete()
         if moment == "published meanwhile":
             shutil.rmtree(staged.directory)  # it is moved away, and its blob forgotten
-            staged.forget_blob()
+            staged.delete_blob()
         if moment == "given up meanwhile":
-            repository.give_up(DIGEST)
+            repository.mirror.discard(DIGEST)
         two.finish()
         assert staged.is_complete()
     assert b"".join(staged.chunks()) == LAYER.blob
@@ -62,14 +62,14 @@ def test_two_runs_that_take_in_one_layer_do_not_get_in_each_others_way(
 def test_a_layer_that_cannot_get_its_place_is_not_taken_for_one_that_is_there(
     repository: CvmfsRepository,
 ) -> None:
-    place = repository.staged(DIGEST).directory.parent
+    place = repository.mirror.staged(DIGEST).directory.parent
     with repository.stage_layer(DIGEST) as stage:
         take_in(stage)
         place.rmdir()
         with pytest.raises(FileNotFoundError):
             stage.finish()
     place.mkdir()
-    assert not repository.has_layer(DIGEST) and not list(repository.blobs.iterdir())
+    assert not repository.has_layer(DIGEST) and not list(repository.mirror.blobs.iterdir())
 
 
 def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
@@ -83,4 +83,4 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
             stage.finish()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
-    assert not repository.has_layer(DIGEST) and not list(repository.blobs.iterdir())
+    assert not repository.has_layer(DIGEST) and not list(repository.mirror.blobs.iterdir())

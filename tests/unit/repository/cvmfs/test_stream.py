@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType
-from publisher.repository.cvmfs.header import END, encode, padding
-from publisher.repository.cvmfs.stream import Owner, TarStream, UnfitForStream
+from publisher.repository.cvmfs.configuration import Owner
+from publisher.repository.cvmfs.stream import TarStream, UnfitForStream
+from publisher.repository.cvmfs.tar_header import END, encode, padding
 
 
 def nothing(path: str) -> EntryType | None:
@@ -98,23 +99,23 @@ def test_below_a_base_paths_are_relative_to_it() -> None:
 @pytest.mark.parametrize(
     ("entries", "why"),
     [
-        ([file("f"), file("f")], "sent already"),
-        ([directory("d"), directory("d")], "sent already"),
-        ([file("d/f"), directory("d")], "sent already"),
+        ([file("f"), file("f")], "already sent"),
+        ([directory("d"), directory("d")], "already sent"),
+        ([file("d/f"), directory("d")], "already sent"),
         ([file("f"), file("f/g")], "is not a directory"),
         ([directory("d"), link("l", "d")], "hard link to the directory"),
-        ([link("l", "nowhere")], "which is nowhere"),
-        ([file("a/../b")], "not plain"),
-        ([file("/a")], "not plain"),
-        ([file("a//b")], "not plain"),
-        ([file("a/./b")], "not plain"),
+        ([link("l", "nowhere")], "does not exist"),
+        ([file("a/../b")], "not normalized"),
+        ([file("/a")], "not normalized"),
+        ([file("a//b")], "not normalized"),
+        ([file("a/./b")], "not normalized"),
         ([file("a/.wh.b")], "marker"),
         ([directory("a/.wh.b")], "marker"),
-        ([file("a/.cvmfscatalog")], "means something"),
-        ([file(".cvmfsdirtab")], "means something"),
+        ([file("a/.cvmfscatalog")], "interprets"),
+        ([file(".cvmfsdirtab")], "interprets"),
         ([Entry("l", EntryType.SYMLINK)], "without a target"),
-        ([file("there")], "something else stands there"),
-        ([directory("known")], "something else stands there"),
+        ([file("there")], "something else there"),
+        ([directory("known")], "something else there"),
         ([file("known/below")], "is not a directory"),
         ([file("f\0g")], "zero byte"),
     ],
