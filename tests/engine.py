@@ -10,8 +10,9 @@ from pathlib import Path
 
 from publisher.entry import Entry, EntryType
 from publisher.layers import LayerSummary, Policy, unpack
+from publisher.layers.fixups import fixups
 from publisher.layers.index import LayerIndex, read_index
-from publisher.layers.merge import fixups, merge
+from publisher.layers.merge import merge
 from publisher.repository.directory.linker import LinkReport, apply_fixups, link_tree
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.layer_builder import Layer, Member, layer
@@ -24,6 +25,7 @@ class Unpacked:
     tree: Path
     index: LayerIndex
     summary: LayerSummary
+    index_file: io.BytesIO
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -55,7 +57,7 @@ def unpack_layer(source: Layer, tree: Path, policy: Policy | None = None) -> Unp
         summary = unpack(
             source.chunks(), source.descriptor, source.diff_id, sink, file, policy or Policy()
         )
-    return Unpacked(tree, read_index(file), summary)
+    return Unpacked(tree, read_index(file), summary, file)
 
 
 def publish(

@@ -9,14 +9,14 @@ import enum
 import fnmatch
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from publisher.browse.images import list_images
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.errors import PublisherError
 from publisher.layers import LayerError
-from publisher.layers.index import read_index
+from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.merge import merge
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
@@ -68,14 +68,13 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
     entry: Entry | None = None
     above: Entry | None = None
     children = []
-    with _entries(repository, _manifest(repository, image)) as entries:
-        for found in entries:
-            if found.path == wanted:
-                entry = found
-            elif found.type is EntryType.SYMLINK and wanted.startswith(f"{found.path}/"):
-                above = found
-            elif found.path and found.path.rpartition("/")[0] == wanted:
-                children.append(found)
+    for found in _entries(repository, _manifest(repository, image)):
+        if found.path == wanted:
+            entry = found
+        elif found.type is EntryType.SYMLINK and wanted.startswith(f"{found.path}/"):
+            above = found
+        elif found.path and found.path.rpartition("/")[0] == wanted:
+            children.append(found)
     if entry is not None and entry.type is not EntryType.DIRECTORY:
         return [entry]
     if entry is None and wanted and not children:
@@ -89,8 +88,7 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
 def diff_images(repository: Repository, old: str, new: str) -> Iterator[Difference]:
     """What differs between the two images' flat forms, by path. Times are not compared."""
     before, after = _manifest(repository, old), _manifest(repository, new)
-    with _entries(repository, before) as left, _entries(repository, after) as right:
-        yield from _compare(left, right)
+    yield from _compare(_entries(repository, before), _entries(repository, after))
 
 
 def find(
@@ -123,8 +121,8 @@ def _find_in(
     for digest in digests - candidates.keys():
         candidates[digest] = _layer_has(repository, digest, matches)
     if any(candidates[digest] for digest in digests):
-        with _entries(repository, manifest) as entries:
-            yield from (Found(image.name, entry) for entry in entries if matches(entry.path))
+        entries = _entries(repository, manifest)
+        yield from (Found(image.name, entry) for entry in entries if matches(entry.path))
 
 
 def _manifest(repository: Repository, image: str) -> Manifest:
@@ -137,15 +135,14 @@ def _manifest_of(image: PublishedImage) -> Manifest:
     return image.manifest
 
 
-@contextmanager
-def _entries(repository: Repository, manifest: Manifest) -> Iterator[Iterator[Entry]]:
+def _entries(repository: Repository, manifest: Manifest) -> Iterator[Entry]:
     """The entries of the image's flat form, sorted; a hard link is shown as the file it is."""
-    with ExitStack() as stack:
-        files = []
-        for layer in manifest.layers:
-            _require_index(repository, layer.digest)
-            files.append(stack.enter_context(repository.open_index(layer.digest)))
-        yield (_as_file(item.entry) for item in merge([read_index(file) for file in files]))
+    for layer in manifest.layers:
+        _require_index(repository, layer.digest)
+    indexes = [
+        LayerIndex(partial(repository.open_index, layer.digest)) for layer in manifest.layers
+    ]
+    return (_as_file(item.entry) for item in merge(indexes))
 
 
 def _require_index(repository: Repository, digest: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from publisher.entry import Fixup
 from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Item, check_place
-from publisher.layers.index import read_index
-from publisher.layers.merge import fixups
+from publisher.layers.fixups import image_fixups
+from publisher.layers.index import LayerIndex
 from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.runtimes.flat_image import check_layers, flat_plan
@@ -127,22 +127,21 @@ def _link_flat_image(
 
 
 def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer]:
-    """The layers that are not published yet, with what each needs from those below it.
+    """Return the layers that are not published yet, with what each needs from those below it.
 
-    Said before the lock is taken, since it costs reading indexes; a layer that another image
-    publishes meanwhile keeps what it got from there.
+    This is decided before the lock is taken, since it reads indexes; a layer that another image
+    publishes in the meantime keeps what that image gave it.
     """
     new: dict[str, _NewLayer] = {}
     for item in items:
         digests = [layer.digest for layer in item.image.manifest.layers]
-        for number, digest in enumerate(digests):
-            if digest in new or repository.exists(layout.layer_directory(digest)):
-                continue
-            with ExitStack() as stack:
-                files = [
-                    stack.enter_context(repository.open_index(each))
-                    for each in digests[: number + 1]
-                ]
-                needed = tuple(fixups([read_index(f) for f in files], repository.keeps_xattrs))
-            new[digest] = _NewLayer(digest, needed, digests[:number])
+        numbers: dict[int, list[Fixup]] = {}
+        for digest in dict.fromkeys(digests):
+            if digest not in new and not repository.exists(layout.layer_directory(digest)):
+                numbers[digests.index(digest)] = []
+        indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in digests]
+        for number, fixup in image_fixups(indexes, numbers.keys(), repository.keeps_xattrs):
+            numbers[number].append(fixup)
+        for number, needed in numbers.items():
+            new[digests[number]] = _NewLayer(digests[number], tuple(needed), digests[:number])
     return list(new.values())

@@ -7,17 +7,20 @@ that say nothing new are left out. Reading and writing stream.
 from __future__ import annotations
 
 import base64
-import codecs
 import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from json.encoder import encode_basestring_ascii
 from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from publisher.entry import Entry, EntryType
+from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers.errors import LayerError
 
 FORMAT = "publisher-layer-index"
@@ -25,8 +28,10 @@ VERSION = 1
 
 _LEVEL = 3
 _WRITE_BYTES = 512 * 1024
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 128 * 1024
+_HEADER_BYTES = 16 * 1024
 _LONGEST_LINE = 16 * 2**20
+_PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = json.JSONDecoder().raw_decode
 
@@ -53,40 +58,77 @@ class IndexHeader:
 
 
 class LayerIndex(Iterable[Entry]):
-    """An index in a file that can be read again and again, one iteration after the other.
+    """The entries of one index, sorted; they are decoded as they are asked for.
 
-    Iterating raises LayerError for an index that is damaged or cut off.
+    Each iteration opens the index by `open_file` and reads it from its beginning, so that any
+    number of indexes can be at hand without open files. All methods raise LayerError for an index
+    that is damaged or cut off, and what `open_file` raises.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.header = read_header(file)
+    def __init__(self, open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
+        self._open = open_file
+
+    @cached_property
+    def header(self) -> IndexHeader:
+        """What the index says of its layer as a whole."""
+        with self._open() as file:
+            return read_header(file)
 
     def __iter__(self) -> Iterator[Entry]:
-        lines = _lines(self._file)
-        header = _parse_header(next(lines, ""))
-        count = 0
-        for line in lines:
-            count += 1
-            yield decode_entry(line)
+        return map(decode_entry, self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The encoded entries, which `path_key` and `decode_entry` understand."""
+        with self._open() as file:
+            blocks = _blocks(file)
+            first, _, rest = next(blocks, "").partition("\n")
+            header = _parse_header(first)
+            count = 0
+            for block in itertools.chain([rest] if rest else (), blocks):
+                lines = block.split("\n")
+                lines.pop()  # what follows the last newline: nothing
+                count += len(lines)
+                yield from lines
         if count != header.entries:
             raise LayerError(
                 f"cannot read the index of layer {header.digest}",
                 why=f"it has {count} of {header.entries} entries",
             )
 
+    def find(self, paths: Collection[str]) -> list[Entry]:
+        """The entries of those of `paths` that the index has, sorted.
+
+        Only blocks of the index that can hold one of them are decoded: a path among a million takes
+        about as long as decompressing them.
+        """
+        wanted = deque(sorted({sort_key(path) for path in paths}))
+        found: list[Entry] = []
+        with self._open() as file:
+            blocks = _blocks(file)
+            held = next(blocks, "").partition("\n")[2]
+            while wanted and held:
+                following = next(blocks, "")
+                end = path_key(following.partition("\n")[0]) if following else None
+                if end is None or wanted[0] < end:
+                    here = {key for key in wanted if end is None or key < end}
+                    lines = held.split("\n")[:-1]
+                    found += [decode_entry(line) for line in lines if path_key(line) in here]
+                while wanted and end is not None and wanted[0] < end:
+                    wanted.popleft()
+                held = following
+        return found
+
 
 def read_header(file: BinaryIO) -> IndexHeader:
-    """The header of the index in `file`."""
-    return _parse_header(next(_lines(file), ""))
+    """The header of the index in `file`. Raises LayerError if that is not an index."""
+    return _parse_header(next(_blocks(file, _HEADER_BYTES), "").partition("\n")[0])
 
 
 def read_index(file: BinaryIO) -> LayerIndex:
-    """The entries of the index in `file`, sorted; they are read while they are asked for.
-
-    The result can be iterated again, which starts over; `file` has to stay open.
-    """
-    return LayerIndex(file)
+    """The index in `file`, which stays open; several iterations of it may go on at once."""
+    index = LayerIndex(lambda: nullcontext(cast(BinaryIO, _Position(file))))
+    _ = index.header  # a file that is something else is refused here
+    return index
 
 
 def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> None:
@@ -151,6 +193,17 @@ def encode_details(entry: Entry) -> str:
         fields["dropped"] = list(entry.dropped)
     text = json.dumps(fields, separators=(",", ":"))
     return f",{text[1:-1]}" if fields else ""
+
+
+def path_key(line: str) -> bytes:
+    """The `sort_key` of the path in `line`, which is hardly decoded; LayerError if it has none."""
+    # Inside a JSON string every quote follows a backslash: the first `","type":` ends the path.
+    end = line.find(_PATH_END, len(_PATH_START))
+    if end > 0 and line.startswith(_PATH_START):
+        path = line[len(_PATH_START) : end]
+        if "\\" not in path:
+            return path.encode("utf-8").replace(b"/", b"\0")
+    return sort_key(decode_entry(line).path)
 
 
 def decode_entry(line: str) -> Entry:
@@ -224,20 +277,23 @@ class _Position(io.RawIOBase):
         return data
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
-    source = cast(BinaryIO, _Position(file))
-    reader = zstandard.ZstdDecompressor().stream_reader(source, closefd=False)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    rest = ""
+def _blocks(file: BinaryIO, size: int = _READ_BYTES) -> Iterator[str]:
+    """The text of the index as blocks of whole lines, of about `size` bytes."""
+    what = "cannot read a layer index"
+    reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=size, closefd=False)
+    rest = b""
     try:
-        while data := reader.read(_READ_BYTES):
-            lines = (rest + decoder.decode(data)).split("\n")
-            rest = lines.pop()
+        while data := reader.read(size):
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield (rest + data[:end]).decode("utf-8")
+                rest = data[end:]
+            else:
+                rest += data
             if len(rest) > _LONGEST_LINE:
-                raise LayerError("cannot read a layer index", why="a line is endless")
-            yield from lines
-        decoder.decode(b"", final=True)
+                raise LayerError(what, why="a line is endless")
+        rest.decode("utf-8")
     except (zstandard.ZstdError, UnicodeDecodeError) as error:
-        raise LayerError("cannot read a layer index", why=f"it is damaged: {error}") from error
+        raise LayerError(what, why=f"it is damaged: {error}") from error
     if rest:
-        raise LayerError("cannot read a layer index", why="it ends within a line")
+        raise LayerError(what, why="it ends within a line")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import BinaryIO
+from contextlib import contextmanager
+from functools import partial
 
 from publisher.entry import Generated, Merged
 from publisher.errors import DigestMismatch, InvalidManifest
-from publisher.layers.index import IndexHeader, read_header, read_index
+from publisher.layers.index import IndexHeader, LayerIndex, read_header
 from publisher.layers.merge import merge
 from publisher.oci.config import ImageConfig
 from publisher.oci.descriptor import Descriptor
@@ -27,13 +27,12 @@ def flat_plan(
     layer that is something else than this image's, though it was sound for another; LayerError for
     an index that cannot be used.
     """
-    with ExitStack() as stack:
-        files = [stack.enter_context(repository.open_index(digest)) for digest in layers]
-        if config is not None:
-            for file, digest, promised in zip(files, layers, config.diff_ids, strict=True):
-                _check_diff_id(file, digest, promised, what)
-        generated = runtime_files(config.container) if config is not None else []
-        yield insert(merge([read_index(file) for file in files]), generated)
+    indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in layers]
+    if config is not None:
+        for index, digest, promised in zip(indexes, layers, config.diff_ids, strict=True):
+            _check_diff_id(index.header, digest, promised, what)
+    generated = runtime_files(config.container) if config is not None else []
+    yield insert(merge(indexes), generated)
 
 
 def check_layers(
@@ -49,7 +48,9 @@ def check_layers(
         if not repository.has_layer(layer.digest):
             continue
         with repository.open_index(layer.digest) as file:
-            size = _check_diff_id(file, layer.digest, promised, what).size
+            header = read_header(file)
+        _check_diff_id(header, layer.digest, promised, what)
+        size = header.size
         if size != layer.size:
             raise InvalidManifest(
                 f"cannot publish manifest {what}",
@@ -57,12 +58,10 @@ def check_layers(
             )
 
 
-def _check_diff_id(file: BinaryIO, digest: str, promised: str, what: str) -> IndexHeader:
-    header = read_header(file)
+def _check_diff_id(header: IndexHeader, digest: str, promised: str, what: str) -> None:
     if header.diff_id != promised:
         raise DigestMismatch(
             f"layer {digest} is not what the config of {what} says",
             expected=promised,
             actual=header.diff_id,
         )
-    return header

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 from publisher.errors import InvalidManifest, PublisherError
-from publisher.layers.index import read_index
-from publisher.layers.merge import fixups
+from publisher.layers.fixups import fixups
+from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.oci.config import parse_config
@@ -140,16 +141,14 @@ def _refetch_layer(
     policy: Policy,
 ) -> None:
     with ExitStack() as stack:
-        lower = [stack.enter_context(repository.open_index(digest)) for digest in below]
+        lower = [LayerIndex(partial(repository.open_index, digest)) for digest in below]
         index = stack.enter_context(tempfile.TemporaryFile())
         with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
             unpack(stage.keep(chunks), layer, diff_id, stage.sink, index, policy)
             index.seek(0)
             shutil.copyfileobj(index, stage.index)
             stage.finish()
-        needed = tuple(
-            fixups([read_index(file) for file in (*lower, index)], repository.keeps_xattrs)
-        )
+        needed = tuple(fixups([*lower, read_index(index)], repository.keeps_xattrs))
     with repository.transaction(f"repair of layer {layer.digest}") as transaction:
         with transaction.exclusive():
             # Nothing is brought back that was removed meanwhile.

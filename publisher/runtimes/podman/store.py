@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from functools import partial
 
-from publisher.layers.index import IndexHeader, read_header
+from publisher.layers.index import IndexHeader, LayerIndex
 from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import distinct_from_top
 from publisher.oci.reference import parse_reference
@@ -177,10 +177,7 @@ def forget(
 
 
 def _headers(repository: Repository, digests: Sequence[str]) -> list[IndexHeader]:
-    with ExitStack() as stack:
-        return [
-            read_header(stack.enter_context(repository.open_index(digest))) for digest in digests
-        ]
+    return [LayerIndex(partial(repository.open_index, digest)).header for digest in digests]
 
 
 def _layers(image: PlatformImage, headers: Sequence[IndexHeader]) -> list[StoreLayer]:

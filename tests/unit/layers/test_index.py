@@ -126,11 +126,11 @@ def test_every_index_follows_its_contract(
         unpacked = unpack_layer(draft.build(), tmp_path_factory.mktemp("index") / "t")
     except LayerError:
         return
-    check_contract(unpacked.index)
+    check_contract(unpacked.index_file)
 
 
-def check_contract(index: object) -> None:
-    lines = _lines(index._file)  # type: ignore[attr-defined]
+def check_contract(index_file: io.BytesIO) -> None:
+    lines = _lines(index_file)
     schema("index-header.schema.json").validate(lines[0])
     validator = schema("index-entry.schema.json")
     for line in lines[1:]:
@@ -171,7 +171,7 @@ def test_an_index_with_everything_in_it_follows_its_contract(unpack: Unpack) -> 
         file(b"\xff\xfe"),
         file("line\nbreak"),
     )
-    check_contract(unpacked.index)
+    check_contract(unpacked.index_file)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 100])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Merged, sort_key
 from publisher.layers import LayerError
-from publisher.layers.merge import fixups, merge
+from publisher.layers.fixups import fixups
+from publisher.layers.merge import merge
 from publisher.repository.directory.linker import apply_fixups, link_tree
 from tests.engine import Unpacked, names_below, publish, unpack_layer
 from tests.layer_builder import directory, file, hardlink, layer, opaque, whiteout

@@ -10,8 +10,9 @@ import pytest
 
 from publisher.entry import EntryType
 from publisher.ingest.run import ingest
+from publisher.layers.fixups import fixups
 from publisher.layers.index import read_index
-from publisher.layers.merge import fixups, merge
+from publisher.layers.merge import merge
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository import PathTaken, Repository, RepositoryChanged

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
+from publisher.layers.fixups import fixups
 from publisher.layers.index import read_index
-from publisher.layers.merge import fixups, merge
+from publisher.layers.merge import merge
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.oci.manifest import parse_published_manifest

@@ -1,0 +1,74 @@
+"""Hard links of a layer whose target only lower layers have: where they find it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from publisher.entry import Entry, EntryType, Merged, sort_key
+from publisher.layers.errors import LayerError
+from publisher.layers.index import LayerIndex
+from publisher.layers.names import shown
+from publisher.layers.side_by_side import Descent, by_path
+
+Links = Mapping[tuple[int, str], Merged]
+"""What a hard link, by the number of its layer and its path, is another name of."""
+
+
+def lower_links(indexes: Sequence[Iterable[Entry]]) -> Links:
+    """Where each hard link that its own layer could not resolve finds its file.
+
+    Reads the indexes once more if there are such links, and keeps these in memory. Raises
+    LayerError for a link whose target the layers below do not show, or show as a directory.
+    """
+    unresolved = [
+        (number, entry)
+        for number, index in enumerate(indexes)
+        if not isinstance(index, LayerIndex) or index.header.unresolved
+        for entry in index
+        if entry.is_unresolved
+    ]
+    if not unresolved:
+        return {}
+    targets = _visible(indexes, [(number, entry.target) for number, entry in unresolved])
+    links: dict[tuple[int, str], Merged] = {}
+    for number, entry in unresolved:  # from bottom to top: a target can be such a link itself
+        layer, target = targets.get((number, entry.target), (number, None))
+        if target is None or target.type in (EntryType.DIRECTORY, EntryType.WHITEOUT):
+            raise LayerError(
+                f"cannot merge layer {number + 1}, entry {shown(entry.path)}",
+                why=f"it is a hard link to {shown(entry.target)}, which neither this layer "
+                "nor those below it have",
+            )
+        if target.is_unresolved:
+            links[number, entry.path] = links[layer, target.path]
+        else:
+            links[number, entry.path] = Merged(target, layer, target.path)
+    return links
+
+
+def as_file(entry: Entry, path: str) -> Entry:
+    """Return `entry` under the name `path`, and as a file if it is a further name of one."""
+    if entry.type is EntryType.HARDLINK:
+        return replace(entry, path=path, type=EntryType.FILE, target="", links=1)
+    return entry if entry.path == path else replace(entry, path=path)
+
+
+def _visible(
+    indexes: Sequence[Iterable[Entry]], questions: Sequence[tuple[int, str]]
+) -> Mapping[tuple[int, str], tuple[int, Entry]]:
+    """Answer what the layers below a number show at a path, as (layer, entry), in one pass."""
+    layers_by_key: dict[bytes, set[int]] = {}
+    for number, path in questions:
+        layers_by_key.setdefault(sort_key(path), set()).add(number)
+    answers: dict[tuple[int, str], tuple[int, Entry]] = {}
+    descent = Descent()
+    highest = max(number for number, _ in questions)
+    for key, group in by_path(indexes[:highest], max(layers_by_key)):
+        level = descent.to(key)
+        for number in layers_by_key.get(key, ()):
+            found = level.visible_below(group, number)
+            if found is not None:
+                answers[number, found[1].path] = found
+        descent.enter(key, group)
+    return answers

@@ -1,0 +1,192 @@
+"""The indexes of an image's layers read together, path by path, whatever their number.
+
+At most FAN_IN indexes are open at once. If there are more, groups of them are first merged into
+sorted runs in one temporary file, as external sorting does: each entry is then copied once for each
+factor of FAN_IN, and neither memory nor open descriptors grow with the number of layers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+import zstandard
+
+from publisher.entry import Entry, EntryType, sort_key
+from publisher.layers.index import LayerIndex, decode_entry, encode_entry, path_key
+
+FAN_IN = 16
+_WRITE_BYTES = 256 * 1024
+_READ_BYTES = 32 * 1024
+# A small window: a decompressor for each run is open at the same time.
+_RUN_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(1, window_log=17)
+
+Item = tuple[bytes, int, str | Entry]
+"""The key of a path, the number of a layer, and its entry, encoded as long as it comes from an
+index: most entries pass through several merges before they are needed.
+"""
+Group = list[tuple[int, Entry]]
+"""The entries of one path, with the numbers of their layers, from bottom to top."""
+
+
+def by_path(
+    indexes: Sequence[Iterable[Entry]], last: bytes | None = None
+) -> Iterator[tuple[bytes, Group]]:
+    """Yield each path of any index, as its sort key, with the entries that the indexes have there.
+
+    Ends after the key `last`, if one is given: little more than that is read then.
+    """
+    group: Group = []
+    current: bytes | None = None
+    with closing(_Runs()) as runs:
+        for key, number, encoded in _sorted(indexes, last, runs):
+            if key != current:
+                if group:
+                    assert current is not None
+                    yield current, group
+                if last is not None and key > last:
+                    return
+                current, group = key, []
+            entry = decode_entry(encoded) if isinstance(encoded, str) else encoded
+            group.append((number, entry))
+        if group:
+            assert current is not None
+            yield current, group
+
+
+@dataclass(slots=True)
+class Level:
+    """One directory on the way down to a path, and which layers cut through it.
+
+    A layer cuts where it hides what the layers below it have in the directory: its own directory
+    is opaque, or it has something else there. `cuts` are these layers, and those that cut in a
+    directory above, sorted.
+    """
+
+    prefix: bytes
+    cuts: Sequence[int] = ()
+
+    def next_cut(self, number: int) -> int | None:
+        """Return the lowest layer above `number` that cuts; None if there is none."""
+        at = bisect_right(self.cuts, number)
+        return self.cuts[at] if at < len(self.cuts) else None
+
+    def visible_below(self, group: Group, number: int) -> tuple[int, Entry] | None:
+        """Return what the layers below `number` show at the path of `group`, in this directory."""
+        at = bisect_left(group, number, key=lambda pair: pair[0]) - 1
+        if at < 0:
+            return None
+        cut = self.next_cut(group[at][0])
+        return group[at] if cut is None or cut >= number else None
+
+    def below(self, key: bytes, group: Group) -> Level:
+        """Return the level of the directory at `key`, which some layer of `group` has."""
+        own = [n for n, e in group if e.opaque or e.type is not EntryType.DIRECTORY]
+        cuts = sorted({*self.cuts, *own}) if own else self.cuts
+        return Level(key + b"\0" if key else b"", cuts)
+
+
+@dataclass(slots=True)
+class Descent:
+    """The levels above the path that is being looked at, from the root down."""
+
+    levels: list[Level] = field(default_factory=lambda: [Level(b"")])
+
+    def to(self, key: bytes) -> Level:
+        """Return the level of the directory that holds the path with this sort key."""
+        while not key.startswith(self.levels[-1].prefix):
+            self.levels.pop()
+        return self.levels[-1]
+
+    def enter(self, key: bytes, group: Group) -> None:
+        """Go down into the path, if any layer has a directory there."""
+        if has_directory(group):
+            self.levels.append(self.levels[-1].below(key, group))
+
+
+def has_directory(group: Group) -> bool:
+    """Return whether any layer has a directory there."""
+    return any(entry.type is EntryType.DIRECTORY for _, entry in group)
+
+
+class _Runs:
+    """Sorted runs of items in one temporary file, which is made when the first is written."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+
+    def write(self, items: Iterable[Item]) -> Callable[[], Iterator[Item]]:
+        """Append a run; the result reads it."""
+        if self._file is None:
+            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - see close
+        file = self._file
+        start = file.seek(0, 2)
+        compressor = zstandard.ZstdCompressor(compression_params=_RUN_PARAMETERS)
+        with compressor.stream_writer(file, closefd=False) as writer:
+            held: list[str] = []
+            size = 0
+            for _, number, entry in items:
+                line = entry if isinstance(entry, str) else encode_entry(entry)
+                held.append(f"{number} {line}\n")
+                size += len(line)
+                if size >= _WRITE_BYTES:
+                    writer.write("".join(held).encode("utf-8"))
+                    held.clear()
+                    size = 0
+            writer.write("".join(held).encode("utf-8"))
+        return lambda: _read_run(file, start)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _read_run(file: BinaryIO, at: int) -> Iterator[Item]:
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    rest = b""
+    while not decompressor.eof:
+        file.seek(at)  # other runs of the file are being read as well
+        data = file.read(_READ_BYTES)
+        at += len(data)
+        *lines, rest = (rest + decompressor.decompress(data)).split(b"\n")
+        for text in lines:
+            number, _, line = text.decode("utf-8").partition(" ")
+            yield path_key(line), int(number), line
+
+
+def _sorted(indexes: Sequence[Iterable[Entry]], last: bytes | None, runs: _Runs) -> Iterator[Item]:
+    """The items of all `indexes`, by key and layer."""
+    streams: list[Callable[[], Iterator[Item]]] = [
+        lambda number=number, index=index: _items(index, number, last)  # type: ignore[misc]
+        for number, index in enumerate(indexes)
+    ]
+    while len(streams) > FAN_IN:
+        groups = [streams[at : at + FAN_IN] for at in range(0, len(streams), FAN_IN)]
+        streams = [runs.write(_merged(group)) for group in groups]
+    return _merged(streams)
+
+
+def _merged(streams: Sequence[Callable[[], Iterator[Item]]]) -> Iterator[Item]:
+    opened = [stream() for stream in streams]
+    # Key and number tell all items apart: entries are never compared.
+    return opened[0] if len(opened) == 1 else heapq.merge(*opened)
+
+
+def _items(index: Iterable[Entry], number: int, last: bytes | None) -> Iterator[Item]:
+    if isinstance(index, LayerIndex):
+        for line in index.lines():
+            key = path_key(line)
+            yield key, number, line
+            if last is not None and key > last:
+                return
+        return
+    for entry in index:
+        key = sort_key(entry.path)
+        yield key, number, entry
+        if last is not None and key > last:
+            return
