@@ -1,6 +1,6 @@
-"""How a flat image is run by what most machines have: bubblewrap, podman, chroot. Pure.
+"""How a flat image is run with bubblewrap, podman or chroot. Pure.
 
-Each gets environment, user, working directory and command as an engine would give them.
+Each gets the environment, user, working directory and command that an engine would set.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from publisher.errors import PublisherError
 from publisher.oci.config import ContainerConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What engines search where an image sets no PATH."""
+"""The PATH that engines set where an image sets none."""
+
+_MAX_ID = 2**32 - 2
+"""The largest user or group ID: Linux uses 2**32 - 1 for "unchanged"."""
 
 
 class CannotRun(PublisherError):
-    """An image cannot be run as asked, for a reason that lies in it or in this machine."""
+    """An image cannot be run as requested: the image or this machine prevents it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """As whom a container runs; `groups` are the supplementary ones."""
+    """The user that a container runs as; `groups` are the supplementary groups."""
 
     uid: int = 0
     gid: int = 0
@@ -31,7 +34,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that a container is started with, resolved; `root` is the flat image's path."""
+    """Everything that a container is started with; `root` is the path of the flat image."""
 
     root: str
     arguments: tuple[str, ...]
@@ -40,47 +43,72 @@ class Start:
     identity: Identity
 
 
+@dataclass(frozen=True, slots=True)
+class _User:
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    name: str
+    gid: int
+    members: tuple[str, ...]
+
+
 def prepare_start(
     root: str, config: ContainerConfig, given: Sequence[str], passwd: str, group: str
 ) -> Start:
-    """How to start the image; `passwd` and `group` are its /etc/passwd and /etc/group."""
+    """Return how the image is started.
+
+    Args:
+        root: the path of the flat image.
+        config: how its config asks to be started.
+        given: what replaces the config's command; may be empty.
+        passwd: the content of the image's /etc/passwd, "" where it has none.
+        group: the content of the image's /etc/group, "" where it has none.
+
+    Raises:
+        CannotRun: there is nothing to execute, the user does not exist in the image, or a value
+            contains a NUL, which no program can be given.
+    """
     arguments = config.arguments(given)
     if not arguments:
         raise CannotRun(
-            "the image says neither entry point nor command",
-            hint="name a command: publisher run IMAGE -- COMMAND",
+            "cannot run the image",
+            why="it has neither entry point nor command",
+            hint="publisher run IMAGE -- COMMAND",
         )
     identity = resolve_user(config.user, passwd, group)
     environment = {"PATH": DEFAULT_PATH, "HOME": identity.home, **config.environment}
+    values = (*arguments, *environment, *environment.values(), config.directory, identity.home)
+    if any("\0" in value for value in values):
+        raise CannotRun(
+            "cannot run the image",
+            why="its command, environment or working directory contains a NUL character",
+        )
     return Start(root, arguments, environment, config.directory, identity)
 
 
 def resolve_user(user: str, passwd: str, group: str) -> Identity:
-    """Who "", "name", "uid" or either with ":group" is by the image's own files, as for runc."""
-    name, colon, group_name = user.partition(":")
-    rows = [row for row in _rows(passwd, 7) if row[2].isdecimal() and row[3].isdecimal()]
-    wanted = name or "0"
-    found = next((row for row in rows if wanted in (row[0], row[2])), None)
-    if found is None and not wanted.isdecimal():
-        raise CannotRun(f"cannot run as {user!r}", why=f"the image's /etc/passwd has no {name!r}")
-    uid = int(found[2]) if found else int(wanted)
-    gid = int(found[3]) if found else 0
-    home = (found[5] if found else "") or "/"
-    groups = [row for row in _rows(group, 4) if row[2].isdecimal()]
-    if colon and group_name:
-        match = next((row for row in groups if group_name in (row[0], row[2])), None)
-        if match is None and not group_name.isdecimal():
-            raise CannotRun(
-                f"cannot run as {user!r}", why=f"the image's /etc/group has no {group_name!r}"
-            )
-        return Identity(uid, int(match[2]) if match else int(group_name), (), home)
-    member = found[0] if found else ""
-    more = tuple(int(row[2]) for row in groups if member and member in row[3].split(","))
-    return Identity(uid, gid, more, home)
+    """Look up "", "name", "uid", or either with ":group", in the image's files, as runc does.
+
+    An ID that the files do not contain stands for itself, a name raises CannotRun. With a group
+    there are no supplementary groups.
+    """
+    name, _, group_name = user.partition(":")
+    groups = _groups(group)
+    found = _find_user(name or "0", user, _users(passwd))
+    if group_name:
+        return Identity(found.uid, _find_group(group_name, user, groups), (), found.home)
+    supplementary = tuple(each.gid for each in groups if found.name in each.members)
+    return Identity(found.uid, found.gid, supplementary if found.name else (), found.home)
 
 
 def bubblewrap(start: Start) -> list[str]:
-    """The command for bwrap: needs no privilege; the tree is read-only, /tmp is empty."""
+    """Return the command for bwrap: it needs no privilege; the tree is read-only, /tmp is empty."""
     command = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
     command += ["--uid", str(start.identity.uid), "--gid", str(start.identity.gid)]
     command += ["--ro-bind", start.root, "/", "--proc", "/proc", "--dev", "/dev"]
@@ -91,7 +119,7 @@ def bubblewrap(start: Start) -> list[str]:
 
 
 def podman(start: Start) -> list[str]:
-    """The command for podman: what the container writes goes to an overlay, and is dropped."""
+    """Return the command for podman: writes of the container go to an overlay and are dropped."""
     identity = start.identity
     command = ["podman", "run", "--rm", "--network", "host"]
     command += ["--user", f"{identity.uid}:{identity.gid}", "--workdir", start.directory]
@@ -100,6 +128,59 @@ def podman(start: Start) -> list[str]:
     for name, value in start.environment.items():
         command += ["--env", f"{name}={value}"]
     return [*command, "--rootfs", f"{start.root}:O", *start.arguments]
+
+
+def _find_user(wanted: str, user: str, users: Sequence[_User]) -> _User:
+    for each in users:
+        if wanted in (each.name, str(each.uid)):
+            return each
+    uid = _read_id(wanted)
+    if uid is None:
+        raise _not_found(user, wanted, "/etc/passwd")
+    return _User("", uid, 0, "/")
+
+
+def _find_group(wanted: str, user: str, groups: Sequence[_Group]) -> int:
+    for each in groups:
+        if wanted in (each.name, str(each.gid)):
+            return each.gid
+    gid = _read_id(wanted)
+    if gid is None:
+        raise _not_found(user, wanted, "/etc/group")
+    return gid
+
+
+def _not_found(user: str, wanted: str, file: str) -> CannotRun:
+    if wanted.isdecimal():
+        return CannotRun(f"cannot run as {user!r}", why=f"{wanted} is larger than {_MAX_ID}")
+    return CannotRun(f"cannot run as {user!r}", why=f"the image's {file} has no {wanted!r}")
+
+
+def _users(passwd: str) -> list[_User]:
+    """Return the rows of /etc/passwd that have a user and a group ID; others are ignored."""
+    users = []
+    for name, _, uid_text, gid_text, _, home, *_ in _rows(passwd, 7):
+        uid, gid = _read_id(uid_text), _read_id(gid_text)
+        if uid is not None and gid is not None:
+            users.append(_User(name, uid, gid, home or "/"))
+    return users
+
+
+def _groups(group: str) -> list[_Group]:
+    """Return the rows of /etc/group that have a group ID; others are ignored."""
+    groups = []
+    for name, _, gid_text, members, *_ in _rows(group, 4):
+        gid = _read_id(gid_text)
+        if gid is not None:
+            groups.append(_Group(name, gid, tuple(members.split(","))))
+    return groups
+
+
+def _read_id(text: str) -> int | None:
+    """Return the user or group ID in `text`, or None where it is not one."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(_MAX_ID)):
+        return None
+    return number if (number := int(text)) <= _MAX_ID else None
 
 
 def _rows(text: str, columns: int) -> list[list[str]]:

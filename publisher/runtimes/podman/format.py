@@ -105,7 +105,7 @@ class StoreImage:
             "id": self.id,
             "digest": self.manifest.digest,
             "names": [self.name],
-            "layer": self.layers[-1].id,
+            **({"layer": self.layers[-1].id} if self.layers else {}),
             "metadata": "{}",
             "big-data-names": list(data),
             "big-data-sizes": {key: len(each.data) for key, each in data.items()},

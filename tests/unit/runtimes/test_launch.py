@@ -1,13 +1,16 @@
-"""As whom and with what an image is started; and the module files that bring its programs."""
+"""How an image is started: user, environment, command; and module files for its programs."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from publisher.oci.config import ContainerConfig, parse_config
 from publisher.runtimes import launch, modulefile
@@ -43,10 +46,35 @@ def test_users_are_looked_up_as_engines_do(user: str, expected: Identity) -> Non
     assert resolve_user(user, PASSWD, GROUP) == expected
 
 
-@pytest.mark.parametrize("user", ["nobody", "app:nogroup", "bad"])
-def test_a_user_that_the_image_does_not_know_is_named(user: str) -> None:
-    with pytest.raises(CannotRun, match=user):
+@pytest.mark.parametrize(
+    "user",
+    ["nobody", "app:nogroup", "bad", "4294967295", "app:4294967295", "9" * 5000, "٣", "-1", "0:-1"],
+)
+def test_a_user_that_the_image_does_not_have_is_named(user: str) -> None:
+    with pytest.raises(CannotRun) as caught:
         resolve_user(user, PASSWD, GROUP)
+    assert user in caught.value.what
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_user_and_any_files_give_ids_or_an_error(user: str, passwd: str, group: str) -> None:
+    with contextlib.suppress(CannotRun):
+        found = resolve_user(user, passwd, group)
+        assert all(0 <= each < 2**32 - 1 for each in (found.uid, found.gid, *found.groups))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"Cmd": ["a\0b"]},
+        {"Cmd": ["a"], "Env": ["A=\0"]},
+        {"Cmd": ["a"], "Env": ["A\0=1"]},
+        {"Cmd": ["a"], "WorkingDir": "/\0"},
+    ],
+)
+def test_a_nul_character_is_refused_before_the_program_is_started(settings: Any) -> None:
+    with pytest.raises(CannotRun, match="NUL"):
+        launch.prepare_start("/x", config(**settings), (), PASSWD, GROUP)
 
 
 def test_an_image_without_a_command_asks_for_one() -> None:
@@ -54,7 +82,7 @@ def test_an_image_without_a_command_asks_for_one() -> None:
         launch.prepare_start("/x", config(), (), "", "")
 
 
-def test_home_and_search_path_are_added_only_where_the_image_says_none() -> None:
+def test_home_and_path_are_set_only_where_the_image_sets_none() -> None:
     start = launch.prepare_start("/x", config(Cmd=["a"], User="app"), (), PASSWD, GROUP)
     assert start.environment == {"PATH": DEFAULT_PATH, "HOME": "/home/app"}
     own = config(Cmd=["a"], Env=["HOME=/mine", "PATH=/p"])
@@ -74,7 +102,7 @@ def test_home_and_search_path_are_added_only_where_the_image_says_none() -> None
         ({}, {}),
     ],
 )
-def test_a_module_brings_what_the_image_runs_but_no_shell(
+def test_a_module_provides_the_program_that_the_image_runs_unless_it_is_a_shell(
     settings: Any, expected: dict[str, str | None]
 ) -> None:
     assert modulefile.entry_program(config(**settings)) == expected
@@ -116,7 +144,7 @@ def test_a_wrapper_passes_every_argument_on(
 NASTY = 'it\'s "q" $HOME [exec false] {x} \\ back'
 
 
-def test_a_tcl_module_says_exactly_what_it_should(tmp_path: Path) -> None:
+def test_a_tcl_module_quotes_every_character(tmp_path: Path) -> None:
     require("tclsh")
     file = tmp_path / "module"
     file.write_text(modulefile.module_file("tcl", "a:1", NASTY, ["x"], NASTY, NASTY))
