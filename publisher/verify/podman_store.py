@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from publisher.repository import Repository
 from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman import lists
 from publisher.tree import layout
+from publisher.tree.record import InvalidRecord
 from publisher.verify.findings import Kind, Severity
 from publisher.verify.inventory import Inventory
-
-_REBUILD = f"remove {layout.PODMAN_STORE}; the next ingest builds it again from what is published"
 
 
 def check_podman_store(repository: Repository, inventory: Inventory) -> None:
@@ -19,29 +18,28 @@ def check_podman_store(repository: Repository, inventory: Inventory) -> None:
     if not repository.exists(layout.PODMAN_STORE):
         return
     for path, what in _faults(repository):
-        inventory.add(Severity.ERROR, Kind.PODMAN_STORE, path, what, how=_REBUILD)
+        inventory.add(Severity.ERROR, Kind.PODMAN_STORE, path, what, how=lists.REBUILD)
 
 
 def _faults(repository: Repository) -> Iterator[tuple[str, str]]:
-    lists: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[lists.ListEntry]] = {}
     for path in (podman.LAYERS_FILE, podman.IMAGES_FILE):
         try:
-            lists[path] = podman.parse_list(repository.read(path) or b"")
-        except ValueError as error:
-            yield path, f"the list cannot be read: {error}"
+            found[path] = lists.parse_list(repository.read(path), path)
+        except InvalidRecord as error:
+            yield path, f"the list cannot be read: {error.why}"
             return
-    layers = {str(entry["id"]): entry for entry in lists[podman.LAYERS_FILE]}
-    for entry in layers.values():
-        yield from _layer_faults(repository, str(entry["id"]))
-        parent = entry.get("parent")
-        if parent and parent not in layers:
-            yield podman.LAYERS_FILE, f"layer {entry['id']} lies on {parent}, which is not listed"
-    for entry in lists[podman.IMAGES_FILE]:
-        if entry.get("layer") not in layers:
-            yield podman.IMAGES_FILE, f"the layer of image {entry['id']} is not listed"
-        for path in podman.image_files(entry):
+    layers = {entry.id for entry in found[podman.LAYERS_FILE]}
+    for entry in found[podman.LAYERS_FILE]:
+        yield from _layer_faults(repository, entry.id)
+        if entry.parent and entry.parent not in layers:
+            yield podman.LAYERS_FILE, f"the parent {entry.parent} of {entry.id} is not listed"
+    for entry in found[podman.IMAGES_FILE]:
+        if entry.layer and entry.layer not in layers:
+            yield podman.IMAGES_FILE, f"the layer of image {entry.id} is not listed"
+        for path in entry.data_files():
             if not repository.exists(path):
-                yield path, "this part of an image is not there"
+                yield path, "a data file of an image is missing"
 
 
 def _layer_faults(repository: Repository, layer_id: str) -> Iterator[tuple[str, str]]:

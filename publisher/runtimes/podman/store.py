@@ -12,6 +12,7 @@ from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
 from publisher.repository.reading import load_publication
 from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman import lists
 from publisher.runtimes.podman.format import StoreImage, StoreLayer
 from publisher.tree import layout
 from publisher.tree.publication import Publication
@@ -113,10 +114,10 @@ def update(
     )
     layers, entries = layers_before, images_before
     for name in leaving:
-        entries = podman.remove_name(entries, name)
+        entries = lists.remove_name(entries, name)
     for image in images:
-        layers = podman.add_layers(layers, image)
-        entries = podman.add_image(entries, image)
+        layers = lists.add_layers(layers, image)
+        entries = lists.add_image(entries, image)
     changed = False
     for path, before, after in (
         (podman.LAYERS_FILE, layers_before, layers),
@@ -139,9 +140,9 @@ def move_name(repository: Repository, transaction: Transaction, publication: Pub
         return
     name = podman.store_name(parse_reference(publication.reference), publication.name)
     if "podman" in publication.outputs:
-        after: bytes | None = podman.give_name(before, publication.image_id, name)
+        after: bytes | None = lists.give_name(before, publication.image_id, name)
     else:
-        after = podman.remove_name(before, name)
+        after = lists.remove_name(before, name)
     if after is not None and after != before:
         transaction.replace(podman.IMAGES_FILE, after, last=True)
 
@@ -159,13 +160,13 @@ def forget(
     images, layers = (repository.read(path) for path in (podman.IMAGES_FILE, podman.LAYERS_FILE))
     if images is None or layers is None:
         return
-    removal = podman.remove_images(images, layers, list(image_ids))
+    removal = lists.remove_images(images, layers, list(image_ids))
     entries: bytes | None = removal.images
     for name in names:
         found = None if _is_second_place(name) else load_publication(repository, name)
         if found is not None:
             stored = podman.store_name(parse_reference(found.reference), name)
-            entries = podman.remove_name(entries, stored)
+            entries = lists.remove_name(entries, stored)
     for path, before, after in (
         (podman.IMAGES_FILE, images, entries),
         (podman.LAYERS_FILE, layers, removal.layers),

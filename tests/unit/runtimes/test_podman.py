@@ -16,6 +16,7 @@ from publisher.oci.manifest import distinct_from_top
 from publisher.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from publisher.oci.reference import parse_reference
 from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman import lists
 from publisher.runtimes.podman.format import StoreImage, StoreLayer
 
 NAMES = st.sampled_from(["docker.io/library/a:1", "docker.io/library/a:2", 'odd"name:1', "b:1"])
@@ -47,8 +48,8 @@ def test_lists_are_what_a_plain_reading_would_make_of_them(images: list[StoreIma
     expected_layers: dict[str, dict[str, Any]] = {}
     expected_images: dict[str, dict[str, Any]] = {}
     for image in images:
-        layers = podman.add_layers(layers, image)
-        entries = podman.add_image(entries, image)
+        layers = lists.add_layers(layers, image)
+        entries = lists.add_image(entries, image)
         for layer in image.layers:
             expected_layers.setdefault(layer.id, {"id": layer.id, "parent": layer.parent})
         for other in expected_images.values():
@@ -67,12 +68,12 @@ def test_lists_are_what_a_plain_reading_would_make_of_them(images: list[StoreIma
 def test_after_a_removal_every_image_has_its_layers_and_no_layer_is_left_over(
     images: list[StoreImage], numbers: set[int]
 ) -> None:
-    layers, entries = podman._dump([]), podman._dump([])
+    layers, entries = b"[]", b"[]"
     for image in images:
-        layers, entries = podman.add_layers(layers, image), podman.add_image(entries, image)
+        layers, entries = lists.add_layers(layers, image), lists.add_image(entries, image)
     gone = {digest_of(f"c{number}".encode()) for number in numbers}
 
-    removal = podman.remove_images(entries, layers, sorted(gone))
+    removal = lists.remove_images(entries, layers, sorted(gone))
 
     left = json.loads(removal.images)
     assert {entry["id"] for entry in left} == {
@@ -94,17 +95,17 @@ def test_after_a_removal_every_image_has_its_layers_and_no_layer_is_left_over(
 
 def test_what_is_there_already_changes_nothing() -> None:
     image = stored(1, "a:1")
-    layers, entries = podman.add_layers(None, image), podman.add_image(None, image)
-    assert podman.add_layers(layers, image) == layers
-    assert podman.add_image(entries, image) == entries
-    assert podman.remove_name(entries, "b:1") == entries
-    assert json.loads(podman.remove_name(entries, "a:1") or b"")[0]["names"] == []
-    assert podman.remove_name(None, "a:1") is None
+    layers, entries = lists.add_layers(None, image), lists.add_image(None, image)
+    assert lists.add_layers(layers, image) == layers
+    assert lists.add_image(entries, image) == entries
+    assert lists.remove_name(entries, "b:1") == entries
+    assert json.loads(lists.remove_name(entries, "a:1") or b"")[0]["names"] == []
+    assert lists.remove_name(None, "a:1") is None
 
 
 def test_a_list_that_another_tool_wrote_is_continued() -> None:
     other = json.dumps([{"names": ["a:1"], "id": "0" * 64, "created": "x"}]).encode()
-    found = json.loads(podman.add_image(other, stored(1, "a:1")))
+    found = json.loads(lists.add_image(other, stored(1, "a:1")))
     assert [(entry["id"], entry["names"]) for entry in found] == [
         ("0" * 64, []),
         (stored(1, "x").id, ["a:1"]),
@@ -160,7 +161,7 @@ def test_of_equal_layers_the_topmost_is_mounted(digests: list[str]) -> None:
 def test_another_image_under_the_same_id_keeps_its_layers() -> None:
     image = stored(1, "a:1")
     flat = replace(image, name="b:1", layers=(podman.flat_layer("sha256:x", ".flat/x", 5),))
-    entries = podman.add_image(podman.add_image(None, image), flat)
+    entries = lists.add_image(lists.add_image(None, image), flat)
     [entry] = json.loads(entries)
     assert entry["names"] == ["a:1", "b:1"] and entry["layer"] == image.layers[-1].id
 
@@ -170,12 +171,12 @@ def test_an_addition_reads_none_of_the_other_entries() -> None:
     layers: bytes | None = None
     for number in range(0, 3000, 10):
         image = stored(number, f"n{number}:1")
-        entries, layers = podman.add_image(entries, image), podman.add_layers(layers, image)
+        entries, layers = lists.add_image(entries, image), lists.add_layers(layers, image)
     assert entries is not None and layers is not None
     # Were any of them parsed, this could not be.
     broken = [data.replace(b'"created":', b'"created"!') for data in (entries, layers)]
     new = stored(1, "new:1")
-    added = podman.add_image(broken[0], new), podman.add_layers(broken[1], new)
+    added = lists.add_image(broken[0], new), lists.add_layers(broken[1], new)
     for before, after in zip(broken, added, strict=True):
         assert (
             after.startswith(before.removesuffix(b"\n]\n")) and new.layers[-1].id.encode() in after
