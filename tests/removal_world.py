@@ -178,7 +178,7 @@ def die_at(operation: int) -> None:
     The one before the first writes the journal that makes a commit of it.
     """
     count = 0
-    write, carry_out = journal.write, journal._carry_out
+    write, carry_out = journal.write, journal._execute
 
     def step() -> None:
         nonlocal count
@@ -195,4 +195,4 @@ def die_at(operation: int) -> None:
         carry_out(*arguments)
 
     setattr(journal, "write", written)  # noqa: B010  # mypy knows that it is a function
-    setattr(journal, "_carry_out", carried_out)  # noqa: B010
+    setattr(journal, "_execute", carried_out)  # noqa: B010

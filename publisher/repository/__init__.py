@@ -1,8 +1,8 @@
-"""The published filesystem: what reads it, and the transactions that change it.
+"""The published filesystem: reading it, and the transactions that change it.
 
 protocol.py    `Repository`, `Transaction`: what every backend offers
-errors.py      what can go wrong with a repository
-reading.py     the records of a repository, read
+errors.py      the errors of repositories
+reading.py     reading the records of a repository
 directory/     the backend for an exported directory
 cvmfs/         the backend for CVMFS
 """

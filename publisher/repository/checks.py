@@ -1,4 +1,4 @@
-"""What a look at a machine found: one line each, with what to do about it."""
+"""The results of `publisher doctor`: what was checked, and what to do about problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Verdict(enum.StrEnum):
-    """How bad it is. A problem keeps us from publishing; a warning will, or might."""
+    """How severe a result is. A problem prevents publishing; a warning may lead to one."""
 
     GOOD = "good"
     WARNING = "warning"
@@ -16,7 +16,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `cure` says what to do unless all is well."""
+    """One check of a machine. `cure` is what to do unless the verdict is good."""
 
     subject: str
     verdict: Verdict

@@ -1,7 +1,7 @@
-"""Directories by descriptor: how a tree is written without any path that an image could redirect.
+"""Directories by descriptor: a tree is written without any path that an image could redirect.
 
 A path is opened name by name, each relative to the descriptor of its parent and without following
-links. So nothing outside the tree can be reached, whatever lies in it.
+links. So nothing outside the tree can be reached, whatever the tree contains.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ MOST_OPEN = 64
 
 
 class Directories:
-    """Descriptors of directories below `root`, of which the `capacity` latest used are kept open.
+    """Descriptors of directories below `root`; the `capacity` most recently used stay open.
 
-    A descriptor it gave stays good until two others were asked for.
+    A descriptor that `open` returned is valid until two others have been opened.
     """
 
     def __init__(self, root: Path, capacity: int = MOST_OPEN) -> None:
@@ -39,7 +39,7 @@ class Directories:
         self.close()
 
     def close(self) -> None:
-        """Close all descriptors. More than once does no harm."""
+        """Close all descriptors. May be called again."""
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
@@ -48,7 +48,7 @@ class Directories:
             self.root = -1
 
     def open(self, path: str) -> int:
-        """A descriptor of the directory `path`; OSError unless it and all above are directories."""
+        """A descriptor of the directory `path`; OSError unless all of it are directories."""
         if not path:
             return self.root
         descriptor = self._open.pop(path, None)
@@ -61,7 +61,7 @@ class Directories:
         return descriptor
 
     def keep(self, path: str, descriptor: int) -> None:
-        """Take over a descriptor that somebody else opened."""
+        """Keep and later close `descriptor`, which the caller opened for `path`."""
         if len(self._open) >= self._capacity:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[path] = descriptor

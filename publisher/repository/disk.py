@@ -1,4 +1,4 @@
-"""The few things we ask of a disk beyond what `os` offers in one call."""
+"""Operations on a file system that are more than one call of `os`."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def make_directories(path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two things change places, in one instant where the filesystem can do that.
+    """Exchange two paths, atomically if the file system supports that.
 
-    Else `other` is away for a moment, and what stood there is beside `one` until that is replaced.
+    Otherwise `other` is missing for a moment, while its old content is in `{one}.aside`.
     """
     names = os.fsencode(one), os.fsencode(other)
     result = -1
@@ -102,4 +102,4 @@ def remove_empty_parents(path: Path, root: Path) -> None:
         except FileNotFoundError:
             continue
         except OSError:
-            return  # something is in it
+            return  # it is not empty

@@ -1,4 +1,4 @@
-"""What can go wrong with a repository."""
+"""The errors of repositories."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from publisher.errors import PublisherError
 
 
 class RepositoryError(PublisherError):
-    """The repository cannot be used as asked; the run cannot go on."""
+    """The repository cannot be read or changed; the run cannot continue."""
 
 
 class RepositoryBusy(RepositoryError):
-    """Another process changes the repository, and did so for longer than we were told to wait."""
+    """Another process changed the repository for longer than the time to wait."""
 
 
 class RepositoryChanged(RepositoryError):
-    """Content that a transaction counted on went away while it was prepared: prepare it again."""
+    """Content that a transaction depends on was removed concurrently: prepare it again."""
 
 
 class PathTaken(PublisherError):
-    """Something that the publisher did not make stands where an image should be published."""
+    """A file or directory that the publisher did not make is at the path of an image."""
 
 
 class DeviceRefused(PublisherError):
-    """An image has a device node that the policy keeps, but the kernel would not make."""
+    """An image has a device node that the policy keeps and the kernel refuses to make."""

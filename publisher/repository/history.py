@@ -1,6 +1,7 @@
-"""The history file of a repository: JSON lines, appended when a transaction is carried out, once
-each however often that is interrupted. A full file is renamed to `history.1.jsonl` (the older ones
-move up), the oldest goes.
+"""The history file of a repository: JSON lines, one for each transaction that was executed.
+
+A transaction that is interrupted and executed again still has one line. A full file is renamed to
+`history.1.jsonl`, older ones to the next number, and the oldest is overwritten.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class History:
         self._file = directory / "history.jsonl"
 
     def append(self, value: dict[str, Any]) -> None:
-        """Add a record on disk, unless it is there already: then it is the latest."""
+        """Append a record and sync it, unless it is the latest one already."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             if value["id"] in (_latest_id(file), self._latest_rotated_id()):
                 return
-            # A line that was cut off by an interruption is overwritten.
+            # A line that an interruption cut off is overwritten.
             file.seek(_end_of_last_line(file))
             file.write(json.dumps(value).encode() + b"\n")
             file.truncate()
@@ -44,7 +45,7 @@ class History:
             self._rotate()
 
     def read(self) -> Iterator[Record]:
-        """Every record that is kept, the newest first; lines that are damaged are left out.
+        """The records, the latest first; damaged lines are logged and left out.
 
         Memory does not grow with the history.
         """
@@ -57,13 +58,13 @@ class History:
             with file:
                 inode = os.fstat(file.fileno()).st_ino
                 if inode in inodes:
-                    continue  # it moved up while it was read
+                    continue  # it was renamed while it was read
                 inodes.add(inode)
                 for line in _lines_backwards(file):
                     try:
                         yield Record.from_value(json.loads(line))
                     except (ValueError, TypeError, KeyError):
-                        _log.warning("%s has a line that cannot be read", file.name)
+                        _log.warning("%s has a damaged line", file.name)
 
     def _latest_rotated_id(self) -> str:
         try:
@@ -89,7 +90,7 @@ def _latest_id(file: BinaryIO) -> str:
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
-    """The place after the last newline; 0 if there is none."""
+    """The offset after the last newline; 0 if there is no newline."""
     end = os.fstat(file.fileno()).st_size
     while end > 0:
         start = max(0, end - _BLOCK)
@@ -101,7 +102,7 @@ def _end_of_last_line(file: BinaryIO) -> int:
 
 
 def _lines_backwards(file: BinaryIO) -> Iterator[bytes]:
-    """The complete lines of `file`, the last first; a line that is being written is left out."""
+    """The complete lines of `file`, the last first; an incomplete last line is left out."""
     end = _end_of_last_line(file)
     rest = b""
     while end > 0:

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that ends with its process, and says who holds it."""
+"""One writer at a time: a lock that ends with its process, and a record of its holder."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LOCK = "lock"
 
 
 def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
-    """A lock that the kernel takes back when its process ends, however it ends.
+    """A lock that the kernel releases when its process ends, however it ends.
 
-    Never one that only a file's existence says: that would outlive who was killed. A file system
-    without locks is an OSError instead.
+    Acquiring it on a file system without locks raises OSError: a lock that consists of the
+    existence of a file would outlive a killed process.
     """
     return filelock.FileLock(path, mode=0o600, thread_local=thread_local, fallback_to_soft=False)
 
 
 def is_writing(directory: Path) -> bool:
-    """Whether somebody holds the writer lock in `directory` just now.
+    """Whether a process holds the writer lock in `directory` now.
 
-    For who reads: it waits for nothing, and where it cannot be told the answer is no.
+    For readers: it does not wait, and is False if that cannot be determined.
     """
     try:
         descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
@@ -53,8 +53,10 @@ def is_writing(directory: Path) -> bool:
 class WriterLock:
     """The exclusive right to change one repository, between processes and between threads.
 
-    `wait` is how long to wait for another holder, in seconds; `on_wait` is told once, in words,
-    whom we are waiting for.
+    Args:
+        directory: The repository's state directory.
+        wait: How many seconds to wait for another process.
+        on_wait: Called once with a message that names the holder, when waiting begins.
     """
 
     def __init__(
@@ -64,14 +66,19 @@ class WriterLock:
         self._holder = directory / "holder.json"
         self._wait = wait
         self._on_wait = on_wait
-        # Threads queue here, so that they hand over at once instead of polling the file lock.
+        # Threads queue here, and get the lock at once instead of polling the file.
         self._threads = threading.Lock()
 
     @contextmanager
     def hold(self, purpose: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock; RepositoryBusy, naming the holder, when it stays taken for too long.
+        """Hold the lock during the block; the value is True.
 
-        Without `wait` a lock that is taken is not waited for: the result says whether it is held.
+        Args:
+            purpose: Shown to processes that wait ("ingest of …").
+            wait: If False, do not wait; the value is then False if another holds the lock.
+
+        Raises:
+            RepositoryBusy: Another process still holds the lock after the time to wait.
         """
         if not self._threads.acquire(blocking=wait):
             yield False
@@ -81,7 +88,7 @@ class WriterLock:
             held = self._acquire(lock, wait)
             try:
                 if held:
-                    self._say_who(purpose)
+                    self._write_holder(purpose)
                 yield held
             finally:
                 if held:
@@ -103,14 +110,14 @@ class WriterLock:
             lock.acquire(timeout=self._wait)
             return True
         except filelock.Timeout as error:
-            self._wait = 0  # the other threads of this run need not try as long again
+            self._wait = 0  # the other threads of this run need not wait as long again
             raise RepositoryBusy(
                 f"cannot change {self._path.parents[2]}",
                 why=f"{self._describe_holder()}; waited {time.monotonic() - began:.0f} s",
                 hint="try again later, or wait longer with --wait SECONDS",
             ) from error
 
-    def _say_who(self, purpose: str) -> None:
+    def _write_holder(self, purpose: str) -> None:
         value = {
             "pid": os.getpid(),
             "host": socket.gethostname(),

@@ -1,4 +1,4 @@
-"""Hard links, and copies where a file system takes no more of them."""
+"""Hard links, and copies where the file system refuses another link."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from publisher.repository.directory.nodes import NodeMaker
 
 _NODE_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_FULL = 160
-"""Files that are remembered as full. ext4 gives each 65,000 names: more than a layer can have."""
+"""How many files with the maximum of links are remembered (65,000 links each on ext4)."""
 
 _Inode = tuple[int, int]
 
 
 class HardLinks:
-    """Gives files further names. What can have no more names is copied once, and the copy linked.
+    """Gives files further names. A file with the maximum of links is copied once, then the copy.
 
-    Else a small archive could fill any disk: 512 bytes of it name a file once more, and each name
-    beyond those that the file system allows would be a copy. Close it, or use it as a context
-    manager.
+    Otherwise a small archive could fill any disk: 512 bytes of it make one more name of a file, and
+    each name beyond the maximum would be a copy. Close it, or use it as a context manager.
     """
 
     def __init__(self, maker: NodeMaker) -> None:
         self._maker = maker
-        # Descriptors of a full file, so that its number is not used again, and of its copy.
+        # Descriptors of a full file, so that its inode number is not reused, and of its copy.
         self._full: dict[_Inode, tuple[int, int]] = {}
 
     def __enter__(self) -> HardLinks:
@@ -42,14 +41,14 @@ class HardLinks:
         self.close()
 
     def close(self) -> None:
-        """Close everything. More than once does no harm."""
+        """Close everything. May be called again."""
         for descriptors in self._full.values():
             for descriptor in descriptors:
                 os.close(descriptor)
         self._full.clear()
 
     def add(self, parent: int, name: str, source: int, source_name: str) -> bool:
-        """Make `name` a name of what is at `source_name`; False if that took a copy."""
+        """Link `name` to `source_name`; False if it was copied instead."""
         if self._maker.link(parent, name, source, source_name):
             return True
         with _opened(source, source_name) as (full, inode):
@@ -80,7 +79,7 @@ def _opened(directory: int, name: str) -> Iterator[tuple[int, _Inode]]:
 
 
 def _link_open(descriptor: int, parent: int, name: str) -> bool:
-    """Link what is open; False if it has no name any more, or no room for another."""
+    """Link an open file; False if it has no name any more, or the maximum of links."""
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     except OSError as error:

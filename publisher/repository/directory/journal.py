@@ -1,9 +1,9 @@
-"""The commit of the directory backend: a list of renames, written down before it is begun.
+"""The commit of the directory backend: a list of renames, on disk before the first is executed.
 
-Once the journal is on disk the transaction *has happened*: whoever writes next carries it out to
-the end, however often it is interrupted, since every operation can be repeated. Before that moment
-nothing of it is visible. Operations run in order: content, then metadata and links, then removals
-(with the directories that they leave empty).
+When the journal is on disk, the transaction is committed: the next writer executes it to the end,
+however often it is interrupted, since every operation can be repeated. Before, nothing of it is
+visible. Operations are executed in order: content, then metadata and links, then removals (with
+the directories that they leave empty).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _RESERVED_PER_OPERATION = 4096
 class Rename:
     """Move `source` to `target`, both relative to the repository's root.
 
-    A file or symlink at `target` is replaced in the same instant. So is a whole tree if `inode` is
-    given, the number of the tree that comes: what stood there is then at `source`. `after_sync`
-    demands that everything before is on disk first.
+    A file or symlink at `target` is replaced atomically. A tree is exchanged with the one at
+    `source` if `inode`, the inode of the new tree, is given. With `after_sync`, all earlier
+    operations are on disk before this one is executed.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Rename:
 def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
     """Reach the commit point: the operations are on disk, after everything they refer to.
 
-    `record` is what the history will say of them.
+    `record` is the transaction's line in the history.
     """
     sync_filesystem(journal.parent)
     draft = journal.with_suffix(".draft")
@@ -68,9 +68,10 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
 
 
 def apply(root: Path, journal: Path) -> bool:
-    """Carry out the journal, if there is one, and remove it; False if there was none.
+    """Execute the journal and remove it; False if there is no journal.
 
-    Raises RepositoryError when that is impossible now; whoever writes next tries again.
+    Raises:
+        RepositoryError: That is impossible now. The next writer tries again.
     """
     try:
         data = journal.read_bytes()
@@ -80,11 +81,11 @@ def apply(root: Path, journal: Path) -> bool:
     operations, record = _parse(data, journal)
     staging = f"{journal.parent.relative_to(root).as_posix()}/"
     try:
-        os.truncate(journal, len(data))  # what was reserved is needed now
+        os.truncate(journal, len(data))  # the reserved space is needed now
         for operation in operations:
             if operation.after_sync:
                 sync_filesystem(root)
-            _carry_out(root, operation)
+            _execute(root, operation)
             if not operation.source.startswith(staging):
                 remove_empty_parents(root / operation.source, root)
         sync_filesystem(root)
@@ -95,14 +96,14 @@ def apply(root: Path, journal: Path) -> bool:
         raise RepositoryError(
             f"cannot finish the transaction in {journal}",
             why=f"{error.filename2 or error.filename or root}: {error.strerror}",
-            hint="nothing of it is lost: once that is put right, any command that writes to the "
-            "repository finishes it",
+            hint="correct that, and run any command that writes to the repository: it finishes the "
+            "transaction, of which nothing is lost",
         ) from error
     return True
 
 
 def _reserve(draft: Path, size: int) -> None:
-    """Take the disk space that new directories and names will need, while we can still refuse."""
+    """Reserve the disk space of new names and directories before the commit point."""
     descriptor = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.posix_fallocate(descriptor, 0, size)
@@ -110,13 +111,13 @@ def _reserve(draft: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def _carry_out(root: Path, operation: Rename) -> None:
+def _execute(root: Path, operation: Rename) -> None:
     source, target = root / operation.source, root / operation.target
     try:
         _move(source, target, operation.inode)
     except FileNotFoundError:
-        # What is not there any more was moved before an interruption. Its place may have been
-        # removed since, and must not come back.
+        # A source that is missing was moved before an interruption. The directory of its target may
+        # have been removed since, and must not come back.
         if os.path.lexists(source):
             make_directories(target.parent)
             _move(source, target, operation.inode)

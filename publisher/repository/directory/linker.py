@@ -1,4 +1,4 @@
-"""Flat images out of links to layer trees; and layer trees completed from those below them."""
+"""Building flat images of links to layer trees, and completing layer trees from those below."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MOST_OPEN_SOURCES = 512
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
-    """What became of a plan. `refused` counts, by its kind, what had to be done otherwise.
+    """The result of a plan. `refused` counts what the file system refused, by its kind.
 
-    A hard link that the file system refused ("hard link (EMLINK)") became a copy.
+    A refused hard link ("hard link (EMLINK)") became a copy.
     """
 
     directories: int
@@ -51,10 +51,10 @@ def link_tree(
 
 
 def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path]) -> None:
-    """Complete the layer tree `tree` by `fixups`, copying from `layer_trees` what lies there.
+    """Complete the layer tree `tree` by `fixups`, with copies from `layer_trees`.
 
-    Directories keep their times. May be repeated: what is there already is replaced. What has
-    several names here or there is copied once, and linked.
+    Directories keep their times. May be repeated: existing entries are replaced. A file with
+    several names is copied once, and linked.
     """
     maker = NodeMaker()
     copied: dict[tuple[int, int], str] = {}
@@ -96,7 +96,7 @@ def _open_all(trees: Sequence[Path], stack: ExitStack) -> list[Directories]:
 
 
 class _Linker:
-    """Follows a sorted plan; the directories on the way down to where it is are unfinished."""
+    """Executes a sorted plan; the directories above the current entry are unfinished."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Making one thing in a directory given by its descriptor; FileExistsError if the name is taken."""
+"""Making one entry in an open directory; FileExistsError if its name exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from publisher.repository import DeviceRefused
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST_NS = 2**55 * 10**9
-"""Times beyond this (nanoseconds) are brought nearer; every file system's range is far smaller."""
+"""Later times (ns) are replaced by this one; the range of every file system is smaller."""
 
 _MOST_KINDS = 20
 _COPY_BYTES = 2**20
@@ -31,8 +31,8 @@ _NO_XATTR = (
 class NodeMaker:
     """Makes files, links and devices with the metadata of entries.
 
-    As root it gives them their owners; else everything belongs to who runs this. `refused` counts
-    metadata that the file system or the kernel would not store, by its kind.
+    As root it sets their owners; otherwise everything belongs to the user. `refused` counts
+    metadata that the file system or the kernel did not store, by its kind.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ class NodeMaker:
     def other(self, parent: int, name: str, entry: Entry) -> None:
         """A symlink, FIFO, device node or whiteout.
 
-        DeviceRefused if the kernel will not make the node: without it, the tree would show what
-        lower layers have at its path.
+        Raises DeviceRefused if the kernel does not make the node: without it, the tree would show
+        what lower layers have at its path.
         """
         kind = entry.type
         if kind is EntryType.SYMLINK:
@@ -84,7 +84,7 @@ class NodeMaker:
                     raise
                 raise DeviceRefused(
                     f"cannot make the device node {entry.path!r}",
-                    why="the kernel leaves that to root",
+                    why="the kernel allows only root to make it",
                     hint="publish as root, or without devices: `publisher init --devices drop`",
                 ) from error
         if self._is_root:
@@ -93,7 +93,7 @@ class NodeMaker:
             except OSError as error:
                 self._refuse_owner(error)
         if kind is not EntryType.SYMLINK:
-            # Opening a device for real could do something; and chmod knows no "do not follow".
+            # O_PATH does not open the device itself; and chmod cannot refuse to follow links.
             node_itself = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
                 os.chmod(f"/proc/self/fd/{node_itself}", entry.mode)
@@ -108,15 +108,15 @@ class NodeMaker:
         except PermissionError as error:
             if error.errno != errno.EPERM:
                 raise
-            # Overlayfs keeps whiteouts to itself, and so a container's own file system has none;
-            # kernels before 5.8 leave them to root.
+            # On an overlayfs, such as a container's own file system, whiteouts cannot be made;
+            # kernels before 5.8 allow only root to make them.
             self.refused["whiteout"] += 1
             return
         os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
 
     def describe(self, descriptor: int, entry: Entry) -> None:
         """Give an open file or directory the owner, mode and extended attributes of `entry`."""
-        # Most things are made as they should be; asking is cheaper than setting what is set.
+        # Most entries already have the right metadata, and fstat is cheaper than setting it.
         status = os.fstat(descriptor)
         mode = status.st_mode & 0o7777
         if self._is_root and (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
@@ -124,14 +124,14 @@ class NodeMaker:
                 os.fchown(descriptor, entry.uid, entry.gid)
             except OSError as error:
                 self._refuse_owner(error)
-            mode = -1  # it may take bits away
+            mode = -1  # chown may clear bits
         if mode != entry.mode:
             os.fchmod(descriptor, entry.mode)
         if entry.xattrs:
             self._set_xattrs(descriptor, entry.xattrs)
 
     def redescribe_directory(self, descriptor: int, entry: Entry) -> None:
-        """Describe a directory that had other metadata before, and may have to become opaque."""
+        """Set the metadata of an existing directory, which may become opaque."""
         for name in os.listxattr(descriptor):
             kept = name in entry.xattrs or name in self._opaque_names
             if name.startswith("user.") and not kept:
@@ -141,7 +141,7 @@ class NodeMaker:
             self.make_opaque(descriptor)
 
     def make_opaque(self, descriptor: int) -> None:
-        """Mark a directory as overlayfs wants it: for root's mounts, else for those of a user."""
+        """Set overlayfs's attribute of opaque directories: for root's mounts, else for a user's."""
         for name in self._opaque_names:
             try:
                 os.setxattr(descriptor, name, b"y")
@@ -153,7 +153,7 @@ class NodeMaker:
         self.refused["opaque"] += 1
 
     def link(self, parent: int, name: str, source: int, source_name: str) -> bool:
-        """A hard link; False where there are too many already, or the file system has none."""
+        """Make a hard link; False if there are too many, or the file system has no hard links."""
         try:
             os.link(source_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except OSError as error:
@@ -164,7 +164,7 @@ class NodeMaker:
         return True
 
     def copy(self, parent: int, name: str, source: int, source_name: str) -> None:
-        """A copy of a file, symlink or FIFO in the directory `source`, with all its metadata."""
+        """Copy a file, symlink or FIFO of the directory `source`, with all its metadata."""
         status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
         kind = {
             stat.S_IFLNK: EntryType.SYMLINK,
@@ -204,11 +204,11 @@ class NodeMaker:
                     raise
                 kind = f"xattr:{key}"
                 if kind not in self.refused and len(self.refused) >= _MOST_KINDS:
-                    kind = "xattr:(others)"  # archives may invent any number of names
+                    kind = "xattr:(others)"  # an archive may have any number of names
                 self.refused[kind] += 1
 
     def _refuse_owner(self, error: OSError) -> None:
-        """In a user namespace not every owner exists; outside, root may give files to anyone."""
+        """Count an owner that does not exist in this user namespace; raise other errors."""
         if error.errno not in (errno.EINVAL, errno.EPERM):
             raise error
         self.refused["owner"] += 1
@@ -220,5 +220,5 @@ def _set_time(descriptor: int, mtime_ns: int) -> None:
 
 
 def storable_time(mtime_ns: int) -> int:
-    """`mtime_ns`, brought into a range that every kernel takes (and brings into its own)."""
+    """`mtime_ns`, limited to a range that every kernel accepts (and limits to its own)."""
     return max(-_LATEST_NS, min(mtime_ns, _LATEST_NS))

@@ -1,12 +1,12 @@
-"""Private space inside the repository's filesystem, where content waits for its transaction.
+"""Private space in the repository's file system, where content is prepared for its transaction.
 
-.metadata/.publisher/          mode 0700: readers cannot see into it
-    lock, holder.json          the exclusive right to commit, and who has it
-    journal.json               a committed transaction that is being carried out
-    sessions/<id>/             one process' unfinished work; `<id>.lock` is held while it lives
-    sessions/<id>/deleting/    what it has taken from the trash; there already when a disk is full
-    layers/<hex>/              finished, verified layers that no transaction has published yet
-    trash/                     what was removed or given up, being deleted
+.metadata/.publisher/          mode 0700: readers cannot enter it
+    lock, holder.json          the exclusive right to commit, and the process that has it
+    journal.json               a committed transaction that is being executed
+    sessions/<id>/             unfinished work of one process, which holds `<id>.lock`
+    sessions/<id>/deleting/    what it deletes; made in advance, since the disk may be full then
+    layers/<hex>/              finished, verified layers that are not published yet
+    trash/                     what was removed or discarded, until it is deleted
     history.jsonl              the record of all transactions
 """
 
@@ -36,12 +36,12 @@ from publisher.tree import layout
 _log = logging.getLogger(__name__)
 
 JOURNAL = "journal.json"
-_PLACES = "places.json"
+_PARENTS = "places.json"
 _DELETING = "deleting"
 _LOCK_SUFFIX = ".lock"
 
 FINISHED_LAYER_LIFETIME = 14 * 24 * 3600.0
-"""Seconds for which a finished layer of an interrupted run waits to be used."""
+"""How many seconds a finished layer of an interrupted run is kept for the next one."""
 
 
 class Staging:
@@ -67,7 +67,7 @@ class Staging:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                continue  # a writer looks whether anybody holds it, and will delete it
+                continue  # a writer is checking whether it is held, and will delete it
             if Path(lock.lock_file).exists():
                 for directory in (session, session / _DELETING):
                     directory.mkdir(mode=0o700)
@@ -76,41 +76,42 @@ class Staging:
 
     @property
     def session(self) -> Path:
-        """This process' unfinished work; those of others are beside it."""
+        """The directory of this process' unfinished work."""
         return self._session
 
     def new_path(self) -> Path:
-        """A path in this session that nothing is at yet."""
+        """An unused path in this session."""
         return self._session / str(next(self._numbers))
 
     def new_trash(self) -> Path:
-        """A path to move a removed tree to."""
+        """An unused path in the trash."""
         return self._trash / secrets.token_hex(16)
 
     def finished_layer(self, digest: str) -> Path:
-        """Where the layer is once it is unpacked and verified."""
+        """The place of the layer when it is unpacked and verified."""
         return self._layers / digest_hex(digest)
 
-    def make_places(self, directory: Path, targets: Iterable[str]) -> None:
-        """Make the directories that `targets` (paths in the repository) are to be renamed into.
+    def make_parents(self, directory: Path, targets: Iterable[str]) -> None:
+        """Make the directories that `targets` (paths in the repository) will be renamed into.
 
-        After its commit point a transaction has nothing but renames to do, which need no space. The
-        transaction's own `directory` says what was made, should it never come to that point.
+        After its commit point a transaction only has to rename, which needs no space. The list of
+        directories is kept in the transaction's own `directory`, so that they are removed if the
+        commit point is never reached.
         """
-        own = f"{layout.STATE}/"  # the trash is always there
+        own = f"{layout.STATE}/"  # the trash exists
         parents = sorted({t.rpartition("/")[0] for t in targets if not t.startswith(own)})
         try:
-            write_new_file(directory / _PLACES, json.dumps(parents).encode(), mode=0o600)
+            write_new_file(directory / _PARENTS, json.dumps(parents).encode(), mode=0o600)
             for parent in parents:
                 make_directories(self._root / parent)
         except OSError:
-            self.take_back_places(directory)
+            self.remove_unused_parents(directory)
             raise
 
-    def take_back_places(self, directory: Path) -> None:
-        """Remove the directories that were made for a transaction and hold nothing."""
+    def remove_unused_parents(self, directory: Path) -> None:
+        """Remove the directories that were made for a transaction and are still empty."""
         try:
-            parents = json.loads((directory / _PLACES).read_bytes())
+            parents = json.loads((directory / _PARENTS).read_bytes())
         except (FileNotFoundError, ValueError):
             return  # interrupted before anything was made
         if not self.journal.exists():
@@ -127,15 +128,15 @@ class Staging:
         )
 
     def sweep(self) -> None:
-        """Give up what dead processes left and what nobody came for. Only under the writer lock.
+        """Discard what dead processes left, and old finished layers. Needs the writer lock.
 
-        What cannot be given up now is in nobody's way: it is logged, and tried again next time.
+        What cannot be discarded is logged and tried again by the next sweep; it does no harm.
         """
-        # The clock may step; a layer from the future is as good as a fresh one.
+        # The clock may have been changed: a layer from the future counts as new.
         oldest = time.time() - FINISHED_LAYER_LIFETIME
         for layer in self._layers.iterdir():
             if layer.stat().st_ctime < oldest:
-                self.give_up(layer)
+                self.move_to_trash(layer)
         names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
         for name in names - {self._session.name}:
             self._end_if_abandoned(self._sessions / name)
@@ -143,30 +144,30 @@ class Staging:
     def discard(self, path: Path) -> None:
         """Delete something in this session, now or, if that fails, when the session is swept."""
         if self.journal.exists():
-            return  # a commit that could not be finished may have its sources there
+            return  # a commit that could not be finished may have its sources here
         try:
             remove_tree(path)
         except OSError as error:
             _log.warning("cannot delete %s yet: %s", path, error)
 
     def empty_trash(self) -> None:
-        """Delete what was given up or removed. Takes long, and needs no lock: nobody wants it."""
+        """Delete what is in the trash. This may take long, and needs no lock."""
         for path in self._trash.iterdir():
             own = self._session / _DELETING / path.name
             try:
-                path.rename(own)  # two that delete one tree would be in each other's way
+                path.rename(own)  # exactly one process deletes each tree
                 remove_tree(own)
             except FileNotFoundError:
                 continue  # another process, or thread, has taken it
             except OSError as error:
                 _log.warning("cannot delete %s yet: %s", path, error)
 
-    def give_up(self, path: Path) -> None:
-        """Move what nobody needs to the trash; what cannot be moved is logged, and stays."""
+    def move_to_trash(self, path: Path) -> None:
+        """Move what is not needed to the trash; what cannot be moved is logged, and stays."""
         try:
             path.rename(self.new_trash())
         except FileNotFoundError:
-            pass  # a session that was never begun, but for its lock
+            pass  # a session of which only the lock was ever made
         except OSError as error:
             _log.warning("cannot delete %s yet: %s", path, error)
 
@@ -178,8 +179,8 @@ class Staging:
             return
         try:
             for directory in session.iterdir() if session.is_dir() else ():
-                self.take_back_places(directory)
-            self.give_up(session)
+                self.remove_unused_parents(directory)
+            self.move_to_trash(session)
             Path(lock.lock_file).unlink(missing_ok=True)
         finally:
             lock.release()
@@ -187,8 +188,8 @@ class Staging:
     def close(self) -> None:
         """End this process' session: everything unfinished in it is deleted.
 
-        Unless a commit could not be finished: its sources may be here. The next writer finishes it,
-        and sweeps this session away like that of a dead process.
+        If a commit could not be finished, its sources may be here. Then the session stays; the next
+        writer finishes the commit, and discards the session like that of a dead process.
         """
         if self.journal.exists():
             self._alive.release()
@@ -198,7 +199,7 @@ class Staging:
             # The lock goes last, and is held until then.
             Path(self._alive.lock_file).unlink(missing_ok=True)
         except OSError as error:
-            # It must not hide how the run itself ended; a later writer deletes what is left.
+            # The result of the run itself counts; a later writer deletes what is left.
             _log.warning("cannot delete %s yet: %s", self._session, error)
         finally:
             self._alive.release()

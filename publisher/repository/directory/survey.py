@@ -1,4 +1,4 @@
-"""Looking at a tree as it lies on disk: what `verify` compares with what the records say."""
+"""Walking a tree on disk, for `verify` to compare it with the records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 @dataclass(frozen=True, slots=True)
 class FoundOnDisk:
-    """One thing in a tree; see `publisher.repository.Found`."""
+    """One entry of a tree on disk; see `publisher.repository.Found`."""
 
     entry: Entry
     identity: tuple[int, int]
@@ -60,7 +60,7 @@ def walk_tree(root: Path) -> Iterator[FoundOnDisk]:
 
 
 def type_of(status: os.stat_result) -> EntryType | None:
-    """The type that a status tells; None for a socket. A character device 0:0 is a whiteout."""
+    """The type of a file with this status; None for a socket. Device 0:0 is a whiteout."""
     kind = _TYPES.get(stat.S_IFMT(status.st_mode))
     if kind is EntryType.CHARACTER_DEVICE and status.st_rdev == 0:
         return EntryType.WHITEOUT
@@ -94,7 +94,7 @@ def _look(path: str, name: str, parent: int) -> FoundOnDisk | None:
 
 
 def _xattrs(name: str, parent: int) -> dict[str, bytes]:
-    # There is no listxattr relative to a directory; this path is short, and follows no link.
+    # There is no listxattr relative to a descriptor. This path is short, and follows no link.
     place = f"/proc/self/fd/{parent}/{name}"
     return {
         key: os.getxattr(place, key, follow_symlinks=False)

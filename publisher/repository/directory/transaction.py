@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import itertools
 import os
 import pwd
 import secrets
@@ -13,41 +11,39 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from publisher.entry import Fixup, Generated, Merged
-from publisher.repository import PathTaken, RepositoryChanged
+from publisher.repository import RepositoryChanged
 from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
 from publisher.repository.directory.linker import apply_fixups, link_tree
+from publisher.repository.directory.obstacles import Obstacles
+from publisher.repository.directory.workspace import Workspace
 from publisher.repository.disk import write_new_file
 from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 
-if TYPE_CHECKING:
-    from publisher.repository.directory.repository import DirectoryRepository
-
 
 class DirectoryTransaction:
     """One change of a directory repository, prepared in the private `directory`."""
 
-    def __init__(self, repository: DirectoryRepository, directory: Path, purpose: str) -> None:
-        self._repository = repository
-        self._root = repository.root
-        self._staging = repository.staging
+    def __init__(self, workspace: Workspace, directory: Path, purpose: str) -> None:
+        self._workspace = workspace
+        self._root = workspace.root
+        self._staging = workspace.staging
         self._directory = directory
         self._purpose = purpose
         self._changes: list[Change] = []
         self._exclusive = False
         self._staged_count = 0
         self._added: dict[str, Path] = {}
+        # The inode of each layer tree that flat images were linked from.
         self._linked_from: dict[str, int] = {}
-        self._reached: set[Path] = set()
         self._trees: list[Rename] = []
-        self._small: list[Rename] = []
+        self._files: list[Rename] = []
         self._links: list[Rename] = []
-        self._last: list[Rename] = []
+        self._last_files: list[Rename] = []
         self._removals: list[Rename] = []
 
     def link(
@@ -65,7 +61,7 @@ class DirectoryTransaction:
         try:
             report = link_tree(staged, plan, trees)
         except FileNotFoundError as error:
-            # Another process may have published, or collected, what we were linking from.
+            # Another process may have published, or collected, the tree that was linked from.
             for digest, tree, inode in zip(layers, trees, inodes, strict=True):
                 if not inode or _inode(tree) != inode:
                     raise _moved(digest) from error
@@ -76,10 +72,10 @@ class DirectoryTransaction:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out, having finished or discarded what a dead one left."""
+        """Exclude every other writer, and first finish or discard what a dead one left."""
         try:
-            with self._repository.lock.hold(self._purpose):
-                self._repository.settle()
+            with self._workspace.lock.hold(self._purpose):
+                self._workspace.settle()
                 self._exclusive = True
                 try:
                     yield
@@ -103,26 +99,27 @@ class DirectoryTransaction:
         if digest in self._added:
             return
         if os.path.lexists(self._root / path) and not anew:
-            self._staging.give_up(staged)  # somebody else was quicker, with the same bytes
+            self._staging.move_to_trash(staged)  # another publisher was first, with the same bytes
             return
         if not staged.exists():
             raise RepositoryChanged(
-                f"cannot use layer {digest}", why="what was staged of it was given up meanwhile"
+                f"cannot use layer {digest}", why="its staged copy was discarded concurrently"
             )
-        waiting = list(fixups)
-        if waiting:
-            # Half completed it would be neither what was verified nor what is published: if this
-            # transaction does not come to its end, the layer has to be fetched again.
+        needed = list(fixups)
+        if needed:
+            # A partly completed layer is neither what was verified nor what is published. It
+            # leaves the finished layers, so that it is fetched again if this transaction fails.
             staged = staged.rename(self._new_staged())
         self._added[digest] = staged
-        apply_fixups(staged / layout.LAYER_TREE, waiting, self._trees_of(layers))
+        apply_fixups(staged / layout.LAYER_TREE, needed, self._trees_of(layers))
         self._trees.insert(0, self._new_tree(staged, path, anew))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
-        """Create or replace a small file; `last`: only once all else that is new is visible."""
+        """Create or replace a small file; `last`: only when all other changes are visible."""
         staged = self._new_staged()
         write_new_file(staged, content)
-        (self._last if last else self._small).append(self._rename(staged, path))
+        renames = self._last_files if last else self._files
+        renames.append(self._rename(staged, path))
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
@@ -131,48 +128,72 @@ class DirectoryTransaction:
         self._links.append(self._rename(staged, path))
 
     def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        """Remove a file, a symlink or a whole tree; a path that is missing is ignored."""
         self._removals.append(self._to_trash(path))
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Say for the history what happens to the image or layer `name`, and why."""
+        """Note for the history what happens to the image or layer `name`, and why."""
         self._changes.append(Change(name, what, why))
 
     def commit(self) -> None:
-        """Make it all visible: write the journal, then carry it out."""
+        """Make the changes visible: check them, write the journal, execute it."""
         assert self._exclusive
+        self._check_linked_layers()
+        trees = self._trees_to_publish()
+        operations = self._operations(trees)
+        if not operations:
+            return
+        obstacles = Obstacles(self._root, self._directory)
+        for operation in operations:
+            obstacles.check(operation)
+        self._make_parents(trees, operations)
+        try:
+            journal.write(self._staging.journal, operations, self._new_record(len(trees)))
+        except OSError:
+            self._staging.remove_unused_parents(self._directory)
+            raise
+        journal.apply(self._root, self._staging.journal)
+
+    def _check_linked_layers(self) -> None:
+        """Raise RepositoryChanged if a layer tree that was linked from has been replaced since.
+
+        A repair replaces a damaged tree: the links would keep the damaged files.
+        """
         for digest, inode in self._linked_from.items():
-            # Another's repair may have replaced it: what we link to is what was damaged of it.
             if digest not in self._added and _inode(*self._trees_of([digest])) != inode:
                 raise _moved(digest)
-        # Content-addressed: a tree that somebody else published meanwhile is the same tree.
-        trees = [r for r in self._trees if r.inode or not os.path.lexists(self._root / r.target)]
-        replaced = [self._to_trash(r.source) for r in trees if r.inode]
-        phases = [trees, self._small, self._links, self._last, [*self._removals, *replaced]]
-        phases = [phase for phase in phases if phase]
-        for rename in itertools.chain(*phases):
-            self._check(rename)
-        operations = [
-            replace(rename, after_sync=rename is phase[0] and phase is not phases[0])
-            for phase in phases
-            for rename in phase
+
+    def _trees_to_publish(self) -> list[Rename]:
+        """The trees that are not published yet, or replace published ones.
+
+        Trees are content-addressed: one that another publisher published first is the same.
+        """
+        return [
+            tree
+            for tree in self._trees
+            if tree.inode or not os.path.lexists(self._root / tree.target)
         ]
-        if operations:
-            record = self._new_record(len(trees))
-            coming = tuple(f"{tree.target}/" for tree in trees)
-            targets = (rename.target for rename in operations)
-            self._staging.make_places(
-                self._directory, (target for target in targets if not target.startswith(coming))
-            )
-            try:
-                journal.write(self._staging.journal, operations, record)
-            except OSError:
-                self._staging.take_back_places(self._directory)
-                raise
-            journal.apply(self._root, self._staging.journal)
+
+    def _operations(self, trees: list[Rename]) -> list[Rename]:
+        """Content, then what names it, then removals.
+
+        A tree that is replaced is exchanged with the new one, and then removed from its place.
+        """
+        replaced = [self._to_trash(tree.source) for tree in trees if tree.inode]
+        return _in_phases(
+            trees, self._files, self._links, self._last_files, [*self._removals, *replaced]
+        )
+
+    def _make_parents(self, trees: Sequence[Rename], operations: Sequence[Rename]) -> None:
+        """Make the directories to rename into, but for those that come with a tree."""
+        inside = tuple(f"{tree.target}/" for tree in trees)
+        targets = (operation.target for operation in operations)
+        self._staging.make_parents(
+            self._directory, (target for target in targets if not target.startswith(inside))
+        )
 
     def _new_record(self, trees: int) -> Record:
-        small = [*self._small, *self._links, *self._last]
+        files = len(self._files) + len(self._links) + len(self._last_files)
         return Record(
             id=secrets.token_hex(16),
             time=format_time(datetime.now(UTC)),
@@ -181,12 +202,12 @@ class DirectoryTransaction:
             pid=os.getpid(),
             purpose=self._purpose,
             changes=tuple(self._changes),
-            paths={"trees": trees, "files": len(small), "removed": len(self._removals)},
+            paths={"trees": trees, "files": files, "removed": len(self._removals)},
         )
 
     def _trees_of(self, layers: Sequence[str]) -> list[Path]:
         return [
-            (self._added.get(digest) or self._repository.locate_layer(digest)) / layout.LAYER_TREE
+            (self._added.get(digest) or self._workspace.locate_layer(digest)) / layout.LAYER_TREE
             for digest in layers
         ]
 
@@ -198,67 +219,26 @@ class DirectoryTransaction:
         return Rename(staged.relative_to(self._root).as_posix(), path)
 
     def _new_tree(self, staged: Path, path: str, anew: bool) -> Rename:
-        # Only a directory that stands there already changes places with the new one.
+        # Only a directory that is already published is exchanged with the new one.
         inode = staged.stat().st_ino if anew and (self._root / path).is_dir() else 0
         return replace(self._rename(staged, path), inode=inode)
 
     def _to_trash(self, path: str) -> Rename:
         return Rename(path, self._staging.new_trash().relative_to(self._root).as_posix())
 
-    def _check(self, rename: Rename) -> None:
-        """Refuse, before the commit point, what could not be carried out after it."""
-        target = self._root / rename.target
-        is_tree = (self._root / rename.source).is_dir()
-        if target.is_dir() and not target.is_symlink() and not is_tree:
-            raise PathTaken(
-                f"cannot publish {rename.target}",
-                why="a directory stands there that the publisher did not make",
-                hint=f"move {target} away",
-            )
-        if os.path.lexists(self._root / rename.source):
-            self._check_parent(rename.source)
-            self._check_parent(rename.target)
 
-    def _check_parent(self, path: str) -> None:
-        """Refuse a place whose directory cannot be made, written to or renamed into."""
-        place = self._root / path
-        parents = [parent for parent in place.parents if parent.is_relative_to(self._root)]
-        above = next(parent for parent in parents if os.path.lexists(parent))
-        links = [parent for parent in parents if parent != self._root and parent.is_symlink()]
-        if links:
-            above = links[0]
-        if links or not above.is_dir():
-            why = f"{above.relative_to(self._root)} is not a directory"
-        elif not os.access(above, os.W_OK | os.X_OK):
-            why = f"{above} is not ours to write to"
-        elif not self._reaches(above):
-            why = f"{above} is another filesystem than {self._staging.directory}, or mounted"
-        else:
-            return
-        raise PathTaken(
-            f"cannot publish {path}", why=why, hint=f"move {above} away, or put it right"
-        )
-
-    def _reaches(self, directory: Path) -> bool:
-        """Whether what is staged can be renamed into `directory`.
-
-        Only the kernel knows: a bind mount has the same device number, and refuses nevertheless. It
-        does so before it finds out that what we ask for is not there.
-        """
-        if directory in self._reached:
-            return True
-        try:
-            (self._directory / "nothing").rename(directory / secrets.token_hex(16))
-        except FileNotFoundError:
-            self._reached.add(directory)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-        return directory in self._reached
+def _in_phases(*phases: Sequence[Rename]) -> list[Rename]:
+    """The renames of all phases in order; each phase is on disk before the next begins."""
+    begun = [phase for phase in phases if phase]
+    return [
+        replace(rename, after_sync=rename is phase[0] and phase is not begun[0])
+        for phase in begun
+        for rename in phase
+    ]
 
 
 def _inode(tree: Path) -> int:
-    """What the tree is known by wherever it is moved to; 0 where there is none."""
+    """The inode of `tree`, which it keeps wherever it is moved to; 0 if it is missing."""
     try:
         return tree.stat().st_ino
     except FileNotFoundError:
@@ -272,7 +252,7 @@ def _moved(digest: str) -> RepositoryChanged:
 
 
 def _user_name() -> str:
-    """The name of who we run as, or the number where that has no name (as in containers)."""
+    """The name of the user that this process runs as, or its number where it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""Writing a layer tree, with nothing that an image says able to reach outside it."""
+"""Writing a layer tree; nothing in an image can make it write outside the tree."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class TreeWriter:
     """Writes entries below the directory `root`, which is made if it is missing; a `TreeSink`.
 
     Whiteouts are overlayfs's own: a character device 0:0, and an extended attribute on opaque
-    directories. Needs no privileges; without them there are no owners, and a device node is refused
-    (DeviceRefused). Memory and open descriptors do not grow with the tree. OSError goes to the
-    caller, whose tree is then to be thrown away. Close it, or use it as a context manager.
+    directories. Needs no privileges; without them all files belong to the user, and a device node
+    is refused (DeviceRefused). Memory and open descriptors do not grow with the tree. After an
+    OSError the tree has to be discarded. Close it, or use it as a context manager.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,11 +46,11 @@ class TreeWriter:
 
     @property
     def refused(self) -> dict[str, int]:
-        """What the file system or the kernel would not store, counted by its kind."""
+        """How often the file system or the kernel did not store something, by its kind."""
         return dict(self._maker.refused)
 
     def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
-        """Make what `entry` says, in place of whatever is at its path."""
+        """Make `entry`, and replace what is at its path."""
         if entry.type is EntryType.DIRECTORY:
             self._add_directory(entry)
             return
@@ -65,16 +65,16 @@ class TreeWriter:
             self._make(parent, name, entry, content)
 
     def finish(self) -> None:
-        """Set the directories' times, which everything that is made in them changes."""
+        """Set the times of directories, which every entry made in them has changed."""
         for path, mtime_ns in self._recorded_times():
             try:
                 descriptor = self._directories.open(path)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # something else took its place
+                continue  # it was replaced later
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
 
     def close(self) -> None:
-        """Close everything. More than once does no harm."""
+        """Close everything. May be called again."""
         self._directories.close()
         self._hard_links.close()
         self._times.close()

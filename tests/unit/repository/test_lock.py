@@ -171,7 +171,7 @@ def test_a_file_system_without_locks_is_refused(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(RepositoryError, match="cannot lock files"):
+    with pytest.raises(RepositoryError, match="does not support file locks"):
         DirectoryRepository(RepositoryURL("dir", str(tmp_path / "images")), writable=True)
     assert not list(tmp_path.glob("images/.metadata/.publisher/sessions/*/*"))
 

@@ -358,7 +358,7 @@ def test_a_foreign_directory_in_the_place_of_a_link_is_refused_before_anything_h
     (root / NAME).mkdir(parents=True)
     (root / NAME / "precious").write_text("mine")
     before = visible(root)
-    with pytest.raises(PublisherError, match="a directory stands there"):
+    with pytest.raises(PublisherError, match="a directory that the publisher did not make"):
         publish(repository)
     assert visible(root) == before
     (root / NAME / "precious").unlink()
@@ -419,7 +419,7 @@ def test_a_missing_parent_is_not_made_since_it_may_be_a_missing_mount(tmp_path: 
 
 @pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("path", ["file", "file/images", "loop", "x" * 300])
-def test_what_cannot_be_a_repository_is_refused_in_our_own_words(
+def test_a_path_that_cannot_be_a_repository_is_refused_with_a_repository_error(
     tmp_path: Path, path: str, writable: bool
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -432,7 +432,7 @@ def test_a_directory_that_was_never_published_into_cannot_be_read_as_a_repositor
     tmp_path: Path,
 ) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(RepositoryError, match="publish into it first"):
+    with pytest.raises(RepositoryError, match="publish into this one first"):
         list(opened_at(tmp_path, writable=False).names())
 
 
@@ -595,7 +595,7 @@ def test_a_commit_that_stops_after_its_commit_point_keeps_what_it_still_needs(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(RepositoryError, match="nothing of it is lost"):
+    with pytest.raises(RepositoryError, match="of which nothing is lost"):
         with repository.transaction("test") as transaction, transaction.exclusive():
             transaction.replace("a", b"first")
             transaction.replace("b", b"second")
@@ -625,7 +625,7 @@ def test_a_bind_mount_in_the_tree_is_refused_before_anything_happens(
             transaction.replace(f"{place}/below/new", b"new")
             with pytest.raises(PathTaken, match=f"cannot publish {place}") as caught:
                 transaction.commit()
-        assert "mounted" in caught.value.why
+        assert "mount point" in caught.value.why
         assert not repository.unfinished()
         assert not repository.exists("fine")
         assert list((tmp_path / "elsewhere").iterdir()) == []

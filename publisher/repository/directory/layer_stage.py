@@ -1,0 +1,57 @@
+"""One layer while it is unpacked: private until it is complete and verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from publisher.repository.directory.tree_writer import TreeWriter
+from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories, sync_filesystem
+from publisher.tree import layout
+
+
+class DirectoryLayerStage:
+    """A layer in the private directory `directory`: a tree written by `sink`, and its index.
+
+    `finish` moves it to `finished`.
+    """
+
+    def __init__(self, directory: Path, finished: Path) -> None:
+        self._directory = directory
+        self._finished = finished
+        tree = directory / layout.LAYER_TREE
+        index = directory / layout.LAYER_INDEX
+        make_directories(tree)
+        make_directories(index.parent)
+        directory.chmod(0o755)
+        self.sink = TreeWriter(tree)
+        self.index: BinaryIO = index.open("xb")
+        os.fchmod(self.index.fileno(), PUBLIC_FILE_MODE)
+
+    def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Pass the blob on: it is unpacked as it arrives, and not needed afterwards."""
+        return chunks
+
+    def finish(self) -> Mapping[str, int]:
+        """Keep the complete, verified layer for the transaction that publishes it.
+
+        Returns how often the file system did not store something, by its kind.
+        """
+        self.close()
+        # On disk before it gets its final name: the next run trusts what has that name.
+        sync_filesystem(self._directory)
+        if not self._finished.exists():
+            try:
+                self._directory.rename(self._finished)
+            except OSError:
+                # Another run may have finished the same layer first, with the same bytes.
+                if not self._finished.exists():
+                    raise
+        return self.sink.refused
+
+    def close(self) -> None:
+        """Close the files that are open."""
+        self.sink.close()
+        self.index.close()

@@ -1,0 +1,72 @@
+"""What would stop a commit after its commit point: it is looked for, and refused, before that."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from publisher.repository import PathTaken
+from publisher.repository.directory.journal import Rename
+
+
+class Obstacles:
+    """Checks the renames of one transaction, whose private directory is `directory`."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        self._root = root
+        self._directory = directory
+        self._reachable: set[Path] = set()
+
+    def check(self, rename: Rename) -> None:
+        """Raise PathTaken if `rename` could not be executed."""
+        target = self._root / rename.target
+        is_tree = (self._root / rename.source).is_dir()
+        if target.is_dir() and not target.is_symlink() and not is_tree:
+            raise PathTaken(
+                f"cannot publish {rename.target}",
+                why="it is a directory that the publisher did not make",
+                hint=f"move {target} away",
+            )
+        if os.path.lexists(self._root / rename.source):
+            self._check_parent(rename.source)
+            self._check_parent(rename.target)
+
+    def _check_parent(self, path: str) -> None:
+        """Refuse a path whose directory cannot be made, written to or renamed into."""
+        above = self._nearest(path)
+        is_link = above != self._root and above.is_symlink()
+        if is_link or not above.is_dir():
+            why = f"{above.relative_to(self._root)} is not a directory"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            why = f"{above} is not writable"
+        elif not self._can_rename_into(above):
+            why = f"{above} is on another file system than the staging space, or a mount point"
+        else:
+            return
+        raise PathTaken(f"cannot publish {path}", why=why, hint=f"move {above} away, or correct it")
+
+    def _nearest(self, path: str) -> Path:
+        """The first symlink among the directories above `path`, else the lowest that exists."""
+        place = self._root / path
+        parents = [parent for parent in place.parents if parent.is_relative_to(self._root)]
+        links = [parent for parent in parents if parent != self._root and parent.is_symlink()]
+        return links[0] if links else next(p for p in parents if os.path.lexists(p))
+
+    def _can_rename_into(self, directory: Path) -> bool:
+        """Whether the kernel renames from the staging space into `directory`.
+
+        A bind mount has the device number of the rest and still refuses, so that only trying
+        tells. The kernel compares the mounts before it looks for the source, which is missing.
+        """
+        if directory in self._reachable:
+            return True
+        try:
+            (self._directory / "missing").rename(directory / secrets.token_hex(16))
+        except FileNotFoundError:
+            self._reachable.add(directory)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        return directory in self._reachable

@@ -1,0 +1,96 @@
+"""Whether a directory can be read as a repository, or prepared to be published into."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from publisher.repository import RepositoryError
+from publisher.repository.directory.staging import Staging
+from publisher.repository.disk import PUBLIC_DIRECTORY_MODE
+from publisher.tree import layout
+
+_ALWAYS_PRESENT = {"lost+found"}
+
+
+def is_new(root: Path) -> bool:
+    """Whether a first publication would begin a tree at `root`: it is empty, or only missing."""
+    try:
+        return not set(os.listdir(root)) - _ALWAYS_PRESENT
+    except FileNotFoundError:
+        return root.parent.is_dir()
+    except NotADirectoryError:
+        return False
+
+
+def check_readable(root: Path) -> None:
+    """Raise RepositoryError unless `root` holds a published tree."""
+    for path, why in (
+        (root, "the directory does not exist"),
+        (root / layout.METADATA, f"it holds no published tree (no {layout.METADATA})"),
+    ):
+        if not os.path.isdir(path):
+            raise RepositoryError(
+                f"cannot read repository {root}",
+                why=why,
+                hint="name another directory with --repository, or publish into this one first",
+            )
+
+
+def prepare(root: Path) -> Staging:
+    """Make `root` ready to be published into, and begin a session in its staging space.
+
+    Raises:
+        RepositoryError: It holds something else, or cannot be written to.
+    """
+    _make_root(root)
+    try:
+        present = set(os.listdir(root)) - _ALWAYS_PRESENT
+        if present and not present & {layout.METADATA, layout.LAYERS, layout.FLAT}:
+            raise RepositoryError(
+                f"cannot use repository {root}",
+                why=f"it holds {sorted(present)[0]!r} but no published tree",
+                hint="choose an empty directory, so that published files do not mix with others",
+            )
+        return Staging(root)
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _make_root(root: Path) -> None:
+    """Make `root` unless its parent is missing, readable for all users whatever the umask is."""
+    try:
+        root.mkdir()
+        root.chmod(PUBLIC_DIRECTORY_MODE)
+    except FileNotFoundError as error:
+        raise RepositoryError(
+            f"cannot use repository {root}",
+            why=f"{root.parent} does not exist",
+            hint=f"create it (mkdir -p {root.parent}), or mount the file system that belongs there",
+        ) from error
+    except FileExistsError as error:
+        if not root.is_dir():
+            raise _not_a_directory(root, root) from error
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _unusable(root: Path, error: OSError) -> RepositoryError:
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return _not_a_directory(root, error.filename)
+    if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        return RepositoryError(
+            f"cannot use repository {root}",
+            why="its file system does not support file locks, which exclude a second publisher",
+            hint="mount it with locks (for NFS: without `nolock`), or choose another file system",
+        )
+    return RepositoryError(
+        f"cannot write to repository {root}",
+        why=f"{error.filename or root}: {error.strerror}",
+        hint="publish as its owner, with free space and a read-write mount",
+    )
+
+
+def _not_a_directory(root: Path, path: object) -> RepositoryError:
+    return RepositoryError(f"cannot use repository {root}", why=f"{path} is not a directory")

@@ -1,0 +1,63 @@
+"""What changes to a directory repository share: its root, its staging space and its writer lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from publisher.repository import RepositoryChanged
+from publisher.repository.directory import journal
+from publisher.repository.directory.staging import Staging
+from publisher.repository.lock import WriterLock
+from publisher.tree import layout
+
+
+class Workspace:
+    """The private side of a repository that is open for writing.
+
+    `wait` (seconds) and `on_wait` are those of `WriterLock`.
+    """
+
+    def __init__(
+        self, root: Path, staging: Staging, wait: float, on_wait: Callable[[str], None] | None
+    ) -> None:
+        self.root = root
+        self.staging = staging
+        self.lock = WriterLock(staging.directory, wait, on_wait)
+
+    def recover(self) -> None:
+        """Finish or discard what a dead process left; a live writer has already done it."""
+        if self.staging.needs_sweep():
+            with self.lock.hold("recovery after an interrupted run", wait=False) as held:
+                if held:
+                    self.settle()
+            self.staging.empty_trash()
+
+    def settle(self) -> None:
+        """Execute the journal if there is one, and sweep. The caller holds the writer lock."""
+        journal.apply(self.root, self.staging.journal)
+        self.staging.sweep()
+
+    def locate_layer(self, digest: str) -> Path:
+        """Where a published or staged layer is; RepositoryChanged if it is neither."""
+        found = find_layer(self.root, digest, self.staging)
+        if found is None:
+            raise layer_gone(digest)
+        return found
+
+
+def find_layer(root: Path, digest: str, staging: Staging | None) -> Path | None:
+    """The directory of a layer that is published or, if `staging` is given, staged; else None."""
+    published = root / layout.layer_directory(digest)
+    places = [published]
+    if staging is not None:
+        # A commit between the first two checks moves it from `layers/` to its published place.
+        places += [staging.finished_layer(digest), published]
+    return next((place for place in places if (place / layout.LAYER_INDEX).exists()), None)
+
+
+def layer_gone(digest: str) -> RepositoryChanged:
+    """The error for a layer that is neither published nor staged any more."""
+    return RepositoryChanged(
+        f"cannot use layer {digest}", why="it was collected while this image was prepared"
+    )
