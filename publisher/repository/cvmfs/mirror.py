@@ -89,7 +89,7 @@ class Mirror:
     def discard(self, digest: str) -> None:
         """Delete a staged layer that need not be published. Only under the writer lock."""
         staged = self.staged(digest)
-        self.tree.staging.give_up(staged.directory)
+        self.tree.staging.move_to_trash(staged.directory)
         staged.delete_blob()
 
     def discard_if_idle(self, hexadecimal: str) -> bool:
