@@ -18,8 +18,8 @@ from publisher.removal.gc import Choice, collect
 from publisher.removal.schedule import remove
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree.layout import RepositoryURL
-from publisher.verify.derive import Repaired
 from publisher.verify.findings import Finding
+from publisher.verify.outcome import Repaired
 from publisher.verify.repair import repair
 from publisher.verify.run import Report as VerifyReport
 from publisher.verify.run import verify

@@ -551,7 +551,7 @@ class Removal(World):
         EXECUTED["damage: kept" if report.kept else "damage: nothing was in doubt"] += 1
         if dies_at is not None and record.parent.exists():
             EXECUTED["damage: repair killed"] += 1
-            self.killed(dies_at, lambda r: derive(r, verify(r).findings), self.model)
+            self.killed(dies_at, lambda r: derive(r, verify(r).findings, self.now), self.model)
         findings = verify(self.repository).findings
         EXECUTED["damage: repaired"] += bool(findings)
-        assert not derive(self.repository, findings).failures
+        assert not derive(self.repository, findings, self.now).failures

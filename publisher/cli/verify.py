@@ -18,9 +18,9 @@ from publisher.cli.options import (
 from publisher.cli.rendering import plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
-from publisher.verify.derive import Repaired
 from publisher.verify.findings import Finding, Remedy, Severity
 from publisher.verify.initialize import load_policy
+from publisher.verify.outcome import Repaired
 from publisher.verify.repair import is_wanted
 from publisher.verify.repair import repair as run_repair
 from publisher.verify.run import Report

@@ -1,135 +1,106 @@
-"""Mending what follows from the rest of the repository: `publisher verify --repair`.
+"""Repair what follows from the rest of the repository: `publisher verify --repair`.
 
-Nothing is deleted here. What is replaced is known to be wrong, and goes in the same transaction in
-which what is right comes.
+What is replaced is known to be wrong, and is replaced in one transaction. Nothing else is deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
-from publisher.repository import Repository, RepositoryChanged, Transaction
-from publisher.runtimes.flat_image import flat_plan
+from publisher.repository import Repository, Transaction
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
 from publisher.tree.users import ImageUsers
+from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
-from publisher.verify.inventory import Inventory, LiveImage, take_inventory
+from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.outcome import Failure, Repaired
+from publisher.verify.rebuild import (
+    rebuild_pins,
+    rebuild_publication,
+    rebuild_retired_publication,
+    rebuild_schedule,
+)
 from publisher.verify.reindex import index_from_tree
-from publisher.verify.run import look
-from publisher.verify.structure import Expected
+from publisher.verify.relink import relink_flat_image
+from publisher.verify.survey import survey
 
 _INDEXES = (Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _FLAT_IMAGES = (Kind.FLAT_MISSING, Kind.FLAT_DAMAGED, Kind.FLAT_OUTDATED)
 _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
-_RECORDS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG, Kind.USERS_MISSING, Kind.USERS_WRONG)
-_TRIES = 3
+_ORIGINS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG)
+_USERS = (Kind.USERS_MISSING, Kind.USERS_WRONG)
+_PUBLICATIONS = (Kind.PUBLICATION_MISSING, Kind.PUBLICATION_DAMAGED)
+_RECORDS = (
+    *_LINKS,
+    *_ORIGINS,
+    *_USERS,
+    *_PUBLICATIONS,
+    Kind.RECORD_DAMAGED,
+    Kind.RETIRED_DAMAGED,
+    Kind.RETIRED_UNSCHEDULED,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A finding that could not be repaired, and why."""
+def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -> Repaired:
+    """Repair those of `findings` whose remedy is DERIVE: indexes, flat images, then records.
 
-    finding: Finding
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Repaired:
-    """What was put right, and what resisted."""
-
-    findings: tuple[Finding, ...] = ()
-    failures: tuple[Failure, ...] = ()
-
-
-def derive(repository: Repository, findings: Iterable[Finding]) -> Repaired:
-    """Remedy those of `findings` that can be derived: indexes, then flat images, then the rest."""
+    Args:
+        repository: Opened for writing.
+        findings: Those of a verification; others than derivable ones are left.
+        now: When the grace period of an image begins that is scheduled again.
+    """
     derivable = [finding for finding in findings if finding.remedy is Remedy.DERIVE]
     derivable.sort(key=lambda finding: finding.kind not in _INDEXES)
     repaired: list[Finding] = []
     failures: list[Failure] = []
-    inventory, expected = look(repository)
-    layers = {layer.digest: layer for image in inventory.images for layer in image.manifest.layers}
+    inventory, expected = survey(repository)
+    layers = {
+        layout.layer_index(layer.digest): layer
+        for image in inventory.images
+        for layer in image.manifest.layers
+    }
+    images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
     for finding in derivable:
         try:
             if finding.kind in _INDEXES:
-                _repair_index(repository, finding, layers, expected)
+                _repair_index(repository, finding, layers[finding.path], expected)
             elif finding.kind in _FLAT_IMAGES:
-                _repair_flat_image(repository, finding, inventory.images)
+                relink_flat_image(repository, images[finding.path], finding.what)
             else:
                 continue
         except (PublisherError, OSError) as error:
             failures.append(Failure(finding, str(error)))
+        except KeyError:
+            continue  # removed by a concurrent publisher
         else:
             repaired.append(finding)
-    records = _repair_records(repository, [f for f in derivable if f.kind in (*_LINKS, *_RECORDS)])
-    # Opening the repository for writing has finished what was unfinished.
+    records = _repair_records(repository, [f for f in derivable if f.kind in _RECORDS], now)
+    # Opening the repository for writing has completed what was unfinished.
     repaired += [f for f in derivable if f.kind is Kind.UNFINISHED and not repository.unfinished()]
     return Repaired((*repaired, *records.findings), (*failures, *records.failures))
 
 
-def _link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
-    """Prepare the flat image anew, in place of what there is of it."""
-    if image.config is None and image.reference:
-        raise PublisherError(
-            f"cannot link the flat image of {image.name}",
-            why="the image's config, which says what runtimes need, is lost",
-            hint="--refetch gets it",
-        )
-    layers = [layer.digest for layer in image.manifest.layers]
-    with flat_plan(repository, layers, image.config, image.name) as plan:
-        transaction.link(layout.flat_image(image.manifest.image_id), plan, layers, anew=True)
-
-
-def relink_flat_image(repository: Repository, image: LiveImage, why: str) -> None:
-    """Publish the flat image anew, in place of what there is of it; `why` is for the history.
-
-    Another run may replace a layer while it is being linked from: then it is linked once more.
-    """
-    for _ in range(_TRIES - 1):
-        try:
-            return _relink_once(repository, image, why)
-        except RepositoryChanged:
-            continue
-    return _relink_once(repository, image, why)
-
-
-def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
-    with repository.transaction(f"repair of {image.name}") as transaction:
-        _link_flat_image(repository, transaction, image)
-        with transaction.exclusive():
-            # Nothing is brought back that was removed meanwhile.
-            if any(
-                each.flat and each.manifest.image_id == image.manifest.image_id
-                for each in take_inventory(repository).images
-            ):
-                transaction.record(image.name, "flat image linked anew", why)
-                transaction.commit()
-
-
 def _repair_index(
-    repository: Repository,
-    finding: Finding,
-    layers: dict[str, Descriptor],
-    expected: Expected,
+    repository: Repository, finding: Finding, layer: Descriptor, expected: Expected
 ) -> None:
-    digest = next(d for d in layers if layout.layer_index(d) == finding.path)
+    digest = layer.digest
     diff_ids = expected.diff_ids.get(digest, set())
     if len(diff_ids) != 1:
         raise PublisherError(
             f"cannot make an index of layer {digest} from its tree",
-            why="no config of an image says what the layer's archive was",
-            hint="--refetch gets the config and the layer",
+            why="no config of an image has the layer's diff ID",
+            hint="publisher verify --refetch",
         )
     before = repository.read(finding.path)
-    content = index_from_tree(repository, layers[digest], next(iter(diff_ids)))
+    content = index_from_tree(repository, layer, next(iter(diff_ids)))
     with repository.transaction(f"repair of layer {digest}") as transaction:
         with transaction.exclusive():
-            # A layer that was removed, or fetched again with its own index, meanwhile stays so.
+            # A concurrent publisher may have removed the layer, or fetched it with its index.
             present = repository.exists(layout.layer_tree(digest))
             if present and repository.read(finding.path) == before:
                 transaction.replace(finding.path, content)
@@ -137,90 +108,123 @@ def _repair_index(
                 transaction.commit()
 
 
-def _repair_flat_image(
-    repository: Repository, finding: Finding, images: Sequence[LiveImage]
-) -> None:
-    image = next(
-        image for image in images if layout.flat_image(image.manifest.image_id) == finding.path
-    )
-    relink_flat_image(repository, image, finding.what)
-
-
-def _repair_records(repository: Repository, findings: Collection[Finding]) -> Repaired:
-    """Links, origins and users, as they follow from the manifests that are there under the lock."""
+def _repair_records(repository: Repository, findings: Sequence[Finding], now: datetime) -> Repaired:
+    """Repair links and records as they follow from the manifests, read under the lock."""
     if not findings:
         return Repaired()
     repaired = []
     failures = []
     with repository.transaction("repair of links and records") as transaction:
         with transaction.exclusive():
-            inventory, expected = look(repository)
-            # What is gone by now needs no mending; what came up is for the next verification.
-            for finding in (f for f in inventory.findings if f in findings):
+            work = _Records(repository, transaction, *survey(repository), now)
+            wanted = set(findings)
+            # A finding that is gone needs no repair; a new one is for the next verification.
+            for finding in (f for f in work.inventory.findings if f in wanted):
                 try:
-                    _repair_record(repository, transaction, finding, inventory, expected)
-                except PublisherError as error:
+                    work.repair(finding)
+                except (PublisherError, OSError) as error:
                     failures.append(Failure(finding, str(error)))
                 else:
                     transaction.record(finding.image or finding.path, "repaired", finding.what)
                     repaired.append(finding)
+            work.finish()
             transaction.commit()
     return Repaired(tuple(repaired), tuple(failures))
 
 
-def _repair_record(
-    repository: Repository,
-    transaction: Transaction,
-    finding: Finding,
-    inventory: Inventory,
-    expected: Expected,
-) -> None:
-    if finding.kind in _LINKS:
-        image = next(image for image in inventory.images if image.name == finding.path)
-        image_id = image.manifest.image_id
-        if not repository.exists(layout.flat_image(image_id)):
+class _Records:
+    """Writes links and records into one transaction, under the lock."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        transaction: Transaction,
+        inventory: Inventory,
+        expected: Expected,
+        now: datetime,
+    ) -> None:
+        self.inventory = inventory
+        self._repository = repository
+        self._transaction = transaction
+        self._expected = expected
+        self._now = now
+        self._published: Mapping[str, LiveImage] = {
+            image.name: image for image in reversed(inventory.images)
+        }
+        self._reschedule = False
+
+    def repair(self, finding: Finding) -> None:
+        """Repair one finding; PublisherError where something else has to be repaired first."""
+        path, kind = finding.path, finding.kind
+        if kind in _LINKS:
+            self._link(path)
+        elif kind in _ORIGINS:
+            self._transaction.replace(path, self._origin(path))
+        elif kind in _USERS:
+            self._transaction.replace(path, self._users(path))
+        elif kind in _PUBLICATIONS:
+            self._transaction.replace(path, self._publication(finding.image))
+        elif kind is Kind.RETIRED_DAMAGED:
+            record = rebuild_retired_publication(self._repository, self.inventory, path, self._now)
+            self._transaction.replace(path, record.to_bytes())
+        elif path == layout.PINS:
+            content = rebuild_pins(self._repository, self.inventory, self._now).to_bytes()
+            self._transaction.replace(path, content)
+        elif kind is Kind.RETIRED_UNSCHEDULED or path == layout.REMOVE_SCHEDULE:
+            self._reschedule = True
+        else:  # the record of a thin image: without it the registry is asked
+            self._transaction.remove(path)
+
+    def finish(self) -> None:
+        """Write what several findings have in common."""
+        if self._reschedule:
+            schedule = rebuild_schedule(self._repository, self.inventory, self._now)
+            self._transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+
+    def _link(self, name: str) -> None:
+        image_id = self._published[name].manifest.image_id
+        if not self._repository.exists(layout.flat_image(image_id)):
+            raise PublisherError(f"cannot link {name}", why="its flat image is missing as well")
+        self._transaction.symlink(name, layout.link_target(name, image_id))
+
+    def _publication(self, name: str) -> bytes:
+        image = self._published.get(name)
+        if image is None:
             raise PublisherError(
-                f"cannot link {finding.path}", why="its flat image is not there either"
+                f"cannot rebuild {layout.publication_file(name)}",
+                why="the image's manifest is unreadable as well",
+                hint="publisher verify --refetch",
             )
-        transaction.symlink(finding.path, layout.link_target(image.name, image_id))
-        return
-    for digest, images in expected.layers.items():
-        if layout.layer_origin(digest) == finding.path:
-            transaction.replace(
-                finding.path, _origin(repository, finding.path, images, inventory.certain)
-            )
-            return
-    for image_id, users in expected.users.items():
-        if layout.image_users(image_id) == finding.path:
-            transaction.replace(
-                finding.path, _users(repository, finding.path, users, inventory.certain)
-            )
+        return rebuild_publication(self._repository, image, self._now).to_bytes()
+
+    def _origin(self, path: str) -> bytes:
+        """The record as it should be, with the keys that another tool added."""
+        certain = self.inventory.certain
+        try:
+            found = Origin.parse(self._repository.read(path) or b"", path)
+        except InvalidRecord as error:
+            if not certain and self._repository.exists(path):
+                raise _uncertain(path) from error
+            found = Origin()
+        images = frozenset(self._expected.layers[self._expected.origins[path]])
+        return Origin(images if certain else images | found.images, found.extra).to_bytes()
+
+    def _users(self, path: str) -> bytes:
+        users = frozenset(self._expected.images[self._expected.users[path]])
+        if self.inventory.certain:
+            return ImageUsers(users).to_bytes()
+        data = self._repository.read(path)
+        if data is None:
+            raise _uncertain(path)
+        try:
+            return ImageUsers(users | ImageUsers.parse(data, path).users).to_bytes()
+        except InvalidRecord as error:
+            raise _uncertain(path) from error
 
 
-def _origin(repository: Repository, path: str, images: set[str], certain: bool) -> bytes:
-    """The record as it should be, with what else another tool noted in it."""
-    try:
-        found = Origin.parse(repository.read(path) or b"", path)
-    except InvalidRecord as error:
-        if not certain and repository.exists(path):
-            raise _doubt(path) from error
-        found = Origin()
-    kept = frozenset() if certain else found.images
-    return Origin(frozenset(images) | kept, found.extra).to_bytes()
-
-
-def _users(repository: Repository, path: str, users: set[tuple[str, str]], certain: bool) -> bytes:
-    data = repository.read(path)
-    if certain:
-        return ImageUsers(frozenset(users)).to_bytes()
-    if data is None:
-        raise _doubt(path)
-    return ImageUsers(frozenset(users) | ImageUsers.parse(data, path).users).to_bytes()
-
-
-def _doubt(path: str) -> PublisherError:
+def _uncertain(path: str) -> PublisherError:
     return PublisherError(
-        f"cannot write {path}",
-        why="while another manifest is unreadable, nobody knows what else belongs there",
-        hint="repair the manifest first",
+        f"cannot rebuild {path}",
+        why="a manifest or the remove schedule is unreadable and may belong in it",
+        hint="publisher verify --refetch",
     )

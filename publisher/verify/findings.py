@@ -1,4 +1,4 @@
-"""What a verification finds: one value for each thing that is not as it should be."""
+"""The findings of a verification: one value for each thing that is not as it should be."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 
 class Severity(enum.StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
-    ERROR = "error"  # somebody gets something wrong, or nothing, where an image should be
-    WARNING = "warning"  # no image suffers, but space or records are not as they should be
+    ERROR = "error"  # a reader gets wrong content, or none, where an image should be
+    WARNING = "warning"  # no image is affected, but space or records are not as they should be
     NOTE = "note"  # different from what this publisher writes, and sound
 
 
 class Remedy(enum.StrEnum):
-    """How it can be put right."""
+    """How a finding is repaired; the value is the option of `publisher verify` that does it."""
 
-    DERIVE = "repair"  # from what is in the repository
-    REFETCH = "refetch"  # by downloading it again
-    NONE = "none"  # not by a program
+    DERIVE = "repair"  # from the rest of the repository
+    REFETCH = "refetch"  # by downloading again
+    NONE = "none"  # by an administrator
 
 
 class Kind(enum.StrEnum):
@@ -50,6 +50,8 @@ class Kind(enum.StrEnum):
     USERS_MISSING = "users-missing"
     USERS_WRONG = "users-wrong"
     RETIRED_MISSING = "retired-metadata-missing"
+    RETIRED_DAMAGED = "retired-metadata-damaged"
+    RETIRED_UNSCHEDULED = "retired-image-unscheduled"
     ORPHAN_LAYER = "orphan-layer"
     ORPHAN_FLAT = "orphan-flat-image"
     ORPHAN_LINK = "orphan-link"
@@ -59,12 +61,20 @@ class Kind(enum.StrEnum):
     OTHER_TOOL = "other-tool"
 
 
+ORPHANS = (Kind.ORPHAN_LINK, Kind.ORPHAN_FLAT, Kind.ORPHAN_LAYER, Kind.ORPHAN_METADATA)
+"""What no published or scheduled manifest names, in the order in which it can be removed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it should be.
 
-    `path` is relative to the repository's root, `what` a sentence, `how` what an administrator can
-    do where no program can. `image` is the published name that suffers, if it is one.
+    Attributes:
+        path: Relative to the repository's root; "" for the repository as a whole.
+        what: What is wrong and why it matters, as a sentence without a full stop.
+        remedy: How it is repaired.
+        how: What an administrator can do where `remedy` is NONE: a command, or one action.
+        image: The published name that is affected; "" if there is none.
     """
 
     severity: Severity
@@ -77,6 +87,6 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Severity | None:
-    """The highest severity among `findings`; None without any."""
+    """Return the highest severity among `findings`; None without any."""
     found = {finding.severity for finding in findings}
     return next((severity for severity in Severity if severity in found), None)

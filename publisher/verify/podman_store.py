@@ -9,7 +9,7 @@ from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
-from publisher.verify.findings import Kind, Severity
+from publisher.verify.findings import Kind
 from publisher.verify.inventory import Inventory
 
 
@@ -18,7 +18,7 @@ def check_podman_store(repository: Repository, inventory: Inventory) -> None:
     if not repository.exists(layout.PODMAN_STORE):
         return
     for path, what in _faults(repository):
-        inventory.add(Severity.ERROR, Kind.PODMAN_STORE, path, what, how=lists.REBUILD)
+        inventory.error(Kind.PODMAN_STORE, path, what, how=lists.REBUILD)
 
 
 def _faults(repository: Repository) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from publisher.layers.index import IndexHeader, encode_entry, write_index
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.tree import layout
-from publisher.verify.structure import DERIVED
+from publisher.verify.published_layers import DERIVED
 
 _MARKER = ".wh."
 

@@ -1,16 +1,21 @@
-"""Putting right what a verification found, by repair and, if sources are given, by download."""
+"""Repair what a verification found, from the repository or by download, and verify again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
-from publisher.verify.derive import Failure, Repaired, derive
+from publisher.verify.derive import derive
 from publisher.verify.findings import Finding, Remedy
+from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.refetch import refetch
 from publisher.verify.run import Report, verify
+
+_ROUNDS = 10
+"""Far more than the longest chain of findings that wait for each other."""
 
 
 def repair(
@@ -20,28 +25,42 @@ def repair(
     policy: Policy,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Repaired, Report]:
-    """Repair what `report` names as far as that goes, and look again.
+    """Repair what `report` names as far as possible, and verify again.
 
-    What is repaired may show what could not be seen before (nobody can compare a flat image with a
-    layer that has no index): it goes on until nothing new comes up. Without `sources` nothing is
-    downloaded.
+    A repair may uncover more (without its layers' indexes, a flat image cannot be compared), or
+    make possible what failed before (records, while a manifest was unreadable). It is repeated
+    until nothing changes any more.
+
+    Args:
+        repository: Opened for writing.
+        report: What was found.
+        sources: Where to download from; without them nothing is downloaded.
+        policy: What of a layer may appear in the repository.
+        progress: Called with a description of what is being read or fetched.
+
+    Returns:
+        What was repaired and what could not be, and the report of the last verification.
     """
     repaired: list[Finding] = []
     failures: dict[Finding, Failure] = {}
-    tried: set[Finding] = set()
-    while wanted := [f for f in report.findings if f not in tried and is_wanted(f, bool(sources))]:
-        tried.update(wanted)
+    before: set[Finding] = set()
+    for _ in range(_ROUNDS):
+        wanted = [finding for finding in report.findings if is_wanted(finding, bool(sources))]
+        if not wanted or set(wanted) == before:
+            break
+        before = set(wanted)
         done = _repair_once(repository, wanted, sources, policy, progress)
         repaired += done.findings
         failures |= {failure.finding: failure for failure in done.failures}
         report = verify(repository, deep=report.deep, progress=progress)
-    # Whatever came of it otherwise, what is not found any more is repaired.
-    failed = tuple(f for finding, f in failures.items() if finding in report.findings)
-    return Repaired(tuple(f for f in repaired if f not in report.findings), failed), report
+    # Whatever was reported about a finding before, one that is gone is repaired.
+    left = set(report.findings)
+    failed = tuple(failure for finding, failure in failures.items() if finding in left)
+    return Repaired(tuple(f for f in dict.fromkeys(repaired) if f not in left), failed), report
 
 
 def is_wanted(finding: Finding, refetching: bool) -> bool:
-    """Whether the finding can be repaired, by download as well if `refetching`."""
+    """Whether the finding is repaired: from the repository, or if `refetching` by download."""
     return finding.remedy is Remedy.DERIVE or (refetching and finding.remedy is Remedy.REFETCH)
 
 
@@ -52,10 +71,10 @@ def _repair_once(
     policy: Policy,
     progress: Callable[[str], None] | None,
 ) -> Repaired:
-    derived = derive(repository, findings)
+    derived = derive(repository, findings, datetime.now(UTC).replace(microsecond=0))
     if sources is None:
         return derived
-    resisting = [failure.finding for failure in derived.failures]
+    failed = [failure.finding for failure in derived.failures]
     lost = [finding for finding in findings if finding.remedy is Remedy.REFETCH]
-    fetched = refetch(repository, sources, [*lost, *resisting], policy=policy, progress=progress)
+    fetched = refetch(repository, sources, [*lost, *failed], policy=policy, progress=progress)
     return Repaired((*derived.findings, *fetched.findings), (*derived.failures, *fetched.failures))

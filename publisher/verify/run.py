@@ -1,6 +1,6 @@
-"""Hold the tree against its own records: the use case behind `publisher verify`.
+"""Compare a repository with its own records: the use case behind `publisher verify`.
 
-Nothing is changed here, and no lock is taken; `publisher.verify.derive` and `.refetch` mend.
+Nothing is changed here, and no lock is taken; `publisher.verify.repair` repairs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.tree import layout
 from publisher.verify.contents import check_flat, check_layer
-from publisher.verify.findings import Finding, Kind, Remedy, Severity, worst
-from publisher.verify.inventory import Inventory, LiveImage, take_inventory
-from publisher.verify.structure import Expected, check_structure
+from publisher.verify.findings import Finding, Kind, Severity, worst
+from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.survey import survey
 
-_NOT_THERE = (Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.FLAT_MISSING)
+_UNREADABLE = (Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.FLAT_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was looked at, and what was found, the worst first."""
+    """How much was verified, and the findings, the worst first."""
 
     images: int
     layers: int
@@ -37,16 +37,26 @@ class Report:
 def verify(
     repository: Repository, *, deep: bool = False, progress: Callable[[str], None] | None = None
 ) -> Report:
-    """Compare records, links, layers and flat images with each other; `deep` reads all contents.
+    """Compare records, links, layers and flat images with each other.
 
-    `progress` is told, in words, what is being read. What a writer just changes is looked at twice,
-    and only what was found both times is told.
+    Args:
+        repository: Opened for reading or writing.
+        deep: Read all contents and compare them with the layer indexes.
+        progress: Called with a description of what is being read.
+
+    Returns:
+        The findings. What a concurrent publisher changes is surveyed twice, and only what was
+        found both times is reported.
+
+    Raises:
+        RepositoryError: Something that is published cannot be read with the permissions of this
+            process.
     """
-    inventory, expected = look(repository)
+    inventory, expected = survey(repository)
     if inventory.findings:
-        again, expected = look(repository)
-        again.findings = [each for each in again.findings if each in inventory.findings]
-        inventory = again
+        before = set(inventory.findings)
+        inventory, expected = survey(repository)
+        inventory.findings = [finding for finding in inventory.findings if finding in before]
     if deep:
         inventory.findings += _check_contents(repository, inventory, progress or (lambda _: None))
     return Report(
@@ -58,26 +68,11 @@ def verify(
     )
 
 
-def look(repository: Repository) -> tuple[Inventory, Expected]:
-    """All that can be seen without reading contents."""
-    inventory = take_inventory(repository)
-    if repository.unfinished():
-        inventory.add(
-            Severity.WARNING,
-            Kind.UNFINISHED,
-            "",
-            "a committed transaction waits to be carried out to its end",
-            Remedy.DERIVE,
-            "the next command that writes to the repository finishes it",
-        )
-    return inventory, check_structure(repository, inventory)
-
-
 def _check_contents(
     repository: Repository, inventory: Inventory, progress: Callable[[str], None]
 ) -> list[Finding]:
-    """Read every layer and flat image that is there as far as could be seen."""
-    absent = {finding.path for finding in inventory.findings if finding.kind in _NOT_THERE}
+    """Read every layer and flat image that the survey did not find missing."""
+    absent = {finding.path for finding in inventory.findings if finding.kind in _UNREADABLE}
     findings: list[Finding] = []
     users = {
         layer.digest: image.name for image in inventory.images for layer in image.manifest.layers
@@ -100,7 +95,7 @@ def _check_contents(
 def _unless_removed(
     repository: Repository, path: str, findings: Iterator[Finding]
 ) -> list[Finding]:
-    """The findings; none if what they are about was collected while it was read."""
+    """Return the findings about `path`; an empty list if it was collected while it was read."""
     try:
         found = list(findings)
     except (FileNotFoundError, RepositoryChanged):
@@ -111,7 +106,7 @@ def _unless_removed(
 
 
 def _distinct_flat(images: Iterable[LiveImage]) -> list[LiveImage]:
-    """One image for each flat image that there should be."""
+    """Return one image for each flat image that should exist."""
     return list({image.manifest.image_id: image for image in images if image.flat}.values())
 
 

@@ -1,0 +1,206 @@
+"""Check the metadata files of one published image: manifest, config, publication, thin image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from publisher.errors import InvalidManifest
+from publisher.oci.config import ImageConfig, parse_config
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
+from publisher.repository import Repository
+from publisher.tree import layout
+from publisher.tree import publication as publication_format
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.thin_image import ThinRecord
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.inventory import Inventory, LiveImage, read_record
+from publisher.verify.record_versions import add_newer_version, is_newer
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """What publication.json holds; `unreadable` where there is a file without a usable record."""
+
+    record: Publication | None
+    unreadable: bool = False
+
+
+def take_image(repository: Repository, inventory: Inventory, name: str) -> None:
+    """Add the image published as `name` to the inventory, and what is wrong with its metadata."""
+    inventory.names.add(name)
+    data = read_record(repository, inventory, layout.manifest_file(name))
+    other_tool = data is not None and _is_reserialised(data)
+    publication = _take_publication(repository, inventory, name, data, other_tool)
+    _check_thin_record(repository, inventory, name)
+    found = _take_manifest(inventory, name, data, publication.record)
+    if found is None:
+        inventory.certain = False
+        return
+    digest, manifest = found
+    record = _matching(publication.record, name, manifest, inventory)
+    if record is not None:
+        flat = "flat" in record.outputs
+    else:  # DUCC's image has one; of what is unreadable, the link is the only sign
+        flat = not publication.unreadable or repository.link_text(name) is not None
+    required = not (other_tool and publication.record is None)
+    config = _take_config(repository, inventory, name, manifest, required=required)
+    inventory.images.append(
+        LiveImage(
+            name,
+            digest,
+            manifest,
+            config,
+            publication.record.reference if publication.record else "",
+            publication.record.platform if publication.record else "",
+            flat=flat,
+            linked=flat,
+        )
+    )
+
+
+def _take_publication(
+    repository: Repository,
+    inventory: Inventory,
+    name: str,
+    manifest_data: bytes | None,
+    other_tool: bool,
+) -> _Publication:
+    path = layout.publication_file(name)
+    data = read_record(repository, inventory, path)
+    if data is None:
+        if other_tool:
+            inventory.note(
+                Kind.OTHER_TOOL,
+                layout.manifest_file(name),
+                "the manifest was re-serialised, as DUCC does it: its digest is not the "
+                "registry's, and neither config nor publication are recorded; the next ingest of "
+                "the image adds them",
+                image=name,
+            )
+        elif manifest_data is not None:
+            inventory.warning(
+                Kind.PUBLICATION_MISSING,
+                path,
+                "the record of where the image came from is missing",
+                Remedy.DERIVE,
+                image=name,
+            )
+        return _Publication(None)
+    try:
+        return _Publication(Publication.parse(data, path))
+    except InvalidRecord as error:
+        if is_newer(data, publication_format.VERSION):
+            add_newer_version(repository, inventory, path, error, image=name)
+        else:
+            inventory.error(Kind.PUBLICATION_DAMAGED, path, error.why, Remedy.DERIVE, image=name)
+        return _Publication(None, unreadable=True)
+
+
+def _take_manifest(
+    inventory: Inventory, name: str, data: bytes | None, publication: Publication | None
+) -> tuple[str, Manifest] | None:
+    """The manifest with its digest; None, with a finding, where it is missing or damaged."""
+    path = layout.manifest_file(name)
+    if data is None:
+        inventory.error(
+            Kind.MANIFEST_MISSING,
+            path,
+            "the manifest is missing; other metadata of the image is present",
+            Remedy.REFETCH,
+            image=name,
+        )
+        return None
+    digest = digest_of(data)
+    why = ""
+    if publication is not None:
+        expected = publication.manifest_digest
+        digest = digest_of(data, expected.partition(":")[0])
+        if digest != expected:
+            why = f"its digest is {digest}, expected {expected}"
+    try:
+        if not why:
+            return digest, parse_published_manifest(data)
+    except InvalidManifest as error:
+        why = error.why or str(error)
+    inventory.error(Kind.MANIFEST_DAMAGED, path, why, Remedy.REFETCH, image=name)
+    return None
+
+
+def _matching(
+    publication: Publication | None, name: str, manifest: Manifest, inventory: Inventory
+) -> Publication | None:
+    """Return `publication`, having checked that it is about this name and manifest."""
+    if publication is not None and (publication.name, publication.image_id) != (
+        name,
+        manifest.image_id,
+    ):
+        inventory.error(
+            Kind.PUBLICATION_DAMAGED,
+            layout.publication_file(name),
+            f"it is about {publication.name} with image ID {publication.image_id}; "
+            f"the manifest has image ID {manifest.image_id}",
+            Remedy.DERIVE,
+            image=name,
+        )
+    return publication
+
+
+def _take_config(
+    repository: Repository, inventory: Inventory, name: str, manifest: Manifest, *, required: bool
+) -> ImageConfig | None:
+    path = layout.config_file(name)
+    data = read_record(repository, inventory, path)
+    if data is None:
+        if required:
+            inventory.error(
+                Kind.CONFIG_MISSING,
+                path,
+                "the image's config is missing",
+                Remedy.REFETCH,
+                image=name,
+            )
+        return None
+    digest = digest_of(data, manifest.image_id.partition(":")[0])
+    if digest != manifest.image_id:
+        inventory.error(
+            Kind.CONFIG_DAMAGED,
+            path,
+            f"its digest is {digest}, expected {manifest.image_id}",
+            Remedy.REFETCH,
+            image=name,
+        )
+        return None
+    try:
+        return parse_config(data, manifest.image_id)
+    except InvalidManifest as error:  # published by a release that did not check it
+        inventory.error(Kind.CONFIG_DAMAGED, path, error.why, image=name)
+        return None
+
+
+def _check_thin_record(repository: Repository, inventory: Inventory, name: str) -> None:
+    path = layout.thin_file(name)
+    data = read_record(repository, inventory, path)
+    if data is None:
+        return
+    try:
+        ThinRecord.parse(data, path)
+    except InvalidRecord as error:
+        inventory.warning(
+            Kind.RECORD_DAMAGED,
+            path,
+            f"{error.why}; the next ingest compares the thin image with the registry's",
+            Remedy.DERIVE,
+            image=name,
+        )
+
+
+def _is_reserialised(data: bytes) -> bool:
+    """Whether a manifest has DUCC's capitalised keys."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "Layers" in value and "layers" not in value

@@ -1,0 +1,109 @@
+"""Find what no published or scheduled manifest names: orphans, and what other tools left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from publisher.entry import EntryType
+from publisher.oci.digest import digest_hex
+from publisher.repository import Repository
+from publisher.tree import layout
+from publisher.verify.expected import Expected
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.inventory import Inventory
+from publisher.verify.schedule import read_retired
+
+COLLECT = "publisher gc --orphans"
+
+
+def check_leftovers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
+    """Add what is neither named by a manifest nor known to this publisher."""
+    _check_public_names(repository, inventory)
+    for top, known, kind, what in (
+        (layout.LAYERS, expected.layers, Kind.ORPHAN_LAYER, "a layer"),
+        (layout.FLAT, expected.images, Kind.ORPHAN_FLAT, "a flat image"),
+        (layout.IMAGES, expected.images, Kind.ORPHAN_METADATA, "a record of an image's users"),
+    ):
+        _check_shards(repository, inventory, top, known, kind, what)
+    _check_retired(repository, inventory)
+
+
+def _check_public_names(repository: Repository, inventory: Inventory) -> None:
+    """Among the public names there may only be the links of images."""
+    waiting = [
+        name
+        for name in repository.children("")
+        if (not name.startswith(".") and name != layout.PODMAN_STORE) or name == layout.MULTIARCH
+    ]
+    while waiting:
+        path = waiting.pop()
+        kind = repository.kind(path)
+        if kind is EntryType.DIRECTORY:
+            waiting += [f"{path}/{child}" for child in repository.children(path)]
+        elif kind is None or path in inventory.names:
+            continue
+        elif kind is EntryType.SYMLINK and f"{layout.FLAT}/" in (repository.link_text(path) or ""):
+            inventory.warning(
+                Kind.ORPHAN_LINK,
+                path,
+                "a link to a flat image that has no metadata; an ingest of the image adds it",
+                how=COLLECT,
+            )
+        else:
+            inventory.foreign(path)
+
+
+def _check_retired(repository: Repository, inventory: Inventory) -> None:
+    """Metadata of retired images belongs to an entry of the schedule."""
+    names = {digest_hex(entry.manifest_digest) for entry in inventory.schedule}
+    for path, name in _sharded(repository, inventory, layout.RETIRED):
+        if name in names or not inventory.certain:
+            continue
+        if read_retired(repository, path) is not None:
+            inventory.warning(
+                Kind.RETIRED_UNSCHEDULED,
+                path,
+                "a retired image that the remove schedule lacks, so that it is never collected",
+                Remedy.DERIVE,
+            )
+        else:
+            inventory.warning(
+                Kind.ORPHAN_METADATA,
+                path,
+                "metadata of a retired image that the remove schedule lacks",
+                how=COLLECT,
+            )
+
+
+def _check_shards(
+    repository: Repository,
+    inventory: Inventory,
+    top: str,
+    known: Mapping[str, object],
+    kind: Kind,
+    what: str,
+) -> None:
+    names = {digest_hex(digest) for digest in known}
+    for path, name in _sharded(repository, inventory, top):
+        if name not in names and inventory.certain:
+            what_it_is = f"{what} that no published or scheduled manifest names"
+            inventory.warning(kind, path, what_it_is, how=COLLECT)
+
+
+def _sharded(repository: Repository, inventory: Inventory, top: str) -> Iterator[tuple[str, str]]:
+    """Yield (path, hex digest) of everything in the 256 directories of `top`."""
+    for shard in repository.children(top):
+        directory = f"{top}/{shard}"
+        if repository.kind(directory) is not EntryType.DIRECTORY:
+            inventory.foreign(directory)
+            continue
+        for child in repository.children(directory):
+            name = child.removesuffix(".json") if top == layout.IMAGES else child
+            if name.startswith(shard) and len(name) >= 64 and _is_hexadecimal(name):
+                yield f"{directory}/{child}", name
+            else:
+                inventory.foreign(f"{directory}/{child}")
+
+
+def _is_hexadecimal(text: str) -> bool:
+    return all(character in "0123456789abcdef" for character in text)

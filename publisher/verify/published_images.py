@@ -1,0 +1,84 @@
+"""Check that each image has its flat image, its public link, and the record of its users."""
+
+from __future__ import annotations
+
+from publisher.entry import EntryType
+from publisher.repository import Repository
+from publisher.tree import layout
+from publisher.tree import users as users_format
+from publisher.tree.record import InvalidRecord
+from publisher.tree.users import ImageUsers
+from publisher.verify.expected import Expected
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.inventory import Inventory, LiveImage, read_record
+from publisher.verify.published_layers import difference
+from publisher.verify.record_versions import add_newer_version, is_newer
+
+
+def check_images(repository: Repository, inventory: Inventory, expected: Expected) -> None:
+    """Add what is wrong with flat images, links and records of users."""
+    for image_id in sorted({image.manifest.image_id for image in inventory.images if image.flat}):
+        path = layout.flat_image(image_id)
+        if repository.kind(path) is not EntryType.DIRECTORY:
+            inventory.error(
+                Kind.FLAT_MISSING,
+                path,
+                "the image's root filesystem is missing",
+                Remedy.DERIVE,
+                image=expected.image_names[image_id],
+            )
+    for image_id in sorted(expected.images):
+        _check_users(repository, inventory, image_id, expected)
+    dropped = {entry.key for entry in inventory.schedule if entry.link_dropped}
+    for image in inventory.images:
+        if image.linked:
+            key = (image.name, image.manifest_digest)
+            _check_link(repository, inventory, image, dropped=key in dropped)
+
+
+def _check_users(
+    repository: Repository, inventory: Inventory, image_id: str, expected: Expected
+) -> None:
+    path, name = layout.image_users(image_id), expected.image_names[image_id]
+    users = expected.images[image_id]
+    data = read_record(repository, inventory, path)
+    if data is None:
+        what = "the record of the image's users is missing, so that it is never collected"
+        inventory.warning(Kind.USERS_MISSING, path, what, Remedy.DERIVE, image=name)
+        return
+    try:
+        recorded = ImageUsers.parse(data, path).users
+    except InvalidRecord as error:
+        if is_newer(data, users_format.VERSION):
+            add_newer_version(repository, inventory, path, error, image=name)
+        else:
+            inventory.error(Kind.USERS_WRONG, path, error.why, Remedy.DERIVE, image=name)
+        return
+    missing = users - recorded
+    surplus = recorded - users if inventory.certain else set()
+    if missing or surplus:
+        what = difference("users", {" ".join(u) for u in missing}, {" ".join(u) for u in surplus})
+        inventory.error(Kind.USERS_WRONG, path, what, Remedy.DERIVE, image=name)
+
+
+def _check_link(
+    repository: Repository, inventory: Inventory, image: LiveImage, *, dropped: bool
+) -> None:
+    target = layout.link_target(image.name, image.manifest.image_id)
+    text = repository.link_text(image.name)
+    if text == target:
+        return
+    if text is not None:
+        what = f"it points to {text}, expected {target}"
+        inventory.error(Kind.LINK_WRONG, image.name, what, Remedy.DERIVE, image=image.name)
+    elif repository.exists(image.name):
+        inventory.error(
+            Kind.LINK_WRONG,
+            image.name,
+            "something that is not a link is in the place of the image's public link",
+            how="move it away; then: publisher verify --repair",
+            image=image.name,
+        )
+    elif not dropped:
+        what = "the image's public link is missing"
+        inventory.error(Kind.LINK_MISSING, image.name, what, Remedy.DERIVE, image=image.name)

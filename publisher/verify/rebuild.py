@@ -1,0 +1,249 @@
+"""Rebuild records from the rest of the repository, and from what can be read of a damaged one.
+
+What cannot be known is chosen so that content is kept: a grace period begins again, and a pin has
+no end. The next ingest of an image completes its publication.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.oci.manifest import Manifest
+from publisher.oci.reference import parse_reference
+from publisher.repository import Repository
+from publisher.times import format_time, later
+from publisher.tree import layout
+from publisher.tree import pins as pins_format
+from publisher.tree import publication as publication_format
+from publisher.tree import schedule as schedule_format
+from publisher.tree.pins import Pin, Pins
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.users import ImageUsers
+from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.salvage import salvage_entries, salvage_fields
+from publisher.verify.schedule import read_retired
+from publisher.wishlist import DEFAULT_GRACE, DEFAULT_OUTPUTS, OUTPUTS
+
+REBUILT = "rebuilt by publisher verify"
+"""The note of a rebuilt publication whose own note is lost."""
+
+_LONGEST_GRACE = timedelta(days=100 * 365)
+_OPTIONAL = ("wishList", "owner", "note", "graceSeconds", "otherLists")
+
+
+def rebuild_publication(repository: Repository, image: LiveImage, now: datetime) -> Publication:
+    """Rebuild the record of a published image from its manifest, config, link and name.
+
+    Raises:
+        PublisherError: The image's config is missing, so that its platform is unknown.
+    """
+    path = layout.publication_file(image.name)
+    if image.config is None:
+        raise PublisherError(
+            f"cannot rebuild {path}",
+            why="the image's config is unreadable as well",
+            hint="publisher verify --refetch",
+        )
+    forms = {"layers"}
+    if repository.link_text(image.name) is not None:
+        forms.add("flat")
+    certain = {
+        "name": image.name,
+        "manifestDigest": image.manifest_digest,
+        "imageId": image.manifest.image_id,
+    }
+    likely = {
+        "reference": reference_of(repository, path, image.name),
+        "sourceDigest": image.manifest_digest,
+        "platform": str(image.config.platform.normalized()),
+        "outputs": [output for output in OUTPUTS if output in forms],
+        "publishedAt": format_time(now),
+    }
+    return _rebuilt(repository.read(path) or b"", path, certain, likely)
+
+
+def rebuild_retired_publication(
+    repository: Repository, inventory: Inventory, path: str, now: datetime
+) -> Publication:
+    """Rebuild the record of a retired image from its entry in the remove schedule.
+
+    Raises:
+        PublisherError: The image is not on the schedule, or its config is missing.
+    """
+    directory = path.rpartition("/")[0]
+    for image in inventory.images:
+        if image.linked or layout.retired_directory(image.manifest_digest or "-:--") != directory:
+            continue
+        if image.config is not None or repository.exists(f"{directory}/{layout.CONFIG_FILE}"):
+            break
+    else:
+        raise PublisherError(f"cannot rebuild {path}", why="its image is not on the schedule")
+    forms = set(DEFAULT_OUTPUTS)
+    if not repository.exists(layout.flat_image(image.manifest.image_id)):
+        forms -= {"flat"}
+    certain = {
+        "name": image.name,
+        "manifestDigest": image.manifest_digest,
+        "imageId": image.manifest.image_id,
+    }
+    likely = {
+        "reference": image.reference,
+        "sourceDigest": image.manifest_digest,
+        "platform": str(image.config.platform.normalized()) if image.config else "linux/amd64",
+        "outputs": [output for output in OUTPUTS if output in forms],
+        "publishedAt": format_time(now),
+    }
+    return _rebuilt(repository.read(path) or b"", path, certain, likely)
+
+
+def reference_of(repository: Repository, path: str, name: str) -> str:
+    """Return the image reference that a damaged publication names, else the one of its name.
+
+    "" where neither is known: an image of a layout, an archive or an engine.
+    """
+    found = salvage_fields(repository.read(path) or b"", ["reference"]).get("reference")
+    if name.startswith(f"{layout.MULTIARCH}/"):
+        name = name.split("/", 2)[2]
+    guesses = [found] if name.startswith(f"{layout.LOCAL}/") else [found, name]
+    for guess in guesses:
+        try:
+            if isinstance(guess, str):
+                parse_reference(guess)
+                return guess
+        except PublisherError:
+            continue
+    return ""
+
+
+def rebuild_schedule(repository: Repository, inventory: Inventory, now: datetime) -> RemoveSchedule:
+    """Rebuild the remove schedule: what can be read of it, and every retired image beside.
+
+    An image that the schedule lacks gets its whole grace period, from `now` on.
+    """
+    schedule = RemoveSchedule()
+    for entry in _readable_entries(repository):
+        schedule = schedule.with_entry(entry)
+    known = {entry.key for entry in schedule.entries}
+    known |= {(image.name, image.manifest_digest) for image in inventory.images}
+    unreadable = inventory.names - {image.name for image in inventory.images}
+    for entry in _retired_entries(repository, now):
+        # What a name with an unreadable manifest has published may be this very image.
+        if entry.key not in known and entry.name not in unreadable:
+            schedule = schedule.with_entry(entry)
+    return schedule
+
+
+def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) -> Pins:
+    """Rebuild the pins: what can be read of them, and what the history names beside.
+
+    The history has no digests: it is what is published now that is pinned, without an end.
+    """
+    pins = Pins(tuple(_readable_pins(repository.read(layout.PINS) or b"")))
+    known = {pin.name for pin in pins.pins}
+    current = {image.name: image.manifest_digest for image in inventory.images if image.linked}
+    decided: set[str] = set()
+    for record in repository.history():
+        for change in record.changes:
+            if change.what not in ("pinned", "unpinned") or change.name in decided:
+                continue
+            decided.add(change.name)
+            if change.what == "pinned" and change.name in current.keys() - known:
+                digest = current[change.name]
+                pins = pins.with_pin(Pin(change.name, digest, now, reason=change.why))
+    return pins
+
+
+def _rebuilt(
+    data: bytes, path: str, certain: dict[str, Any], likely: dict[str, Any]
+) -> Publication:
+    """The publication with the `certain` values; of the others those that can still be read."""
+    value = {"version": publication_format.VERSION, "note": REBUILT} | likely | certain
+    record = Publication.parse(json.dumps(value).encode(), path)
+    readable = salvage_fields(data, (*_OPTIONAL, *likely))
+    for key, found in readable.items():
+        if key == "reference":
+            continue  # checked by who gave the likely one
+        try:
+            record = Publication.parse(json.dumps(value | {key: found}).encode(), path)
+        except InvalidRecord:
+            continue
+        value[key] = found
+    return record
+
+
+def _readable_entries(repository: Repository) -> Iterator[ScheduledRemoval]:
+    data = repository.read(layout.REMOVE_SCHEDULE) or b""
+    for raw in salvage_entries(data, "entries"):
+        document = json.dumps({"version": schedule_format.VERSION, "entries": [raw]}).encode()
+        try:
+            [entry] = RemoveSchedule.parse(document, layout.REMOVE_SCHEDULE).entries
+            entry.parse_manifest()
+        except (InvalidRecord, InvalidManifest):
+            continue
+        if layout.is_public_name(entry.name):
+            yield entry
+
+
+def _readable_pins(data: bytes) -> Iterator[Pin]:
+    for raw in salvage_entries(data, "pins"):
+        document = json.dumps({"version": pins_format.VERSION, "pins": [raw]}).encode()
+        try:
+            yield from Pins.parse(document, layout.PINS).pins
+        except InvalidRecord:
+            continue
+
+
+def _retired_entries(repository: Repository, now: datetime) -> Iterator[ScheduledRemoval]:
+    """Entries for all retired images: for each name that the records of users give, and its own."""
+    for shard in repository.children(layout.RETIRED):
+        for child in repository.children(f"{layout.RETIRED}/{shard}"):
+            directory = f"{layout.RETIRED}/{shard}/{child}"
+            found = read_retired(repository, directory)
+            if found is not None:
+                yield from _entries_of(repository, directory, *found, now)
+
+
+def _entries_of(
+    repository: Repository,
+    directory: str,
+    digest: str,
+    manifest: Manifest,
+    data: bytes,
+    now: datetime,
+) -> Iterator[ScheduledRemoval]:
+    path = f"{directory}/{layout.PUBLICATION_FILE}"
+    record = salvage_fields(repository.read(path) or b"", ("name", "graceSeconds"))
+    names = _users(repository, manifest.image_id, digest)
+    if isinstance(record.get("name"), str):
+        names.add(record["name"])
+    seconds = record.get("graceSeconds")
+    grace = DEFAULT_GRACE
+    if isinstance(seconds, int) and 0 <= seconds <= _LONGEST_GRACE.total_seconds():
+        grace = timedelta(seconds=seconds)
+    for name in sorted(filter(layout.is_public_name, names)):
+        yield ScheduledRemoval(
+            name=name,
+            reference=reference_of(repository, path, name),
+            manifest_digest=digest,
+            image_id=manifest.image_id,
+            manifest=json.loads(data),
+            reason="tag-moved",
+            scheduled_at=now,
+            not_before=later(now, grace),
+        )
+
+
+def _users(repository: Repository, image_id: str, digest: str) -> set[str]:
+    """The names that use the image by the manifest with this digest, as far as is recorded."""
+    path = layout.image_users(image_id)
+    try:
+        users = ImageUsers.parse(repository.read(path) or b"", path).users
+    except InvalidRecord:
+        return set()
+    return {name for name, user_digest in users if user_digest == digest}

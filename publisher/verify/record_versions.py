@@ -1,0 +1,45 @@
+"""Records of a later version of their format: they are named, and left alone."""
+
+from __future__ import annotations
+
+import json
+
+from publisher.repository import Repository
+from publisher.tree.record import InvalidRecord
+from publisher.verify.findings import Kind
+from publisher.verify.inventory import Inventory
+
+
+def is_newer(data: bytes, known: int) -> bool:
+    """Whether a record has a later version of its format than the `known` one."""
+    try:
+        version = json.loads(data)["version"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return False
+    return isinstance(version, int) and not isinstance(version, bool) and version > known
+
+
+def add_newer_version(
+    repository: Repository,
+    inventory: Inventory,
+    path: str,
+    error: InvalidRecord,
+    *,
+    image: str = "",
+) -> None:
+    """Add the finding for a record that a newer release wrote."""
+    inventory.warning(
+        Kind.FUTURE_VERSION,
+        path,
+        f"{error.why}; it is left alone",
+        how="use the release of publisher that wrote it. If there is none: "
+        f"rm {path_on_disk(repository, path)} && publisher verify --repair",
+        image=image,
+    )
+
+
+def path_on_disk(repository: Repository, path: str) -> str:
+    """Return where an administrator finds `path`."""
+    if repository.url.kind == "cvmfs":
+        return f"/cvmfs/{repository.url.location}/{path}"
+    return f"{repository.url.location}/{path}"

@@ -1,0 +1,203 @@
+"""Fetch manifest and config of an image again, exactly as they were published."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.oci.config import parse_config
+from publisher.oci.digest import digest_of, is_digest
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import parse_published_manifest
+from publisher.oci.platform import Platform
+from publisher.oci.reference import parse_reference
+from publisher.repository import Repository, RepositoryChanged
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+from publisher.tree import layout
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import ScheduledRemoval
+from publisher.verify.inventory import IMAGE_FILES
+from publisher.verify.rebuild import reference_of
+from publisher.verify.salvage import salvage_fields
+from publisher.verify.survey import take_inventory
+from publisher.wishlist import DEFAULT_OUTPUTS
+
+_DEFAULT_PLATFORM = Platform("linux", "amd64")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What has to be fetched: `digest` "" where no record has the manifest's digest."""
+
+    reference: str
+    digest: str
+    platform: Platform
+
+
+def refetch_metadata(
+    repository: Repository, sources: Sources, name: str, paths: Collection[str]
+) -> None:
+    """Write manifest and config of the image published as `name` as they were published.
+
+    A copy in the repository is used before the image's source is asked. Without a readable
+    publication, one is written.
+
+    Raises:
+        RepositoryChanged: The image was published again, or removed, in the meantime.
+        PublisherError: The source is unavailable, or does not have the image any more.
+    """
+    places = [f"{layout.image_metadata(name)}/{file}" for file in IMAGE_FILES]
+    before = [repository.read(place) for place in places]
+    publication = _publication(repository, name)
+    wanted = _wanted(repository, name, publication)
+    try:
+        files, image = _fetch(repository, sources, wanted, name)
+    except PublisherError as error:
+        raise PublisherError(
+            f"cannot repair the metadata of {name}",
+            why=str(error),
+            hint=f"if its source does not have it any more: publisher remove --unreadable {name}",
+        ) from error
+    content = {f"{layout.image_metadata(name)}/{file}": data for file, data in files.items()}
+    if publication is None and image is not None:
+        content[layout.publication_file(name)] = Publication(
+            name=name,
+            reference=wanted.reference,
+            source_digest=image.index_digest or image.document.digest,
+            manifest_digest=image.document.digest,
+            image_id=image.manifest.image_id,
+            platform=str(image.config.platform.normalized()),
+            outputs=DEFAULT_OUTPUTS if repository.link_text(name) else ("layers",),
+            published_at=datetime.now(UTC),
+        ).to_bytes()
+    with repository.transaction(f"repair of the metadata of {name}") as transaction:
+        with transaction.exclusive():
+            if [repository.read(place) for place in places] != before:
+                raise RepositoryChanged(
+                    f"cannot repair the metadata of {name}",
+                    why="the image was concurrently published again, or removed",
+                    hint="publisher verify",
+                )
+            for place, data in content.items():
+                if repository.read(place) != data:
+                    transaction.replace(place, data)
+            transaction.record(name, "metadata fetched again", ", ".join(sorted(paths)))
+            transaction.commit()
+
+
+def refetch_retired(
+    repository: Repository, sources: Sources, name: str, paths: Collection[str]
+) -> None:
+    """Write the damaged or missing metadata of scheduled images that left the name `name`.
+
+    Raises:
+        PublisherError: The source is unavailable, or does not have the image any more.
+    """
+    for entry in take_inventory(repository).schedule:
+        directory = layout.retired_directory(entry.manifest_digest)
+        damaged = [path for path in paths if path.rpartition("/")[0] == directory]
+        if entry.name != name or not damaged:
+            continue
+        wanted = _Wanted(
+            entry.reference or name, entry.manifest_digest, _retired_platform(repository, entry)
+        )
+        files, _ = _fetch(repository, sources, wanted, name)
+        with repository.transaction(f"repair of the metadata of {name}") as transaction:
+            with transaction.exclusive():
+                if entry not in take_inventory(repository).schedule:
+                    continue  # a concurrent collection removed it
+                for path in damaged:
+                    transaction.replace(path, files[path.rpartition("/")[2]])
+                transaction.record(name, "metadata fetched again", ", ".join(sorted(damaged)))
+                transaction.commit()
+
+
+def _fetch(
+    repository: Repository, sources: Sources, wanted: _Wanted, name: str
+) -> tuple[Mapping[str, bytes], PlatformImage | None]:
+    """Manifest and config by file name; the image where its source had to be asked."""
+    copy = _find_copy(repository, wanted.digest)
+    if copy is not None:
+        return copy, None
+    if not wanted.reference:
+        raise PublisherError(
+            f"cannot fetch {name}",
+            why="no record has the reference of the image",
+            hint="publisher ingest, with the wish list that lists it",
+        )
+    source = sources.open(parse_reference(wanted.reference))
+    [image] = fetch_images(source, [wanted.platform], wanted.digest or source.resolve())
+    files = {
+        layout.MANIFEST_FILE: image.document.data,
+        layout.CONFIG_FILE: image.config_document.data,
+    }
+    return files, image
+
+
+def _find_copy(repository: Repository, digest: str) -> Mapping[str, bytes] | None:
+    """Another place of the repository that has this manifest with its config, whole."""
+    if not digest:
+        return None
+    directories = [layout.retired_directory(digest)]
+    directories += [layout.image_metadata(name) for name in repository.names()]
+    for directory in directories:
+        try:
+            manifest = repository.read(f"{directory}/{layout.MANIFEST_FILE}")
+            if manifest is None or digest_of(manifest, digest.partition(":")[0]) != digest:
+                continue
+            image_id = parse_published_manifest(manifest).image_id
+            config = repository.read(f"{directory}/{layout.CONFIG_FILE}")
+        except (OSError, InvalidManifest):
+            continue
+        if config is not None and digest_of(config, image_id.partition(":")[0]) == image_id:
+            return {layout.MANIFEST_FILE: manifest, layout.CONFIG_FILE: config}
+    return None
+
+
+def _publication(repository: Repository, name: str) -> Publication | None:
+    path = layout.publication_file(name)
+    data = repository.read(path)
+    try:
+        return Publication.parse(data, path) if data is not None else None
+    except InvalidRecord:
+        return None
+
+
+def _wanted(repository: Repository, name: str, publication: Publication | None) -> _Wanted:
+    """What is published as `name`, by its record, or by what is left of its files."""
+    if publication is not None:
+        platform = _parsed_platform(publication.platform)
+        return _Wanted(publication.reference, publication.manifest_digest, platform)
+    path = layout.publication_file(name)
+    left = salvage_fields(repository.read(path) or b"", ("manifestDigest", "platform"))
+    digest = left.get("manifestDigest")
+    reference = reference_of(repository, path, name)
+    platform = _parsed_platform(left.get("platform"))
+    if isinstance(digest, str) and is_digest(digest):
+        return _Wanted(reference, digest, platform)
+    data = repository.read(layout.manifest_file(name))
+    try:
+        manifest = parse_published_manifest(data or b"")
+        config = repository.read(layout.config_file(name))
+        if config is not None:
+            platform = parse_config(config, manifest.image_id).platform
+        return _Wanted(reference, digest_of(data or b""), platform)
+    except InvalidManifest:
+        return _Wanted(reference, "", platform)
+
+
+def _retired_platform(repository: Repository, entry: ScheduledRemoval) -> Platform:
+    path = f"{layout.retired_directory(entry.manifest_digest)}/{layout.PUBLICATION_FILE}"
+    left = salvage_fields(repository.read(path) or b"", ("platform",))
+    return _parsed_platform(left.get("platform"))
+
+
+def _parsed_platform(text: object) -> Platform:
+    try:
+        return Platform.parse(text) if isinstance(text, str) else _DEFAULT_PLATFORM
+    except ValueError:
+        return _DEFAULT_PLATFORM

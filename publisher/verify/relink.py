@@ -1,0 +1,59 @@
+"""Publish a flat image anew from its layers, in place of the one that exists."""
+
+from __future__ import annotations
+
+from publisher.errors import PublisherError
+from publisher.repository import Repository, RepositoryChanged, Transaction
+from publisher.runtimes.flat_image import flat_plan
+from publisher.tree import layout
+from publisher.verify.inventory import LiveImage
+from publisher.verify.survey import take_inventory
+
+_TRIES = 3
+
+
+def relink_flat_image(repository: Repository, image: LiveImage, why: str) -> None:
+    """Replace the flat image of `image` by one that is linked from its layers anew.
+
+    A concurrent publisher may replace a layer that is being linked from: it is tried again then.
+
+    Args:
+        repository: Opened for writing.
+        image: A published or scheduled image.
+        why: The reason, for the history.
+
+    Raises:
+        PublisherError: A layer's index or the image's config is missing or damaged.
+        RepositoryChanged: Layers changed during each of several attempts.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return _relink_once(repository, image, why)
+        except RepositoryChanged:
+            continue
+    return _relink_once(repository, image, why)
+
+
+def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
+    with repository.transaction(f"repair of {image.name}") as transaction:
+        _link_flat_image(repository, transaction, image)
+        with transaction.exclusive():
+            # What a concurrent publisher removed does not come back.
+            if any(
+                each.flat and each.manifest.image_id == image.manifest.image_id
+                for each in take_inventory(repository).images
+            ):
+                transaction.record(image.name, "flat image linked anew", why)
+                transaction.commit()
+
+
+def _link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
+    if image.config is None and image.reference:
+        raise PublisherError(
+            f"cannot link the flat image of {image.name}",
+            why="the image's config, from which the files for runtimes are made, is missing",
+            hint="publisher verify --refetch",
+        )
+    layers = [layer.digest for layer in image.manifest.layers]
+    with flat_plan(repository, layers, image.config, image.name) as plan:
+        transaction.link(layout.flat_image(image.manifest.image_id), plan, layers, anew=True)

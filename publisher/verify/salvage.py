@@ -1,0 +1,54 @@
+"""Read what is left of a damaged JSON record: a file that was cut off, or has a wrong field. Pure.
+
+Only whole values are taken: a number or string that ends where the file ends may be a part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
+
+
+def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `keys` that can still be read, at whatever depth they are."""
+    text = data.decode("utf-8", "replace")
+    found = {}
+    for key in keys:
+        match = re.search(rf'"{re.escape(key)}"\s*:\s*', text)
+        value = _value_at(text, match.end(), ",}") if match else None
+        if value is not None:
+            found[key] = value[0]
+    return found
+
+
+def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the whole objects at the beginning of the list `key`."""
+    text = data.decode("utf-8", "replace")
+    match = re.search(rf'"{re.escape(key)}"\s*:\s*\[\s*', text)
+    position = match.end() if match else len(text)
+    while (found := _value_at(text, position, ",]")) is not None:
+        value, position = found
+        if isinstance(value, dict):
+            yield value
+
+
+def _value_at(text: str, position: int, after: str) -> tuple[Any, int] | None:
+    """The JSON value at `position` if one of `after` follows it, and where the next one begins."""
+    try:
+        value, end = _DECODER.raw_decode(text, position)
+    except (ValueError, RecursionError):
+        return None
+    end = _end_of_space(text, end)
+    if end >= len(text) or text[end] not in after:
+        return None
+    return value, _end_of_space(text, end + 1)
+
+
+def _end_of_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position

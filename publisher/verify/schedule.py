@@ -1,0 +1,190 @@
+"""Check the remove schedule, and the metadata of the images that left their names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from publisher.errors import InvalidManifest
+from publisher.oci.config import ImageConfig, parse_config
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
+from publisher.repository import Repository
+from publisher.tree import layout
+from publisher.tree import publication as publication_format
+from publisher.tree import schedule as schedule_format
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.inventory import Inventory, LiveImage, read_record
+from publisher.verify.record_versions import add_newer_version, is_newer
+
+
+def take_schedule(repository: Repository, inventory: Inventory) -> None:
+    """Add the scheduled images to the inventory, and what is wrong with the schedule."""
+    path = layout.REMOVE_SCHEDULE
+    data = read_record(repository, inventory, path)
+    if data is None:
+        return
+    if _take_schedule_of_ducc(inventory, data):
+        return
+    try:
+        schedule = RemoveSchedule.parse(data, path)
+        manifests = [entry.parse_manifest() for entry in schedule.entries]
+    except (InvalidRecord, InvalidManifest) as error:
+        inventory.certain = False
+        if isinstance(error, InvalidRecord) and is_newer(data, schedule_format.VERSION):
+            add_newer_version(repository, inventory, path, error)
+        else:
+            inventory.error(
+                Kind.RECORD_DAMAGED,
+                path,
+                f"{error.why or error}; nothing is published or removed until it is repaired",
+                Remedy.DERIVE,
+            )
+        return
+    inventory.schedule = schedule.entries
+    current = {(image.name, image.manifest_digest) for image in inventory.images}
+    for entry, manifest in zip(schedule.entries, manifests, strict=True):
+        if entry.key not in current:
+            inventory.images.append(_retired_image(repository, inventory, entry, manifest))
+
+
+def read_retired(repository: Repository, directory: str) -> tuple[str, Manifest, bytes] | None:
+    """Return digest, manifest and bytes of a retired image; None where they do not fit.
+
+    The directory's name is the digest, so that the bytes can be trusted without a record.
+    """
+    name = directory.rpartition("/")[2]
+    algorithm = {64: "sha256", 128: "sha512"}.get(len(name))
+    if algorithm is None:
+        return None
+    try:
+        data = repository.read(f"{directory}/{layout.MANIFEST_FILE}")
+        if data is None or digest_of(data, algorithm) != f"{algorithm}:{name}":
+            return None
+        return f"{algorithm}:{name}", parse_published_manifest(data), data
+    except (OSError, InvalidManifest):
+        return None
+
+
+def _take_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
+    """Take the images of DUCC's schedule, a list of manifests; False for another file."""
+    listed = _list_of_manifests(data)
+    if listed is None:
+        return False
+    inventory.note(
+        Kind.OTHER_TOOL,
+        layout.REMOVE_SCHEDULE,
+        f"a list of {len(listed)} manifests without times, as DUCC writes it",
+        how="publisher adopt" if not listed else "let DUCC collect them, then: publisher adopt",
+    )
+    inventory.images += [
+        LiveImage("", "", manifest, None, flat=False, linked=False) for manifest in listed
+    ]
+    return True
+
+
+def _list_of_manifests(data: bytes) -> list[Manifest] | None:
+    try:
+        value: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list) or not all(isinstance(raw, dict) for raw in value):
+        return None
+    try:
+        return [parse_published_manifest(json.dumps(raw).encode()) for raw in value]
+    except InvalidManifest:
+        return None
+
+
+def _retired_image(
+    repository: Repository, inventory: Inventory, entry: ScheduledRemoval, manifest: Manifest
+) -> LiveImage:
+    """The image that left its name; its metadata was moved to a directory of its own."""
+    directory = layout.retired_directory(entry.manifest_digest)
+    _check_bytes(
+        repository,
+        inventory,
+        entry,
+        f"{directory}/{layout.MANIFEST_FILE}",
+        entry.manifest_digest,
+    )
+    publication, readable = _retired_publication(repository, inventory, entry)
+    config: ImageConfig | None = None
+    if publication is not None:
+        data = _check_bytes(
+            repository,
+            inventory,
+            entry,
+            f"{directory}/{layout.CONFIG_FILE}",
+            entry.image_id,
+        )
+        try:
+            config = parse_config(data, manifest.image_id) if data is not None else None
+        except InvalidManifest:
+            config = None  # published by a release that did not check it
+    outputs = publication.outputs if publication is not None else ("flat",)
+    flat_exists = repository.exists(layout.flat_image(manifest.image_id))
+    return LiveImage(
+        entry.name,
+        entry.manifest_digest,
+        manifest,
+        config,
+        entry.reference,
+        publication.platform if publication is not None else "",
+        flat="flat" in outputs and (readable or flat_exists),
+        linked=False,
+    )
+
+
+def _retired_publication(
+    repository: Repository, inventory: Inventory, entry: ScheduledRemoval
+) -> tuple[Publication | None, bool]:
+    """The record, and whether it says for certain in which forms the image exists."""
+    path = f"{layout.retired_directory(entry.manifest_digest)}/{layout.PUBLICATION_FILE}"
+    data = read_record(repository, inventory, path)
+    if data is None:
+        return None, True  # DUCC published it
+    try:
+        return Publication.parse(data, path), True
+    except InvalidRecord as error:
+        if is_newer(data, publication_format.VERSION):
+            add_newer_version(repository, inventory, path, error, image=entry.name)
+        else:
+            inventory.warning(
+                Kind.RETIRED_DAMAGED,
+                path,
+                f"{error.why}; the scheduled image cannot be restored",
+                Remedy.DERIVE,
+                image=entry.name,
+            )
+        return None, False
+
+
+def _check_bytes(
+    repository: Repository, inventory: Inventory, entry: ScheduledRemoval, path: str, digest: str
+) -> bytes | None:
+    """The file's bytes if they have this digest; else None, with a finding."""
+    data = read_record(repository, inventory, path)
+    if data is None:
+        inventory.warning(
+            Kind.RETIRED_MISSING,
+            path,
+            "it is missing; the scheduled image cannot be restored",
+            Remedy.REFETCH,
+            image=entry.name,
+        )
+        return None
+    actual = digest_of(data, digest.partition(":")[0])
+    if actual == digest:
+        return data
+    inventory.warning(
+        Kind.RETIRED_DAMAGED,
+        path,
+        f"its digest is {actual}, expected {digest}; the scheduled image cannot be restored",
+        Remedy.REFETCH,
+        image=entry.name,
+    )
+    return None

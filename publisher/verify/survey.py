@@ -1,0 +1,79 @@
+"""Survey a repository without reading contents: its inventory, and what is wrong with it."""
+
+from __future__ import annotations
+
+from publisher.repository import Repository
+from publisher.tree import layout, pins, settings
+from publisher.tree.record import InvalidRecord
+from publisher.verify.expected import Expected
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.image_metadata import take_image
+from publisher.verify.inventory import Inventory, metadata_directories, read_record
+from publisher.verify.record_versions import add_newer_version, is_newer
+from publisher.verify.schedule import take_schedule
+from publisher.verify.structure import check_structure
+
+
+def survey(repository: Repository) -> tuple[Inventory, Expected]:
+    """Find everything that can be found without reading contents.
+
+    Returns:
+        The images with all findings, and what the images require.
+    """
+    inventory = take_inventory(repository)
+    if repository.unfinished():
+        inventory.warning(
+            Kind.UNFINISHED,
+            "",
+            "a committed transaction was interrupted; the next command that writes completes it",
+            Remedy.DERIVE,
+        )
+    return inventory, check_structure(repository, inventory)
+
+
+def take_inventory(repository: Repository) -> Inventory:
+    """Read the metadata of everything that is published or scheduled."""
+    inventory = Inventory()
+    for name in metadata_directories(repository, inventory):
+        take_image(repository, inventory, name)
+    take_schedule(repository, inventory)
+    _check_pins(repository, inventory)
+    _check_settings(repository, inventory)
+    return inventory
+
+
+def _check_pins(repository: Repository, inventory: Inventory) -> None:
+    data = read_record(repository, inventory, layout.PINS)
+    if data is None:
+        return
+    try:
+        pins.Pins.parse(data, layout.PINS)
+    except InvalidRecord as error:
+        if is_newer(data, pins.VERSION):
+            add_newer_version(repository, inventory, layout.PINS, error)
+        else:
+            inventory.error(
+                Kind.RECORD_DAMAGED,
+                layout.PINS,
+                f"{error.why}; no tag is moved and nothing is removed until it is repaired",
+                Remedy.DERIVE,
+            )
+
+
+def _check_settings(repository: Repository, inventory: Inventory) -> None:
+    path = layout.REPOSITORY_SETTINGS
+    data = read_record(repository, inventory, path)
+    if data is None:
+        return
+    try:
+        settings.RepositorySettings.parse(data, path)
+    except InvalidRecord as error:
+        if is_newer(data, settings.VERSION):
+            add_newer_version(repository, inventory, path, error)
+        else:
+            inventory.error(
+                Kind.RECORD_DAMAGED,
+                path,
+                f"{error.why}; nothing is published until the policy is set again",
+                how=f"publisher init {repository.url}   (with the options it was given before)",
+            )
