@@ -13,7 +13,8 @@ from publisher.cli.rendering import print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.oci.reference import parse_reference
 from publisher.oci.reference_grammar import presentable
-from publisher.sources.registry.login import check_login, has_login, remove_login, store_login
+from publisher.sources.credentials.files import has_login, remove_login, store_login
+from publisher.sources.registry.login import check_login
 
 MAX_PASSWORD = 64 * 1024
 

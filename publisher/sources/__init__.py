@@ -1,4 +1,4 @@
-"""Where images come from: one module per transport, all with the same few methods."""
+"""Sources of images: one module per transport, all with the interface `Source`."""
 
 from publisher.sources.errors import AuthenticationFailed, ImageNotFound, SourceError
 from publisher.sources.protocol import Source

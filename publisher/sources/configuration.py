@@ -1,18 +1,17 @@
-"""The configuration file's `registries:` section: text to settings, all mistakes reported at once.
-
-Pure: finding and reading the file is the command line's matter.
-"""
+"""The configuration file: text to settings, with all mistakes reported at once. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from publisher.durations import parse_duration
 from publisher.errors import PublisherError
 from publisher.sources.settings import RegistrySettings, Settings, canonical_name
 
@@ -23,7 +22,7 @@ _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 class InvalidConfiguration(PublisherError):
-    """A configuration file has mistakes; `problems` says each, with its line."""
+    """A configuration file has mistakes; `problems` lists each with its line."""
 
     def __init__(self, name: str, problems: tuple[str, ...]) -> None:
         super().__init__(f"cannot use configuration {name}", why="; ".join(problems))
@@ -32,21 +31,25 @@ class InvalidConfiguration(PublisherError):
 
 @dataclass(slots=True)
 class _Reader:
-    """What is known while a file is read: its name and the problems so far."""
+    """A file that is being read: its name and the problems so far."""
 
     name: str
     problems: list[str] = field(default_factory=list)
 
-    def complain(self, node: yaml.Node, text: str) -> None:
+    def add_problem(self, node: yaml.Node, text: str) -> None:
         mark = node.start_mark
         self.problems.append(f"{self.name}:{mark.line + 1}:{mark.column + 1}: {text}")
 
 
 def parse_settings(data: str | bytes, name: str) -> Settings:
-    """The settings in a configuration file; `name` is the file's, for messages.
+    """Return the settings in a configuration file.
 
-    Relative paths in it are those of the file's folder. Raises InvalidConfiguration with all that
-    is wrong.
+    Args:
+        data: The content of the file, in YAML.
+        name: Its path, for messages; relative paths in the file start at its folder.
+
+    Raises:
+        InvalidConfiguration: With all mistakes in the file.
     """
     reader = _Reader(name)
     registries: dict[str, RegistrySettings] = {}
@@ -54,7 +57,7 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
         if key.value == "registries":
             registries = dict(_registries(reader, node))
         else:
-            reader.complain(key, f"{key.value!r} is unknown here; known is: registries")
+            reader.add_problem(key, f"{key.value!r} is not known; the key is: registries")
     if reader.problems:
         raise InvalidConfiguration(name, tuple(reader.problems))
     return Settings(registries=registries)
@@ -62,7 +65,7 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
 
 def _compose(data: str | bytes, name: str) -> yaml.Node | None:
     if len(data) > MAX_FILE:
-        raise InvalidConfiguration(name, (f"{name}: it is larger than {MAX_FILE} bytes",))
+        raise InvalidConfiguration(name, (f"{name}: larger than {MAX_FILE} bytes",))
     try:
         return yaml.compose(data, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -76,18 +79,18 @@ def _compose(data: str | bytes, name: str) -> yaml.Node | None:
 def _entries(
     reader: _Reader, node: yaml.Node | None, what: str
 ) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
-    """Keys and values of a mapping; nothing for null."""
+    """Yield keys and values of a mapping; nothing for null."""
     if node is None or node.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
-        reader.complain(node, f"{what} is a mapping of names to values")
+        reader.add_problem(node, f"{what} has to be a mapping of names to values")
         return
     seen: set[str] = set()
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            reader.complain(key, "a name is expected here")
+            reader.add_problem(key, "expected a name")
         elif key.value in seen:
-            reader.complain(key, f"{key.value!r} stands here twice")
+            reader.add_problem(key, f"{key.value!r} is given twice")
         else:
             seen.add(key.value)
             yield key, value
@@ -97,9 +100,7 @@ def _registries(reader: _Reader, node: yaml.Node) -> Iterator[tuple[str, Registr
     for key, value in _entries(reader, node, "registries"):
         host = key.value.lower()
         if not _HOST.match(host):
-            reader.complain(
-                key, f"{key.value!r} is not a host, or host:port, without anything else"
-            )
+            reader.add_problem(key, f"{key.value!r} is not HOST or HOST:PORT")
             continue
         yield canonical_name(host), _registry(reader, value)
 
@@ -110,24 +111,24 @@ def _registry(reader: _Reader, node: yaml.Node) -> RegistrySettings:
     for key, value in _entries(reader, node, "a registry"):
         read = KEYS.get(key.value)
         if read is None:
-            reader.complain(key, f"{key.value!r} is unknown here; known are: {', '.join(KEYS)}")
+            reader.add_problem(key, f"{key.value!r} is not known; the keys are: {', '.join(KEYS)}")
             continue
         try:
             if not isinstance(value, yaml.ScalarNode):
-                raise ValueError("a single value is expected here")
+                raise ValueError("expected a single value")
             name, parse = read
             values[name] = parse(value, Path(reader.name).parent)
             keys[name] = key
         except ValueError as error:
-            reader.complain(value, f"{key.value}: {error}")
+            reader.add_problem(value, f"{key.value}: {error}")
     if "client_key" in values and "client_certificate" not in values:
-        reader.complain(keys["client_key"], "client-key needs client-certificate beside it")
+        reader.add_problem(keys["client_key"], "client-key requires client-certificate")
     return RegistrySettings(**values)
 
 
 def _text(node: yaml.ScalarNode, folder: Path) -> str:
     if node.tag != "tag:yaml.org,2002:str" or not node.value:
-        raise ValueError("a text is expected here")
+        raise ValueError("expected a string")
     return str(node.value)
 
 
@@ -152,13 +153,20 @@ def _helper(node: yaml.ScalarNode, folder: Path) -> str:
 
 def _count(node: yaml.ScalarNode, folder: Path) -> int:
     if node.tag != "tag:yaml.org,2002:int" or not re.fullmatch(r"[1-9][0-9]{0,2}", node.value):
-        raise ValueError("a number from 1 to 999 is expected here")
+        raise ValueError("expected a number from 1 to 999")
     return int(node.value)
+
+
+def _duration(node: yaml.ScalarNode, folder: Path) -> timedelta:
+    duration = parse_duration(_text(node, folder))
+    if not duration:
+        raise ValueError("expected a duration above zero")
+    return duration
 
 
 def _flag(node: yaml.ScalarNode, folder: Path) -> bool:
     if node.tag != "tag:yaml.org,2002:bool":
-        raise ValueError("true or false is expected here")
+        raise ValueError("expected true or false")
     return node.value.lower() in ("true", "yes", "on")
 
 
@@ -170,6 +178,7 @@ KEYS: Mapping[str, tuple[str, Callable[[yaml.ScalarNode, Path], Any]]] = {
     "credentials": ("credentials", _path),
     "credential-helper": ("credential_helper", _helper),
     "max-concurrent": ("max_concurrent", _count),
+    "image-timeout": ("image_timeout", _duration),
     "insecure": ("insecure", _flag),
 }
-"""What may be set for a registry: the field of RegistrySettings, and how its value is read."""
+"""The keys of a registry: the field of RegistrySettings, and the parser of the value."""

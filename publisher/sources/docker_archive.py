@@ -29,8 +29,8 @@ from publisher.sources.archive import Archive
 from publisher.sources.files import open_blob, read_file
 from publisher.sources.legacy_archive import legacy_images
 from publisher.sources.oci_layout import FULL_NAME, LayoutSource, has_layout
+from publisher.sources.protocol import read_small_blob
 from publisher.sources.saved import SavedImage
-from publisher.sources.small import read_small_blob
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 

@@ -19,7 +19,7 @@ import urllib3.exceptions
 from publisher.oci.digest import is_digest
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.archive import spool
-from publisher.sources.registry.faults import describe
+from publisher.sources.http.faults import describe
 from publisher.sources.settings import EngineTLS
 
 LOOKUP_TIMEOUT = 60

@@ -1,4 +1,4 @@
-"""What can go wrong with a source."""
+"""Errors of sources."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from publisher.errors import PublisherError
 
 
 class SourceError(PublisherError):
-    """A source did not give what was asked of it: unreachable, refused, or broken."""
+    """A source did not deliver what was requested: it is unreachable, refuses, or is broken."""
 
 
 class ImageNotFound(SourceError):
-    """A working source says that there is no such image, tag or blob. Only this means "gone"."""
+    """A working source has no such image, tag or blob. Only this error means that it is absent."""
 
 
 class AuthenticationFailed(SourceError):
-    """The source wants credentials, or refuses the ones we have."""
+    """The source requires a credential, or refuses the one that it got."""

@@ -16,7 +16,7 @@ from publisher.oci.index import parse_index
 from publisher.oci.media_types import INDEX_TYPES, OCI_INDEX
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.files import Files, open_blob, read_file
-from publisher.sources.small import read_small_blob
+from publisher.sources.protocol import read_small_blob
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that holds the tag."""

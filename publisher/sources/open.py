@@ -1,4 +1,4 @@
-"""From an image reference to the source that has the image."""
+"""Sources by image reference, and the connections and settings that they share."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from typing import Self
 from publisher.oci.reference import ImageReference, Transport
 from publisher.sources import Source
 from publisher.sources.archive import Archive
+from publisher.sources.credentials.lookup import Credentials
 from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.docker_daemon import EngineSource
 from publisher.sources.engine import Engine
 from publisher.sources.files import Folder
+from publisher.sources.http.exchange import Exchange
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.registry.auth import RegistryAuth
-from publisher.sources.registry.credentials import Credentials
 from publisher.sources.registry.endpoint import Endpoint
-from publisher.sources.registry.exchange import Exchange
 from publisher.sources.registry.source import RegistrySource
 from publisher.sources.registry.upload import RegistryDestination
 from publisher.sources.settings import Settings
 
 
 class Sources:
-    """Opens sources, and keeps what they share: settings, connections, the back-off of each host.
+    """Opens sources, which share settings, connections, and the back-off of each host.
 
-    `on_wait` is called with a sentence whenever a registry makes us wait. Use as a context manager:
-    its end closes all connections. Safe to use from several threads.
+    A context manager; its end closes all connections. Safe to use from several threads.
+
+    Args:
+        settings: How registries and engines are reached.
+        on_wait: Called with a sentence whenever a registry asks to wait.
+        base_delay: Seconds of the first back-off after a failed request.
     """
 
     def __init__(
         self,
-        settings: Settings = Settings(),  # noqa: B008  # frozen: one value for all is right
+        settings: Settings = Settings(),  # noqa: B008  # immutable: one value can serve all
         on_wait: Callable[[str], None] | None = None,
         *,
         base_delay: float = 1.0,
@@ -57,11 +61,11 @@ class Sources:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; requests that wait end with an error."""
+        """Close all connections; requests that wait end with a SourceError."""
         self._exchange.close()
 
     def open(self, reference: ImageReference) -> Source:
-        """The source of `reference`. Nothing is asked of it yet."""
+        """Return the source of `reference`; nothing is requested from it yet."""
         match reference.transport:
             case Transport.REGISTRY:
                 return RegistrySource(reference, self._endpoints(reference))
@@ -81,15 +85,15 @@ class Sources:
         return Engine(
             self._settings.docker_host,
             self._settings.docker_tls,
-            check=lambda: self._exchange.pause(0),
+            check=self._exchange.check_open,
         )
 
     def destination(
         self, reference: ImageReference, *, delete: bool = False
     ) -> RegistryDestination:
-        """Where an image is pushed to: always the registry itself, never its mirror.
+        """Return the image repository to push to: of the registry itself, never of its mirror.
 
-        `delete` asks for the right to delete there as well.
+        `delete` requests the permission to delete there as well.
         """
         actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
@@ -97,7 +101,7 @@ class Sources:
         )
 
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:
-        """Where to ask, in this order: the registry's mirror, if it has one, and the registry."""
+        """Return the endpoints in the order to try: the mirror, if there is one, the registry."""
         endpoints = []
         mirror = self._settings.registry(reference.registry).mirror
         if mirror:

@@ -1,7 +1,6 @@
-"""Where images come from: one module per transport, all with the same few methods.
+"""The interface of all sources of images, and what they share.
 
-`Sources` (sources/open.py) opens the right one for a reference and keeps what they share: settings,
-connections, the back-off of each host.
+`Sources` (sources/open.py) opens the right one for a reference.
 """
 
 from __future__ import annotations
@@ -11,27 +10,55 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from publisher.oci.descriptor import Descriptor
-from publisher.oci.document import Document
+from publisher.oci.digest import check_digest
+from publisher.oci.document import MAX_DOCUMENT_BYTES, Document
+from publisher.sources.errors import SourceError
 
 
 class Source(Protocol):
-    """One image repository, reached over one transport. Safe to use from several threads."""
+    """One image, or image repository, over one transport. Safe to use from several threads."""
 
     def resolve(self) -> str:
-        """The digest that the reference names now ("algorithm:hex"): one cheap request, no pull."""
+        """Return the digest that the reference names now, with little traffic.
+
+        Raises ImageNotFound if there is no such image, and SourceError where that is unknown.
+        """
 
     def manifest(self, digest: str | None = None) -> Document:
-        """The manifest or index that the reference, or `digest`, names: exact bytes, verified."""
+        """Return the manifest or index that the reference, or `digest`, names.
+
+        The bytes are those of the source, and verified. Raises as `resolve`, and DigestMismatch.
+        """
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A small blob (a config), whole, with size and digest verified."""
+        """Return a small blob, such as a config; its size and digest are verified."""
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """A blob as it arrives, in chunks: never more bytes than `descriptor.size`.
+        """Return a blob in chunks, as it arrives: exactly `descriptor.size` bytes.
 
-        The chunks are *not* verified here, since who consumes them (the layer engine) hashes them
-        anyway; a stream that ends early or cannot be resumed raises SourceError.
+        The digest of the chunks is *not* verified here, since the consumer (the layer engine)
+        computes it anyway. A stream that ends early and cannot be resumed raises SourceError.
         """
 
     def tags(self) -> Iterator[str]:
-        """Every tag of the image repository, paged through to the end."""
+        """Yield every tag of the image repository. Raises as `resolve`."""
+
+
+class _HasBlobs(Protocol):
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]: ...
+
+
+def read_small_blob(source: _HasBlobs, descriptor: Descriptor, name: str) -> bytes:
+    """Return a blob of the image `name`, at most MAX_DOCUMENT_BYTES, verified.
+
+    Raises SourceError if it is larger, and DigestMismatch.
+    """
+    if descriptor.size > MAX_DOCUMENT_BYTES:
+        raise SourceError(
+            f"cannot read {descriptor.digest} of {name}",
+            why=f"{descriptor.size} bytes is more than {MAX_DOCUMENT_BYTES}",
+        )
+    with source.blob(descriptor) as chunks:
+        data = b"".join(chunks)
+    check_digest(data, descriptor.digest, f"a blob of {name} does not match its descriptor")
+    return data

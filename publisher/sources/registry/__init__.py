@@ -1,1 +1,1 @@
-"""Registries: HTTP, authentication, pulling and pushing."""
+"""Registries: the OCI distribution API for pulling and pushing, and its authentication."""

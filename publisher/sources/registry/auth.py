@@ -1,38 +1,40 @@
-"""What gives requests to one image repository their Authorization header.
+"""Requests to one image repository with the Authorization header that its registry asks for.
 
-Source: the Docker registry's token specification and its OAuth2 variant. A registry's credential
-goes to that registry, and to the token service that this very registry named; nowhere else.
+Sources: the token specification of the Docker registry, and its OAuth2 variant. A credential is
+sent to its registry, and to the token service that this registry names; nowhere else.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import enum
 import json
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-import requests
-
 from publisher.sources import AuthenticationFailed, SourceError
-from publisher.sources.registry.body import BrokenBody, read_document
+from publisher.sources.credentials.lookup import Credential, Credentials
+from publisher.sources.http.answer import Answer, BrokenBody, same_origin
+from publisher.sources.http.deadline import Deadline
+from publisher.sources.http.exchange import Exchange
+from publisher.sources.http.faults import place
 from publisher.sources.registry.challenge import Challenge, parse_challenges
-from publisher.sources.registry.credentials import Credential, Credentials
-from publisher.sources.registry.exchange import Exchange
-from publisher.sources.registry.faults import place
 from publisher.sources.settings import canonical_name
 
 MAX_TOKEN_ANSWER = 1024 * 1024
 DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives if its service does not say, by the token specification."""
+"""Seconds that a token lives if its service states no lifetime (token specification)."""
 LONGEST_LIFETIME = 30 * 86400.0
-"""Seconds; who says that a token lives longer, or no time at all, does not say how long it does."""
+"""Seconds; a longer lifetime, or one that is not positive, counts as not stated."""
 MARGIN = 10.0
-"""Seconds before its end at which a token is not used any more."""
+"""Seconds before its end at which a token is no longer used."""
 REMEMBERED = 256
-"""Image repositories of a registry whose tokens are kept, the latest used: a long wish list names
-the tags of one image together, and all tokens of thousands of images would be much memory."""
+"""Image repositories of a registry whose tokens are kept, the latest used. A long wish list names
+the tags of one image together, and the tokens of thousands of images would take much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,22 @@ class _Token:
     header: str = field(repr=False)
     good_until: float  # of time.monotonic
 
+    @property
+    def is_good(self) -> bool:
+        return time.monotonic() < self.good_until
+
+
+class _Standing(enum.Enum):
+    """What is known of a credential after it was used."""
+
+    ACCEPTED = enum.auto()
+    DOUBTFUL = enum.auto()
+    """A token service refused it for one image repository: it is wrong, or that one is private."""
+    WRONG = enum.auto()
+
 
 class RegistryAuth:
-    """What was learned about one registry's authentication, shared by its image repositories."""
+    """What is known of one registry's authentication, shared by its image repositories."""
 
     def __init__(
         self, registry: str, plain_http: bool, exchange: Exchange, credentials: Credentials
@@ -54,33 +69,46 @@ class RegistryAuth:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._seen: Challenge | None = None
-        self._refused: set[Credential] = set()
+        self._standing: dict[Credential, _Standing] = {}
         self._repositories: dict[tuple[str, str], RepositoryAuth] = {}
 
+    @property
+    def login_command(self) -> str:
+        """The command that stores a credential for this registry."""
+        return f"publisher login {'http://' if self.plain_http else ''}{self.registry}"
+
     def credential(self, repository: str) -> Credential | None:
-        """The credential for an image repository, if any is known."""
+        """Return the credential for an image repository, if there is one."""
         return self._credentials.find(self.registry, repository)
 
-    def was_refused(self, credential: Credential) -> bool:
-        """Whether this credential is wrong: it is not shown again for every other image."""
+    def standing(self, credential: Credential | None) -> _Standing | None:
+        """Return what is known of a credential; None before it was used."""
         with self._lock:
-            return credential in self._refused
+            return None if credential is None else self._standing.get(credential)
 
-    def note_refused(self, credential: Credential) -> None:
-        """Remember that a credential is wrong. Many failed logins can lock an account."""
+    def note_standing(self, credential: Credential | None, standing: _Standing) -> None:
+        """Keep what an answer shows of a credential. One that was accepted stays accepted."""
         with self._lock:
-            self._refused.add(credential)
+            if credential is None or self._standing.get(credential) is _Standing.ACCEPTED:
+                return
+            self._standing[credential] = standing
 
     @property
     def seen(self) -> Challenge | None:
-        """The challenge that this registry sent last."""
+        """The latest challenge of this registry."""
         with self._lock:
             return self._seen
 
+    def note_challenge(self, challenge: Challenge) -> None:
+        """Keep a challenge, so that requests to other image repositories are authorized at once."""
+        with self._lock:
+            self._seen = challenge
+
     def repository(self, name: str, actions: str = "pull") -> RepositoryAuth:
-        """What authorizes requests to one image repository; its token serves all its images.
+        """Return the authorization for one image repository; one token serves all its images.
 
         `actions` are those of the token specification: "pull", or "pull,push" to write as well.
+        An empty `name` means the registry itself.
         """
         key = (name, actions)
         with self._lock:
@@ -90,73 +118,104 @@ class RegistryAuth:
                 del self._repositories[next(iter(self._repositories))]
             return auth
 
-    def note(self, challenge: Challenge) -> None:
-        """Remember a challenge, so that other image repositories need not be refused first."""
-        with self._lock:
-            self._seen = challenge
-
 
 class RepositoryAuth:
-    """The Authorization header for one image repository. Safe to use from several threads."""
+    """Authorized requests to one image repository. Safe to use from several threads."""
 
     def __init__(self, registry: RegistryAuth, repository: str, actions: str = "pull") -> None:
         self._registry = registry
         self._repository = repository
-        self._verb = "write to" if "push" in actions else "read"
-        # Of the registry itself, without an image repository, nothing is asked but to know us.
+        self._verb = "push to" if "push" in actions else "pull from"
         self._scopes = (f"repository:{repository}:{actions}",) if repository else ()
         self._lock = threading.Lock()
         self._token: _Token | None = None
 
-    def header(self) -> str | None:
-        """A token that still lives, or what answers the usual challenge of this registry."""
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Iterator[Answer]:
+        """Yield the answer to a request, sent again after a 401 with what its challenge asks for.
+
+        As `Exchange.request`; also raises AuthenticationFailed where the registry refuses.
+        """
+        headers = headers or {}
+        sent, is_renewed = self._header(deadline), False
+        while True:
+            authorization = {} if sent is None else {"Authorization": sent}
+            with self._registry.exchange.request(
+                method, url, deadline=deadline, headers={**headers, **authorization}, data=data
+            ) as answer:
+                if answer.status != 401 or not same_origin(answer.url, url):
+                    yield answer
+                    return
+                challenge = answer.header("WWW-Authenticate")
+            # Outside the `with`: a token may have to come from the same host.
+            if is_renewed and not self._has_expired(sent):
+                raise self._refused()
+            sent, is_renewed = self._renew(challenge, sent, deadline), True
+
+    def denied(self, why: str) -> AuthenticationFailed:
+        """Return the error for a registry that denies access."""
+        return self._failed(why, self._registry.credential(self._repository))
+
+    def _header(self, deadline: Deadline) -> str | None:
+        """Return a token that is still good, or the answer to this registry's latest challenge."""
         with self._lock:
-            if self._token is not None and time.monotonic() < self._token.good_until:
+            if self._token is not None and self._token.is_good:
                 return self._token.header
             seen = self._registry.seen
             if seen is None:
                 return None
             if seen.scheme == "basic" and self._registry.credential(self._repository) is None:
-                return None  # this one may be open to everyone
-            self._token = self._obtain(seen, self._scopes)
+                return None  # this image repository may be public
+            self._token = self._obtain(seen, self._scopes, deadline)
             return self._token.header
 
-    def renew(self, challenge: str, refused: str | None) -> str:
-        """What answers a 401; `refused` is the header that got it."""
+    def _has_expired(self, header: str | None) -> bool:
+        """Whether this header's token ended its life, such as during a long wait for a retry."""
+        with self._lock:
+            token = self._token
+            return token is not None and token.header == header and not token.is_good
+
+    def _renew(self, header: str, refused: str | None, deadline: Deadline) -> str:
+        """Return the answer to a challenge; `refused` is the header that led to it."""
         with self._lock:
             if self._token is not None and self._token.header != refused:
-                return self._token.header  # another thread was faster
-            chosen = self._choose(challenge)
+                return self._token.header  # another thread has renewed it
+            chosen = self._choose(header)
             if chosen.scheme == "basic" and refused is not None:
                 credential = self._registry.credential(self._repository)
-                if credential is not None:
-                    self._registry.note_refused(credential)
+                self._registry.note_standing(credential, _Standing.WRONG)
                 raise self._failed("it refuses the user name and password", credential)
-            self._token = self._obtain(chosen, chosen.scopes or self._scopes)
-            self._registry.note(chosen)
+            self._token = self._obtain(chosen, chosen.scopes or self._scopes, deadline)
+            self._registry.note_challenge(chosen)
             return self._token.header
 
-    def refused(self) -> AuthenticationFailed:
-        """The error for a registry that refuses what `renew` gave as well."""
+    def _refused(self) -> AuthenticationFailed:
+        """Return the error for a registry that refuses a fresh answer to its challenge."""
         seen, credential = self._registry.seen, self._registry.credential(self._repository)
         if seen is None or seen.scheme != "basic" or credential is None:
-            return self._failed("it refuses even what it asked for (status 401)", credential)
+            return self._failed("it refuses the token that it asked for (status 401)", credential)
         return self._failed("it refuses the user name and password", credential)
 
-    def denied(self, why: str) -> AuthenticationFailed:
-        """The error for a registry that will not let us in."""
-        return self._failed(why, self._registry.credential(self._repository))
-
     def _failed(self, why: str, credential: Credential | None) -> AuthenticationFailed:
-        login = f"publisher login {self._registry.registry}"
+        login = self._registry.login_command
         if credential is None:
             hint = f"if the image exists, it needs a login: {login}"
-        elif not credential.origin:  # it was given just now, and no other was asked for
+        elif not credential.origin:
             hint = f"check the password, or access token, of {credential.username}"
         else:
-            hint = f"credentials of {credential.username} from {credential.origin}; {login}"
-        what = f"{self._registry.registry} does not let us "
-        what += f"{self._verb} {self._repository}" if self._repository else "in"
+            hint = f"{login} (used: {credential.username}, from {credential.origin})"
+        name = self._registry.registry
+        what = f"cannot {self._verb} {name}/{self._repository}"
+        if not self._repository:
+            what = f"cannot log in to {name}"
         return AuthenticationFailed(what, why=why, hint=hint)
 
     def _choose(self, header: str) -> Challenge:
@@ -169,79 +228,113 @@ class RepositoryAuth:
                 return challenge
         schemes = [challenge.scheme[:20] for challenge in challenges[:5]]
         offered = ", ".join(schemes) or "nothing"
-        raise self.denied(f"it wants another kind of authentication than we have: {offered}")
+        raise self.denied(f"it asks for a kind of authentication that is not supported: {offered}")
 
-    def _obtain(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
+    def _obtain(self, challenge: Challenge, scopes: tuple[str, ...], deadline: Deadline) -> _Token:
         credential = self._registry.credential(self._repository)
-        if credential is not None and self._registry.was_refused(credential):
+        if self._registry.standing(credential) is _Standing.WRONG:
             raise self._failed("it has refused the user name and password before", credential)
         if challenge.scheme == "basic":
             if credential is None or not credential.password:
-                raise self._failed("it wants a user name and password", credential)
+                raise self._failed("it asks for a user name and password", credential)
             return _Token(_basic(credential), float("inf"))
-        return self._ask(challenge, scopes, credential)
+        if scopes and self._registry.standing(credential) is _Standing.DOUBTFUL:
+            # Without scopes, a token service checks the credential alone.
+            self._fetch_token(challenge, (), credential, deadline)
+        return self._fetch_token(challenge, scopes, credential, deadline)
 
-    def _ask(
-        self, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
+    def _fetch_token(
+        self,
+        challenge: Challenge,
+        scopes: tuple[str, ...],
+        credential: Credential | None,
+        deadline: Deadline,
     ) -> _Token:
-        """A token from the service that the registry named."""
+        """Fetch a token from the service that the registry names."""
+        registry = self._registry
+        asked = _token_request(
+            self._service_url(challenge, credential), challenge, scopes, credential
+        )
+        began = time.monotonic()
+        with registry.exchange.request(
+            asked.method, asked.url, deadline=deadline, headers=asked.headers, data=asked.data
+        ) as answer:
+            if answer.status in (400, 401, 403):
+                if answer.status == 401:
+                    wrong = _Standing.DOUBTFUL if scopes else _Standing.WRONG
+                    registry.note_standing(credential, wrong)
+                known = "the user name and password" if asked.data is None else "the identity token"
+                refused = known if credential is not None else "a request without credentials"
+                raise self._failed(
+                    f"its token service {place(asked.url)} refuses {refused}", credential
+                )
+            registry.note_standing(credential, _Standing.ACCEPTED)
+            what = f"cannot get a token for {registry.registry} from {place(asked.url)}"
+            return _parse_token(answer, what, began)
+
+    def _service_url(self, challenge: Challenge, credential: Credential | None) -> str:
         realm = challenge.realm.partition("#")[0]
         registry = self._registry
         if "://" not in realm:
             realm = f"{'http' if registry.plain_http else 'https'}://{realm}"
-        protected = realm.startswith("https:") or registry.plain_http or registry.insecure
-        if credential is not None and not protected:
-            raise self._failed(f"its token service {place(realm)} is not reached by HTTPS", None)
-        query = [("service", challenge.service)] if challenge.service else []
-        query += [("scope", scope) for scope in scopes]
-        headers: dict[str, str] = {"Accept": "application/json"}
-        data: bytes | None = None
-        if credential is not None and credential.identity_token:
-            form = [
-                ("grant_type", "refresh_token"),
-                ("client_id", "publisher"),
-                ("service", challenge.service),
-                ("scope", " ".join(scopes)),
-                ("refresh_token", credential.identity_token),
-            ]
-            data = urlencode(form).encode()
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        else:
-            if credential is not None:
-                headers["Authorization"] = _basic(credential)
-                query.append(("account", credential.username))
-            realm += ("&" if "?" in realm else "?") + urlencode(query)
-        method = "POST" if data is not None else "GET"
-        began = time.monotonic()
-        with registry.exchange.request(method, realm, headers=headers, data=data) as response:
-            if response.status_code in (400, 401, 403):
-                known = "the user name and password" if data is None else "the identity token"
-                refused = known if credential is not None else "us without credentials"
-                if credential is not None and response.status_code == 401:
-                    registry.note_refused(credential)
-                raise self._failed(
-                    f"its token service {place(realm)} refuses {refused}", credential
-                )
-            return self._read(response, place(realm), began)
+        is_protected = realm.startswith("https:") or registry.plain_http or registry.insecure
+        if credential is not None and not is_protected:
+            raise self._failed(f"its token service {place(realm)} does not use HTTPS", None)
+        return realm
 
-    def _read(self, response: requests.Response, service: str, began: float) -> _Token:
-        what = f"a token for {self._registry.registry} from {service}"
-        if response.status_code != 200:
-            raise SourceError(f"cannot get {what}", why=f"status {response.status_code}")
-        try:
-            answer = json.loads(read_document(response, f"cannot get {what}", MAX_TOKEN_ANSWER))
-            token = answer.get("token") or answer.get("access_token")
-            lifetime = answer.get("expires_in") or DEFAULT_LIFETIME
-        except BrokenBody as error:
-            raise SourceError(f"cannot get {what}", why=str(error)) from None
-        except (ValueError, AttributeError, RecursionError):
-            raise SourceError(f"cannot get {what}", why="its answer is not one") from None
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise SourceError(f"cannot get {what}", why="its answer has none")
-        if not isinstance(lifetime, int | float) or not 0 < lifetime < LONGEST_LIFETIME:
-            lifetime = DEFAULT_LIFETIME
-        usable = max(lifetime - MARGIN, lifetime / 2)
-        return _Token(f"Bearer {token}", began + usable)
+
+@dataclass(frozen=True, slots=True)
+class _TokenRequest:
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.data is None else "POST"
+
+
+def _token_request(
+    url: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
+) -> _TokenRequest:
+    headers = {"Accept": "application/json"}
+    if credential is not None and credential.identity_token:
+        form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "publisher"),
+            ("service", challenge.service),
+            ("scope", " ".join(scopes)),
+            ("refresh_token", credential.identity_token),
+        ]
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        return _TokenRequest(url, headers, urlencode(form).encode())
+    query = [("service", challenge.service)] if challenge.service else []
+    query += [("scope", scope) for scope in scopes]
+    if credential is not None:
+        headers["Authorization"] = _basic(credential)
+        query.append(("account", credential.username))
+    return _TokenRequest(url + ("&" if "?" in url else "?") + urlencode(query), headers)
+
+
+def _parse_token(answer: Answer, what: str, began: float) -> _Token:
+    """Return the token in a service's answer to a request that `began` then (time.monotonic)."""
+    if answer.status != 200:
+        raise SourceError(what, why=f"status {answer.status}")
+    try:
+        value = json.loads(answer.document(what, MAX_TOKEN_ANSWER))
+    except BrokenBody as error:
+        raise SourceError(what, why=str(error)) from None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise SourceError(what, why="its answer is not a JSON object")
+    token = value.get("token") or value.get("access_token")
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise SourceError(what, why="its answer has no token")
+    lifetime = value.get("expires_in")
+    if not isinstance(lifetime, int | float) or not 0 < lifetime < LONGEST_LIFETIME:
+        lifetime = DEFAULT_LIFETIME
+    return _Token(f"Bearer {token}", began + max(lifetime - MARGIN, lifetime / 2))
 
 
 def _basic(credential: Credential) -> str:

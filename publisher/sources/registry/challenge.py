@@ -1,8 +1,8 @@
-"""What a registry asks for when it answers 401: the WWW-Authenticate header, read.
+"""What a registry asks for when it answers 401: the WWW-Authenticate header, parsed. Pure.
 
-Source: RFC 9110 section 11.6.1 (challenges), and the token specification of the Docker registry.
-Real registries leave out quotes, put commas into quoted scopes and send several challenges in one
-header; all of that is read here. Nothing here does input or output.
+Sources: RFC 9110 section 11.6.1 (challenges), and the token specification of the Docker registry.
+Registries leave out quotes, put commas into quoted scopes, and send several challenges in one
+header; all of these are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
 _SEPARATOR = re.compile(r"[\s,]*")
 
 MAX_HEADER = 16 * 1024
-"""Longer headers are cut: no honest challenge comes near, and reading takes time."""
+"""Characters that are read; real challenges are far shorter, and parsing takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class Challenge:
 
     @property
     def service(self) -> str:
-        """What the token service calls this registry."""
+        """The token service's name of this registry."""
         return self.parameters.get("service", "")
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the request needs, such as "repository:library/debian:pull"."""
+        """The access that the request needs, such as "repository:library/debian:pull"."""
         return tuple(self.parameters.get("scope", "").split())
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """The challenges in a WWW-Authenticate header, in order; what cannot be read is left out."""
+    """Return the challenges in a WWW-Authenticate header, in order, without malformed parts."""
     header = header[:MAX_HEADER]
     challenges: list[Challenge] = []
     parameters: dict[str, str] = {}

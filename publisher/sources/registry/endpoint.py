@@ -1,28 +1,34 @@
-"""One image repository at one registry (or mirror): its addresses, and requests to them.
+"""One image repository at one registry or mirror: its addresses, requests to them, its tags.
 
-oras-py supplies the addresses and the paging (sources/client.py); the requests are ours.
+The addresses are oras-py's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import Iterator, Mapping
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import oras.container
-import requests
 
+from publisher.oci.digest import is_digest
 from publisher.oci.reference import api_host
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.registry.answers import Refusal, is_page
+from publisher.sources.http.answer import Answer, BrokenBody
+from publisher.sources.http.exchange import Exchange
+from publisher.sources.http.faults import MAX_TRIES
 from publisher.sources.registry.auth import RegistryAuth
-from publisher.sources.registry.body import BrokenBody, read_document
-from publisher.sources.registry.exchange import Exchange
+from publisher.sources.registry.refusal import Refusal
 
-DOCUMENT_TRIES = 5
+MAX_PAGES = 2_000
+MAX_TAGS = 200_000
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 
 class Endpoint:
-    """Requests to one image repository. Safe to use from several threads."""
+    """Requests to one image repository for one image. Safe to use from several threads."""
 
     def __init__(self, auth: RegistryAuth, repository: str, actions: str = "pull") -> None:
         self.registry = auth.registry
@@ -30,30 +36,43 @@ class Endpoint:
         self.name = f"{auth.registry}/{repository}"
         self._plain_http = auth.plain_http
         self._exchange: Exchange = auth.exchange
+        self._deadline = self._exchange.deadline(auth.registry)
         self._auth = auth.repository(repository, actions)
-        # Parsed by oras from a harmless name: it would take "my.org/x" for a host of its own.
+        # oras would take the first part of "my.org/x" for a host: it parses a harmless name.
         self._container = oras.container.Container("name", registry=api_host(auth.registry))
         self._container.namespace, _, self._container.repository = repository.rpartition("/")
 
     @property
     def base_url(self) -> str:
-        """Scheme and host of the API: https, unless something else was allowed."""
+        """Scheme and host of the API."""
         return self._exchange.base_url(self.registry, plain_http=self._plain_http)
 
     def manifest_url(self, reference: str) -> str:
-        """The address of the manifest of a tag or digest."""
+        """Return the address of the manifest of a tag or digest."""
         return self._url(self._container.manifest_url(reference))
 
     def blob_url(self, digest: str) -> str:
-        """The address of a blob."""
+        """Return the address of a blob."""
         return self._url(self._container.get_blob_url(digest))
 
     def uploads_url(self) -> str:
-        """The address at which an upload begins."""
+        """Return the address at which an upload begins."""
         return self._url(self._container.upload_blob_url())
+
+    def tags_url(self) -> str:
+        """Return the address of the first page of tags."""
+        return self._url(self._container.tags_url())
 
     def _url(self, path: str) -> str:
         return f"{self.base_url.partition('://')[0]}://{path}"
+
+    def at_this_host(self, url: str) -> str:
+        """Return an address of the registry with the scheme and host by which it is reached.
+
+        A registry behind a proxy often takes itself for another host, or its own scheme for http.
+        """
+        base, parts = urlsplit(self.base_url), urlsplit(url)
+        return urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))
 
     @contextlib.contextmanager
     def request(
@@ -64,67 +83,120 @@ class Endpoint:
         *,
         data: bytes | None = None,
         authorized: bool = True,
-    ) -> Iterator[requests.Response]:
-        """One request, with the authorization of this image repository.
+    ) -> Iterator[Answer]:
+        """Yield the answer to a request, `authorized` for this image repository or anonymous.
 
-        What `refuse` makes of an answer is raised in here, and leaves as a SourceError.
+        A Refusal that is raised within the `with` leaves it as the SourceError that it means.
         """
-        authorizer = self._auth if authorized else None
+        send = self._auth.request if authorized else self._exchange.request
         try:
-            with self._exchange.request(
-                method, url, headers=headers, data=data, authorizer=authorizer
-            ) as response:
-                yield response
+            with send(method, url, deadline=self._deadline, headers=headers, data=data) as answer:
+                yield answer
         except Refusal as refusal:
             raise self._meaning(refusal) from None
 
-    def refuse(self, what: str, response: requests.Response) -> Refusal:
-        """What to raise, inside the `with` of `request`, for an answer that is not success."""
-        return Refusal(what, response)
-
     def _meaning(self, refusal: Refusal) -> SourceError:
-        """The error that a refusal is: ImageNotFound only if it surely is.
+        """Return the error that a refusal means: ImageNotFound only if that is certain.
 
-        Registries say "not found" in a JSON document. Some say nothing: then the API's root must be
-        there, or this is no working registry and its 404 means nothing.
+        A registry's 404 has an error document. One without a document counts if the root of the
+        registry's API exists; otherwise the host is not a working registry.
         """
         status = refusal.status
-        if refusal.says_absent or (status == 404 and self._is_registry(refusal)):
-            why = f"{self.registry} says that there is no such thing"
-            return ImageNotFound(refusal.what, why=why)
+        if refusal.means_absent or (status == 404 and self._is_registry(refusal)):
+            return ImageNotFound(refusal.what, why=f"{self.registry} does not have it")
         if status in (401, 403):
-            said = f"it answers with status {status}"
-            return self._auth.denied(f"{said}: {refusal.text}" if refusal.text else said)
+            why = f"it answers with status {status}"
+            return self._auth.denied(f"{why}: {refusal.text}" if refusal.text else why)
         return refusal.as_error()
 
     def _is_registry(self, refusal: Refusal) -> bool:
-        if refusal.is_page:
+        if refusal.is_web_page:
             return False
         if refusal.api_version.startswith("registry/2"):
             return True
-        with self._exchange.request("GET", f"{self.base_url}/v2/", authorizer=self._auth) as root:
-            return root.status_code == 200 and not is_page(root)
+        url = f"{self.base_url}/v2/"
+        with self._auth.request("GET", url, deadline=self._deadline) as root:
+            return root.status == 200 and not root.is_web_page
 
-    def tags_url(self) -> str:
-        """The address of the first page of tags."""
-        return self._url(self._container.tags_url())
+    def pause(self, tries: int, what: str, why: str) -> None:
+        """Wait before the next try of `what`, which failed `tries` times, lastly by `why`."""
+        self._exchange.pause(tries, what, why, self._deadline)
 
-    def pause(self, tries: int) -> None:
-        """Wait before trying again what has failed `tries` times."""
-        self._exchange.pause(self._exchange.delay(tries))
+    def document(self, what: str, url: str, headers: Mapping[str, str]) -> tuple[Answer, bytes]:
+        """Fetch a small document; again where the connection breaks within it.
 
-    def document(
-        self, what: str, url: str, headers: Mapping[str, str]
-    ) -> tuple[requests.Response, bytes]:
-        """A small answer and its body; asked for again where the connection breaks within it."""
-        for tries in range(1, DOCUMENT_TRIES + 1):
-            with self.request("GET", url, headers) as response:
-                if response.status_code != 200:
-                    raise self.refuse(what, response)
+        Args:
+            what: What cannot be done without it ("cannot fetch …").
+            url: Its address.
+            headers: Headers of the request.
+
+        Returns:
+            The answer, for its headers, and the body.
+        """
+        for tries in range(1, MAX_TRIES + 1):
+            with self.request("GET", url, headers) as answer:
+                if answer.status != 200:
+                    raise Refusal(what, answer)
                 try:
-                    return response, read_document(response, what)
+                    return answer, answer.document(what)
                 except BrokenBody as broken:
                     why = str(broken)
-            if tries < DOCUMENT_TRIES:
-                self.pause(tries)
-        raise SourceError(what, why=f"{why} (tried {DOCUMENT_TRIES} times)")
+            if tries < MAX_TRIES:
+                self.pause(tries, what, why)
+        raise SourceError(what, why=f"{why} (tried {MAX_TRIES} times)")
+
+    def tags(self) -> Iterator[str]:
+        """Yield every tag once, over all pages.
+
+        Raises SourceError for a list that does not end, or is not a list of tags.
+        """
+        what = f"cannot list the tags of {self.name}"
+        seen: set[str] = set()
+        url = self.tags_url()
+        for page in range(1, MAX_PAGES + 1):
+            tags, following = self._page(what, url, is_first=page == 1)
+            new = [tag for tag in dict.fromkeys(tags) if tag not in seen]
+            seen.update(new)
+            yield from new
+            if not following:
+                return
+            if len(seen) > MAX_TAGS:
+                break
+            if page > 1 and not new:
+                raise SourceError(what, why=f"page {page} has no new tag, and is not the last")
+            url = following
+        raise SourceError(what, why=f"the list does not end: {page} pages, {len(seen)} tags")
+
+    def _page(self, what: str, url: str, *, is_first: bool) -> tuple[list[str], str]:
+        """Return the tags of one page, and the address of the next one, empty after the last."""
+        try:
+            answer, data = self.document(what, url, {})
+        except ImageNotFound:
+            if is_first:
+                raise
+            # The image repository exists: a broken link must not be taken for a missing image.
+            raise SourceError(what, why="a page that the list links to does not exist") from None
+        try:
+            following = answer.next_page
+            if following:
+                following = self.at_this_host(urljoin(url, following))
+        except ValueError:
+            raise SourceError(what, why="its link to the next page is malformed") from None
+        return _parse_tags(data, what), following
+
+
+def _parse_tags(data: bytes, what: str) -> list[str]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    tags = value.get("tags") or [] if isinstance(value, dict) else None
+    if not isinstance(tags, list):
+        raise SourceError(what, why="the answer is not a list of tags")
+    return [tag for tag in tags if isinstance(tag, str) and _TAG.match(tag)]
+
+
+def announced_digest(answer: Answer) -> str | None:
+    """Return the digest of the manifest that an answer is about, if the registry states one."""
+    digest = answer.header("Docker-Content-Digest")
+    return digest if is_digest(digest) else None

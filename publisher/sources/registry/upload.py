@@ -1,42 +1,47 @@
-"""Writing to a registry: blobs that fit into memory, and manifests.
+"""Pushing to a registry: manifests, and blobs that fit into memory.
 
 Source: OCI distribution specification 1.1, "Push".
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit
 
-from publisher.oci.digest import check_digest, digest_of, is_digest
+from publisher.oci.digest import check_digest, digest_of
 from publisher.oci.document import Document
 from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.registry.endpoint import Endpoint
-from publisher.sources.registry.faults import MAX_TRIES
+from publisher.sources.http.answer import same_origin
+from publisher.sources.http.faults import MAX_TRIES
+from publisher.sources.registry.endpoint import Endpoint, announced_digest
+from publisher.sources.registry.refusal import Refusal
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 
-_LOST_TRACK = frozenset({400, 404, 416})
-"""What registries say of an upload that they do not know (any more), or know otherwise."""
+_LOST_UPLOAD = frozenset({400, 404, 416})
+"""Statuses for an upload that the registry does not know (any more), or has in another state."""
 
 
 class RegistryDestination:
-    """One image repository of a registry, written to. Safe to use from several threads."""
+    """One image repository of a registry, to push to. Safe to use from several threads."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self.name = endpoint.name
 
     def manifest_digest(self, reference: str) -> str | None:
-        """The digest of the manifest that a tag or digest names; None where there is none."""
+        """Return the digest of the manifest that a tag or digest names; None if there is none.
+
+        Raises SourceError where the registry cannot be reached, or refuses.
+        """
         what = f"cannot look up {self.name}:{reference}"
         url = self._endpoint.manifest_url(reference)
-        with self._endpoint.request("HEAD", url, {"Accept": _ACCEPT}) as response:
-            digest = response.headers.get("Docker-Content-Digest", "")
-            if response.status_code == 200 and is_digest(digest):
+        with self._endpoint.request("HEAD", url, {"Accept": _ACCEPT}) as answer:
+            digest = announced_digest(answer)
+            if answer.status == 200 and digest is not None:
                 return digest
-            if response.status_code == 404:
-                # Nothing is removed on the strength of this: should it be wrong, a push fails.
+            if answer.status == 404:
+                # Nothing is removed because of this answer: if it is wrong, a push fails.
                 return None
         try:
             _, data = self._endpoint.document(what, url, {"Accept": _ACCEPT})
@@ -45,14 +50,14 @@ class RegistryDestination:
         return digest_of(data)
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the blob is there already."""
-        with self._endpoint.request("HEAD", self._endpoint.blob_url(digest)) as response:
-            return response.status_code == 200
+        """Whether the registry has the blob in this image repository."""
+        with self._endpoint.request("HEAD", self._endpoint.blob_url(digest)) as answer:
+            return answer.status == 200
 
     def put_blob(self, blob: Document) -> None:
-        """Upload a blob in one piece; begun anew where the registry lost track of the upload.
+        """Upload a blob in one request; anew where the registry lost the upload.
 
-        A piece that was sent twice, because the answer to the first got lost, is no fault either.
+        A blob that is sent twice, because the answer to the first request was lost, is no error.
         """
         what = f"cannot push {blob.digest} to {self.name}"
         for tries in range(1, MAX_TRIES + 1):
@@ -60,63 +65,67 @@ class RegistryDestination:
             separator = "&" if urlsplit(location).query else "?"
             url = f"{location}{separator}digest={quote(blob.digest, safe='')}"
             headers = {"Content-Type": "application/octet-stream"}
+            # Storage elsewhere signs its addresses, and must not receive the credential.
+            own = same_origin(location, self._endpoint.base_url)
             with self._endpoint.request(
-                "PUT", url, headers, data=blob.data, authorized=self._is_ours(location)
-            ) as response:
-                if response.status_code in (201, 204):
+                "PUT", url, headers, data=blob.data, authorized=own
+            ) as answer:
+                if answer.status in (201, 204):
                     return
-                if response.status_code not in _LOST_TRACK or tries == MAX_TRIES:
-                    raise self._endpoint.refuse(what, response)
+                if answer.status not in _LOST_UPLOAD or tries == MAX_TRIES:
+                    raise Refusal(what, answer)
+                why = f"status {answer.status}"
             if self.has_blob(blob.digest):
                 return
-            self._endpoint.pause(tries)
+            self._endpoint.pause(tries, what, why)
 
     def put_manifest(self, manifest: Document, reference: str) -> None:
-        """Upload a manifest or index under a tag or its digest."""
+        """Upload a manifest or index under a tag or its digest.
+
+        Raises DigestMismatch if the registry stored other bytes.
+        """
         what = f"cannot push {self.name}:{reference}"
         url = self._endpoint.manifest_url(reference)
         headers = {"Content-Type": manifest.media_type}
-        with self._endpoint.request("PUT", url, headers, data=manifest.data) as response:
-            if response.status_code not in (200, 201, 202):
-                raise self._endpoint.refuse(what, response)
-            told = response.headers.get("Docker-Content-Digest", manifest.digest)
-        if is_digest(told):
-            check_digest(manifest.data, told, f"{self.name} stored another manifest than was sent")
+        with self._endpoint.request("PUT", url, headers, data=manifest.data) as answer:
+            if answer.status not in (200, 201, 202):
+                raise Refusal(what, answer)
+            stored = announced_digest(answer) or manifest.digest
+        check_digest(manifest.data, stored, f"{self.name} stored another manifest than was sent")
 
     def delete_manifest(self, digest: str) -> bool:
-        """Delete a manifest or index with its tags; False if the registry has no such thing.
+        """Delete a manifest or index with its tags; return False if the registry has none.
 
-        Raises SourceError where the registry does not delete: many are set up so.
+        Raises SourceError where the registry does not delete: many are configured so.
         """
         url = self._endpoint.manifest_url(digest)
-        with self._endpoint.request("DELETE", url) as response:
-            if response.status_code == 404:
+        with self._endpoint.request("DELETE", url) as answer:
+            if answer.status == 404:
                 return False
-            if response.status_code not in (200, 202, 204):
-                raise self._endpoint.refuse(f"cannot delete {self.name}@{digest}", response)
+            if answer.status not in (200, 202, 204):
+                raise Refusal(f"cannot delete {self.name}@{digest}", answer)
         return True
 
     def _begin_upload(self, what: str) -> str:
         url = self._endpoint.uploads_url()
         try:
-            with self._endpoint.request("POST", url, data=b"") as response:
-                location = response.headers.get("Location", "")
-                if response.status_code != 202 or not location:
-                    raise self._endpoint.refuse(what, response)
-                return self._here(urljoin(response.url, location))
+            with self._endpoint.request("POST", url, data=b"") as answer:
+                if answer.status != 202 or not answer.location:
+                    raise Refusal(what, answer)
+                return self._location(what, urljoin(answer.url, answer.location))
         except ImageNotFound:
-            # Some registries want each image repository to be made before anything is pushed.
+            # Some registries require that an image repository exists before anything is pushed.
             raise SourceError(
                 what, why="there is no such image repository", hint=f"create {self.name} first"
             ) from None
+        except ValueError:
+            raise SourceError(what, why="the address for the upload is malformed") from None
 
-    def _here(self, location: str) -> str:
-        """`location` by the scheme that we use: behind a proxy, registries take theirs for http."""
-        parts, base = urlsplit(location), urlsplit(self._endpoint.base_url)
-        if parts.hostname != base.hostname:
-            return location
-        return urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))
-
-    def _is_ours(self, location: str) -> bool:
-        """Whether our credential may go there: storage elsewhere signs its addresses itself."""
-        return urlsplit(location).netloc == urlsplit(self._endpoint.base_url).netloc
+    def _location(self, what: str, location: str) -> str:
+        own = urlsplit(self._endpoint.base_url)
+        parts = urlsplit(location)
+        if parts.hostname == own.hostname:
+            return self._endpoint.at_this_host(location)
+        if own.scheme == "https" and parts.scheme != "https":
+            raise SourceError(what, why="the address for the upload does not use HTTPS")
+        return location

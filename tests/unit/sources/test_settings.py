@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ registries:
     client-key: /etc/ssl/me.key
     credentials: auth.json
     max-concurrent: 8
+    image-timeout: 1h30m
   registry-1.docker.io:
     mirror: mirror.example.org
     credential-helper: pass
@@ -42,6 +44,7 @@ def test_every_setting_is_read() -> None:
         client_key=Path("/etc/ssl/me.key"),
         credentials=Path("/etc/publisher/auth.json"),
         max_concurrent=8,
+        image_timeout=timedelta(minutes=90),
     )
     hub = RegistrySettings(mirror="mirror.example.org", credential_helper="pass")
     assert settings.registry("docker.io") == hub
@@ -83,6 +86,8 @@ registries:
   b.io: [1, 2]
   b.io: {}
   c.io: {ca: 7, credential-helper: ../x}
+  d.io: {image-timeout: 15}
+  e.io: {image-timeout: 0s}
 """
     with pytest.raises(InvalidConfiguration) as caught:
         parse_settings(text, "config.yaml")
@@ -99,8 +104,10 @@ registries:
         "config.yaml:12:3",
         "config.yaml:13:14",
         "config.yaml:13:36",
+        "config.yaml:14:25",
+        "config.yaml:15:25",
     ]
-    assert "known are: mirror, ca," in str(caught.value)
+    assert "the keys are: mirror, ca," in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

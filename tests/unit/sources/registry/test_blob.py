@@ -111,7 +111,7 @@ def test_a_length_that_contradicts_the_manifest_is_an_error(
     built = sample_image(SIZE)
     registry.add("library/x", "latest", built)
     registry.misbehave(fault, path="/blobs/")  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match=r"its length is \d+ bytes, the manifest says \d+"):
+    with pytest.raises(SourceError, match=r"it has \d+ bytes; the manifest states \d+"):
         read_blob(open_image(sources, registry), built.layers[0].descriptor)
 
 
@@ -190,9 +190,9 @@ def test_a_foreign_layer_is_fetched_from_where_it_says(
 def test_a_blob_that_crawls_counts_as_broken(
     registry: OwnRegistry, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("publisher.sources.registry.body.SLOW_AFTER", 0.1)
+    monkeypatch.setattr("publisher.sources.http.connections.SLOW_AFTER", 0.1)
     built = sample_image(SIZE)
     registry.add("library/x", "latest", built)
     registry.misbehave(slow(pause=0.05, piece=10), path="/blobs/")
-    with pytest.raises(SourceError, match="bytes came in"):
+    with pytest.raises(SourceError, match="bytes arrived in"):
         read_blob(open_image(sources, registry), built.layers[0].descriptor)

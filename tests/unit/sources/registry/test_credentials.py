@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.sources import AuthenticationFailed, SourceError
-from publisher.sources.registry.credential_helper import get_from_helper
-from publisher.sources.registry.credentials import Credential, Credentials, key_of, lookup_keys
-from publisher.sources.registry.login import check_login, remove_login, store_login
+from publisher.sources.credentials.files import remove_login, store_login
+from publisher.sources.credentials.helper import get_from_helper
+from publisher.sources.credentials.lookup import Credential, Credentials, key_of, lookup_keys
+from publisher.sources.registry.login import check_login
 from publisher.sources.settings import RegistrySettings, Settings
 from tests.registry import OwnRegistry
 from tests.registry_auth import BasicAuth, BearerAuth
@@ -139,7 +140,7 @@ def test_a_registrys_own_file_comes_before_the_others(tmp_path: Path) -> None:
     assert found is not None
     assert found.username == "ann"
     own.unlink()
-    with pytest.raises(AuthenticationFailed, match="no such file"):
+    with pytest.raises(AuthenticationFailed, match="No such file"):
         Credentials(settings).find("a.io", "x")
 
 
@@ -180,7 +181,7 @@ def test_a_malformed_file_is_an_error_that_does_not_quote_it(text: str) -> None:
     ],
 )
 def test_an_entry_that_cannot_be_sent_is_an_error_that_does_not_quote_it(entry: str) -> None:
-    with pytest.raises(AuthenticationFailed, match=r"entry quay.io .* malformed") as caught:
+    with pytest.raises(AuthenticationFailed, match=r"for quay\.io .* malformed") as caught:
         find({"auths": {"quay.io": json.loads(entry)}}, "quay.io")
     assert "s3cret" not in str(caught.value)
 
@@ -295,7 +296,7 @@ def test_a_helper_is_named_not_pointed_to(name: str) -> None:
 
 
 def test_a_helper_that_hangs_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("publisher.sources.registry.credential_helper.TIMEOUT", 0.2)
+    monkeypatch.setattr("publisher.sources.credentials.helper.TIMEOUT", 0.2)
     make_helper(programs, "test", "exec sleep 30")
     with pytest.raises(AuthenticationFailed, match="no answer"):
         get_from_helper("test", "quay.io")

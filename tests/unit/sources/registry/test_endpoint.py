@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from publisher.sources.credentials.lookup import Credentials
+from publisher.sources.http.exchange import Exchange
 from publisher.sources.registry.auth import RegistryAuth
-from publisher.sources.registry.credentials import Credentials
 from publisher.sources.registry.endpoint import Endpoint
-from publisher.sources.registry.exchange import Exchange
 from publisher.sources.settings import Settings
 
 

@@ -72,7 +72,7 @@ def test_a_registry_with_neither_digest_nor_manifest_is_an_error(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.misbehave(html())
-    with pytest.raises(SourceError, match=r"web page.*is it a registry"):
+    with pytest.raises(SourceError, match=r"web page.*may not be a registry"):
         open_image(sources, registry).resolve()
 
 
@@ -226,8 +226,6 @@ def test_a_pinned_digest_is_what_counts_not_the_header(
     with pytest.raises(DigestMismatch):
         open_image(sources, registry).manifest()
     assert open_image(sources, registry, f"library/x@{digest}").manifest().digest == digest
-    with pytest.raises(DigestMismatch):
-        open_image(sources, registry, f"library/x@{digest}").resolve()
 
 
 def test_sha512_digests_are_verified_too(registry: OwnRegistry, sources: Sources) -> None:
@@ -359,7 +357,7 @@ def test_a_config_is_verified(registry: OwnRegistry, sources: Sources) -> None:
         open_image(sources, registry).fetch(descriptor)
     registry.heal()
     registry.misbehave(shorter(), path="/blobs/")
-    with pytest.raises(SourceError, match="the manifest says"):
+    with pytest.raises(SourceError, match="the manifest states"):
         open_image(sources, registry).fetch(descriptor)
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.http.answer import parse_retry_after
+from publisher.sources.http.faults import MAX_WAIT, backoff
 from publisher.sources.open import Sources
-from publisher.sources.registry.faults import MAX_WAIT, backoff, retry_after
 from publisher.sources.settings import RegistrySettings, Settings
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_auth import BearerAuth
@@ -25,8 +26,11 @@ NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
-        (None, None),
         ("", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", None),
+        ("Mon, 01 Jan 2024 99:99:99 GMT", None),
+        ("Mon, 01 Jan 0000 00:00:00 GMT", 0),
+        ("Mon, 31 Dec 9999 23:59:59 -9999", None),
         ("0", 0),
         ("120", 120),
         (" 7 ", 7),
@@ -40,15 +44,13 @@ NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
         ("9" * 5000, 999_999_999),
     ],
 )
-def test_retry_after_is_read_in_seconds_and_as_a_date(
-    header: str | None, seconds: float | None
-) -> None:
-    assert retry_after(header, NOW) == seconds
+def test_retry_after_is_read_in_seconds_and_as_a_date(header: str, seconds: float | None) -> None:
+    assert parse_retry_after(header, NOW) == seconds
 
 
 @given(st.text())
 def test_no_retry_after_is_too_odd_to_be_read(header: str) -> None:
-    found = retry_after(header, NOW)
+    found = parse_retry_after(header, NOW)
     assert found is None or found >= 0
 
 
@@ -66,7 +68,7 @@ def test_a_wait_in_seconds_is_kept(registry: OwnRegistry, code: int) -> None:
     with fast_sources(on_wait=said.append) as sources:
         open_image(sources, registry).resolve()
     assert time.monotonic() - began >= 1
-    assert said == [f"{registry.host} asks us to wait 1 s (status {code})"]
+    assert said == [f"waiting 1 s for {registry.host}: status {code}"]
 
 
 def test_a_wait_until_a_date_is_kept(registry: OwnRegistry, sources: Sources) -> None:
@@ -115,7 +117,7 @@ def test_a_wait_beyond_bounds_is_an_error_for_all_at_once(
     registry.misbehave(status(429, retry_after="7200"))
     began = time.monotonic()
     for name in ("a", "b", "c"):
-        with pytest.raises(SourceError, match=r"asks us to wait 7[0-9]{3} seconds"):
+        with pytest.raises(SourceError, match=r"asks to wait 7[0-9]{3} seconds"):
             open_image(sources, registry, name).resolve()
     assert time.monotonic() - began < 2
     assert registry.count() == 1
@@ -191,7 +193,7 @@ def test_a_host_that_never_answers_is_waited_for_by_few(
     registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of thousands of wishes would wait for it, and keep those of other hosts waiting."""
-    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.2, 0.2))
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(slow(delay=30))
     with fast_sources() as sources:
@@ -205,8 +207,8 @@ def test_a_host_that_never_answers_is_waited_for_by_few(
 def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
     registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.2, 0.2))
-    monkeypatch.setattr("publisher.sources.registry.hosts.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr("publisher.sources.http.hosts.PROBE_SECONDS", 0.2)
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(slow(delay=30))
     with fast_sources() as sources:
@@ -228,7 +230,7 @@ def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
 def test_one_address_that_never_answers_does_not_make_the_host_one_that_is_down(
     registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("publisher.sources.registry.exchange.TIMEOUTS", (0.3, 0.3))
+    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.3, 0.3))
     registry.add("library/good", "latest", sample_image())
     registry.misbehave(slow(delay=30), path="/bad/")
     with fast_sources() as sources, ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""What all requests to one host share: connections, slots, and a common wait."""
+"""The state that all requests to one host share: connections, slots, and the back-off."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import urllib3
 import urllib3.exceptions
 
 from publisher.sources import SourceError
-from publisher.sources.registry.connections import Adapter, Sockets
+from publisher.sources.http.connections import Adapter, Sockets
 from publisher.sources.settings import RegistrySettings, Settings
 
-# Who writes `insecure: true` knows; a warning with each request would only bury the others.
+# `insecure: true` is explicit; a warning with each request would only hide the others.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 DOWN_SECONDS = 60.0
 """How long a host that could not be reached in several tries counts as down."""
 PROBE_SECONDS = 10.0
-"""Between two requests that try a host which is down, by one try each; others fail at once."""
+"""Seconds between two requests that try a host which is down; others fail at once."""
 
 
 class NotAnAddress(ValueError):
-    """A text is not an http or https address."""
+    """The address is malformed, or neither http nor https."""
 
 
 class Host:
@@ -38,7 +38,7 @@ class Host:
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
         self._sockets = Sockets()
         usual_trust = scheme == "https" and own.ca is None and not own.insecure
-        # The machine's own authorities, as its other programs trust them, not only requests' list.
+        # The machine's own authorities, which its other programs trust, not requests' list.
         context = ssl.create_default_context() if usual_trust else None
         self._adapter = Adapter(self._sockets, own.max_concurrent, context)
         self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
@@ -59,10 +59,10 @@ class Host:
     def send(
         self, request: requests.PreparedRequest, timeouts: tuple[float, float]
     ) -> requests.Response:
-        """One request on a kept connection; redirects are not followed, the body is not read.
+        """Send one request; redirects are not followed, and the body is not read.
 
         The adapter is used without a session: a session would read whole bodies of redirects, and
-        look for credentials and proxies in places that were not named.
+        look for credentials and proxies in the environment and in files.
         """
         return self._adapter.send(
             request,
@@ -74,42 +74,42 @@ class Host:
         )
 
     def close(self) -> None:
-        """Drop all connections: who waits for an answer gets an error at once."""
+        """Close all connections; requests that wait for an answer end with an error."""
         self._sockets.shut()
         self._adapter.close()
 
     @property
     def waiting(self) -> float:
-        """The time (of time.monotonic) before which this host is to be left alone."""
+        """The time (of time.monotonic) before which no request is sent to this host."""
         with self._lock:
             return self._waiting
 
     def wait_until(self, moment: float) -> None:
-        """Leave this host alone until `moment`."""
+        """Send no request to this host before `moment` (of time.monotonic)."""
         with self._lock:
             self._waiting = max(self._waiting, moment)
 
     @property
     def is_down(self) -> bool:
-        """Whether it could not be reached lately."""
+        """Whether it could not be reached in the last DOWN_SECONDS."""
         with self._lock:
             return time.monotonic() < self._down
 
     def fails(self, why: str, since: float) -> None:
-        """Note that it could not be reached, in several tries, or by one while it was down.
+        """Mark the host as down because of `why`, after all tries of a request.
 
-        It is not down if it answered anything `since` the first try (a time of time.monotonic).
+        It is not down if it answered any request `since` the first try (a time of time.monotonic).
         """
         with self._lock:
             now = time.monotonic()
             if self._worked < since:
                 self._down, self._probe, self._reason = now + DOWN_SECONDS, now + PROBE_SECONDS, why
 
-    def given_up(self) -> str:
-        """Why a request must not try this host now; empty where it may.
+    def unreachable(self) -> str:
+        """Return why a request must not be sent to this host now; empty where it may be.
 
-        A host that swallows all requests would otherwise cost each of thousands of wishes the time
-        of a whole wait, and keep those of other hosts waiting.
+        Otherwise each of thousands of images would wait for the timeout of a host that does not
+        answer, and images of other hosts would wait with them.
         """
         with self._lock:
             now = time.monotonic()
@@ -122,13 +122,13 @@ class Host:
             return ""
 
     def works(self) -> None:
-        """Note that it answered."""
+        """Mark the host as working: it answered."""
         with self._lock:
             self._worked, self._down = time.monotonic(), 0.0
 
 
 def _check_certificates(name: str, own: RegistrySettings) -> None:
-    """Raise SourceError for a file that cannot be used: within a request it would look like TLS."""
+    """Raise SourceError for a file that cannot be used; a request would report an error of TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     path = own.ca
     try:
@@ -136,10 +136,10 @@ def _check_certificates(name: str, own: RegistrySettings) -> None:
             context.load_verify_locations(own.ca)
         path = own.client_certificate
         if path is not None:
-            # The password stops OpenSSL from asking for one at the terminal.
+            # Without a password given, OpenSSL asks for one at the terminal.
             context.load_cert_chain(path, own.client_key, password="")
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        why = "it is not a PEM file of that kind" if isinstance(error, ssl.SSLError) else ""
+        why = "not a PEM file with the expected content" if isinstance(error, ssl.SSLError) else ""
         raise SourceError(
             f"cannot use the certificate {path} for {name}",
             why=why or getattr(error, "strerror", "") or str(error),
@@ -148,7 +148,7 @@ def _check_certificates(name: str, own: RegistrySettings) -> None:
 
 
 class Hosts:
-    """The hosts that were talked to, each made once."""
+    """All hosts that requests were sent to."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -156,7 +156,7 @@ class Hosts:
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Host:
-        """The host of an address; NotAnAddress if it is not one of http or https."""
+        """Return the host of an address; NotAnAddress if that is neither http nor https."""
         scheme, separator, rest = url.partition("://")
         netloc = rest.split("/", 1)[0].split("?", 1)[0].lower()
         with self._lock:
@@ -168,7 +168,7 @@ class Hosts:
                 except ValueError:
                     raise NotAnAddress("its address is malformed") from None
                 if not separator or scheme not in ("http", "https") or not parts.hostname:
-                    raise NotAnAddress("its address is not one of http or https")
+                    raise NotAnAddress("its address is not http or https")
                 known = self._hosts[scheme, netloc] = Host(
                     netloc.rpartition("@")[2],
                     self._settings,
@@ -179,7 +179,7 @@ class Hosts:
             return known
 
     def close(self) -> None:
-        """Drop all connections."""
+        """Close all connections."""
         with self._lock:
             for host in self._hosts.values():
                 host.close()

@@ -1,8 +1,8 @@
-"""The helper programs that keep credentials for docker and podman: docker-credential-NAME.
+"""Credential helpers of docker and podman: the programs docker-credential-NAME.
 
-The protocol is docker's: an action as the argument, a server or a JSON document on standard input,
-the answer on standard output. Called here with a time limit and with its error output caught, since
-what such a program prints may hold the secret itself.
+Protocol (docker-credential-helpers): an action as the argument, a server or a JSON document on
+standard input, the result on standard output. A helper runs with a time limit; what it prints is
+never shown, since it may contain the secret.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import subprocess
 from publisher.sources import AuthenticationFailed
 
 IDENTITY_TOKEN_USER = "<token>"
-"""The user name by which a helper says that its secret is an identity token."""
+"""The user name that marks the secret as an identity token."""
 
 TIMEOUT = 60
-"""Seconds; a helper that asks its user something in a window is not going to be answered."""
+"""Seconds; a helper that shows a dialog would otherwise wait for ever."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _UNKNOWN = "credentials not found in native keychain"
 
 
 def get_from_helper(helper: str, server: str) -> tuple[str, str] | None:
-    """The user name and secret for `server`, or None where the helper has none."""
+    """Return the user name and secret for `server`, or None if the helper has none.
+
+    Raises AuthenticationFailed where the helper cannot be run, fails, or breaks the protocol.
+    """
     output = _run(helper, "get", server.encode())
     if output is None:
         return None
@@ -32,14 +35,14 @@ def get_from_helper(helper: str, server: str) -> tuple[str, str] | None:
         answer = json.loads(output)
         username, secret = answer["Username"], answer["Secret"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _failed(helper, "get", "its answer is not what the protocol demands") from None
+        raise _failed(helper, "get", "its answer does not follow the protocol") from None
     if not (is_text(username) and is_text(secret)):
-        raise _failed(helper, "get", "its answer is not what the protocol demands")
+        raise _failed(helper, "get", "its answer does not follow the protocol")
     return (username, secret) if username or secret else None
 
 
 def is_text(value: object) -> bool:
-    """Whether a value from JSON is text that can be sent: JSON can also hold half a character."""
+    """Whether a value from JSON is a string that can be encoded: JSON allows lone surrogates."""
     if not isinstance(value, str):
         return False
     try:
@@ -50,20 +53,20 @@ def is_text(value: object) -> bool:
 
 
 def store_in_helper(helper: str, server: str, username: str, secret: str) -> None:
-    """Give a credential to the helper."""
+    """Store a credential with the helper."""
     document = {"ServerURL": server, "Username": username, "Secret": secret}
     _run(helper, "store", json.dumps(document).encode())
 
 
 def erase_from_helper(helper: str, server: str) -> None:
-    """Have the helper forget a credential."""
+    """Remove a credential from the helper."""
     _run(helper, "erase", server.encode())
 
 
 def _run(helper: str, action: str, data: bytes) -> bytes | None:
-    """Standard output, or None where the helper says that it knows no such credential."""
+    """Return the standard output, or None if the helper has no such credential."""
     if not _NAME.match(helper):
-        raise _failed(helper, action, "that is not the name of a helper")
+        raise _failed(helper, action, "its name is not valid")
     try:
         result = subprocess.run(
             [f"docker-credential-{helper}", action],
@@ -82,12 +85,12 @@ def _run(helper: str, action: str, data: bytes) -> bytes | None:
         return result.stdout
     if _UNKNOWN in result.stdout.decode(errors="replace"):
         return None
-    raise _failed(helper, action, f"it ended with status {result.returncode}")
+    raise _failed(helper, action, f"it exited with status {result.returncode}")
 
 
 def _failed(helper: str, action: str, why: str) -> AuthenticationFailed:
     return AuthenticationFailed(
-        f"the credential helper docker-credential-{helper} failed to {action}",
+        f"cannot {action} a credential with docker-credential-{helper}",
         why=why,
-        hint="install it, or take it out of the credentials file or the configuration",
+        hint="install it, or remove it from the credentials file or the configuration",
     )

@@ -1,8 +1,8 @@
-"""Whose name and password go to which registry.
+"""Which credential is used for which image repository.
 
-Read from the files and helper programs that docker and podman keep. A credential is matched by the
-exact host, and within it by the longest path ("host/group/project" before "host/group" before
-"host"): never by a part of a name.
+Read from the files and helper programs of docker and podman. A credential is matched by the exact
+host, and within it by the longest path ("host/group/project" before "host/group" before "host"),
+never by a part of a name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import docker.errors
 
 from publisher.oci.reference import HUB
 from publisher.sources import AuthenticationFailed
-from publisher.sources.registry.credential_helper import (
+from publisher.sources.credentials.helper import (
     IDENTITY_TOKEN_USER,
     get_from_helper,
     is_text,
@@ -29,37 +29,32 @@ from publisher.sources.settings import Settings, canonical_name
 
 MAX_FILE = 4 * 1024 * 1024
 HUB_KEY = "https://index.docker.io/v1/"
-"""How docker spells Docker Hub in its files and to its helpers."""
+"""The key of Docker Hub in the files of docker and for helpers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and password, or an identity token that a token service takes instead."""
+    """A user name and password, or an identity token that a token service accepts instead."""
 
     username: str
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     origin: str = ""
-    """Where it was found, for messages; empty where it was given just now."""
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must never be shown."""
-        return tuple(secret for secret in (self.password, self.identity_token) if secret)
+    """The file or helper that has it, for messages; empty for one from the command line."""
 
 
 @dataclass(slots=True)
 class _Answer:
-    """What a helper said of a registry, once it `is_there`."""
+    """The answer of a helper for one registry, valid once `is_known`."""
 
-    is_there: bool = False
+    is_known: bool = False
     credential: Credential | None = None
     error: AuthenticationFailed | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Credentials:
-    """All credentials that the settings lead to. Files are read when they are first needed."""
+    """The credentials that the settings name. Files are read when they are first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -68,10 +63,10 @@ class Credentials:
         self._lock = threading.Lock()
 
     def find(self, registry: str, repository: str) -> Credential | None:
-        """The credential for an image repository, or None where nothing is known.
+        """Return the credential for an image repository, or None if there is none.
 
-        Raises AuthenticationFailed where a file or helper that should know cannot be used: going on
-        without credentials would hide the mistake.
+        Raises AuthenticationFailed where a file or helper cannot be used: to go on without
+        credentials would hide the mistake.
         """
         settings = self._settings.registry(registry)
         if settings.credential_helper:
@@ -85,7 +80,7 @@ class Credentials:
     def _find(
         self, config: Mapping[str, Any], registry: str, repository: str, origin: str
     ) -> Credential | None:
-        """What one file, or the helpers that it names, knows of an image repository."""
+        """Return the credential that one file, or a helper that it names, has."""
         auths = {
             key_of(key): (key, entry) for key, entry in _mapping(config, "auths", origin).items()
         }
@@ -107,25 +102,25 @@ class Credentials:
         return None
 
     def _ask(self, helper: str, registry: str) -> Credential | None:
-        """What a helper knows of a registry; it is asked once, not for each image.
+        """Return the credential that a helper has; the helper runs once, not for each image.
 
-        One that failed is not asked again either: it may have taken a minute to fail.
+        A helper that failed does not run again either: it may have taken a minute to fail.
         """
         with self._lock:
             answer = self._answers.setdefault((helper, registry), _Answer())
-        with answer.lock:  # of this answer: a helper that hangs holds up its own registry only
-            if not answer.is_there:
+        with answer.lock:  # a helper that hangs delays its own registry only
+            if not answer.is_known:
                 try:
                     answer.credential = ask_helper(helper, registry)
                 except AuthenticationFailed as error:
                     answer.error = error
-                answer.is_there = True
+                answer.is_known = True
         if (failed := answer.error) is not None:
             raise AuthenticationFailed(failed.what, why=failed.why, hint=failed.hint)
         return answer.credential
 
     def insecure_allowed(self, registry: str) -> bool:
-        """Whether this registry's credential may travel unprotected."""
+        """Whether the credential of this registry may be sent without encryption."""
         return self._settings.registry(registry).insecure
 
     def _configs(self, own: Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -143,27 +138,30 @@ class Credentials:
 
 
 def read_config(path: Path, *, required: bool) -> Mapping[str, Any]:
-    """A credentials file, parsed; an empty one where it does not exist and need not."""
+    """Return the content of a credentials file; empty if it is missing and not `required`."""
+    what = f"cannot read credentials {path}"
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         if not required:
             return {}
-        raise AuthenticationFailed(f"cannot read credentials {path}", why="no such file") from None
-    except OSError as error:
         raise AuthenticationFailed(
-            f"cannot read credentials {path}", why=error.strerror or type(error).__name__
-        ) from error
+            f"cannot read credentials {path}", why="No such file or directory"
+        ) from None
+    except OSError as error:
+        raise AuthenticationFailed(what, why=error.strerror or type(error).__name__) from error
     if len(data) > MAX_FILE:
-        raise AuthenticationFailed(f"cannot read credentials {path}", why="it is too large")
+        raise AuthenticationFailed(
+            f"cannot read credentials {path}", why=f"it is larger than {MAX_FILE} bytes"
+        )
     if not data.strip():
         return {}
     return parse_config(data, str(path))
 
 
 def parse_config(text: str | bytes, origin: str) -> Mapping[str, Any]:
-    """The JSON of a credentials file. Errors never quote it."""
+    """Return the JSON object in a credentials file. Errors never quote it."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -172,7 +170,7 @@ def parse_config(text: str | bytes, origin: str) -> Mapping[str, Any]:
         raise AuthenticationFailed(
             f"cannot read credentials from {origin}",
             why="not a JSON object",
-            hint='expected {"auths": {"registry.example.org": {"auth": "…"}}}',
+            hint='write {"auths": {"registry.example.org": {"auth": "…"}}}',
         )
     return value
 
@@ -187,9 +185,9 @@ def _mapping(config: Mapping[str, Any], name: str, origin: str) -> Mapping[str, 
 
 
 def key_of(key: str) -> str:
-    """A key of a credentials file as "host[:port][/path]".
+    """Return a key of a credentials file as "host[:port][/path]".
 
-    Old entries are addresses, such as https://registry.example.org/v1/: those stand for the host.
+    Old entries are addresses, such as https://registry.example.org/v1/, and mean the host.
     """
     text = key.lower()
     for scheme in ("https://", "http://"):
@@ -200,7 +198,7 @@ def key_of(key: str) -> str:
 
 
 def lookup_keys(registry: str, repository: str) -> list[str]:
-    """The keys that may hold an image repository's credential, the most specific first."""
+    """Return the keys that may hold the credential, the most specific first."""
     host = canonical_name(registry)
     parts = repository.lower().split("/")
     paths = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
@@ -208,11 +206,11 @@ def lookup_keys(registry: str, repository: str) -> list[str]:
 
 
 def _credential(key: str, entry: Any, origin: str) -> Credential | None:
-    """One entry of `auths`, read by docker's own rules."""
+    """Return the credential in one entry of `auths`, parsed by docker's own rules."""
     malformed = AuthenticationFailed(
-        f"cannot read the entry {key} of the credentials in {origin}",
+        f"cannot read the credential for {key} in {origin}",
         why="it is malformed",
-        hint=f"run `publisher login {key}` again",
+        hint=f"publisher login {key}",
     )
     try:
         parsed = docker.auth.AuthConfig.parse_auth({key: entry}, raise_on_error=True)[key]
@@ -233,7 +231,7 @@ def _credential(key: str, entry: Any, origin: str) -> Credential | None:
 
 
 def ask_helper(helper: str, registry: str) -> Credential | None:
-    """Ask the program docker-credential-`helper` for a registry's credential."""
+    """Return the credential that docker-credential-`helper` has for a registry, or None."""
     found = get_from_helper(helper, server_key(registry))
     if found is None:
         return None
@@ -245,5 +243,5 @@ def ask_helper(helper: str, registry: str) -> Credential | None:
 
 
 def server_key(registry: str) -> str:
-    """How helpers and docker's own files name a registry."""
+    """Return the name of a registry in the files of docker and for helpers."""
     return HUB_KEY if canonical_name(registry) == HUB else registry.lower()

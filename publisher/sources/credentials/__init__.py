@@ -1,0 +1,1 @@
+"""Credentials of registries, where docker and podman keep them: files and helper programs."""

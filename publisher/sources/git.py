@@ -1,0 +1,144 @@
+"""Files in git repositories, over HTTPS, over SSH, or in a local clone.
+
+    git+https://git.example.org/astro/wishes.git//lists/astro.yaml@main
+    git+ssh://git@git.example.org/astro/wishes.git//lists/astro.yaml
+    git+file:///srv/wishes//lists/astro.yaml@v2
+
+The program git fetches the file, with the credentials and keys that it is configured with; it never
+prompts for any.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+from publisher.wishlist import MAX_BYTES, WishListError
+
+GIT_SECONDS = 120.0
+"""Seconds that one command of git may take."""
+
+_LOCATION = re.compile(
+    r"git\+(?P<url>(?P<scheme>https?|ssh|file)://(?P<host>[^/]*)(?:/[^/]+)+)//(?P<rest>.+)"
+)
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class GitFile:
+    """A file at a branch, tag or commit of a git repository."""
+
+    location: str
+    scheme: str
+    url: str
+    path: str
+    ref: str
+
+    @property
+    def identity(self) -> str:
+        """The file's location without the revision."""
+        return f"git+{self.url}//{self.path}"
+
+
+def parse_git_location(location: str) -> GitFile:
+    """Parse git+SCHEME://HOST/REPOSITORY//PATH[@REF]; WishListError if it is malformed."""
+    match = _LOCATION.fullmatch(location)
+    if match is None or not _is_host(match["scheme"], match["host"]):
+        raise WishListError(
+            f"cannot read wish list {_without_password(location)}",
+            why="it is not the location of a file in a git repository",
+            hint="write git+https://HOST/REPOSITORY.git//PATH@BRANCH, "
+            "git+ssh://git@HOST/REPOSITORY.git//PATH, or git+file:///FOLDER//PATH",
+        )
+    path, at, ref = match["rest"].rpartition("@")
+    if not at:
+        path, ref = match["rest"], "HEAD"
+    if not _REF.fullmatch(ref) or ".." in path.split("/"):
+        why = f"its path {path!r} has '..'"
+        if not _REF.fullmatch(ref):
+            why = f"{ref!r} is not a branch, tag or commit"
+        raise WishListError(f"cannot read wish list {location}", why=why)
+    return GitFile(location, match["scheme"], match["url"], path, ref)
+
+
+def _is_host(scheme: str, host: str) -> bool:
+    """Whether the host is valid; only ssh has a user name, and nothing has a password."""
+    if scheme == "file":
+        return not host
+    user, at, host = host.rpartition("@")
+    if (at and ":" in user) or (at and scheme != "ssh"):
+        raise WishListError(
+            f"cannot read a wish list from {host}",
+            why="its address has a user name or password, which would end up in records and logs",
+            hint="store the password with git's credential helper",
+        )
+    # A host that begins with "-" would be an option of the ssh program.
+    return bool(_HOST.fullmatch(host)) and (not at or bool(_USER.fullmatch(user)))
+
+
+def _without_password(location: str) -> str:
+    head, separator, rest = location.partition("://")
+    return (
+        f"{head}{separator}{rest.rpartition('@')[2]}"
+        if ":" in rest.rpartition("@")[0]
+        else location
+    )
+
+
+def read_git_file(file: GitFile) -> bytes:
+    """Return the content of the file; WishListError where it cannot be read, or is too large."""
+    with tempfile.TemporaryDirectory(prefix="publisher-git-") as folder:
+        _git(folder, file, "init", "--quiet", "--bare")
+        _git(
+            folder, file, *("fetch", "--quiet", "--depth=1", "--no-tags", "--", file.url, file.ref)
+        )
+        content = f"FETCH_HEAD:{file.path}"
+        size = int(_git(folder, file, "cat-file", "-s", content))
+        if size > MAX_BYTES:
+            raise _unreadable(file, f"it has {size} bytes, more than {MAX_BYTES}")
+        return _git(folder, file, "cat-file", "blob", content)
+
+
+def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
+    settings = {
+        "protocol.allow": "never",
+        f"protocol.{file.scheme}.allow": "always",
+        "core.hooksPath": os.devnull,
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "30",
+    }
+    options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+    # `env` extends the environment, which only publisher.cli reads.
+    environment = (
+        *("env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "SSH_ASKPASS=false", "LC_ALL=C"),
+        "GIT_SSH_COMMAND=ssh -o BatchMode=yes -o ConnectTimeout=30",
+    )
+    command = [*environment, "git", *options, "-C", folder, *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unreadable(file, f"git did not end within {GIT_SECONDS:.0f} s") from error
+    if done.returncode == 127:
+        raise WishListError(
+            f"cannot read wish list {file.location}", why="git is not installed", hint="install git"
+        )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _unreadable(file, _cause(lines) or f"git exited with status {done.returncode}")
+    return done.stdout
+
+
+def _cause(lines: list[str]) -> str:
+    """Return the first of git's messages that is no warning: those after it are advice."""
+    return next((line for line in lines if not line.lower().startswith(("warning:", "hint:"))), "")
+
+
+def _unreadable(file: GitFile, why: str) -> WishListError:
+    return WishListError(f"cannot read wish list {file.location}", why=why)

@@ -1,0 +1,190 @@
+"""The answer to one request: its headers parsed, its body read piece by piece and within bounds.
+
+Every header that the program uses is parsed here. A value that cannot be parsed counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email.utils
+import re
+import zlib
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+
+from publisher.oci.document import MAX_DOCUMENT_BYTES
+from publisher.sources import SourceError
+from publisher.sources.http.deadline import Deadline
+from publisher.sources.http.faults import describe, place
+
+CHUNK = 256 * 1024
+DRAIN = 64 * 1024
+"""Bytes of an unused body that are read so that its connection can be used again."""
+
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)\Z")
+
+
+class BrokenBody(Exception):
+    """The connection broke, or was too slow, before the body was complete; `str()` is the cause."""
+
+
+class Answer:
+    """The final answer to a request, after redirects. Its body can be read once.
+
+    `status` is the HTTP status, `url` the address that answered. The body is valid within the
+    `with` of `Exchange.request`.
+    """
+
+    def __init__(self, response: requests.Response, deadline: Deadline) -> None:
+        self._response = response
+        self._deadline = deadline
+        self.status = response.status_code
+        self.url = response.url
+
+    def header(self, name: str) -> str:
+        """Return a header's value; empty where the answer has none."""
+        return str(self._response.headers.get(name, "")).strip()
+
+    @property
+    def place(self) -> str:
+        """Host and path of the address, for messages."""
+        return place(self.url)
+
+    @property
+    def sent_authorization(self) -> str:
+        """The Authorization header of the request; empty where it had none."""
+        return str(self._response.request.headers.get("Authorization", ""))
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body, as announced."""
+        length = self.header("Content-Length")
+        return int(length) if _LENGTH.match(length) else None
+
+    @property
+    def range_start(self) -> int | None:
+        """Position of the first byte of a partial body (RFC 9110 section 14.4)."""
+        found = _CONTENT_RANGE.match(self.header("Content-Range"))
+        return int(found[1]) if found else None
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether the body is HTML, as proxies and login forms send it."""
+        return "text/html" in self.header("Content-Type").lower()
+
+    @property
+    def location(self) -> str:
+        """Where a redirect leads, or where an upload continues; empty where that is not given."""
+        return self.header("Location")
+
+    @property
+    def next_page(self) -> str:
+        """The address of the next page of a list (RFC 8288); empty on the last one."""
+        return str(self._response.links.get("next", {}).get("url", ""))
+
+    def retry_after(self, now: datetime.datetime) -> float | None:
+        """Return the seconds that a Retry-After header asks to wait."""
+        return parse_retry_after(self.header("Retry-After"), now)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body as it was sent, whatever Content-Encoding claims.
+
+        Digests are of these bytes, and some registries label a layer's own compression as the
+        transfer's. Raises BrokenBody; OutOfTime if the deadline is over.
+        """
+        while True:
+            self._deadline.check(f"cannot fetch {self.place}", "its answer arrives too slowly")
+            try:
+                with self._deadline.waiting():
+                    chunk = self._response.raw.read1(CHUNK, decode_content=False)
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                raise BrokenBody(describe(error)) from None
+            if not chunk:
+                return
+            self._deadline.received(len(chunk))
+            yield chunk
+
+    def document(self, what: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
+        """Return the whole body, with its Content-Encoding undone.
+
+        Args:
+            what: What cannot be done without it ("cannot fetch …").
+            limit: Bytes that the body may have, before and after decoding.
+
+        Raises:
+            BrokenBody: The connection breaks, or is too slow.
+            SourceError: The body is longer than `limit`, or its encoding is not supported.
+        """
+        data = self._raw_document(what, limit)
+        encoding = (self.header("Content-Encoding") or "identity").lower()
+        if encoding == "identity":
+            return data
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise SourceError(what, why=f"its encoding {encoding!r} is not supported")
+        decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        try:
+            decoded = decoder.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise SourceError(what, why=f"its {encoding} encoding is broken") from error
+        if len(decoded) > limit:
+            raise self._too_long(what, limit)
+        if not decoder.eof:
+            raise BrokenBody(f"its {encoding} encoding ends early")
+        return decoded
+
+    def _raw_document(self, what: str, limit: int) -> bytes:
+        declared = self.content_length
+        if declared is not None and declared > limit:
+            raise self._too_long(what, limit)
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > limit:
+                raise self._too_long(what, limit)
+        if declared is not None and len(data) != declared:
+            raise BrokenBody(f"{len(data)} of {declared} bytes arrived")
+        return bytes(data)
+
+    def _too_long(self, what: str, limit: int) -> SourceError:
+        return SourceError(what, why=f"the answer of {self.place} is longer than {limit} bytes")
+
+    def close(self) -> None:
+        """Release the connection: for the next request if little of the body is left."""
+        if self._is_short():
+            # If these bytes cannot be read, the connection is closed and another one is opened.
+            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+                self._response.raw.read1(DRAIN, decode_content=False)
+        self._response.close()
+
+    def _is_short(self) -> bool:
+        length = self.content_length
+        return self._response.request.method == "HEAD" or (length is not None and length <= DRAIN)
+
+
+def parse_retry_after(header: str, now: datetime.datetime) -> float | None:
+    """Return the seconds in a Retry-After header: a number or a date (RFC 9110 section 10.2.3)."""
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        return max(0.0, (when - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two addresses have scheme, host and port in common."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port

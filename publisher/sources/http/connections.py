@@ -1,0 +1,211 @@
+"""Connections under requests and urllib3, with three properties that those do not have.
+
+- They can be broken off from another thread: a thread that waits for a server's next byte cannot be
+  interrupted, but its socket can be shut down, which ends the wait at once. urllib3 does not expose
+  its sockets, so they are collected as they are made.
+- Interim answers (1xx) are skipped, and an answer that ends inside its header is an error. The
+  standard library takes the former for the answer, and the latter for an answer without a body.
+- An answer that arrives too slowly is an error, wherever in it the server is slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import io
+import re
+import socket
+import ssl
+import threading
+import time
+import weakref
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+SLOW_AFTER = 120.0
+"""Seconds of waiting after which an answer has to have arrived at SLOWEST or more."""
+SLOWEST = 1024
+"""Bytes per second; a slower connection counts as broken."""
+MAX_INTERIM = 16
+"""Interim answers before the final one."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9](?![0-9])")
+
+
+class Sockets:
+    """The sockets of all connections to one host. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._shut = False
+
+    def add(self, made: socket.socket) -> None:
+        """Add a socket; after `shut`, it is shut down at once."""
+        with self._lock:
+            self._open.add(made)
+            if self._shut:
+                _shut(made)
+
+    def shut(self) -> None:
+        """End all waits for these sockets, now and in the future."""
+        with self._lock:
+            self._shut = True
+            for each in self._open:
+                _shut(each)
+
+
+def _shut(each: socket.socket) -> None:
+    # Not the method of a TLS socket: it discards the TLS session, which a reader may be using.
+    # A connection that has ended in the meantime cannot be shut down, and need not be.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+
+class BrokenAnswer(OSError):
+    """An answer ended inside its header, or arrived too slowly."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.ECONNRESET, why)
+
+
+class _Response(http.client.HTTPResponse):
+    """One answer."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp: Any = io.BufferedReader(_Watched(self.fp.detach()))
+
+    def begin(self) -> None:
+        """Read the header; called by http.client."""
+        stream = self.fp
+        header = self.fp = _Header(stream)
+        try:
+            super().begin()
+        finally:
+            if self.fp is header:  # and not closed
+                self.fp = stream
+
+
+class _Watched(io.RawIOBase):
+    """The bytes of one answer; BrokenAnswer where the server sends too few of them."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self._spent = 0.0
+        self._received = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._spent > SLOW_AFTER and self._received < SLOWEST * self._spent:
+            raise BrokenAnswer(f"only {self._received} bytes arrived in {self._spent:.0f} s")
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._spent += time.monotonic() - began
+        self._received += count or 0
+        return int(count) if count is not None else None
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Header:
+    """The header of the final answer, line by line, as http.client reads it."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+        self._is_first = True
+
+    def readline(self, limit: int = -1) -> bytes:
+        if not self._is_first:
+            return self._line(limit)
+        self._is_first = False
+        line = self._first_line(limit)
+        for _ in range(MAX_INTERIM):
+            if not _INTERIM.match(line):
+                return line
+            self._skip_header(limit)
+            line = self._line(limit)
+        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
+
+    def close(self) -> None:
+        """Close the answer; called by http.client for a malformed one."""
+        self._stream.close()
+
+    def _first_line(self, limit: int) -> bytes:
+        """The first line, which may be empty: the server closed an idle connection."""
+        line = self._stream.readline(limit)
+        is_http = line.startswith(b"HTTP/") or b"HTTP/".startswith(line)
+        if line and not line.endswith(b"\n") and len(line) != limit and is_http:
+            raise BrokenAnswer("the connection ended inside the header of the answer")
+        return line
+
+    def _line(self, limit: int) -> bytes:
+        line = self._stream.readline(limit)
+        if not line.endswith(b"\n") and len(line) != limit:
+            raise BrokenAnswer("the connection ended inside the header of the answer")
+        return line
+
+    def _skip_header(self, limit: int) -> None:
+        for _ in range(http.client._MAXHEADERS):  # type: ignore[attr-defined]
+            if not self._line(limit).strip():
+                return
+        raise http.client.HTTPException("an interim answer has too many headers")
+
+
+class Adapter(HTTPAdapter):
+    """requests' connections with the above properties; `context`, if given, is used for TLS."""
+
+    def __init__(self, sockets: Sockets, size: int, context: ssl.SSLContext | None = None) -> None:
+        self._pools = _pools(sockets)
+        self._context: dict[str, Any] = {} if context is None else {"ssl_context": context}
+        super().__init__(pool_connections=1, pool_maxsize=size)
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **options: Any
+    ) -> None:
+        """Called by requests, for direct connections."""
+        super().init_poolmanager(connections, maxsize, block, **options, **self._context)
+        self._use_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Called by requests, for connections through a proxy."""
+        manager = super().proxy_manager_for(proxy, **options, **self._context)
+        self._use_pools(manager)
+        return manager
+
+    def _use_pools(self, manager: PoolManager) -> None:
+        manager.pool_classes_by_scheme = self._pools
+
+
+def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pools by scheme, whose connections add their sockets to `sockets`."""
+
+    class Plain(HTTPConnection):
+        response_class = _Response
+
+        def connect(self) -> None:
+            super().connect()
+            sockets.add(self.sock)
+
+    class Secure(HTTPSConnection):
+        response_class = _Response
+
+        def connect(self) -> None:
+            super().connect()
+            sockets.add(self.sock)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}

@@ -1,0 +1,339 @@
+"""Requests with retries, one back-off per host, and redirects.
+
+All requests to registries, token services and web servers go through one `Exchange`, so that they
+share each host's connections, its limit of requests in flight, and its back-off. The log has the
+method, host, path, status and try of each; never a header, a query or a body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urljoin
+
+import requests
+import urllib3.exceptions
+
+from publisher.oci.reference import api_host
+from publisher.sources import SourceError
+from publisher.sources.http.answer import Answer, same_origin
+from publisher.sources.http.deadline import Deadline
+from publisher.sources.http.faults import (
+    MAX_TRIES,
+    MAX_WAIT,
+    RETRIED,
+    backoff,
+    describe,
+    is_certificate_error,
+    is_not_tls,
+    place,
+)
+from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
+from publisher.sources.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# urllib3 logs whole addresses, and the query of a signed one is a credential.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+MAX_REDIRECTS = 5
+TIMEOUTS = (15.0, 60.0)
+"""Seconds to connect, and between two pieces of an answer."""
+LONGEST_BACKOFF = 5
+"""The try after which the back-off grows no more: 8 to 16 seconds."""
+_VERBS = {"HEAD": "reach", "POST": "send to", "PUT": "send to"}
+_HEADERS = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    """One request, as it is to be sent."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
+    data: bytes | None = dataclasses.field(repr=False)
+    deadline: Deadline
+
+    @property
+    def what(self) -> str:
+        """What fails if the request fails."""
+        return f"cannot {_VERBS.get(self.method, 'fetch')} {place(self.url)}"
+
+    def at(self, url: str) -> _Request:
+        """The same request at another address, which gets the Authorization of its origin only."""
+        headers = self.headers
+        if not same_origin(url, self.url):
+            headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+        return dataclasses.replace(self, url=url, headers=headers)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a try failed that may succeed later; `wait` is what the server asked for, in seconds."""
+
+    why: str
+    wait: float | None = None
+    is_unreachable: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Tries:
+    """The tries of one request."""
+
+    base_delay: float
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    count: int = 0
+    waited: float = 0.0
+    """Seconds of the waits that the server asked for."""
+
+    def pause_after(self, fault: _Fault, *, is_down: bool) -> float | None:
+        """Return the seconds until the next try, or None after the last one."""
+        asked = fault.wait is not None and self.waited < MAX_WAIT and self.count < 2 * MAX_TRIES
+        if not asked and self.count >= (1 if is_down else MAX_TRIES):
+            return None
+        pause = backoff(min(self.count, LONGEST_BACKOFF), self.base_delay)
+        if fault.wait is not None:
+            pause = max(pause, fault.wait)
+            self.waited += pause
+        return pause
+
+
+class Exchange:
+    """Requests to any number of hosts. Safe to use from several threads.
+
+    Args:
+        settings: Mirrors, certificates and limits of each registry, and the proxies.
+        on_wait: Called with a sentence whenever a server asks to wait.
+        base_delay: Seconds of the first back-off.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_wait: Callable[[str], None] | None = None,
+        *,
+        base_delay: float = 1.0,
+    ) -> None:
+        self._settings = settings
+        self._hosts = Hosts(settings)
+        self._lock = threading.Lock()
+        self._insecure: dict[str, str] = {}
+        self._on_wait = on_wait
+        self._base_delay = base_delay
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Close all connections, and open no others.
+
+        Requests that wait, also for more of an answer, end at once with an error; one that is
+        connecting may take until its timeout.
+        """
+        self._closed.set()
+        self._hosts.close()
+
+    def check_open(self) -> None:
+        """Raise SourceError after `close`."""
+        if self._closed.is_set():
+            raise SourceError("the request was cancelled", why="the program is ending")
+
+    def deadline(self, registry: str) -> Deadline:
+        """Return the time that one image of a registry may wait."""
+        return Deadline(self._settings.registry(registry).image_timeout.total_seconds())
+
+    def base_url(self, registry: str, *, plain_http: bool) -> str:
+        """Return scheme and host of a registry's API.
+
+        Where `insecure` allows both, TLS is tried first; the result is kept.
+        """
+        host = api_host(registry)
+        if plain_http or not self._settings.registry(registry).insecure:
+            return f"{'http' if plain_http else 'https'}://{host}"
+        with self._lock:
+            if host not in self._insecure:
+                speaks_tls = self._speaks_tls(host)
+                if speaks_tls is None:
+                    return f"https://{host}"
+                self._insecure[host] = f"{'https' if speaks_tls else 'http'}://{host}"
+            return self._insecure[host]
+
+    def _speaks_tls(self, host: str) -> bool | None:
+        """Whether a host speaks TLS; None if it cannot be reached at all."""
+        url = f"https://{host}/v2/"
+        request = requests.Request("GET", url, headers=_HEADERS).prepare()
+        try:
+            self._host(url).send(request, TIMEOUTS).close()
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            log.debug("GET %s: %s", place(url), describe(error))
+            return False if is_not_tls(error) else None
+        return True
+
+    def pause(self, tries: int, what: str, why: str, deadline: Deadline) -> None:
+        """Wait before the next try of `what`, which failed `tries` times, the last time by `why`.
+
+        Raises SourceError after `close`, and OutOfTime if the deadline would be over.
+        """
+        self._sleep(backoff(tries, self._base_delay), what, why, deadline)
+
+    def _sleep(self, seconds: float, what: str, why: str, deadline: Deadline) -> None:
+        deadline.check(what, why, seconds)
+        with deadline.waiting():
+            self._closed.wait(seconds)
+        self.check_open()
+
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Iterator[Answer]:
+        """Yield the answer to one request, after redirects and retries; its body is not read yet.
+
+        The Authorization header, if there is one, is sent to the origin of `url` only. A slot of
+        the host is held until the `with` ends: no other request may be made in it.
+
+        Raises:
+            SourceError: No answer arrived, or one with a status that means "not now" (408, 429,
+                500, 502, 503, 504), after all tries; or a redirect cannot be followed.
+            OutOfTime: The deadline is over.
+        """
+        with contextlib.ExitStack() as stack:
+            yield self._answer(stack, _Request(method, url, headers or {}, data, deadline))
+
+    def _answer(self, stack: contextlib.ExitStack, request: _Request) -> Answer:
+        host = self._host(request.url)
+        if why := host.unreachable():
+            raise SourceError(
+                request.what, why=f"{host.name} could not be reached a moment ago either: {why}"
+            )
+        tries = _Tries(self._base_delay)
+        why = "its answer is awaited"
+        while True:
+            tries.count += 1
+            self._wait_for(host, request, why)
+            result = self._try(stack, request, tries.count)
+            if isinstance(result, Answer):
+                host.works()
+                return result
+            why = result.why
+            log.debug("%s %s: %s (try %d)", request.method, place(request.url), why, tries.count)
+            if result.wait is not None and result.wait > MAX_WAIT:
+                host.wait_until(time.monotonic() + result.wait)
+                self._wait_for(host, request, why)
+            pause = tries.pause_after(result, is_down=host.is_down)
+            if pause is None:
+                if result.is_unreachable:
+                    host.fails(why, tries.began)
+                times = f" (tried {tries.count} times)" if tries.count > 1 else ""
+                raise SourceError(request.what, why=why + times)
+            if result.wait is None:
+                self._sleep(pause, request.what, why, request.deadline)
+            else:
+                host.wait_until(time.monotonic() + pause)
+                self._report_wait(f"waiting {pause:.0f} s for {host.name}: {why}")
+
+    def _try(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer | _Fault:
+        """Return an answer or a fault that may pass; SourceError for one that does not."""
+        request.deadline.check(request.what, "its answer is awaited")
+        try:
+            answer = self._redirected(stack, request, tried)
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            _raise_if_lasting(request, error)
+            return _Fault(describe(error), is_unreachable=True)
+        if answer.status not in RETRIED:
+            return answer
+        stack.close()
+        # Zero means that the server is ready now: nothing that is worth a wait of its own.
+        wait = answer.retry_after(datetime.datetime.now(datetime.UTC)) or None
+        return _Fault(f"status {answer.status}", wait)
+
+    def _wait_for(self, host: Host, request: _Request, why: str) -> None:
+        """Wait until requests to the host are allowed again."""
+        self.check_open()
+        while (left := host.waiting - time.monotonic()) > 0:
+            if left > MAX_WAIT + 60:
+                raise SourceError(
+                    request.what,
+                    why=f"{host.name} asks to wait {left:.0f} seconds",
+                    hint="run again later; many registries allow more requests after a login",
+                )
+            self._sleep(left, request.what, why, request.deadline)
+
+    def _report_wait(self, text: str) -> None:
+        log.info(text)
+        if self._on_wait is not None:
+            self._on_wait(text)
+
+    def _redirected(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer:
+        """Send, and follow redirects."""
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._send(stack, request, tried)
+            if answer.status not in (301, 302, 303, 307, 308) or not answer.location:
+                return answer
+            stack.close()
+            if request.data is not None:
+                raise SourceError(request.what, why="it redirects an upload")
+            request = request.at(self._target(request, answer.location))
+        raise SourceError(request.what, why=f"more than {MAX_REDIRECTS} redirects")
+
+    def _target(self, request: _Request, location: str) -> str:
+        """Return the address that a redirect leads to, if it may be followed."""
+        try:
+            target = urljoin(request.url, location)
+            self._hosts.of(target)
+        except ValueError:
+            raise SourceError(
+                request.what, why="it redirects to an address that is not http or https"
+            ) from None
+        if request.url.startswith("https:") and not target.startswith("https:"):
+            raise SourceError(
+                request.what, why=f"it redirects from HTTPS to {place(target)}, without encryption"
+            )
+        return target
+
+    def _send(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer:
+        host = self._host(request.url)
+        prepared = requests.Request(
+            request.method, request.url, headers={**_HEADERS, **request.headers}, data=request.data
+        ).prepare()
+        stack.enter_context(host.slots)
+        try:
+            with request.deadline.waiting():
+                answer = Answer(host.send(prepared, TIMEOUTS), request.deadline)
+        except BaseException:
+            stack.close()
+            raise
+        stack.callback(answer.close)
+        log.debug("%s %s %d (try %d)", request.method, answer.place, answer.status, tried)
+        return answer
+
+    def _host(self, url: str) -> Host:
+        try:
+            return self._hosts.of(url)
+        except NotAnAddress as error:
+            raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
+
+
+def _raise_if_lasting(request: _Request, error: Exception) -> None:
+    """Raise SourceError for a failure that another try cannot change."""
+    if is_certificate_error(error):
+        raise SourceError(
+            request.what,
+            why=describe(error),
+            hint="set `ca` for this registry in the configuration, or renew the certificate",
+        ) from None
+    if is_not_tls(error):
+        raise SourceError(
+            request.what,
+            why="it does not speak TLS",
+            hint="write http:// before the image if the registry is to be used without encryption",
+        ) from None

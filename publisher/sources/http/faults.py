@@ -1,0 +1,101 @@
+"""What failed in a request, in words without secrets, and which failures are tried again.
+
+Exceptions of the HTTP libraries quote whole addresses, and the query of a signed address is a
+credential. Their texts are therefore never used: only those of the system and of TLS are.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import requests
+
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that mean "not now". All others are answers."""
+MAX_TRIES = 5
+MAX_WAIT = 300.0
+"""Seconds that a registry may ask to wait; longer is an error."""
+
+_CUT = (http.client.IncompleteRead, http.client.NotConnected)
+_BY_NAME = {
+    "ReadTimeout": "no answer in time",
+    "ReadTimeoutError": "no answer in time",
+    "ConnectTimeout": "no connection in time",
+    "ConnectTimeoutError": "no connection in time",
+    "ProtocolError": "the connection broke",
+    "IncompleteRead": "the connection broke",
+    "ProxyError": "the proxy cannot be used",
+    "InvalidURL": "its address is malformed",
+    "LocationParseError": "its address is malformed",
+    "InvalidProxyURL": "the proxy's address is malformed",
+}
+
+
+def describe(error: BaseException) -> str:
+    """Return the innermost cause of a failed connection, without any address."""
+    for cause in _causes(error):
+        if described := _describe_cause(cause):
+            return described
+    name = type(error).__name__
+    return _BY_NAME.get(name, f"the connection failed ({name})")
+
+
+def _describe_cause(cause: BaseException) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause.reason or 'handshake'}"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, ConnectionResetError | BrokenPipeError):
+        return "the connection was reset"
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, _CUT):
+        return "its answer is not HTTP"
+    if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+        return cause.strerror or ""
+    return ""
+
+
+def is_certificate_error(error: BaseException) -> bool:
+    """Whether the server's certificate was refused: another try cannot help."""
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def is_not_tls(error: BaseException) -> bool:
+    """Whether the server answered a TLS greeting with something that is not TLS."""
+    return any(
+        isinstance(cause, ssl.SSLError)
+        and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what caused it, in whichever way the libraries keep the cause."""
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending:
+        item = pending.pop(0)
+        if isinstance(item, BaseException) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            pending += [item.__cause__, item.__context__, getattr(item, "reason", None)]
+            pending += item.args
+
+
+def backoff(tries: int, base: float) -> float:
+    """Return the seconds before the next try: doubling, with jitter so that clients spread out."""
+    return float(base * 2 ** (tries - 1) * random.uniform(0.5, 1.0))
+
+
+def place(url: str) -> str:
+    """Return host and path of an address: what messages and logs may show of it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed address"
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
