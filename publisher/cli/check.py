@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
-from publisher.cli.options import debug_option, jobs_option, output_option, quiet_option
+from publisher.cli.options import (
+    debug_option,
+    jobs_option,
+    output_option,
+    quiet_option,
+    wish_lists_argument,
+)
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.wishlists import read_document
@@ -19,7 +25,7 @@ from publisher.ingest.check import check as run_check
 
 
 @click.command()
-@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@wish_lists_argument
 @click.option("--offline", is_flag=True, help="Look at the lists only, and ask no registry.")
 @jobs_option
 @source_options

@@ -8,6 +8,7 @@ import click
 
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.contents import find as find_paths
+from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
@@ -19,7 +20,7 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.argument("path", default="")
 @repository_option
 @output_option
@@ -39,8 +40,8 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=complete_images)
+@click.argument("new", shell_complete=complete_images)
 @repository_option
 @output_option
 @debug_option

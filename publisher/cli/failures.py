@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import logging
 import signal
 import sys
 
@@ -20,7 +21,9 @@ DONE = 0
 SOME_FAILED = 1
 USAGE = 2
 REPOSITORY_UNUSABLE = 3
-INTERRUPTED = 130
+CHANGES_PENDING = 4
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 EXIT_CODES_HELP = """\b
 Exit codes:
@@ -28,12 +31,16 @@ Exit codes:
   1    some images failed, each named with its cause
   2    wrong usage, or a wish list with errors
   3    the repository is busy or unusable
+  4    plan --detailed-exitcode: an ingest would change something
+  70   unexpected error: a defect of the publisher
   130  interrupted; the next run goes on from there
 """
 
+_LOG = logging.getLogger(__name__)
+
 
 def exit_code(error: PublisherError) -> int:
-    """The documented exit code for an error that ended the whole command."""
+    """Return the documented exit code for an error that ended the whole command."""
     if isinstance(error, RepositoryError | InvalidRecord):
         return REPOSITORY_UNUSABLE
     if isinstance(error, WishListError | InvalidReference | UsageError):
@@ -42,16 +49,20 @@ def exit_code(error: PublisherError) -> int:
 
 
 class UsageError(PublisherError):
-    """The command line, or a file it names, asks for something that cannot be."""
+    """The command line, or a file that it names, requests something impossible."""
 
 
 def run_reporting_failures(command: click.Command) -> int:
-    """Run `command` with the process' arguments; turn what it raises into a message and a code."""
+    """Run `command` with the process' arguments; return the exit code.
+
+    Whatever the command raises becomes a message on stderr. A traceback is printed with --debug
+    only.
+    """
     prepare_streams()
-    # As SIGINT does: whoever has nothing to do first ends by this exception, with our exit code.
+    # Like SIGINT, SIGTERM raises KeyboardInterrupt unless the command handles both itself.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name="publisher", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -59,15 +70,43 @@ def run_reporting_failures(command: click.Command) -> int:
         click.echo("publisher: interrupted; the next run goes on from there", err=True)
         return INTERRUPTED
     except PublisherError as error:
+        _LOG.debug("the command ended with an error", exc_info=True)
         _report(error)
         return exit_code(error)
     except OSError as error:
-        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "make a little room (100 kB); then `publisher gc` makes more" if full else ""
-        _report(PublisherError("cannot go on", why=why, hint=hint))
+        _LOG.debug("the command ended with a system error", exc_info=True)
+        _report(_system_error(error))
         return REPOSITORY_UNUSABLE
+    except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback
+        _LOG.debug("the command ended with an unexpected error", exc_info=True)
+        _report(_unexpected(error))
+        return INTERNAL_ERROR
     return code if isinstance(code, int) else DONE
+
+
+def _system_error(error: OSError) -> PublisherError:
+    why = error.strerror or str(error) or type(error).__name__
+    if error.filename:
+        why = f"{_text(error.filename)}: {why}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return PublisherError(
+        "cannot complete the command",
+        why=why,
+        hint="free 100 kB on that file system; `publisher gc` then frees more" if full else "",
+    )
+
+
+def _text(name: str | bytes | int) -> str:
+    return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)
+
+
+def _unexpected(error: Exception) -> PublisherError:
+    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return PublisherError(
+        "cannot complete the command",
+        why=f"unexpected error: {cause}",
+        hint="run the command again with --debug, and report its output as a defect",
+    )
 
 
 def _report(error: PublisherError) -> None:
@@ -76,12 +115,12 @@ def _report(error: PublisherError) -> None:
         click.echo(f"  why: {error.why}", err=True)
     if error.hint:
         click.echo(f"  try: {error.hint}", err=True)
-    if _wants_json():
+    if _json_is_requested():
         value = {"what": error.what, "why": error.why, "hint": error.hint}
         click.echo(json.dumps({"schema": "publisher/error/1", "error": value}, indent=1))
 
 
-def _wants_json() -> bool:
+def _json_is_requested() -> bool:
     # The error may have come before the options were parsed into a context.
     arguments = sys.argv[1:]
     return "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments)

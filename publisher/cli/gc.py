@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
@@ -36,7 +37,12 @@ from publisher.times import format_time
     metavar="DURATION",
     help="Use this grace period (30d, 36h) in place of those that the wishes asked for.",
 )
-@click.option("--image", metavar="IMAGE", help="Collect this image only: a name, or NAME@DIGEST.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    shell_complete=complete_images,
+    help="Collect this image only: a name, or NAME@DIGEST.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Collect at most so many images.")
 @click.option("--now", "at_once", is_flag=True, help="Everything that is scheduled counts as due.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from publisher.browse.images import ImageDetails, list_images, show_image
+from publisher.cli.completion import complete_images
 from publisher.cli.image_config import config_value, print_config
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import human_size, plural, print_json
@@ -17,7 +18,7 @@ from publisher.times import format_time
 
 
 @click.command("list")
-@click.argument("pattern", default="")
+@click.argument("pattern", default="", shell_complete=complete_images)
 @repository_option
 @output_option
 @debug_option
@@ -46,7 +47,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @repository_option
 @output_option
 @debug_option

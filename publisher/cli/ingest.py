@@ -21,6 +21,7 @@ from publisher.cli.options import (
     quiet_option,
     repository_option,
     wait_option,
+    wish_lists_argument,
 )
 from publisher.cli.progress import Display, progress_for
 from publisher.cli.rendering import human_size, message, plural, print_json
@@ -44,7 +45,7 @@ verify_option = click.option(
 
 
 @click.command()
-@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@wish_lists_argument
 @repository_option
 @jobs_option
 @wait_option

@@ -7,6 +7,7 @@ from itertools import islice
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
@@ -15,7 +16,12 @@ from publisher.tree.history import Change, Record
 
 
 @click.command()
-@click.option("--image", metavar="IMAGE", help="Only what happened to this image.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    shell_complete=complete_images,
+    help="Only what happened to this image.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

@@ -1,7 +1,8 @@
-"""The `publisher` command: parse options, call a use case, render its result. No logic here."""
+"""The `publisher` command: its commands by name, and how the process starts."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -12,43 +13,44 @@ from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
 
 _COMMANDS = {
     "adopt": "publisher.cli.adopt:adopt_command",
+    "check": "publisher.cli.check:check",
+    "completion": "publisher.cli.completion:completion",
     "diff": "publisher.cli.contents:diff",
     "doctor": "publisher.cli.doctor:doctor",
     "find": "publisher.cli.contents:find",
-    "ls": "publisher.cli.contents:ls",
-    "check": "publisher.cli.check:check",
     "gc": "publisher.cli.gc:gc",
     "ingest": "publisher.cli.ingest:ingest",
     "ingest-image": "publisher.cli.ingest:ingest_image",
     "init": "publisher.cli.init:init",
     "inspect": "publisher.cli.inspect:inspect",
-    "tags": "publisher.cli.inspect:tags",
-    "login": "publisher.cli.login:login",
-    "logout": "publisher.cli.login:logout",
     "list": "publisher.cli.images:list_command",
     "log": "publisher.cli.log:log",
-    "plan": "publisher.cli.plan:plan",
+    "login": "publisher.cli.login:login",
+    "logout": "publisher.cli.login:logout",
+    "ls": "publisher.cli.contents:ls",
+    "modulefile": "publisher.cli.modulefile:modulefile",
     "pin": "publisher.cli.pin:pin",
+    "plan": "publisher.cli.plan:plan",
     "prune": "publisher.cli.prune:prune",
     "remove": "publisher.cli.schedule:remove",
     "restore": "publisher.cli.schedule:restore",
-    "schedule": "publisher.cli.schedule:schedule",
-    "unpin": "publisher.cli.pin:unpin",
-    "show": "publisher.cli.images:show",
-    "modulefile": "publisher.cli.modulefile:modulefile",
     "run": "publisher.cli.run:run",
+    "schedule": "publisher.cli.schedule:schedule",
+    "show": "publisher.cli.images:show",
+    "tags": "publisher.cli.inspect:tags",
     "thin": "publisher.cli.thin:thin",
+    "unpin": "publisher.cli.pin:unpin",
     "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",
-    "completion": "publisher.cli.completion:completion",
 }
+"""The module and function of each command."""
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is asked for, so that each starts without the others."""
+    """Imports the module of a command when the command is used, which keeps the start short."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -58,17 +60,45 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not (name in _COMMANDS or name.startswith("-") or ctx.resilient_parsing):
+            similar = difflib.get_close_matches(name, _COMMANDS, n=3, cutoff=0.5)
+            question = f" Did you mean {' or '.join(similar)}?" if similar else ""
+            raise click.UsageError(f"No such command {name!r}.{question}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from publisher.cli.version import version_line
+
+        click.echo(version_line())
+        context.exit()
+
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES_HELP,
 )
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
 def publisher() -> None:
     """Publish container images, unpacked, to a filesystem that many machines mount read-only.
 
-    People ask for images in a wish list. `publisher check` says whether a list is sound, `publisher
-    ingest` publishes what it wishes, `publisher list` and `publisher show` tell what is there.
+    A wish list names the images to publish. `publisher check` finds the errors in a list,
+    `publisher ingest` publishes its images, and `publisher list` and `publisher show` describe
+    what is published.
 
     \b
     First steps:
@@ -78,10 +108,10 @@ def publisher() -> None:
     """
 
 
-def _insist_on_utf_8() -> None:
-    """Begin anew in Python's UTF-8 mode where the locale would have file names spelled otherwise.
+def _ensure_utf_8() -> None:
+    """Restart the process in Python's UTF-8 mode if the locale encodes file names differently.
 
-    A name in a layer is bytes, and has to become the same bytes in a tree, whoever publishes it.
+    A name in a layer is bytes, and becomes the same bytes in the tree whatever the locale is.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
@@ -89,5 +119,7 @@ def _insist_on_utf_8() -> None:
 
 def main() -> None:
     """Run the command line, and exit with one of the documented codes."""
-    _insist_on_utf_8()
+    _ensure_utf_8()
+    if "_PUBLISHER_COMPLETE" in os.environ:
+        importlib.import_module("publisher.cli.completion")  # its shells differ from click's
     sys.exit(run_reporting_failures(publisher))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from publisher.browse.module_files import write_module
+from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
@@ -14,7 +15,7 @@ from publisher.runtimes.modulefile import FORMATS, RUNTIMES
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--format",

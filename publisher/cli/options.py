@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they are turned into."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ wait_option = click.option(
     metavar="SECONDS",
     help="How long to wait while another publisher changes the repository.",
 )
+wish_lists_argument = click.argument(
+    "wishlists",
+    nargs=-1,
+    required=True,
+    metavar="WISHLIST...",
+    type=click.Path(allow_dash=True),  # an address as well; shells complete it as a file
+)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 
 
@@ -61,7 +68,7 @@ def platform_option(default: tuple[str, ...]) -> Callable[[Callable[..., Any]], 
 
 
 def read_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
-    """The platforms that the options name; UsageError for what is none."""
+    """Parse the values of --platform; raises UsageError."""
     try:
         return tuple(Platform.parse(text) for text in texts)
     except ValueError as error:
@@ -69,7 +76,7 @@ def read_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
 
 
 def debug_option(command: _F) -> _F:
-    """`--debug`: log what is asked of registries, and with what result, to stderr."""
+    """`--debug`: log requests, steps and tracebacks to stderr."""
     return click.option(
         "--debug",
         is_flag=True,

@@ -7,6 +7,7 @@ from datetime import date, datetime
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import utc_now
 from publisher.cli.rendering import print_json
@@ -16,7 +17,7 @@ from publisher.tree.pins import Pin
 
 
 @click.command()
-@click.argument("image", required=False)
+@click.argument("image", required=False, shell_complete=complete_images)
 @click.option(
     "--until",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -60,7 +61,7 @@ def pin(
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @repository_option
 @wait_option
 @output_option

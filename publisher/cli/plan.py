@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import debug_option, jobs_option, output_option, repository_option
+from publisher.cli.options import (
+    debug_option,
+    jobs_option,
+    output_option,
+    repository_option,
+    wish_lists_argument,
+)
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -21,7 +27,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 
 
 @click.command()
-@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@wish_lists_argument
 @repository_option
 @jobs_option
 @source_options

@@ -14,6 +14,7 @@ from publisher.cli.options import (
     quiet_option,
     repository_option,
     wait_option,
+    wish_lists_argument,
 )
 from publisher.cli.removal import entry_value, utc_now
 from publisher.cli.rendering import plural, print_json
@@ -31,7 +32,7 @@ _SHOWN = 20
 
 
 @click.command()
-@click.argument("wishlists", nargs=-1, required=True, metavar="WISHLIST...")
+@wish_lists_argument
 @click.option("--dry-run", is_flag=True, help="Say what would be scheduled, and change nothing.")
 @click.option(
     "--whole",

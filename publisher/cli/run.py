@@ -8,12 +8,13 @@ import sys
 import click
 
 from publisher.browse.run import WAYS, choose_way, plan_run, start_by
+from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, repository_option
 from publisher.cli.repositories import open_repository
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--with",

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
 from publisher.cli.rendering import human_size, plural, print_json
@@ -47,7 +48,7 @@ def schedule(action: str, repository: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.option(
     "--grace",
     type=Duration(),
@@ -94,7 +95,7 @@ def remove(
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @repository_option
 @wait_option
 @output_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
@@ -14,7 +15,7 @@ from publisher.ingest.thin_push import push_thin
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=complete_images)
 @click.option(
     "--push", metavar="REF", help="Push to HOST/PATH/NAME:TAG, or docker-daemon:NAME:TAG."
 )

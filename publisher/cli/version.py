@@ -14,9 +14,14 @@ from publisher.cli.rendering import print_json
 @click.command()
 @output_option
 def version(output: str) -> None:
-    """Print the version of the publisher, and of the Python that runs it."""
+    """Print the version of the publisher and of its Python, as --version does."""
     if output == "json":
         value = {"version": publisher.__version__, "python": platform.python_version()}
         print_json("version/1", value)
     else:
-        click.echo(f"publisher {publisher.__version__} (Python {platform.python_version()})")
+        click.echo(version_line())
+
+
+def version_line() -> str:
+    """Return the versions as one line."""
+    return f"publisher {publisher.__version__} (Python {platform.python_version()})"

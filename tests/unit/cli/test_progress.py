@@ -2,102 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-import threading
 from pathlib import Path
 
-import pyte
 import pytest
 from rich.console import Console
 
 from publisher.cli.progress import LiveProgress
 from publisher.ingest.report import Outcome, Status
-from tests.command import command, environment, succeed
+from tests.command import command, succeed
 from tests.layer_builder import file, image, layer, write_layout
 from tests.processes import wait_until
 from tests.registry import OwnRegistry
 from tests.registry_faults import slow
 from tests.registry_images import sample_image
+from tests.terminal import Screen, Terminal
 
 IMAGE = "registry.example.org/astronomy/stimela/casa:1.7.1"
 FIRST, SECOND = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-
-
-class Screen:
-    """What a terminal of 80 columns shows after the bytes that were written to it."""
-
-    def __init__(self) -> None:
-        self._screen = pyte.Screen(80, 24)
-        self._stream = pyte.ByteStream(self._screen)
-
-    def feed(self, data: bytes) -> None:
-        self._stream.feed(data)
-
-    @property
-    def lines(self) -> list[str]:
-        return [line.rstrip() for line in self._screen.display if line.strip()]
-
-    @property
-    def has_cursor(self) -> bool:
-        return not self._screen.cursor.hidden
-
-
-class Terminal:
-    """A pseudoterminal that a command has as its controlling terminal, with its screen."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = subprocess.Popen(
-            ["setsid", "--ctty", "--wait", *command(*arguments)],
-            env=environment(TERM="xterm"),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-        )
-        os.close(slave)
-        self.screen = Screen()
-        self._lock = threading.Lock()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        try:
-            while data := os.read(self._master, 4096):
-                with self._lock:
-                    self.screen.feed(data)
-        except OSError:  # EIO: the last process has closed the terminal
-            pass
-
-    def shows(self, text: str) -> bool:
-        with self._lock:
-            return any(text in line for line in self.screen.lines)
-
-    def type(self, data: bytes) -> None:
-        os.write(self._master, data)
-
-    def wait(self) -> int:
-        """Wait for the end of the command; return its exit code."""
-        code = self.process.wait(60)
-        self._reader.join(60)
-        os.close(self._master)
-        return code
 
 
 def test_the_first_interrupt_is_shown_and_no_live_line_remains(tmp_path: Path) -> None:
     with OwnRegistry() as registry:
         registry.add("team/x", "1", sample_image())
         registry.misbehave(slow(delay=20), path="/blobs/")
-        terminal = Terminal(
-            "ingest-image", f"{registry.url}/team/x:1", "--repository", tmp_path / "images"
-        )
+        reference = f"{registry.url}/team/x:1"
+        terminal = Terminal(command("ingest-image", reference, "--repository", tmp_path / "images"))
         wait_until(lambda: terminal.shows("fetching"))
         terminal.type(b"\x03")
         wait_until(lambda: terminal.shows("interrupt again to stop at once"))
