@@ -33,6 +33,7 @@ class Authority:
         run(
             *(program("openssl"), "req", "-x509", *_KEY, "-keyout", own.key, "-out"),
             *(own.certificate, "-subj", f"/CN={name}", "-days", "2"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists
         )
         return cls(folder, own)
 

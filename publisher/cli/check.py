@@ -17,7 +17,7 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.rendering import human_size, plural, print_json
-from publisher.cli.sources import open_sources, source_options
+from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_document
 from publisher.errors import printable
 from publisher.ingest.check import CheckedImage, Report
@@ -50,7 +50,8 @@ def check(
     publisher check wishlist.yaml
     publisher check --offline lists/*.yaml
     """
-    documents = [(path, read_document(path)) for path in wishlists]
+    settings = load_settings(source_settings)
+    documents = [(path, read_document(path, settings)) for path in wishlists]
     with ExitStack() as stack:
         sources = None if offline else stack.enter_context(open_sources(source_settings))
         report = run_check(documents, sources, today=datetime.now(UTC).date(), jobs=jobs)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import click
 
-from publisher.cli.failures import DONE, INTERRUPTED, REPOSITORY_UNUSABLE, SOME_FAILED
+from publisher.cli.failures import (
+    DONE,
+    INTERRUPTED,
+    REPOSITORY_UNUSABLE,
+    SOME_FAILED,
+    UsageError,
+)
 from publisher.cli.options import (
     debug_option,
     jobs_option,
@@ -26,13 +34,12 @@ from publisher.cli.options import (
 from publisher.cli.progress import Display, progress_for
 from publisher.cli.rendering import human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
-from publisher.cli.sources import open_sources, source_options
+from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable
-from publisher.ingest.report import Outcome, Report, Status
+from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
-from publisher.sources.wish_lists import list_identity
 from publisher.verify.initialize import load_policy
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -40,78 +47,97 @@ from publisher.wishlist.model import Request
 verify_option = click.option(
     "--verify-publish",
     is_flag=True,
-    help="Read back, through the mount, all that is published (CVMFS repositories).",
+    help="Read everything that is published back through the mount (CVMFS repositories).",
 )
+
+
+no_progress_option = click.option(
+    "--no-progress",
+    is_flag=True,
+    help="Print results only, not the steps towards them: one line for a run without changes.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What `ingest` and `ingest-image` are run with. `wait` is in seconds."""
+
+    jobs: int
+    wait: float
+    verify_publish: bool
+    progress: bool
+    sources: Mapping[str, str | None]
 
 
 @click.command()
 @wish_lists_argument
+@click.option("--dry-run", is_flag=True, hidden=True)
 @repository_option
 @jobs_option
 @wait_option
 @verify_option
 @source_options
+@no_progress_option
 @quiet_option
 @output_option
 @debug_option
 def ingest(
     wishlists: tuple[str, ...],
+    dry_run: bool,
     repository: str | None,
     jobs: int,
     wait: float,
     verify_publish: bool,
+    no_progress: bool,
     quiet: bool,
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Publish every image that the wish lists WISHLIST... ask for ("-" reads standard input).
+    """Publish the images that the wish lists WISHLIST... request ("-" reads standard input).
 
-    Images that are current cost one request each and change nothing. Each other image becomes
+    An image that is current costs one request and changes nothing. Each other image becomes
     visible in one transaction, whole or not at all; one that fails never stops the others. The
-    repository is the one that the list names, unless --repository says otherwise.
+    repository is the one that the list names, unless --repository is given. `publisher plan`
+    shows what an ingest would do.
 
     \b
     publisher ingest wishlist.yaml
     publisher ingest lists/*.yaml --repository dir:/srv/images --jobs 8
     publisher ingest wishlist.yaml --output json | jq '.outcomes[] | select(.status == "failed")'
     """
-    by_repository, problems = read_requests(wishlists, repository)
-    unusable = [
-        Outcome(
-            problem.subject,
-            problem.subject,
-            Status.FAILED,
-            list_identity(problem.file),
-            error=str(problem),
-        )
-        for problem in problems
-    ]
+    if dry_run:
+        where = ("--repository", repository) if repository else ()
+        raise _no_dry_run("ingest", "plan", *wishlists, *where)
+    by_repository, problems = read_requests(wishlists, repository, load_settings(source_settings))
+    options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
     reports = []
     unusable_repository = False
     for url, requests in by_repository.items():
         try:
-            reports.append(_run(requests, url, jobs, wait, verify_publish, quiet, source_settings))
+            reports.append(_run(requests, url, options))
         except RepositoryError as error:
             if len(by_repository) == 1:
                 raise
-            # What was published elsewhere has to be told as well.
+            # The results in the other repositories have to be reported as well.
             unusable_repository = True
-            reports.append(_all_failed(requests, error))
+            reports.append(failed_report(requests, error))
         if reports[-1].interrupted:
             break
-    code = _render(_joined(reports, unusable), quiet, output)
+    code = _render(joined_reports(reports, problems), quiet, output)
     return REPOSITORY_UNUSABLE if unusable_repository else code
 
 
 @click.command("ingest-image")
 @click.argument("reference")
 @platform_option(default=("linux/amd64",))
-@click.option("--name", help="What to call an image that comes from no registry.")
+@click.option("--name", help="The name of an image that does not come from a registry.")
+@click.option("--dry-run", is_flag=True, hidden=True)
 @repository_option
 @jobs_option
 @wait_option
 @verify_option
 @source_options
+@no_progress_option
 @quiet_option
 @output_option
 @debug_option
@@ -119,10 +145,12 @@ def ingest_image(
     reference: str,
     platforms: tuple[str, ...],
     name: str | None,
+    dry_run: bool,
     repository: str | None,
     jobs: int,
     wait: float,
     verify_publish: bool,
+    no_progress: bool,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -136,33 +164,38 @@ def ingest_image(
     publisher ingest-image docker.io/library/debian:stable --repository dir:/srv/images
     publisher ingest-image oci:./layout:v1 --name tools --repository dir:/srv/images
     """
+    if dry_run:
+        where = ("--repository", repository) if repository else ()
+        raise _no_dry_run("ingest-image", "inspect", reference, *where)
     requests = [Request(wish_for(reference, platforms=platforms, name=name))]
-    report = _run(requests, repository, jobs, wait, verify_publish, quiet, source_settings)
-    return _render(report, quiet, output)
+    options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
+    return _render(_run(requests, repository, options), quiet, output)
 
 
-def _run(
-    requests: Sequence[Request],
-    url: str | None,
-    jobs: int,
-    wait: float,
-    verify_publish: bool,
-    quiet: bool,
-    source_settings: dict[str, str | None],
-) -> Report:
+def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
+    return UsageError(
+        f"cannot use --dry-run with {command}",
+        why=f"publisher {instead} shows what it would do",
+        hint=shlex.join(("publisher", instead, *arguments)),
+    )
+
+
+def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Report:
     stop = threading.Event()
-    repository = open_repository(url, writable=True, wait=wait, verify=verify_publish)
+    repository = open_repository(
+        url, writable=True, wait=options.wait, verify=options.verify_publish
+    )
     try:
         with (
-            open_sources(source_settings) as sources,
-            progress_for(quiet) as progress,
+            open_sources(options.sources) as sources,
+            progress_for(not options.progress) as progress,
             _stopping_on_signals(stop, progress),
         ):
             return run_ingest(
                 requests,
                 repository,
                 sources,
-                jobs=jobs,
+                jobs=options.jobs,
                 policy=load_policy(repository),
                 progress=progress,
                 stop=stop,
@@ -192,23 +225,6 @@ def _stopping_on_signals(stop: threading.Event, progress: Display) -> Iterator[N
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _all_failed(requests: Sequence[Request], error: RepositoryError) -> Report:
-    outcomes = (
-        Outcome(str(r.wish), str(r.wish), Status.FAILED, r.wish_list, error=str(error))
-        for r in requests
-    )
-    return Report(tuple(outcomes), 0.0)
-
-
-def _joined(reports: Sequence[Report], unusable: Sequence[Outcome]) -> Report:
-    outcomes = [outcome for report in reports for outcome in report.outcomes]
-    return Report(
-        (*outcomes, *unusable),
-        sum(report.seconds for report in reports),
-        any(report.interrupted for report in reports),
-    )
 
 
 def _render(report: Report, quiet: bool, output: str) -> int:
@@ -251,7 +267,7 @@ def _print_summary(report: Report, quiet: bool) -> None:
                 click.echo(_describe(outcome))
         counts = [
             f"{report.count(status)} {status}" for status in Status if report.count(status)
-        ] or ["nothing done" if report.interrupted else "nothing wished"]
+        ] or ["nothing done" if report.interrupted else "nothing requested"]
         click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
         click.echo(f"failed: {outcome.name}: {printable(outcome.error)}", err=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.failures import CHANGES_PENDING, DONE, SOME_FAILED
 from publisher.cli.options import (
     debug_option,
     jobs_option,
@@ -16,7 +16,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
-from publisher.cli.sources import open_sources, source_options
+from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable
 from publisher.ingest.plan import PlannedImage
@@ -28,6 +28,11 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 
 @click.command()
 @wish_lists_argument
+@click.option(
+    "--detailed-exitcode",
+    is_flag=True,
+    help=f"End with {CHANGES_PENDING} instead of {DONE} if an ingest would change something.",
+)
 @repository_option
 @jobs_option
 @source_options
@@ -35,6 +40,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 @debug_option
 def plan(
     wishlists: tuple[str, ...],
+    detailed_exitcode: bool,
     repository: str | None,
     jobs: int,
     output: str,
@@ -44,8 +50,9 @@ def plan(
 
     \b
     publisher plan wishlist.yaml --repository dir:/srv/images
+    publisher plan wishlist.yaml --detailed-exitcode || publisher ingest wishlist.yaml
     """
-    requests, unusable = read_requests(wishlists, repository)
+    requests, unusable = read_requests(wishlists, repository, load_settings(source_settings))
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():
@@ -60,7 +67,10 @@ def plan(
         print_json("plan/1", {"images": [_value(image) for image in planned]})
     else:
         _print(planned)
-    return SOME_FAILED if failed else DONE
+    if failed:
+        return SOME_FAILED
+    changes = any(image.status in _WORDS for image in planned)
+    return CHANGES_PENDING if changes and detailed_exitcode else DONE
 
 
 def _value(image: PlannedImage) -> dict[str, object]:

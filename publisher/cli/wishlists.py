@@ -1,4 +1,4 @@
-"""Reading wish lists from where the command line says they are."""
+"""Reading the wish lists that the command line names."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Sequence
 
 import click
 
-from publisher.cli.sources import load_settings
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity, read_wish_list_document
 from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
 from publisher.wishlist.model import Request
 
 
-def read_document(path: str, settings: Settings | None = None) -> bytes:
-    """A wish list's text, up to what one may have: a file, an address, standard input for "-".
+def read_document(path: str, settings: Settings) -> bytes:
+    """Return the bytes of a wish list, at most one more than a list may have.
 
-    `settings` say how addresses are reached; without them the environment and the usual
-    configuration do.
+    Args:
+        path: A file, an address, or "-" for standard input.
+        settings: How addresses are reached: certificates, proxies, mirrors.
     """
     if path == "-":
         return sys.stdin.buffer.read(MAX_BYTES + 1)
-    return read_wish_list_document(path, settings or load_settings({}))
+    return read_wish_list_document(path, settings)
 
 
-def read_wish_list(path: str, settings: Settings | None = None) -> WishList:
-    """The wish list at `path`, as `read_document` has it; warnings go to stderr."""
+def read_wish_list(path: str, settings: Settings) -> WishList:
+    """Return the wish list at `path`; print its warnings to stderr."""
     wish_list = parse_wish_list(read_document(path, settings), path)
     for problem in wish_list.warnings:
         click.echo(str(problem), err=True)
@@ -34,16 +34,16 @@ def read_wish_list(path: str, settings: Settings | None = None) -> WishList:
 
 
 def read_requests(
-    paths: Sequence[str], repository: str | None
+    paths: Sequence[str], repository: str | None, settings: Settings
 ) -> tuple[dict[str | None, list[Request]], list[Problem]]:
-    """What the wish lists ask for, by repository URL, and the problems that spoil single wishes.
+    """Return the requests of the wish lists by repository URL, and the errors of single wishes.
 
-    The repository is the one that a list names, unless `repository` says otherwise.
+    The repository is `repository`, or without it the one that each list names.
     """
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
     for path in paths:
-        wish_list = read_wish_list(path)
+        wish_list = read_wish_list(path, settings)
         wanted = requests.setdefault(repository or wish_list.repository, [])
         wanted += [Request(wish, list_identity(path)) for wish in wish_list.wishes]
         unusable += wish_list.unusable

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from publisher.errors import PublisherError
+from publisher.sources.wish_lists import list_identity
+from publisher.wishlist import Problem
+from publisher.wishlist.model import Request
 
 
 class Status(enum.StrEnum):
@@ -58,6 +63,29 @@ class Report:
     def count(self, status: Status) -> int:
         """How many images ended so."""
         return sum(o.status is status for o in self.outcomes)
+
+
+def failed_report(requests: Sequence[Request], error: PublisherError) -> Report:
+    """Return the report of a run whose repository could not be used: every request failed."""
+    outcomes = (
+        Outcome(str(r.wish), str(r.wish), Status.FAILED, r.wish_list, error=str(error))
+        for r in requests
+    )
+    return Report(tuple(outcomes), 0.0)
+
+
+def joined_reports(reports: Sequence[Report], unusable: Sequence[Problem]) -> Report:
+    """Return one report on runs with several repositories and on the wishes with errors."""
+    outcomes = [outcome for report in reports for outcome in report.outcomes]
+    outcomes += [
+        Outcome(p.subject, p.subject, Status.FAILED, list_identity(p.file), error=str(p))
+        for p in unusable
+    ]
+    return Report(
+        tuple(outcomes),
+        sum(report.seconds for report in reports),
+        any(report.interrupted for report in reports),
+    )
 
 
 class Progress(Protocol):
