@@ -42,8 +42,10 @@ def prepare(root: Path) -> Staging:
     """Make `root` ready to be published into, and begin a session in its staging space.
 
     Raises:
-        RepositoryError: It holds something else, or cannot be written to.
+        RepositoryError: It holds something else, lies inside a published tree, or cannot be written
+            to.
     """
+    _refuse_nested(root)
     _make_root(root)
     try:
         present = set(os.listdir(root)) - _ALWAYS_PRESENT
@@ -56,6 +58,31 @@ def prepare(root: Path) -> Staging:
         return Staging(root)
     except OSError as error:
         raise _unusable(root, error) from error
+
+
+def _refuse_nested(root: Path) -> None:
+    """Raise RepositoryError where a new repository would lie inside a published tree.
+
+    Readers of the outer tree would see the inner one as an image, and `gc` and `verify` of the
+    outer one would meet names that they do not know.
+    """
+    if _is_published_tree(root):
+        return
+    for parent in root.resolve().parents:
+        if _is_published_tree(parent):
+            raise RepositoryError(
+                f"cannot use repository {root}",
+                why=f"it lies inside the published tree {parent}",
+                hint=f"use {parent}, or a directory outside of it",
+            )
+
+
+def _is_published_tree(directory: Path) -> bool:
+    """Whether the directory has the metadata and at least one other part of a published tree."""
+    parts = (layout.LAYERS, layout.FLAT, layout.STATE)
+    return os.path.isdir(directory / layout.METADATA) and any(
+        os.path.isdir(directory / part) for part in parts
+    )
 
 
 def _make_root(root: Path) -> None:

@@ -63,3 +63,27 @@ def test_what_cannot_be_is_refused_before_anything_is_written(option: str, tmp_p
     assert result.code == 2
     assert "cannot use --" in result.err
     assert "initialized" not in result.out
+
+
+@pytest.mark.parametrize("verb", ["init", "ingest-image"])
+@pytest.mark.parametrize(
+    "inside", ["docker.io", "local/su:1/new", ".flat/new", ".metadata/new", "a-link"]
+)
+def test_a_repository_inside_a_published_tree_is_refused(
+    tmp_path: Path, verb: str, inside: str
+) -> None:
+    images = tmp_path / "images"
+    published(tmp_path)
+    (tmp_path / "a-link").symlink_to(images / "local")
+    place = images / inside if inside != "a-link" else tmp_path / "a-link" / "new"
+    before = sorted(path for path in images.rglob("*"))
+    arguments = (
+        ("init", f"dir:{place}")
+        if verb == "init"
+        else ("ingest-image", f"oci:{tmp_path}/su:1", "--repository", place)
+    )
+    result = publisher(*arguments)
+    assert result.code == 3
+    assert f"it lies inside the published tree {images}" in result.err
+    assert sorted(path for path in images.rglob("*")) == before
+    succeed("init", f"dir:{images}")
