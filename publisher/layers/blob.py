@@ -13,6 +13,7 @@ from publisher.errors import DigestMismatch
 from publisher.layers.decompress import PIECE, decompress
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.oci.descriptor import Descriptor
+from publisher.oci.digest import digest_algorithm
 
 _QUEUED_BYTES = 4 * 2**20
 
@@ -39,8 +40,8 @@ class BlobReader:
         self._max_bytes = max_bytes
         self._progress = progress
         self._what = f"layer {descriptor.digest}"
-        self._blob_hash = hashlib.new(descriptor.digest.partition(":")[0])
-        self._diff_hash = hashlib.new(diff_id.partition(":")[0])
+        self._blob_hash = hashlib.new(digest_algorithm(descriptor.digest))
+        self._diff_hash = hashlib.new(digest_algorithm(diff_id))
         self._received = 0
         self.archive_bytes = 0
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_QUEUED_BYTES // PIECE)

@@ -28,8 +28,18 @@ def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
+def digest_algorithm(digest: str) -> str:
+    """Return the algorithm of "algorithm:hex"."""
+    return digest.partition(":")[0]
+
+
+def digest_like(data: bytes, digest: str) -> str:
+    """Return the digest of `data` by the algorithm of `digest`, to be compared with it."""
+    return digest_of(data, digest_algorithm(digest))
+
+
 def check_digest(data: bytes, expected: str, what: str) -> None:
     """Raise DigestMismatch, naming `what`, unless `data` has the digest `expected`."""
-    actual = digest_of(data, expected.partition(":")[0])
+    actual = digest_like(data, expected)
     if actual != expected:
         raise DigestMismatch(what, expected=expected, actual=actual)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import PublisherError
-from publisher.oci.digest import digest_of
+from publisher.oci.digest import digest_like
 from publisher.removal.books import write_schedule
 from publisher.removal.names import Target, find_target
 from publisher.removal.schedule import check_not_pinned, give_link_back, new_entry
@@ -133,7 +133,7 @@ def _retired_files(
         (layout.MANIFEST_FILE, entry.manifest_digest),
         (layout.CONFIG_FILE, entry.image_id),
     ):
-        if digest_of(files[file], digest.partition(":")[0]) != digest:
+        if digest_like(files[file], digest) != digest:
             raise _cannot_restore(entry, f"{retired}/{file} is not what it was")
     record = files.pop(layout.PUBLICATION_FILE)
     return files, Publication.parse(record, f"{retired}/{layout.PUBLICATION_FILE}")

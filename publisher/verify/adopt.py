@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.oci.config import parse_config
 from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import Manifest, parse_published_manifest
-from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
 from publisher.repository.reading import Usage, current_manifest, load_origin, load_users
@@ -128,10 +128,10 @@ def _ask(
     digest = source.resolve()
     # Its config says for which platform the image is; an index may offer several.
     try:
-        config = json.loads(source.fetch(manifest.config))
+        config = parse_config(source.fetch(manifest.config), manifest.image_id)
     except ImageNotFound:
         return ""  # then the tag cannot name it any more
-    [image] = fetch_images(source, [_platform(config)], digest)
+    [image] = fetch_images(source, [config.platform], digest)
     if image.manifest.image_id != manifest.image_id or [
         layer.digest for layer in image.manifest.layers
     ] != [layer.digest for layer in manifest.layers]:
@@ -149,11 +149,6 @@ def _ask(
         note="adopted from DUCC",
         grace_seconds=int(DEFAULT_GRACE.total_seconds()),
     )
-
-
-def _platform(config: Mapping[str, str]) -> Platform:
-    parts = (config.get("os", "linux"), config.get("architecture", "amd64"), config.get("variant"))
-    return Platform.parse("/".join(part for part in parts if part))
 
 
 def _plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest
 from publisher.oci.config import ImageConfig, parse_config
-from publisher.oci.digest import digest_of
+from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
 from publisher.tree import layout
@@ -117,7 +117,7 @@ def _take_manifest(
     why = ""
     if publication is not None:
         expected = publication.manifest_digest
-        digest = digest_of(data, expected.partition(":")[0])
+        digest = digest_like(data, expected)
         if digest != expected:
             why = f"its digest is {digest}, expected {expected}"
     try:
@@ -163,7 +163,7 @@ def _take_config(
                 image=name,
             )
         return None
-    digest = digest_of(data, manifest.image_id.partition(":")[0])
+    digest = digest_like(data, manifest.image_id)
     if digest != manifest.image_id:
         inventory.error(
             Kind.CONFIG_DAMAGED,

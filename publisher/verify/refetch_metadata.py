@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.config import parse_config
-from publisher.oci.digest import digest_of, is_digest
+from publisher.oci.digest import digest_like, digest_of, is_digest
 from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import parse_published_manifest
 from publisher.oci.platform import Platform
@@ -147,13 +147,13 @@ def _find_copy(repository: Repository, digest: str) -> Mapping[str, bytes] | Non
     for directory in directories:
         try:
             manifest = repository.read(f"{directory}/{layout.MANIFEST_FILE}")
-            if manifest is None or digest_of(manifest, digest.partition(":")[0]) != digest:
+            if manifest is None or digest_like(manifest, digest) != digest:
                 continue
             image_id = parse_published_manifest(manifest).image_id
             config = repository.read(f"{directory}/{layout.CONFIG_FILE}")
         except (OSError, InvalidManifest):
             continue
-        if config is not None and digest_of(config, image_id.partition(":")[0]) == image_id:
+        if config is not None and digest_like(config, image_id) == image_id:
             return {layout.MANIFEST_FILE: manifest, layout.CONFIG_FILE: config}
     return None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from publisher.errors import InvalidManifest
 from publisher.oci.config import ImageConfig, parse_config
-from publisher.oci.digest import digest_of
+from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
 from publisher.tree import layout
@@ -177,7 +177,7 @@ def _check_bytes(
             image=entry.name,
         )
         return None
-    actual = digest_of(data, digest.partition(":")[0])
+    actual = digest_like(data, digest)
     if actual == digest:
         return data
     inventory.warning(

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from publisher.cli.failures import exit_code
 from publisher.cli.main import publisher
 from publisher.errors import PublisherError
+from publisher.oci.document import Document
 from tests.layer_builder import (
-    Document,
     Image,
     digest_of,
     file,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from publisher.oci.digest import digest_hex
+from publisher.oci.digest import digest_hex, digest_of
+from publisher.oci.document import Document
 from publisher.tree import layout
 from tests.command import publisher, succeed
 from tests.cvmfs import Machine, make_machine
@@ -121,6 +122,31 @@ def test_an_image_whose_registry_is_away_is_kept_and_named(tmp_path: Path) -> No
     assert "kept" in result.err and "127.0.0.1:9/team/tool:a" in result.err
     assert not (root / layout.publication_file("127.0.0.1:9/team/tool:a")).exists()
     assert (root / layout.image_users(FIRST.image_id)).exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [[1], "text", 5, None, {"os": 5, "architecture": []}, {"os": "..", "architecture": ""}],
+)
+def test_an_image_with_a_malformed_config_is_kept_and_named(
+    tmp_path: Path, registry: OwnRegistry, config: Any
+) -> None:
+    data = json.dumps(config).encode()
+    manifest = json.loads(FIRST.manifest.data)
+    manifest["config"] |= {"digest": digest_of(data), "size": len(data)}
+    manifest_data = json.dumps(manifest).encode()
+    document = Document(manifest_data, FIRST.manifest.media_type, digest_of(manifest_data))
+    malformed = Image(document, data, FIRST.layers)
+    root = tmp_path / "images"
+    write_ducc_tree(root, registry.host, a=malformed)
+    registry.add("team/tool", "a", malformed)
+    settings = tmp_path / "config.yaml"
+    settings.write_text(f"registries:\n  '{registry.host}':\n    insecure: true\n")
+    result = publisher("adopt", "--repository", root, "--config", settings)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "kept" in result.err and f"{registry.host}/team/tool:a" in result.err
+    assert (root / layout.image_users(malformed.image_id)).exists()
 
 
 def test_what_ducc_has_still_to_collect_is_not_lost(tmp_path: Path) -> None:
