@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
-from publisher.repository.descriptors import DIRECTORY, MOST_OPEN, Directories, remove_at
+from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
 
-_MOST_OPEN_SOURCES = 512
-"""Directories of layer trees, of all together. 1024 descriptors are what a process usually has."""
+_MOST_OPEN_TREES = 16
+_MOST_OPEN_IN_TREE = 8
+"""Descriptors of layer trees: their number does not grow with that of the layers."""
+
+Trees = Sequence[Path] | Mapping[int, Path]
+"""Layer trees by the number of their layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class LinkReport:
 
 
 def link_tree(
-    destination: Path, plan: Iterable[Merged | Generated], layer_trees: Sequence[Path]
+    destination: Path, plan: Iterable[Merged | Generated], layer_trees: Trees
 ) -> LinkReport:
     """Build the flat image `plan` at `destination`, which is made if missing and must be empty.
 
@@ -44,13 +48,14 @@ def link_tree(
     with ExitStack() as stack:
         target = stack.enter_context(Directories(destination))
         hard_links = stack.enter_context(HardLinks(maker))
-        linker = _Linker(target, _open_all(layer_trees, stack), maker, hard_links)
+        sources = stack.enter_context(_Sources(layer_trees))
+        linker = _Linker(target, sources, maker, hard_links)
         for planned in plan:
             linker.add(planned)
         return linker.finish()
 
 
-def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path]) -> None:
+def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Trees) -> None:
     """Complete the layer tree `tree` by `fixups`, with copies from `layer_trees`.
 
     Directories keep their times. May be repeated: existing entries are replaced. A file with
@@ -61,7 +66,7 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path
     with ExitStack() as stack:
         target = stack.enter_context(Directories(tree))
         hard_links = stack.enter_context(HardLinks(maker))
-        sources = _open_all(layer_trees, stack)
+        sources = stack.enter_context(_Sources(layer_trees))
         for fixup in fixups:
             entry = fixup.entry
             if entry.type is EntryType.DIRECTORY:
@@ -78,7 +83,7 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path
                 maker.other(parent, name, entry)
             else:
                 source_path, _, source_name = fixup.source.rpartition("/")
-                source = sources[fixup.layer].open(source_path)
+                source = sources.open(fixup.layer, source_path)
                 status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
                 first = copied.setdefault((status.st_dev, status.st_ino), entry.path)
                 if first == entry.path:
@@ -89,10 +94,32 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Sequence[Path
             _set_time(parent, before)
 
 
-def _open_all(trees: Sequence[Path], stack: ExitStack) -> list[Directories]:
-    """The trees' directories: an image of many layers opens no more of them than one of few."""
-    capacity = min(MOST_OPEN, _MOST_OPEN_SOURCES // max(1, len(trees)))
-    return [stack.enter_context(Directories(tree, capacity)) for tree in trees]
+class _Sources:
+    """Directories of layer trees; the trees used most recently stay open.
+
+    A descriptor that `open` returned is valid until two others have been opened.
+    """
+
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
+        self._open: dict[int, Directories] = {}
+
+    def __enter__(self) -> _Sources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for directories in self._open.values():
+            directories.close()
+
+    def open(self, layer: int, path: str) -> int:
+        """Return a descriptor of the directory `path` in the tree of `layer`."""
+        directories = self._open.pop(layer, None)
+        if directories is None:
+            if len(self._open) >= _MOST_OPEN_TREES:
+                self._open.pop(next(iter(self._open))).close()
+            directories = Directories(self._trees[layer], _MOST_OPEN_IN_TREE)
+        self._open[layer] = directories  # now the latest
+        return directories.open(path)
 
 
 class _Linker:
@@ -101,7 +128,7 @@ class _Linker:
     def __init__(
         self,
         target: Directories,
-        sources: Sequence[Directories],
+        sources: _Sources,
         maker: NodeMaker,
         hard_links: HardLinks,
     ) -> None:
@@ -140,7 +167,7 @@ class _Linker:
             source = self._target.open(source_path)
         else:
             source_path, _, source_name = planned.source.rpartition("/")
-            source = self._sources[planned.layer].open(source_path)
+            source = self._sources.open(planned.layer, source_path)
         if self._hard_links.add(parent, name, source, source_name):
             self._links += 1
         else:

@@ -56,7 +56,7 @@ class DirectoryTransaction:
     ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees."""
         staged = self._new_staged()
-        trees = self._trees_of(layers)
+        trees = [self._tree_of(digest) for digest in layers]
         inodes = [_inode(tree) for tree in trees]
         try:
             report = link_tree(staged, plan, trees)
@@ -111,7 +111,9 @@ class DirectoryTransaction:
             # leaves the finished layers, so that it is fetched again if this transaction fails.
             staged = staged.rename(self._new_staged())
         self._added[digest] = staged
-        apply_fixups(staged / layout.LAYER_TREE, needed, self._trees_of(layers))
+        lower = {fixup.layer for fixup in needed if fixup.layer is not None}
+        trees = {number: self._tree_of(layers[number]) for number in lower}
+        apply_fixups(staged / layout.LAYER_TREE, needed, trees)
         self._trees.insert(0, self._new_tree(staged, path, anew))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
@@ -160,7 +162,7 @@ class DirectoryTransaction:
         A repair replaces a damaged tree: the links would keep the damaged files.
         """
         for digest, inode in self._linked_from.items():
-            if digest not in self._added and _inode(*self._trees_of([digest])) != inode:
+            if digest not in self._added and _inode(self._tree_of(digest)) != inode:
                 raise _moved(digest)
 
     def _trees_to_publish(self) -> list[Rename]:
@@ -205,11 +207,9 @@ class DirectoryTransaction:
             paths={"trees": trees, "files": files, "removed": len(self._removals)},
         )
 
-    def _trees_of(self, layers: Sequence[str]) -> list[Path]:
-        return [
-            (self._added.get(digest) or self._workspace.locate_layer(digest)) / layout.LAYER_TREE
-            for digest in layers
-        ]
+    def _tree_of(self, digest: str) -> Path:
+        layer = self._added.get(digest) or self._workspace.locate_layer(digest)
+        return layer / layout.LAYER_TREE
 
     def _new_staged(self) -> Path:
         self._staged_count += 1

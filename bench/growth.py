@@ -1,0 +1,128 @@
+"""`python -m bench.growth [NAME ...]`: how costs grow with what they should grow with, or not.
+
+Each benchmark runs one command at several sizes and fits `cost = start + c * size ** exponent` to
+the CPU seconds. An exponent near 1 is linear growth. Where the size should not matter at all, the
+figures themselves have to be equal. A benchmark is an entry of BENCHMARKS, with a function that
+prepares what its command works on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measure import Command, measure, median
+from tests.layer_builder import file, image, layer_of_tar, tar, write_layout
+
+PUBLISHER = (sys.executable, "-m", "publisher")
+
+Prepare = Callable[[Path, int], Callable[[Path], Sequence[Command]]]
+"""Given a folder that stays, and a size: what to run in an empty folder. Only that is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One command, measured at several sizes, counted in `unit`."""
+
+    title: str
+    unit: str
+    sizes: Sequence[int]
+    prepare: Prepare
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Return e of the curve `cost = start + c * size ** e` that fits best, by least squares.
+
+    `start`, which is what a run costs whatever the size, is not negative. Needs three sizes.
+    """
+    largest = max(sizes)
+    best, found = math.inf, 0.0
+    for e in (step / 100 for step in range(1, 401)):
+        powers = [(size / largest) ** e for size in sizes]
+        start, c = _line(powers, costs)
+        if start < 0:
+            start, c = 0.0, sum(p * y for p, y in zip(powers, costs, strict=True))
+            c /= sum(p * p for p in powers)
+        error = sum((start + c * p - y) ** 2 for p, y in zip(powers, costs, strict=True))
+        if error < best:
+            best, found = error, e
+    return found
+
+
+def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Return (a, b) of the line `y = a + b * x` that fits best."""
+    x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
+    b = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
+    b /= sum((x - x_mean) ** 2 for x in xs)
+    return y_mean - b * x_mean, b
+
+
+def many_layers(files: int | None) -> Prepare:
+    """Publish an image of `size` layers; of `files` files in all, or else of two in each layer."""
+
+    def prepare(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+        layout = folder / f"layout-{size}"
+        each = files // size if files else 2
+        layers = [
+            layer_of_tar(
+                tar(*(file(f"d{n // 1000}/f{n}", b"%0100d" % n) for n in range(at, at + each)))
+            )
+            for at in range(0, each * size, each)
+        ]
+        write_layout(image(*layers), layout, "1")
+        ingest = (*PUBLISHER, "ingest-image", "--quiet", f"oci:{layout}:1", "--repository")
+        return lambda work: [(*ingest, work / "tree")]
+
+    return prepare
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "new-layers": Benchmark(
+        "ingest of an image whose layers are all new, two files in each",
+        "layers",
+        (60, 125, 250, 500),
+        many_layers(None),
+    ),
+    "split-layers": Benchmark(
+        "ingest of the same 120,000 files in ever more layers",
+        "layers",
+        (1, 30, 60, 120),
+        many_layers(120_000),
+    ),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, of which the median")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where to work")
+    arguments = parser.parse_args()
+    for name in arguments.names or BENCHMARKS:
+        run(name, BENCHMARKS[name], arguments.rounds, arguments.folder)
+
+
+def run(name: str, benchmark: Benchmark, rounds: int, folder: Path) -> None:
+    """Measure one benchmark, and print a line for each size and the exponent."""
+    with tempfile.TemporaryDirectory(prefix="bench-growth-", dir=folder) as kept:
+        contenders = {str(size): benchmark.prepare(Path(kept), size) for size in benchmark.sizes}
+        costs = {key: median(each) for key, each in measure(contenders, rounds, folder).items()}
+    print(f"\n{name}: {benchmark.title}")
+    print(f"{benchmark.unit:>12}{'wall s':>9}{'user s':>9}{'system s':>10}{'peak MB':>9}")
+    for size, cost in costs.items():
+        print(
+            f"{int(size):12,}{cost.wall:9.2f}{cost.user:9.2f}{cost.system:10.2f}"
+            f"{cost.memory / 1e6:9.0f}"
+        )
+    fitted = exponent(benchmark.sizes, [cost.cpu for cost in costs.values()])
+    print(f"CPU seconds grow with {benchmark.unit} to the power of {fitted:.2f}")
+
+
+if __name__ == "__main__":
+    main()
