@@ -29,6 +29,18 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
+def check_size(data: bytes, descriptor: Descriptor) -> None:
+    """Raise InvalidManifest unless `data` has as many bytes as its descriptor states.
+
+    The digest alone does not show this; readers that allocate or limit by the size would differ.
+    """
+    if len(data) != descriptor.size:
+        raise InvalidManifest(
+            f"cannot use {descriptor.digest}",
+            why=f"its descriptor states {descriptor.size} bytes, and it has {len(data)}",
+        )
+
+
 def parse_descriptor(raw: Any, what: str, name: str) -> Descriptor:
     """Return the descriptor in the JSON value `raw`.
 

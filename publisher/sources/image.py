@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from publisher.errors import InvalidManifest
 from publisher.oci.config import parse_config
-from publisher.oci.descriptor import Descriptor
+from publisher.oci.descriptor import Descriptor, check_size
 from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
 from publisher.oci.index import ImageIndex, parse_index
@@ -55,7 +55,7 @@ def fetch_images(
     for platform, descriptor in chosen:
         if descriptor.digest in images:
             continue
-        image = _load(source, source.manifest(descriptor.digest), document.digest)
+        image = _load(source, _fetch(source, descriptor), document.digest)
         if not _is_for(image.config.platform, platform):
             raise InvalidManifest(
                 f"cannot publish {descriptor.digest}",
@@ -92,7 +92,7 @@ def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
                     why=f"its indexes are more than {MAX_DEPTH} deep, or more than {MAX_INDEXES}",
                 )
             seen.add(entry.digest)
-            pending.append((source.manifest(entry.digest), depth + 1))
+            pending.append((_fetch(source, entry), depth + 1))
 
 
 def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
@@ -107,7 +107,7 @@ def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
                     why=f"more than {MAX_INDEXES} of its images have no platform",
                 )
             try:
-                image = _load(source, source.manifest(entry.digest), None)
+                image = _load(source, _fetch(source, entry), None)
             except InvalidManifest:
                 continue  # an artifact beside the images: nothing that could be asked for
             yield replace(entry, platform=image.config.platform)
@@ -126,6 +126,13 @@ def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
             why=f"it is for {named}{more}" if offered else "it is for none",
         )
     return found
+
+
+def _fetch(source: Source, entry: Descriptor) -> Document:
+    """Return the manifest or index that an entry of an index names."""
+    document = source.manifest(entry.digest)
+    check_size(document.data, entry)
+    return document
 
 
 def _load(source: Source, document: Document, index_digest: str | None) -> PlatformImage:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from publisher.oci.descriptor import Descriptor
+from publisher.oci.descriptor import Descriptor, check_size
 from publisher.oci.digest import check_digest, digest_hex, digest_of
 from publisher.oci.document import Document, detect_media_type
 from publisher.oci.index import parse_index
-from publisher.oci.media_types import INDEX_TYPES, OCI_INDEX
+from publisher.oci.media_types import OCI_INDEX
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.files import Files, open_blob, read_file
 from publisher.sources.protocol import read_small_blob
@@ -38,10 +38,15 @@ class LayoutSource:
 
     def manifest(self, digest: str | None = None) -> Document:
         """The manifest or index, exactly as it lies there, verified."""
-        if digest is None and self.digest is None:
+        wanted, declared = digest or self.digest, ""
+        if wanted is None:
             chosen = self._descriptor()
-            return self._document(chosen.digest, chosen.media_type)
-        return self._document(digest or self.digest or "", "")
+            wanted, declared = chosen.digest, chosen.media_type
+        document = self._document(wanted, declared)
+        for entry in self.entries():
+            if entry.digest == wanted:
+                check_size(document.data, entry)
+        return document
 
     def fetch(self, descriptor: Descriptor) -> bytes:
         """A small blob, whole and verified."""
@@ -106,8 +111,3 @@ def blob_name(digest: str) -> str:
 def has_layout(files: Files) -> bool:
     """Whether these files are an OCI image layout."""
     return files.size("oci-layout") is not None and files.size("index.json") is not None
-
-
-def is_index(document: Document) -> bool:
-    """Whether a document is an image index."""
-    return document.media_type in INDEX_TYPES

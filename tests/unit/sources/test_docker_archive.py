@@ -12,6 +12,7 @@ import pytest
 
 from publisher.errors import PublisherError
 from publisher.oci.digest import check_digest, digest_of
+from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
@@ -172,7 +173,7 @@ def test_the_layout_in_a_newer_archive_is_used_as_it_is(
     built: Image, sources: Sources, tmp_path: Path
 ) -> None:
     """Docker 25 and later, with its own store: manifests of uncompressed layers in a layout."""
-    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", built.manifest.digest)
+    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", built.manifest)
     files["manifest.json"] = b"[]"
     archive = write_tar(tmp_path / "new.tar", files)
     for reference in (f"docker-archive:{archive}", f"docker-archive:{archive}:x:1.0"):
@@ -185,7 +186,7 @@ def test_the_nested_index_of_an_engine_on_containerd_is_followed(
     built: Image, sources: Sources, tmp_path: Path
 ) -> None:
     index = image_index({"linux/amd64": built, "linux/arm64": sample_image(seed=3)})
-    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", index.digest)
+    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", index)
     files[f"blobs/{index.digest.replace(':', '/')}"] = index.data
     archive = write_tar(tmp_path / "new.tar", files)
     source = sources.open(parse_reference(f"docker-archive:{archive}:x:1.0"))
@@ -194,19 +195,17 @@ def test_the_nested_index_of_an_engine_on_containerd_is_followed(
     assert found.document == built.manifest
 
 
-def layout_files(built: Image, tmp_path: Path, name: str, digest: str) -> dict[str, bytes | str]:
+def layout_files(built: Image, tmp_path: Path, name: str, top: Document) -> dict[str, bytes | str]:
     folder = write_layout(built, tmp_path / "layout", "1.0")
     described = {
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "digest": digest,
-        "size": 1,
+        "mediaType": top.media_type,
+        "digest": top.digest,
+        "size": len(top.data),
         "annotations": {
             "io.containerd.image.name": name,
             "org.opencontainers.image.ref.name": name.rpartition(":")[2],
         },
     }
-    if digest != built.manifest.digest:
-        described["mediaType"] = "application/vnd.oci.image.index.v1+json"
     index = {"schemaVersion": 2, "manifests": [described]}
     (folder / "index.json").write_text(json.dumps(index))
     return {

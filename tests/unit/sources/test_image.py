@@ -202,6 +202,29 @@ def test_an_index_that_lies_about_a_platform_is_refused(
         fetch_images(open_image(sources, registry), [AMD64])
 
 
+@pytest.mark.parametrize("off", [-1, 1, 1000])
+def test_an_index_entry_whose_size_is_not_that_of_the_manifest_is_refused(
+    registry: OwnRegistry, sources: Sources, off: int
+) -> None:
+    built = build("amd64")
+    size = len(built.manifest.data) + off
+    platform = {"os": "linux", "architecture": "amd64"}
+    push(registry, [built], index_of([entry(built.manifest, platform, size=size)]))
+    with pytest.raises(InvalidManifest, match=rf"states {size} bytes"):
+        fetch_images(open_image(sources, registry), [AMD64])
+
+
+def test_an_entry_whose_size_is_not_that_of_the_nested_index_is_refused(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = build("amd64")
+    inner = image_index({"linux/amd64": built})
+    push(registry, [built], index_of([entry(inner, size=1)]))
+    registry.add_document("library/x", None, inner)
+    with pytest.raises(InvalidManifest, match="states 1 bytes"):
+        fetch_images(open_image(sources, registry), [AMD64])
+
+
 @pytest.mark.parametrize(
     "config_type",
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from publisher.errors import DigestMismatch, PublisherError
+from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.image import fetch_images
@@ -51,6 +51,20 @@ def test_an_image_in_a_layout_is_found_by_its_tag(
     source = sources.open(parse_reference(f"oci:{layout}:1.0"))
     check(source, built)
     assert sorted(source.tags()) == ["1.0", "other"]
+
+
+@pytest.mark.parametrize("by", [":1.0", "@"])
+def test_a_layout_whose_index_states_a_wrong_size_is_refused(
+    layout: Path, built: Image, sources: Sources, by: str
+) -> None:
+    index = json.loads((layout / "index.json").read_bytes())
+    for each in index["manifests"]:
+        each["size"] += 1
+    (layout / "index.json").write_text(json.dumps(index))
+    suffix = by if by != "@" else f"@{built.manifest.digest}"
+    source = sources.open(parse_reference(f"oci:{layout}{suffix}"))
+    with pytest.raises(InvalidManifest, match="descriptor states"):
+        fetch_images(source, [AMD64], source.resolve())
 
 
 def test_an_image_in_a_layout_is_found_by_its_digest(
