@@ -10,6 +10,7 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.options import (
+    allow_local_option,
     debug_option,
     jobs_option,
     output_option,
@@ -18,7 +19,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import read_document
+from publisher.cli.wishlists import may_name_local, read_document
 from publisher.errors import printable
 from publisher.ingest.check import CheckedImage, Report
 from publisher.ingest.check import check as run_check
@@ -29,12 +30,14 @@ from publisher.ingest.check import check as run_check
 @click.option("--offline", is_flag=True, help="Look at the lists only, and ask no registry.")
 @jobs_option
 @source_options
+@allow_local_option
 @quiet_option
 @output_option
 @debug_option
 def check(
     wishlists: tuple[str, ...],
     offline: bool,
+    allow_local: bool,
     jobs: int,
     quiet: bool,
     output: str,
@@ -54,7 +57,13 @@ def check(
     documents = [(path, read_document(path, settings)) for path in wishlists]
     with ExitStack() as stack:
         sources = None if offline else stack.enter_context(open_sources(source_settings))
-        report = run_check(documents, sources, today=datetime.now(UTC).date(), jobs=jobs)
+        report = run_check(
+            documents,
+            sources,
+            untrusted=[path for path in wishlists if not may_name_local(path, allow_local)],
+            today=datetime.now(UTC).date(),
+            jobs=jobs,
+        )
     if output == "json":
         _print_json(report)
     else:

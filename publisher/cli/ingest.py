@@ -22,6 +22,7 @@ from publisher.cli.failures import (
     UsageError,
 )
 from publisher.cli.options import (
+    allow_local_option,
     debug_option,
     jobs_option,
     output_option,
@@ -77,6 +78,7 @@ class _Options:
 @wait_option
 @verify_option
 @source_options
+@allow_local_option
 @no_progress_option
 @quiet_option
 @output_option
@@ -84,6 +86,7 @@ class _Options:
 def ingest(
     wishlists: tuple[str, ...],
     dry_run: bool,
+    allow_local: bool,
     repository: str | None,
     jobs: int,
     wait: float,
@@ -108,7 +111,9 @@ def ingest(
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
-    by_repository, problems = read_requests(wishlists, repository, load_settings(source_settings))
+    by_repository, problems = read_requests(
+        wishlists, repository, load_settings(source_settings), allow_local=allow_local
+    )
     options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
     reports = []
     unusable_repository = False

@@ -44,6 +44,12 @@ wait_option = click.option(
     metavar="SECONDS",
     help="How long to wait while another publisher changes the repository.",
 )
+allow_local_option = click.option(
+    "--allow-local",
+    is_flag=True,
+    help="Let wish lists that come over the network name files, directories and the container "
+    "engine of this host, as local lists may.",
+)
 wish_lists_argument = click.argument(
     "wishlists",
     nargs=-1,

@@ -8,6 +8,7 @@ import click
 
 from publisher.cli.failures import CHANGES_PENDING, DONE, SOME_FAILED
 from publisher.cli.options import (
+    allow_local_option,
     debug_option,
     jobs_option,
     output_option,
@@ -36,11 +37,13 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 @repository_option
 @jobs_option
 @source_options
+@allow_local_option
 @output_option
 @debug_option
 def plan(
     wishlists: tuple[str, ...],
     detailed_exitcode: bool,
+    allow_local: bool,
     repository: str | None,
     jobs: int,
     output: str,
@@ -52,7 +55,9 @@ def plan(
     publisher plan wishlist.yaml --repository dir:/srv/images
     publisher plan wishlist.yaml --detailed-exitcode || publisher ingest wishlist.yaml
     """
-    requests, unusable = read_requests(wishlists, repository, load_settings(source_settings))
+    requests, unusable = read_requests(
+        wishlists, repository, load_settings(source_settings), allow_local=allow_local
+    )
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():

@@ -8,6 +8,7 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.options import (
+    allow_local_option,
     debug_option,
     jobs_option,
     output_option,
@@ -56,12 +57,14 @@ _SHOWN = 20
 @jobs_option
 @wait_option
 @source_options
+@allow_local_option
 @quiet_option
 @output_option
 @debug_option
 def prune(
     wishlists: tuple[str, ...],
     dry_run: bool,
+    allow_local: bool,
     whole: bool,
     drop_links: bool,
     yes_really: bool,
@@ -90,7 +93,7 @@ def prune(
         settings = load_settings(source_settings)
         by_repository: dict[str | None, list[GivenList]] = {}
         for path in wishlists:
-            wish_list = read_wish_list(path, settings)
+            wish_list = read_wish_list(path, settings, allow_local=allow_local)
             lists = by_repository.setdefault(repository or wish_list.repository, [])
             lists.append(GivenList(list_identity(path), wish_list))
     except WishListError:

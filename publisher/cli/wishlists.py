@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from publisher.sources.settings import Settings
-from publisher.sources.wish_lists import list_identity, read_wish_list_document
+from publisher.sources.wish_lists import is_remote, list_identity, read_wish_list_document
 from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
 from publisher.wishlist.model import Request
 
@@ -25,16 +25,23 @@ def read_document(path: str, settings: Settings) -> bytes:
     return read_wish_list_document(path, settings)
 
 
-def read_wish_list(path: str, settings: Settings) -> WishList:
+def may_name_local(path: str, allow_local: bool) -> bool:
+    """Whether the list at `path` may name files, engines and directories of this host."""
+    return allow_local or not is_remote(path)
+
+
+def read_wish_list(path: str, settings: Settings, *, allow_local: bool) -> WishList:
     """Return the wish list at `path`; print its warnings to stderr."""
-    wish_list = parse_wish_list(read_document(path, settings), path)
+    wish_list = parse_wish_list(
+        read_document(path, settings), path, allow_local=may_name_local(path, allow_local)
+    )
     for problem in wish_list.warnings:
         click.echo(str(problem), err=True)
     return wish_list
 
 
 def read_requests(
-    paths: Sequence[str], repository: str | None, settings: Settings
+    paths: Sequence[str], repository: str | None, settings: Settings, *, allow_local: bool
 ) -> tuple[dict[str | None, list[Request]], list[Problem]]:
     """Return the requests of the wish lists by repository URL, and the errors of single wishes.
 
@@ -43,7 +50,7 @@ def read_requests(
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
     for path in paths:
-        wish_list = read_wish_list(path, settings)
+        wish_list = read_wish_list(path, settings, allow_local=allow_local)
         wanted = requests.setdefault(repository or wish_list.repository, [])
         wanted += [Request(wish, list_identity(path)) for wish in wish_list.wishes]
         unusable += wish_list.unusable

@@ -7,7 +7,7 @@ they come from.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -75,14 +75,16 @@ def check(
     documents: Sequence[tuple[str, bytes]],
     sources: Sources | None = None,
     *,
+    untrusted: Collection[str] = (),
     today: date | None = None,
     jobs: int = 8,
 ) -> Report:
     """Look at wish lists, given as names and contents, and with `sources` at their images too.
 
-    Wishes that have expired by `today` are warned of. `jobs` wishes are looked at at a time.
+    The lists named in `untrusted` may not name what is local. Wishes that
+    have expired by `today` are warned of. `jobs` wishes are looked at at a time.
     """
-    lists, problems = _parse(documents)
+    lists, problems = _parse(documents, untrusted)
     wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]
     gone = [(w, each) for w, each in wishes if today and w.expires and w.expires <= today]
     problems += [_expired(wish, wish_list.name) for wish, wish_list in gone]
@@ -101,12 +103,14 @@ def check(
     return Report(len(wishes), tuple(problems), tuple(images))
 
 
-def _parse(documents: Sequence[tuple[str, bytes]]) -> tuple[list[WishList], list[Problem]]:
+def _parse(
+    documents: Sequence[tuple[str, bytes]], untrusted: Collection[str]
+) -> tuple[list[WishList], list[Problem]]:
     lists: list[WishList] = []
     problems: list[Problem] = []
     for name, data in documents:
         try:
-            wish_list = parse_wish_list(data, name)
+            wish_list = parse_wish_list(data, name, allow_local=name not in untrusted)
         except WishListError as error:
             problems += error.problems
         else:

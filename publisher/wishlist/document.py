@@ -48,6 +48,10 @@ class Problems:
         line, column = place(node)
         self._add(Severity.ERROR, line, column, message, suggestion, self.subject)
 
+    def error_at(self, line: int, column: int, message: str, suggestion: str, subject: str) -> None:
+        """Something that spoils the wish `subject`, found after the nodes were read."""
+        self._add(Severity.ERROR, line, column, message, suggestion, subject)
+
     def warning(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
         """Something odd that spoils nothing."""
         line, column = place(node)

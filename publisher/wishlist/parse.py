@@ -15,6 +15,7 @@ from publisher.wishlist.model import (
     Wish,
     WishList,
 )
+from publisher.wishlist.trust import refuse_local
 from publisher.wishlist.version1 import parse_version1
 from publisher.wishlist.version2 import parse_version2
 from publisher.wishlist.wishes import check_local_name
@@ -22,12 +23,21 @@ from publisher.wishlist.wishes import check_local_name
 _PARSERS = {"1": parse_version1, "2": parse_version2}
 
 
-def parse_wish_list(data: bytes | str, name: str) -> WishList:
-    """Read a wish list of any version; `name` stands for the file in messages.
+def parse_wish_list(data: bytes | str, name: str, *, allow_local: bool = True) -> WishList:
+    """Read a wish list of any version.
 
     Wishes that have errors are left out and named in the result's `problems`, so that the others
-    can be granted. WishListError, with all problems, where the list as a whole cannot be used: it
-    is not YAML, or what is said about all images is wrong.
+    can be published.
+
+    Args:
+        data: the content of the file.
+        name: the file's name in messages.
+        allow_local: whether the list may name files, engines and directories of this host; False
+            for a list that comes over the network.
+
+    Raises:
+        WishListError: the list as a whole cannot be used: it is not YAML, or a field that applies
+            to all images is wrong. It holds all problems.
     """
     problems = Problems(name)
     root = load(data, problems)
@@ -37,7 +47,15 @@ def parse_wish_list(data: bytes | str, name: str) -> WishList:
             f"a wish list must be a mapping, but this is {describe(root)}",
             "begin with the line 'version: 2', then 'images:' and one '- IMAGE' per line",
         )
-    return _PARSERS[_version(root, problems)](root, problems)
+    wish_list = _PARSERS[_version(root, problems)](root, problems)
+    if allow_local:
+        return wish_list
+    return refuse_local(wish_list, _place_of_repository(root), problems)
+
+
+def _place_of_repository(root: yaml.MappingNode) -> tuple[int, int]:
+    values = [value for key, value in root.value if key.value in ("repository", "cvmfs_repo")]
+    return place(values[0] if values else root)
 
 
 def _version(root: yaml.MappingNode, problems: Problems) -> str:

@@ -146,7 +146,7 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
         problems.subject = presentable(str(wish))
         try:
             names = _public_names(wish)
-            thin = _thin_names(wish)
+            thin = thin_names(wish)
         except InvalidReference as error:
             problems.error(node, f"{error.what}: {error.why}", error.hint)
             continue
@@ -176,7 +176,7 @@ def _public_names(wish: Wish) -> list[str]:
     return [path + pattern for pattern in wish.tags]
 
 
-def _thin_names(wish: Wish) -> list[str]:
+def thin_names(wish: Wish) -> list[str]:
     """The thin image's name; for patterns, those of two imagined tags."""
     if wish.thin is None:
         return []
