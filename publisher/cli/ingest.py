@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from publisher.cli.options import (
     wait_option,
     wish_lists_argument,
 )
-from publisher.cli.progress import Display, progress_for
+from publisher.cli.progress import Display, PlainProgress, QuietProgress
 from publisher.cli.rendering import human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -193,7 +195,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Rep
     try:
         with (
             open_sources(options.sources) as sources,
-            progress_for(not options.progress) as progress,
+            _progress_for(not options.progress) as progress,
             _stopping_on_signals(stop, progress),
         ):
             return run_ingest(
@@ -207,6 +209,20 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Rep
             )
     finally:
         repository.close()
+
+
+def _progress_for(quiet: bool) -> Display:
+    """Return the display for where stderr goes: none with --quiet, live on a terminal.
+
+    With --debug the log has the terminal, and progress is plain lines.
+    """
+    if quiet:
+        return QuietProgress()
+    if not sys.stderr.isatty() or logging.getLogger("publisher").isEnabledFor(logging.DEBUG):
+        return PlainProgress()
+    from publisher.cli.live_progress import live_progress  # rich is slow to import
+
+    return live_progress()
 
 
 @contextmanager

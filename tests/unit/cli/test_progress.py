@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from publisher.cli.progress import LiveProgress
+from publisher.cli.live_progress import LiveProgress
 from publisher.ingest.report import Outcome, Status
 from tests.command import command, succeed
 from tests.layer_builder import file, image, layer, write_layout
