@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +52,18 @@ def publisher(
     input: str = "",
 ) -> Result:
     """Run `publisher` to its end."""
+    variables = environment(home, **(env or {}))
+    # Python reads its own variables and the locale when it starts.
+    at_start = any(name.startswith(("PYTHON", "LC_")) for name in variables)
+    if _forks and not at_start and _server_lock.acquire(blocking=False):
+        try:
+            return _fork(list(map(str, arguments)), cwd or Path.cwd(), variables, input)
+        finally:
+            _server_lock.release()
     done = subprocess.run(
         command(*arguments),
         cwd=cwd,
-        env=environment(home, **(env or {})),
+        env=variables,
         input=input,
         capture_output=True,
         text=True,
@@ -64,3 +77,77 @@ def succeed(*arguments: str | Path, **options: Any) -> Result:
     result = publisher(*arguments, **options)
     assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
     return result
+
+
+# Forked commands ----------------------------------------------------------------------------------
+
+_forks = False
+_server: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+_server_lock = threading.Lock()
+
+
+@contextmanager
+def forking_commands() -> Iterator[None]:
+    """Within the block, `publisher` forks a process that has imported everything already."""
+    global _forks, _server
+    _forks = True
+    try:
+        yield
+    finally:
+        _forks = False
+        if _server is not None:
+            channel, process = _server
+            _server = None
+            channel.close()
+            process.wait(60)
+
+
+def _fork(arguments: list[str], cwd: Path, env: dict[str, str], input: str) -> Result:
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out:
+        with tempfile.TemporaryFile() as err:
+            stdin.write(input.encode(errors="surrogateescape"))
+            stdin.seek(0)
+            request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": env}).encode()
+            streams = [file.fileno() for file in (stdin, out, err)]
+            code = _ask_server(request, streams)
+            out.seek(0)
+            err.seek(0)
+            return Result(code, _text(out.read()), _text(err.read()))
+
+
+def _text(data: bytes) -> str:
+    return data.decode().replace("\r\n", "\n").replace("\r", "\n")  # as subprocess reads text
+
+
+def _ask_server(request: bytes, streams: list[int]) -> int:
+    server = _running_server()
+    socket.send_fds(server, [request], streams)
+    with server.makefile("r", newline="\n") as answers:
+        pid = int(answers.readline())
+        try:
+            return int(answers.readline())
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            answers.readline()
+            raise
+
+
+def _running_server() -> socket.socket:
+    global _server
+    if _server is None:
+        channel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.settimeout(TIMEOUT)
+        with end:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.command_server", str(end.fileno())],
+                cwd=Path(__file__).parents[1],
+                env=environment() | _coverage(),
+                pass_fds=[end.fileno()],
+            )
+        _server = channel, process
+    return _server[0]
+
+
+def _coverage() -> dict[str, str]:
+    """What lets coverage measure a child process, where the tests run under it."""
+    return {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_PROCESS_")}
