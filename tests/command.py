@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from publisher.cli import failures, main
 
 TIMEOUT = 300.0
 
@@ -151,3 +156,31 @@ def _running_server() -> socket.socket:
 def _coverage() -> dict[str, str]:
     """What lets coverage measure a child process, where the tests run under it."""
     return {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_PROCESS_")}
+
+
+def run_here(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
+    """Run `publisher` to its end in this process, which is much quicker than a child.
+
+    What the command does not catch is raised: that is the traceback that a user would see.
+    """
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["publisher", *map(str, arguments)])
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(failures, "prepare_streams", lambda: None)
+        for key, value in (env or {}).items():
+            patch.setenv(key, value)
+        try:
+            code = failures.run_reporting_failures(main.publisher)
+        except SystemExit as end:  # click's own, for --help and usage errors
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return Result(code, *(_written(each) for each in (out, err)))
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()

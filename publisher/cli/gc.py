@@ -21,12 +21,14 @@ from publisher.cli.removal import Duration, describe_released, entry_value, utc_
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.errors import printable
 from publisher.removal.books import Released
 from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
 from publisher.repository import Repository
 from publisher.times import format_time
+from publisher.verify.orphans import collect_orphans
 
 
 @click.command()
@@ -50,6 +52,11 @@ from publisher.times import format_time
     is_flag=True,
     help="Delete the thin images of what is collected from their registries; else they stay there.",
 )
+@click.option(
+    "--orphans",
+    is_flag=True,
+    help="Collect what no published or scheduled image names, in place of scheduled images.",
+)
 @repository_option
 @wait_option
 @source_options
@@ -63,6 +70,7 @@ def gc(
     limit: int | None,
     at_once: bool,
     delete_thin: bool,
+    orphans: bool,
     repository: str | None,
     wait: float,
     quiet: bool,
@@ -79,7 +87,10 @@ def gc(
     publisher gc --dry-run            what would go, and how much that frees
     publisher gc                      collect it
     publisher gc --image docker.io/library/debian:12 --now
+    publisher gc --orphans --dry-run
     """
+    if orphans:
+        return _collect_orphans(repository, dry_run=dry_run, wait=wait, quiet=quiet, output=output)
     published = open_repository(repository, writable=not dry_run, wait=wait)
     told = output == "text" and not quiet
 
@@ -113,6 +124,31 @@ def gc(
     return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
 
 
+def _collect_orphans(
+    repository: str | None, *, dry_run: bool, wait: float, quiet: bool, output: str
+) -> int:
+    published = open_repository(repository, writable=not dry_run, wait=wait)
+    try:
+        orphans = collect_orphans(published, dry_run=dry_run)
+    finally:
+        published.close()
+    paths = [finding.path for finding in orphans.findings]
+    if output == "json":
+        nothing = Report((), (), 0)
+        _print_json(nothing, (), dry_run, orphans=paths, size=orphans.size)
+    else:
+        would = "would be collected" if dry_run else "collected"
+        if not quiet:
+            for path in paths:
+                click.echo(f"{would}: {printable(path)}")
+            click.echo(f"{plural(len(paths), 'orphan')} {would}: {human_size(orphans.size)}")
+    for path in orphans.uncertain:
+        click.echo(f"publisher: {printable(path)} is in doubt, so nothing is an orphan", err=True)
+    if orphans.uncertain:
+        click.echo("  try: publisher verify", err=True)
+    return SOME_FAILED if orphans.uncertain else DONE
+
+
 def _why_not(repository: Repository, choice: Choice) -> str:
     """Why nothing of the image that was named is due."""
     planned = [
@@ -129,7 +165,14 @@ def _why_not(repository: Repository, choice: Choice) -> str:
     return f"it may go from {format_time(due)} (or with --now)"
 
 
-def _print_json(report: Report, thin: Sequence[DeletedThin], dry_run: bool) -> None:
+def _print_json(
+    report: Report,
+    thin: Sequence[DeletedThin],
+    dry_run: bool,
+    *,
+    orphans: Sequence[str] = (),
+    size: int = 0,
+) -> None:
     print_json(
         "gc/1",
         {
@@ -142,7 +185,8 @@ def _print_json(report: Report, thin: Sequence[DeletedThin], dry_run: bool) -> N
             "kept": [entry_value(each.entry) | {"why": each.why} for each in report.kept],
             "layers": report.layers,
             "flatImages": report.flat_images,
-            "bytes": report.size,
+            "bytes": report.size + size,
+            "orphans": list(orphans),
             "waiting": report.waiting,
             "thinImages": [asdict(deleted) for deleted in thin],
         },

@@ -11,10 +11,13 @@ from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
 from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
+from publisher.errors import printable
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
+from publisher.repository import Repository
 from publisher.times import format_time
+from publisher.verify.discard import discard_unreadable
 
 
 @click.command()
@@ -60,6 +63,11 @@ def schedule(action: str, repository: str | None, output: str) -> None:
     is_flag=True,
     help="Take the public link away at once; jobs that run already go on.",
 )
+@click.option(
+    "--unreadable",
+    is_flag=True,
+    help="Discard IMAGE, whose metadata is damaged and cannot be repaired, at once.",
+)
 @repository_option
 @wait_option
 @output_option
@@ -68,6 +76,7 @@ def remove(
     image: str,
     grace: timedelta | None,
     drop_link: bool,
+    unreadable: bool,
     repository: str | None,
     wait: float,
     output: str,
@@ -83,6 +92,9 @@ def remove(
     publisher remove docker.io/library/debian:12 --grace 0d --drop-link && publisher gc
     """
     published = open_repository(repository, writable=True, wait=wait)
+    if unreadable:
+        _discard(published, image, output)
+        return
     try:
         entries = use_cases.remove(published, image, utc_now, grace=grace, drop_link=drop_link)
     finally:
@@ -121,6 +133,18 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
         return
     for name in names:
         click.echo(f"restored: {name}")
+
+
+def _discard(published: Repository, image: str, output: str) -> None:
+    try:
+        finding = discard_unreadable(published, image)
+    finally:
+        published.close()
+    if output == "json":
+        print_json("remove/1", {"scheduled": [], "discarded": [image]})
+        return
+    click.echo(f"discarded: {image}: {printable(finding.what)}")
+    click.echo("its content stays; try: publisher verify --repair && publisher gc --orphans")
 
 
 def _when(planned: Planned) -> str:

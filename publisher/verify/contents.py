@@ -35,20 +35,17 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
     """Read all of a published layer, and compare it with its index."""
     tree = layout.layer_tree(digest)
     differences = _Differences()
-    whiteouts: Counter[bool] = Counter()
+    whiteouts = _Whiteouts()
     stored = _Stored.by(repository)
     try:
         with repository.open_index(digest) as file:
             indexed = ((sort_key(entry.path), entry) for entry in read_index(file))
             for entry, found in _paired(indexed, repository.walk(tree)):
-                if entry is not None and entry.type is EntryType.WHITEOUT:
-                    present = found is not None and found.entry.type is EntryType.WHITEOUT
-                    whiteouts[present] += 1
-                    if found is None:
-                        continue
-                differences.add(_compare(entry, found, stored))
-        if whiteouts[True] and whiteouts[False]:  # a filesystem that stores them has all of them
-            differences.add(f"{whiteouts[False]} whiteouts are missing")
+                if entry is not None:
+                    whiteouts.count(entry, found)
+                if found is not None or entry is None or entry.type is not EntryType.WHITEOUT:
+                    differences.add(_compare(entry, found, stored))
+        differences.add(whiteouts.difference)
     except LayerError as error:
         path = layout.layer_index(digest)
         yield Finding(Severity.ERROR, Kind.INDEX_DAMAGED, path, error.why, Remedy.DERIVE, "", name)
@@ -106,6 +103,34 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Remedy.DERIVE, "", image.name
         )
+
+
+class _Whiteouts:
+    """Counts the whiteouts that a layer's tree should have, and those that it has.
+
+    A tree is unpacked without whiteouts in place of dropped devices and below directories that the
+    same layer makes opaque: they hide nothing that is not hidden already.
+    """
+
+    def __init__(self) -> None:
+        self._found: Counter[bool] = Counter()
+        self._opaque: bytes | None = None
+
+    def count(self, entry: Entry, found: Found | None) -> None:
+        """Count the next of a layer's sorted entries."""
+        key = sort_key(entry.path)
+        below_opaque = self._opaque is not None and key.startswith(self._opaque)
+        if entry.opaque and not below_opaque:
+            self._opaque = key + b"\0" if key else b""
+        elif entry.type is EntryType.WHITEOUT and not (below_opaque or entry.dropped):
+            self._found[found is not None and found.entry.type is EntryType.WHITEOUT] += 1
+
+    @property
+    def difference(self) -> str:
+        """What is missing; "" on a file system that stores no whiteouts at all."""
+        if self._found[True] and self._found[False]:
+            return f"{self._found[False]} whiteouts are missing"
+        return ""
 
 
 class _Differences:

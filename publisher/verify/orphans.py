@@ -1,0 +1,86 @@
+"""Remove what no published or scheduled image names: `publisher gc --orphans`.
+
+Such content is left when an image's metadata was removed by hand or lost. It is found again under
+the lock, from the manifests: a concurrent ingest publishes content and manifest in one transaction,
+and stages its content elsewhere, so that neither is ever taken for an orphan. An ingest that counts
+on a published layer which is removed here fetches it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from publisher.layers.errors import LayerError
+from publisher.repository import Repository, Transaction
+from publisher.runtimes.podman import store as podman_store
+from publisher.tree import layout
+from publisher.verify.findings import ORPHANS, Finding, Kind
+from publisher.verify.inventory import Inventory
+from publisher.verify.published_layers import layer_header
+from publisher.verify.survey import survey
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """What was removed, or would be.
+
+    Attributes:
+        findings: The orphans, in the order in which they are removed.
+        size: The bytes of all files of the layers; a layer without an index counts as 0.
+        uncertain: The paths of unreadable records. As long as there are any, nothing is called an
+            orphan, since such a record may name it.
+    """
+
+    findings: tuple[Finding, ...]
+    size: int
+    uncertain: tuple[str, ...] = ()
+
+
+def collect_orphans(repository: Repository, *, dry_run: bool = False) -> Orphans:
+    """Remove all orphans in one transaction.
+
+    Args:
+        repository: Opened for writing, unless for a dry run.
+        dry_run: Only find them; takes no lock.
+    """
+    if dry_run:
+        return _find(repository, survey(repository)[0])
+    with repository.transaction("gc of orphans") as transaction, transaction.exclusive():
+        orphans = _find(repository, survey(repository)[0])
+        if orphans.findings:
+            _remove(repository, transaction, orphans.findings)
+            transaction.commit()
+    return orphans
+
+
+def _find(repository: Repository, inventory: Inventory) -> Orphans:
+    if not inventory.certain:
+        unreadable = {finding.path for finding in inventory.findings if finding.path}
+        return Orphans((), 0, tuple(sorted(unreadable)))
+    found = [finding for finding in inventory.findings if finding.kind in ORPHANS]
+    found.sort(key=lambda finding: (ORPHANS.index(finding.kind), finding.path))
+    layers = [finding.path for finding in found if finding.kind is Kind.ORPHAN_LAYER]
+    return Orphans(tuple(found), sum(_size(repository, path) for path in layers))
+
+
+def _remove(
+    repository: Repository, transaction: Transaction, findings: tuple[Finding, ...]
+) -> None:
+    flat = [_digest(finding.path) for finding in findings if finding.kind is Kind.ORPHAN_FLAT]
+    if repository.exists(layout.PODMAN_STORE):
+        podman_store.forget(repository, transaction, (), flat)
+    for finding in findings:
+        transaction.remove(finding.path)
+        transaction.record(finding.path, "collected", "no image names it")
+
+
+def _size(repository: Repository, path: str) -> int:
+    try:
+        return layer_header(repository, _digest(path)).content_size
+    except (LayerError, OSError):
+        return 0
+
+
+def _digest(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return f"{'sha256' if len(name) == 64 else 'sha512'}:{name}"

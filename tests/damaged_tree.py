@@ -1,0 +1,320 @@
+"""A small tree with a file of every kind, ways to damage one, and the hints that commands print.
+
+The images come from a registry over http, from a layout, and from an archive: of the last two no
+public name tells where they came from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import unpack
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.times import parse_time
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from publisher.tree.pins import Pins
+from publisher.tree.schedule import RemoveSchedule
+from publisher.tree.thin_image import ThinRecord, ThinTerms
+from tests.command import Result, run_here
+from tests.layer_builder import file, image, layer, opaque, whiteout, write_layout
+from tests.registry import OwnRegistry
+
+BASE = layer(file("etc/os", b"base"), file("gone", b"1"), file("opt/old", b"old"))
+TOP = layer(whiteout("gone"), opaque("opt"), file("opt/new", b"new"))
+OTHER = layer(file("other", b"other"))
+STAGED = layer(file("staged", b"staged"))
+OLD, NEW, WEB = image(BASE), image(BASE, TOP), image(BASE, OTHER)
+LATER = image(BASE, STAGED)
+"""Not published: an interrupted run has left its layer."""
+
+LOCAL, SECOND, ARCHIVE = "local/tool:one", "local/tool:two", "local/packed:latest"
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Where everything lies."""
+
+    folder: Path
+    registry: OwnRegistry
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def wishes(self) -> Path:
+        return self.folder / "wishes.yaml"
+
+    @property
+    def web(self) -> str:
+        """The public name of the image from the registry."""
+        return f"{self.registry.host}/team/web:1"
+
+    @property
+    def names(self) -> list[str]:
+        return sorted([LOCAL, SECOND, ARCHIVE, self.web])
+
+    def run(self, *words: str | Path) -> Result:
+        """Run a command on the tree, in this process."""
+        bare = words[0] in ("init", "check", "inspect")
+        place: tuple[str | Path, ...] = () if bare else ("--repository", self.root)
+        return run_here(*words, *place, env={"HOME": str(self.folder)})
+
+    def begin(self) -> None:
+        """Publish, move a tag, pin, schedule, and leave something staged."""
+        for tag, built in (("one", OLD), ("two", NEW)):
+            write_layout(built, self.folder / "layout", tag)
+        write_layout(LATER, self.folder / "later", "latest")
+        archive = self.folder / "packed"
+        write_layout(OLD, archive)
+        shutil.make_archive(str(archive), "tar", archive)
+        self.registry.add("team/web", "1", WEB)
+        self.wishes.write_text(
+            json.dumps(
+                {
+                    "version": 2,
+                    "images": [
+                        {"image": f"oci:{self.folder}/layout:one", "name": "tool"},
+                        {
+                            "image": f"oci:{self.folder}/layout:two",
+                            "name": "tool",
+                            "outputs": ["flat", "layers", "podman"],
+                        },
+                        {"image": f"oci-archive:{self.folder}/packed.tar:latest"},
+                        {"image": f"{self.registry.url}/team/web:1"},
+                    ],
+                }
+            )
+        )
+        self._succeed("init", self.root, "--limit", "image-bytes=10000000")
+        self._succeed("ingest", self.wishes)
+        write_layout(NEW, self.folder / "layout", "one")
+        self._succeed("ingest", self.wishes)
+        self._succeed("pin", SECOND, "--reason", "a paper")
+        self._succeed("remove", ARCHIVE)
+        terms = ThinTerms("example.org/thin:1", WEB.manifest.digest, ("linux/amd64",), "file:///x")
+        thin = ThinRecord.of(terms, WEB.manifest.digest, parse_time("2026-01-01T00:00:00Z"))
+        (self.root / layout.thin_file(self.web)).write_bytes(thin.to_bytes())
+        repository = DirectoryRepository(RepositoryURL.parse(f"dir:{self.root}"), writable=True)
+        with repository.stage_layer(STAGED.digest) as stage:
+            unpack(
+                STAGED.chunks(),
+                STAGED.descriptor,
+                STAGED.diff_id,
+                stage.sink,
+                stage.index,
+                Policy(),
+            )
+            stage.finish()
+        repository.close()
+        assert self.run("verify", "--deep").code == 0
+
+    def _succeed(self, *words: str | Path) -> None:
+        result = self.run(*words)
+        assert result.code == 0, (words, result)
+
+    def files(self) -> dict[str, Path]:
+        """One file of each kind, by a name for it."""
+        state = self.root / layout.STATE
+        retired = f"{layout.retired_directory(OLD.manifest.digest)}"
+        found = {
+            "schedule": layout.REMOVE_SCHEDULE,
+            "pins": layout.PINS,
+            "settings": layout.REPOSITORY_SETTINGS,
+            "thin image": layout.thin_file(self.web),
+            "users": layout.image_users(NEW.image_id),
+            "users of the scheduled": layout.image_users(OLD.image_id),
+            "origin of a shared layer": layout.layer_origin(BASE.digest),
+            "origin": layout.layer_origin(TOP.digest),
+            "index of a shared layer": layout.layer_index(BASE.digest),
+            "index": layout.layer_index(OTHER.digest),
+            "file of a layer": f"{layout.layer_tree(BASE.digest)}/etc/os",
+            "runtime file": f"{layout.flat_image(NEW.image_id)}/.singularity.d/runscript",
+            "podman images": f"{layout.PODMAN_STORE}/overlay-images/images.json",
+            "podman layers": f"{layout.PODMAN_STORE}/overlay-layers/layers.json",
+            "podman manifest": f"{layout.PODMAN_STORE}/overlay-images/{NEW.image_id[7:]}/manifest",
+            "podman lock": f"{layout.PODMAN_STORE}/overlay-layers/layers.lock",
+        }
+        for what, name in (("layout", LOCAL), ("archive", ARCHIVE), ("registry", self.web)):
+            found[f"manifest from a {what}"] = layout.manifest_file(name)
+            found[f"config from a {what}"] = layout.config_file(name)
+            found[f"publication from a {what}"] = layout.publication_file(name)
+        for name in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE):
+            found[f"retired {name}"] = f"{retired}/{name}"
+        paths = {what: self.root / path for what, path in found.items()}
+        [links] = self.root.glob(f"{layout.PODMAN_STORE}/overlay/*/lower")
+        paths |= {"podman lower": links, "podman link": links.with_name("link")}
+        paths |= {"history": state / "history.jsonl", "lock": state / "lock"}
+        paths |= {"holder": state / "holder.json", "journal": state / "journal.json"}
+        staged = state / "layers" / STAGED.digest[7:]
+        paths |= {"staged index": staged / layout.LAYER_INDEX}
+        paths |= {"staged file": staged / layout.LAYER_TREE / "staged"}
+        return paths
+
+
+def published(tree: Tree) -> dict[str, bytes]:
+    """Everything that must not be lost: manifests and flat images of names, schedule and pins."""
+    found = {}
+    for name in tree.names:
+        found[name] = (tree.root / layout.manifest_file(name)).read_bytes()
+        assert (tree.root / name / "etc/os").read_bytes() == b"base"
+    schedule = RemoveSchedule.parse((tree.root / layout.REMOVE_SCHEDULE).read_bytes(), "")
+    for entry in schedule.entries:
+        found[f"scheduled {entry.key}"] = b""
+    for pin in Pins.parse((tree.root / layout.PINS).read_bytes(), "").pins:
+        found[f"pinned {pin.name}"] = pin.manifest_digest.encode()
+    return found
+
+
+def damages(content: bytes) -> dict[str, bytes | None]:
+    """What can become of a file with this content, by a name for it; None: it is removed."""
+    found: dict[str, bytes | None] = {
+        "cut off": content[: len(content) * 2 // 3],
+        "cut off early": content[: len(content) // 5],
+        "empty": b"",
+        "garbage": b"\x00\xff\xfe garbage \x1b]0;title\x07" * 7,
+        "another value": b"5",
+        "a list": b"[]",
+        "a list of lists": b"[[1, []]]",
+        "an empty object": b"{}",
+        "deep": b"[" * 100_000,
+        "missing": None,
+    }
+    found |= {name: json.dumps(value).encode() for name, value in _wrong_values(content)}
+    return {name: data for name, data in found.items() if data != content}
+
+
+def _wrong_values(content: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        for key in value[0]:
+            yield (
+                f"[0].{key} of a wrong type",
+                [{**value[0], key: _wrong(value[0][key])}, *value[1:]],
+            )
+        return
+    if not isinstance(value, dict):
+        return
+    for key in value:
+        yield f"{key} of a wrong type", {**value, key: _wrong(value[key])}
+        yield f"without {key}", {k: v for k, v in value.items() if k != key}
+        inner = value[key]
+        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            for name in inner[0]:
+                entry = {**inner[0], name: _wrong(inner[0][name])}
+                yield f"{key}[0].{name} of a wrong type", {**value, key: [entry, *inner[1:]]}
+    if "version" in value:
+        for version in (99, -1, "1", 1.5, True, None, [1]):
+            yield f"version {version!r}", {**value, "version": version}
+
+
+def _wrong(value: Any) -> Any:
+    return {str: 5, int: "five", list: {"a": 1}, dict: [1], bool: "yes"}.get(type(value), [None])
+
+
+_COMMAND = re.compile(r"\b(publisher [a-z][^;`()|]*?|rm [^;`()|&]+?)(?= &&|[;`()|]|, |\s{2,}|$)")
+
+
+def hints(result: Result) -> list[list[str]]:
+    """The commands that a command's `try:` lines name, in their order."""
+    found: list[list[str]] = []
+    for line in (result.out + "\n" + result.err).splitlines():
+        _, colon, text = line.partition("try: ")
+        if colon:
+            for match in _COMMAND.findall(text):
+                words = shlex.split(match)
+                if words not in found:
+                    found.append(words)
+    return found
+
+
+def follow_hints(tree: Tree, result: Result, *, rounds: int = 6) -> list[list[str]]:
+    """Do what the hints say, until `verify --deep` finds nothing; what was done, for messages."""
+    done: list[list[str]] = []
+    for _ in range(rounds):
+        commands = hints(result)
+        for words in commands:
+            done.append(words)
+            _follow(tree, words)
+        result = tree.run("verify", "--deep", "--quiet")
+        if result.code == 0:
+            return done
+    raise AssertionError(f"after {done}:\n{result.out}\n{result.err}")
+
+
+def _follow(tree: Tree, words: list[str]) -> None:
+    if words[0] == "rm":
+        for path in map(Path, words[1:]):
+            assert path.is_relative_to(tree.root), f"a hint names {path}"
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    words = words[1:]
+    if words == ["ingest"]:
+        words = ["ingest", str(tree.wishes)]
+    result = tree.run(*words)
+    assert result.code in (0, 1, 3), (words, result)
+
+
+Command = Callable[[Tree], tuple[str | Path, ...]]
+
+READING: dict[str, Command] = {
+    "verify": lambda t: ("verify",),
+    "verify --deep": lambda t: ("verify", "--deep", "--output", "json"),
+    "verify --dry-run": lambda t: ("verify", "--deep", "--refetch", "--dry-run"),
+    "list": lambda t: ("list",),
+    "list --output json": lambda t: ("list", "--output", "json"),
+    "show": lambda t: ("show", LOCAL),
+    "show --output json": lambda t: ("show", t.web, "--output", "json"),
+    "show of the scheduled": lambda t: ("show", ARCHIVE),
+    "ls": lambda t: ("ls", LOCAL, "etc"),
+    "find": lambda t: ("find", "*o*"),
+    "diff": lambda t: ("diff", LOCAL, t.web),
+    "plan": lambda t: ("plan", t.wishes),
+    "schedule": lambda t: ("schedule",),
+    "pins": lambda t: ("pin",),
+    "log": lambda t: ("log",),
+    "log --output json": lambda t: ("log", "--output", "json", "--image", LOCAL),
+    "doctor": lambda t: ("doctor",),
+    "gc --dry-run": lambda t: ("gc", "--now", "--dry-run"),
+    "gc --orphans --dry-run": lambda t: ("gc", "--orphans", "--dry-run"),
+    "prune --dry-run": lambda t: ("prune", t.wishes, "--whole", "--dry-run"),
+    "adopt --dry-run": lambda t: ("adopt", "--dry-run"),
+    "inspect": lambda t: ("inspect", f"oci:{t.folder}/layout:one"),
+    "thin": lambda t: ("thin", SECOND),
+    "modulefile": lambda t: ("modulefile", SECOND, t.folder / "modules", "--command", "sh"),
+}
+"""Commands that change nothing, by a name for each."""
+
+WRITING: dict[str, Command] = {
+    "verify --repair": lambda t: ("verify", "--repair"),
+    "verify --refetch": lambda t: ("verify", "--deep", "--refetch"),
+    "ingest": lambda t: ("ingest", t.wishes),
+    "ingest-image": lambda t: ("ingest-image", f"oci:{t.folder}/later:latest"),
+    "init": lambda t: ("init", t.root),
+    "prune": lambda t: ("prune", t.wishes, "--whole"),
+    "gc": lambda t: ("gc", "--now"),
+    "gc --orphans": lambda t: ("gc", "--orphans"),
+    "remove": lambda t: ("remove", LOCAL),
+    "remove --drop-link": lambda t: ("remove", t.web, "--grace", "0d", "--drop-link"),
+    "remove --unreadable": lambda t: ("remove", "--unreadable", LOCAL),
+    "restore": lambda t: ("restore", ARCHIVE),
+    "restore of the retired": lambda t: ("restore", f"{LOCAL}@{OLD.manifest.digest}"),
+    "pin": lambda t: ("pin", t.web, "--until", "2030-01-01"),
+    "unpin": lambda t: ("unpin", SECOND),
+    "adopt": lambda t: ("adopt",),
+}
+"""Commands that may change the tree."""
