@@ -1,22 +1,18 @@
-"""What is inside published images, answered from layer indexes: `ls`, `diff` and `find`.
+"""List and compare the contents of published images: `publisher ls` and `diff`.
 
-No image is opened or walked; a question costs reading the indexes of the layers that it concerns.
+Only layer indexes are read, not the images themselves.
 """
 
 from __future__ import annotations
 
 import enum
-import fnmatch
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from publisher.browse.images import list_images
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.errors import PublisherError
-from publisher.layers import LayerError
-from publisher.layers.index import LayerIndex, read_index
+from publisher.layers.index import LayerIndex
 from publisher.layers.merge import merge
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
@@ -25,11 +21,11 @@ from publisher.tree import layout
 
 
 class NoContents(PublisherError):
-    """The image's contents are not known: a layer of it has no index, or its manifest is broken."""
+    """An image's contents are unknown: its manifest, or a layer or its index, is missing."""
 
 
 class NoSuchPath(PublisherError):
-    """The image has nothing at that path."""
+    """The image has no entry at that path."""
 
 
 class Change(enum.StrEnum):
@@ -51,18 +47,18 @@ class Difference:
     fields: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A path that matches, in the image published as `name`."""
-
-    name: str
-    entry: Entry
-
-
 def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]:
-    """The entry at `path` in the image, or, for a directory, what is directly in it.
+    """Return the entry at `path` in the image, or the entries of that directory.
 
-    Symlinks are shown, not followed.
+    Args:
+        repository: Opened for reading.
+        image: A published name, or an image reference.
+        path: Relative to the image's root. Symbolic links are not followed.
+
+    Raises:
+        NotPublished: There is no such image.
+        NoContents: The image's contents are unknown.
+        NoSuchPath: The image has no such path.
     """
     wanted = "/".join(part for part in path.split("/") if part not in ("", "."))
     entry: Entry | None = None
@@ -78,99 +74,60 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
     if entry is not None and entry.type is not EntryType.DIRECTORY:
         return [entry]
     if entry is None and wanted and not children:
-        hint = "`publisher ls IMAGE` lists its root"
+        hint = f"publisher ls {image}"
         if above is not None:
-            hint = f"{above.path} is a symlink to {above.target}: ask for what is there"
+            hint = f"{above.path} is a symbolic link to {above.target}: list that path"
         raise NoSuchPath(f"{image} has no {wanted}", hint=hint)
     return children
 
 
 def diff_images(repository: Repository, old: str, new: str) -> Iterator[Difference]:
-    """What differs between the two images' flat forms, by path. Times are not compared."""
+    """Yield what differs between the flat forms of two images, by path. Times are not compared.
+
+    Raises:
+        NotPublished: One of the images is not published.
+        NoContents: The contents of one are unknown.
+    """
     before, after = _manifest(repository, old), _manifest(repository, new)
     yield from _compare(_entries(repository, before), _entries(repository, after))
 
 
-def find(
-    repository: Repository, pattern: str, unknown: Callable[[str, PublisherError], None]
-) -> Iterator[Found]:
-    """Every path in every published image that matches the glob `pattern`.
-
-    A pattern without a slash matches names anywhere ("libssl.so*"), one with a slash whole paths.
-    `unknown` is told of each image (by its name) that cannot be looked into, and why.
-    """
-    matches = _path_matcher(pattern)
-    candidates: dict[str, bool] = {}
-    for image in list_images(repository):
-        try:
-            yield from _find_in(repository, image, matches, candidates)
-        except (NoContents, LayerError) as error:
-            unknown(image.name, error)
-
-
-def _find_in(
-    repository: Repository,
-    image: PublishedImage,
-    matches: Callable[[str], bool],
-    candidates: dict[str, bool],
-) -> Iterator[Found]:
-    """What matches in one image; `candidates` remembers which layers have a match at all."""
-    manifest = _manifest_of(image)
-    # Most images have no match in any layer; only those that do are merged.
-    digests = {layer.digest for layer in manifest.layers}
-    for digest in digests - candidates.keys():
-        candidates[digest] = _layer_has(repository, digest, matches)
-    if any(candidates[digest] for digest in digests):
-        entries = _entries(repository, manifest)
-        yield from (Found(image.name, entry) for entry in entries if matches(entry.path))
-
-
-def _manifest(repository: Repository, image: str) -> Manifest:
-    return _manifest_of(load_image(repository, find_name(repository, image)))
-
-
-def _manifest_of(image: PublishedImage) -> Manifest:
+def manifest_of(image: PublishedImage) -> Manifest:
+    """Return the manifest of a published image; raise NoContents where it is unreadable."""
     if image.manifest is None:
         raise NoContents(f"cannot look into {image.name}", why=image.problem)
     return image.manifest
 
 
-def _entries(repository: Repository, manifest: Manifest) -> Iterator[Entry]:
-    """The entries of the image's flat form, sorted; a hard link is shown as the file it is."""
-    for layer in manifest.layers:
-        _require_index(repository, layer.digest)
-    indexes = [
-        LayerIndex(partial(repository.open_index, layer.digest)) for layer in manifest.layers
-    ]
-    return (_as_file(item.entry) for item in merge(indexes))
+def layer_index(repository: Repository, digest: str) -> LayerIndex:
+    """Return the index of a published layer, which is read when it is iterated.
 
-
-def _require_index(repository: Repository, digest: str) -> None:
+    Raises:
+        NoContents: The layer or its index is missing.
+    """
+    what = f"cannot look into layer {digest}"
+    if not repository.exists(layout.layer_tree(digest)):
+        raise NoContents(what, why="it is missing", hint="publisher verify --refetch")
     if not repository.exists(layout.layer_index(digest)):
-        raise NoContents(
-            f"cannot look into layer {digest}",
-            why="it has no index: another tool published it",
-        )
+        raise NoContents(what, why="it has no index", hint="publisher verify --repair")
+    return LayerIndex(partial(repository.open_index, digest))
 
 
-def _as_file(entry: Entry) -> Entry:
-    """A further name of a file is a file to whoever looks at the image."""
+def as_file(entry: Entry) -> Entry:
+    """Return a hard link as the file that it is in the flat image."""
     if entry.type is EntryType.HARDLINK:
         return replace(entry, type=EntryType.FILE, target="")
     return entry
 
 
-def _layer_has(repository: Repository, digest: str, matches: Callable[[str], bool]) -> bool:
-    _require_index(repository, digest)
-    with repository.open_index(digest) as file:
-        return any(matches(entry.path) for entry in read_index(file))
+def _manifest(repository: Repository, image: str) -> Manifest:
+    return manifest_of(load_image(repository, find_name(repository, image)))
 
 
-def _path_matcher(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(fnmatch.translate(pattern.strip("/")))
-    if "/" in pattern.rstrip("/"):
-        return lambda path: compiled.match(path) is not None
-    return lambda path: compiled.match(path.rpartition("/")[2]) is not None
+def _entries(repository: Repository, manifest: Manifest) -> Iterator[Entry]:
+    """The entries of the image's flat form, sorted."""
+    indexes = [layer_index(repository, layer.digest) for layer in manifest.layers]
+    return (as_file(item.entry) for item in merge(indexes))
 
 
 def _compare(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[Difference]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from publisher.browse.contents import Change, diff_images, list_path
-from publisher.browse.contents import find as find_paths
+from publisher.browse.find import find as find_paths
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import debug_option, output_option, repository_option

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from fnmatch import fnmatchcase as fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher.browse.find import find
+from publisher.browse.images import list_images
+from publisher.layers.index import LayerIndex
+from publisher.layers.merge import merge
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
-from tests.command import Result, publisher, succeed
+from publisher.tree.layout import RepositoryURL
+from tests.command import Result, run_here, succeed
 from tests.layer_builder import (
     Layer,
     character_device,
@@ -59,7 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(root: Path, *arguments: str) -> Result:
-    return publisher(*arguments, "--repository", root / "images")
+    return run_here(*arguments, "--repository", root / "images")
 
 
 def json_of(root: Path, *arguments: str, code: int = 0) -> Any:
@@ -86,8 +95,8 @@ def test_ls_says_where_a_path_through_a_symlink_leads(root: Path) -> None:
     result = ask(root, "ls", "local/base:1", "bin/tool")
     assert result.code == 1
     assert "local/base:1 has no bin/tool" in result.err
-    assert "bin is a symlink to usr/bin" in result.err
-    assert "lists its root" in ask(root, "ls", "local/base:1", "nothing/here").err
+    assert "bin is a symbolic link to usr/bin" in result.err
+    assert "publisher ls local/base:1" in ask(root, "ls", "local/base:1", "nothing/here").err
 
 
 def test_names_that_no_terminal_should_get_are_escaped_and_names_that_are_not_utf_8_are_found(
@@ -141,7 +150,7 @@ def test_find_goes_on_where_one_image_cannot_be_looked_into(tmp_path: Path) -> N
     result = ask(tmp_path, "find", "tool")
     assert (result.code, result.out) == (1, "local/b:1  usr/bin/tool\n")
     assert "local/a:1: cannot look into layer" in result.err
-    assert "another tool published it" in result.err
+    assert "it has no index (publisher verify --repair)" in result.err
     told = json_of(tmp_path, "find", "tool", code=1)
     assert [each["image"] for each in told["found"]] == ["local/b:1"]
     assert [each["image"] for each in told["unknown"]] == ["local/a:1"]
@@ -164,3 +173,47 @@ def test_an_image_that_is_not_published_is_told_as_such(root: Path) -> None:
         result = ask(root, *arguments)
         assert result.code == 1
         assert "no image is published as local/none:1" in result.err
+
+
+def test_find_of_a_whole_path_looks_up_what_the_merged_layers_have(root: Path) -> None:
+    def found(pattern: str) -> list[str]:
+        return ask(root, "find", pattern).out.split()
+
+    assert found("usr/lib/libssl.so.3") == ["local/base:1", "usr/lib/libssl.so.3"]
+    assert found("old/x") == ["local/base:1", "old/x"]  # the directory was made opaque
+    assert found("usr/bin/again") == ["local/top:1", "usr/bin/again"]
+    assert found("usr/bin/") == found("*/bin")
+    assert found("bin/tool") == []
+
+
+def test_find_agrees_with_a_comparison_of_all_entries(tmp_path: Path) -> None:
+    """More matches than are held at once, links to lower layers, and directories replaced."""
+    lower = layer(*(file(f"many/{n:04}") for n in range(1200)), file("d/in/file"), file("low"))
+    upper = layer(whiteout("many/0007"), file("d"), hardlink("d2/link", "low"), whiteout("low"))
+    publish(tmp_path, "stack", [lower, upper])
+    place = f"dir:{tmp_path}/images"
+    repository = DirectoryRepository(RepositoryURL.parse(place))
+    [published] = list_images(repository)
+    assert published.manifest is not None
+    indexes = [LayerIndex(partial(repository.open_index, x.digest)) for x in (lower, upper)]
+    every = [item.entry.path for item in merge(indexes)]
+    for pattern in "*", "many/*", "many/00*", "d*", "d2/link", "d/in/file", "link", "low", "[lm]*":
+        whole = "/" in pattern
+        expected = [p for p in every if fnmatch(p if whole else p.rpartition("/")[2], pattern)]
+        found = [each.entry.path for each in find(repository, pattern, lambda *_: None)]
+        assert found == expected, pattern
+
+
+def test_a_layer_that_was_deleted_is_called_missing_and_the_hint_brings_it_back(
+    tmp_path: Path,
+) -> None:
+    publish(tmp_path, "a", [BASE, OTHER])
+    shutil.rmtree(tmp_path / "images" / layout.layer_directory(OTHER.digest))
+    for arguments in ("ls", "local/a:1"), ("find", "tool"), ("diff", "local/a:1", "local/a:1"):
+        result = ask(tmp_path, *arguments)
+        assert result.code == 1
+        assert f"cannot look into layer {OTHER.digest}" in result.err
+        assert "it is missing" in result.err and "publisher verify --refetch" in result.err
+    assert "layer-missing" in ask(tmp_path, "verify").out
+    assert ask(tmp_path, "verify", "--refetch").code == 0
+    assert ask(tmp_path, "ls", "local/a:1", "other").code == 0
