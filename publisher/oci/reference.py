@@ -24,6 +24,8 @@ class Transport(enum.StrEnum):
     DOCKER_ARCHIVE = "docker-archive"
 
 
+_LAYOUTS = (Transport.OCI, Transport.OCI_ARCHIVE)
+
 HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _HUB_HOSTS = frozenset(
@@ -63,6 +65,8 @@ class ImageReference:
             text = ":".join(part for part in parts if part)
         if self.tag is not None:
             text += f":{self.tag}"
+        elif self.transport in _LAYOUTS and ":" in self.location.rpartition("/")[2]:
+            text += ":"  # what follows the colon of the file name is not a tag
         return text if self.digest is None else f"{text}@{self.digest}"
 
     def with_tag(self, tag: str) -> ImageReference:
@@ -189,8 +193,11 @@ def _hub_path(text: str, registry: str, path: str) -> str:
 
 def _parse_layout(text: str, transport: Transport, rest: str) -> ImageReference:
     rest, digest = grammar.split_digest(text, rest)
-    location, colon, tag = rest.partition(":")
-    if colon:
+    # The last colon separates the tag, except one within the path; "oci:a:b:" is the folder "a:b".
+    location, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        location, tag = rest, ""
+    if tag or (colon and ":" not in location):
         grammar.check_tag(text, tag)
     location = _check_location(text, location)
     return ImageReference(transport, location=location, tag=tag or None, digest=digest)

@@ -1,20 +1,19 @@
-"""Images in archives of `docker save`, in all forms that it has had.
+"""Images in archives of `docker save`, of all its versions.
 
 - Before Docker 1.10: a folder per layer with `VERSION`, `json` and `layer.tar`, and `repositories`.
 - Since 1.10: the same with `manifest.json` and configs. Podman writes it too, with `HEX.tar`.
 - Since 25: an OCI image layout beside `manifest.json`, with uncompressed layers.
 - With containerd as its store: the same, with the layers and the nested index of the registry.
 
-Where there is a layout, its manifests are used, exactly as they are. Else a manifest is made from
-`manifest.json`; equal archives give equal bytes. A layer's digest is then that of the archive's
-file, which for an uncompressed one is its diff ID.
+The manifests of a layout are used as they are. Otherwise a manifest is made from `manifest.json`;
+equal archives give equal bytes. The digest of a layer is then that of the archive's file, which for
+an uncompressed one is its diff ID.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,39 +25,22 @@ from publisher.oci.media_types import DOCKER_CONFIG, DOCKER_MANIFEST
 from publisher.oci.reference import HUB
 from publisher.sources import ImageNotFound, Source, SourceError
 from publisher.sources.archive import Archive
-from publisher.sources.files import open_blob, read_file
-from publisher.sources.legacy_archive import legacy_images
+from publisher.sources.docker_save import SavedImage, saved_images
+from publisher.sources.files import open_blob
+from publisher.sources.names import name_one, nearest
 from publisher.sources.oci_layout import FULL_NAME, LayoutSource, has_layout
 from publisher.sources.protocol import read_small_blob
-from publisher.sources.saved import SavedImage
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 
-def saved_images(archive: Archive) -> list[SavedImage]:
-    """The images that `manifest.json`, or `repositories` of old, lists."""
-    data = read_file(archive, "manifest.json")
-    if data is None:
-        return legacy_images(archive)
-    try:
-        entries = json.loads(data)
-        return [_entry(archive, entry) for entry in entries]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise SourceError(
-            f"cannot read {archive.name}", why="its manifest.json is not one of docker save"
-        ) from None
-
-
-def _entry(archive: Archive, entry: dict[str, Any]) -> SavedImage:
-    config = read_file(archive, str(entry["Config"]))
-    if config is None:
-        raise SourceError(f"cannot read {archive.name}", why=f"there is no {entry['Config']}")
-    names = entry.get("RepoTags") or []
-    return SavedImage(tuple(map(str, names)), config, tuple(map(str, entry["Layers"])))
-
-
 def open_docker_archive(archive: Archive, name: str | None) -> Source:
-    """The source of an image in an archive, by its name; without one, of the only one there is."""
+    """Return the source of an image in an archive, by its name; without one, of the only image.
+
+    Raises:
+        ImageNotFound: The archive has no image of that name.
+        SourceError: The archive is malformed, or has several images and no name is given.
+    """
     if has_layout(archive):
         found = _in_layout(archive, name)
         if found is not None:
@@ -70,19 +52,25 @@ def open_docker_archive(archive: Archive, name: str | None) -> Source:
     if not images:
         raise ImageNotFound(
             f"no image {name or ''} in {archive.name}".replace("  ", " "),
-            why=f"the images there: {', '.join(names) or 'none with a name'}",
+            why=f"its images: {', '.join(nearest(name or '', names)) or 'none with a name'}",
+            hint=name_one(archive.name, nearest(name or "", names)),
         )
     if len({image.config for image in images}) > 1:
-        raise SourceError(
-            f"{archive.name} holds several images",
-            why=f"the images there: {', '.join(names)}",
-            hint="name one behind the file: docker-archive:FILE:NAME:TAG",
-        )
+        raise _several(archive, names)
     return SavedSource(archive, images[0])
 
 
+def _several(archive: Archive, names: Sequence[str]) -> SourceError:
+    shown = nearest("", names)
+    return SourceError(
+        f"{archive.name} has several images",
+        why=f"its images: {', '.join(shown) or 'none with a name'}",
+        hint=name_one(archive.name, shown) or "save each image on its own, with its name",
+    )
+
+
 def _in_layout(archive: Archive, name: str | None) -> LayoutSource | None:
-    """The image in the archive's layout; None where only `manifest.json` knows its name."""
+    """Return the image in the archive's layout; None where only `manifest.json` has its name."""
     entries = LayoutSource(archive).entries()
     if name is not None:
         entries = tuple(
@@ -95,13 +83,13 @@ def _in_layout(archive: Archive, name: str | None) -> LayoutSource | None:
 
 
 def canonical(name: str) -> str:
-    """An engine's name of an image without what engines leave out or put in: Docker Hub's parts."""
+    """Return an engine's name of an image without the parts of Docker Hub that may be omitted."""
     name = name.removeprefix(f"{HUB}/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 class SavedSource:
-    """An image that lies in an archive as a config and layers, for which a manifest is made."""
+    """An image in an archive with a config and layers, for which a manifest is made."""
 
     def __init__(self, archive: Archive, image: SavedImage) -> None:
         self._archive = archive
@@ -110,11 +98,11 @@ class SavedSource:
         self._document = self._make_manifest()
 
     def resolve(self) -> str:
-        """The digest of the manifest that is made."""
+        """Return the digest of the manifest that is made."""
         return self._document.digest
 
     def manifest(self, digest: str | None = None) -> Document:
-        """The manifest that is made."""
+        """Return the manifest that is made."""
         if digest not in (None, self._document.digest):
             raise ImageNotFound(
                 f"no manifest {digest} in {self._archive.name}",
@@ -123,17 +111,17 @@ class SavedSource:
         return self._document
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A small blob, whole and verified."""
+        """Return a small blob, verified."""
         if descriptor.digest == digest_of(self._image.config):
             return self._image.config
         return read_small_blob(self, descriptor, self._archive.name)
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """A blob in chunks."""
+        """Return a blob in chunks."""
         return open_blob(self._archive, self._files.get(descriptor.digest, ""), descriptor)
 
     def tags(self) -> Iterator[str]:
-        """The tags in the image's names."""
+        """Yield the tags in the image's names."""
         return iter([name.rpartition(":")[2] for name in self._image.names])
 
     def _make_manifest(self) -> Document:
@@ -158,14 +146,11 @@ class SavedSource:
         return Document(data, DOCKER_MANIFEST, digest_of(data))
 
     def _layer(self, name: str, diff_id: str) -> dict[str, Any]:
-        file = self._archive.open(name)
-        if file is None:
-            raise SourceError(f"cannot read {self._archive.name}", why=f"there is no layer {name}")
-        with file:
-            suffix = compression_suffix(file.peek(4))
-            digest = diff_id
-            if suffix:
-                digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        start = self._archive.start(name)
+        if start is None:
+            raise SourceError(f"cannot read {self._archive.name}", why=f"it has no layer {name}")
+        suffix = compression_suffix(start)
+        digest = (self._archive.digest(name) or diff_id) if suffix else diff_id
         self._files[digest] = name
         return {
             "mediaType": _LAYER + suffix,
@@ -175,7 +160,7 @@ class SavedSource:
 
 
 def compression_suffix(start: bytes) -> str:
-    """What a layer's media type ends with, from its first bytes."""
+    """Return the end of a layer's media type, by the first bytes of its file."""
     if start.startswith(b"\x1f\x8b"):
         return ".gzip"
     return ".zstd" if start.startswith(b"\x28\xb5\x2f\xfd") else ""

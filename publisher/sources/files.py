@@ -1,4 +1,4 @@
-"""Named files in a folder or in an archive, read alike: what layouts and archives are made of."""
+"""Files by name, in a folder or in an archive: what layouts and archives consist of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
@@ -22,24 +21,27 @@ class Files(Protocol):
     """Files by their relative names, such as "blobs/sha256/…"."""
 
     name: str
-    """What is shown of it: "oci:/srv/layout"."""
+    """The place in messages and hints, as references write it: "oci:/srv/layout"."""
+    is_archive: bool
 
     def open(self, name: str) -> BufferedReader | None:
-        """The file, or None where there is none."""
+        """Open the file; None if there is none."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of the file, or None where there is none."""
+        """Return the bytes of the file; None if there is none."""
 
 
 class Folder:
     """The files below a directory."""
+
+    is_archive = False
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self.name = name
 
     def open(self, name: str) -> BufferedReader | None:
-        """The file, opened so that a pipe in its place cannot block."""
+        """Open the file, without waiting if it is a pipe; None if there is none."""
         try:
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -52,7 +54,7 @@ class Folder:
         return os.fdopen(descriptor, "rb")
 
     def size(self, name: str) -> int | None:
-        """Bytes of the file."""
+        """Return the bytes of the file; None if there is none."""
         file = self.open(name)
         if file is None:
             return None
@@ -61,7 +63,10 @@ class Folder:
 
 
 def read_file(files: Files, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-    """A small file, whole; None where there is none."""
+    """Return a small file; None if there is none.
+
+    Raises SourceError if it cannot be read, or is longer than `limit` bytes.
+    """
     file = files.open(name)
     if file is None:
         return None
@@ -79,11 +84,11 @@ def read_file(files: Files, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes
 
 @contextmanager
 def open_blob(files: Files, name: str, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-    """The chunks of the file that holds a blob: exactly as many bytes as its descriptor says."""
+    """Yield the chunks of a blob's file: exactly as many bytes as its descriptor states."""
     what = f"cannot read blob {descriptor.digest} of {files.name}"
     file = files.open(name)
     if file is None:
-        raise SourceError(what, why=f"there is no {name}")
+        raise SourceError(what, why=f"no file {name}")
     with file:
         yield _chunks(file, descriptor.size, what)
 
@@ -97,7 +102,7 @@ def _chunks(file: BufferedReader, size: int, what: str) -> Iterator[bytes]:
             raise SourceError(what, why=str(error)) from error
         position += len(chunk)
         if position > size:
-            raise SourceError(what, why=f"it is longer than the {size} bytes announced")
+            raise SourceError(what, why=f"it is longer than {size} bytes, its size")
         if not chunk:
             break
         yield chunk
@@ -105,5 +110,5 @@ def _chunks(file: BufferedReader, size: int, what: str) -> Iterator[bytes]:
         raise SourceError(what, why=f"it ends after {position} of {size} bytes")
 
 
-def _unreadable(where: str, name: str, error: OSError) -> PublisherError:
+def _unreadable(where: str, name: str, error: OSError) -> SourceError:
     return SourceError(f"cannot read {name} of {where}", why=error.strerror or type(error).__name__)

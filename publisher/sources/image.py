@@ -1,4 +1,4 @@
-"""From a source to the images of the platforms that are wanted: manifests and configs, verified."""
+"""The images of the requested platforms at a source: manifests and configs, verified."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ from publisher.oci.platform import Platform
 from publisher.sources import Source, SourceError
 
 MAX_DEPTH = 4
-"""Indexes within indexes; one within one is what builders write."""
+"""Levels of indexes within indexes; builders write at most two."""
 MAX_INDEXES = 32
-_NAMED = 16
-"""How many platforms a message names. Real images have less."""
+_SHOWN = 16
+"""Platforms that a message names; real images have fewer."""
 
 
 class PlatformNotFound(SourceError):
-    """The image exists, but not for a platform that was asked for."""
+    """The image exists, but not for a requested platform."""
 
 
 def fetch_images(
     source: Source, platforms: Sequence[Platform], digest: str | None = None
 ) -> list[PlatformImage]:
-    """The image that `source` names, for each of `platforms`: as many, in the same order.
+    """Return the image at `source` for each of the platforms, in their order.
 
-    `digest` pins what the reference was resolved to, so that a tag that moves meanwhile changes
-    nothing. Raises PlatformNotFound, naming the platforms there are, and InvalidManifest for
-    things that are not images or do not fit together.
+    Args:
+        source: The source of the image.
+        platforms: The requested platforms.
+        digest: The digest that the reference was resolved to; a tag that moves in the meantime
+            then has no effect.
+
+    Raises:
+        PlatformNotFound: The image does not exist for a platform; the error names those it has.
+        InvalidManifest: It is not an image, or its parts contradict each other.
+        SourceError: The source cannot be read.
     """
     document = source.manifest(digest)
     if document.media_type not in INDEX_TYPES:
         image = _load(source, document, None)
         for platform in platforms:
             if not _serves(image.config.platform, platform):
-                raise PlatformNotFound(
-                    f"the image is not for {platform}",
-                    why=f"it is one for {image.config.platform.normalized()}",
-                    hint="name its platform in the wish",
-                )
+                offered = str(image.config.platform.normalized())
+                raise _not_found(platform, [offered])
         return [image] * len(platforms)
     index = ImageIndex(tuple(_flatten(source, document)))
     if any(index.choose(platform) is None for platform in platforms):
@@ -55,18 +59,18 @@ def fetch_images(
     for platform, descriptor in chosen:
         if descriptor.digest in images:
             continue
-        image = _load(source, _fetch(source, descriptor), document.digest)
+        image = _load(source, _document(source, descriptor), document.digest)
         if not _is_for(image.config.platform, platform):
             raise InvalidManifest(
                 f"cannot publish {descriptor.digest}",
-                why=f"its index says {platform}, its config {image.config.platform.normalized()}",
+                why=f"its index states {platform}, its config {image.config.platform.normalized()}",
             )
         images[descriptor.digest] = image
     return [images[descriptor.digest] for _, descriptor in chosen]
 
 
 def available_platforms(source: Source, document: Document) -> list[Platform]:
-    """The platforms that a manifest or index offers."""
+    """Return the platforms that a manifest or index of `source` offers."""
     if document.media_type in INDEX_TYPES:
         index = ImageIndex(tuple(_flatten(source, document)))
         entries = index.images() or ImageIndex(tuple(_with_platforms(source, index))).images()
@@ -74,8 +78,15 @@ def available_platforms(source: Source, document: Document) -> list[Platform]:
     return [_load(source, document, None).platform]
 
 
+def _document(source: Source, entry: Descriptor) -> Document:
+    """Return the manifest or index that an entry of an index names, with the stated size."""
+    document = source.manifest(entry.digest)
+    check_size(document.data, entry)
+    return document
+
+
 def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
-    """The entries of an index, with those of the indexes in it; each index is read once."""
+    """Yield the entries of an index and of the indexes within it, each of which is read once."""
     seen = {document.digest}
     pending = [(document, 1)]
     while pending:
@@ -92,24 +103,27 @@ def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
                     why=f"its indexes are more than {MAX_DEPTH} deep, or more than {MAX_INDEXES}",
                 )
             seen.add(entry.digest)
-            pending.append((_fetch(source, entry), depth + 1))
+            pending.append((_document(source, entry), depth + 1))
 
 
 def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
-    """The entries; those without a platform, which some builders leave out, with their config's."""
-    asked = 0
+    """Yield the entries; one without a platform gets the platform of its config.
+
+    Some builders write entries without a platform.
+    """
+    read = 0
     for entry in index.manifests:
         if entry.platform is None and entry.media_type in MANIFEST_TYPES:
-            asked += 1
-            if asked > MAX_INDEXES:
+            read += 1
+            if read > MAX_INDEXES:
                 raise InvalidManifest(
                     "cannot read an image index",
                     why=f"more than {MAX_INDEXES} of its images have no platform",
                 )
             try:
-                image = _load(source, _fetch(source, entry), None)
+                image = _load(source, _document(source, entry), None)
             except InvalidManifest:
-                continue  # an artifact beside the images: nothing that could be asked for
+                continue  # an artifact beside the images
             yield replace(entry, platform=image.config.platform)
         else:
             yield entry
@@ -119,20 +133,20 @@ def _choose(index: ImageIndex, platform: Platform) -> Descriptor:
     found = index.choose(platform)
     if found is None:
         offered = {str(entry.platform.normalized()) for entry in index.images() if entry.platform}
-        named = ", ".join(sorted(offered)[:_NAMED])
-        more = f", and {len(offered) - _NAMED} more" if len(offered) > _NAMED else ""
-        raise PlatformNotFound(
-            f"the image is not there for {platform}",
-            why=f"it is for {named}{more}" if offered else "it is for none",
-        )
+        raise _not_found(platform, sorted(offered))
     return found
 
 
-def _fetch(source: Source, entry: Descriptor) -> Document:
-    """Return the manifest or index that an entry of an index names."""
-    document = source.manifest(entry.digest)
-    check_size(document.data, entry)
-    return document
+def _not_found(platform: Platform, offered: Sequence[str]) -> PlatformNotFound:
+    more = f", and {len(offered) - _SHOWN} more" if len(offered) > _SHOWN else ""
+    one = f"{offered[0]}" if offered else ""
+    return PlatformNotFound(
+        f"the image does not exist for {platform}",
+        why=f"it exists for {', '.join(offered[:_SHOWN])}{more}"
+        if offered
+        else "it has no platform",
+        hint=f"write platforms: [{one}] in the wish list, or --platform {one}" if one else "",
+    )
 
 
 def _load(source: Source, document: Document, index_digest: str | None) -> PlatformImage:
@@ -147,7 +161,7 @@ def _load(source: Source, document: Document, index_digest: str | None) -> Platf
 
 
 def _serves(offered: Platform, wanted: Platform) -> bool:
-    """Whether an image says it is for `wanted`; a variant that only one names is no obstacle."""
+    """Whether an image is for `wanted`; a variant that only one of them has is ignored."""
     if not _is_for(offered, wanted):
         return False
     if "" in (offered.variant, wanted.variant):
@@ -156,6 +170,6 @@ def _serves(offered: Platform, wanted: Platform) -> bool:
 
 
 def _is_for(offered: Platform, wanted: Platform) -> bool:
-    """Whether system and architecture agree: the variant is for the index to tell."""
+    """Whether system and architecture agree: the index decides on the variant."""
     offered, wanted = offered.normalized(), wanted.normalized()
     return (offered.os, offered.architecture) == (wanted.os, wanted.architecture)

@@ -1,4 +1,4 @@
-"""Images in OCI image layouts: `oci:` folders, and, over the same files, archives of them.
+"""Images in OCI image layouts: `oci:` folders, and archives of them.
 
 Source: OCI image specification 1.1, image-layout page.
 """
@@ -11,100 +11,116 @@ from dataclasses import dataclass
 
 from publisher.oci.descriptor import Descriptor, check_size
 from publisher.oci.digest import check_digest, digest_hex, digest_of
-from publisher.oci.document import Document, detect_media_type
+from publisher.oci.document import Document, detect_media_type, read_object
 from publisher.oci.index import parse_index
 from publisher.oci.media_types import OCI_INDEX
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.files import Files, open_blob, read_file
+from publisher.sources.names import name_one, nearest
 from publisher.sources.protocol import read_small_blob
 
 REF_NAME = "org.opencontainers.image.ref.name"
-"""The annotation that holds the tag."""
+"""The annotation that contains the tag."""
 FULL_NAME = "io.containerd.image.name"
-"""The annotation in which containerd and docker keep the whole name."""
+"""The annotation in which containerd and docker write the whole name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutSource:
-    """An image in a layout, by its tag or digest; without either, the only one there is."""
+    """An image in a layout, by its tag or digest; without either, the only image."""
 
     files: Files
     tag: str | None = None
     digest: str | None = None
 
     def resolve(self) -> str:
-        """The digest that the layout's index has for the image now."""
+        """Return the digest that the layout's index has for the image now."""
         return self.digest or self._descriptor().digest
 
     def manifest(self, digest: str | None = None) -> Document:
-        """The manifest or index, exactly as it lies there, verified."""
-        wanted, declared = digest or self.digest, ""
-        if wanted is None:
+        """Return the manifest or index, with the bytes of the layout, verified."""
+        if digest is None and self.digest is None:
             chosen = self._descriptor()
-            wanted, declared = chosen.digest, chosen.media_type
-        document = self._document(wanted, declared)
-        for entry in self.entries():
-            if entry.digest == wanted:
-                check_size(document.data, entry)
-        return document
+            return self._document(chosen.digest, chosen.media_type)
+        return self._document(digest or self.digest or "", "")
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A small blob, whole and verified."""
+        """Return a small blob, verified."""
         return read_small_blob(self, descriptor, self.files.name)
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """A blob in chunks."""
+        """Return a blob in chunks."""
         return open_blob(self.files, blob_name(descriptor.digest), descriptor)
 
     def tags(self) -> Iterator[str]:
-        """Every tag in the layout."""
+        """Yield every tag in the layout."""
         found = (entry.annotations.get(REF_NAME) for entry in self.entries())
         return iter(dict.fromkeys(tag for tag in found if tag))
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """What the layout's index.json lists."""
+        """Return the entries of index.json; none where its list is null, as Docker 25 writes it.
+
+        Raises SourceError where there is no index.json, and InvalidManifest for a malformed one.
+        """
         data = read_file(self.files, "index.json")
         if data is None:
             raise SourceError(
                 f"cannot read {self.files.name}",
                 why="it has no index.json",
-                hint="is that an OCI image layout?",
+                hint="name the folder or archive of an OCI image layout",
             )
+        if read_object(data, "index.json").get("manifests", ()) is None:
+            return ()
         return parse_index(Document(data, OCI_INDEX, digest_of(data))).manifests
 
     def _descriptor(self) -> Descriptor:
-        """The one entry that is meant."""
+        """Return the one entry that tag and digest select."""
         entries = self.entries()
         tags = [entry.annotations.get(REF_NAME, "") for entry in entries]
+        chosen = entries
         if self.tag is not None:
-            entries = tuple(e for e, tag in zip(entries, tags, strict=True) if tag == self.tag)
-        there = ", ".join(tag or "an image without a tag" for tag in tags) or "none"
-        if not entries:
+            chosen = tuple(e for e, tag in zip(entries, tags, strict=True) if tag == self.tag)
+        if not chosen:
+            shown = nearest(self.tag or "", filter(None, tags))
             raise ImageNotFound(
                 f"no image {self.tag or ''} in {self.files.name}".replace("  ", " "),
-                why=f"the images there: {there}",
+                why=f"its tags: {', '.join(shown) or 'none'}",
+                hint=name_one(self.files.name, shown) or self._other_name(entries),
             )
-        if len({entry.digest for entry in entries}) > 1:
+        if len({entry.digest for entry in chosen}) > 1:
+            shown = [] if self.tag is not None else nearest("", filter(None, tags))
             raise SourceError(
-                f"{self.files.name} holds several images",
-                why=f"the images there: {there}",
-                hint="name one by its tag",
+                f"{self.files.name} has several images" + (f" {self.tag}" if self.tag else ""),
+                why=f"its tags: {', '.join(tag or 'an image without a tag' for tag in tags[:5])}",
+                hint=self._other_name(chosen) or name_one(self.files.name, shown),
             )
-        return entries[0]
+        return chosen[0]
+
+    def _other_name(self, entries: tuple[Descriptor, ...]) -> str:
+        """Return the hint to name an image in another way than by its tag."""
+        names = [n for n in (e.annotations.get(FULL_NAME, "") for e in entries) if n]
+        place = self.files.name.partition(":")[2]
+        if names and self.files.size("manifest.json") is not None and self.files.is_archive:
+            return f"write docker-archive:{place}:{names[0]}"
+        tags = {entry.annotations.get(REF_NAME, "") for entry in entries}
+        if entries and (len(tags) < len(entries) or "" in tags):
+            return f"write {self.files.name}@{entries[0].digest}"
+        return ""
 
     def _document(self, digest: str, declared: str) -> Document:
         name = blob_name(digest)
         data = read_file(self.files, name)
         if data is None:
-            raise ImageNotFound(
-                f"no manifest {digest} of {self.files.name}", why=f"there is no {name}"
-            )
+            raise ImageNotFound(f"no manifest {digest} in {self.files.name}", why=f"no file {name}")
         check_digest(data, digest, f"{name} of {self.files.name} is damaged")
+        for entry in self.entries():
+            if entry.digest == digest:
+                check_size(data, entry)
         return Document(data, detect_media_type(data, declared), digest)
 
 
 def blob_name(digest: str) -> str:
-    """Where a layout keeps a blob."""
+    """Return the name of a blob's file in a layout."""
     return f"blobs/{digest.partition(':')[0]}/{digest_hex(digest)}"
 
 

@@ -65,7 +65,11 @@ class Sources:
         self._exchange.close()
 
     def open(self, reference: ImageReference) -> Source:
-        """Return the source of `reference`; nothing is requested from it yet."""
+        """Return the source of `reference`.
+
+        Registries, layouts and engines are not accessed yet; a `docker-archive:` is read as far as
+        it takes to find the image, and raises as `open_docker_archive`.
+        """
         match reference.transport:
             case Transport.REGISTRY:
                 return RegistrySource(reference, self._endpoints(reference))

@@ -1,8 +1,8 @@
-"""Choosing tags: patterns, matched against the tags that there are."""
+"""Tag patterns, matched against the tags of an image repository."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import ImageReference
@@ -11,36 +11,40 @@ from publisher.sources import Source
 from publisher.sources.open import Sources
 from publisher.wishlist import Wish
 
+_SHOWN = 5
+
 
 class NoMatchingTags(PublisherError):
-    """No tag of an image repository is what the patterns ask for."""
+    """No tag of an image repository matches the patterns."""
 
 
 def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
-    """The tags of `source` that match a pattern and no exclusion, in natural order, each once.
+    """Return the tags of `source` that match a pattern and no exclusion, in natural order.
 
-    Raises InvalidPattern before anything is asked, and NoMatchingTags where nothing matches, since
-    a wish that asks for nothing is a mistake.
+    Raises:
+        InvalidPattern: A pattern is malformed; nothing is requested from the source then.
+        NoMatchingTags: Nothing matches: a pattern that requests nothing is a mistake.
+        SourceError: The tags cannot be listed.
     """
     wanted = TagPatterns(patterns, exclude)
     available = set(source.tags())
     chosen = wanted.among(available)
     if not chosen:
-        there = f": {_sample(available)}" if available else ""
+        first = sorted(available, key=natural)
+        sample = ", ".join(first[:_SHOWN]) + (", …" if len(first) > _SHOWN else "")
         raise NoMatchingTags(
-            f"no tag matches {wanted}", why=f"there are {len(available)} tags{there}"
+            f"no tag matches {wanted}",
+            why=f"there are {len(available)} tags" + (f": {sample}" if available else ""),
         )
     return chosen
 
 
 def expand_wish(sources: Sources, wish: Wish) -> list[ImageReference]:
-    """The images that a wish means now: one, or as many as its tag patterns match."""
+    """Return the images that a wish requests now: one, or those that its tag patterns match.
+
+    Raises as `expand_tags`.
+    """
     if not wish.tags:
         return [wish.image]
     tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
     return [wish.image.with_tag(tag) for tag in tags]
-
-
-def _sample(tags: Iterable[str]) -> str:
-    first = sorted(tags, key=natural)
-    return ", ".join(first[:5]) + (", …" if len(first) > 5 else "")

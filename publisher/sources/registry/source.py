@@ -13,7 +13,8 @@ from publisher.oci.digest import check_digest, digest_of, is_digest
 from publisher.oci.document import Document, detect_media_type
 from publisher.oci.media_types import DOCKER_SCHEMA1, INDEX_TYPES, MANIFEST_TYPES
 from publisher.oci.reference import ImageReference
-from publisher.sources import SourceError
+from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.names import nearest
 from publisher.sources.protocol import read_small_blob
 from publisher.sources.registry.blob import stream_blob
 from publisher.sources.registry.endpoint import Endpoint, announced_digest
@@ -39,11 +40,20 @@ class RegistrySource:
 
     def resolve(self) -> str:
         """Return the digest that the tag names now, by one HEAD request, or the pinned digest."""
-        return self._reference.digest or self._first(self._resolve_at)
+        if self._reference.digest is not None:
+            return self._reference.digest
+        try:
+            return self._first(self._resolve_at)
+        except ImageNotFound as error:
+            raise self._with_nearest_tags(error) from None
 
     def manifest(self, digest: str | None = None) -> Document:
         """Return the manifest or index, with the bytes of the registry, verified."""
-        return self._first(lambda endpoint: self._manifest_at(endpoint, digest or self._named))
+        named = digest or self._named
+        try:
+            return self._first(lambda endpoint: self._manifest_at(endpoint, named))
+        except ImageNotFound as error:
+            raise error if is_digest(named) else self._with_nearest_tags(error) from None
 
     def fetch(self, descriptor: Descriptor) -> bytes:
         """Return a small blob, verified."""
@@ -56,6 +66,16 @@ class RegistrySource:
     def tags(self) -> Iterator[str]:
         """Yield every tag of the registry itself: a mirror lists only the tags that it has."""
         return self._endpoints[-1].tags()
+
+    def _with_nearest_tags(self, error: ImageNotFound) -> ImageNotFound:
+        """Return the error for a missing tag with the tags that resemble it, if there are any."""
+        try:
+            tags = nearest(self._named, self.tags())
+        except PublisherError:
+            tags = []
+        if not tags:
+            return error
+        return ImageNotFound(error.what, why=f"{error.why}; its nearest tags: {', '.join(tags)}")
 
     def _first(self, ask: Callable[[Endpoint], _T]) -> _T:
         """Return the result of the first endpoint that has one, or raise the error of the last."""

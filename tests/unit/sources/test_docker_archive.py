@@ -6,14 +6,18 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import zstandard
 
 from publisher.errors import PublisherError
 from publisher.oci.digest import check_digest, digest_of
 from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
+from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import fetch_images
@@ -261,3 +265,129 @@ def test_a_malformed_archive_of_old_is_an_error(
 ) -> None:
     with pytest.raises(PublisherError):
         fetch(sources, f"docker-archive:{write_tar(tmp_path / 'bad.tar', files)}")
+
+
+def test_an_archive_with_an_empty_layout_is_read_by_its_manifest_json(
+    built: Image, sources: Sources, tmp_path: Path
+) -> None:
+    """Docker 25 writes `docker save IMAGEID` so: the image has no name to list."""
+    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", built.manifest)
+    files["index.json"] = b'{"schemaVersion": 2, "manifests": null}'
+    blobs = [f"blobs/sha256/{layer.diff_id.partition(':')[2]}" for layer in built.layers]
+    files |= dict(zip(blobs, (layer.tar for layer in built.layers), strict=True))
+    config = f"blobs/sha256/{built.image_id.partition(':')[2]}"
+    entry = {"Config": config, "RepoTags": None, "Layers": blobs}
+    files["manifest.json"] = json.dumps([entry]).encode()
+    archive = write_tar(tmp_path / "saved.tar", files)
+    found = fetch(sources, f"docker-archive:{archive}")
+    assert found.config_document.data == built.config
+
+
+def compressed(archive: Path, form: str) -> Path:
+    data = archive.read_bytes()
+    archive.write_bytes(gzip.compress(data) if form == "gzip" else zstandard.compress(data))
+    return archive
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("layers", ["plain", "compressed"])
+def test_a_compressed_archive_is_resolved_without_temporary_files(
+    built: Image,
+    sources: Sources,
+    tmp_path: Path,
+    form: str,
+    layers: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = saved(built, "x:1.0")
+    if layers == "compressed":
+        for name in [name for name in files if name.endswith("layer.tar")]:
+            content = files[name]
+            assert isinstance(content, bytes)
+            files[name] = gzip.compress(content, mtime=0)
+    plain = fetch(sources, f"docker-archive:{write_tar(tmp_path / 'plain.tar', files)}")
+    archive = compressed(write_tar(tmp_path / "saved.tar", files), form)
+    with monkeypatch.context() as patch:
+        patch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+        source = sources.open(parse_reference(f"docker-archive:{archive}:x:1.0"))
+        assert source.resolve() == plain.document.digest
+        assert fetch_images(source, [AMD64])[0].document == plain.document
+    assert fetch(sources, f"docker-archive:{archive}").document == plain.document
+
+
+def refuse_temporary_file(**options: object) -> None:
+    raise AssertionError("a temporary file was made")
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_an_archive_that_decompresses_without_end_is_refused(
+    sources: Sources, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.archive.MAX_UNPACKED", 1_000_000)
+    archive = compressed(write_tar(tmp_path / "bomb.tar", {"a": bytes(2_000_000)}), form)
+    for transport in ("docker-archive", "oci-archive"):
+        with pytest.raises(SourceError, match=r"more than 1000000 bytes.*decompress the file"):
+            sources.open(parse_reference(f"{transport}:{archive}")).resolve()
+
+
+def test_an_archive_that_does_not_fit_into_the_temporary_folder_is_refused_before_it_is_written(
+    built: Image, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = compressed(write_tar(tmp_path / "saved.tar", saved(built, "x:1.0")), "gzip")
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr("publisher.sources.archive.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+    with pytest.raises(SourceError, match=r"needs \d+ bytes in .*, which has 1000.*set TMPDIR"):
+        fetch(sources, f"docker-archive:{archive}")
+
+
+def test_a_hint_of_an_archive_with_several_images_can_be_written_as_it_is(
+    built: Image, sources: Sources, tmp_path: Path
+) -> None:
+    one, other = saved(built, "x:1.0"), saved(sample_image(seed=4), "group/y:2.0")
+    entries = [json.loads(files["manifest.json"])[0] for files in (one, other)]
+    files = {**other, **one, "manifest.json": json.dumps(entries).encode()}
+    archive = write_tar(tmp_path / "saved.tar", files)
+    for written in (f"docker-archive:{archive}", f"docker-archive:{archive}:z:1.0"):
+        with pytest.raises(SourceError, match=r"group/y:2\.0") as caught:
+            sources.open(parse_reference(written))
+        assert sources.open(parse_reference(caught.value.hint.removeprefix("write "))).resolve()
+
+
+def test_a_newer_archive_of_several_images_opened_as_a_layout_names_the_docker_archive(
+    built: Image, sources: Sources, tmp_path: Path
+) -> None:
+    files = layout_files(built, tmp_path, "docker.io/library/x:1.0", built.manifest)
+    index = json.loads(files["index.json"])
+    second = sample_image(seed=5)
+    entry = {
+        "mediaType": second.manifest.media_type,
+        "digest": second.manifest.digest,
+        "size": len(second.manifest.data),
+        "annotations": {
+            "io.containerd.image.name": "docker.io/library/y:1.0",
+            "org.opencontainers.image.ref.name": "1.0",
+        },
+    }
+    index["manifests"].append(entry)
+    files["index.json"] = json.dumps(index).encode()
+    files["manifest.json"] = b"[]"
+    archive = write_tar(tmp_path / "new.tar", files)
+    for written in (f"oci-archive:{archive}", f"oci-archive:{archive}:1.0"):
+        with pytest.raises(SourceError, match="several images") as caught:
+            sources.open(parse_reference(written)).resolve()
+        named = parse_reference(caught.value.hint.removeprefix("write "))
+        assert sources.open(named).resolve() == built.manifest.digest
+
+
+def test_an_image_for_windows_names_the_platform_to_request(
+    sources: Sources, tmp_path: Path
+) -> None:
+    built = sample_image()
+    config = json.loads(built.config) | {"os": "windows", "os.version": "10.0.17763.1"}
+    files = saved(replace(built, config=json.dumps(config).encode()), "x:1.0")
+    archive = write_tar(tmp_path / "saved.tar", files)
+    source = sources.open(parse_reference(f"docker-archive:{archive}"))
+    with pytest.raises(SourceError, match=r"exists for windows/amd64.*--platform windows/amd64"):
+        fetch_images(source, [AMD64])
+    assert fetch_images(source, [Platform("windows", "amd64")])

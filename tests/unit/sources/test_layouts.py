@@ -95,14 +95,14 @@ def test_the_only_image_needs_no_tag(built: Image, sources: Sources, tmp_path: P
 
 
 def test_several_images_need_a_tag(layout: Path, sources: Sources) -> None:
-    with pytest.raises(SourceError, match=r"several images.*other, 1\.0.*by its tag"):
+    with pytest.raises(SourceError, match=r"several images.*other, 1\.0.*write oci:.*:other"):
         sources.open(parse_reference(f"oci:{layout}")).resolve()
 
 
 def test_a_tag_that_is_not_there_is_absent_and_those_there_are_named(
     layout: Path, sources: Sources
 ) -> None:
-    with pytest.raises(ImageNotFound, match=r"no image 2\.0.*other, 1\.0"):
+    with pytest.raises(ImageNotFound, match=r"no image 2\.0.*1\.0, other.*layout:1\.0"):
         sources.open(parse_reference(f"oci:{layout}:2.0")).resolve()
 
 
@@ -149,7 +149,7 @@ def test_a_damaged_layout_is_noticed(layout: Path, built: Image, sources: Source
         with pytest.raises(SourceError, match=words):
             read_blob(source, layer)
     path.unlink()
-    with pytest.raises(SourceError, match="there is no blobs/sha256"):
+    with pytest.raises(SourceError, match="no file blobs/sha256"):
         read_blob(source, layer)
     os.mkfifo(path)
     with pytest.raises(SourceError, match="not a file"):
@@ -208,3 +208,53 @@ def test_links_in_an_archive_stay_inside_it(sources: Sources, tmp_path: Path) ->
                 tar.addfile(info)
         with pytest.raises(SourceError):
             sources.open(parse_reference(f"oci-archive:{archive}")).resolve()
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_a_compressed_archive_of_a_layout_is_resolved_without_temporary_files(
+    layout: Path,
+    built: Image,
+    sources: Sources,
+    tmp_path: Path,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive = pack(layout, tmp_path / "layout.tar")
+    data = archive.read_bytes()
+    archive.write_bytes(gzip.compress(data) if form == "gzip" else zstandard.compress(data))
+    monkeypatch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+    source = sources.open(parse_reference(f"oci-archive:{archive}:1.0"))
+    assert source.resolve() == built.manifest.digest
+    assert source.manifest() == built.manifest
+
+
+def refuse_temporary_file(**options: object) -> None:
+    raise AssertionError("a temporary file was made")
+
+
+def test_images_with_the_same_tag_in_a_layout_are_named_by_their_digests(
+    built: Image, sources: Sources, tmp_path: Path
+) -> None:
+    layout = write_layout(built, tmp_path / "layout", "1.0")
+    other = write_layout(sample_image(seed=8), tmp_path / "other", "1.0")
+    entries = [
+        json.loads((folder / "index.json").read_text())["manifests"][0]
+        for folder in (layout, other)
+    ]
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    with pytest.raises(SourceError, match="several images") as caught:
+        sources.open(parse_reference(f"oci:{layout}:1.0")).resolve()
+    named = caught.value.hint.removeprefix("write ")
+    assert sources.open(parse_reference(named)).resolve() == built.manifest.digest
+
+
+@pytest.mark.parametrize("name", ["a:b", "a:b:c", "with:colon/layout"])
+def test_a_layout_whose_name_contains_a_colon_is_named_with_a_tag_or_a_final_colon(
+    built: Image, sources: Sources, tmp_path: Path, name: str
+) -> None:
+    layout = write_layout(built, tmp_path / name, "1.0")
+    for written in (f"oci:{layout}:1.0", f"oci:{layout}:"):
+        reference = parse_reference(written)
+        assert reference.location == str(layout)
+        assert parse_reference(str(reference)) == reference
+        check(sources.open(reference), built)

@@ -404,3 +404,33 @@ def test_credentials_do_not_travel_unprotected_to_a_token_service() -> None:
                     with RepositoryAuth(auth, "x").request("GET", url, deadline=Deadline(60)):
                         pass
             assert service.count() == int(insecure)
+
+
+def test_a_token_service_that_refuses_one_image_repository_does_not_block_the_others(
+    tmp_path: Path,
+) -> None:
+    with OwnRegistry(BearerAuth(USERS)) as registry:
+        registry.misbehave(
+            lambda request, reply: (
+                error_reply(401, "UNAUTHORIZED") if "private" in request.target else reply
+            ),
+            path="/token",
+        )
+        settings = logged_in(tmp_path, {registry.host: ("ann", USERS["ann"])})
+        with fast_sources(settings) as sources:
+            for name in ("private/a", "library/x", "private/b", "library/y"):
+                registry.add(name, "latest", sample_image())
+                if name.startswith("private"):
+                    with pytest.raises(AuthenticationFailed, match="refuses the user name"):
+                        open_image(sources, registry, name).resolve()
+                else:
+                    assert open_image(sources, registry, name).resolve()
+        checked = [r for r in registry.seen("GET", "/token") if "scope" not in r.query]
+        assert len(checked) == 1, "the credential alone was checked once"
+
+
+def test_the_hint_after_a_refusal_is_a_command_with_the_scheme_of_the_registry() -> None:
+    with OwnRegistry(BasicAuth(USERS)) as registry, fast_sources() as sources:
+        with pytest.raises(AuthenticationFailed) as caught:
+            open_image(sources, registry).resolve()
+    assert caught.value.hint.endswith(f": publisher login http://{registry.host}")

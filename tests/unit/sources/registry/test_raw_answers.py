@@ -11,8 +11,12 @@ from contextlib import contextmanager
 import pytest
 
 from publisher.errors import PublisherError
+from publisher.oci.digest import digest_of
+from publisher.oci.media_types import OCI_MANIFEST
 from publisher.oci.reference import parse_reference
+from publisher.sources import SourceError
 from publisher.sources.open import Sources
+from tests.registry_images import fast_sources, sample_image
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 ODD_HEADERS = {
@@ -35,9 +39,11 @@ NOT_HTTP = {
 
 
 @contextmanager
-def answering(data: bytes) -> Iterator[str]:
-    """A server that answers whatever it is asked with `data`, and closes."""
+def answering(*answers: bytes) -> Iterator[str]:
+    """A server that answers each connection with the next of `answers`, then with the last."""
     listener = socket.create_server(("127.0.0.1", 0))
+
+    left = list(answers)
 
     def serve() -> None:
         while True:
@@ -47,7 +53,7 @@ def answering(data: bytes) -> Iterator[str]:
                 return
             with client, contextlib.suppress(OSError):
                 client.recv(65536)
-                client.sendall(data)
+                client.sendall(left.pop(0) if len(left) > 1 else left[0])
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -83,3 +89,98 @@ def test_a_partial_answer_with_a_range_that_is_no_number_is_not_used(sources: So
     with answering(b"HTTP/1.1 206 Partial\r\n" + ranges) as name:
         with pytest.raises(PublisherError, match="status 206"):
             sources.open(parse_reference(name)).manifest()
+
+
+def manifest_answer(body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n"
+        b"Docker-Content-Digest: %s\r\nConnection: close\r\n\r\n%s"
+        % (OCI_MANIFEST.encode(), len(body), digest_of(body).encode(), body)
+    )
+
+
+def test_an_answer_that_ends_inside_its_header_is_tried_again_wherever_it_ends() -> None:
+    body = sample_image().manifest.data
+    whole = manifest_answer(body)
+    for length in range(whole.index(b"\r\n\r\n") + 4):
+        with fast_sources() as sources, answering(whole[:length], whole) as name:
+            assert sources.open(parse_reference(name)).manifest().data == body, whole[:length]
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 199])
+def test_interim_answers_are_skipped(sources: Sources, status: int) -> None:
+    body = sample_image().manifest.data
+    interim = b"HTTP/1.1 %d Wait\r\nLink: </style.css>; rel=preload\r\n\r\n" % status
+    with answering(interim * 2 + manifest_answer(body)) as name:
+        source = sources.open(parse_reference(name))
+        assert source.manifest().data == body
+        assert source.resolve() == digest_of(body)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
+        b"HTTP/1.1 103 Early Hints\r\n" + b"X: y\r\n" * 1000,
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    ],
+)
+def test_interim_answers_without_a_final_one_are_an_error(sources: Sources, data: bytes) -> None:
+    with answering(data) as name:
+        with pytest.raises(SourceError):
+            sources.open(parse_reference(name)).manifest()
+
+
+HEADERS = (
+    "Retry-After",
+    "Content-Length",
+    "Content-Range",
+    "Content-Type",
+    "Content-Encoding",
+    "Docker-Content-Digest",
+    "Docker-Distribution-Api-Version",
+    "Link",
+    "Location",
+    "WWW-Authenticate",
+    "Transfer-Encoding",
+    "Set-Cookie",
+    "Connection",
+)
+VALUES = (
+    "Mon, 01 Jan 2024 00:00:00 +99999999999999999",
+    "9" * 5000,
+    "-1",
+    "1e400",
+    "\xb2",
+    "",
+    ",;=<>\"'",
+    "<http://[>; rel=next",
+    "http://[::1/",
+    "http://\xff/",
+    'Bearer realm="http://[::1/"',
+    'Bearer realm="http://a:99999999999/",service="\xff"',
+    "sha256:",
+    "sha512:" + "0" * 64,
+    "bytes 99999999999999999999-0/1",
+    "a=b; expires=Mon, 01 Jan 99999 00:00:00 +9999999999999",
+    "chunked, gzip",
+)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("status", [200, 206, 301, 401, 404, 429])
+def test_no_value_of_any_header_ends_a_request_with_another_error_than_ours(
+    header: str, status: int
+) -> None:
+    with fast_sources() as sources:
+        for value in VALUES:
+            head = f"HTTP/1.1 {status} X\r\nConnection: close\r\n{header}: {value}\r\n\r\n"
+            with answering(head.encode("latin-1") + b"{}") as name:
+                source = sources.open(parse_reference(name))
+                with contextlib.suppress(PublisherError):
+                    source.resolve()
+                with contextlib.suppress(PublisherError):
+                    source.manifest()
+                with contextlib.suppress(PublisherError):
+                    list(source.tags())

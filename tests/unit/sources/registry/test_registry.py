@@ -423,3 +423,44 @@ def test_requests_are_logged_without_queries_or_headers(
     assert f"HEAD {registry.host}{path} 307 (try 1)" in lines
     assert f"HEAD {storage.host}{path} 200 (try 1)" in lines
     assert "s3cret" not in caplog.text
+
+
+def test_a_pinned_image_is_resolved_without_a_request(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    digest = registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(500))
+    assert open_image(sources, registry, f"library/x:latest@{digest}").resolve() == digest
+    assert registry.count() == 0
+
+
+def test_a_missing_tag_is_an_error_that_names_the_nearest_ones(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    for tag in ("1.7.0", "1.7.12", "1.8", "latest"):
+        registry.add("library/x", tag, sample_image())
+    source = open_image(sources, registry, "library/x:1.7.13")
+    for ask in (source.resolve, source.manifest):
+        with pytest.raises(ImageNotFound, match=r"nearest tags: 1\.7\.12, 1\.7\.0"):
+            ask()
+    registry.misbehave(status(403), path="/tags/")
+    with pytest.raises(ImageNotFound, match=r"does not have it$"):
+        open_image(sources, registry, "library/x:1.7.13").resolve()
+
+
+def test_the_digest_of_a_manifest_may_be_a_sha512_one(
+    registry: OwnRegistry, sources: Sources
+) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    digest = digest_of(built.manifest.data, "sha512")
+    registry.misbehave(with_digest(digest), path="/manifests/")
+    source = open_image(sources, registry)
+    assert source.resolve() == digest
+    assert source.manifest().digest == digest
+    document = Document(built.manifest.data, built.manifest.media_type, digest)
+    registry.add_document("library/x", None, document)
+    for name in ("library/x", f"library/x@{digest}"):
+        source = open_image(sources, registry, name)
+        (found,) = fetch_images(source, [AMD64], source.resolve())
+        assert found.document == document

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import parse_retry_after
+from publisher.sources.http.deadline import RATE, Deadline, OutOfTime
 from publisher.sources.http.faults import MAX_WAIT, backoff
 from publisher.sources.open import Sources
 from publisher.sources.settings import RegistrySettings, Settings
@@ -240,3 +244,96 @@ def test_one_address_that_never_answers_does_not_make_the_host_one_that_is_down(
         with pytest.raises(SourceError, match="tried 5 times"):
             bad.result()
         assert open_image(sources, registry, "library/good").resolve()
+
+
+def test_a_wait_of_zero_is_not_reported_as_a_wait(registry: OwnRegistry) -> None:
+    registry.add("library/x", "latest", sample_image())
+    registry.misbehave(status(429, retry_after="0"), times=3)
+    reported: list[str] = []
+    with fast_sources(on_wait=reported.append) as sources:
+        assert open_image(sources, registry).resolve()
+    assert not reported
+
+
+def limited(registry: OwnRegistry, seconds: float) -> Settings:
+    timeout = datetime.timedelta(seconds=seconds)
+    return Settings({registry.host: RegistrySettings(image_timeout=timeout)})
+
+
+def test_an_image_whose_registry_asks_to_wait_again_and_again_ends_at_its_timeout(
+    registry: OwnRegistry,
+) -> None:
+    registry.misbehave(status(429, retry_after="1"))
+    with fast_sources(limited(registry, 2)) as sources:
+        source = open_image(sources, registry)
+        began = time.monotonic()
+        with pytest.raises(OutOfTime, match=r"not served within 2 s \(status 429\)"):
+            source.manifest()
+        with pytest.raises(OutOfTime):
+            source.manifest()
+        assert time.monotonic() - began < 10
+        assert registry.count() <= 4
+
+
+@pytest.mark.parametrize("where", ["manifest", "blob"])
+def test_an_image_whose_registry_sends_byte_by_byte_ends_at_its_timeout(
+    registry: OwnRegistry, where: str
+) -> None:
+    built = sample_image()
+    registry.add("library/x", "latest", built)
+    registry.misbehave(slow(pause=0.05, piece=1), method="GET")
+    with fast_sources(limited(registry, 0.5)) as sources:
+        source = open_image(sources, registry)
+        with pytest.raises(OutOfTime, match="not served within"):
+            if where == "manifest":
+                source.manifest()
+            else:
+                read_blob(source, built.layers[0].descriptor)
+
+
+def test_a_registry_that_sends_a_header_byte_by_byte_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("publisher.sources.http.connections.SLOW_AFTER", 0.2)
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client, contextlib.suppress(OSError):
+                    client.recv(65536)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                    while not stop.wait(0.05):
+                        client.sendall(b"y")
+
+        threading.Thread(target=serve, daemon=True).start()
+        name = f"http://127.0.0.1:{listener.getsockname()[1]}/x:1"
+        with fast_sources() as sources, pytest.raises(SourceError, match="bytes arrived in"):
+            sources.open(parse_reference(name)).manifest()
+        stop.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_download_that_makes_progress_may_take_longer_than_the_timeout() -> None:
+    """The clock is the test's: 64 KiB give one second back, up to the whole time."""
+    now = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("publisher.sources.http.deadline.time.monotonic", lambda: now)
+        deadline = Deadline(900)
+        for _ in range(100):
+            with deadline.waiting():
+                now += 60
+            deadline.received(60 * RATE)
+        assert deadline.left == 900
+        with deadline.waiting(), deadline.waiting():
+            now += 600
+        assert deadline.left == 300, "two threads that wait together use the time once"
+        now += 10_000
+        assert deadline.left == 300, "unpacking uses none of it"
+        deadline.check("cannot", "status 429", 300)
+        with pytest.raises(OutOfTime):
+            deadline.check("cannot", "status 429", 301)

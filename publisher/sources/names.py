@@ -1,0 +1,26 @@
+"""Names for messages: the existing ones that are nearest to a missing one. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from publisher.oci.tag_patterns import natural
+
+SHOWN = 5
+CONSIDERED = 10_000
+"""Names that are compared: the comparison of each takes some microseconds."""
+
+
+def nearest(wanted: str, available: Iterable[str]) -> list[str]:
+    """Return up to SHOWN of the available names: those that resemble `wanted`, then the highest."""
+    names = list(dict.fromkeys(islice(available, CONSIDERED)))
+    found = difflib.get_close_matches(wanted, names, SHOWN, 0.5) if wanted else []
+    rest = sorted(set(names) - set(found), key=natural, reverse=True)
+    return (found + rest)[:SHOWN]
+
+
+def name_one(place: str, names: Sequence[str]) -> str:
+    """Return the hint to write one of `names` behind the place that has them; "" for no names."""
+    return f"write {place}:{names[0]}" if names else ""
