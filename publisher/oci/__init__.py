@@ -1,1 +1,1 @@
-"""The values of the OCI specifications: references, manifests, configs, platforms. Pure."""
+"""Values of the OCI specifications: references, manifests, indexes, configs, platforms. Pure."""

@@ -14,17 +14,17 @@ _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a digest of a kind we can verify: sha256 or sha512, lower-case hex."""
+    """Whether `text` is a sha256 or sha512 digest in lower-case hex."""
     return _DIGEST.match(text) is not None
 
 
 def digest_hex(digest: str) -> str:
-    """The bare hex of "algorithm:hex", as used in the published tree's paths."""
+    """Return the hex part of "algorithm:hex", as used in the paths of the published tree."""
     return digest.partition(":")[2]
 
 
 def digest_of(data: bytes, algorithm: str = "sha256") -> str:
-    """The digest of `data`, as "algorithm:hex"."""
+    """Return the digest of `data` as "algorithm:hex"."""
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 

@@ -17,7 +17,7 @@ from publisher.oci.media_types import (
 )
 
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
-"""The largest manifest, index or config we read; registries limit theirs to 4 MiB."""
+"""The largest manifest, index or config that is read; registries accept 4 MiB."""
 
 MAX_NESTING = 64
 """Levels of objects and lists in a document. Real ones have less than ten."""
@@ -33,10 +33,15 @@ class Document:
 
 
 def detect_media_type(data: bytes, declared: str = "") -> str:
-    """The media type that the document itself states, else `declared`, else what its fields say.
+    """Return the media type: the document's own, else `declared`, else the one its fields imply.
 
-    A document and its Content-Type that disagree are refused, as the specification demands: the
-    same bytes could otherwise be read as two different images.
+    Args:
+        data: a manifest or index.
+        declared: the Content-Type, or the media type of the descriptor; may be empty.
+
+    Raises:
+        InvalidManifest: the document is neither, or contradicts `declared`, as the specification
+            demands: the same bytes could otherwise be read as two different images.
     """
     value = read_object(data, "manifest")
     stated = value.get("mediaType", "")
@@ -46,7 +51,8 @@ def detect_media_type(data: bytes, declared: str = "") -> str:
     declared = declared.partition(";")[0].strip()
     if stated and declared in known and stated != declared:
         raise InvalidManifest(
-            "cannot read manifest", why=f"it says it is {stated}, but was served as {declared}"
+            "cannot read manifest",
+            why=f"its mediaType is {stated}, but it was served as {declared}",
         )
     if stated:
         return stated

@@ -12,7 +12,7 @@ from publisher.oci.platform import Platform
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """One image for one platform, as far as can be known before its layers."""
+    """One image for one platform: all that is known before its layers are fetched."""
 
     platform: Platform
     document: Document

@@ -21,10 +21,11 @@ class ImageIndex:
     manifests: tuple[Descriptor, ...]
 
     def choose(self, platform: Platform) -> Descriptor | None:
-        """The manifest for `platform`, or None.
+        """Return the entry for `platform`, or None.
 
-        An exact variant wins; else an entry without a variant; else, when no variant was asked for,
-        the first with one. Entries that are not images (unknown/unknown: attestations) never match.
+        An equal variant is preferred; then an entry without a variant; then, for a platform without
+        a variant, the first entry with one. Entries that are not images (such as attestations,
+        which are for unknown/unknown) never match.
         """
         wanted = platform.normalized()
         fallback: Descriptor | None = None
@@ -43,7 +44,7 @@ class ImageIndex:
         return generic or fallback
 
     def images(self) -> tuple[Descriptor, ...]:
-        """The entries that are images of a known platform."""
+        """Return the entries that are images of a known platform."""
         return tuple(
             d
             for d in self.manifests
@@ -53,7 +54,7 @@ class ImageIndex:
         )
 
     def nested(self) -> tuple[Descriptor, ...]:
-        """The entries that are image indexes themselves."""
+        """Return the entries that are image indexes themselves."""
         return tuple(d for d in self.manifests if d.media_type in INDEX_TYPES)
 
 

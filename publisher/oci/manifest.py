@@ -32,22 +32,22 @@ class Manifest:
 
     @property
     def image_id(self) -> str:
-        """The digest of the config: what Docker calls the image ID."""
+        """The digest of the config: the image ID of Docker."""
         return self.config.digest
 
     @property
     def size(self) -> int:
-        """Bytes of all distinct layers, as they are downloaded."""
+        """The compressed size of all distinct layers, in bytes."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 def parse_manifest(document: Document) -> Manifest:
-    """Read an image manifest; InvalidManifest says why another kind of thing is refused."""
+    """Read an image manifest; raise InvalidManifest for artifacts, indexes and malformed ones."""
     what = f"cannot publish manifest {document.digest}"
     if document.media_type in DOCKER_SCHEMA1:
         raise InvalidManifest(
             what,
-            why="it is of Docker's schema 1, which names layers without their sizes or a config",
+            why="it has Docker's schema 1, which has neither a config nor the sizes of layers",
             hint="push the image again with a current tool",
         )
     if document.media_type not in MANIFEST_TYPES:
@@ -79,7 +79,7 @@ def parse_manifest(document: Document) -> Manifest:
 
 
 def check_consistency(manifest: Manifest, config: ImageConfig, digest: str) -> None:
-    """Raise InvalidManifest unless config and manifest speak of the same number of layers."""
+    """Raise InvalidManifest unless config and manifest have the same number of layers."""
     if len(config.diff_ids) != len(manifest.layers):
         raise InvalidManifest(
             f"cannot publish manifest {digest}",
@@ -89,9 +89,9 @@ def check_consistency(manifest: Manifest, config: ImageConfig, digest: str) -> N
 
 
 def parse_published_manifest(data: bytes) -> Manifest:
-    """Read a manifest.json of a published tree: exact bytes, or DUCC's re-serialisation of them.
+    """Read the manifest.json of a published tree: exact bytes, or DUCC's re-serialisation of them.
 
-    DUCC wrote `SchemaVersion`, `MediaType`, `Config{MediaType,Size,Digest}` and `Layers[…]`; field
+    DUCC writes `SchemaVersion`, `MediaType`, `Config{MediaType,Size,Digest}` and `Layers[…]`; field
     names are therefore matched without regard to case here, and only here.
     """
     value = _lower_keys(read_object(data, "manifest.json"))
@@ -105,17 +105,17 @@ def parse_published_manifest(data: bytes) -> Manifest:
 
 
 def distinct_from_top(digests: Sequence[str]) -> list[int]:
-    """The numbers of the layers that must be mounted to show all: of equal ones the topmost only.
+    """Return the numbers of the layers to be mounted: of equal layers only the topmost.
 
-    What a layer adds and deletes at its topmost place hides what it did below; and overlayfs takes
-    no directory twice. The digests are those of an image's layers from bottom to top.
+    What a layer adds and deletes at its topmost place hides what it does below, and overlayfs
+    refuses to mount a directory twice. `digests` are those of the layers from bottom to top.
     """
     topmost = {digest: number for number, digest in enumerate(digests)}
     return sorted(topmost.values())
 
 
 def manifest_annotations(data: bytes) -> Mapping[str, str]:
-    """The annotations of a manifest, if it has any."""
+    """Return the annotations of a manifest."""
     return parse_strings(read_object(data, "manifest").get("annotations"))
 
 

@@ -10,7 +10,7 @@ _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")  # it becomes a directory
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """An operating system, architecture and variant, in the words of the OCI specification."""
+    """An operating system, architecture and variant, as in the OCI image specification."""
 
     os: str
     architecture: str
@@ -25,7 +25,7 @@ class Platform:
         return cls(*parts).normalized()
 
     def normalized(self) -> Platform:
-        """Common spellings made one: x86_64 is amd64, aarch64 is arm64, arm64/v8 is arm64."""
+        """Return the usual spelling: x86_64 is amd64, aarch64 is arm64, arm64/v8 is arm64."""
         architecture = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}.get(
             self.architecture, self.architecture
         )

@@ -1,6 +1,7 @@
-"""Image references: text to value and back.
+"""Image references: the value, and the forms of text that it is read from.
 
-Transports are named as skopeo and podman name them; short names mean what users of Docker expect.
+What hosts, image repositories, tags and digests may look like is in `reference_grammar`. Transports
+have the names that skopeo and podman give them; short names mean what Docker takes them for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from publisher.oci.reference_grammar import refuse
 
 
 class Transport(enum.StrEnum):
-    """Where an image comes from; spelled as skopeo and podman spell it."""
+    """Where an image comes from, by the name that skopeo and podman give it."""
 
     REGISTRY = "docker"
     OCI = "oci"
@@ -35,14 +36,13 @@ _HUB_HOSTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """A place where one image is found.
+    """The place of one image, or of an image repository.
 
-    `registry` (host, with its port if it has one, as the wish wrote it, in lower case) and
-    `repository` (the *image repository*: path and name) belong to the registry transport;
-    `plain_http` is true only where `http://` was written. `location` is the folder or file of the
-    layout and archive transports; for `docker-daemon:` and `docker-archive:` `repository` is the
-    engine's name of the image. `digest` is "algorithm:hex": it decides which image is meant, also
-    beside a tag, which then only names what is published.
+    `registry` (host, with its port if it has one, as written, in lower case) and `repository` (the
+    *image repository*: path and name) belong to the registry transport; `plain_http` is true only
+    for `http://`. `location` is the directory or file of the layout and archive transports; for
+    `docker-daemon:` and `docker-archive:`, `repository` is the engine's name of the image. `digest`
+    is "algorithm:hex" and selects the image; a tag beside it only names what is published.
     """
 
     transport: Transport
@@ -54,11 +54,11 @@ class ImageReference:
     plain_http: bool = False
 
     def __str__(self) -> str:
-        """The canonical text, which `parse_reference` reads back as the same value."""
+        """Return the canonical text, which `parse_reference` reads back as the same value."""
         if self.transport is Transport.REGISTRY:
             scheme = "http://" if self.plain_http else ""
             if not scheme and not grammar.is_host(self.registry):
-                scheme = "https://"  # a bare "registry/x" would be a name of Docker Hub
+                scheme = "https://"  # "registry/x" alone would be a name of Docker Hub
             text = f"{scheme}{self.registry}/{self.repository}"
         else:
             parts = (self.transport, self.location, self.repository)
@@ -70,43 +70,40 @@ class ImageReference:
         return text if self.digest is None else f"{text}@{self.digest}"
 
     def with_tag(self, tag: str) -> ImageReference:
-        """The same image repository at `tag`, not pinned; InvalidReference if it cannot be one."""
+        """Return the reference with `tag` and without a digest; InvalidReference for a bad tag."""
         changed = replace(self, tag=tag, digest=None)
         grammar.check_tag(str(changed), tag)
         return _checked(changed)
 
-    def with_digest(self, digest: str) -> ImageReference:
-        """The same place, pinned to `digest`; the tag stays as the name."""
-        changed = replace(self, digest=digest)
-        grammar.check_digest(str(changed), digest)
-        return _checked(changed)
-
 
 def api_host(registry: str) -> str:
-    """The host that answers for `registry`: itself, but for the names of Docker Hub."""
+    """Return the host of the API of `registry`: itself, except for the names of Docker Hub."""
     return _HUB_API if registry in _HUB_HOSTS else registry
 
 
 def parse_reference(text: str) -> ImageReference:
-    """Read any form of image reference; InvalidReference says what to write instead.
+    """Read any form of image reference.
 
-    A name without a host is one of Docker Hub, and without tag and digest means `latest`, as every
-    user of Docker expects. Layouts and archives without a tag mean the one image they hold.
+    A name without a host is of Docker Hub, and without tag and digest it has the tag `latest`, as
+    for Docker. A layout or archive without a tag means the only image in it.
+
+    Raises:
+        InvalidReference: with a hint that says what to write instead.
     """
     reference, pattern = parse_pattern(text)
     if pattern is not None:
         refuse(
             text,
-            f"the tag {pattern!r} is a pattern, and this must be one image",
+            f"the tag {pattern!r} is a pattern, and one image is expected",
             "write one tag; patterns are for wish lists",
         )
     return reference
 
 
 def parse_pattern(text: str) -> tuple[ImageReference, str | None]:
-    """Read an image reference whose tag may be a pattern (`1.*`), as wish lists allow.
+    """Read an image reference whose tag may be a pattern (`1.*`), as in wish lists.
 
-    With a pattern, the reference has neither tag nor digest, and the pattern comes beside it.
+    With a pattern, the reference has neither tag nor digest, and the pattern is returned with it.
     """
     reference, pattern = _parse(text)
     named = (pattern, reference.tag, reference.digest) != (None, None, None)
@@ -116,11 +113,11 @@ def parse_pattern(text: str) -> tuple[ImageReference, str | None]:
 
 
 def parse_repository(text: str) -> ImageReference:
-    """Read an image repository alone: a reference that must have neither tag nor digest."""
+    """Read an image repository: a reference that must have neither tag nor digest."""
     reference, pattern = _parse(text)
     given = pattern or reference.tag or reference.digest
     if given is not None:
-        refuse(text, f"it already says which image: {given!r}", "leave that out here")
+        refuse(text, f"it already names one image: {given!r}", "remove it")
     return reference
 
 
@@ -147,7 +144,7 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
     if scheme not in ("", "https", "http", "docker") or path_with_scheme:
         refuse(
             text,
-            f"{grammar.shorten(text.partition(':')[0])!r} is not a way to fetch images",
+            f"{grammar.shorten(text.partition(':')[0])!r} is not a transport",
             "use https://, http://, oci:, oci-archive:, docker-daemon: or docker-archive:",
         )
     grammar.check_ascii(text, rest)
@@ -180,14 +177,14 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
 
 
 def _hub_path(text: str, registry: str, path: str) -> str:
-    """The whole path of a name on Docker Hub, where `library/` may be left out."""
+    """Return the whole path of a name on Docker Hub, where `library/` may be left out."""
     match path.split("/"):
         case [name]:
             return f"library/{name}"
         case ["r", owner, name] if registry == "hub.docker.com":
-            refuse(text, "that is a page of the website", f"write {HUB}/{owner}/{name}")
+            refuse(text, "it is a page of the Docker Hub website", f"write {HUB}/{owner}/{name}")
         case ["_", name] if registry == "hub.docker.com":
-            refuse(text, "that is a page of the website", f"write {HUB}/library/{name}")
+            refuse(text, "it is a page of the Docker Hub website", f"write {HUB}/library/{name}")
     return path
 
 
@@ -215,7 +212,7 @@ def _parse_engine(text: str, name: str) -> ImageReference:
     grammar.check_ascii(text, name)
     name, digest = grammar.split_digest(text, name)
     if digest is not None:
-        refuse(text, "an engine keeps images under digests of its own", "name a tag")
+        refuse(text, "an engine stores images under its own digests", "name a tag")
     first, slash, path = name.partition("/")
     host = f"{grammar.check_host(text, first)}/" if slash and grammar.is_host(first) else ""
     path, tag, pattern = grammar.split_tag(text, path if host else name)
@@ -230,7 +227,9 @@ def _parse_engine(text: str, name: str) -> ImageReference:
 
 def _check_location(text: str, location: str) -> str:
     if not location:
-        refuse(text, "no folder or file is named", "write oci:FOLDER:TAG or oci-archive:FILE:TAG")
+        refuse(
+            text, "no directory or file is named", "write oci:FOLDER:TAG or oci-archive:FILE:TAG"
+        )
     if ".." in location.split("/"):
         refuse(text, "'..' is not allowed in a path", "write the path without it")
     return str(PurePosixPath(location))

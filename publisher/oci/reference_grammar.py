@@ -1,8 +1,9 @@
-"""What hosts, image repositories, tags and digests may look like, and what we say when they do not.
+"""The grammar of the parts of image references: hosts, image repositories, tags, digests.
 
 Sources: OCI distribution specification 1.1 (names, tags), OCI image specification 1.1 (digests),
-RFC 1123 (host names). What passes is safe as a path component: not empty, without a leading dot,
-and no longer than a file name may be.
+RFC 1123 (host names). Accepted parts are safe as components of a path: not empty, without a
+leading dot, and no longer than a file name may be. `text` is always the whole reference, for the
+message.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import ipaddress
 import re
 from typing import NoReturn
 
-from publisher.errors import InvalidReference
+from publisher.errors import InvalidReference, printable
 from publisher.oci.digest import is_digest
 
 MAX_NAME = 255
 """Characters of host and image repository together: the limit that clients and registries share."""
 
 MAX_FILE_NAME = 255
-"""Bytes of a file name, on every file system that we publish to; our names are all ASCII."""
+"""Bytes of a file name, on every supported file system; the names are ASCII."""
 
 FORMS = "write HOST/PATH/NAME:TAG, such as docker.io/library/debian:stable"
 
@@ -34,22 +35,22 @@ _OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
 
 
 def refuse(text: str, why: str, hint: str) -> NoReturn:
-    """Raise InvalidReference about `text`, which may hold a secret and is shown without it."""
+    """Raise InvalidReference about `text`, shown without credentials that it may contain."""
     raise InvalidReference(f"{presentable(text)!r} is not an image reference", why=why, hint=hint)
 
 
 def presentable(text: str) -> str:
-    """`text` as a message may show it: no credentials, no control characters, not too long."""
-    return shorten("".join(c if c.isprintable() else "?" for c in _without_credentials(text)))
+    """Return `text` for a message: without credentials, escaped, and shortened."""
+    return shorten(printable(_without_credentials(text)))
 
 
 def shorten(text: str) -> str:
-    """`text`, or its beginning, for a message."""
+    """Return `text`, or its beginning if it is long."""
     return text if len(text) <= 100 else text[:97] + "…"
 
 
 def _without_credentials(text: str) -> str:
-    # What stands before an '@' that no digest follows may be a user name and a password.
+    # The part before an '@' that no digest follows may be a user name and a password.
     match = _DIGEST_SUFFIX.fullmatch(text)
     rest = match["rest"] if match else text
     if "@" not in rest:
@@ -58,20 +59,22 @@ def _without_credentials(text: str) -> str:
 
 
 def check_characters(text: str) -> None:
-    """Refuse what no form of reference may contain."""
+    """Raise InvalidReference for characters that no form of reference may contain."""
     if not text:
         refuse(text, "it is empty", FORMS)
     if len(text) > _MAX_TEXT:
         refuse(text, f"it is longer than {_MAX_TEXT} characters", FORMS)
     for character in text:
         if character.isspace():
-            refuse(text, f"it contains a blank ({character!r})", "remove it; a tag follows a ':'")
+            refuse(
+                text, f"it contains white space ({character!r})", "remove it; a tag follows a ':'"
+            )
         if not character.isprintable():
             refuse(text, f"it contains a control character ({character!r})", "remove it")
 
 
 def check_ascii(text: str, name: str) -> None:
-    """Refuse, in the part `name` of `text`, look-alikes of the letters a to z, and backslashes."""
+    """Raise InvalidReference if the part `name` of `text` has backslashes or is not ASCII."""
     for character in name:
         if not character.isascii():
             refuse(
@@ -84,17 +87,17 @@ def check_ascii(text: str, name: str) -> None:
 
 
 def split_digest(text: str, rest: str) -> tuple[str, str | None]:
-    """`rest` without its digest, and the digest; anything else with an '@' is refused."""
+    """Return `rest` without its digest, and the digest; refuse any other '@'."""
     match = _DIGEST_SUFFIX.fullmatch(rest)
     if match is not None:
         rest = match["rest"]
     if "@" in rest:
         if _OTHER_DIGEST.search(rest):
-            refuse(text, "its digest is of a kind we cannot verify", "use sha256 or sha512")
+            refuse(text, "its digest algorithm is not supported", "use sha256 or sha512")
         refuse(
             text,
-            "'@' stands only before a digest (@sha256:…), and credentials never belong here",
-            "remove what is before the '@'; credentials are configured apart from wish lists",
+            "'@' is only allowed before a digest (@sha256:…), and credentials are not allowed",
+            "remove what precedes the '@'; `publisher login` stores credentials",
         )
     if match is None:
         return rest, None
@@ -103,7 +106,7 @@ def split_digest(text: str, rest: str) -> tuple[str, str | None]:
 
 
 def split_tag(text: str, path: str) -> tuple[str, str | None, str | None]:
-    """Path, tag, and pattern instead of a tag: of the last two at most one is there."""
+    """Return path, tag, and pattern; at most one of tag and pattern is given."""
     before, slash, last = path.rpartition("/")
     name, colon, tag = last.partition(":")
     if ":" in before:
@@ -120,12 +123,12 @@ def split_tag(text: str, path: str) -> tuple[str, str | None, str | None]:
 
 
 def is_host(component: str) -> bool:
-    """Whether the first component of a short name is a host, by the rule that Docker uses."""
+    """Whether the first component of a name is a host, by Docker's rule."""
     return "." in component or ":" in component or component.lower() == "localhost"
 
 
 def check_host(text: str, host: str) -> str:
-    """`host`, which may have a port, in lower case."""
+    """Return `host`, which may have a port, in lower case; refuse what is not a host."""
     host = host.lower()
     match = _HOST.fullmatch(host)
     if match is None:
@@ -148,7 +151,7 @@ def check_host(text: str, host: str) -> str:
 
 
 def check_repository(text: str, path: str) -> None:
-    """Refuse what cannot be the path and name of an image."""
+    """Raise InvalidReference unless `path` can be an image repository."""
     if not path:
         refuse(text, "the name of the image is missing", FORMS)
     for component in path.split("/"):
@@ -174,12 +177,12 @@ def check_repository(text: str, path: str) -> None:
 
 
 def _in_lower_case(text: str, path: str) -> str:
-    path = path.removeprefix("library/")  # which may have been filled in
+    path = path.removeprefix("library/")  # it may have been added
     return text.replace(path, path.lower(), 1)
 
 
 def check_tag(text: str, tag: str) -> None:
-    """Refuse what cannot be a tag."""
+    """Raise InvalidReference unless `tag` is a tag."""
     if _TAG.fullmatch(tag):
         return
     if not tag:
@@ -196,7 +199,7 @@ def check_tag(text: str, tag: str) -> None:
 
 
 def check_digest(text: str, digest: str) -> None:
-    """Refuse what is not a whole digest of a kind that we can verify."""
+    """Raise InvalidReference unless `digest` is a whole sha256 or sha512 digest."""
     if is_digest(digest):
         return
     if is_digest(digest.lower()):
@@ -211,7 +214,7 @@ def check_digest(text: str, digest: str) -> None:
 
 
 def check_file_name(text: str, repository: str, suffix: str) -> None:
-    """Refuse an image whose name and tag (or digest) together are too long for one file name."""
+    """Raise InvalidReference if name and tag (or digest) are too long for one file name."""
     if len(repository.rpartition("/")[2]) + 1 + len(suffix) > MAX_FILE_NAME:
         refuse(
             text,

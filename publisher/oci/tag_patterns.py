@@ -1,8 +1,8 @@
-"""Tag patterns, as wish lists and commands have them: which texts are one, and what they match.
+"""Tag patterns of wish lists and commands: their syntax, and what they match. Pure.
 
-A pattern is a tag, a glob ("1.7.*"), or a version range (">=1.8,<2", as PEP 440 has them). A
-leading v is allowed in tags, tags that are not versions match no range, and pre-releases only one
-that names a pre-release. Nothing here does input or output.
+A pattern is a tag, a glob ("1.7.*"), or a version range (">=1.8,<2", as in PEP 440). For ranges, a
+tag may begin with "v", a tag that is not a version never matches, and a pre-release only matches a
+range that names a pre-release.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _Matcher = Callable[[str], bool]
 
 
 class InvalidPattern(PublisherError):
-    """A text is neither a tag, nor a glob, nor a version range."""
+    """A string is neither a tag, nor a glob, nor a version range."""
 
 
 class TagPatterns:
-    """The tags that one of the patterns `wanted` matches, and none of `unwanted`.
+    """Selects the tags that a pattern of `wanted` matches and no pattern of `unwanted`.
 
-    Raises InvalidPattern.
+    Raises:
+        InvalidPattern: one of the patterns is malformed.
     """
 
     def __init__(self, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> None:
@@ -42,23 +43,23 @@ class TagPatterns:
         return self._text
 
     def among(self, tags: Iterable[str]) -> list[str]:
-        """Those of `tags` that are meant, each once, in natural order."""
-        return sorted({tag for tag in tags if self._takes(tag)}, key=natural)
+        """Return the selected ones of `tags`, each once, in natural order."""
+        return sorted({tag for tag in tags if self._selects(tag)}, key=natural)
 
-    def _takes(self, tag: str) -> bool:
+    def _selects(self, tag: str) -> bool:
         if not any(matches(tag) for matches in self._wanted):
             return False
         return not any(matches(tag) for matches in self._unwanted)
 
 
 def check_pattern(text: str) -> str:
-    """`text`, if it is a pattern; else InvalidPattern, which says what to write."""
+    """Return `text` if it is a pattern; else raise InvalidPattern with what to write."""
     _matcher(text)
     return text
 
 
 def natural(tag: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key by which 1.10 comes after 1.9."""
+    """Return a sort key by which 1.10 comes after 1.9."""
     return tuple(
         (0, int(part), "") if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", tag)
@@ -89,7 +90,7 @@ def _range(text: str, excludes: bool) -> _Matcher:
         raise InvalidPattern(
             f"{text!r} is not a version range", hint="write it as '>=1.8,<2'"
         ) from error
-    # Pre-releases are wished only by a range that names one; to exclude, they count always.
+    # Only a range that names a pre-release selects pre-releases; an exclusion always matches them.
     prereleases = excludes or bool(specifiers.prereleases)
 
     def matches(tag: str) -> bool:

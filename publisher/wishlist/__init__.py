@@ -1,7 +1,7 @@
-"""Wish lists: what people ask for, read from YAML, with every mistake explained. Pure.
+"""Wish lists: the images that people request, read from YAML, with every mistake explained. Pure.
 
-Version 1 is the form that exists in the field (thesis, section "Administrator interface"); version
-2 is ours, stated by `schemas/wishlist-2.schema.json`.
+Version 1 is the form of earlier tools (thesis, section "Administrator interface"); version 2 is
+specified by `schemas/wishlist-2.schema.json`.
 """
 
 from publisher.wishlist.document import MAX_BYTES

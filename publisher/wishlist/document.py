@@ -1,8 +1,7 @@
-"""YAML with places: nodes that know their line and column, and readers that explain themselves.
+"""YAML nodes with line and column, and readers that report every mistake with its place.
 
-YAML silently keeps the last of two equal keys, reads 1.10 as the number 1.1 and lets a few bytes of
-aliases stand for gigabytes. Therefore nodes are read here, not the values that PyYAML makes of
-them.
+PyYAML keeps the last of two equal keys without a word, reads 1.10 as the number 1.1, and expands a
+few bytes of aliases to gigabytes. The readers therefore work on nodes, not on PyYAML's values.
 """
 
 from __future__ import annotations
@@ -17,62 +16,62 @@ from publisher.oci.reference_grammar import presentable
 from publisher.wishlist.model import Problem, Severity, WishListError
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The largest wish list we read: some forty thousand wishes."""
+"""The largest wish list that is read: some forty thousand wishes."""
 
 MAX_NODES = 1_000_000
-"""The most values a wish list may have, counting what aliases stand for."""
+"""The most values a wish list may have, with aliases expanded."""
 
 STRING = "tag:yaml.org,2002:str"
 DATE = "tag:yaml.org,2002:timestamp"
 _NULL = "tag:yaml.org,2002:null"
 _KINDS = {
-    STRING: "a text",
+    STRING: "a string",
     DATE: "a date",
     _NULL: "nothing",
     "tag:yaml.org,2002:int": "a number",
     "tag:yaml.org,2002:float": "a number",
-    "tag:yaml.org,2002:bool": "a truth value",
+    "tag:yaml.org,2002:bool": "a Boolean",
 }
 
 
 class Problems:
-    """Collects what is wrong with the wish list `name`."""
+    """Collects the mistakes of the wish list `name`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.found: list[Problem] = []
-        self.subject = ""  # the wish that is being read, if it is one
+        self.subject = ""  # the wish that is being read, "" outside of wishes
 
     def error(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
-        """Something that spoils the wish being read, or the whole list."""
+        """Add an error: the wish being read, or outside of wishes the whole list, is unusable."""
         line, column = place(node)
         self._add(Severity.ERROR, line, column, message, suggestion, self.subject)
 
     def error_at(self, line: int, column: int, message: str, suggestion: str, subject: str) -> None:
-        """Something that spoils the wish `subject`, found after the nodes were read."""
+        """Add an error that makes the wish `subject` unusable, found after its nodes were read."""
         self._add(Severity.ERROR, line, column, message, suggestion, subject)
 
     def warning(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
-        """Something odd that spoils nothing."""
+        """Add a warning; it makes nothing unusable."""
         line, column = place(node)
         self._add(Severity.WARNING, line, column, message, suggestion)
 
     def refuse(self, line: int, column: int, message: str, suggestion: str = "") -> WishListError:
-        """The error that ends the reading, with all problems up to now."""
+        """Add an error, and return the exception that ends the reading."""
         self.subject = ""
         self._add(Severity.ERROR, line, column, message, suggestion)
         return self.failure()
 
     def failure(self) -> WishListError:
-        """All problems as one error."""
+        """Return all problems as one exception."""
         return WishListError(f"cannot use wish list {self.name}", problems=self.sorted())
 
     def sorted(self) -> tuple[Problem, ...]:
-        """The problems in the order of the file."""
+        """Return the problems in the order of the file."""
         return tuple(sorted(self.found, key=lambda problem: (problem.line, problem.column)))
 
     def errors(self) -> int:
-        """How many errors there are by now."""
+        """Return the number of errors so far."""
         return sum(problem.severity is Severity.ERROR for problem in self.found)
 
     def _add(
@@ -88,19 +87,19 @@ class Problems:
 
 
 def place(node: yaml.Node) -> tuple[int, int]:
-    """Line and column of a node, from 1."""
+    """Return line and column of a node, from 1."""
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def load(data: bytes | str, problems: Problems) -> yaml.Node:
-    """The one document in `data`; WishListError if it is none."""
+    """Return the only document in `data`; raise WishListError where it is not one YAML document."""
     text = _decode(data, problems)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if re.search("alias|quoted|flow", error.context or ""):
-            mark = error.context_mark or mark  # where the text, or the bracket, begins
+            mark = error.context_mark or mark  # where the string, or the bracket, begins
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         message = ", ".join(part for part in (error.context, error.problem) if part)
         raise problems.refuse(line, column, f"not valid YAML: {message}", _cure(message)) from error
@@ -115,7 +114,10 @@ def load(data: bytes | str, problems: Problems) -> yaml.Node:
         raise problems.refuse(1, 1, "the file is empty", "begin with the line 'version: 2'")
     if not _is_bounded(root):
         raise problems.refuse(
-            1, 1, f"aliases make it stand for more than {MAX_NODES} values", "write fewer aliases"
+            1,
+            1,
+            f"with its aliases expanded it has more than {MAX_NODES} values",
+            "use fewer aliases",
         )
     return root
 
@@ -123,7 +125,7 @@ def load(data: bytes | str, problems: Problems) -> yaml.Node:
 def _decode(data: bytes | str, problems: Problems) -> str:
     if len(data) > MAX_BYTES:
         raise problems.refuse(
-            1, 1, f"the file is larger than {MAX_BYTES // 2**20} MiB", "is this a wish list?"
+            1, 1, f"the file is larger than {MAX_BYTES // 2**20} MiB", "name a wish list"
         )
     if isinstance(data, str):
         return data
@@ -144,13 +146,13 @@ def _position(before: str) -> tuple[int, int]:
 
 
 def _cure(message: str) -> str:
-    """What to do about PyYAML's message."""
+    """Return what to write instead, from PyYAML's message."""
     for sign, cure in (
-        (r"'\\t'", "indent with blanks, not with tabs"),
-        (r"alias", "a text that begins with '*' needs quotes, such as '1.*'"),
-        (r"block scalar|'[>|]'", "a text that begins with '>' or '|' needs quotes"),
-        (r"cannot start any token", "a text that begins with this character needs quotes"),
-        (r"mapping values", "check the indentation; a text with ': ' in it needs quotes"),
+        (r"'\\t'", "indent with spaces, not with tabs"),
+        (r"alias", "a string that begins with '*' needs quotes, such as '1.*'"),
+        (r"block scalar|'[>|]'", "a string that begins with '>' or '|' needs quotes"),
+        (r"cannot start any token", "a string that begins with this character needs quotes"),
+        (r"mapping values", "check the indentation; a string with ': ' in it needs quotes"),
         (r"expected <block end>|expected ':'", "check the indentation, and the line above"),
         (r"single document", "remove the line '---', or make two files"),
         (r"quoted scalar", "close the quotes that were opened"),
@@ -158,23 +160,23 @@ def _cure(message: str) -> str:
     ):
         if re.search(sign, message):
             return cure
-    return "see the lines above as well"
+    return "check this line and the lines above"
 
 
 def _is_bounded(root: yaml.Node) -> bool:
-    """Whether the document is a tree of at most MAX_NODES, once aliases are written out."""
+    """Whether the document is a tree of at most MAX_NODES with its aliases expanded."""
     sizes: dict[int, int] = {}
-    under_way: set[int] = set()
+    open_nodes: set[int] = set()
 
     def size(node: yaml.Node) -> int:
         if isinstance(node, yaml.ScalarNode):
             return 1
-        if id(node) in under_way:
+        if id(node) in open_nodes:
             return MAX_NODES + 1  # it contains itself
         if id(node) not in sizes:
-            under_way.add(id(node))
+            open_nodes.add(id(node))
             sizes[id(node)] = 1 + sum(size(child) for child in children(node))
-            under_way.remove(id(node))
+            open_nodes.remove(id(node))
         return sizes[id(node)]
 
     def children(node: yaml.Node) -> list[yaml.Node]:
@@ -189,12 +191,12 @@ def _is_bounded(root: yaml.Node) -> bool:
 
 
 def quoted(text: str) -> str:
-    """`text` as a YAML text in single quotes."""
+    """Return `text` as a YAML string in single quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def describe(node: yaml.Node) -> str:
-    """What kind of value a node is, in a requester's words."""
+    """Return what kind of value a node is, for a message."""
     if isinstance(node, yaml.SequenceNode):
         return "a list"
     if isinstance(node, yaml.MappingNode):
@@ -209,9 +211,9 @@ def read_mapping(
     known: Sequence[str],
     moved: Mapping[str, str],
 ) -> dict[str, yaml.Node]:
-    """The values of the `known` keys; other keys and second values are errors.
+    """Return the values of the `known` keys; other keys and second values are errors.
 
-    `moved` says of keys that are known elsewhere what to do about them.
+    `moved` holds suggestions for keys that belong elsewhere.
     """
     found: dict[str, yaml.Node] = {}
     lines: dict[str, int] = {}
@@ -221,6 +223,8 @@ def read_mapping(
             near = difflib.get_close_matches(key.lower(), known, 1)
             if key in moved:
                 suggestion = moved[key]
+            elif key == "<<":
+                suggestion = "merge keys are not supported: write the keys out, or use 'defaults'"
             elif near:
                 suggestion = f"did you mean {near[0]!r}?"
             else:
@@ -240,17 +244,17 @@ def read_mapping(
 
 
 def read_text(node: yaml.Node, problems: Problems, what: str) -> str | None:
-    """A non-empty text of printable characters, or None after saying what is wrong."""
+    """Return a non-empty string of printable characters, or None after reporting an error."""
     if not isinstance(node, yaml.ScalarNode):
         problems.error(
-            node, f"{what} must be a text, but this is {describe(node)}", "write one text"
+            node, f"{what} must be a string, but this is {describe(node)}", "write one string"
         )
     elif node.tag == _NULL or (node.tag == STRING and not node.value.strip()):
         problems.error(node, f"{what} has no value", "write one, or remove the line")
     elif node.tag != STRING:
         problems.error(
             node,
-            f"{what} must be a text, but YAML reads {node.value} as {describe(node)}",
+            f"{what} must be a string, but YAML reads {node.value} as {describe(node)}",
             f"write it in quotes: {quoted(node.value)}",
         )
     elif not all(letter.isprintable() or letter == "\n" for letter in node.value):
@@ -261,7 +265,7 @@ def read_text(node: yaml.Node, problems: Problems, what: str) -> str | None:
 
 
 def read_texts(node: yaml.Node, problems: Problems, what: str) -> list[tuple[str, yaml.Node]]:
-    """The texts of a list, each with its node; what is wrong is said, and left out."""
+    """Return the strings of a list, each with its node; others are reported and left out."""
     if not isinstance(node, yaml.SequenceNode):
         write = quoted(node.value) if isinstance(node, yaml.ScalarNode) and node.value else "…"
         problems.error(
@@ -271,6 +275,6 @@ def read_texts(node: yaml.Node, problems: Problems, what: str) -> list[tuple[str
         )
         return []
     if not node.value:
-        problems.error(node, f"{what} is an empty list", "name something, or remove the line")
+        problems.error(node, f"{what} is an empty list", "add an item, or remove the line")
     texts = [(read_text(item, problems, f"an item of {what}"), item) for item in node.value]
     return [(text, item) for text, item in texts if text is not None]

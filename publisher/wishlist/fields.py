@@ -1,4 +1,4 @@
-"""The values that stand in wishes: platforms, outputs, durations, dates, tag patterns."""
+"""Readers for the values of wishes: platforms, outputs, durations, dates, tag patterns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _Value = TypeVar("_Value")
 def _distinct(
     node: yaml.Node, problems: Problems, what: str, read: Callable[[str], _Value]
 ) -> tuple[_Value, ...]:
-    """The values of a list of texts in its order, each once; `read` raises one of two errors."""
+    """Return the distinct values of a list of strings, in its order.
+
+    `read` parses one string and raises ValueError ("MESSAGE; SUGGESTION") or InvalidPattern.
+    """
     values: list[_Value] = []
     for text, item in read_texts(node, problems, what):
         try:
@@ -50,7 +53,7 @@ def _distinct(
 
 
 def read_platforms(node: yaml.Node, problems: Problems) -> tuple[Platform, ...]:
-    """Platforms, the public one first."""
+    """Read platforms; the first is the public one."""
 
     def read(text: str) -> Platform:
         try:
@@ -64,7 +67,7 @@ def read_platforms(node: yaml.Node, problems: Problems) -> tuple[Platform, ...]:
 
 
 def read_outputs(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
-    """Forms of publication, in the order in which they are documented."""
+    """Read outputs; returned in the order in which they are documented."""
 
     def read(text: str) -> str:
         if text in OUTPUTS:
@@ -80,12 +83,12 @@ def read_outputs(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
 
 
 def read_patterns(node: yaml.Node, problems: Problems, what: str) -> tuple[str, ...]:
-    """Tag patterns: globs and version ranges."""
+    """Read tag patterns: globs and version ranges."""
     return _distinct(node, problems, what, check_pattern)
 
 
 def read_grace(node: yaml.Node, problems: Problems) -> timedelta | None:
-    """A grace period."""
+    """Read a grace period, or report why it is not one."""
     if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"[0-9]+", node.value):
         problems.error(
             node, f"grace: {node.value} has no unit", f"write {node.value}d for days, or w, h, m, s"
@@ -103,13 +106,13 @@ def read_grace(node: yaml.Node, problems: Problems) -> timedelta | None:
 
 
 def read_date(node: yaml.Node, problems: Problems, what: str) -> date | None:
-    """A date; a text that looks like one is one too."""
+    """Read a date, with or without quotes."""
     if isinstance(node, yaml.ScalarNode) and node.tag in (DATE, STRING):
         try:
             if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", node.value):
                 return date.fromisoformat(node.value)
         except ValueError:
-            problems.error(node, f"there is no day {node.value}", "correct the date")
+            problems.error(node, f"the day {node.value} does not exist", "correct the date")
             return None
         problems.error(node, f"{quoted(node.value)} is not a date", "write YYYY-MM-DD")
     else:

@@ -1,4 +1,4 @@
-"""Wishes, wish lists, and what can be wrong with them, as values."""
+"""Wishes, wish lists and their problems, as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 
 OUTPUTS = ("flat", "layers", "thin", "podman")
-"""Every form in which an image can be published."""
+"""The forms in which an image can be published."""
 
 DEFAULT_PLATFORMS = (Platform("linux", "amd64"),)
 DEFAULT_OUTPUTS = ("flat", "layers")
@@ -21,15 +21,15 @@ DEFAULT_GRACE = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One thing that someone wants published.
+    """One request for an image, or for the tags of an image repository.
 
-    `tags` holds the patterns (globs and version ranges) that are matched against the image
-    repository's tags, without those that `exclude` matches; it is empty where `image` itself says
-    which image is meant, and otherwise `image` has neither tag nor digest. The first of `platforms`
-    is public at the plain path. `name` is what an image without a registry is called. `grace` is
-    how long the image stays usable once nobody wishes it. `thin` is the output format of the thin
-    image's name (see `render_output_format`), or None if none is pushed. `line` and `column` count
-    from 1, and are 0 for a wish that stands in no wish list.
+    Either `image` names one image and `tags` is empty, or `image` has neither tag nor digest and
+    `tags` holds the patterns (globs and version ranges) that are matched against the tags of the
+    image repository; tags that `exclude` matches are left out. The first of `platforms` is public
+    at the plain path. `name` is the published name of an image without a registry. `grace` is how
+    long the image stays usable after no wish requests it any more. `thin` is the output format of
+    the thin image's name (see `render_output_format`), or None if none is pushed. `line` and
+    `column` are the wish's place in its list, from 1; 0 for a wish outside of any list.
     """
 
     image: ImageReference
@@ -47,7 +47,7 @@ class Wish:
     column: int = 0
 
     def has_expired(self, moment: datetime) -> bool:
-        """Whether the wish has ended by `moment`: from the beginning of the day `expires` (UTC)."""
+        """Whether the wish has ended at `moment`: it ends when the day `expires` begins (UTC)."""
         return self.expires is not None and self.expires <= moment.astimezone(UTC).date()
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Wish:
 
 
 class Severity(enum.StrEnum):
-    """How bad a problem is: an error spoils what it is about, a warning does not."""
+    """An error makes its wish or list unusable, a warning does not."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -65,10 +65,10 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in a wish list: where, what, and what to write instead.
+    """A mistake in a wish list: its place, and what to write instead.
 
-    `line` and `column` count from 1. `subject` is the text of the wish that an error spoils; it is
-    empty for an error that spoils the whole list, and for warnings.
+    `line` and `column` count from 1. `subject` is the wish that an error makes unusable; it is
+    empty for an error that makes the whole list unusable, and for warnings.
     """
 
     severity: Severity
@@ -86,10 +86,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class WishList:
-    """A wish list as read from `name` (a file's name, for messages).
+    """A wish list as read from the file `name`.
 
-    `repository` is the URL of the published filesystem that the list names, if it names one. A wish
-    that has an error is not among `wishes`: the others can be granted nevertheless.
+    `repository` is the URL of the published filesystem that the list names, or None. A wish with an
+    error is not among `wishes`; the others can be published nevertheless.
     """
 
     name: str
@@ -101,17 +101,17 @@ class WishList:
 
     @property
     def unusable(self) -> tuple[Problem, ...]:
-        """The errors, each of which has spoilt a wish; of a list without any, all is known."""
+        """The errors, each of which makes a wish unusable."""
         return tuple(p for p in self.problems if p.severity is Severity.ERROR)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What is odd, but spoils nothing."""
+        """The problems that make nothing unusable."""
         return tuple(p for p in self.problems if p.severity is Severity.WARNING)
 
 
 class WishListError(PublisherError):
-    """A wish list that cannot be used at all; `problems` holds everything that is wrong with it."""
+    """A wish list is unusable as a whole; `problems` holds all its mistakes."""
 
     def __init__(
         self, what: str, *, why: str = "", hint: str = "", problems: Iterable[Problem] = ()
@@ -124,7 +124,7 @@ class WishListError(PublisherError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish, and the wish list that it stands in: its path or URL, always written the same."""
+    """A wish and the identity of its wish list: its absolute path or URL, "" for none."""
 
     wish: Wish
     wish_list: str = ""

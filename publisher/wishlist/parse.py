@@ -1,4 +1,4 @@
-"""A wish list of any version becomes a `WishList`; one image from a command line, a `Wish`."""
+"""Entry points: a wish list of any version, or one image from a command line."""
 
 from __future__ import annotations
 
@@ -73,20 +73,26 @@ def _version(root: yaml.MappingNode, problems: Problems) -> str:
         written = f" {value.value!r}" if isinstance(value, yaml.ScalarNode) else ""
         raise problems.refuse(
             *place(value),
-            f"wish lists of version{written} are not known",
+            f"wish lists of version{written} are not supported",
             "write version: 2 (or 1); a newer version needs a newer release of this program",
         )
     raise problems.refuse(
         *place(root),
-        "the list does not say its version",
+        "the list has no version",
         "begin with the line 'version: 2', or 'version: 1' for a list with cvmfs_repo and input",
     )
 
 
 def wish_for(image: str, *, platforms: Sequence[str] = (), name: str | None = None) -> Wish:
-    """A wish for one image that stands in no wish list; InvalidReference if it cannot be one.
+    """Return a wish for one image, outside of any wish list.
 
-    `platforms` are spelled as in a wish list; without any, the default is meant.
+    Args:
+        image: an image reference, without patterns.
+        platforms: as in a wish list; without any, the default.
+        name: the published name of an image without a registry.
+
+    Raises:
+        InvalidReference: one of the three is malformed.
     """
     reference = parse_reference(image)
     if name is not None:

@@ -1,4 +1,4 @@
-"""Who asks for which place in the published tree: two wishes may mean the same."""
+"""Places in the published tree, and the wishes that request them: two wishes may name one image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from publisher.wishlist.model import Wish
 
 
 class NameTaken(PublisherError):
-    """Two wishes that cannot both be granted would be published at the same place."""
+    """Two wishes request different images, or different settings, at the same place."""
 
 
 @dataclass(slots=True)
 class Place:
-    """A place that is wished. Whoever publishes there holds `lock` meanwhile."""
+    """A requested place. A thread holds `lock` while it publishes there."""
 
     reference: ImageReference
     wishes: dict[str, Wish] = field(default_factory=dict)  # by wish list
@@ -27,7 +27,7 @@ class Place:
 
 
 class Places:
-    """All places that one run is asked for. Safe to use from several threads."""
+    """All places that are requested from one run. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
@@ -36,32 +36,34 @@ class Places:
     def claim(
         self, name: str, reference: ImageReference, wish: Wish, wish_list: str
     ) -> Place | None:
-        """The place `name`; None where the same list has been granted the same before.
+        """Register a request for the place `name`; return it, or None where it is a repetition.
 
-        One list may wish an image twice, as its tag patterns may overlap, and several lists may
-        wish it in different forms. Raises NameTaken where one of the wishes would get something
-        else than it says.
+        A list may request an image twice with the same settings, since its tag patterns may
+        overlap, and several lists may request it in different forms.
+
+        Raises:
+            NameTaken: another image has the place, or the requests contradict each other.
         """
         with self._lock:
             place = self._places.setdefault(name, Place(reference))
             if place.reference != reference:
                 raise NameTaken(
                     f"cannot publish {reference}",
-                    why=f"its place {name} is where {place.reference} is published",
-                    hint="remove one of the two wishes, or give one a `name` if it has no registry",
+                    why=f"{place.reference} is published at the same place, {name}",
+                    hint="remove one of the wishes, or give an image without a registry a `name`",
                 )
             for other_list, other in place.wishes.items():
                 if other_list == wish_list and _terms(other) != _terms(wish):
                     raise NameTaken(
-                        f"cannot publish {reference} as it is wished on line {wish.line}",
-                        why=f"line {other.line} wishes it in another way",
-                        hint="let only one of the two wish it: `exclude` takes tags from patterns",
+                        f"cannot publish {reference} as line {wish.line} requests it",
+                        why=f"line {other.line} requests it with other settings",
+                        hint="request it once: `exclude` removes tags from a pattern",
                     )
                 if other.platforms != wish.platforms:
                     raise NameTaken(
                         f"cannot publish {reference} for {_platforms(wish)}",
-                        why=f"{other_list or 'another list'} wishes it for {_platforms(other)}",
-                        hint="wish the same platforms, in the same order, in both lists",
+                        why=f"{other_list or 'another list'} requests it for {_platforms(other)}",
+                        hint="request the same platforms, in the same order, in both lists",
                     )
             if wish_list in place.wishes:
                 return None
@@ -70,10 +72,13 @@ class Places:
 
 
 def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str]]:
-    """The platforms and public names under which `wish` has the image `reference` published.
+    """Return the platforms and public names under which `wish` publishes the image `reference`.
 
-    The first platform is public at the plain path; if there are several, each of them is at its own
-    path below `.multiarch/` as well. Raises InvalidReference where the image cannot have a name.
+    The first platform is public at the plain path; of several, each is also at its own path below
+    `.multiarch/`.
+
+    Raises:
+        InvalidReference: the image cannot have a public name.
     """
     first = wish.platforms[0]
     places = [(first, layout.public_name(reference, wish.name))]
@@ -83,7 +88,7 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
 
 
 def _terms(wish: Wish) -> tuple[Any, ...]:
-    """What is wished of an image, however its tag was named."""
+    """The settings of a request, without the text that names the image."""
     return wish.platforms, wish.outputs, wish.grace, wish.thin, wish.owner, wish.note
 
 

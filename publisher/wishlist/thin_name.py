@@ -1,8 +1,7 @@
-"""What thin images are called: the output format of wish lists.
+"""The names of thin images: the output format of wish lists.
 
-The variables mean what they mean to the tools that read version 1 before us: `$(reference)` is
-":tag", "@digest" or ":tag@digest", with its separator, and `$(image)` is `$(repository)` followed
-by it.
+The variables have the meaning that earlier tools gave them in version 1: `$(reference)` is ":tag",
+"@digest" or ":tag@digest", with its separator, and `$(image)` is `$(repository)` followed by it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PINNED = re.compile(
 
 
 def unknown_variables(template: str) -> list[str]:
-    """What stands in `$(…)` but is none of the VARIABLES; "$(" for one that is not closed."""
+    """Return the names in `$(…)` that are not VARIABLES; "$(" for one that is not closed."""
     names = [name for name in _VARIABLE.findall(template) if name not in VARIABLES]
     return names + ["$("] * ("$(" in _VARIABLE.sub("", template))
 
@@ -30,11 +29,12 @@ def unknown_variables(template: str) -> list[str]:
 def render_output_format(
     template: str, reference: ImageReference, digest: str, name: str | None = None
 ) -> str:
-    """The name of the thin image of `reference`, whose manifest has the digest `digest`.
+    """Return the name of the thin image of `reference`, whose manifest has the digest `digest`.
 
-    An image from no registry has "local" for its registry and its public name (`name`, if the wish
-    gives one) for its image repository. What is pushed cannot have the original's digest: at the
-    end, a digest after a tag is left out, and one that stands alone becomes the tag "sha256-<hex>".
+    For an image without a registry, the registry is "local", and the image repository is its public
+    name (`name`, if the wish has one). A thin image has another digest than its original: at the
+    end of the name, a digest after a tag is left out, and a digest alone becomes the tag
+    "sha256-<hex>".
     """
     registry, repository = reference.registry, reference.repository
     if reference.transport is not Transport.REGISTRY:

@@ -1,4 +1,4 @@
-"""Wish lists of version 1, as they exist in the field."""
+"""Wish lists of version 1, as earlier tools read them."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def _read_image(
     node: yaml.Node, problems: Problems
 ) -> tuple[ImageReference, tuple[str, ...]] | None:
     if isinstance(node, yaml.ScalarNode):
-        return shared.read_image(node, problems)
-    if not shared.explain_broken_text(node, problems):
+        return shared.read_image(node, problems, 1)
+    if not shared.explain_broken_text(node, problems, ("image",)):
         shared.wrong_kind(node, problems, 1)
     return None
 
 
 def _read_cvmfs_repo(node: yaml.Node, problems: Problems) -> str | None:
-    """A CVMFS repository's name, as in the field; a URL of ours is welcome too."""
+    """Read a CVMFS repository's name, as earlier tools have it, or a repository URL."""
     text = read_text(node, problems, "cvmfs_repo")
     if text is None:
         return None

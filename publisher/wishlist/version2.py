@@ -1,4 +1,4 @@
-"""Wish lists of version 2: the one of `schemas/wishlist-2.schema.json` and `docs/wishlist.md`."""
+"""Wish lists of version 2: see `schemas/wishlist-2.schema.json` and `docs/wishlist.md`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _OF_LISTS = {"tag": "put the tag into 'image', or patterns into 'tags'"} | {
 
 @dataclass(frozen=True, slots=True)
 class _Defaults:
-    """What a wish has unless it says otherwise."""
+    """The settings of wishes that do not give their own."""
 
     platforms: tuple[Platform, ...] = DEFAULT_PLATFORMS
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
@@ -76,7 +76,7 @@ def parse_version2(root: yaml.MappingNode, problems: Problems) -> WishList:
     if thin is not None and wishes and not any(wish.thin for wish, _ in wishes):
         problems.warning(
             fields["thin"],
-            "no image asks for a thin image",
+            "no image requests a thin image",
             "add thin to the 'outputs' of images or of 'defaults', or remove this line",
         )
     return shared.finish(2, "", repository, wishes, problems)
@@ -88,7 +88,7 @@ class _Reader:
 
     problems: Problems
     thin: str | None
-    has_thin: bool  # also where `thin` is there, but cannot be used
+    has_thin: bool  # True also where `thin` has an error
 
     def defaults(self, node: yaml.Node | None) -> _Defaults:
         if node is None:
@@ -104,9 +104,9 @@ class _Reader:
         return self._common(fields, _Defaults())
 
     def wish(self, node: yaml.Node, defaults: _Defaults) -> Wish | None:
-        """The wish of one entry; None, or a wish with errors reported, if it cannot be granted."""
+        """Return the wish of one entry; an unusable one has an error reported, and may be None."""
         if isinstance(node, yaml.MappingNode):
-            if shared.explain_broken_text(node, self.problems):
+            if shared.explain_broken_text(node, self.problems, (*_WISH_KEYS, *_OF_LISTS)):
                 return None
             fields = read_mapping(node, self.problems, "in a wish", _WISH_KEYS, _OF_LISTS)
         elif isinstance(node, yaml.ScalarNode):
@@ -132,7 +132,7 @@ class _Reader:
         if exclude and not (tags or pattern):
             self.problems.error(
                 fields["exclude"],
-                "'exclude' takes from what 'tags' matches, and there are no 'tags'",
+                "'exclude' removes tags that 'tags' matches, and the wish has no 'tags'",
                 "add tags: ['*'], or remove 'exclude'",
             )
         line, column = place(node)
@@ -161,7 +161,7 @@ class _Reader:
             if "thin" in outputs and not self.has_thin:
                 self.problems.error(
                     fields["outputs"],
-                    "a thin image is asked for, but the list does not say where it goes",
+                    "a thin image is requested, but the list has no 'thin'",
                     "add a line such as thin: 'https://registry.example.org/thin/$(image)'",
                 )
         if "grace" in fields:
@@ -176,12 +176,10 @@ class _Reader:
         self, node: yaml.Node, fields: Mapping[str, yaml.Node]
     ) -> tuple[ImageReference, tuple[str, ...]] | None:
         if "image" not in fields:
-            self.problems.error(
-                node, "the wish does not say which image", "add image: HOST/PATH/NAME"
-            )
+            self.problems.error(node, "the wish names no image", "add image: HOST/PATH/NAME")
             return None
         if "tags" not in fields:
-            return shared.read_image(fields["image"], self.problems)
+            return shared.read_image(fields["image"], self.problems, 2)
         reference = shared.read_repository_of_tags(fields["image"], self.problems)
         return None if reference is None else (reference, ())
 

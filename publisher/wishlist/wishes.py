@@ -1,7 +1,9 @@
-"""What both versions share: reading one image's text, and looking at all wishes together."""
+"""What both versions share: reading an image, and checking all wishes together."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,11 +23,12 @@ from publisher.wishlist.document import Problems, describe, place, quoted, read_
 from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
 
+_PATTERN_AS_TAG = re.compile(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
 _SOME_DIGEST = "sha256:" + "0" * 64
 
 
 def _subject(entry: yaml.Node) -> str:
-    """How a wish is called in messages: by its image's text, if it has one."""
+    """Return how messages name a wish: by its image, or by its line."""
     if isinstance(entry, yaml.MappingNode):
         texts = [value for key, value in entry.value if key.value == "image"]
         entry = texts[0] if texts else entry
@@ -35,16 +38,16 @@ def _subject(entry: yaml.Node) -> str:
 
 
 def read_image(
-    node: yaml.Node, problems: Problems
+    node: yaml.Node, problems: Problems, version: int
 ) -> tuple[ImageReference, tuple[str, ...]] | None:
-    """The reference in an image's text, and the pattern in its tag, if there is one."""
+    """Return an image's reference, and the pattern in its tag, if it has one."""
     text = read_text(node, problems, "an image")
     if text is None:
         return None
     if " - " in text:
         problems.error(
             node,
-            f"YAML reads several lines as one text: {quoted(presentable(text))}",
+            f"YAML reads several lines as one string: {quoted(presentable(text))}",
             "put each '- ' exactly under the one above",
         )
         return None
@@ -52,14 +55,33 @@ def read_image(
         reference, pattern = parse_pattern(text)
         return reference, () if pattern is None else (check_pattern(pattern),)
     except InvalidReference as error:
-        problems.error(node, f"{error.what}: {error.why}", error.hint)
+        if not _explain_pattern(node, text, problems, version):
+            problems.error(node, f"{error.what}: {error.why}", error.hint)
     except InvalidPattern as error:
         problems.error(node, error.what, error.hint)
     return None
 
 
+def _explain_pattern(node: yaml.Node, text: str, problems: Problems, version: int) -> bool:
+    """Report a glob or version range in place of a tag; of these, a reference takes only '*'."""
+    found = _PATTERN_AS_TAG.fullmatch(text)
+    if found is None:
+        return False
+    try:
+        image, pattern = parse_repository(found["image"]), check_pattern(found["pattern"].strip())
+    except (InvalidReference, InvalidPattern):
+        return False
+    write = f"write {{image: {image}, tags: [{quoted(pattern)}]}}"
+    problems.error(
+        node,
+        f"{pattern!r} is a pattern, and a tag in 'image' takes only '*'",
+        write if version == 2 else f"{write} in a list of version 2, or use '*'",
+    )
+    return True
+
+
 def read_repository_of_tags(node: yaml.Node, problems: Problems) -> ImageReference | None:
-    """The image repository whose tags `tags:` chooses: its text must not name one itself."""
+    """Return the image repository that `tags` applies to; it must have no tag itself."""
     text = read_text(node, problems, "an image")
     if text is None:
         return None
@@ -70,7 +92,7 @@ def read_repository_of_tags(node: yaml.Node, problems: Problems) -> ImageReferen
     try:
         reference, _ = parse_pattern(text)
         bare = replace(reference, tag=None, digest=None)
-        message = f"{presentable(text)!r} says which image, and 'tags' asks for others"
+        message = f"{presentable(text)!r} names one image already, and 'tags' requests others"
         hint = f"write {bare}, or remove 'tags'"
     except InvalidReference as error:
         message, hint = f"{error.what}: {error.why}", error.hint
@@ -78,17 +100,21 @@ def read_repository_of_tags(node: yaml.Node, problems: Problems) -> ImageReferen
     return None
 
 
-def explain_broken_text(node: yaml.Node, problems: Problems) -> bool:
-    """Report an image that YAML took for a mapping because of a blank after its ':'."""
+def explain_broken_text(node: yaml.Node, problems: Problems, known: Sequence[str]) -> bool:
+    """Report an image that YAML reads as a mapping because a space follows its ':'.
+
+    `known` are the keys that a mapping in this place may have.
+    """
     if not (isinstance(node, yaml.MappingNode) and len(node.value) == 1):
         return False
     key, value = node.value[0]
     if not (isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)):
         return False
-    if not set("/.@") & set(key.value):
+    is_key = key.value in known or difflib.get_close_matches(key.value.lower(), known, 1)
+    if is_key and not set("/.@") & set(key.value):
         return False
     if value.value:
-        message = "an image must be one text, but a blank follows its ':'"
+        message = "an image must be one string, but a space follows its ':'"
         whole = presentable(f"{key.value}:{value.value}")
     else:
         message = "no tag follows the ':'"
@@ -98,7 +124,7 @@ def explain_broken_text(node: yaml.Node, problems: Problems) -> bool:
 
 
 def check_local_name(name: str) -> None:
-    """Raise InvalidReference unless `name` can be what an image without a registry is called."""
+    """Raise InvalidReference unless `name` can be the name of an image without a registry."""
     try:
         check_characters(name)
         check_repository(name, name)
@@ -109,7 +135,7 @@ def check_local_name(name: str) -> None:
 
 
 def read_repository_url(node: yaml.Node, text: str, problems: Problems) -> str | None:
-    """The URL of the repository to publish to, checked."""
+    """Return the URL of the repository to publish to."""
     if ":" not in text and "/" not in text:
         problems.error(
             node,
@@ -125,7 +151,7 @@ def read_repository_url(node: yaml.Node, text: str, problems: Problems) -> str |
 
 
 def check_thin(node: yaml.Node, problems: Problems) -> str | None:
-    """The output format of thin images' names, if its variables are known."""
+    """Return the output format of thin images' names, if its variables are known."""
     template = read_text(node, problems, "the name of thin images")
     if template is None:
         return None
@@ -138,7 +164,7 @@ def check_thin(node: yaml.Node, problems: Problems) -> str | None:
 
 
 def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -> list[Wish]:
-    """The wishes that can be granted; those that cannot, and doubles, are reported."""
+    """Return the usable wishes; unusable ones, and repetitions, are reported."""
     good: list[Wish] = []
     published: dict[str, int] = {}
     pushed: dict[str, int] = {}
@@ -153,7 +179,7 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
         twice = [published[name] for name in names if name in published]
         if twice:
             problems.warning(
-                node, f"{wish} is already wished on line {twice[0]}", "remove one of the two"
+                node, f"{wish} is already listed on line {twice[0]}", "remove one of the two"
             )
         elif len(set(thin)) < len(thin) or any(name in pushed for name in thin):
             problems.warning(
@@ -169,7 +195,7 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
 
 
 def _public_names(wish: Wish) -> list[str]:
-    """The public path; for patterns, which stand for many, something as distinct."""
+    """Return the public path; for patterns, one name for each pattern."""
     if not wish.tags:
         return [layout.public_name(wish.image, wish.name)]
     path = layout.public_name(wish.image.with_tag("x"), wish.name).removesuffix("x")
@@ -177,7 +203,7 @@ def _public_names(wish: Wish) -> list[str]:
 
 
 def thin_names(wish: Wish) -> list[str]:
-    """The thin image's name; for patterns, those of two imagined tags."""
+    """Return the thin image's name; for patterns, the names of two made-up tags."""
     if wish.thin is None:
         return []
     images = [wish.image.with_tag(tag) for tag in "12"] if wish.tags else [wish.image]
@@ -201,7 +227,7 @@ def finish(
     wishes: Sequence[tuple[Wish, yaml.Node]],
     problems: Problems,
 ) -> WishList:
-    """The wish list; WishListError if something is wrong with more than single wishes."""
+    """Return the wish list; raise WishListError where an error concerns more than single wishes."""
     good = check_wishes(wishes, problems)
     found = problems.sorted()
     wish_list = WishList(problems.name, version, user, repository, tuple(good), found)
@@ -213,11 +239,11 @@ def finish(
 def read_entries(
     fields: Mapping[str, yaml.Node], key: str, root: yaml.Node, problems: Problems
 ) -> Iterator[yaml.Node]:
-    """The entries of the list of images under `key`; what is wrong with one is about it alone."""
+    """Yield the entries of the list under `key`; errors reported meanwhile concern one entry."""
     node = fields.get(key)
     if node is None:
         problems.error(
-            root, f"there is no list of images: the key {key!r} is missing", f"add {key}:"
+            root, f"the list of images is missing: there is no key {key!r}", f"add {key}:"
         )
     elif not isinstance(node, yaml.SequenceNode):
         problems.error(
@@ -235,8 +261,8 @@ def read_entries(
 
 
 def wrong_kind(node: yaml.Node, problems: Problems, version: int) -> None:
-    """Report an entry that is neither a text nor (in version 2) a mapping."""
-    kinds = "a text" if version == 1 else "a text or a mapping with the key 'image'"
+    """Report an entry that is neither a string nor (in version 2) a mapping."""
+    kinds = "a string" if version == 1 else "a string or a mapping with the key 'image'"
     problems.error(
         node,
         f"a wish must be {kinds}, but this is {describe(node)}",

@@ -169,8 +169,8 @@ def test_every_form_is_read_and_printed_canonically(
         (".flat/x:1", "'.flat' is not a host name", "letters"),
         ("quay.io/.metadata:1", "'.metadata' cannot be a part", "lower-case"),
         ("quay.io/a/.:1", "'.' is not allowed", "without it"),
-        ("quay.io/a b:1", "blank", "remove it"),
-        ("quay.io/a:1\n", "blank", "remove it"),
+        ("quay.io/a b:1", "white space", "remove it"),
+        ("quay.io/a:1\n", "white space", "remove it"),
         ("quay.io/a\x00:1", "control character", "remove"),
         ("quay.io/a\u202eb:1", "control character", "remove"),
         ("quay.io/d\u0435bian:1", "U+0435", "letters a to z"),
@@ -197,7 +197,7 @@ def test_every_form_is_read_and_printed_canonically(
         ("quay.io/a@sha256:abc", "3 characters instead of 64", "whole digest"),
         ("quay.io/a@sha256:" + "x" * 64, "other characters", "whole digest"),
         (f"quay.io/a@sha256:{HEX.upper()}", "upper-case", f"write {SHA256}"),
-        ("quay.io/a@md5:0123456789abcdef0123456789abcdef", "cannot verify", "sha256"),
+        ("quay.io/a@md5:0123456789abcdef0123456789abcdef", "is not supported", "sha256"),
         ("quay.io:70000/a", "'70000' is not a port", "65535"),
         ("quay.io:0500/a", "'0500' is not a port", "leading zeros"),
         ("quay.io:" + "9" * 5000 + "/a", "longer", "HOST"),
@@ -207,18 +207,18 @@ def test_every_form_is_read_and_printed_canonically(
         ("quay_io.example/a", "not a host name", "letters"),
         ("https://quay.io./a", "not a host name", "letters"),
         ("a" * 64 + ".example.org/a", "longer than 63", "correct"),
-        ("ftp://quay.io/a", "'ftp' is not a way", "https://"),
-        ("dir:/srv/image", "'dir' is not a way", "oci:"),
-        ("oci://srv/image", "'oci' is not a way", "oci:"),
+        ("ftp://quay.io/a", "'ftp' is not a transport", "https://"),
+        ("dir:/srv/image", "'dir' is not a transport", "oci:"),
+        ("oci://srv/image", "'oci' is not a transport", "oci:"),
         ("https://hub.docker.com/r/rootproject/root", "website", "docker.io/rootproject/root"),
         ("https://hub.docker.com/_/debian", "website", "docker.io/library/debian"),
-        ("oci:", "no folder", "oci:FOLDER:TAG"),
+        ("oci:", "no directory", "oci:FOLDER:TAG"),
         ("oci:../layout", "'..'", "without it"),
         ("oci:layout:", "tag after ':' is empty", "remove"),
-        ("docker-archive::name:1", "no folder or file", "FILE"),
+        ("docker-archive::name:1", "no directory or file", "FILE"),
         ("docker-daemon:", "missing", "HOST"),
         ("docker-daemon:a:1.*", "registries only", "one tag"),
-        (f"docker-daemon:a@{SHA256}", "digests of its own", "tag"),
+        (f"docker-daemon:a@{SHA256}", "its own digests", "tag"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(text: str, why: str, hint: str) -> None:
@@ -291,20 +291,16 @@ def test_a_pattern_cannot_be_pinned() -> None:
 def test_an_image_repository_alone_has_neither_tag_nor_digest() -> None:
     assert parse_repository("quay.io/a") == registry("quay.io", "a")
     for text in ("quay.io/a:1", "quay.io/a:1.*", f"quay.io/a@{SHA256}", "oci:layout:1"):
-        with pytest.raises(InvalidReference, match="already says which image"):
+        with pytest.raises(InvalidReference, match="already names one image"):
             parse_repository(text)
 
 
-def test_a_tag_or_digest_is_replaced_only_by_a_good_one() -> None:
+def test_a_tag_is_replaced_only_by_a_valid_one() -> None:
     reference = parse_reference(f"quay.io/a:1@{SHA256}")
     assert reference.with_tag("2") == registry("quay.io", "a", tag="2")
-    assert reference.with_digest(SHA512) == registry("quay.io", "a", tag="1", digest=SHA512)
     for tag in ("", "*", "../x", "a/b", f"1@{SHA256}", "1" * 129):
         with pytest.raises(InvalidReference):
             reference.with_tag(tag)
-    for digest in ("", "sha256:abc", "1"):
-        with pytest.raises(InvalidReference):
-            reference.with_digest(digest)
 
 
 # --- properties -----------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,11 +24,16 @@ def refused(data: str | bytes) -> str:
         ("", "l:1:1", "the file is empty", "version: 2"),
         ("# nothing\n", "l:1:1", "the file is empty", "version: 2"),
         ("- debian\n", "l:1:1", "must be a mapping, but this is a list", "version: 2"),
-        ("debian\n", "l:1:1", "must be a mapping, but this is a text", "version: 2"),
-        ("images: [debian]\n", "l:1:1", "does not say its version", "version: 2"),
-        ("version: 3\nimages: []\n", "l:1:10", "version '3' are not known", "version: 2 (or 1)"),
+        ("debian\n", "l:1:1", "must be a mapping, but this is a string", "version: 2"),
+        ("images: [debian]\n", "l:1:1", "has no version", "version: 2"),
+        (
+            "version: 3\nimages: []\n",
+            "l:1:10",
+            "version '3' are not supported",
+            "version: 2 (or 1)",
+        ),
         ("version: '2'\nimages: []\n", "l:1:10", "must be a number", "write version: 2,"),
-        ("version: [2]\n", "l:1:10", "wish lists of version are not known", "version: 2"),
+        ("version: [2]\n", "l:1:10", "wish lists of version are not supported", "version: 2"),
         ("version: 2\nimages:\n\t- a\n", "l:3:1", "not valid YAML", "not with tabs"),
         ("version: 2\nimages:\n  - *a\n", "l:3:5", "not valid YAML", "'*' needs quotes"),
         ("version: 2\nimages: [*-rc*]\n", "l:2:10", "not valid YAML", "'*' needs quotes"),
@@ -71,19 +75,18 @@ def test_a_key_given_twice_is_an_error_although_yaml_keeps_the_last() -> None:
     )
 
 
-def test_a_file_of_absurd_size_is_refused_before_it_is_parsed() -> None:
-    began = time.monotonic()
+def test_a_file_of_absurd_size_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(yaml, "compose")
     why = refused(b"version: 2\nimages:\n" + b"- a\n" * (MAX_BYTES // 4))
     assert "larger than 4 MiB" in why
-    assert time.monotonic() - began < 1
 
 
-def test_aliases_that_stand_for_gigabytes_are_refused_at_once() -> None:
+def test_aliases_that_expand_to_gigabytes_are_refused() -> None:
     lines = ["version: 2", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    began = time.monotonic()
-    assert "aliases make it stand for" in refused("\n".join([*lines, "images: *a11"]))
-    assert time.monotonic() - began < 1
+    assert "with its aliases expanded it has" in refused("\n".join([*lines, "images: *a11"]))
 
 
 def test_a_list_that_contains_itself_is_refused() -> None:
@@ -108,7 +111,7 @@ def test_an_alias_may_save_typing() -> None:
 
 def test_a_python_object_is_never_made() -> None:
     why = refused("version: 2\nrepository: !!python/object/apply:os.getcwd []\nimages: [debian]\n")
-    assert "repository must be a text, but this is a list" in why
+    assert "repository must be a string, but this is a list" in why
 
 
 @given(st.one_of(st.text(max_size=80), st.binary(max_size=80)))

@@ -80,17 +80,17 @@ input:
 """
     ) == [
         "2:1: error: unknown key 'users' in a wish list of version 1 (did you mean 'user'?)",
-        "3:13: error: cvmfs_repo must be a text, but this is a list (write one text)",
+        "3:13: error: cvmfs_repo must be a string, but this is a list (write one string)",
         "4:16: error: unknown variable $(images) (known are $(scheme), $(registry), "
         "$(repository), $(reference), $(tag), $(digest), $(image))",
         "5:1: error: unknown key 'images' in a wish list of version 1 (version 1 calls it 'input')",
         "7:5: error: 'https://example.org/a/B:1' is not an image reference: 'B' has upper-case "
         "letters, which only tags may have (write https://example.org/a/b:1)",
-        "8:5: error: an image must be one text, but a blank follows its ':' "
+        "8:5: error: an image must be one string, but a space follows its ':' "
         "(write 'https://example.org/a/b:1')",
-        "9:5: error: an image must be a text, but YAML reads 1.10 as a number "
+        "9:5: error: an image must be a string, but YAML reads 1.10 as a number "
         "(write it in quotes: '1.10')",
-        "10:5: error: a wish must be a text, but this is a mapping (key: value) "
+        "10:5: error: a wish must be a string, but this is a mapping (key: value) "
         "(write for example docker.io/library/debian:stable)",
         "11:5: error: 'https://example.org/a/b@sha256:abc' is not an image reference: its sha256 "
         "digest has 3 characters instead of 64 (copy the whole digest, as the registry shows it)",
@@ -117,7 +117,7 @@ def test_an_image_wished_twice_is_a_warning() -> None:
     assert wish_list.unusable == ()
     (warning,) = wish_list.warnings
     assert str(warning) == (
-        "l:4:5: warning: docker.io/library/debian:latest is already wished on line 3 "
+        "l:4:5: warning: docker.io/library/debian:latest is already listed on line 3 "
         "(remove one of the two)"
     )
 
@@ -149,7 +149,7 @@ def test_an_output_format_that_cannot_be_a_name_spoils_the_wishes() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("version: 1\n", "1:1: error: there is no list of images: the key 'input' is missing"),
+        ("version: 1\n", "1:1: error: the list of images is missing: there is no key 'input'"),
         ("version: 1\ninput: []\n", "2:8: error: 'input' is an empty list"),
         ("version: 1\ninput: debian\n", "2:8: error: 'input' must be a list of images"),
         ("version: 1\ninput:\n", "2:7: error: 'input' must be a list of images"),

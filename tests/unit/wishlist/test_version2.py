@@ -95,7 +95,7 @@ def test_only_wishes_that_ask_for_a_thin_image_get_its_name() -> None:
     )
     assert [wish.thin is not None for wish in wish_list.wishes] == [False, True]
     (warning,) = said_about("  - debian\n", head)
-    assert warning.startswith("2:7: warning: no image asks for a thin image")
+    assert warning.startswith("2:7: warning: no image requests a thin image")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,18 @@ def test_only_wishes_that_ask_for_a_thin_image_get_its_name() -> None:
         ("{image: debian, tag: '1'}", "unknown key 'tag' in a wish (put the tag into 'image'"),
         ("{image: debian, thin: x}", "(\"'thin' belongs to the whole list, not to one image\""),
         ("{image: debian, 7: x}", "unknown key '7' in a wish (known keys are image, tags"),
-        ("{tags: ['1.*']}", "the wish does not say which image (add image:"),
-        ("{image: 'a:1', tags: ['1.*']}", "'a:1' says which image, and 'tags' asks for others "),
+        ("{tags: ['1.*']}", "the wish names no image (add image:"),
+        (
+            "{image: 'a:1', tags: ['1.*']}",
+            "'a:1' names one image already, and 'tags' requests others ",
+        ),
         ("{image: 'a:1.*', tags: ['1.*']}", "(write docker.io/library/a, or remove 'tags')"),
         ("{image: a, tags: [1.10]}", "YAML reads 1.10 as a number (write it in quotes: '1.10')"),
         ("{image: a, tags: [12:30:45]}", "(write it in quotes: '12:30:45')"),
         ("{image: a, tags: [2024-01-01]}", "as a date (write it in quotes: '2024-01-01')"),
         (
             "{image: a, tags: '1.*'}",
-            "tags must be a list, but this is a text (write tags: ['1.*'])",
+            "tags must be a list, but this is a string (write tags: ['1.*'])",
         ),
         ("{image: a, tags: []}", "tags is an empty list"),
         ("{image: a, tags: ['>=1.8 <2']}", "'>=1.8 <2' is not a version range (write it as "),
@@ -122,36 +125,49 @@ def test_only_wishes_that_ask_for_a_thin_image_get_its_name() -> None:
         ("{image: a, tags: ['1.[0']}", "the '[' in '1.[0' is not closed"),
         ("{image: a, tags: ['^1.2']}", "'^1.2' can match no tag (write a tag, a glob such as"),
         ("{image: a, tags: ['1 2']}", "'1 2' can match no tag"),
-        ("{image: a, exclude: ['1']}", "and there are no 'tags' (add tags: ['*'], or remove"),
+        ("{image: a, exclude: ['1']}", "and the wish has no 'tags' (add tags: ['*'], or remove"),
         ("{image: a, platforms: [linux]}", "'linux' is not a platform (write os/architecture"),
         ("{image: a, platforms: linux/amd64}", "(write platforms: ['linux/amd64'])"),
         ("{image: a, platforms: []}", "platforms is an empty list"),
         ("{image: a, outputs: [flatt]}", "unknown output 'flatt' (did you mean 'flat'?)"),
         ("{image: a, outputs: [sif]}", "unknown output 'sif' (known are flat, layers, thin"),
-        ("{image: a, outputs: [thin]}", "does not say where it goes (add a line such as thin:"),
+        ("{image: a, outputs: [thin]}", "has no 'thin' (add a line such as thin:"),
         ("{image: a, grace: 30}", "grace: 30 has no unit (write 30d for days"),
         ("{image: a, grace: soon}", "'soon' is not a duration (write a number and a unit"),
-        ("{image: a, grace: 1.5}", "grace must be a text, but YAML reads 1.5 as a number"),
+        ("{image: a, grace: 1.5}", "grace must be a string, but YAML reads 1.5 as a number"),
         ("{image: a, grace: 99999w}", "'99999w' is longer than a hundred years"),
         ("{image: a, name: ../x}", "'../x' cannot be an image's name: '..' is not allowed"),
         ("{image: a, name: .flat}", "'.flat' cannot be an image's name: '.flat' cannot be"),
         ("{image: a, name: 'x:1'}", "'x:1' cannot be an image's name: 'x:1' cannot be a part"),
-        ("{image: a, owner: no}", "YAML reads no as a truth value (write it in quotes: 'no')"),
+        ("{image: a, owner: no}", "YAML reads no as a Boolean (write it in quotes: 'no')"),
         ("{image: a, owner: }", "owner has no value (write one, or remove the line)"),
         ('{image: a, note: "a\\e[31m"}', "note contains control characters"),
-        ("{image: a, expires: 2027-02-30}", "there is no day 2027-02-30"),
+        ("{image: a, expires: 2027-02-30}", "the day 2027-02-30 does not exist"),
         ("{image: a, expires: 2027}", "expires must be a date, but this is a number"),
         ("{image: a, expires: 2027-01-01 10:00:00}", "is not a date (write YYYY-MM-DD)"),
         ("{image: a, expires: never}", "'never' is not a date (write YYYY-MM-DD)"),
-        ("[a]", "a wish must be a text or a mapping with the key 'image', but this is a list"),
-        ("a: 1", "unknown key 'a' in a wish"),
-        ("quay.io/a/b: 1.0", "but a blank follows its ':' (write 'quay.io/a/b:1.0')"),
+        ("[a]", "a wish must be a string or a mapping with the key 'image', but this is a list"),
+        ("a: 1", "but a space follows its ':' (write 'a:1')"),
+        ("debian: stable", "but a space follows its ':' (write 'debian:stable')"),
+        ("imag: debian", "unknown key 'imag' in a wish (did you mean 'image'?)"),
+        (
+            "quay.io/a/b:>=1.8,<2",
+            "'>=1.8,<2' is a pattern, and a tag in 'image' takes only '*' "
+            "(write {image: quay.io/a/b, tags: ['>=1.8,<2']})",
+        ),
+        ("'quay.io/a/b: >=1.8'", "(write {image: quay.io/a/b, tags: ['>=1.8']})"),
+        ("quay.io/a/b:1.[0-9]", "(write {image: quay.io/a/b, tags: ['1.[0-9]']})"),
+        ("debian:~=1.8", "(write {image: docker.io/library/debian, tags: ['~=1.8']})"),
+        ("debian:1.?", "(write {image: docker.io/library/debian, tags: ['1.?']})"),
+        ("{image: 'a:!=1', outputs: [flat]}", "tags: ['!=1']}"),
+        ("{<<: {grace: 3d}, image: a}", "unknown key '<<' in a wish (merge keys are not supported"),
+        ("quay.io/a/b: 1.0", "but a space follows its ':' (write 'quay.io/a/b:1.0')"),
         (
             "oci:/srv/.hidden",
             "cannot name oci:/srv/.hidden: '.hidden' has a part that",
         ),
         ("https://local/x:1", "'local' means something else in the published tree"),
-        ("quay.io/x:1*2 3", "it contains a blank"),
+        ("quay.io/x:1*2 3", "it contains white space"),
     ],
 )
 def test_a_mistake_in_a_wish_is_explained_and_spoils_only_this_wish(entry: str, said: str) -> None:
@@ -170,13 +186,13 @@ def test_a_mistake_in_a_wish_is_explained_and_spoils_only_this_wish(entry: str, 
     [
         ("repository: images.example.org\n", "2:13: error: 'images.example.org' may be the name"),
         ("repository: s3:bucket\n", "2:13: error: cannot use repository 's3:bucket'"),
-        ("repository: 7\n", "2:13: error: repository must be a text"),
+        ("repository: 7\n", "2:13: error: repository must be a string"),
         ("thin: 'https://x.org/$(imag)'\n", "2:7: error: unknown variable $(imag) (known are"),
         ("thin: 'https://x.org/$(image'\n", "2:7: error: a '$(' that is not closed"),
         ("defaults: [a]\n", "2:11: error: 'defaults' must be a mapping, but this is a list"),
         ("defaults: {grace: x}\n", "2:19: error: 'x' is not a duration"),
         ("defaults: {name: x}\n", "2:12: error: unknown key 'name' in 'defaults' ('name' belongs"),
-        ("defaults: {outputs: [thin]}\n", "2:21: error: a thin image is asked for"),
+        ("defaults: {outputs: [thin]}\n", "2:21: error: a thin image is requested"),
         ("cvmfs_repo: x\n", "2:1: error: unknown key 'cvmfs_repo' in a wish list of version 2 ("),
         ("platforms: [a/b]\n", "(put 'platforms' under 'defaults')"),
         ("image: x\n", "(did you mean 'images'?)"),
@@ -246,7 +262,7 @@ def test_what_has_the_same_public_path_is_wished_twice(entry: str, warned: bool)
 
 def test_a_double_is_found_however_far_away() -> None:
     (said,) = said_about("  - debian\n  - alpine\n  - busybox\n  - debian\n")
-    assert said.startswith("6:5: warning: docker.io/library/debian:latest is already wished on ")
+    assert said.startswith("6:5: warning: docker.io/library/debian:latest is already listed on ")
 
 
 def test_a_value_given_twice_is_a_warning() -> None:
