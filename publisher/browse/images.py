@@ -1,4 +1,4 @@
-"""What is published: the use cases behind `publisher list` and `publisher show`."""
+"""List and show published images: the use cases behind `publisher list` and `publisher show`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from publisher.errors import InvalidManifest
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.layers.index import read_header
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, find_name, load_image
+from publisher.repository.reading import load_pins, load_schedule
 from publisher.tree import layout
 from publisher.tree.origin import Origin
+from publisher.tree.pins import Pin, Pins
 from publisher.tree.record import InvalidRecord
 from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """A published image as a list shows it.
+
+    Attributes:
+        size: The bytes of all files of its distinct layers; None where a layer has no index.
+        scheduled: Its entry in the remove schedule, if it is scheduled.
+        pin: The pin that holds it, if it is pinned.
+    """
+
+    image: PublishedImage
+    size: int | None
+    scheduled: ScheduledRemoval | None
+    pin: Pin | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +49,7 @@ class PublishedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ImageDetails:
-    """Everything known of one published image.
+    """Everything that is known about one published image.
 
     `config_data` are the exact bytes of the config, b"" where there is none. Where they cannot be
     used, `config` is None and `config_problem` names the reason.
@@ -45,18 +65,56 @@ class ImageDetails:
 
 
 def list_images(repository: Repository, pattern: str = "") -> Iterator[PublishedImage]:
-    """The published images whose names match the glob `pattern` (all, without one), by name."""
+    """Yield the published images whose names match the glob `pattern` (all if it is ""), by name.
+
+    Metadata that is unreadable is described in the image's `problem`.
+    """
     matches = _matcher(pattern)
     for name in repository.names():
         if matches(name):
             try:
                 yield load_image(repository, name)
             except NotPublished:
-                continue  # removed while we were listing
+                continue  # concurrently removed
 
 
-def show_image(repository: Repository, text: str) -> ImageDetails:
-    """Everything about the image that `text` names: a published name, or an image reference."""
+def describe_images(
+    repository: Repository,
+    pattern: str,
+    now: datetime,
+    unreadable: Callable[[PublisherError], None],
+) -> Iterator[ListedImage]:
+    """Yield the images of `list_images` with their sizes, schedule entries and pins.
+
+    Args:
+        repository: Opened for reading.
+        pattern: A glob that the names match; "" for all.
+        now: The moment at which a pin has to be in force.
+        unreadable: Called with the error if schedule or pins are unreadable, which count as empty.
+    """
+    schedule, pins = _read_records(repository, unreadable)
+    scheduled = {entry.key: entry for entry in schedule.entries}
+    sizes: dict[str, int | None] = {}
+    for image in list_images(repository, pattern):
+        key = (image.name, image.manifest_digest)
+        size = _size(repository, image, sizes)
+        yield ListedImage(image, size, scheduled.get(key), pins.find(*key, now))
+
+
+def show_image(
+    repository: Repository, text: str, unreadable: Callable[[PublisherError], None]
+) -> ImageDetails:
+    """Return everything about one published image.
+
+    Args:
+        repository: Opened for reading.
+        text: A published name, or an image reference.
+        unreadable: Called with the error if the schedule is unreadable, which counts as empty.
+
+    Raises:
+        NotPublished: There is no such image.
+        InvalidReference: `text` is neither a name nor a reference.
+    """
     image = load_image(repository, find_name(repository, text))
     if image.manifest is None:
         return ImageDetails(image, "", (), None, b"", "", ())
@@ -76,12 +134,7 @@ def show_image(repository: Repository, text: str) -> ImageDetails:
         )
         for layer in image.manifest.layers
     )
-    schedule_data = repository.read(layout.REMOVE_SCHEDULE)
-    schedule = (
-        RemoveSchedule()
-        if schedule_data is None
-        else RemoveSchedule.parse(schedule_data, layout.REMOVE_SCHEDULE)
-    )
+    schedule, _ = _read_records(repository, unreadable)
     return ImageDetails(
         image,
         layout.flat_image(image.manifest.image_id),
@@ -91,6 +144,39 @@ def show_image(repository: Repository, text: str) -> ImageDetails:
         problem,
         tuple(entry for entry in schedule.entries if entry.name == image.name),
     )
+
+
+def _read_records(
+    repository: Repository, unreadable: Callable[[PublisherError], None]
+) -> tuple[RemoveSchedule, Pins]:
+    schedule, pins = RemoveSchedule(), Pins()
+    try:
+        schedule = load_schedule(repository)
+        pins = load_pins(repository)
+    except InvalidRecord as error:
+        unreadable(error)
+    return schedule, pins
+
+
+def _size(
+    repository: Repository, image: PublishedImage, sizes: dict[str, int | None]
+) -> int | None:
+    """The bytes of the image's files; `sizes` keeps those of layers that other images share."""
+    if image.manifest is None:
+        return None
+    total = 0
+    for digest in {layer.digest for layer in image.manifest.layers}:
+        if digest not in sizes:
+            try:
+                with repository.open_index(digest) as file:
+                    sizes[digest] = read_header(file).content_size
+            except (PublisherError, OSError):
+                sizes[digest] = None
+        size = sizes[digest]
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 def _count_users(repository: Repository, digest: str) -> int:

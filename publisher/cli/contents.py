@@ -11,7 +11,7 @@ from publisher.browse.find import find as find_paths
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
@@ -95,8 +95,12 @@ def find(pattern: str, repository: str | None, output: str) -> int:
         values = [{"image": each.name, "entry": _entry_value(each.entry)} for each in found]
         print_json("find/1", {"found": values, "unknown": problems})
     else:
+        matched = False
         for each in found:
+            matched = True
             click.echo(f"{each.name}  {_shown(each.entry)}")
+        if not matched:
+            message(f"no published image contains {pattern!r}")
     return SOME_FAILED if problems else DONE
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from publisher.browse.images import ImageDetails, list_images, show_image
+from publisher.browse.images import ImageDetails, ListedImage, describe_images, show_image
 from publisher.cli.completion import complete_images
+from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.image_config import config_value, print_config
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
-from publisher.errors import printable
+from publisher.errors import PublisherError, printable
 from publisher.repository.published import PublishedImage
 from publisher.times import format_time
 
@@ -22,28 +24,31 @@ from publisher.times import format_time
 @repository_option
 @output_option
 @debug_option
-def list_command(pattern: str, repository: str | None, output: str) -> None:
+def list_command(pattern: str, repository: str | None, output: str) -> int:
     """List the published images, or those whose names match the glob PATTERN.
+
+    Sizes are those of all files, unpacked. Ends with 1 if an image or a record is unreadable.
 
     \b
     publisher list --repository dir:/srv/images
     publisher list 'docker.io/library/*'
     """
-    images = list(list_images(open_repository(repository), pattern))
+    problems: list[PublisherError] = []
+    opened = open_repository(repository)
+    found = list(describe_images(opened, pattern, datetime.now(UTC), problems.append))
     if output == "json":
-        print_json("list/1", {"images": [_image_value(image) for image in images]})
-        return
-    width = max((len(image.name) for image in images), default=0)
-    for image in images:
-        if image.manifest is None:
-            click.echo(f"{image.name:{width}}  unreadable: {printable(image.problem)}")
-            continue
-        when = format_time(image.publication.published_at) if image.publication else "?"
-        click.echo(
-            f"{image.name:{width}}  {image.manifest.image_id[7:19]}  "
-            f"{plural(len(image.manifest.layers), 'layer'):>9}  "
-            f"{human_size(image.manifest.size):>9}  {when}"
-        )
+        print_json("list/1", {"images": [_listed_value(each) for each in found]})
+    else:
+        _print_list(found)
+        if pattern and not found:
+            message(f"no published image matches {pattern!r}")
+    for problem in problems:
+        _warn(problem)
+    unreadable = [each.image.name for each in found if each.image.problem]
+    if unreadable:
+        message(f"{plural(len(unreadable), 'image')} unreadable")
+        message("try: publisher verify", prefix="  ")
+    return SOME_FAILED if problems or unreadable else DONE
 
 
 @click.command()
@@ -51,12 +56,52 @@ def list_command(pattern: str, repository: str | None, output: str) -> None:
 @repository_option
 @output_option
 @debug_option
-def show(image: str, repository: str | None, output: str) -> None:
-    """Show everything about a published IMAGE: a name as listed, or an image reference."""
-    details = show_image(open_repository(repository), image)
+def show(image: str, repository: str | None, output: str) -> int:
+    """Show everything about a published IMAGE: a name as listed, or an image reference.
+
+    Ends with 1 if a part of it is unreadable.
+    """
+    problems: list[PublisherError] = []
+    details = show_image(open_repository(repository), image, problems.append)
     if output == "json":
         print_json("show/1", _details_value(details))
-        return
+    else:
+        _print_details(details)
+    for problem in problems:
+        _warn(problem)
+    if details.image.problem or details.config_problem:
+        message(f"a part of {details.image.name} is unreadable")
+        message("try: publisher verify", prefix="  ")
+    unreadable = problems or details.image.problem or details.config_problem
+    return SOME_FAILED if unreadable else DONE
+
+
+def _warn(error: PublisherError) -> None:
+    message(f"{error.what}: {error.why}")
+    message(f"try: {error.hint}", prefix="  ")
+
+
+def _print_list(found: list[ListedImage]) -> None:
+    width = max((len(each.image.name) for each in found), default=0)
+    for each in found:
+        image = each.image
+        if image.manifest is None:
+            click.echo(f"{image.name:{width}}  unreadable: {printable(image.problem)}")
+            continue
+        when = format_time(image.publication.published_at) if image.publication else "?"
+        size = "?" if each.size is None else human_size(each.size)
+        line = (
+            f"{image.name:{width}}  {image.manifest.image_id[7:19]}  "
+            f"{plural(len(image.manifest.layers), 'layer'):>9}  {size:>9}  {when}"
+        )
+        if each.pin is not None:
+            line += f"  pinned until {each.pin.until}" if each.pin.until else "  pinned"
+        if each.scheduled is not None:
+            line += f"  scheduled, may go from {format_time(each.scheduled.not_before)}"
+        click.echo(line)
+
+
+def _print_details(details: ImageDetails) -> None:
     found = details.image
     click.echo(found.name)
     if found.problem:
@@ -87,6 +132,15 @@ def show(image: str, repository: str | None, output: str) -> None:
             f"  scheduled:   {entry.manifest_digest} may go from {format_time(entry.not_before)} "
             f"({printable(entry.reason)})"
         )
+
+
+def _listed_value(listed: ListedImage) -> dict[str, Any]:
+    return _image_value(listed.image) | {
+        "bytes": listed.size,
+        "pinned": listed.pin is not None,
+        "pinnedUntil": str(listed.pin.until) if listed.pin and listed.pin.until else None,
+        "removableFrom": format_time(listed.scheduled.not_before) if listed.scheduled else None,
+    }
 
 
 def _image_value(image: PublishedImage) -> dict[str, Any]:
