@@ -1,4 +1,4 @@
-"""What a source says of an image: the use case behind `publisher inspect`. Nothing is published."""
+"""Look at an image where it comes from: behind `publisher inspect`. Nothing is published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from publisher.tree import layout
 
 @dataclass(frozen=True, slots=True)
 class InspectedLayer:
-    """One layer: bytes as downloaded; `published` is None if no repository was asked."""
+    """One layer; `size` is the compressed size in bytes, `published` None without a repository."""
 
     digest: str
     media_type: str
@@ -40,7 +40,7 @@ class InspectedImage:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a reference names: an index or a manifest (`document`), its platforms, its images."""
+    """The result: the index or manifest (`document`), its platforms, and its images."""
 
     reference: ImageReference
     document: Document
@@ -54,7 +54,7 @@ def inspect_image(
     platforms: Sequence[Platform],
     repository: Repository | None,
 ) -> Inspection:
-    """Ask `source`; of every platform, if `platforms` names none."""
+    """Return what `source` has for `platforms`, or for all its platforms if none are given."""
     document = source.manifest()
     offered = tuple(available_platforms(source, document))
     images = fetch_images(source, platforms or offered, document.digest)

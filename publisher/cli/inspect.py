@@ -1,4 +1,4 @@
-"""`publisher inspect` and `publisher tags`: what a source says of an image."""
+"""`publisher inspect` and `publisher tags`: an image where it comes from."""
 
 from __future__ import annotations
 

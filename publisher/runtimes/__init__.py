@@ -1,1 +1,1 @@
-"""What container runtimes need beside the bare tree, and how they are called. One module each."""
+"""Files and records that container runtimes need beside a bare tree, and how they are called."""

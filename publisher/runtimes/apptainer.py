@@ -1,7 +1,7 @@
-"""What Apptainer (formerly Singularity) expects in a directory that it runs. Pure.
+"""The files that Apptainer (formerly Singularity) expects in a directory that it runs. Pure.
 
-Its own tools put these files into an image when they convert it. Here they become part of the flat
-image, and only where the image has nothing of that name.
+Apptainer adds them to an image when it converts one. Here they become part of the flat image, each
+only if the image has nothing of that name.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ _DIRECTORIES = {
     "var": 0o755,
     "var/tmp": 0o1777,
 }
-"""Among them those that a runtime mounts something on: it cannot make them in a read-only tree."""
+"""They include the mount points of runtimes, which cannot make them in a read-only tree."""
 
 _MOUNTED_FILES = ("etc/hosts", "etc/resolv.conf")
 
 
 def runtime_files(config: ContainerConfig) -> list[Generated]:
-    """The files, links and mount points for an image with this config, sorted by path.
+    """Return the files, links and mount points for an image, sorted by path.
 
     Owner and times are fixed (0:0, 1970), so that equal configs give equal files.
     """
@@ -142,10 +142,10 @@ def runtime_files(config: ContainerConfig) -> list[Generated]:
 
 
 def insert(plan: Iterable[Merged], generated: Iterable[Generated]) -> Iterator[Merged | Generated]:
-    """A flat image's plan with those of `generated` that do not touch what the image has.
+    """Yield a flat image's plan together with those of `generated` that the image does not have.
 
-    Whatever the image has at a path stays, and nothing is put below what is not a directory there
-    (it might be a link that leads elsewhere). Both must be sorted; so is the result.
+    An entry of the image is never replaced, and nothing is added below an entry that is not a
+    directory (it might be a link to another place). Both inputs and the result are sorted by path.
     """
     waiting = [(sort_key(each.entry.path), each) for each in generated]
     waiting.reverse()
@@ -167,11 +167,11 @@ def _file(path: str, content: bytes, mode: int) -> Generated:
 
 
 def _image_environment(config: ContainerConfig) -> str:
-    """Sets the image's variables; what the caller has set already (--env) wins, but for PATH."""
+    """Return the script that sets the image's variables; except PATH, values of the caller stay."""
     lines = ["#!/bin/sh"]
     for name, value in config.environment.items():
         if not is_variable_name(name):
-            continue  # no shell can set it
+            continue  # a shell cannot set it
         assignment = f"{name}={quote(value)}"
         if name != "PATH":
             assignment = f'[ "${{{name}+set}}" ] || {assignment}'
@@ -180,7 +180,7 @@ def _image_environment(config: ContainerConfig) -> str:
 
 
 def _runscript(config: ContainerConfig) -> str:
-    """Entry point and command, as engines combine them with arguments."""
+    """Return the script that runs entry point and command, with arguments as in engines."""
     lines = ["#!/bin/sh"]
     if config.command:
         lines += ['if [ "$#" -eq 0 ]; then', f"    set -- {words(config.command)}", "fi"]

@@ -1,4 +1,4 @@
-"""A flat image as layers and config make it: what `ingest` links, `verify` compares and repairs."""
+"""The plan of a flat image from its layers and config, for `ingest`, `verify` and repair."""
 
 from __future__ import annotations
 
@@ -20,17 +20,24 @@ from publisher.runtimes.apptainer import insert, runtime_files
 def flat_plan(
     repository: Repository, layers: Sequence[str], config: ImageConfig | None, what: str
 ) -> Iterator[Iterator[Merged | Generated]]:
-    """The flat image of `layers` (digests, from bottom to top), with the files for runtimes.
+    """Open the plan of the flat image of `layers`, with the files for runtimes.
 
-    Without a `config`, which not every tool keeps, there are no files for runtimes, and the layers
-    are not held against its diff IDs. `what` names the image in errors. Raises DigestMismatch for a
-    layer that is something else than this image's, though it was sound for another; LayerError for
-    an index that cannot be used.
+    Args:
+        repository: contains the layers.
+        layers: digests, from bottom to top.
+        config: the image's config. Without one, which other tools do not keep, there are no files
+            for runtimes, and the layers are not compared with its diff IDs.
+        what: names the image in errors.
+
+    Raises:
+        DigestMismatch: a layer has another diff ID than the config states: it was published for
+            another image, with which it agreed.
+        LayerError: a layer's index cannot be used.
     """
     indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in layers]
     if config is not None:
-        for index, digest, promised in zip(indexes, layers, config.diff_ids, strict=True):
-            _check_diff_id(index.header, digest, promised, what)
+        for index, digest, expected in zip(indexes, layers, config.diff_ids, strict=True):
+            _check_diff_id(index.header, digest, expected, what)
     generated = runtime_files(config.container) if config is not None else []
     yield insert(merge(indexes), generated)
 
@@ -38,30 +45,39 @@ def flat_plan(
 def check_layers(
     repository: Repository, layers: Sequence[Descriptor], config: ImageConfig, what: str
 ) -> None:
-    """Raise DigestMismatch, or InvalidManifest, for a layer that is not what the image says it is.
+    """Compare published layers with what an image states about them.
 
-    `layers` are the manifest's, and have to be what `config` promises, one by one: a layer that
-    came for another image was held against that one's. One that another tool published has no
-    index, and nothing to compare. `what` names the image in errors.
+    A layer that was published for another image was only compared with that image. A layer that
+    another tool published has no index, and nothing to compare.
+
+    Args:
+        repository: may contain the layers.
+        layers: the manifest's, from bottom to top.
+        config: the image's config, with as many diff IDs.
+        what: names the image in errors.
+
+    Raises:
+        DigestMismatch: a layer has another diff ID than the config states.
+        InvalidManifest: a layer has another size than the manifest states.
     """
-    for layer, promised in zip(layers, config.diff_ids, strict=True):
+    for layer, expected in zip(layers, config.diff_ids, strict=True):
         if not repository.has_layer(layer.digest):
             continue
         with repository.open_index(layer.digest) as file:
             header = read_header(file)
-        _check_diff_id(header, layer.digest, promised, what)
+        _check_diff_id(header, layer.digest, expected, what)
         size = header.size
         if size != layer.size:
             raise InvalidManifest(
                 f"cannot publish manifest {what}",
-                why=f"it says that layer {layer.digest} has {layer.size} bytes, and it has {size}",
+                why=f"it states {layer.size} bytes for layer {layer.digest}, which has {size}",
             )
 
 
-def _check_diff_id(header: IndexHeader, digest: str, promised: str, what: str) -> None:
-    if header.diff_id != promised:
+def _check_diff_id(header: IndexHeader, digest: str, expected: str, what: str) -> None:
+    if header.diff_id != expected:
         raise DigestMismatch(
-            f"layer {digest} is not what the config of {what} says",
-            expected=promised,
+            f"layer {digest} does not have the diff ID that the config of {what} states",
+            expected=expected,
             actual=header.diff_id,
         )

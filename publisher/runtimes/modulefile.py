@@ -1,7 +1,7 @@
 """Module files (Lmod's Lua, Environment Modules' Tcl) and the wrappers they put into PATH. Pure.
 
-A module makes an image's programs look installed: for each there is a small script of its name,
-which runs it in the image.
+A module makes the programs of an image look installed: for each there is a script of the same name
+that runs it in the image.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ FORMATS = ("lua", "tcl")
 RUNTIMES = ("apptainer", "publisher")
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "fish", "env"})
-"""What an image often says as its command, and what must not hide the machine's own."""
+"""Frequent commands of images, for which a wrapper would hide the machine's own program."""
 
 _COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 
 
 def entry_program(config: ContainerConfig) -> dict[str, str | None]:
-    """What the image runs by itself, as a wrapper's name and what it runs; nothing for a shell.
+    """Return the program that the image runs by default, as {wrapper name: program}.
 
-    An entry point takes the wrapper's arguments as its own (None); a mere command is replaced by
-    them, so its program is run with them.
+    The program is None for an entry point, which receives the wrapper's arguments; arguments would
+    replace a command, so its program is named. For a shell the result is empty.
     """
     arguments = config.arguments()
     name = basename(arguments[0]) if arguments else ""
@@ -41,7 +41,7 @@ def is_command_name(name: str) -> bool:
 
 
 def wrapper(image: str, root: str, repository: str, program: str | None, runtime: str) -> str:
-    """A script that runs `program` of the image; None: what the image itself says.
+    """Return the script that runs `program` of the image, or its entry point if it is None.
 
     `image` is its name in the `repository` (a URL), `root` the path of its public link.
     """
@@ -55,7 +55,7 @@ def wrapper(image: str, root: str, repository: str, program: str | None, runtime
 
 
 def module_name(image: str) -> tuple[str, str]:
-    """Name and version of the module for a published image: its path, and its tag or digest."""
+    """Return name and version of the module of a published image: its path, and tag or digest."""
     path, at, digest = image.partition("@")
     if at:
         return path, digest.replace(":", "-")
@@ -66,7 +66,7 @@ def module_name(image: str) -> tuple[str, str]:
 def module_file(
     kind: str, image: str, origin: str, commands: Sequence[str], wrappers: str, root: str
 ) -> str:
-    """The module file: it puts the directory `wrappers` first into PATH."""
+    """Return the module file, which puts the directory `wrappers` first into PATH."""
     what = f"{origin}: {', '.join(commands)}"
     if kind == "lua":
         return (

@@ -1,4 +1,4 @@
-"""Shell scripts that say exactly what an image's config says. Pure."""
+"""Quoting for POSIX shell scripts. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def quote(text: str) -> str:
-    """`text` as one word of a POSIX shell, whatever it holds."""
+    """Return `text` as one word of a POSIX shell, whatever characters it contains."""
     return shlex.quote(text)
 
 
 def words(values: Sequence[str]) -> str:
-    """`values` as words of a POSIX shell command."""
+    """Return `values` as words of a POSIX shell command."""
     return " ".join(map(quote, values))
 
 
 def is_variable_name(text: str) -> bool:
-    """Whether a shell can hold a variable of this name."""
+    """Whether `text` can be the name of a shell variable."""
     return _NAME.match(text) is not None

@@ -1,7 +1,7 @@
 """Thin images: ordinary images whose only content is a recipe that names published trees.
 
-Building them is pure (recipe, image); saving and pushing take what was built. The contract with the
-plugins that read recipes is `thin-images/README.md`.
+Recipe, archive and image are pure; `save` writes files. `thin-images/README.md` specifies the
+recipe for the plugins that read it.
 """
 
 from publisher.thin.errors import ThinImageError

@@ -1,4 +1,4 @@
-"""Archives that are equal for equal contents, whatever machine and release of zlib. Pure."""
+"""Archives whose bytes depend on their contents only, not on machine or zlib release. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Mapping
 
 _STORED_MAX = 0xFFFF
-"""The length of a stored block of deflate is written in two bytes."""
+"""The largest stored block of deflate: its length has two bytes."""
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive of `files`, in their order: mode 0644, owner 0:0, times 0."""
+    """Return a tar archive of `files`, in their order: mode 0644, owner 0:0, times 0."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in files.items():
@@ -24,10 +24,10 @@ def tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def gzip(data: bytes) -> bytes:
-    """`data` as a gzip member (RFC 1952) that stores it.
+    """Return `data` as a gzip member (RFC 1952) with stored blocks.
 
-    Compressors differ between libraries and releases, and with them the digest. Every engine takes
-    gzip, not every one takes a layer without compression, and ours have a few kilobytes.
+    The output of compressors, and with it the digest, differs between libraries and releases. Some
+    engines refuse layers without compression; all accept gzip. A recipe has a few kilobytes.
     """
     header = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no time; the system is "unknown"
     blocks = []

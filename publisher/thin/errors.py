@@ -1,4 +1,4 @@
-"""What can go wrong with a thin image."""
+"""The error of this package."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from publisher.errors import PublisherError
 
 
 class ThinImageError(PublisherError):
-    """A thin image could not be built, saved or pushed. What is published is not concerned."""
+    """A thin image cannot be built, saved or pushed. Published files are not affected."""

@@ -25,7 +25,7 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 MARK = "CVMFS_IMAGE=true"
-"""The variable that tells programs in a container that their files come from a mounted tree."""
+"""The variable by which programs in a container recognize that their files are a mounted tree."""
 
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
@@ -35,10 +35,10 @@ _CREATED_BY = "publisher: the image's layers are mounted, as thin.json says"
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The image that a thin image stands for.
+    """The image that a thin image replaces.
 
-    `name` is its reference without a digest, `digest` that of its manifest, `media_type` its
-    manifest's; `annotations` are the manifest's.
+    `name` is its reference without a digest; `digest`, `media_type` and `annotations` are those of
+    its manifest. `config_data` are the exact bytes that `config` was parsed from.
     """
 
     name: str
@@ -62,16 +62,17 @@ class ThinImage:
 
 @dataclass(frozen=True, slots=True)
 class ThinSet:
-    """What is pushed under one name: `top` is the manifest of the one image, or an index."""
+    """The images of one name; `top` is the only manifest, or an index of several."""
 
     top: Document
     images: tuple[ThinImage, ...]
 
 
 def build_image(original: Original, contents: Recipe) -> ThinImage:
-    """The thin image of `original`: equal inputs give equal bytes.
+    """Return the thin image of `original`; equal inputs give equal bytes.
 
-    It has the original's whole config, and its format: OCI, or Docker's schema 2.
+    It has the config of the original with other layers, and the same format: OCI, or Docker's
+    schema 2.
     """
     is_docker = original.media_type == DOCKER_MANIFEST
     content = archive.tar({recipe.FILE_NAME: contents.to_bytes()})
@@ -86,7 +87,7 @@ def build_image(original: Original, contents: Recipe) -> ThinImage:
         "config": _describe(config),
         "layers": [_describe(layer)],
     }
-    if not is_docker:  # whose manifests have no annotations
+    if not is_docker:  # Docker's manifests have no annotations
         manifest["annotations"] = _annotations(original)
     document = _document(_dump(manifest), str(manifest["mediaType"]))
     return ThinImage(document, config, layer, content, contents)
@@ -95,7 +96,7 @@ def build_image(original: Original, contents: Recipe) -> ThinImage:
 def build_set(
     images: Sequence[tuple[Original, ThinImage]], name: str = "", digest: str = ""
 ) -> ThinSet:
-    """All `images` under one name: the only one itself, or an index of those for each platform.
+    """Return the images of one name: a single image, or an index of one image per platform.
 
     `name` and `digest` are those of the original index.
     """
@@ -122,7 +123,7 @@ def _annotations(original: Original) -> dict[str, str]:
 
 
 def _based_on(name: str, digest: str) -> dict[str, str]:
-    # Image references have no scheme; ours do where the registry has no TLS.
+    # Image references have no scheme; here they have one where the registry has no TLS.
     return {BASE_NAME: name.removeprefix("http://"), BASE_DIGEST: digest}
 
 

@@ -1,6 +1,6 @@
 """The recipe: the file `thin.json`, which names the places of an image's layers. Pure.
 
-Its form is the one of the thesis (section 4.3) and of the plugins that read it.
+Its format is that of the thesis (section 4.3) and of the plugins that read it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from publisher.tree import layout
 FILE_NAME = "thin.json"
 VERSION = "1.0"
 MIN_VERSION = "1.0"
-"""The oldest version of a reader that understands what we write."""
+"""The oldest version of the format whose readers understand what is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class RecipeLayer:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a plugin needs to mount an image: `layers` from bottom to top, and where it came from.
+    """The content of a recipe: the trees to mount, from bottom to top, and the original image.
 
     `origin` names the original with its digest: "https://registry/name:tag@sha256:…".
     """
@@ -39,7 +39,7 @@ class Recipe:
     comment: str = ""
 
     def to_bytes(self) -> bytes:
-        """The file's bytes; equal recipes are equal files."""
+        """Return the bytes of the file; equal recipes give equal bytes."""
         value = {
             "version": VERSION,
             "min_version": MIN_VERSION,
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def layered_recipe(origin: str, base_url: str, layers: Sequence[str]) -> Recipe:
-    """The recipe of an image out of its layer trees; `layers` holds digests, bottom to top."""
+    """Return the recipe of layer trees; `layers` are digests, from bottom to top."""
     return Recipe(
         origin,
         tuple(
@@ -63,11 +63,11 @@ def layered_recipe(origin: str, base_url: str, layers: Sequence[str]) -> Recipe:
 
 
 def flat_recipe(origin: str, base_url: str, image_id: str) -> Recipe:
-    """The recipe whose only layer is the flat image, for runtimes that stumble over many layers."""
+    """Return the recipe with the flat image as only layer, for runtimes that limit layers."""
     layer = RecipeLayer(digest_hex(image_id), f"{base_url}/{layout.flat_image(image_id)}")
     return Recipe(origin, (layer,), "One layer: the merged root file system of the image.")
 
 
 def base_url(kind: str, location: str) -> str:
-    """What URLs into a repository begin with; a directory's `location` must be absolute."""
+    """Return the prefix of URLs into a repository; a directory's `location` must be absolute."""
     return f"cvmfs://{location}" if kind == "cvmfs" else f"file://{quote(location.rstrip('/'))}"

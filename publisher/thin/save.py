@@ -1,4 +1,4 @@
-"""Thin images as files: an OCI image layout, or an archive that `docker load` takes."""
+"""Thin images as files: an OCI image layout, or an archive for `docker load`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
-    """Add the thin image to an OCI image layout, made where there is none, under `tag`.
+    """Add the thin image under `tag` to an OCI image layout, which is created if missing.
 
     Source: OCI image specification 1.1, image-layout page. Raises ThinImageError.
     """
@@ -29,7 +29,7 @@ def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
                 _write_blob(folder, blob)
         _write_blob(folder, thin.top)
         _write(folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        # Readers find the image by the index, so it comes last.
+        # The index is written last: it must only name blobs that exist.
         kept = [entry for entry in entries if _tag(entry) != tag]
         top = {
             "mediaType": thin.top.media_type,
@@ -44,7 +44,7 @@ def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
 
 
 def save_archive(thin: ThinSet, file: Path, name: str) -> None:
-    """Write the thin image (of several platforms, the first one) as an archive for engines."""
+    """Write the thin image (for several platforms, the first one) as an archive for engines."""
     try:
         _write(file, engine_archive(thin.images[0], name))
     except OSError as error:
@@ -52,7 +52,7 @@ def save_archive(thin: ThinSet, file: Path, name: str) -> None:
 
 
 def engine_archive(image: ThinImage, name: str) -> bytes:
-    """What `docker save` would write of the thin image under `name` ("name:tag"); "" for none.
+    """Return the archive that `docker save` would write; `name` is "name:tag", or "" for none.
 
     Source: Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
     """
@@ -78,7 +78,7 @@ def _read_entries(index_file: Path) -> list[Any]:
         raise ThinImageError(
             f"cannot save to {index_file.parent}",
             why=f"its index.json is damaged: {error}",
-            hint="choose another folder",
+            hint="save to another directory",
         ) from error
     return list(entries)
 

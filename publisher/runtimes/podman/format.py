@@ -35,8 +35,8 @@ EPOCH = "1970-01-01T00:00:00Z"
 class StoreLayer:
     """One layer: `tree` is the path of its files in the repository, `parent` the ID below it.
 
-    `diff_size` and `compressed_size` are in bytes; the latter, with its digest, only for what was
-    downloaded as it is.
+    `diff_size` and `compressed_size` are in bytes; the latter and its digest are only given for a
+    layer that was downloaded in this form.
     """
 
     id: str
@@ -60,11 +60,11 @@ class StoreImage:
 
     @property
     def id(self) -> str:
-        """What podman calls it."""
+        """The ID that podman gives the image."""
         return entry_id(self.config.digest)
 
     def trees(self) -> Iterator[tuple[str, list[Generated]]]:
-        """The directories of the image and its layers, by path: equal wherever they are needed."""
+        """Yield path and entries of the directories of the image and of its layers."""
         below: list[str] = []
         for layer in self.layers:
             files = {"link": _short(layer.id)}
@@ -83,7 +83,7 @@ class StoreImage:
         yield image_directory(self.config.digest), entries
 
     def links(self) -> Iterator[tuple[str, str]]:
-        """Path and text of the short links, of which a mount's options consist."""
+        """Yield path and text of the short links, which keep the options of a mount short."""
         for layer in self.layers:
             yield layer_paths(layer.id)[1], f"../{layer.id}/diff"
 
@@ -95,7 +95,7 @@ class StoreImage:
         }
 
     def to_entry(self) -> dict[str, Any]:
-        """The image's entry in images.json."""
+        """Return the image's entry in images.json."""
         data = self._big_data()
         return {
             "id": self.id,
@@ -111,7 +111,7 @@ class StoreImage:
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """The IDs of layers with these diff IDs, from bottom to top, in the store."""
+    """Return the store's IDs of layers with these diff IDs, from bottom to top."""
     chain = ""
     found = []
     for diff_id in diff_ids:
@@ -121,17 +121,17 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 
 
 def flat_layer(image_id: str, tree: str, size: int) -> StoreLayer:
-    """The only layer of an image whose flat image it is.
+    """Return the only layer of an image that is stored as its flat image.
 
-    Podman wants a digest of its content. Nobody made an archive of it, so it gets one of its name,
-    which no other layer can have.
+    Podman requires a digest of the layer's archive. A flat image has no archive, so the digest is
+    that of its name, which no other layer can have.
     """
     digest = digest_of(f"flat image {image_id}".encode())
     return StoreLayer(digest_hex(digest), "", tree, digest, size)
 
 
 def store_name(reference: ImageReference, public_name: str) -> str:
-    """The name under which podman finds the image: full, as podman itself would complete it."""
+    """Return the full name of the image, as podman completes a short one."""
     if reference.transport is not Transport.REGISTRY:
         return f"localhost/{public_name.partition('/')[2]}"
     is_hub = api_host(reference.registry) == api_host(HUB)
@@ -142,28 +142,28 @@ def store_name(reference: ImageReference, public_name: str) -> str:
 
 
 def layer_paths(layer_id: str) -> tuple[str, str]:
-    """A layer's directory, and the short link to its files."""
+    """Return a layer's directory, and the short link to its files."""
     return f"{PODMAN_STORE}/overlay/{layer_id}", f"{PODMAN_STORE}/overlay/l/{_short(layer_id)}"
 
 
 def image_directory(image_id: str) -> str:
-    """The directory of the image whose config has this digest."""
+    """Return the directory of the image whose config has this digest."""
     return f"{PODMAN_STORE}/overlay-images/{entry_id(image_id)}"
 
 
 def entry_id(digest: str) -> str:
-    """64 hex digits, which is what the store takes for an ID."""
+    """Return the 64 hex digits that the store accepts as an ID."""
     found = digest_hex(digest)
     return found if len(found) == 64 else digest_hex(digest_of(digest.encode()))
 
 
 def _short(layer_id: str) -> str:
-    """26 capitals and digits, as long as the driver's own."""
+    """Return 26 capital letters and digits, as long as the driver's own short names."""
     return base64.b32encode(bytes.fromhex(digest_hex(digest_of(layer_id.encode()))))[:26].decode()
 
 
 def data_file_name(key: str) -> str:
-    """The file that holds a piece of an image's data; other names than plain ones are encoded."""
+    """Return the name of the file for a key of an image's data; unusual characters are encoded."""
     if re.fullmatch(r"[a-z0-9.]+", key):
         return key
     return f"={base64.b64encode(key.encode()).decode()}"

@@ -1,4 +1,4 @@
-"""Podman's additional image store, kept by the transactions that publish and remove images."""
+"""Podman's additional image store, changed by the transactions that publish and remove images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from publisher.tree.publication import Publication
 def describe(
     repository: Repository, images: Sequence[tuple[PlatformImage, Publication]]
 ) -> list[StoreImage]:
-    """How the store shows those of `images` that are wished for it; their layers must be staged.
+    """Return the store's images for those of `images` with the output podman.
 
-    Its layers are the layer trees; or, for an image that is wished flat and not in layers, one
-    layer, which is the flat image.
+    Their layers must be published or staged. The store's layers are the layer trees, or for an
+    image with the output flat and without layers, the flat image as the only layer.
     """
     return [
         _describe(repository, image, publication)
@@ -34,7 +34,7 @@ def describe(
 
 
 def leaving(repository: Repository, wanted: Sequence[Publication]) -> list[str]:
-    """The store's names of images that were wished for it before, and are not any more."""
+    """Return the store's names of images that had the output podman and now lose it."""
     names = []
     for publication in wanted:
         found = load_publication(repository, publication.name)
@@ -46,14 +46,14 @@ def leaving(repository: Repository, wanted: Sequence[Publication]) -> list[str]:
 
 
 def is_there(repository: Repository, publication: Publication) -> bool:
-    """Whether a published image is in the store, if it should be."""
+    """Whether a published image is in the store, or does not have the output podman."""
     if "podman" not in publication.outputs or _is_second_place(publication.name):
         return True
     return repository.exists(podman.image_directory(publication.image_id))
 
 
 def _is_second_place(name: str) -> bool:
-    """Whether an image of several platforms is published there once more, by its platform."""
+    """Whether `name` is the second place, by platform, of an image of several platforms."""
     return name.startswith(f"{layout.MULTIARCH}/")
 
 
@@ -77,7 +77,7 @@ def _describe(repository: Repository, image: PlatformImage, publication: Publica
 def prepare(
     repository: Repository, transaction: Transaction, images: Sequence[StoreImage]
 ) -> set[str]:
-    """Stage what the store lacks of the images and their layers; needs no lock. What is staged."""
+    """Stage and return the directories of images that the store lacks; needs no lock."""
     staged: set[str] = set()
     for image in images:
         for path, entries in image.trees():
@@ -88,7 +88,7 @@ def prepare(
 
 
 def missing(repository: Repository, images: Sequence[StoreImage]) -> set[str]:
-    """What the store has not of the images and their layers: a collection may have taken it."""
+    """Return the directories that the store lacks; a collection may have removed them meanwhile."""
     return {path for image in images for path, _ in image.trees() if not repository.exists(path)}
 
 
@@ -98,9 +98,9 @@ def update(
     images: Sequence[StoreImage],
     leaving: Sequence[str] = (),
 ) -> bool:
-    """Enter the images into the store's lists, and take the names `leaving` from those there.
+    """Add the images to the store's lists, and remove the names `leaving`. Only under the lock.
 
-    False if there is nothing to change. Only under the lock.
+    Return False if nothing changes.
     """
     for path in podman.LOCK_FILES:
         if images and not repository.exists(path):
@@ -124,16 +124,16 @@ def update(
         (podman.IMAGES_FILE, images_before, entries),
     ):
         if after is not None and after != before:
-            # Last of all: podman believes that what is listed is there.
+            # Last of all: podman expects that everything listed exists.
             transaction.replace(path, after, last=True)
             changed = True
     return changed
 
 
 def move_name(repository: Repository, transaction: Transaction, publication: Publication) -> None:
-    """Call what is published as `publication` from now on by its name, if it is in the store.
+    """Move the name of `publication` to its image, if that is in the store. Only under the lock.
 
-    The image that had the name loses it in any case. Only under the lock.
+    The image that had the name loses it in any case.
     """
     before = repository.read(podman.IMAGES_FILE)
     if before is None or _is_second_place(publication.name):
@@ -153,10 +153,7 @@ def forget(
     names: Iterable[str],
     image_ids: Iterable[str],
 ) -> None:
-    """Take what is being deleted out of the store: published names, and images that nobody uses.
-
-    Only under the lock.
-    """
+    """Remove published names, and images without users, from the store. Only under the lock."""
     images, layers = (repository.read(path) for path in (podman.IMAGES_FILE, podman.LAYERS_FILE))
     if images is None or layers is None:
         return
