@@ -200,7 +200,9 @@ def test_numpy_works_in_every_form(mounted: Path) -> None:
     assert shell(f"ch-run {flat} -- python3 -c '{CHECK_NUMPY}'", *NOBODY).strip() == "45"
 
 
-def test_publisher_run_ends_as_what_it_ran_and_says_what_is_missing(mounted: Path) -> None:
+def test_publisher_run_ends_with_the_exit_code_of_the_program_and_names_missing_ones(
+    mounted: Path,
+) -> None:
     def code(*words: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "publisher", "run", "--repository", str(mounted), *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment())

@@ -51,7 +51,7 @@ def publish(folder: Path, tree: Path, *images: str, outputs: str) -> None:
 
 
 @pytest.mark.parametrize("outputs", ["flat, layers, podman", "flat, podman", "podman"])
-def test_a_container_from_the_store_is_started_as_from_the_original(
+def test_a_container_from_the_store_starts_like_one_from_the_original(
     tmp_path: Path, engine: Engine, outputs: str
 ) -> None:
     source = write_probe(tmp_path / "layout")
@@ -94,7 +94,7 @@ def real_layers(tree: Path, name: str) -> list[str]:
     return [entry["digest"] for entry in manifest["layers"]]
 
 
-def test_a_moved_tag_takes_its_name_along_and_the_old_image_is_still_there_by_its_id(
+def test_a_moved_tag_moves_its_name_and_the_old_image_stays_under_its_id(
     tmp_path: Path, engine: Engine
 ) -> None:
     tree, layout = tmp_path / "images", tmp_path / "layout"
@@ -111,7 +111,7 @@ def test_a_moved_tag_takes_its_name_along_and_the_old_image_is_still_there_by_it
     assert not names[old.image_id.removeprefix("sha256:")]
 
 
-def test_an_image_that_is_not_wished_for_podman_any_more_loses_its_name(tmp_path: Path) -> None:
+def test_an_image_that_loses_the_output_podman_loses_its_name(tmp_path: Path) -> None:
     tree, source = tmp_path / "images", write_probe(tmp_path / "layout")
     for outputs in ("flat, podman", "flat"):
         publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs=outputs)

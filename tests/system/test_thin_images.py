@@ -57,7 +57,7 @@ def recipe_in(reference: str, folder: Path) -> Any:
     return json.loads((rootfs / "thin.json").read_bytes())
 
 
-def test_a_real_image_has_a_thin_one_that_differs_by_what_makes_it_thin(
+def test_the_thin_image_of_a_real_image_differs_only_in_recipe_mark_and_history(
     tmp_path: Path, registry: Registry, real_images: RealImages
 ) -> None:
     name = registry.push(real_images.source("numpy"), "science/numpy:1")
@@ -229,7 +229,7 @@ def test_an_engine_loads_a_thin_image_and_pushes_it_with_its_config_whole(
     assert gone.code == 1 and "engine" in gone.err
 
 
-def test_an_image_of_dockers_format_has_a_thin_one_of_that_format(
+def test_the_thin_image_of_a_docker_image_has_dockers_format(
     tmp_path: Path, registry: Registry
 ) -> None:
     settings = {"Entrypoint": ["/bin/a", "it's"], "WorkingDir": "/etc", "Labels": {"a": "b c"}}
@@ -251,7 +251,7 @@ def test_an_image_of_dockers_format_has_a_thin_one_of_that_format(
     skopeo_copy(f"docker://{thin}", f"dir:{tmp_path / 'pulled'}", "--src-tls-verify=false")
 
 
-def test_a_push_needs_and_gets_a_token_to_write(tmp_path: Path) -> None:
+def test_a_push_requests_a_token_with_write_access(tmp_path: Path) -> None:
     tree, users = tmp_path / "images", {"mary": "s3cret"}
     layout = write_layout(image(layer(file("a", b"a"))), tmp_path / "layout", "1")
     succeed("ingest-image", f"oci:{layout}:1", "--name", "a", "--repository", tree)

@@ -53,5 +53,5 @@ def test_one_changed_bit_is_a_mismatch_that_names_both_digests(
         "sha256:" + "\N{ARABIC-INDIC DIGIT ZERO}" * 64,
     ],
 )
-def test_what_cannot_be_verified_is_no_digest(text: str) -> None:
+def test_a_malformed_or_unsupported_digest_is_not_a_digest(text: str) -> None:
     assert not is_digest(text)

@@ -50,7 +50,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 
 @pytest.mark.parametrize("parser", PARSERS)
 @given(data=EVERYTHING)
-def test_whatever_arrives_is_read_or_refused_in_our_own_words(parser: str, data: bytes) -> None:
+def test_any_document_is_read_or_refused_with_invalid_manifest(parser: str, data: bytes) -> None:
     try:
         PARSERS[parser](data)
     except InvalidManifest as error:
@@ -60,7 +60,7 @@ def test_whatever_arrives_is_read_or_refused_in_our_own_words(parser: str, data:
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize("depth", [80, 200, 330, 490, 600, 900, 10_000, 1_000_000])
 @pytest.mark.parametrize(("around", "after"), [('{"a":', "}"), ('{"a":[', "]}")])
-def test_deep_nesting_is_refused_and_not_fallen_into(
+def test_deep_nesting_is_refused_without_a_recursion_error(
     parser: str, depth: int, around: str, after: str
 ) -> None:
     with pytest.raises(InvalidManifest):
@@ -68,7 +68,7 @@ def test_deep_nesting_is_refused_and_not_fallen_into(
 
 
 @given(data=mutated(manifest()))
-def test_what_was_accepted_is_sound(data: bytes) -> None:
+def test_the_descriptors_of_an_accepted_manifest_are_valid(data: bytes) -> None:
     try:
         found = parse_manifest(document(data))
     except InvalidManifest:
@@ -96,7 +96,9 @@ def test_what_was_accepted_is_sound(data: bytes) -> None:
         (SCHEMA1, DOCKER_SCHEMA1[1], DOCKER_SCHEMA1[1]),
     ],
 )
-def test_the_document_says_what_it_is(value: Any, declared: str, found: str) -> None:
+def test_the_media_type_is_that_of_the_document_or_the_declared_one(
+    value: Any, declared: str, found: str
+) -> None:
     assert detect_media_type(json.dumps(value).encode(), declared) == found
 
 

@@ -32,7 +32,7 @@ PLATFORMS = st.builds(
 
 
 @pytest.mark.parametrize("key", ["layers", "config"])
-def test_an_index_that_is_a_manifest_as_well_is_refused(key: str) -> None:
+def test_an_index_with_the_fields_of_a_manifest_is_refused(key: str) -> None:
     with pytest.raises(InvalidManifest, match="fields of an image manifest"):
         parse_index(document({**index("linux/amd64"), key: []}, OCI_INDEX))
 
@@ -92,7 +92,7 @@ def test_attestations_and_other_artifacts_are_never_chosen() -> None:
     assert found.choose(Platform("unknown", "unknown")) is None
 
 
-def test_an_index_in_an_index_is_found_but_is_no_image() -> None:
+def test_a_nested_index_is_listed_but_is_not_an_image() -> None:
     value = index("linux/amd64", "linux/arm64")
     value["manifests"][0] |= {"mediaType": OCI_INDEX, "platform": None}
     found = parse_index(document(value, OCI_INDEX))

@@ -71,7 +71,7 @@ def test_a_foreign_layer_is_accepted_as_a_descriptor(media_type: str) -> None:
     assert parse_manifest(document(manifest(layers=layers))).layers[0].urls == ("https://x/y",)
 
 
-def test_dockers_own_manifest_is_as_good() -> None:
+def test_a_manifest_in_dockers_format_is_accepted() -> None:
     config = {"mediaType": DOCKER_CONFIG, "digest": ONE, "size": 10}
     value = manifest(mediaType=DOCKER_MANIFEST, config=config)
     assert parse_manifest(document(value, DOCKER_MANIFEST)).image_id == ONE
@@ -124,7 +124,7 @@ def layer_with(**changes: Any) -> dict[str, Any]:
         (b" " * MAX_DOCUMENT_BYTES + b"{}", "is more than"),
     ],
 )
-def test_a_manifest_that_is_not_one_is_refused_with_the_reason(value: Any, why: str) -> None:
+def test_a_malformed_manifest_is_refused_with_the_reason(value: Any, why: str) -> None:
     given_document = document(value)
     with pytest.raises(InvalidManifest) as caught:
         parse_manifest(given_document)

@@ -24,7 +24,7 @@ from publisher.oci.platform import Platform
         ("linux/riscv64", Platform("linux", "riscv64")),
     ],
 )
-def test_a_platform_is_read_and_its_spellings_are_one(text: str, platform: Platform) -> None:
+def test_all_spellings_of_a_platform_give_one_value(text: str, platform: Platform) -> None:
     assert Platform.parse(text) == platform
     assert Platform.parse(str(platform)) == platform
 
@@ -33,7 +33,7 @@ def test_a_platform_is_read_and_its_spellings_are_one(text: str, platform: Platf
     "text",
     ["", "linux", "linux/", "/amd64", "linux/a/b/c", "Linux/AMD64", "linux/a b", "linux/amd64\n"],
 )
-def test_what_is_no_platform_is_refused(text: str) -> None:
+def test_a_malformed_platform_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="os/architecture"):
         Platform.parse(text)
 
@@ -47,6 +47,6 @@ PLATFORMS = st.builds(
 
 
 @given(PLATFORMS)
-def test_one_spelling_of_a_platform_stays_what_it_is(platform: Platform) -> None:
+def test_a_normalized_platform_stays_the_same(platform: Platform) -> None:
     once = platform.normalized()
     assert once.normalized() == once

@@ -221,7 +221,7 @@ def test_every_form_is_read_and_printed_canonically(
         (f"docker-daemon:a@{SHA256}", "its own digests", "tag"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_reason(text: str, why: str, hint: str) -> None:
+def test_a_malformed_reference_is_refused_with_the_reason(text: str, why: str, hint: str) -> None:
     with pytest.raises(InvalidReference) as caught:
         parse_reference(text)
     assert why in caught.value.why
@@ -266,14 +266,14 @@ def test_every_spelling_of_docker_hub_has_one_api_host_and_its_library(host: str
     assert parse_reference(f"{host}/team/app").repository == "team/app"
 
 
-def test_other_registries_answer_for_themselves_and_have_no_library() -> None:
+def test_other_registries_are_their_own_api_host_and_have_no_library() -> None:
     reference = parse_reference("quay.io/app:1")
     assert reference.repository == "app"
     assert api_host("quay.io") == "quay.io"
     assert api_host("docker.io:5000") == "docker.io:5000"
 
 
-def test_a_pattern_comes_beside_a_reference_without_a_tag() -> None:
+def test_a_pattern_is_returned_beside_a_reference_without_a_tag() -> None:
     reference, pattern = parse_pattern("https://registry.hub.docker.com/library/redis:7.*-alpine")
     assert reference == registry("registry.hub.docker.com", "library/redis")
     assert pattern == "7.*-alpine"

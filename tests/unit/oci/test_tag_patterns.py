@@ -51,7 +51,7 @@ def test_tags_are_chosen_by_globs_and_version_ranges(
     assert TagPatterns(patterns, exclude).among(TAGS) == chosen
 
 
-def test_globs_mind_the_case() -> None:
+def test_globs_are_case_sensitive() -> None:
     assert TagPatterns(["rc*"]).among(["RC1", "rc1"]) == ["rc1"]
 
 
@@ -82,7 +82,7 @@ def test_numbers_in_tags_are_ordered_by_value(one: int, other: int) -> None:
         ("a" * 129, "can match no tag", "a glob such as"),
     ],
 )
-def test_what_is_no_pattern_is_refused_with_what_to_write(text: str, why: str, hint: str) -> None:
+def test_a_malformed_pattern_is_refused_with_what_to_write(text: str, why: str, hint: str) -> None:
     with pytest.raises(InvalidPattern, match=f"{why}.*{hint}"):
         check_pattern(text)
 
@@ -91,7 +91,7 @@ def test_what_is_no_pattern_is_refused_with_what_to_write(text: str, why: str, h
 @example("[z-a]", "z")
 @example("[]-a]", "a")
 @example("!=", "1")
-def test_what_is_accepted_can_be_matched(text: str, tag: str) -> None:
+def test_an_accepted_pattern_can_be_matched(text: str, tag: str) -> None:
     try:
         check_pattern(text)
     except InvalidPattern:

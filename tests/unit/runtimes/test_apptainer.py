@@ -165,12 +165,12 @@ def test_arguments_replace_the_command_and_follow_the_entrypoint(
     assert subprocess.run(executed, capture_output=True, text=True).stdout.strip() == expected
 
 
-def test_an_image_that_says_nothing_to_run_says_so(tmp_path: Path) -> None:
+def test_an_image_without_a_command_prints_an_error(tmp_path: Path) -> None:
     done = call(write(tmp_path, config()), "run")
     assert done.returncode == 125 and b"name one" in done.stderr
 
 
-def test_what_the_caller_set_wins_but_for_the_search_path(tmp_path: Path) -> None:
+def test_variables_of_the_caller_are_kept_except_the_search_path(tmp_path: Path) -> None:
     root = write(tmp_path, config(Env=["A=image", "B=image", "PATH=/usr/bin:/image"]))
     found = environment_of(
         call(root, "exec", "/usr/bin/env", "-0", A="mine", B="", PATH="/mine").stdout
@@ -178,7 +178,7 @@ def test_what_the_caller_set_wins_but_for_the_search_path(tmp_path: Path) -> Non
     assert (found["A"], found["B"], found["PATH"]) == ("mine", "", "/usr/bin:/image")
 
 
-def test_nothing_is_set_that_the_image_does_not_say(tmp_path: Path) -> None:
+def test_only_the_variables_of_the_image_are_set(tmp_path: Path) -> None:
     root = write(tmp_path, config(Env=["A=1", "PATH=/bin"]))
     found = environment_of(call(root, "exec", "/usr/bin/env", "-0").stdout)
     assert {name for name in found if name not in ("PWD", "_", "SHLVL", "OLDPWD")} == {"A", "PATH"}
@@ -200,7 +200,7 @@ def test_of_two_values_the_last_counts_and_what_no_shell_can_hold_is_left_out(
     assert environment_of(done.stdout)["A"] == "2"
 
 
-def test_scripts_of_broken_unicode_can_be_written() -> None:
+def test_lone_surrogates_in_scripts_are_replaced() -> None:
     files = {g.entry.path: g for g in runtime_files(config(Env=["A=\ud800x"], Cmd=["\udfff"]))}
     assert "�x" in files[".singularity.d/env/10-docker2singularity.sh"].content.decode()
 
@@ -216,7 +216,7 @@ def merged(path: str, kind: EntryType = EntryType.FILE) -> Merged:
     return Merged(Entry(path, kind), 0, path)
 
 
-def test_what_the_image_has_stays_and_nothing_goes_through_its_links() -> None:
+def test_entries_of_the_image_stay_and_nothing_is_added_behind_its_links() -> None:
     directory, link = EntryType.DIRECTORY, EntryType.SYMLINK
     plan = [
         merged("", directory),

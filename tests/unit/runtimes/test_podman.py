@@ -42,7 +42,7 @@ IMAGES = st.lists(st.builds(stored, st.integers(0, 30), NAMES, st.integers(1, 3)
 
 
 @given(IMAGES)
-def test_lists_are_what_a_plain_reading_would_make_of_them(images: list[StoreImage]) -> None:
+def test_edited_lists_equal_those_of_a_naive_implementation(images: list[StoreImage]) -> None:
     layers: bytes | None = None
     entries: bytes | None = None
     expected_layers: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ def test_after_a_removal_every_image_has_its_layers_and_no_layer_is_left_over(
     assert sum("/overlay/l/" in path for path in removal.paths) == len(dropped)
 
 
-def test_what_is_there_already_changes_nothing() -> None:
+def test_adding_a_listed_image_changes_nothing() -> None:
     image = stored(1, "a:1")
     layers, entries = lists.add_layers(None, image), lists.add_image(None, image)
     assert lists.add_layers(layers, image) == layers
@@ -146,7 +146,7 @@ def test_the_lower_layers_are_named_from_top_to_bottom() -> None:
         ("oci:/srv/x:1", "local/tool:1", "localhost/tool:1"),
     ],
 )
-def test_names_are_what_podman_would_complete_them_to(
+def test_names_are_completed_as_podman_completes_them(
     reference: str, name: str, expected: str
 ) -> None:
     assert podman.store_name(parse_reference(reference), name) == expected

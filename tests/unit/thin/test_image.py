@@ -85,7 +85,7 @@ def contents(image: ThinImage) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
         return found
 
 
-def test_everything_of_the_config_is_kept_but_for_layers_history_and_the_mark() -> None:
+def test_the_config_is_kept_except_layers_history_and_the_mark() -> None:
     thin = json.loads(build(original()).config.data)
     kept = {key: value for key, value in thin.items() if key not in ("rootfs", "history")}
     env = [*SETTINGS["Env"], "CVMFS_IMAGE=true"]
@@ -93,14 +93,14 @@ def test_everything_of_the_config_is_kept_but_for_layers_history_and_the_mark() 
     assert kept == {k: v for k, v in expected.items() if k not in ("rootfs", "history")}
 
 
-def test_the_mark_is_there_once_also_for_the_thin_image_of_a_thin_image() -> None:
+def test_the_thin_image_of_a_thin_image_has_the_mark_once() -> None:
     config = json.loads(build(original()).config.data)
     again = json.loads(build(original(**config)).config.data)
     assert [v for v in again["config"]["Env"] if v.startswith("CVMFS")] == ["CVMFS_IMAGE=true"]
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"Env": None}])
-def test_a_config_that_says_nothing_gets_the_mark_alone(settings: Any) -> None:
+def test_an_empty_config_gets_only_the_mark(settings: Any) -> None:
     thin = json.loads(build(original(config=settings)).config.data)
     assert thin["config"] == {"Env": ["CVMFS_IMAGE=true"]}
 
@@ -112,7 +112,7 @@ def test_the_history_has_as_many_steps_with_a_layer_as_there_are_layers() -> Non
     assert [step.get("created_by") for step in thin["history"][:2]] == ["one", "env"]
 
 
-def test_the_layer_holds_the_recipe_alone_and_is_what_the_config_says() -> None:
+def test_the_layer_contains_only_the_recipe_and_has_the_diff_id_of_the_config() -> None:
     thin = build(original())
     found = contents(thin)
     assert list(found) == ["thin.json"]
@@ -124,7 +124,7 @@ def test_the_layer_holds_the_recipe_alone_and_is_what_the_config_says() -> None:
 
 
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, ""])
-def test_the_manifest_is_an_image_of_the_originals_format(media_type: str) -> None:
+def test_the_manifest_has_the_format_of_the_original(media_type: str) -> None:
     thin = build(original(media_type))
     manifest = parse_manifest(thin.manifest)
     assert thin.manifest.media_type == (media_type or OCI_MANIFEST)
@@ -206,7 +206,7 @@ def test_stored_gzip_is_gzip(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 0xFFFE, 0xFFFF, 0x10000, 3 * 0xFFFF])
-def test_stored_gzip_is_whole_at_the_limits_of_its_blocks(size: int) -> None:
+def test_stored_gzip_is_correct_at_the_limits_of_its_blocks(size: int) -> None:
     assert gzip.decompress(archive.gzip(bytes(size))) == bytes(size)
 
 

@@ -48,7 +48,7 @@ def refused(data: str | bytes) -> str:
         ("version: 2\nimages: [a\x00]\n", "l:2:11", "not valid YAML", "remove the character"),
     ],
 )
-def test_what_is_no_wish_list_is_refused_with_place_and_cure(
+def test_a_file_that_is_not_a_wish_list_is_refused_with_place_and_suggestion(
     text: str, place: str, message: str, suggestion: str
 ) -> None:
     why = refused(text)
@@ -63,7 +63,7 @@ def test_bytes_that_are_not_utf_8_are_placed() -> None:
     assert refused("version: 2".encode("utf-16")).startswith("l:1:1: error: the byte 0xff")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_list() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     text = "version: 2\nimages: [debian]\n"
     assert parse_wish_list(text.encode("utf-8-sig"), "l").problems == ()
 
@@ -115,7 +115,7 @@ def test_a_python_object_is_never_made() -> None:
 
 
 @given(st.one_of(st.text(max_size=80), st.binary(max_size=80)))
-def test_anything_at_all_is_read_or_refused(data: str | bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: str | bytes) -> None:
     try:
         wish_list = parse_wish_list(data, "l")
     except WishListError as error:
@@ -132,7 +132,7 @@ WORDS = st.lists(st.sampled_from(PIECES.split("|")), max_size=30).map("".join)
 
 
 @given(WORDS)
-def test_any_heap_of_yaml_is_read_or_refused(text: str) -> None:
+def test_any_sequence_of_yaml_tokens_is_read_or_refused(text: str) -> None:
     try:
         wish_list = parse_wish_list("version: 2\nimages:\n  - debian\n" + text, "l")
     except WishListError as error:

@@ -45,7 +45,7 @@ def accepts(document: Any) -> bool:
         return False
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -115,7 +115,7 @@ JUNK: st.SearchStrategy[Any] = st.sampled_from(
 
 
 @given(documents)
-def test_both_accept_what_is_right(document: dict[str, Any]) -> None:
+def test_schema_and_parser_accept_valid_lists(document: dict[str, Any]) -> None:
     VALIDATOR.validate(document)
     assert parse_wish_list(json.dumps(document), "l").unusable == ()
 
@@ -160,7 +160,7 @@ def test_both_accept_what_is_right(document: dict[str, Any]) -> None:
         )
     ],
 )
-def test_both_refuse_what_is_wrong(document: Any) -> None:
+def test_schema_and_parser_refuse_invalid_lists(document: Any) -> None:
     assert not conforms(document)
     assert not accepts(document)
 
@@ -205,7 +205,7 @@ def test_the_parser_never_accepts_what_the_schema_refuses(document: Any) -> None
 
 
 @given(mutated())
-def test_the_parser_refuses_more_only_for_what_a_schema_cannot_say(document: Any) -> None:
+def test_the_parser_refuses_more_only_where_a_schema_cannot_express_it(document: Any) -> None:
     if not conforms(document) or accepts(document):
         return
     try:

@@ -48,7 +48,7 @@ def test_output_formats_are_filled_in(template: str, image: str, name: str) -> N
     assert render_output_format(template, parse_reference(image), OTHER) == name
 
 
-def test_a_wish_names_what_has_no_registry() -> None:
+def test_the_name_of_a_wish_replaces_the_missing_registry() -> None:
     reference = parse_reference("oci:/srv/layouts/build-17:v1")
     assert render_output_format("x.org/$(image)", reference, DIGEST, "tool") == "x.org/tool:v1"
 

@@ -28,7 +28,7 @@ def problems_of(text: str) -> list[str]:
     return [str(problem).removeprefix("list.yaml:") for problem in problems]
 
 
-def test_a_list_as_it_exists_in_the_field_is_read() -> None:
+def test_a_list_of_an_earlier_tool_is_read() -> None:
     wish_list = parse_wish_list(FIELD_LIST.encode(), "list.yaml")
     assert wish_list.problems == ()
     assert wish_list.version == 1
@@ -50,7 +50,7 @@ def test_a_list_as_it_exists_in_the_field_is_read() -> None:
     )
 
 
-def test_without_an_output_format_no_thin_image_is_asked_for() -> None:
+def test_without_an_output_format_no_thin_image_is_requested() -> None:
     wish_list = parse_wish_list("version: 1\ninput: [debian]\n", "list.yaml")
     assert wish_list.wishes[0].outputs == ("flat", "layers")
     assert wish_list.wishes[0].thin is None
@@ -63,7 +63,7 @@ def test_a_repository_url_is_accepted_as_well(url: str) -> None:
     assert parse_wish_list(text, "list.yaml").repository == url
 
 
-def test_every_mistake_is_named_with_its_place_and_what_to_write() -> None:
+def test_every_mistake_is_reported_with_its_place_and_what_to_write() -> None:
     assert problems_of(
         """\
 version: 1
@@ -97,7 +97,7 @@ input:
     ]
 
 
-def test_a_malformed_wish_does_not_spoil_the_others() -> None:
+def test_a_malformed_wish_does_not_affect_the_others() -> None:
     wish_list = parse_wish_list(
         "version: 1\ninput:\n  - debian:stable\n  - Debian:a b\n  - alpine:3\n", "list.yaml"
     )
@@ -109,7 +109,7 @@ def test_a_malformed_wish_does_not_spoil_the_others() -> None:
     assert (problem.line, problem.column, problem.subject) == (4, 5, "Debian:a b")
 
 
-def test_an_image_wished_twice_is_a_warning() -> None:
+def test_an_image_listed_twice_is_a_warning() -> None:
     wish_list = parse_wish_list(
         "version: 1\ninput:\n  - debian\n  - https://docker.io/library/debian:latest\n", "l"
     )
@@ -138,7 +138,7 @@ def test_an_output_format_that_gives_two_images_one_name_is_a_warning() -> None:
     )
 
 
-def test_an_output_format_that_cannot_be_a_name_spoils_the_wishes() -> None:
+def test_an_output_format_that_cannot_be_a_name_makes_the_wishes_unusable() -> None:
     said = problems_of(
         "version: 1\noutput_format: https://example.org/Thin/$(image)\ninput: [debian]\n"
     )

@@ -66,7 +66,7 @@ def test_the_example_is_read_with_every_key() -> None:
     )
 
 
-def test_defaults_hold_for_wishes_that_do_not_say_otherwise() -> None:
+def test_defaults_apply_to_wishes_without_their_own_settings() -> None:
     wish_list = parse_wish_list(
         "version: 2\n"
         "defaults: {platforms: [linux/aarch64], outputs: [podman, flat], grace: 36h}\n"
@@ -88,7 +88,7 @@ def test_defaults_hold_for_wishes_that_do_not_say_otherwise() -> None:
     )
 
 
-def test_only_wishes_that_ask_for_a_thin_image_get_its_name() -> None:
+def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
     head = "thin: https://example.org/thin/$(image)\n"
     wish_list = parse_wish_list(
         f"version: 2\n{head}images:\n  - debian\n  - {{image: alpine, outputs: [thin]}}\n", "l"
@@ -170,7 +170,7 @@ def test_only_wishes_that_ask_for_a_thin_image_get_its_name() -> None:
         ("quay.io/x:1*2 3", "it contains white space"),
     ],
 )
-def test_a_mistake_in_a_wish_is_explained_and_spoils_only_this_wish(entry: str, said: str) -> None:
+def test_a_mistake_in_a_wish_is_explained_and_affects_only_this_wish(entry: str, said: str) -> None:
     text = f"version: 2\nimages:\n  - {entry}\n  - debian:stable\n"
     wish_list = parse_wish_list(text, "l")
     assert [str(wish) for wish in wish_list.wishes] == ["docker.io/library/debian:stable"]
@@ -198,7 +198,7 @@ def test_a_mistake_in_a_wish_is_explained_and_spoils_only_this_wish(entry: str, 
         ("image: x\n", "(did you mean 'images'?)"),
     ],
 )
-def test_a_mistake_about_all_images_spoils_the_list(head: str, said: str) -> None:
+def test_a_mistake_about_all_images_makes_the_list_unusable(head: str, said: str) -> None:
     text = f"version: 2\n{head}images: [debian]\n"
     with pytest.raises(WishListError) as caught:
         parse_wish_list(text, "l")
@@ -254,13 +254,13 @@ def test_credentials_anywhere_else_in_a_list_are_not_repeated_either(text: str) 
         ("debian:*", False),
     ],
 )
-def test_what_has_the_same_public_path_is_wished_twice(entry: str, warned: bool) -> None:
+def test_two_wishes_with_the_same_public_path_are_a_warning(entry: str, warned: bool) -> None:
     said = said_about(f"  - debian\n  - {entry}\n")
     assert bool(said) is warned
     assert all("4:5: warning:" in text and "on line 3" in text for text in said)
 
 
-def test_a_double_is_found_however_far_away() -> None:
+def test_a_repetition_is_found_anywhere_in_the_list() -> None:
     (said,) = said_about("  - debian\n  - alpine\n  - busybox\n  - debian\n")
     assert said.startswith("6:5: warning: docker.io/library/debian:latest is already listed on ")
 
