@@ -102,6 +102,17 @@ class Fixup:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """`size` bytes of a sparse file that are not stored. They read as zeros."""
+
+    size: int
+
+
+Content = Iterable[bytes | memoryview | Hole]
+"""The content of a file in pieces, from its beginning to its end."""
+
+
 class TreeSink(Protocol):
     """Receives the entries of one tree in archive order, and makes of them what its owner needs.
 
@@ -112,7 +123,7 @@ class TreeSink(Protocol):
     does may reach outside its own tree, whatever the entries say.
     """
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Take `entry`; `content` gives a file's `entry.size` bytes, and has to be read at once."""
 
     def finish(self) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, sort_key
+from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged, sort_key
+from publisher.layers.content import filled
 from publisher.repository import PathTaken, RepositoryChanged
 from publisher.times import format_time
 from publisher.tree import layout
@@ -190,7 +191,7 @@ class MemoryTree:
     def __init__(self) -> None:
         self.nodes: Tree = {}
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Make what `entry` says, in place of whatever is at its path."""
         old = self.nodes.get(entry.path)
         is_directory = entry.type is EntryType.DIRECTORY
@@ -200,7 +201,7 @@ class MemoryTree:
             target = self.nodes[entry.target]
             self.nodes[entry.path] = replace(target, entry=replace(target.entry, path=entry.path))
             return
-        self.nodes[entry.path] = Node(entry, b"".join(bytes(piece) for piece in content))
+        self.nodes[entry.path] = Node(entry, b"".join(filled(content)))
 
     def finish(self) -> None:
         """All is done."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_DECIMAL_TIME = re.compile(rb"(-?)([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
+_DECIMAL_TIME = re.compile(rb"(-?)0*([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
 _SPARSE_OFFSET = b"GNU.sparse.offset"
 _SPARSE_LENGTH = b"GNU.sparse.numbytes"
-_LONGEST_NUMBER = 20
+_MOST_DIGITS = 20
+_LONGEST_LENGTH = 64
+"""Digits of a record's length. Writers pad it with zeros, to a width that they choose."""
 
 
 @lru_cache(maxsize=4096)  # of modes, owners and times there are few in a layer
@@ -32,9 +34,11 @@ def pax_number(text: bytes | None, default: int) -> int:
     if not text:
         return default
     digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit() or len(digits) > _LONGEST_NUMBER:
+    significant = digits.lstrip(b"0")
+    if not digits.isdigit() or len(significant) > _MOST_DIGITS:
         raise ValueError(f"not a number: {text[:40]!r}")
-    return int(text)
+    value = int(significant or b"0")
+    return -value if text[:1] == b"-" else value
 
 
 def pax_time(text: bytes | None, default_ns: int) -> int:
@@ -62,7 +66,7 @@ def pax_records(content: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]
     offset: int | None = None
     at = 0
     while at < len(content):
-        space = content.find(b" ", at, at + _LONGEST_NUMBER)
+        space = content.find(b" ", at, at + _LONGEST_LENGTH)
         digits = content[at:space]
         if space < 0 or not digits.isdigit():
             if not content[at:].strip(b"\0"):

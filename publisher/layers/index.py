@@ -41,7 +41,8 @@ class IndexHeader:
     """What the index says of its layer as a whole.
 
     `digest` and `size` (bytes) are the blob's, `diff_id` and `archive_size` (bytes) the archive's.
-    `entries` counts the lines that follow, `content_size` (bytes) what all files hold together.
+    `entries` counts the lines that follow, `content_size` (bytes) what all files hold together, and
+    `holes` (bytes) how much of that are holes of sparse files, which take no space.
     `unresolved` counts hard links whose target lies in a lower layer. `dropped` counts what policy
     took away, and `policy` is that policy.
     """
@@ -55,6 +56,7 @@ class IndexHeader:
     unresolved: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    holes: int = 0
 
 
 class LayerIndex(Iterable[Entry]):
@@ -135,6 +137,8 @@ def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> No
     """Write `header` and the encoded entries `lines`, in the order in which they come."""
     with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as writer:
         first = {"format": FORMAT, "version": VERSION} | asdict(header)
+        if not header.holes:
+            del first["holes"]
         held = [json.dumps(first, sort_keys=False, separators=(",", ":"))]
         size = 0
         for line in lines:

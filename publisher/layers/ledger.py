@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 
@@ -19,42 +18,25 @@ from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
 from publisher.layers.index import decode_entry, encode_details, entry_start
 from publisher.layers.names import MAX_COMPONENT_BYTES, is_reserved, shown
 from publisher.layers.policy import Limits
+from publisher.layers.temporary import temporary_database
 
 IMPLICIT = 1
 OPAQUE = 2
 WHITED_OUT = 4
 """A whiteout names this path as well: nothing of what lower layers have there is left."""
 
-_CACHE_KIB = 16 * 1024
 _METADATA_BYTES = 2**30
 _METADATA_BYTES_PER_ENTRY = 1000
 """What is kept of a layer's entries: this on average, and a gibibyte more. Usual are 300 bytes."""
 _MOST_SYMLINKS = 40
 _MOST_KNOWN_DIRECTORIES = 4096
-_SCHEMA = f"""
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -{_CACHE_KIB};
+_SCHEMA = """
 CREATE TABLE entry (
     key BLOB PRIMARY KEY, type TEXT, flags INTEGER, inode INTEGER, target BLOB, details TEXT
 ) WITHOUT ROWID;
 CREATE INDEX names ON entry (inode, key) WHERE inode IS NOT NULL;
 CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
-BEGIN;
 """
-
-
-@contextmanager
-def temporary_databases(what: str) -> Iterator[None]:
-    """Raise LayerError, saying `what` failed, where one of the temporary databases has no room."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LayerError(
-            what,
-            why=f"the list of its entries cannot be kept: {error}",
-            hint="make room where temporary files are: in SQLITE_TMPDIR or TMPDIR, else /var/tmp",
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +73,7 @@ class Ledger:
         self._most_metadata_bytes = _METADATA_BYTES + (
             _METADATA_BYTES_PER_ENTRY * limits.layer_entries
         )
-        self._database = sqlite3.connect("", isolation_level=None, cached_statements=32)
-        self._database.executescript(_SCHEMA)
+        self._database = temporary_database(_SCHEMA)
         self._execute = self._database.execute
 
     def close(self) -> None:

@@ -17,11 +17,19 @@ CVMFS_PREFIX = ".cvmfs"
 MAX_COMPONENT_BYTES = 255
 
 
-def safe_path(raw: bytes, where: object, max_bytes: int, max_depth: int) -> str:
-    """The path that `raw` means inside a tree: relative, without `.`, `..` or empty components.
+def safe_path(
+    raw: bytes, where: object, max_bytes: int, max_depth: int, *, stop_at_root: bool = False
+) -> str:
+    """Return the path that `raw` means inside a tree: relative, without `.`, `..` or empty parts.
 
-    `..` is resolved by the text alone; a name that climbs above the root is refused, and so is one
-    that no file system can hold. The root itself is "". `where` says in errors what has the name.
+    `..` is resolved by the text alone. At the root it is refused, or, with `stop_at_root`, stays
+    there, as in a process whose root directory that is. The root itself is "".
+
+    Raises:
+        UnsafeName: The name climbs above the root, or no file system can hold it.
+        LimitExceeded: The path has more than `max_bytes` bytes or `max_depth` components.
+
+    Both begin with `where`, which describes what has the name.
     """
     if _is_plain(raw) and len(raw) <= max_bytes and raw.count(b"/") < max_depth:
         return raw.rstrip(b"/").decode("utf-8", "surrogateescape")
@@ -32,9 +40,10 @@ def safe_path(raw: bytes, where: object, max_bytes: int, max_depth: int) -> str:
         if part in (b"", b"."):
             continue
         if part == b"..":
-            if not parts:
+            if parts:
+                parts.pop()
+            elif not stop_at_root:
                 raise UnsafeName(str(where), why="the name climbs above the root of the image")
-            parts.pop()
             continue
         if len(part) > MAX_COMPONENT_BYTES:
             raise UnsafeName(

@@ -24,12 +24,14 @@ NO_OWNER = 2**32 - 1
 class Limits:
     """How much a layer, or a whole image, may hold before it counts as a bomb.
 
-    The defaults admit images of hundreds of gigabytes. Bytes are those of unpacked archives, with
-    the holes of sparse files counted as if they were written.
+    The defaults admit images of hundreds of gigabytes. `layer_bytes` and `image_bytes` count the
+    bytes of unpacked archives. `layer_apparent_bytes` counts the sizes of files, with the holes of
+    sparse files, which take no space but have to be hashed (about a second for each gigabyte).
     """
 
     layer_entries: int = 10_000_000
     layer_bytes: int = 500 * 2**30
+    layer_apparent_bytes: int = 500 * 2**30
     image_entries: int = 20_000_000
     image_bytes: int = 2**40
     path_bytes: int = 4095
@@ -68,14 +70,15 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
 
     def apply(self, entry: Entry) -> Entry:
-        """What becomes of `entry`; its `dropped` says what policy took away."""
+        """Return `entry` as it may be published; its `dropped` names what policy took away."""
         kind = entry.type
         if (
             kind is EntryType.FILE
             and entry.mode & 0o6600 == 0o600
             and not (entry.xattrs or self.owner or self.readable)
+            and entry.uid != NO_OWNER != entry.gid
         ):
-            return entry  # as most entries of most layers
+            return entry  # most entries of most layers
         if kind in _DEVICES and (self.devices == "drop" or not _is_real_device(entry)):
             return Entry(
                 entry.path,
@@ -84,29 +87,50 @@ class Policy:
                 device=entry.device,
                 dropped=("device",),
             )
-        mode, dropped = entry.mode, entry.dropped
-        if kind is EntryType.DIRECTORY:
-            mode |= 0o700
-        elif kind is EntryType.FILE:
-            mode |= 0o600
-        if mode & (_SETUID | _SETGID) and self.setuid == "drop" and kind is not EntryType.SYMLINK:
-            if mode & _SETUID:
-                mode &= ~_SETUID
-                dropped = (*dropped, "setuid")
-            if mode & _SETGID and kind is not EntryType.DIRECTORY:
-                mode &= ~_SETGID
-                dropped = (*dropped, "setgid")
-        if self.readable and kind in (EntryType.FILE, EntryType.DIRECTORY):
-            mode |= 0o555 if kind is EntryType.DIRECTORY or mode & 0o111 else 0o444
-        uid, gid = self.owner or (entry.uid, entry.gid)
-        xattrs = entry.xattrs
-        if xattrs:
-            xattrs = {k: v for k, v in xattrs.items() if self._keeps_xattr(k, kind)}
-            gone = sorted(entry.xattrs.keys() - xattrs.keys())
-            dropped = (*dropped, *(f"xattr:{name}" for name in gone))
+        uid, gid, lost_owner = self._owner(entry)
+        mode, lost_bits = self._mode(entry, keeps_setuid=self.setuid == "keep" and not lost_owner)
+        xattrs, lost_xattrs = self._xattrs(entry)
+        dropped = (*entry.dropped, *lost_bits, *lost_owner, *lost_xattrs)
         if (mode, uid, gid, dropped) == (entry.mode, entry.uid, entry.gid, entry.dropped):
             return entry
         return replace(entry, mode=mode, uid=uid, gid=gid, xattrs=xattrs, dropped=dropped)
+
+    def _mode(self, entry: Entry, keeps_setuid: bool) -> tuple[int, tuple[str, ...]]:
+        mode, kind = entry.mode, entry.type
+        is_directory = kind is EntryType.DIRECTORY
+        dropped: tuple[str, ...] = ()
+        if kind is EntryType.SYMLINK:
+            return mode, dropped
+        if not keeps_setuid:
+            if mode & _SETUID:
+                dropped = ("setuid",)
+            if mode & _SETGID and not is_directory:
+                dropped = (*dropped, "setgid")
+            mode &= ~_SETUID if is_directory else ~(_SETUID | _SETGID)
+        if is_directory:
+            mode |= 0o755 if self.readable else 0o700
+        elif kind is EntryType.FILE:
+            mode |= 0o600
+            if self.readable:
+                mode |= 0o555 if mode & 0o111 else 0o444
+        return mode, dropped
+
+    def _owner(self, entry: Entry) -> tuple[int, int, tuple[str, ...]]:
+        if self.owner is not None:
+            return *self.owner, ()
+        if NO_OWNER not in (entry.uid, entry.gid):
+            return entry.uid, entry.gid, ()
+        # Other tools call chown with it, as root, which leaves the file to root. The archive does
+        # not ask for that: such a file is not set-user-ID.
+        uid, gid = (0 if each == NO_OWNER else each for each in (entry.uid, entry.gid))
+        return uid, gid, ("owner",)
+
+    def _xattrs(self, entry: Entry) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+        if not entry.xattrs:
+            return entry.xattrs, ()
+        kept = {k: v for k, v in entry.xattrs.items() if self._keeps_xattr(k, entry.type)}
+        gone = sorted(entry.xattrs.keys() - kept.keys())
+        return kept, tuple(f"xattr:{name}" for name in gone)
 
     def _keeps_xattr(self, name: str, kind: EntryType) -> bool:
         if name == _CAPABILITY:

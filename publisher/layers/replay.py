@@ -1,44 +1,40 @@
-"""A layer once more, from its kept blob and its index: final entries, in an order fit to be sent.
+"""A layer read again, from its kept blob and its index: final entries, in an order fit to be sent.
 
-Unpacking takes entries as the archive has them: late directories, duplicates, files that something
-replaces later. Who sends a layer on, in one go, cannot take back what is sent. The index knows how
-it all ends; so on the second pass directories come first, from the index, then the content of those
-files that are there in the end, in the archive's order, then everything that only points to
-something.
+Unpacking takes entries in the archive's order: directories after their children, duplicates, files
+that a later member replaces. A stream cannot take back what was sent. Since the index contains the
+result, a second pass over the blob can send directories first, from the index; then the content of
+files that are part of the result, in the archive's order; then links and everything else that has
+no content.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import io
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from publisher.entry import Entry, EntryType, Fixup, sort_key
+from publisher.entry import Content, Entry, EntryType, Fixup, Hole, sort_key
+from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError
-from publisher.layers.index import LayerIndex, read_index
-from publisher.layers.ledger import temporary_databases
+from publisher.layers.index import LayerIndex, decode_entry, read_index
 from publisher.layers.policy import Limits, Policy
+from publisher.layers.temporary import temporary_database, temporary_databases
 from publisher.layers.unpack import unpack
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import OCI_LAYER
 
-_SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -16384;
-CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;
-BEGIN;
-"""
-_BOUNDLESS = Policy(limits=Limits(*[2**62] * 7))
-"""The layer was held to the repository's limits when it came."""
+_ORDER = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;"
+_HEADS = "CREATE TABLE head (number INTEGER PRIMARY KEY, line TEXT);"
+_UNLIMITED = Policy(limits=Limits(*[2**62] * len(fields(Limits))))
+"""The repository's limits were applied when the layer was first unpacked."""
 
-Add = Callable[[Entry, Iterable[bytes | memoryview]], None]
+Add = Callable[[Entry, Content], None]
 Borrow = Callable[[Fixup], None]
 
 
@@ -49,12 +45,11 @@ class FileOrder:
     """
 
     def __init__(self, file: Path) -> None:
-        self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-        self._database.executescript(_SCHEMA)
+        self._database = temporary_database(_ORDER, file)
         self._execute = self._database.execute
         self._number = 0
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Note `entry`; its content is left to whoever hashes it."""
         if entry.type is EntryType.FILE:
             self._number += 1
@@ -103,10 +98,14 @@ def replay(
         if entry.type is EntryType.DIRECTORY and fixup is None:
             add(entry, ())
     header = layer.header
-    with temporary_databases(f"cannot send layer {header.digest}"), _Heads(layer, order) as heads:
+    with (
+        temporary_databases(f"cannot send layer {header.digest}"),
+        closing(FileOrder(order)) as numbers,
+        _heads(layer, numbers) as heads,
+    ):
         descriptor = Descriptor(OCI_LAYER, header.digest, header.size)
-        sink = _Replaying(heads.ordered(), add)
-        unpack(chunks, descriptor, header.diff_id, sink, cast(BinaryIO, _Nowhere()), _BOUNDLESS)
+        sink = _Replaying(heads, add)
+        unpack(chunks, descriptor, header.diff_id, sink, cast(BinaryIO, _Nowhere()), _UNLIMITED)
         sink.check_complete(header.digest)
     for entry, fixup in _final(layer, fixed):
         if fixup is not None:
@@ -147,42 +146,19 @@ def _meant(layer: LayerIndex) -> Iterator[Entry]:
         yield entry
 
 
-class _Heads:
-    """The files of the index in the order of their content, in a database beside `order`."""
-
-    def __init__(self, layer: LayerIndex, order: Path) -> None:
-        self._numbers = FileOrder(order)
-        self._layer = layer
-
-    def __enter__(self) -> _Heads:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._numbers.close()
-        self._database.close()
-
-    def ordered(self) -> Iterator[tuple[int, Entry]]:
-        """(number, entry) of each file, by number."""
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;"
-            "CREATE TABLE head (number INTEGER PRIMARY KEY, key BLOB, mode, uid, gid, size, mtime,"
-            " sha256); BEGIN;"
-        )
-        for entry in self._layer:
+@contextmanager
+def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, Entry]]]:
+    """The number and the entry of each file of the index, in the order of their content."""
+    with closing(temporary_database(_HEADS)) as database:
+        for line in layer.lines():
+            entry = decode_entry(line)
             if entry.type is EntryType.FILE:
-                number = self._numbers.number(entry.path)
-                time = str(entry.mtime_ns)  # more than SQLite's integers hold, in odd archives
-                key = entry.path.encode("utf-8", "surrogateescape")
-                row = (number, key, entry.mode, entry.uid, entry.gid, entry.size, time)
-                self._database.execute(
-                    "INSERT INTO head VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, entry.sha256)
-                )
-        rows = self._database.execute("SELECT * FROM head ORDER BY number")
-        for number, key, mode, uid, gid, size, time, sha256 in rows:
-            path = key.decode("utf-8", "surrogateescape")
-            entry = Entry(path, EntryType.FILE, mode, uid, gid, size, int(time), sha256=sha256)
-            yield number, entry
+                number = order.number(entry.path)
+                if number is None:
+                    raise _changed(entry.path)
+                database.execute("INSERT INTO head VALUES (?, ?)", (number, line))
+        rows = database.execute("SELECT number, line FROM head ORDER BY number")
+        yield ((number, decode_entry(line)) for number, line in rows)
 
 
 class _Replaying:
@@ -194,7 +170,7 @@ class _Replaying:
         self._add = add
         self._number = 0
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         if entry.type is not EntryType.FILE:
             return
         self._number += 1
@@ -214,8 +190,8 @@ class _Replaying:
             raise _changed(f"{self._next[1].path} of layer {digest}")
 
 
-def _checked(content: Iterable[bytes | memoryview], head: Entry) -> Iterator[bytes | memoryview]:
-    hashed = hashlib.sha256()
+def _checked(content: Content, head: Entry) -> Iterator[bytes | memoryview | Hole]:
+    hashed = ContentHash()
     for piece in content:
         hashed.update(piece)
         yield piece

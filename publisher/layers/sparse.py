@@ -1,4 +1,4 @@
-"""Sparse files in archives: which regions are stored, and the whole content made of them.
+"""Sparse files in archives: which regions are stored, and the content with its holes.
 
 Source: the GNU tar manual, appendix "Storing Sparse Files": the old format (a map in the header and
 in blocks after it), and formats 0.0, 0.1 and 1.0 in PAX records or before the content.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from publisher.entry import Hole
 from publisher.layers.headers import octal_or_binary, pax_number
 from publisher.layers.stream import ArchiveStream
 
 _BLOCK = 512
-_ZEROS = memoryview(bytes(256 * 1024))
 _MOST_REGIONS = 1_000_000
-_LONGEST_LINE = 24
+_LONGEST_LINE = _BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class SparseMap:
     map_bytes: int = 0
 
 
-def expand(sparse: SparseMap, stored: Iterator[memoryview]) -> Iterator[bytes | memoryview]:
-    """The file's content: the stored pieces, with zeros where nothing is stored."""
+def with_holes(
+    sparse: SparseMap, stored: Iterator[memoryview]
+) -> Iterator[bytes | memoryview | Hole]:
+    """The file's content: the stored pieces, and holes where nothing is stored."""
     at = 0
     piece = memoryview(b"")
     for offset, length in sparse.regions:
-        yield from _zeros(offset - at)
+        if offset > at:
+            yield Hole(offset - at)
         at = offset + length
         while length:
             if not len(piece):
@@ -43,7 +46,8 @@ def expand(sparse: SparseMap, stored: Iterator[memoryview]) -> Iterator[bytes | 
             part, piece = piece[:length], piece[length:]
             length -= len(part)
             yield part
-    yield from _zeros(sparse.size - at)
+    if sparse.size > at:
+        yield Hole(sparse.size - at)
 
 
 def gnu_map(header: bytes, stream: ArchiveStream, stored: int, where: object) -> SparseMap:
@@ -99,13 +103,6 @@ class _Lines:
             self.bytes_read += _BLOCK
         line, _, self._held = self._held.partition(b"\n")
         return pax_number(line, -1)
-
-
-def _zeros(count: int) -> Iterator[memoryview]:
-    while count > 0:
-        piece = _ZEROS[:count]
-        count -= len(piece)
-        yield piece
 
 
 def _gnu_regions(data: bytes) -> list[tuple[int, int]]:

@@ -2,25 +2,25 @@
 
 Reads V7, ustar, PAX and GNU archives, with what makers of images put into them. Sources: POSIX
 pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format"
-and "Storing Sparse Files". Where archives can be read in more than one way we read them as Go's
-archive/tar does, since that is what the image was made and tried with: global extended headers are
-read and have no effect; of several extended headers before a member the last counts; members that
-are not files have no content, whatever their size field says.
+and "Storing Sparse Files". Archives that can be read in more than one way are read as Go's
+archive/tar reads them, since images were made and tried with that: global extended headers are read
+and have no effect; of several extended headers before a member the last counts; members that are
+not files have no content, whatever their size field states.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from publisher.entry import EntryType
+from publisher.entry import Content, EntryType
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.headers import octal_or_binary, pax_number, pax_records, pax_time
 from publisher.layers.names import Where
 from publisher.layers.policy import NO_OWNER
-from publisher.layers.sparse import SparseMap, expand, gnu_map, pax_map, pax_map_in_content
+from publisher.layers.sparse import SparseMap, gnu_map, pax_map, pax_map_in_content, with_holes
 from publisher.layers.stream import ArchiveStream
 
 BLOCK = 512
@@ -32,7 +32,7 @@ _ONE_PIECE = 64 * 1024
 _TYPES = {
     b"0": EntryType.FILE,
     b"\0": EntryType.FILE,
-    b"7": EntryType.FILE,  # "contiguous": a file, for those who do not know what that would be
+    b"7": EntryType.FILE,  # "contiguous", which POSIX lets readers treat as a file
     b"S": EntryType.FILE,
     b"1": EntryType.HARDLINK,
     b"2": EntryType.SYMLINK,
@@ -42,13 +42,15 @@ _TYPES = {
     b"6": EntryType.FIFO,
 }
 _XATTR_PREFIX = "SCHILY.xattr."
+_GNU_MAGIC = b"ustar  \0"
 
 
 @dataclass(slots=True)
 class Member:
     """One member as the archive states it: nothing here has been checked for safety.
 
-    `size` counts the bytes of `content`, which has to be used before the next member is asked for.
+    `size` counts the bytes of `content`, of which `holes` are not stored. The content must be used
+    before the next member is requested.
     """
 
     name: bytes
@@ -61,7 +63,8 @@ class Member:
     target: bytes
     device: tuple[int, int] | None
     xattrs: dict[str, bytes]
-    content: Iterable[bytes | memoryview] = ()
+    content: Content = ()
+    holes: int = 0
 
 
 @dataclass(slots=True)
@@ -114,11 +117,13 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
 def _with_pieces(
     stream: ArchiveStream, member: Member, sparse: SparseMap | None, where: Where
 ) -> Iterator[Member]:
-    pieces = stream.pieces(member.size - (sparse.map_bytes if sparse else 0), where)
+    stored = member.size - (sparse.map_bytes if sparse else 0)
+    pieces = stream.pieces(stored, where)
     member.content = pieces
     if sparse is not None:
         member.size = sparse.size
-        member.content = expand(sparse, pieces)
+        member.holes = sparse.size - stored
+        member.content = with_holes(sparse, pieces)
     yield member
     for _ in pieces:
         pass
@@ -195,61 +200,95 @@ def _read_extension(
 
 
 def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: str) -> Member:
-    """What the headers say of one member; its content is still to come."""
-    name = header[:100].split(b"\0", 1)[0]
-    target = header[157:257].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0" and header[345]:
-        prefix = header[345:500].split(b"\0", 1)[0]
-        name = prefix + b"/" + name
-    xattrs: dict[str, bytes] = {}
-    pax: dict[str, bytes] = {}
-    if extensions is not None:
-        pax = extensions.pax
-        if extensions.name is not None:
-            name = extensions.name
-        if extensions.target is not None:
-            target = extensions.target
-        name = pax.get("GNU.sparse.name") or pax.get("path") or name
-        target = pax.get("linkpath") or target
+    """What the headers state about one member; its content is still to come."""
+    name, target = _names(header, extensions)
     where = Where(layer, name)
     kind = _TYPES.get(flag)
     if kind is None:
         raise LayerError(str(where), why=f"its type {flag!r} is not one that images may have")
     if flag == b"\0" and name.endswith(b"/"):
-        kind = EntryType.DIRECTORY  # as archives older than ustar say it
+        kind = EntryType.DIRECTORY  # how archives older than ustar mark directories
     try:
-        mode, uid, gid = _mode_and_owner(header[100:124])
-        size = octal_or_binary(header[124:136])
-        mtime_ns = octal_or_binary(header[136:148]) * 1_000_000_000
-        device = None
-        if kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
-            device = (octal_or_binary(header[329:337]), octal_or_binary(header[337:345]))
-        if pax:
-            uid = pax_number(pax.get("uid"), uid)
-            gid = pax_number(pax.get("gid"), gid)
-            size = pax_number(pax.get("size"), size)
-            mtime_ns = pax_time(pax.get("mtime"), mtime_ns)
-            xattrs = {
-                key[len(_XATTR_PREFIX) :]: value
-                for key, value in pax.items()
-                if key.startswith(_XATTR_PREFIX)
-            }
+        member = _from_header(header, name, kind, target)
+        if extensions is not None and extensions.pax:
+            _apply_records(member, extensions.pax)
     except ValueError as error:
         raise LayerError(str(where), why=f"a number in its header is {error}") from error
-    if size < 0:
-        raise LayerError(str(where), why=f"its size is {size}")
-    if not (0 <= uid < NO_OWNER and 0 <= gid < NO_OWNER):
-        raise LayerError(str(where), why=f"its owner is {uid}:{gid}, which no system can store")
+    if member.size < 0:
+        raise LayerError(str(where), why=f"its size is {member.size}")
+    if not (0 <= member.uid <= NO_OWNER and 0 <= member.gid <= NO_OWNER):
+        raise LayerError(str(where), why=f"no system can store its owner {member.uid}:{member.gid}")
     if kind is EntryType.FILE:
-        target = b""
+        member.target = b""
     else:
-        size = 0
+        member.size = 0
         if kind is EntryType.SYMLINK:
-            mode = 0o777
-    return Member(name, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs)
+            member.mode = 0o777
+    return member
 
 
-@lru_cache(maxsize=1024)  # a layer has few kinds of them
+def _names(header: bytes, extensions: _Extensions | None) -> tuple[bytes, bytes]:
+    """The member's name and link target: from the header unless something extends it."""
+    name = header[:100].split(b"\0", 1)[0]
+    target = header[157:257].split(b"\0", 1)[0]
+    if header[345]:  # where a prefix would begin
+        name = _prefix(header) + name
+    if extensions is None:
+        return name, target
+    if extensions.name is not None:
+        name = extensions.name
+    if extensions.target is not None:
+        target = extensions.target
+    pax = extensions.pax
+    return pax.get("GNU.sparse.name") or pax.get("path") or name, pax.get("linkpath") or target
+
+
+def _prefix(header: bytes) -> bytes:
+    """What a ustar header puts before the name, with its slash; empty in other formats.
+
+    GNU's format has times in place of the prefix. Go before 1.8 nevertheless wrote prefixes into
+    headers with GNU's magic, if a number did not fit into ustar's. As Go does since, what cannot be
+    read as times is taken for a prefix (golang.org/issue/12594, golang.org/issue/21005).
+    """
+    magic = header[257:265]
+    prefix = header[345:500].split(b"\0", 1)[0] + b"/"
+    if magic[:6] == b"ustar\0":
+        return prefix
+    if magic == _GNU_MAGIC and prefix.isascii():
+        try:
+            for field in (header[345:357], header[357:369]):
+                if field[0]:
+                    octal_or_binary(field)
+        except ValueError:
+            return prefix
+    return b""
+
+
+def _from_header(header: bytes, name: bytes, kind: EntryType, target: bytes) -> Member:
+    """The member with the numbers of the header. Raises ValueError."""
+    mode, uid, gid = _mode_and_owner(header[100:124])
+    size = octal_or_binary(header[124:136])
+    mtime_ns = octal_or_binary(header[136:148]) * 1_000_000_000
+    device = None
+    if kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
+        device = (octal_or_binary(header[329:337]), octal_or_binary(header[337:345]))
+    return Member(name, kind, mode, uid, gid, size, mtime_ns, target, device, {})
+
+
+def _apply_records(member: Member, pax: Mapping[str, bytes]) -> None:
+    """Let the records of an extended header override the header. Raises ValueError."""
+    member.uid = pax_number(pax.get("uid"), member.uid)
+    member.gid = pax_number(pax.get("gid"), member.gid)
+    member.size = pax_number(pax.get("size"), member.size)
+    member.mtime_ns = pax_time(pax.get("mtime"), member.mtime_ns)
+    member.xattrs = {
+        key[len(_XATTR_PREFIX) :]: value
+        for key, value in pax.items()
+        if key.startswith(_XATTR_PREFIX)
+    }
+
+
+@lru_cache(maxsize=1024)  # most members of a layer share them
 def _mode_and_owner(fields: bytes) -> tuple[int, int, int]:
     mode = octal_or_binary(fields[:8]) & 0o7777
     return mode, octal_or_binary(fields[8:16]), octal_or_binary(fields[16:])

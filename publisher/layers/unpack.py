@@ -9,11 +9,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import BinaryIO
 
-from publisher.entry import Entry, EntryType, TreeSink
+from publisher.entry import Content, Entry, EntryType, Hole, TreeSink
 from publisher.layers.blob import BlobReader
+from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
 from publisher.layers.index import IndexHeader, write_index
-from publisher.layers.ledger import Ledger, Row, temporary_databases
+from publisher.layers.ledger import Ledger, Row
 from publisher.layers.names import (
     AUFS_PREFIX,
     CVMFS_PREFIX,
@@ -27,6 +28,7 @@ from publisher.layers.names import (
 from publisher.layers.policy import Policy
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import Member, members
+from publisher.layers.temporary import temporary_databases
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import FOREIGN_LAYER_TYPES, LAYER_TYPES
 
@@ -38,7 +40,8 @@ _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """What a layer turned out to hold. Sizes are in bytes; `content_size` is that of all files.
+    """What a layer turned out to hold. Sizes are in bytes; `content_size` is that of all files, of
+    which `holes` take no space.
 
     `dropped` counts what policy took away, by what it was; of extended attributes, of which an
     archive may invent any number, only the first hundred names each for themselves.
@@ -54,6 +57,7 @@ class LayerSummary:
     symlinks: int
     whiteouts: int
     content_size: int
+    holes: int
     unresolved: int
     dropped: Mapping[str, int]
 
@@ -82,24 +86,25 @@ def unpack(
             f"cannot unpack {layer}", why=f"its media type is {descriptor.media_type!r}"
         )
     limits = policy.limits
-    with BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob:
-        unpacker = _Unpacker(sink, policy, layer)
-        with closing(unpacker.ledger), temporary_databases(f"cannot unpack {layer}"):
-            try:
-                stream = ArchiveStream(blob.blocks())
-                for member in members(stream, layer, limits.header_bytes):
-                    unpacker.take(member)
-            except LimitExceeded:
-                raise
-            except LayerError:
-                # If the blob was damaged on its way, then that is what has to be told.
-                blob.drain()
-                raise
-            unpacker.finish()
-            summary = unpacker.summary(descriptor, diff_id, blob.archive_bytes)
-            header = _header(summary, policy)
-            write_index(index, header, unpacker.ledger.lines())
-            return summary
+    with (
+        BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob,
+        temporary_databases(f"cannot unpack {layer}"),
+        closing(_Unpacker(sink, policy, layer)) as unpacker,
+    ):
+        try:
+            stream = ArchiveStream(blob.blocks())
+            for member in members(stream, layer, limits.header_bytes):
+                unpacker.take(member)
+        except LimitExceeded:
+            raise
+        except LayerError:
+            # What seems malformed may be damaged: then `drain` raises DigestMismatch instead.
+            blob.drain()
+            raise
+        unpacker.finish()
+        summary = unpacker.summary(descriptor, diff_id, blob.archive_bytes)
+        write_index(index, _header(summary, policy), unpacker.ledger.lines())
+        return summary
 
 
 class _Unpacker:
@@ -112,10 +117,14 @@ class _Unpacker:
         self._layer = layer
         self._what = f"cannot unpack {layer}"
         self._content_size = 0
+        self._holes = 0
         self._dropped: Counter[str] = Counter()
-        self._unresolved = 0
         self.ledger = Ledger(self._what, policy.limits, self._imply)
         self.ledger.record(self._imply(""))
+
+    def close(self) -> None:
+        """Free memory and disk space."""
+        self.ledger.close()
 
     def take(self, member: Member) -> None:
         """Make of `member` whatever it should become."""
@@ -163,6 +172,7 @@ class _Unpacker:
             symlinks=counts[EntryType.SYMLINK],
             whiteouts=counts[EntryType.WHITEOUT],
             content_size=self._content_size,
+            holes=self._holes,
             unresolved=counts[EntryType.HARDLINK],
             dropped=dict(sorted(self._dropped.items())),
         )
@@ -173,15 +183,17 @@ class _Unpacker:
     def _without_reserved(self, path: str, where: Where) -> str | None:
         """Obey markers and drop names that only others understand; None if `path` is dealt with."""
         *parents, name = path.split("/")
-        for parent in parents:
-            if parent.startswith(WHITEOUT_PREFIX) and not parent.startswith(AUFS_PREFIX):
-                raise UnsafeName(str(where), why="it lies below a whiteout")
         if any(part.startswith(CVMFS_PREFIX) for part in (*parents, name)):
             self._dropped["name:.cvmfs*"] += 1
             return None
         aufs = any(part.startswith(AUFS_PREFIX) for part in parents)
         if aufs or (name.startswith(AUFS_PREFIX) and name != OPAQUE_MARKER):
             self._dropped["name:.wh..wh.*"] += 1
+            return None
+        if any(parent.startswith(WHITEOUT_PREFIX) for parent in parents):
+            # Other tools make the directory `.wh.x`. In a published tree, some runtimes would take
+            # it for a whiteout again.
+            self._dropped["name:.wh.*"] += 1
             return None
         if not name.startswith(WHITEOUT_PREFIX):
             return path
@@ -258,10 +270,8 @@ class _Unpacker:
 
     def _take_file(self, path: str, member: Member, where: Where) -> None:
         self._content_size += member.size
-        if self._content_size > self._limits.layer_bytes:
-            raise LimitExceeded(
-                str(where), why=f"the layer's files hold more than {self._limits.layer_bytes} bytes"
-            )
+        self._holes += member.holes
+        self._check_size(where)
         content = member.content
         digest = ""
         if isinstance(content, tuple):
@@ -272,16 +282,36 @@ class _Unpacker:
         if digest:
             self._sink.add(entry, content)
         else:
-            hashed = hashlib.sha256()
+            hashed = ContentHash()
             pieces = _hashing(content, hashed.update)
             self._sink.add(entry, pieces)
-            for _ in pieces:  # what the sink had no use for
+            for _ in pieces:  # what the sink did not use
                 pass
             entry = replace(entry, sha256=hashed.hexdigest())
         self.ledger.record(entry)
 
+    def _check_size(self, where: Where) -> None:
+        """Refuse a file before it is written; BlobReader counts what has arrived."""
+        limits = self._limits
+        if self._content_size - self._holes > limits.layer_bytes:
+            raise LimitExceeded(
+                str(where), why=f"the layer's files hold more than {limits.layer_bytes} bytes"
+            )
+        if self._content_size > limits.layer_apparent_bytes:
+            raise LimitExceeded(
+                str(where),
+                why=f"the layer's files have more than {limits.layer_apparent_bytes} bytes, of "
+                f"which {self._holes} are holes of sparse files",
+            )
+
     def _take_link(self, path: str, member: Member, where: Where) -> None:
-        target = self._safe_path(member.target, f"{where}, link to {shown(member.target)}")
+        target = safe_path(
+            member.target,
+            f"{where}, link to {shown(member.target)}",
+            self._limits.path_bytes,
+            self._limits.depth,
+            stop_at_root=True,
+        )
         if any(part.startswith(CVMFS_PREFIX) for part in target.split("/")):
             self._dropped["name:.cvmfs*"] += 1
             return
@@ -365,8 +395,8 @@ def _entry(path: str, member: Member, where: Where, sha256: str = "") -> Entry:
 
 
 def _hashing(
-    pieces: Iterable[bytes | memoryview], update: Callable[[bytes | memoryview], object]
-) -> Iterator[bytes | memoryview]:
+    pieces: Content, update: Callable[[bytes | memoryview | Hole], object]
+) -> Iterator[bytes | memoryview | Hole]:
     for piece in pieces:
         update(piece)
         yield piece
@@ -382,6 +412,7 @@ def _header(summary: LayerSummary, policy: Policy) -> IndexHeader:
         archive_size=summary.archive_size,
         entries=summary.entries,
         content_size=summary.content_size,
+        holes=summary.holes,
         unresolved=summary.unresolved,
         dropped=summary.dropped,
         policy=described,

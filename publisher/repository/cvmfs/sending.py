@@ -15,7 +15,7 @@ from typing import Any
 
 import zstandard
 
-from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
+from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged
 from publisher.errors import PublisherError
 from publisher.layers.catalogs import plan_catalogs
 from publisher.layers.index import read_index
@@ -66,7 +66,7 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
     index_path = layout.layer_index(layer.digest)
     below = [layout.layer_tree(digest) for digest in layer.below]
 
-    def add(entry: Entry, content: Iterable[bytes | memoryview]) -> None:
+    def add(entry: Entry, content: Content) -> None:
         path = f"{tree}/{entry.path}" if entry.path else tree
         target = entry.target
         if entry.type is EntryType.HARDLINK:

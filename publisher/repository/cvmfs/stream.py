@@ -8,10 +8,11 @@ markers that other programs interpret, hard links to missing files.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from publisher.entry import Entry, EntryType
+from publisher.entry import Content, Entry, EntryType
 from publisher.errors import PublisherError
+from publisher.layers.content import filled
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, padding
 from publisher.tree import layout
@@ -78,7 +79,7 @@ class TarStream:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Send `entry`; `content` yields a file's `entry.size` bytes."""
         name = entry.path.rpartition("/")[2]
         if name.startswith(".cvmfs"):
@@ -120,7 +121,7 @@ class TarStream:
         self._out.write(END)
         self._out.flush()
 
-    def _send(self, entry: Entry, content: Iterable[bytes | memoryview]) -> None:
+    def _send(self, entry: Entry, content: Content) -> None:
         path = entry.path
         if not path.startswith(self._base):
             raise _unfit(path, f"it does not lie below {self._base}")
@@ -144,9 +145,9 @@ class TarStream:
         if entry.type is EntryType.FILE:
             self._write_content(entry, content)
 
-    def _write_content(self, entry: Entry, content: Iterable[bytes | memoryview]) -> None:
+    def _write_content(self, entry: Entry, content: Content) -> None:
         size = 0
-        for piece in content:
+        for piece in filled(content):
             size += len(piece)
             if size > entry.size:
                 break

@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from publisher.entry import Entry, EntryType
+from publisher.entry import Content, Entry, EntryType, Hole
+from publisher.layers.content import read_content
 from publisher.repository import DeviceRefused
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,7 +17,6 @@ _LATEST_NS = 2**55 * 10**9
 """Later times (ns) are replaced by this one; the range of every file system is smaller."""
 
 _MOST_KINDS = 20
-_COPY_BYTES = 2**20
 _NO_XATTR = (
     errno.EINVAL,
     errno.ENOTSUP,
@@ -42,17 +42,22 @@ class NodeMaker:
             self._opaque_names.insert(0, "trusted.overlay.opaque")
         self.refused: Counter[str] = Counter()
 
-    def file(
-        self, parent: int, name: str, entry: Entry, content: Iterable[bytes | memoryview]
-    ) -> None:
+    def file(self, parent: int, name: str, entry: Entry, content: Content) -> None:
         """A new file with this content."""
         descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         try:
+            ends_in_hole = False
             for piece in content:
+                ends_in_hole = isinstance(piece, Hole)
+                if isinstance(piece, Hole):
+                    os.lseek(descriptor, piece.size, os.SEEK_CUR)
+                    continue
                 written = os.write(descriptor, piece)
                 while written < len(piece):
                     piece = memoryview(piece)[written:]
                     written = os.write(descriptor, piece)
+            if ends_in_hole:
+                os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
             self.describe(descriptor, entry)
             _set_time(descriptor, entry.mtime_ns)
         finally:
@@ -112,6 +117,8 @@ class NodeMaker:
             # kernels before 5.8 allow only root to make them.
             self.refused["whiteout"] += 1
             return
+        if self._is_root:  # it would belong to the group of a directory with set-group-ID
+            os.chown(name, 0, 0, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
 
     def describe(self, descriptor: int, entry: Entry) -> None:
@@ -188,8 +195,7 @@ class NodeMaker:
             return
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(source_name, flags, dir_fd=source), "rb", buffering=0) as file:
-            pieces = iter(lambda: file.read(_COPY_BYTES), b"")
-            self.file(parent, name, entry, pieces)
+            self.file(parent, name, entry, read_content(file.fileno()))
             xattrs = {key: os.getxattr(file.fileno(), key) for key in os.listxattr(file.fileno())}
         if xattrs:
             with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as made:

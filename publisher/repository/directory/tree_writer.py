@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, cast
 
-from publisher.entry import Entry, EntryType
+from publisher.entry import Content, Entry, EntryType
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
@@ -49,7 +49,7 @@ class TreeWriter:
         """How often the file system or the kernel did not store something, by its kind."""
         return dict(self._maker.refused)
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Make `entry`, and replace what is at its path."""
         if entry.type is EntryType.DIRECTORY:
             self._add_directory(entry)
@@ -79,9 +79,7 @@ class TreeWriter:
         self._hard_links.close()
         self._times.close()
 
-    def _make(
-        self, parent: int, name: str, entry: Entry, content: Iterable[bytes | memoryview]
-    ) -> None:
+    def _make(self, parent: int, name: str, entry: Entry, content: Content) -> None:
         if entry.type is EntryType.FILE:
             self._maker.file(parent, name, entry, content)
         elif entry.type is EntryType.HARDLINK:

@@ -95,9 +95,7 @@ MUST_BE_REFUSED = [
     *(n for n in ROOT if n != "root is a hard link"),
     *(n for n in BOMBS if n not in ("two headers",)),
     "owner that wraps around",
-    "owner that means no change",
     "symlinks in circles",
-    "hard link outside",
     "hard link to the root",
 ]
 
@@ -110,7 +108,7 @@ def test_what_can_only_be_an_attack_is_refused(name: str, tmp_path: Path) -> Non
 
 def test_content_that_is_merely_unwelcome_is_unpacked_without_it(tmp_path: Path) -> None:
     for number, (name, members) in enumerate(CONTENT.items()):
-        if name.startswith("owner") or name == "memory":
+        if name in ("owner that wraps around", "memory"):
             continue
         assert attempt(tmp_path / str(number), POLICIES["default"], layer(*members)), name
 

@@ -86,6 +86,14 @@ def test_all_that_is_dropped_is_said(policy: Policy, entry: Entry) -> None:
     assert lost == entry.xattrs.keys() - result.xattrs.keys()
 
 
+def test_a_file_without_a_possible_owner_never_runs_as_root() -> None:
+    entry = Entry("f", EntryType.FILE, 0o6755, uid=2**32 - 1, gid=5)
+    result = Policy(setuid="keep").apply(entry)
+    assert (result.mode, result.uid, result.gid) == (0o755, 0, 5)
+    assert result.dropped == ("setuid", "setgid", "owner")
+    assert Policy(setuid="keep", owner=(7, 8)).apply(entry).mode == 0o6755
+
+
 def test_limits_of_a_whole_image() -> None:
     limits = Limits(image_entries=10, image_bytes=100)
     limits.check_image("image x", 10, 100)

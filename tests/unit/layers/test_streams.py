@@ -16,7 +16,7 @@ import zstandard
 
 from publisher.entry import Entry
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy, ledger, unpack
+from publisher.layers import LayerError, LimitExceeded, Limits, Policy, temporary, unpack
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import FOREIGN_LAYER_TYPES
 from publisher.repository.directory.tree_writer import TreeWriter
@@ -372,11 +372,11 @@ def test_what_goes_wrong_in_the_sink_is_what_is_raised_and_no_more_is_read() -> 
     assert sum(taken) < len(source.blob) / 2
 
 
-def test_no_room_for_temporary_files_is_told_as_that(
+def test_a_full_directory_of_temporary_files_is_an_error_that_names_it(
     unpack: Unpack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ledger._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
-    monkeypatch.setattr(ledger, "_SCHEMA", small)
+    small = temporary._SETTINGS + "PRAGMA max_page_count = 20;"
+    monkeypatch.setattr(temporary, "_SETTINGS", small)
     with pytest.raises(LayerError, match=r"cannot unpack layer .*full .*TMPDIR"):
         unpack(*(file(f"{n:0200}") for n in range(1000)))
 

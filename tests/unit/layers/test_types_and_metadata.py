@@ -274,7 +274,24 @@ def test_times_beyond_all_bounds_do_no_harm(time: str, unpack: Unpack) -> None:
     assert (unpacked.tree / "f").exists()
 
 
-@pytest.mark.parametrize("owner", [{"uid": 2**32 - 1}, {"gid": 2**40}, {"uid": -1}])
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_an_owner_that_chown_takes_for_no_change_is_root_and_counted(
+    form: str, unpack: Unpack
+) -> None:
+    unpacked = unpack(
+        file("u", uid=2**32 - 1, gid=7, format=form),
+        directory("g", uid=7, gid=2**32 - 1, format=form),
+        symlink("s", "u", uid=2**32 - 1, gid=2**32 - 1, format=form),
+    )
+    owners = {path: (e.uid, e.gid) for path, e in unpacked.entries.items() if path}
+    assert owners == {"u": (0, 7), "g": (7, 0), "s": (0, 0)}
+    for path, (uid, gid) in owners.items():
+        status = (unpacked.tree / path).lstat()
+        assert (status.st_uid, status.st_gid) == owned(uid, gid)
+    assert unpacked.summary.dropped == {"owner": 3}
+
+
+@pytest.mark.parametrize("owner", [{"uid": 2**32}, {"gid": 2**40}, {"uid": -1}])
 def test_an_owner_that_no_system_can_store_is_an_error(
     owner: dict[str, Any], unpack: Unpack
 ) -> None:
@@ -719,3 +736,46 @@ def test_pieces_of_an_archive_may_be_put_together_by_hand(unpack: Unpack) -> Non
     archive = tar(file("a", b"1"), end=b"") + tar(file("b", b"2"))
     unpacked = unpack(archive, end=b"")
     assert unpacked.paths == ["a", "b"]
+
+
+def _with_checksum(header: bytearray) -> bytes:
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:BLOCK])
+    return bytes(header)
+
+
+def _gnu_header_with_prefix(prefix: bytes) -> bytes:
+    """A header as Go before 1.8 wrote it if a number did not fit: GNU's magic, and a prefix."""
+    header = bytearray(file("foo", uid=0o10000000, format="gnu").encode())
+    header[345 : 345 + len(prefix)] = prefix
+    return _with_checksum(header)
+
+
+def test_a_prefix_in_a_gnu_header_of_old_go_is_part_of_the_name(unpack: Unpack) -> None:
+    prefix = "a" * 120
+    unpacked = unpack(_gnu_header_with_prefix(prefix.encode()))
+    assert unpacked.paths == [prefix, f"{prefix}/foo"]
+    assert unpacked.entries[f"{prefix}/foo"].uid == 0o10000000
+
+
+@pytest.mark.parametrize("times", [b"13652431105\x0013652431106\x00", b"\0" * 12, b"\xe9\xff" * 50])
+def test_times_in_a_gnu_header_and_what_is_not_ascii_are_no_prefix(
+    times: bytes, unpack: Unpack
+) -> None:
+    assert unpack(_gnu_header_with_prefix(times)).paths == ["foo"]
+
+
+def test_numbers_of_extended_headers_may_begin_with_any_number_of_zeros(unpack: Unpack) -> None:
+    records = {"size": "5", "uid": "12", "gid": "-0", "mtime": "77.5"}
+    padded = {
+        key: value.replace("-", "-" + "0" * 40) if "-" in value else "0" * 40 + value
+        for key, value in records.items()
+    }
+    entry = unpack(file("f", b"hello", pax=padded)).entries["f"]
+    assert (entry.size, entry.uid, entry.gid, entry.mtime_ns) == (5, 12, 0, 77_500_000_000)
+
+
+def test_a_records_length_may_begin_with_zeros(unpack: Unpack) -> None:
+    body = b"%041d" % (41 + len(b" path=name\n")) + b" path=name\n"
+    header = Member("x", b"x", body, format="ustar").encode()
+    assert unpack(header, file("f")).paths == ["name"]
