@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,19 @@ from typing import Any
 import yaml
 
 from publisher.durations import parse_duration
-from publisher.errors import PublisherError
+from publisher.oci.reference_grammar import presentable
 from publisher.sources.settings import RegistrySettings, Settings, canonical_name
+from publisher.yaml_nodes import (
+    MAPPING,
+    NULL,
+    STRING,
+    InvalidFile,
+    Problems,
+    describe,
+    load,
+    read_entries,
+    read_mapping,
+)
 
 MAX_FILE = 1024 * 1024
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
@@ -21,24 +31,8 @@ _MIRROR = re.compile(r"(?:https?://)?([^/@?#\s]+)((?:/[a-z0-9][a-z0-9._-]*)*)/?\
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
-class InvalidConfiguration(PublisherError):
-    """A configuration file has mistakes; `problems` lists each with its line."""
-
-    def __init__(self, name: str, problems: tuple[str, ...]) -> None:
-        super().__init__(f"cannot use configuration {name}", why="; ".join(problems))
-        self.problems = problems
-
-
-@dataclass(slots=True)
-class _Reader:
-    """A file that is being read: its name and the problems so far."""
-
-    name: str
-    problems: list[str] = field(default_factory=list)
-
-    def add_problem(self, node: yaml.Node, text: str) -> None:
-        mark = node.start_mark
-        self.problems.append(f"{self.name}:{mark.line + 1}:{mark.column + 1}: {text}")
+class InvalidConfiguration(InvalidFile):
+    """A configuration file has mistakes."""
 
 
 def parse_settings(data: str | bytes, name: str) -> Settings:
@@ -51,83 +45,63 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
     Raises:
         InvalidConfiguration: With all mistakes in the file.
     """
-    reader = _Reader(name)
+    problems = Problems(name, "configuration", InvalidConfiguration)
     registries: dict[str, RegistrySettings] = {}
-    for key, node in _entries(reader, _compose(data, name), "a configuration"):
-        if key.value == "registries":
-            registries = dict(_registries(reader, node))
-        else:
-            reader.add_problem(key, f"{key.value!r} is not known; the key is: registries")
-    if reader.problems:
-        raise InvalidConfiguration(name, tuple(reader.problems))
+    root = _mapping(load(data, problems, MAX_FILE), problems, "a configuration")
+    if root is not None:
+        fields = read_mapping(root, problems, "in a configuration", ("registries",), {})
+        registries = dict(_registries(problems, fields.get("registries")))
+    if problems.found:
+        raise problems.failure()
     return Settings(registries=registries)
 
 
-def _compose(data: str | bytes, name: str) -> yaml.Node | None:
-    if len(data) > MAX_FILE:
-        raise InvalidConfiguration(name, (f"{name}: larger than {MAX_FILE} bytes",))
-    try:
-        return yaml.compose(data, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise InvalidConfiguration(name, (f"{where}: not YAML: {error.problem}",)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidConfiguration(name, (f"{name}: not YAML: it cannot be read",)) from error
+def _mapping(node: yaml.Node | None, problems: Problems, what: str) -> yaml.MappingNode | None:
+    """Return a mapping; None, after reporting an error, for anything but nothing."""
+    if node is None or node.tag == NULL:
+        return None
+    if isinstance(node, yaml.MappingNode) and node.tag == MAPPING:
+        return node
+    problems.error(node, f"{what} must be a mapping, but this is {describe(node)}", "KEY: VALUE")
+    return None
 
 
-def _entries(
-    reader: _Reader, node: yaml.Node | None, what: str
-) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
-    """Yield keys and values of a mapping; nothing for null."""
-    if node is None or node.tag == "tag:yaml.org,2002:null":
-        return
-    if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
-        reader.add_problem(node, f"{what} has to be a mapping of names to values")
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            reader.add_problem(key, "expected a name")
-        elif key.value in seen:
-            reader.add_problem(key, f"{key.value!r} is given twice")
-        else:
-            seen.add(key.value)
-            yield key, value
-
-
-def _registries(reader: _Reader, node: yaml.Node) -> Iterator[tuple[str, RegistrySettings]]:
-    for key, value in _entries(reader, node, "registries"):
-        host = key.value.lower()
+def _registries(
+    problems: Problems, node: yaml.Node | None
+) -> Iterator[tuple[str, RegistrySettings]]:
+    mapping = _mapping(node, problems, "registries")
+    for key, value in read_entries(mapping, problems) if mapping is not None else ():
+        host = key.value.lower() if isinstance(key, yaml.ScalarNode) else ""
         if not _HOST.match(host):
-            reader.add_problem(key, f"{key.value!r} is not HOST or HOST:PORT")
+            name = repr(presentable(key.value)) if host else describe(key)
+            problems.error(key, f"{name} is not a registry", "write HOST or HOST:PORT")
             continue
-        yield canonical_name(host), _registry(reader, value)
+        yield canonical_name(host), _registry(problems, value)
 
 
-def _registry(reader: _Reader, node: yaml.Node) -> RegistrySettings:
+def _registry(problems: Problems, node: yaml.Node) -> RegistrySettings:
+    mapping = _mapping(node, problems, "a registry")
+    if mapping is None:
+        return RegistrySettings()
+    fields = read_mapping(mapping, problems, "in a registry", tuple(KEYS), {})
     values: dict[str, Any] = {}
-    keys: dict[str, yaml.Node] = {}
-    for key, value in _entries(reader, node, "a registry"):
-        read = KEYS.get(key.value)
-        if read is None:
-            reader.add_problem(key, f"{key.value!r} is not known; the keys are: {', '.join(KEYS)}")
-            continue
+    for key, value in fields.items():
+        name, parse = KEYS[key]
         try:
             if not isinstance(value, yaml.ScalarNode):
                 raise ValueError("expected a single value")
-            name, parse = read
-            values[name] = parse(value, Path(reader.name).parent)
-            keys[name] = key
+            values[name] = parse(value, Path(problems.name).parent)
         except ValueError as error:
-            reader.add_problem(value, f"{key.value}: {error}")
+            problems.error(value, f"{key}: {error}")
     if "client_key" in values and "client_certificate" not in values:
-        reader.add_problem(keys["client_key"], "client-key requires client-certificate")
+        problems.error(
+            fields["client-key"], "client-key has no client-certificate", "add client-certificate"
+        )
     return RegistrySettings(**values)
 
 
 def _text(node: yaml.ScalarNode, folder: Path) -> str:
-    if node.tag != "tag:yaml.org,2002:str" or not node.value:
+    if node.tag != STRING or not node.value:
         raise ValueError("expected a string")
     return str(node.value)
 

@@ -4,21 +4,19 @@ Version 1 is the form of earlier tools (thesis, section "Administrator interface
 specified by `schemas/wishlist-2.schema.json`.
 """
 
-from publisher.wishlist.document import MAX_BYTES
 from publisher.wishlist.model import (
     DEFAULT_GRACE,
     DEFAULT_OUTPUTS,
     DEFAULT_PLATFORMS,
     OUTPUTS,
-    Problem,
-    Severity,
     Wish,
     WishList,
     WishListError,
 )
-from publisher.wishlist.parse import parse_wish_list, wish_for
+from publisher.wishlist.parse import MAX_BYTES, parse_wish_list, wish_for
 from publisher.wishlist.places import Places
 from publisher.wishlist.thin_name import render_output_format
+from publisher.yaml_nodes import Problem, Severity
 
 __all__ = [
     "DEFAULT_GRACE",

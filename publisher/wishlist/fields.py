@@ -13,7 +13,8 @@ import yaml
 from publisher.durations import parse_duration
 from publisher.oci.platform import Platform
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
-from publisher.wishlist.document import (
+from publisher.wishlist.model import OUTPUTS
+from publisher.yaml_nodes import (
     DATE,
     STRING,
     Problems,
@@ -22,7 +23,6 @@ from publisher.wishlist.document import (
     read_text,
     read_texts,
 )
-from publisher.wishlist.model import OUTPUTS
 
 _Value = TypeVar("_Value")
 

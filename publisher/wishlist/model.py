@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from publisher.errors import PublisherError
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
+from publisher.yaml_nodes import InvalidFile, Problem, Severity
 
 OUTPUTS = ("flat", "layers", "thin", "podman")
 """The forms in which an image can be published."""
@@ -56,34 +54,6 @@ class Wish:
         return f"{self.image}:{'|'.join(self.tags)}"
 
 
-class Severity(enum.StrEnum):
-    """An error makes its wish or list unusable, a warning does not."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A mistake in a wish list: its place, and what to write instead.
-
-    `line` and `column` count from 1. `subject` is the wish that an error makes unusable; it is
-    empty for an error that makes the whole list unusable, and for warnings.
-    """
-
-    severity: Severity
-    file: str
-    line: int
-    column: int
-    message: str
-    suggestion: str = ""
-    subject: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message}"
-        return f"{text} ({self.suggestion})" if self.suggestion else text
-
-
 @dataclass(frozen=True, slots=True)
 class WishList:
     """A wish list as read from the file `name`.
@@ -110,16 +80,8 @@ class WishList:
         return tuple(p for p in self.problems if p.severity is Severity.WARNING)
 
 
-class WishListError(PublisherError):
-    """A wish list is unusable as a whole; `problems` holds all its mistakes."""
-
-    def __init__(
-        self, what: str, *, why: str = "", hint: str = "", problems: Iterable[Problem] = ()
-    ) -> None:
-        self.problems = tuple(problems)
-        if self.problems and not why:
-            why = "\n".join(map(str, self.problems))
-        super().__init__(what, why=why, hint=hint)
+class WishListError(InvalidFile):
+    """A wish list is unusable as a whole, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

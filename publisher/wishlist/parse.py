@@ -9,16 +9,20 @@ import yaml
 from publisher.errors import InvalidReference
 from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
-from publisher.wishlist.document import Problems, describe, load, place
 from publisher.wishlist.model import (
     DEFAULT_PLATFORMS,
     Wish,
     WishList,
+    WishListError,
 )
 from publisher.wishlist.trust import refuse_local
 from publisher.wishlist.version1 import parse_version1
 from publisher.wishlist.version2 import parse_version2
 from publisher.wishlist.wishes import check_local_name
+from publisher.yaml_nodes import Problems, describe, load, place
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The largest wish list that is read: some forty thousand wishes."""
 
 _PARSERS = {"1": parse_version1, "2": parse_version2}
 
@@ -39,8 +43,10 @@ def parse_wish_list(data: bytes | str, name: str, *, allow_local: bool = True) -
         WishListError: the list as a whole cannot be used: it is not YAML, or a field that applies
             to all images is wrong. It holds all problems.
     """
-    problems = Problems(name)
-    root = load(data, problems)
+    problems = Problems(name, "wish list", WishListError)
+    root = load(data, problems, MAX_BYTES)
+    if root is None:
+        raise problems.refuse(1, 1, "the file is empty", "begin with the line 'version: 2'")
     if not isinstance(root, yaml.MappingNode):
         raise problems.refuse(
             *place(root),

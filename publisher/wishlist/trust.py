@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from publisher.oci.reference import Transport, parse_reference
 from publisher.tree.layout import RepositoryURL
-from publisher.wishlist.document import Problems
 from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.wishes import thin_names
+from publisher.yaml_nodes import Problems
 
 _HINT = "--allow-local, if everyone who may edit the list may use this host's files"
 

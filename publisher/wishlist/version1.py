@@ -8,8 +8,8 @@ import yaml
 
 from publisher.oci.reference import ImageReference
 from publisher.wishlist import wishes as shared
-from publisher.wishlist.document import Problems, place, read_mapping, read_text, read_texts
 from publisher.wishlist.model import DEFAULT_OUTPUTS, Wish, WishList
+from publisher.yaml_nodes import Problems, place, read_mapping, read_text, read_texts
 
 _KEYS = ("version", "user", "cvmfs_repo", "output_format", "input", "ignoreErrors")
 _VERSION_2 = {

@@ -12,7 +12,6 @@ from publisher.errors import InvalidReference
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.wishlist import wishes as shared
-from publisher.wishlist.document import Problems, describe, place, read_mapping, read_text
 from publisher.wishlist.fields import (
     read_date,
     read_grace,
@@ -27,6 +26,7 @@ from publisher.wishlist.model import (
     Wish,
     WishList,
 )
+from publisher.yaml_nodes import Problems, describe, place, read_mapping, read_text
 
 _KEYS = ("version", "repository", "thin", "defaults", "images")
 _DEFAULT_KEYS = ("platforms", "outputs", "grace")

@@ -19,9 +19,9 @@ from publisher.oci.reference import (
 from publisher.oci.reference_grammar import check_characters, check_repository, presentable
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.tree import layout
-from publisher.wishlist.document import Problems, describe, place, quoted, read_text
 from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
+from publisher.yaml_nodes import Problems, describe, place, quoted, read_text
 
 _PATTERN_AS_TAG = re.compile(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
 _SOME_DIGEST = "sha256:" + "0" * 64

@@ -7,48 +7,92 @@ few bytes of aliases to gigabytes. The readers therefore work on nodes, not on P
 from __future__ import annotations
 
 import difflib
+import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import yaml
 
+from publisher.errors import PublisherError
 from publisher.oci.reference_grammar import presentable
-from publisher.wishlist.model import Problem, Severity, WishListError
-
-MAX_BYTES = 4 * 1024 * 1024
-"""The largest wish list that is read: some forty thousand wishes."""
 
 MAX_NODES = 1_000_000
-"""The most values a wish list may have, with aliases expanded."""
+"""The most values a file may have, with aliases expanded."""
 
 STRING = "tag:yaml.org,2002:str"
 DATE = "tag:yaml.org,2002:timestamp"
-_NULL = "tag:yaml.org,2002:null"
+NULL = "tag:yaml.org,2002:null"
+MAPPING = "tag:yaml.org,2002:map"
 _KINDS = {
     STRING: "a string",
     DATE: "a date",
-    _NULL: "nothing",
+    NULL: "nothing",
     "tag:yaml.org,2002:int": "a number",
     "tag:yaml.org,2002:float": "a number",
     "tag:yaml.org,2002:bool": "a Boolean",
 }
 
 
-class Problems:
-    """Collects the mistakes of the wish list `name`."""
+class Severity(enum.StrEnum):
+    """An error makes its subject or the whole file unusable, a warning does not."""
 
-    def __init__(self, name: str) -> None:
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A mistake in a file: its place, and what to write instead.
+
+    `line` and `column` count from 1. `subject` is the part of the file, such as a wish, that an
+    error makes unusable; it is empty for an error that makes the whole file unusable, and for
+    warnings.
+    """
+
+    severity: Severity
+    file: str
+    line: int
+    column: int
+    message: str
+    suggestion: str = ""
+    subject: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message}"
+        return f"{text} ({self.suggestion})" if self.suggestion else text
+
+
+class InvalidFile(PublisherError):
+    """A YAML file is unusable; `problems` holds all its mistakes, if it could be read."""
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", problems: Iterable[Problem] = ()
+    ) -> None:
+        self.problems = tuple(problems)
+        super().__init__(what, why=why or "\n".join(map(str, self.problems)), hint=hint)
+
+
+class Problems:
+    """Collects the mistakes of the file `name`, which is a `kind` ("wish list").
+
+    `failure_type` is the exception for a file that is unusable as a whole.
+    """
+
+    def __init__(self, name: str, kind: str, failure_type: type[InvalidFile]) -> None:
         self.name = name
+        self.kind = kind
         self.found: list[Problem] = []
-        self.subject = ""  # the wish that is being read, "" outside of wishes
+        self.subject = ""  # the part that is being read, "" outside of parts
+        self._failure_type = failure_type
 
     def error(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
-        """Add an error: the wish being read, or outside of wishes the whole list, is unusable."""
+        """Add an error: the part being read, or outside of parts the whole file, is unusable."""
         line, column = place(node)
         self._add(Severity.ERROR, line, column, message, suggestion, self.subject)
 
     def error_at(self, line: int, column: int, message: str, suggestion: str, subject: str) -> None:
-        """Add an error that makes the wish `subject` unusable, found after its nodes were read."""
+        """Add an error that makes the part `subject` unusable, found after its nodes were read."""
         self._add(Severity.ERROR, line, column, message, suggestion, subject)
 
     def warning(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
@@ -56,15 +100,15 @@ class Problems:
         line, column = place(node)
         self._add(Severity.WARNING, line, column, message, suggestion)
 
-    def refuse(self, line: int, column: int, message: str, suggestion: str = "") -> WishListError:
+    def refuse(self, line: int, column: int, message: str, suggestion: str = "") -> InvalidFile:
         """Add an error, and return the exception that ends the reading."""
         self.subject = ""
         self._add(Severity.ERROR, line, column, message, suggestion)
         return self.failure()
 
-    def failure(self) -> WishListError:
+    def failure(self) -> InvalidFile:
         """Return all problems as one exception."""
-        return WishListError(f"cannot use wish list {self.name}", problems=self.sorted())
+        return self._failure_type(f"cannot use {self.kind} {self.name}", problems=self.sorted())
 
     def sorted(self) -> tuple[Problem, ...]:
         """Return the problems in the order of the file."""
@@ -91,9 +135,14 @@ def place(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def load(data: bytes | str, problems: Problems) -> yaml.Node:
-    """Return the only document in `data`; raise WishListError where it is not one YAML document."""
-    text = _decode(data, problems)
+def load(data: bytes | str, problems: Problems, max_bytes: int) -> yaml.Node | None:
+    """Return the only document in `data`, or None where there is none.
+
+    Raises:
+        InvalidFile: of the type of `problems`; the data is too large, not one YAML document, or
+            larger than MAX_NODES values with its aliases expanded.
+    """
+    text = _decode(data, problems, max_bytes)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -110,9 +159,7 @@ def load(data: bytes | str, problems: Problems) -> yaml.Node:
         ) from error
     except RecursionError as error:
         raise problems.refuse(1, 1, "lists and mappings are nested too deeply") from error
-    if root is None:
-        raise problems.refuse(1, 1, "the file is empty", "begin with the line 'version: 2'")
-    if not _is_bounded(root):
+    if root is not None and not _is_bounded(root):
         raise problems.refuse(
             1,
             1,
@@ -122,11 +169,10 @@ def load(data: bytes | str, problems: Problems) -> yaml.Node:
     return root
 
 
-def _decode(data: bytes | str, problems: Problems) -> str:
-    if len(data) > MAX_BYTES:
-        raise problems.refuse(
-            1, 1, f"the file is larger than {MAX_BYTES // 2**20} MiB", "name a wish list"
-        )
+def _decode(data: bytes | str, problems: Problems, max_bytes: int) -> str:
+    if len(data) > max_bytes:
+        size = f"{max_bytes // 2**20} MiB"
+        raise problems.refuse(1, 1, f"the file is larger than {size}", f"name a {problems.kind}")
     if isinstance(data, str):
         return data
     try:
@@ -216,31 +262,42 @@ def read_mapping(
     `moved` holds suggestions for keys that belong elsewhere.
     """
     found: dict[str, yaml.Node] = {}
+    for key_node, value in read_entries(node, problems):
+        key: str = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+        if key in known:
+            found[key] = value
+            continue
+        near = difflib.get_close_matches(key.lower(), known, 1)
+        if key in moved:
+            suggestion = moved[key]
+        elif key == "<<":
+            suggestion = "merge keys are not supported: write the keys out, or use 'defaults'"
+        elif near:
+            suggestion = f"did you mean {near[0]!r}?"
+        else:
+            suggestion = f"known keys are {', '.join(known)}"
+        name = repr(presentable(key)) if key else describe(key_node)
+        problems.error(key_node, f"unknown key {name} {where}", suggestion)
+    return found
+
+
+def read_entries(
+    node: yaml.MappingNode, problems: Problems
+) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """Yield keys and values of a mapping; a key that is given twice is an error."""
     lines: dict[str, int] = {}
     for key_node, value in node.value:
-        key: str = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
-        if key not in known:
-            near = difflib.get_close_matches(key.lower(), known, 1)
-            if key in moved:
-                suggestion = moved[key]
-            elif key == "<<":
-                suggestion = "merge keys are not supported: write the keys out, or use 'defaults'"
-            elif near:
-                suggestion = f"did you mean {near[0]!r}?"
-            else:
-                suggestion = f"known keys are {', '.join(known)}"
-            name = repr(presentable(key)) if key else describe(key_node)
-            problems.error(key_node, f"unknown key {name} {where}", suggestion)
-        elif key in found:
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if key is not None and key in lines:
             problems.error(
                 key_node,
-                f"{key!r} is given twice; line {lines[key]} has it already",
+                f"{presentable(key)!r} is given twice; line {lines[key]} has it already",
                 "keep one of the two",
             )
-        else:
-            found[key] = value
+            continue
+        if key is not None:
             lines[key] = place(key_node)[0]
-    return found
+        yield key_node, value
 
 
 def read_text(node: yaml.Node, problems: Problems, what: str) -> str | None:
@@ -249,7 +306,7 @@ def read_text(node: yaml.Node, problems: Problems, what: str) -> str | None:
         problems.error(
             node, f"{what} must be a string, but this is {describe(node)}", "write one string"
         )
-    elif node.tag == _NULL or (node.tag == STRING and not node.value.strip()):
+    elif node.tag == NULL or (node.tag == STRING and not node.value.strip()):
         problems.error(node, f"{what} has no value", "write one, or remove the line")
     elif node.tag != STRING:
         problems.error(
