@@ -107,7 +107,7 @@ registries:
         "config.yaml:14:25",
         "config.yaml:15:25",
     ]
-    assert "known keys are mirror, ca," in str(caught.value)
+    assert "unknown key 'mirorr' in a registry (did you mean 'mirror'?)" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
