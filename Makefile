@@ -10,32 +10,37 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-python313 lint format bench clean
 
-help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/runtime ## Publish sample images into ./demo and show what comes of it (no root, no network)
+demo: .venv/runtime ## Publish sample images into ./demo and explain the result (no root, no registry)
 	@$(BIN)/python -m docs.demo
 
-test: lint ## Check everything, then run all tests; they say what they miss
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+# Coverage is measured when all tests run: it slows those that run in the process of pytest.
+test: lint ## Run all checks and all tests; tests that cannot run name what is missing
+	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov=publisher --cov-report=)
 
-lint: .venv/development ## Check format, style, types and who imports whom
+test-python313: .venv/development ## Run the fast tests on the Python 3.13 of Debian 13 (root; installs it into a folder)
+	tests/python313.sh
+
+lint: .venv/development ## Check format, style, types, imports between rooms, unused names
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 
-format: .venv/development ## Format the code, and correct what can be corrected by itself
+format: .venv/development ## Format the code, and correct what ruff can correct
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/development ## Measure the publisher against what one would use instead
+bench: .venv/development ## Measure the publisher beside the programs that do parts of its work
 	$(BIN)/python -m bench
 
 clean: ## Remove what these commands made
-	rm -rf .venv demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv demo build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PIP_CONSTRAINT, unlike --constraint, holds for what pip needs to build the package as well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ class Authority:
         )
         return cls(folder, own)
 
-    def issue(self, name: str, *, days: int = 2, host: str = "IP:127.0.0.1") -> Certificate:
-        """A certificate for `host`; with negative `days` it has expired."""
+    def issue(self, name: str, *, expired: bool = False, host: str = "IP:127.0.0.1") -> Certificate:
+        """A certificate for `host`, which is valid for two days, or has expired."""
         issued = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         openssl = program("openssl")
@@ -49,9 +50,18 @@ class Authority:
         run(
             *(openssl, "x509", "-req", "-in", request, "-CA", self.own.certificate),
             *("-CAkey", self.own.key, "-CAcreateserial", "-out", issued.certificate),
-            *("-days", str(days), "-copy_extensions", "copy"),
+            *(*_validity(expired), "-copy_extensions", "copy"),
         )
         return issued
+
+
+def _validity(expired: bool) -> tuple[str, ...]:
+    if not expired:
+        return ("-days", "2")
+    version = re.match(r"OpenSSL (\d+)\.(\d+)", run(program("openssl"), "version"))
+    if version and tuple(map(int, version.groups())) >= (3, 4):  # which refuses negative days
+        return ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
+    return ("-days", "-1")
 
 
 def server_context(certificate: Certificate, clients: Authority | None = None) -> ssl.SSLContext:

@@ -24,11 +24,8 @@ import requests
 
 from tests.processes import running
 
-PACKAGES = [
-    line
-    for line in (Path(__file__).parent / "debian-packages.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-]
+NEEDS_PROGRAMS = "needs the programs "
+"""How the reason of a skipped test begins; tests/conftest.py adds the install line, once."""
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -36,10 +33,7 @@ def require(*programs: str) -> None:
     """Skip the test unless all `programs` are installed. Under CI a missing one is a failure."""
     missing = [name for name in programs if shutil.which(name, path=_SEARCH_PATH) is None]
     if missing:
-        _unavailable(
-            f"needs {', '.join(missing)}: apt-get update && "
-            f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
-        )
+        _unavailable(f"{NEEDS_PROGRAMS}{', '.join(missing)}")
 
 
 def require_root() -> None:
@@ -56,6 +50,21 @@ def require_mounts() -> None:
     require_root()
     if not _can_mount():
         _unavailable("needs a machine, or a privileged container, that may mount file systems")
+
+
+def require_user_namespaces() -> None:
+    """Skip the test unless an ordinary user can become root of a user namespace."""
+    require("unshare")
+    if not _has_user_namespaces():
+        _unavailable("needs user namespaces (sysctl user.max_user_namespaces, AppArmor)")
+
+
+@functools.cache
+def _has_user_namespaces() -> bool:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    ordinary = nobody if os.geteuid() == 0 else []
+    command = [*ordinary, "unshare", "--user", "--map-root-user", "true"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @functools.cache

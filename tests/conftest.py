@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from pathlib import Path
+
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 
+from tests.components import NEEDS_PROGRAMS
 from tests.real_image import RealImages, build_real_images
 
 # How long an example takes says more about what else the machine does than about the program.
@@ -16,3 +21,53 @@ settings.load_profile("without deadlines")
 def real_images() -> RealImages:
     """Debian, Python and numpy as images; see tests/real_image.py."""
     return build_real_images()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Add how to run the skipped tests, and the coverage of the package where it was measured."""
+    _name_missing_programs(terminalreporter)
+    if config.getoption("cov_source", default=None):
+        _print_coverage(terminalreporter)
+
+
+def _name_missing_programs(reporter: pytest.TerminalReporter) -> None:
+    """Name the missing programs of all skipped tests once, with the command that installs them."""
+    missing: set[str] = set()
+    tests = 0
+    for report in reporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+        _, needs, programs = reason.partition(NEEDS_PROGRAMS)
+        if needs:
+            tests += 1
+            missing.update(programs.split(", "))
+    if missing:
+        reporter.section("missing programs", sep="-")
+        reporter.line(
+            f"{tests} tests were skipped for lack of {', '.join(sorted(missing))}. Install with:"
+        )
+        reporter.line(
+            "apt-get update && apt-get install -y --no-install-recommends "
+            "$(grep -v '^#' tests/debian-packages.txt)"
+        )
+
+
+def _print_coverage(reporter: pytest.TerminalReporter) -> None:
+    """Print the covered share of the lines of each room of the package."""
+    measured = Coverage(data_file=".coverage")
+    measured.load()
+    lines: defaultdict[str, int] = defaultdict(int)
+    covered: defaultdict[str, int] = defaultdict(int)
+    top = Path(__file__).parents[1] / "publisher"
+    for path in sorted(top.rglob("*.py")):
+        _, statements, _, missing, _ = measured.analysis2(str(path))
+        relative = path.relative_to(top)
+        for room in (relative.parts[0] if len(relative.parts) > 1 else "", "publisher"):
+            lines[room] += len(statements)
+            covered[room] += len(statements) - len(missing)
+    reporter.section("coverage by the fast rings (coverage report -m names the lines)", sep="-")
+    for room in sorted(lines, key=lambda name: (name == "publisher", name)):
+        if room and lines[room]:
+            share = 100 * covered[room] / lines[room]
+            reporter.line(f"{room:12} {share:5.1f} % of {lines[room]:6} statements")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from publisher.layers import LayerError
-from tests.components import require, require_root
+from tests.components import require, require_root, require_user_namespaces
 from tests.engine import Published, publish
 from tests.layer_builder import Layer
 from tests.real_image import RealImages, layers_of
@@ -145,6 +145,7 @@ def test_where_no_extended_attributes_can_be_stored() -> None:
 def test_as_an_ordinary_user_in_a_user_namespace() -> None:
     """The engine finds itself root of its own namespace, without privileges outside."""
     require_root()
+    require_user_namespaces()
     require("mount")
 
     def action() -> None:
@@ -160,6 +161,7 @@ def test_trees_made_by_an_ordinary_user_are_right_when_mounted_in_a_user_namespa
 ) -> None:
     """The publisher is an ordinary user; whoever mounts what it made uses a namespace."""
     require_root()
+    require_user_namespaces()
     require("mount")
 
     @settings(bounded, max_examples=max(1, STACKS // 20))

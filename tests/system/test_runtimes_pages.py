@@ -26,6 +26,7 @@ from tests.components import (
     podman,
     require,
     require_root,
+    require_user_namespaces,
     run,
     unmount_below,
 )
@@ -106,6 +107,7 @@ def engine_environment(engine: Engine, folder: Path, point: Path) -> Mapping[str
 @pytest.mark.parametrize("page", ["apptainer.md", "bwrap.md", "charliecloud.md"])
 def test_the_commands_of_a_page_work_from_a_read_only_mount(page: str, mounted: Path) -> None:
     require("bwrap", "ch-run")
+    require_user_namespaces()
     for command in commands(page, mounted):
         assert "Debian" in shell(command), command
 
@@ -113,6 +115,7 @@ def test_the_commands_of_a_page_work_from_a_read_only_mount(page: str, mounted: 
 @pytest.mark.parametrize("page", ["bwrap.md", "charliecloud.md"])
 def test_an_ordinary_user_can_run_all_that_needs_no_root(page: str, mounted: Path) -> None:
     require("bwrap", "ch-run", "setpriv")
+    require_user_namespaces()
     ours = (
         "chroot",
         "publisher",
@@ -168,6 +171,7 @@ def test_publisher_run_starts_an_image_as_podman_starts_the_original(
 def test_an_ordinary_user_sees_through_bwrap_what_podman_shows_of_the_original(
     mounted: Path, expected: Report
 ) -> None:
+    require_user_namespaces()
     repository = DirectoryRepository(RepositoryURL("dir", str(mounted)))
     command = launch.bubblewrap(plan_run(repository, "local/probe:1", ()))
     assert read_report(run(*NOBODY, *command)) == expected
@@ -184,6 +188,7 @@ def test_an_ordinary_user_sees_through_bwrap_what_podman_shows_of_the_original(
 def test_the_script_in_a_flat_image_gives_environment_and_arguments_as_podman(
     before: str, mounted: Path, expected: Report
 ) -> None:
+    require_user_namespaces()
     flat = f"{mounted}/local/probe:1"
     found = read_report(shell(f"exec env -i PATH=$PATH USER=u {before.format(flat=flat)} /.run"))
     assert found.arguments == expected.arguments
@@ -193,6 +198,7 @@ def test_the_script_in_a_flat_image_gives_environment_and_arguments_as_podman(
 
 
 def test_numpy_works_in_every_form(mounted: Path) -> None:
+    require_user_namespaces()
     for way in ("bwrap", "chroot"):
         command = f"publisher run --repository {mounted} local/numpy:numpy --with {way} -- "
         assert shell(f"{command} python3 -c '{CHECK_NUMPY}'").strip() == "45"

@@ -148,7 +148,7 @@ def test_the_configuration_also_holds_for_the_download_of_a_wish_list(
         config = tmp_path / "config.yaml"
         config.write_text(f"registries:\n  {server.host}:\n    ca: {authority.own.certificate}\n")
         (tmp_path / "images/.metadata").mkdir(parents=True)
-        arguments = [verb, f"{server.url}/wishes.yaml"]
+        arguments = [verb, f"{server.url}/wishes.yaml", "--allow-local"]
         refused = publisher(*arguments)
         assert refused.code == 2 and "certificate" in refused.err
         result = publisher(*arguments, "--config", config)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import TIMEOUT, command, environment, succeed
-from tests.components import require_mounts
+from tests.components import require_user_namespaces
 from tests.layer_builder import file, image, layer, symlink, write_layout
 from tests.registry import OwnRegistry
 from tests.registry_faults import slow, status
@@ -20,7 +20,7 @@ from tests.registry_images import sample_image
 
 def test_a_user_without_a_name_and_a_home_can_check_and_publish(tmp_path: Path) -> None:
     """As in containers that run under any user ID."""
-    require_mounts()
+    require_user_namespaces()
     built = write_layout(image(layer(file("motd", b"hi"))), tmp_path / "layout", "1")
     wishes = tmp_path / "wishes.yaml"
     wishes.write_text(f"version: 2\nimages: [{{image: 'oci:{built}:1', name: x}}]\n")

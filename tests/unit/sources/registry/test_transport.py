@@ -70,7 +70,7 @@ def test_a_certificate_that_does_not_hold_is_an_error_at_once(
 ) -> None:
     certificate = authority.issue(
         kind,
-        days=-1 if kind == "expired" else 2,
+        expired=kind == "expired",
         host="DNS:registry.example.org" if kind == "other-host" else "IP:127.0.0.1",
     )
     ca = None if kind == "unknown" else authority.own.certificate

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Runs the fast tests on the Python 3.13 of Debian 13, as root. Installs a minimal Debian 13 into the
+# user's cache (~/.cache/publisher-tests) once, and enters it in a mount namespace of its own, where
+# the checkout is read-only. Needs debootstrap and .venv (make lint makes it). The tests that take
+# longest are left out: they exercise the same code with more examples. Arguments are pytest's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/publisher-tests
+root=$cache/trixie-$(uname -m)-1
+left_out=(
+  tests/unit/layers/test_fuzz.py
+  tests/unit/layers/test_merge.py
+  tests/unit/removal/test_model.py
+  tests/unit/repository/cvmfs/test_removal_model.py
+  tests/unit/repository/cvmfs/test_same_tree.py
+)
+
+if [ ! -d "$root" ]; then
+  mkdir -p "$cache"
+  # The mirror from which this machine's own apt takes its packages: no other may be reachable.
+  mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+    sed -n "s/^$(. /etc/os-release && echo "$VERSION_CODENAME") //p" | head -n 1)
+  building=$(mktemp -d "$cache/trixie.XXXXXX")
+  debootstrap --variant=minbase --include=git,jq,make,openssl,python3,python3-venv,strace \
+    trixie "$building" "$mirror" >"$building.log" || { tail -n 20 "$building.log" >&2; exit 1; }
+  rm -rf "$building.log" "$building"/var/cache/apt/archives "$building"/var/lib/apt/lists
+  chmod 755 "$building"
+  mv "$building" "$root"
+fi
+
+# Packages are fetched here, where the package index can be reached.
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+pip=(.venv/bin/python -m pip -qq --disable-pip-version-check --no-input)
+export PIP_CONSTRAINT=$PWD/constraints.txt
+"${pip[@]}" wheel --no-deps --wheel-dir "$wheels" .
+"${pip[@]}" download --dest "$wheels" --only-binary=:all: --python-version 3.13 \
+  "$wheels"/publisher-*.whl coverage hypothesis jsonschema pyte pytest pytest-timeout pytest-xdist
+
+unshare --mount --fork bash -euo pipefail -c '
+  root=$1 wheels=$2 && shift 2
+  mount --make-rprivate /
+  mount --bind "$root" "$root"
+  for folder in proc sys dev; do mount --rbind "/$folder" "$root/$folder"; done
+  mount -t tmpfs tmpfs "$root/tmp"
+  mkdir "$root/tmp/src" "$root/tmp/wheels"
+  mount --bind . "$root/tmp/src" && mount -o remount,bind,ro "$root/tmp/src"
+  mount --bind "$wheels" "$root/tmp/wheels"
+  cd "$root" && pivot_root . mnt && cd /tmp/src
+  umount --lazy /mnt && mount --make-rshared /
+  export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
+  unset CI PIP_CONSTRAINT  # what is not installed here was tested before
+  python3 -m venv /tmp/venv
+  /tmp/venv/bin/pip install -qq --no-index --no-warn-script-location /tmp/wheels/*.whl
+  exec /tmp/venv/bin/python -m pytest -n auto --dist worksteal -m "not system" \
+    -p no:cacheprovider --no-header tests/unit "$@"
+' python313 "$root" "$wheels" "${left_out[@]/#/--ignore=}" "$@"
