@@ -1,4 +1,4 @@
-"""A module file for a published image: the use case behind `publisher modulefile`."""
+"""Write a module file for a published image: the use case behind `publisher modulefile`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from publisher.runtimes import modulefile
 
 
 class CannotWriteModule(PublisherError):
-    """A module file cannot be made as asked."""
+    """A module file cannot be written as requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenModule:
-    """What `module load` takes, the file, and the commands that it brings."""
+    """A written module: its name for `module load`, its file, and the commands that it provides."""
 
     name: str
     file: Path
@@ -34,18 +34,26 @@ def write_module(
     runtime: str = "apptainer",
     commands: Sequence[str] = (),
 ) -> WrittenModule:
-    """Write the module of the image `text` below `directory`, which belongs into MODULEPATH.
+    """Write the module of the image `text` below `directory`, a directory of MODULEPATH.
 
-    It brings the program that the image runs by itself, unless that is a shell, and `commands`.
+    It provides the image's own program, unless that is a shell, and `commands`.
+
+    Raises:
+        CannotWriteModule: there is no program, a command has an unusable name, or a file cannot be
+            written.
     """
     image, config = published_config(repository, text)
     chosen = modulefile.entry_program(config.container)
     chosen |= {command: command for command in commands}
     wrong = [command for command in chosen if not modulefile.is_command_name(command)]
     if wrong or not chosen:
-        why = f"{wrong[0]!r} is not a command's name" if wrong else "the image names no program"
+        why = (
+            f"{wrong[0]!r} is not a command name"
+            if wrong
+            else "the image has no program of its own"
+        )
         raise CannotWriteModule(
-            f"cannot make a module of {image}", why=why, hint="name programs with --command"
+            f"cannot write a module for {image}", why=why, hint="name programs with --command"
         )
     name, version = modulefile.module_name(image)
     root = mount_point(repository.url) / image

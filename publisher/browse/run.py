@@ -1,4 +1,4 @@
-"""Try a published flat image with what this machine has: the use case behind `publisher run`."""
+"""Run a published flat image on this machine: the use case behind `publisher run`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ WAYS = ("bwrap", "podman", "chroot")
 def plan_run(
     repository: Repository, text: str, given: Sequence[str], *, entrypoint: bool = True
 ) -> Start:
-    """How the image `text` is started; `given` replaces the command that it says.
+    """Return how the image `text` is started.
 
-    Without `entrypoint`, it replaces that as well.
+    Args:
+        repository: contains the image.
+        text: a published name, or an image reference.
+        given: replaces the image's command; may be empty.
+        entrypoint: False to let `given` replace the image's entry point as well.
+
+    Raises:
+        CannotRun: the image has no flat image, no usable config, or nothing to execute.
+        NotPublished: there is no such image.
     """
     name, config = published_config(repository, text)
     found = load_image(repository, name)
@@ -35,7 +43,7 @@ def plan_run(
         raise CannotRun(
             f"cannot run {name}",
             why="it is published without a flat image",
-            hint="add flat to the outputs of its wish",
+            hint="add flat to the outputs of its wish, and ingest it",
         )
     with Directories(root) as directories:
         passwd, group = (_read_inside(directories, file) for file in ("passwd", "group"))
@@ -46,39 +54,40 @@ def plan_run(
 
 
 def published_config(repository: Repository, text: str) -> tuple[str, ImageConfig]:
-    """The name under which `text` is published, and the image's config."""
+    """Return the name under which `text` is published, and the image's config."""
     name = find_name(repository, text)
     found = load_image(repository, name)
     data = repository.read(layout.config_file(name))
     if found.manifest is None or data is None:
         raise CannotRun(
             f"cannot use {name}",
-            why=found.problem or "its config is not in the repository",
+            why=found.problem or "its config is missing",
             hint="publish it again",
         )
     return name, parse_config(data, found.manifest.image_id)
 
 
 def mount_point(url: RepositoryURL) -> Path:
-    """Where the published tree is on this machine."""
+    """Return the path of the published tree on this machine."""
     return Path("/cvmfs", url.location) if url.kind == "cvmfs" else Path(url.location).absolute()
 
 
 def choose_way(wanted: str, available: Collection[str]) -> str:
-    """The first of WAYS that this machine has, or the one that is wanted."""
+    """Return the first of WAYS that this machine has, or `wanted` if it has that."""
     ways = [way for way in WAYS if wanted in ("auto", way)]
     for way in ways:
         if way in available or (way == "chroot" and os.geteuid() == 0):
             return way
+    tools = ", ".join(way for way in ways if way != "chroot")
     raise CannotRun(
         "cannot run the image here",
-        why=f"there is no {' and no '.join(w for w in ways if w != 'chroot') or 'right to chroot'}",
+        why=f"not installed: {tools}" if tools else "chroot requires root",
         hint="apt-get install bubblewrap, or run as root",
     )
 
 
 def start_by(way: str, start: Start) -> NoReturn:
-    """Become the container; returns never."""
+    """Replace this process by the container."""
     if way == "chroot":
         _enter(start)
     command = launch.bubblewrap(start) if way == "bwrap" else launch.podman(start)
@@ -100,12 +109,12 @@ def _enter(start: Start) -> NoReturn:
 
 
 def _read_inside(directories: Directories, name: str) -> str:
-    """A file of the image's /etc, if it is a file there and not a link to somewhere else."""
+    """Return the content of a file of the image's /etc; "" where it is missing, or a link."""
     try:
         parent = directories.open("etc")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=parent)
     except OSError:
-        return ""  # then only numbers can be users
+        return ""  # then users can only be numbers
     with os.fdopen(descriptor, errors="surrogateescape") as file:
         return file.read()

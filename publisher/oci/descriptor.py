@@ -59,7 +59,7 @@ def parse_descriptor(raw: Any, what: str, name: str) -> Descriptor:
     if not isinstance(media_type, str):
         raise InvalidManifest(what, why=f"{name} has no media type")
     if not isinstance(digest, str) or not is_digest(digest):
-        raise InvalidManifest(what, why=f"{name} has no digest that we can verify: {digest!r}")
+        raise InvalidManifest(what, why=f"{name} has no sha256 or sha512 digest: {digest!r}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
         raise InvalidManifest(what, why=f"{name} has no size: {size!r}")
     urls = raw.get("urls") or []

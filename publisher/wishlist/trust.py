@@ -1,6 +1,6 @@
 """What a wish list may name that lies on the publishing host: only where its editors are trusted.
 
-A list that comes over the network is written by everyone who may change it there. Without this
+A list that comes over the network is written by everyone with access to its place. Without this
 check they could publish files of the host (`oci:`, `docker-archive:`), images of its container
 engine (`docker-daemon:`), or write below a directory of their choice (`repository: dir:…`).
 """
