@@ -1,4 +1,4 @@
-"""Certificates for tests, made by openssl: an authority, and what it signs."""
+"""Certificates for tests, made by openssl: an authority, and the certificates that it signs."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """An authority of the tests' own."""
+    """A certificate authority for tests."""
 
     folder: Path
     own: Certificate
 
     @classmethod
     def create(cls, folder: Path, name: str = "authority") -> Authority:
-        """A new authority, with its files in `folder`."""
+        """Return a new authority, whose files are in `folder`."""
         own = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
         run(
             *(program("openssl"), "req", "-x509", *_KEY, "-keyout", own.key, "-out"),
             *(own.certificate, "-subj", f"/CN={name}", "-days", "2"),
-            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists
+            # Python 3.13 verifies strictly: RFC 5280 section 4.2.1.3 requires this of an authority.
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
         return cls(folder, own)
 
     def issue(self, name: str, *, expired: bool = False, host: str = "IP:127.0.0.1") -> Certificate:
-        """A certificate for `host`, which is valid for two days, or has expired."""
+        """Return a certificate for `host` that is valid for two days, or has expired."""
         issued = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         openssl = program("openssl")
@@ -65,7 +66,7 @@ def _validity(expired: bool) -> tuple[str, ...]:
 
 
 def server_context(certificate: Certificate, clients: Authority | None = None) -> ssl.SSLContext:
-    """A server's side of TLS; with `clients`, only who has a certificate of theirs gets in."""
+    """Return a context for a server; with `clients`, it requires a certificate signed by them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
     if clients is not None:

@@ -115,13 +115,18 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
     options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     # `env` extends the environment, which only publisher.cli reads.
     environment = (
-        *("env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "SSH_ASKPASS=false", "LC_ALL=C"),
-        "GIT_SSH_COMMAND=ssh -o BatchMode=yes -o ConnectTimeout=30",
+        *("env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "LC_ALL=C"),
+        *("SSH_ASKPASS=false", "SSH_ASKPASS_REQUIRE=never"),
     )
     command = [*environment, "git", *options, "-C", folder, *arguments]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=False,
+            start_new_session=True,  # without a terminal, on which ssh would prompt
         )
     except subprocess.TimeoutExpired as error:
         raise _unreadable(file, f"git did not end within {GIT_SECONDS:.0f} s") from error
@@ -131,7 +136,12 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
         )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _unreadable(file, _cause(lines) or f"git exited with status {done.returncode}")
+        cause = _cause(lines) or f"git exited with status {done.returncode}"
+        if "dubious ownership" in cause:
+            folder = file.url.removeprefix("file://")
+            hint = f"git config --global --add safe.directory {folder}"
+            raise WishListError(f"cannot read wish list {file.location}", why=cause, hint=hint)
+        raise _unreadable(file, cause)
     return done.stdout
 
 

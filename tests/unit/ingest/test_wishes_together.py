@@ -20,6 +20,7 @@ from publisher.wishlist import parse_wish_list
 from publisher.wishlist.model import Request
 from tests.layer_builder import file, image, image_index, layer
 from tests.registry import OwnRegistry
+from tests.registry_faults import status
 from tests.registry_images import fast_sources
 
 AMD = image(layer(file("amd")))
@@ -137,3 +138,17 @@ def test_patterns_may_overlap_where_they_wish_the_same(
     assert statuses(report) == ["published"]
     with fast_sources() as sources:
         assert not check([("twice alike", wish_lists["twice alike"])], sources).failed
+
+
+@pytest.mark.parametrize("tag", ["", ":1"])
+def test_a_published_image_that_a_digest_pins_costs_no_request(
+    repository: Repository, registry: OwnRegistry, tag: str
+) -> None:
+    digest = registry.tags["team/x"]["1"]
+    text = f'version: 2\nimages:\n  - image: "{registry.url}/team/x{tag}@{digest}"\n'
+    wanted = requests({"pinned": text.encode()}, "pinned")
+    assert statuses(run(repository, wanted)) == ["published"]
+    before = registry.count()
+    registry.misbehave(status(500))
+    assert statuses(run(repository, wanted)) == ["unchanged"]
+    assert registry.count() == before

@@ -285,3 +285,10 @@ def test_a_config_that_is_missing_is_an_error(registry: OwnRegistry, sources: So
     registry.blobs.clear()
     with pytest.raises(SourceError, match="blob"):
         fetch_images(open_image(sources, registry), [AMD64])
+
+
+def test_a_config_of_seven_megabytes_is_read(registry: OwnRegistry, sources: Sources) -> None:
+    built = image(layer(file("a")), config={"Labels": {"notes": "x" * 7_000_000}})
+    registry.add("library/x", "latest", built)
+    (found,) = fetch_images(open_image(sources, registry), [AMD64])
+    assert found.config_document.data == built.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +122,39 @@ def test_a_list_is_read_from_a_branch_of_a_git_repository(tmp_path: Path) -> Non
                 read_wish_list_document(broken, SETTINGS)
 
 
+def test_a_list_is_read_from_a_local_clone(tmp_path: Path) -> None:
+    commit(tmp_path / "wishes.git", {"lists/a.yaml": "main"})
+    commit(tmp_path / "wishes.git", {"lists/a.yaml": "other"}, branch="v2")
+    subprocess.run(
+        ["git", "clone", "--quiet", tmp_path / "wishes.git", tmp_path / "clone"], check=True
+    )
+    for repository in ("wishes.git", "clone"):
+        place = f"git+file://{tmp_path}/{repository}//lists/a.yaml"
+        assert read_wish_list_document(place, SETTINGS) == b"main"
+        assert list_identity(f"{place}@v2") == place
+    assert read_wish_list_document(f"git+file://{tmp_path}/wishes.git//lists/a.yaml@v2", SETTINGS)
+    with pytest.raises(WishListError, match="not appear to be a git"):
+        read_wish_list_document(f"git+file://{tmp_path}/none.git//a", SETTINGS)
+
+
+def test_a_list_is_read_over_ssh_with_the_programs_that_git_is_configured_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program here runs the command of the other host on this one."""
+    commit(tmp_path / "wishes.git", {"lists/a.yaml": "main"})
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n'
+        'if [ "$1" = -G ]; then exit 1; fi\nfor last; do :; done\nexec sh -c "$last"\n'
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    place = f"git+ssh://git@lists.example.org:2222{tmp_path}/wishes.git//lists/a.yaml"
+    assert read_wish_list_document(f"{place}@main", SETTINGS) == b"main"
+    assert "-p 2222 git@lists.example.org" in (tmp_path / "called").read_text()
+    assert list_identity(f"{place}@main") == place
+
+
 def test_git_never_asks_for_a_password(tmp_path: Path) -> None:
     began = time.monotonic()
     with git_server(tmp_path) as url, pytest.raises(WishListError):
@@ -133,8 +167,12 @@ def test_git_never_asks_for_a_password(tmp_path: Path) -> None:
     [
         "git+https://host/repository.git",
         "git+https://host//path",
-        "git+ssh://host/x.git//path",
-        "git+file:///srv/x.git//path",
+        "git+ssh://host//path",
+        "git+ssh://-oProxyCommand=touch/x.git//path",
+        "git+ssh://-l@host/x.git//path",
+        "git+ssh://a b/x.git//path",
+        "git+file://host/srv/x.git//path",
+        "git+git://host/x.git//path",
         "git+ext::sh -c true//path",
         "git+https://host/x.git//../../etc/passwd",
         "git+https://host/x.git//path@--upload-pack=x",
@@ -146,7 +184,7 @@ def test_an_address_that_is_none_is_refused_before_git_sees_it(location: str) ->
         read_wish_list_document(location, SETTINGS)
 
 
-@pytest.mark.parametrize("scheme", ["https", "git+https"])
+@pytest.mark.parametrize("scheme", ["https", "git+https", "git+ssh"])
 def test_a_password_in_an_address_is_refused_and_not_repeated(scheme: str) -> None:
     with pytest.raises(WishListError) as caught:
         read_wish_list_document(f"{scheme}://me:geheim@host.invalid/x.git//list", SETTINGS)
