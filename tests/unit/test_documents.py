@@ -17,7 +17,11 @@ import yaml
 
 from publisher.cli.main import publisher
 from publisher.wishlist import parse_wish_list
+from tests.command import succeed
 from tests.components import require, run
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth
+from tests.registry_images import sample_image
 from tests.schemas import ROOT
 
 DOCUMENTS = sorted(
@@ -91,6 +95,58 @@ def test_the_units_are_what_systemd_understands(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text.replace("/opt/publisher/bin/publisher", "/bin/true"))
     out = run("systemd-analyze", "verify", *(tmp_path.glob("publisher.*")))
     assert out == ""
+
+
+def deployed_commands() -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """The words and the environment of the ingest of each deployment file."""
+    unit = (ROOT / "deploy/systemd/publisher.service").read_text()
+    [words] = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)
+    yield (
+        "systemd",
+        words.split(),
+        dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE)),
+    )
+    table = (ROOT / "deploy/cron/publisher").read_text()
+    [words] = re.findall(r"^\*/10 .* nice publisher (.*)$", table, re.MULTILINE)
+    variables = dict(re.findall(r"^([A-Z_]+)=(.*)$", table, re.MULTILINE))
+    yield "cron", words.split(), {k: v for k, v in variables.items() if k not in ("PATH", "SHELL")}
+    pod = yaml.safe_load((ROOT / "deploy/kubernetes/cronjob.yaml").read_text())["spec"]
+    [container] = pod["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    yield "kubernetes", container["args"], variables
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [pytest.param(words, variables, id=name) for name, words, variables in deployed_commands()],
+)
+def test_the_deployed_jobs_work_without_credentials_and_with_them(
+    tmp_path: Path, words: list[str], variables: dict[str, str]
+) -> None:
+    def here(text: str) -> str:
+        return text.replace("/etc/", f"{tmp_path}/").replace("/srv/images", f"{tmp_path}/images")
+
+    words, variables = [here(word) for word in words], {k: here(v) for k, v in variables.items()}
+    [folder] = [Path(value) for value in variables.values() if value.startswith(f"{tmp_path}/")]
+    (tmp_path / "publisher").mkdir()
+    with OwnRegistry(BasicAuth({"robot": "secret"})) as private, OwnRegistry() as public:
+        for registry in (private, public):
+            registry.add("team/x", "1", sample_image())
+        wish_list = tmp_path / "publisher/wishlist.yaml"
+        wish_list.write_text(f"version: 2\nimages: ['{public.url}/team/x:1']\n")
+        assert succeed(*words, env=variables).code == 0
+        again = succeed(*words, env=variables)
+        assert len((again.out + again.err).splitlines()) == ("--no-progress" in words)
+        folder.mkdir(exist_ok=True)
+        login = ("login", private.url, "-u", "robot", "--password-stdin")
+        succeed(*login, "--authfile", folder / "config.json", input="secret")
+        wish_list.write_text(f"version: 2\nimages: ['{private.url}/team/x:1']\n")
+        succeed(*words, env=variables)
+
+
+def test_the_container_image_can_fetch_wish_lists_from_git() -> None:
+    final_stage = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
+    assert re.search(r"apt-get install .*\bgit openssh-client\b", final_stage)
 
 
 def test_the_kubernetes_job_runs_a_command_that_can_be_typed() -> None:
