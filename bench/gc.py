@@ -90,7 +90,7 @@ def measure(
         for size, repository in repositories.items():
             name = f"local/app:{number}"
             moments = [moment()]
-            remove(repository, name, now)
+            remove(repository, [name], now)
             moments.append(moment())
             choice = choose(repository, at_once=True, image=name)
             foreseen = collect(repository, choice, now, dry_run=True)

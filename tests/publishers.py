@@ -61,7 +61,7 @@ class Publishers:
     def collect(self, name: str = "") -> None:
         """Remove an image at once."""
         with self.opened() as repository:
-            remove(repository, name or self.name, _now)
+            remove(repository, [name or self.name], _now)
         self.gc()
 
     def gc(self) -> None:

@@ -20,8 +20,9 @@ from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
 from publisher.removal import pins, schedule
 from publisher.removal.gc import Report, choose, collect
-from publisher.removal.prune import GivenList, Guard, prune
+from publisher.removal.prune import GivenList, prune
 from publisher.removal.restore import NotScheduled, restore
+from publisher.removal.withdrawal import Guard
 from publisher.tree.pins import ImagePinned
 from publisher.verify.derive import derive
 from publisher.verify.run import verify
@@ -208,7 +209,9 @@ class Removal(World):
         tag = data.draw(st.sampled_from(sorted(self.model.published)))
 
         def act(repository: Any) -> None:
-            schedule.remove(repository, name_of(tag), self.clock, grace=grace, drop_link=drop_link)
+            schedule.remove(
+                repository, [name_of(tag)], self.clock, grace=grace, drop_link=drop_link
+            )
 
         if self.holds(tag):
             self.refused("remove: pinned", act, ImagePinned)
@@ -334,7 +337,7 @@ class Removal(World):
         foreseen = run(self.repository, dry_run=True)
         assert tree_identity(self.root) == before
         if not all(each.wish_list.wishes for each in documents):
-            assert foreseen.doubts and not foreseen.scheduled
+            assert foreseen.uncertain and not foreseen.scheduled
             assert run(self.repository) == foreseen
             EXECUTED["prune: an empty list"] += 1
             return
@@ -478,7 +481,7 @@ class Removal(World):
         tag = data.draw(st.sampled_from(sorted(self.model.published)))
         number = self.model.published[tag].image
         if not self.holds(tag):
-            schedule.remove(self.repository, name_of(tag), self.clock)
+            schedule.remove(self.repository, [name_of(tag)], self.clock)
             self.model = self.model.scheduled(tag, self.now)
         self.run_collection(None, at_once=True, tag=tag, exact=number)
 

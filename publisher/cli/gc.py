@@ -22,8 +22,8 @@ from publisher.cli.rendering import human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
-from publisher.removal.books import Released
 from publisher.removal.gc import Choice, Report, choose, collect
+from publisher.removal.reference_counts import Released
 from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
 from publisher.repository import Repository

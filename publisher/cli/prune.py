@@ -22,8 +22,9 @@ from publisher.cli.rendering import plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
-from publisher.removal.prune import GivenList, Guard, Report
+from publisher.removal.prune import GivenList, Report
 from publisher.removal.prune import prune as run_prune
+from publisher.removal.withdrawal import Guard
 from publisher.sources.wish_lists import list_identity
 from publisher.times import format_time
 from publisher.wishlist import WishListError
@@ -127,7 +128,7 @@ def prune(
             _print(report, dry_run, quiet)
     if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
         return USAGE
-    kept_back = any(r.doubts or r.refused or r.unreadable for _, r in reports)
+    kept_back = any(r.uncertain or r.refused or r.unreadable for _, r in reports)
     return SOME_FAILED if kept_back else DONE
 
 
@@ -142,7 +143,7 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
             "docs/removal.md says what to do",
             err=True,
         )
-    if report.doubts or report.refused:
+    if report.uncertain or report.refused:
         _print_refusal(report)
     elif not quiet:
         others = plural(report.others, "image")
@@ -164,11 +165,11 @@ def _print_changes(report: Report, dry_run: bool) -> None:
 
 
 def _print_refusal(report: Report) -> None:
-    if report.doubts:
+    if report.uncertain:
         click.echo(
             "publisher: nothing was scheduled, because it is in doubt what is wished:", err=True
         )
-        for doubt in report.doubts:
+        for doubt in report.uncertain:
             click.echo(f"  {doubt}", err=True)
         return
     click.echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
@@ -192,7 +193,7 @@ def _value(url: str, report: Report) -> dict[str, Any]:
         "kept": dict(report.kept),
         "unreadable": dict(report.unreadable),
         "others": report.others,
-        "doubts": list(report.doubts),
+        "doubts": list(report.uncertain),
         "refused": report.refused,
         "unknownLists": list(report.unknown_lists),
     }

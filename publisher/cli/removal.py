@@ -9,7 +9,7 @@ import click
 
 from publisher.cli.rendering import human_size
 from publisher.durations import parse_duration
-from publisher.removal.books import Released
+from publisher.removal.reference_counts import Released
 from publisher.times import format_time
 from publisher.tree.schedule import ScheduledRemoval
 

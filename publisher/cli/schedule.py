@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import click
@@ -51,7 +52,13 @@ def schedule(action: str, repository: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("image", shell_complete=complete_images)
+@click.argument(
+    "images",
+    nargs=-1,
+    required=True,
+    metavar="IMAGE...",
+    shell_complete=complete_images,
+)
 @click.option(
     "--grace",
     type=Duration(),
@@ -73,7 +80,7 @@ def schedule(action: str, repository: str | None, output: str) -> None:
 @output_option
 @debug_option
 def remove(
-    image: str,
+    images: tuple[str, ...],
     grace: timedelta | None,
     drop_link: bool,
     unreadable: bool,
@@ -81,29 +88,40 @@ def remove(
     wait: float,
     output: str,
 ) -> None:
-    """Schedule the published IMAGE for removal, for all its platforms.
+    """Schedule every published IMAGE for removal, for all its platforms.
 
-    It stays usable for its grace period, and is then collected by `publisher gc`. Until then
-    `publisher restore` takes it back. An image that a wish list still wishes comes back with the
-    next ingest: take the wish back as well.
+    IMAGE is a public name, a pattern of names in quotes, or an image reference. Images stay usable
+    for their grace periods, and are then collected by `publisher gc`. Until then `publisher
+    restore` takes them back. An image that a wish list still requests is published again by the
+    next ingest: remove the wish as well.
 
     \b
     publisher remove docker.io/library/debian:12
+    publisher remove 'quay.io/astro/*' docker.io/library/debian:12
     publisher remove docker.io/library/debian:12 --grace 0d --drop-link && publisher gc
     """
     published = open_repository(repository, writable=True, wait=wait)
     if unreadable:
-        _discard(published, image, output)
+        _discard(published, images, output)
         return
     try:
-        entries = use_cases.remove(published, image, utc_now, grace=grace, drop_link=drop_link)
+        removed = use_cases.remove(published, images, utc_now, grace=grace, drop_link=drop_link)
     finally:
         published.close()
     if output == "json":
-        print_json("remove/1", {"scheduled": [entry_value(entry) for entry in entries]})
+        values = [
+            entry_value(each.entry) | {"wishLists": list(each.wish_lists)} for each in removed
+        ]
+        print_json("remove/1", {"scheduled": values})
         return
-    for entry in entries:
-        click.echo(f"scheduled: {entry.name}  may go from {format_time(entry.not_before)}")
+    wish_lists = sorted({wish_list for each in removed for wish_list in each.wish_lists})
+    for each in removed:
+        until = format_time(each.entry.not_before)
+        click.echo(f"scheduled: {each.entry.name}  may go from {until}")
+    for wish_list in wish_lists:
+        click.echo(
+            f"note: the next ingest of {wish_list} publishes again what it still requests", err=True
+        )
 
 
 @click.command()
@@ -135,15 +153,16 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
         click.echo(f"restored: {name}")
 
 
-def _discard(published: Repository, image: str, output: str) -> None:
+def _discard(published: Repository, images: Sequence[str], output: str) -> None:
     try:
-        finding = discard_unreadable(published, image)
+        findings = [(image, discard_unreadable(published, image)) for image in images]
     finally:
         published.close()
     if output == "json":
-        print_json("remove/1", {"scheduled": [], "discarded": [image]})
+        print_json("remove/1", {"scheduled": [], "discarded": list(images)})
         return
-    click.echo(f"discarded: {image}: {printable(finding.what)}")
+    for image, finding in findings:
+        click.echo(f"discarded: {image}: {printable(finding.what)}")
     click.echo("its content stays; try: publisher verify --repair && publisher gc --orphans")
 
 

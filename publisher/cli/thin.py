@@ -10,7 +10,7 @@ from publisher.cli.options import debug_option, output_option, repository_option
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
-from publisher.ingest.thin_images import build_thin, published_places, save_thin
+from publisher.ingest.thin_images import build_thin, names_by_platform, save_thin
 from publisher.ingest.thin_push import push_thin
 
 
@@ -63,7 +63,7 @@ def thin(
     if through_engine and not push:
         raise UsageError("--through-engine says how to push", hint="add --push HOST/PATH/NAME:TAG")
     opened = open_repository(repository)
-    built = build_thin(opened, published_places(opened, image), flat=flat)
+    built = build_thin(opened, names_by_platform(opened, image), flat=flat)
     if push:
         with open_sources(source_settings) as sources:
             pushed = push_thin(built, push, sources, through_engine=through_engine)

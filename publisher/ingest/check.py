@@ -12,12 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 
-from publisher.errors import PublisherError
-from publisher.oci.reference import ImageReference
+from publisher.ingest.wanted import RequestedImage, check_size, for_each_image
+from publisher.layers.policy import Limits
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
-from publisher.sources.tags import expand_tags
-from publisher.tree import layout
 from publisher.wishlist import (
     Places,
     Problem,
@@ -27,6 +25,7 @@ from publisher.wishlist import (
     WishListError,
     parse_wish_list,
 )
+from publisher.wishlist.model import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,7 @@ def check(
     untrusted: Collection[str] = (),
     today: date | None = None,
     jobs: int = 8,
+    limits: Limits = Limits(),  # noqa: B008  # frozen: one value for all is right
 ) -> Report:
     """Look at wish lists, given as names and contents, and with `sources` at their images too.
 
@@ -94,7 +94,7 @@ def check(
         try:
             places: dict[str | None, Places] = defaultdict(Places)
             futures = [
-                pool.submit(_look_for, wish, each.name, sources, places[each.repository])
+                pool.submit(_check_wish, wish, each.name, sources, places[each.repository], limits)
                 for wish, each in wishes
             ]
             images = [image for future in futures for image in future.result()]
@@ -130,37 +130,30 @@ def _expired(wish: Wish, name: str) -> Problem:
     )
 
 
-def _look_for(wish: Wish, wish_list: str, sources: Sources, places: Places) -> list[CheckedImage]:
-    """All images of one wish: one, or as many as its patterns match."""
-    if not wish.tags:
-        return [_look_at(wish, wish.image, wish_list, sources, places)]
-    try:
-        tags = expand_tags(sources.open(wish.image), wish.tags, wish.exclude)
-        references = [wish.image.with_tag(tag) for tag in tags]
-    except (PublisherError, OSError) as error:
-        text = str(wish.image)
-        return [CheckedImage(str(wish), text, wish_list, wish.line, error=str(error))]
-    return [_look_at(wish, reference, wish_list, sources, places) for reference in references]
+def _check_wish(
+    wish: Wish, wish_list: str, sources: Sources, places: Places, limits: Limits
+) -> list[CheckedImage]:
+    """Return all images of one wish: one, or as many as its patterns match."""
 
-
-def _look_at(
-    wish: Wish, reference: ImageReference, wish_list: str, sources: Sources, places: Places
-) -> CheckedImage:
-    name = str(reference)
-    try:
-        name = layout.public_name(reference, wish.name)
-        places.claim(name, reference, wish, wish_list)
-        source = sources.open(reference)
+    def act(image: RequestedImage) -> CheckedImage:
+        source = sources.open(image.reference)
         digest = source.resolve()
         images = fetch_images(source, wish.platforms, digest)
-    except (PublisherError, OSError) as error:
-        return CheckedImage(name, str(reference), wish_list, wish.line, error=str(error))
-    return CheckedImage(
-        name,
-        str(reference),
-        wish_list,
-        wish.line,
-        digest,
-        tuple(str(platform) for platform in wish.platforms),
-        {layer.digest: layer.size for image in images for layer in image.manifest.layers},
+        for each in images:
+            check_size(each, limits)
+        return CheckedImage(
+            image.name,
+            str(image.reference),
+            wish_list,
+            wish.line,
+            digest,
+            tuple(str(platform) for platform in wish.platforms),
+            {layer.digest: layer.size for each in images for layer in each.manifest.layers},
+        )
+
+    def failed(name: str, reference: str, why: str) -> CheckedImage:
+        return CheckedImage(name, reference, wish_list, wish.line, error=why)
+
+    return for_each_image(
+        Request(wish, wish_list), sources, places, act, failed, with_repeated=True
     )

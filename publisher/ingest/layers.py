@@ -51,11 +51,11 @@ class LayerFetcher:
     def fetch(
         self, name: str, source: Source, layers: Iterable[tuple[Descriptor, str]]
     ) -> list[LayerSummary]:
-        """Make sure that all `layers` (descriptor, diff ID) are there.
+        """Make sure that all `layers` (descriptor, diff ID) are published or staged.
 
-        Returns what had to be fetched, by us or by another image at the same time. All are
-        attempted before the first error is raised, so that the good ones wait finished for the
-        next run.
+        Returns what was fetched for this image; a layer that another image fetches at the same
+        time is not among it. All layers are attempted before the first error is raised, so that
+        the good ones are staged for the next run.
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
         fetched: list[LayerSummary] = []
@@ -67,11 +67,12 @@ class LayerFetcher:
             for digest, future in (own | others).items():
                 error = future.exception()
                 if error is None:
-                    fetched.append(future.result())
+                    if digest in own:
+                        fetched.append(future.result())
                 elif digest in own or isinstance(error, Interrupted):
                     errors.append(error)
                 else:
-                    # What another image's source or config did not give may be sound in this one's.
+                    # The layer may be sound at this image's source, and with its config.
                     pending[digest] = wanted[digest]
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
@@ -99,11 +100,15 @@ class LayerFetcher:
             sizes = {digest: descriptor.size for digest, (descriptor, _) in new.items()}
             self.space.expect(sum(sizes.values()))
             self._progress.layers_expected(name, sizes)
-            own = {}
-            for digest, (descriptor, diff_id) in new.items():
-                self._left[digest] = descriptor.size
-                own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
-            self._in_flight |= own
+            own: dict[str, Future[LayerSummary]] = {}
+            try:
+                for digest, (descriptor, diff_id) in new.items():
+                    self._left[digest] = descriptor.size
+                    own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+                    self._in_flight[digest] = own[digest]
+            except BaseException:
+                self.space.arrived(sum(new[d][0].size for d in new.keys() - own.keys()))
+                raise
             return own, others
 
     def _forget(self, digest: str) -> None:

@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
-from publisher.errors import PublisherError
 from publisher.ingest.report import Status
-from publisher.ingest.run import wanted_publications
-from publisher.ingest.wanted import check_pins, is_current, widened
-from publisher.oci.reference import ImageReference
+from publisher.ingest.wanted import Comparison, RequestedImage, compare, for_each_image
+from publisher.layers.policy import Limits
 from publisher.repository import Repository
-from publisher.repository.reading import load_publication, load_schedule
-from publisher.sources.image import fetch_images
+from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
-from publisher.sources.tags import expand_wish
-from publisher.tree import layout
 from publisher.tree.pins import ImagePinned
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request
@@ -26,10 +20,10 @@ from publisher.wishlist.model import Request
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """What would become of one wished image.
+    """What would become of one requested image.
 
     `new_layers` maps the digests of layers that would be fetched to their sizes in bytes;
-    `known_layers` counts those that are there already.
+    `known_layers` counts those that the repository has.
     """
 
     name: str
@@ -47,74 +41,65 @@ def plan(
     now: datetime,
     *,
     jobs: int = 4,
+    limits: Limits | None = None,
 ) -> list[PlannedImage]:
-    """What `ingest` would do with the same arguments at `now`, in the order of the requests."""
-    scheduled = frozenset((e.name, e.manifest_digest) for e in load_schedule(repository).entries)
-    planning = partial(_plan_wish, repository, sources, now, scheduled, Places())
-    with ThreadPoolExecutor(jobs) as pool:
-        planned = pool.map(planning, requests)
+    """Return what `ingest` would do with the same arguments at `now`, in the requests' order.
+
+    Args:
+        requests: The wishes, each with its list.
+        repository: The repository, which need not exist yet.
+        sources: Where the images come from.
+        now: The moment of the planned ingest.
+        jobs: How many wishes are processed at a time.
+        limits: How much an image may hold; by default the usual limits.
+
+    Raises:
+        RepositoryError: The repository itself cannot be used.
+        UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
+    """
+    RecordSet(repository).check_schedule()
+    planning = _Planning(repository, sources, now, limits or Limits(), Places())
+    with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
+        planned = pool.map(planning.plan_wish, requests)
         return [image for images in planned for image in images]
 
 
-def _plan_wish(
-    repository: Repository,
-    sources: Sources,
-    now: datetime,
-    scheduled: frozenset[tuple[str, str]],
-    places: Places,
-    request: Request,
-) -> list[PlannedImage]:
-    wish = request.wish
-    if wish.has_expired(now):
-        return [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
-    try:
-        references = expand_wish(sources, wish)
-    except (PublisherError, OSError) as error:
-        return [_failed(str(wish), wish.image, error)]
-    images = []
-    for reference in references:
-        name = str(reference)
+@dataclass(frozen=True, slots=True)
+class _Planning:
+    repository: Repository
+    sources: Sources
+    now: datetime
+    limits: Limits
+    places: Places
+
+    def plan_wish(self, request: Request) -> list[PlannedImage]:
+        wish = request.wish
+        if wish.has_expired(self.now):
+            return [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
+        return for_each_image(request, self.sources, self.places, self._plan_image, _failed)
+
+    def _plan_image(self, image: RequestedImage) -> PlannedImage:
+        reference = str(image.reference)
         try:
-            name = layout.public_name(reference, wish.name)
-            if places.claim(name, reference, wish, request.wish_list) is None:
-                continue
-            images.append(_plan_image(repository, sources, now, scheduled, request, reference))
+            comparison = compare(self.repository, self.sources, image, self.now)
         except ImagePinned:
-            images.append(PlannedImage(name, str(reference), Status.PINNED, {}))
-        except (PublisherError, OSError) as error:
-            images.append(_failed(name, reference, error))
-    return images
+            return PlannedImage(image.name, reference, Status.PINNED, {})
+        if comparison.is_current:
+            return PlannedImage(image.name, reference, Status.UNCHANGED, {})
+        items = comparison.fetch(self.limits)
+        sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
+        new = {d: size for d, size in sizes.items() if not self.repository.has_layer(d)}
+        status = _status(comparison, items[0].manifest_digest)
+        return PlannedImage(image.name, reference, status, new, len(sizes) - len(new))
 
 
-def _plan_image(
-    repository: Repository,
-    sources: Sources,
-    now: datetime,
-    scheduled: frozenset[tuple[str, str]],
-    request: Request,
-    reference: ImageReference,
-) -> PlannedImage:
-    source = sources.open(reference)
-    digest = source.resolve()
-    wishes = wanted_publications(request, reference, digest)
-    found = {w.name: load_publication(repository, w.name) for _, w in wishes}
-    wanted = [(p, widened(found[w.name], w)) for p, w in wishes]
-    name = wanted[0][1].name
-    if all(is_current(repository, found[w.name], w, scheduled) for _, w in wanted):
-        return PlannedImage(name, str(reference), Status.UNCHANGED, {})
-    check_pins(repository, (publication.name for _, publication in wanted), digest, now)
-    images = fetch_images(source, list(dict.fromkeys(p for p, _ in wanted)), digest)
-    sizes = {layer.digest: layer.size for image in images for layer in image.manifest.layers}
-    new = {d: size for d, size in sizes.items() if not repository.has_layer(d)}
-    published = found[name]
+def _status(comparison: Comparison, manifest_digest: str) -> Status:
+    published = comparison.found[0]
     if published is None:
-        status = Status.PUBLISHED
-    elif published.manifest_digest != images[0].document.digest:
-        status = Status.UPDATED
-    else:
-        status = Status.RECORDED
-    return PlannedImage(name, str(reference), status, new, len(sizes) - len(new))
+        return Status.PUBLISHED
+    moved = published.manifest_digest != manifest_digest
+    return Status.UPDATED if moved else Status.RECORDED
 
 
-def _failed(name: str, reference: ImageReference, error: Exception) -> PlannedImage:
-    return PlannedImage(name, str(reference), Status.FAILED, {}, error=str(error))
+def _failed(name: str, reference: str, why: str) -> PlannedImage:
+    return PlannedImage(name, reference, Status.FAILED, {}, error=why)

@@ -10,11 +10,13 @@ from functools import partial
 from publisher.entry import Fixup
 from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Item, check_place
+from publisher.ingest.wanted import Item, check_place, has_content
 from publisher.layers.fixups import image_fixups
 from publisher.layers.index import LayerIndex
+from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged, Transaction
+from publisher.repository.records import RecordSet
 from publisher.runtimes.flat_image import check_layers, flat_plan
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
@@ -35,42 +37,65 @@ def publish(
     now: Callable[[], datetime],
     purpose: str,
     refused: Callable[[str], None] = lambda _: None,
+    limits: Limits | None = None,
 ) -> Status:
-    """Publish all `items` in one transaction, and say whether that was new, a move, or nothing.
+    """Publish all `items`, whose layers are published or staged, in one transaction.
 
-    `refused` is told the kinds of things that the filesystem would not store as they should be.
+    Args:
+        repository: The repository, opened for writing.
+        items: One image, for all its platforms and names.
+        now: The clock.
+        purpose: What the transaction is for, for other publishers and the history.
+        refused: Called with each kind of thing that the filesystem does not store.
+        limits: How much an image may hold; by default the usual limits.
 
-    Their layers must have been staged. Raises RepositoryChanged when one was collected meanwhile
-    (PublishedMeanwhile when another run published something else under one of their names),
-    DigestMismatch or InvalidManifest when one is not what the image's config and manifest say, and
-    ImagePinned when a tag that is pinned would move.
+    Returns:
+        Whether the image is new, a tag moved, or only records changed.
+
+    Raises:
+        RepositoryChanged: A layer was collected since it was staged or found.
+        ConcurrentlyPublished: Another run published something else under one of the names.
+        DigestMismatch: A layer's archive is not the one that the image's config names.
+        InvalidManifest: A layer does not fit the image's config.
+        LimitExceeded: The image's unpacked layers are more than an image may hold.
+        ImagePinned: A tag that is pinned would move.
     """
     for item in items:
         image = item.image
         check_layers(repository, image.manifest.layers, image.config, image.document.digest)
+        _check_unpacked_size(repository, item, limits or Limits())
     with repository.transaction(purpose) as transaction:
         images = _new_flat_images(repository, items)
         for image in images:
             for kind in _link_flat_image(repository, transaction, image):
                 refused(kind)
         layers = _new_layers(repository, items)
-        pairs = [(item.image, item.publication) for item in items]
-        stored = podman_store.describe(repository, pairs)
+        intended = [item.publication(item.wanted.terms, now()) for item in items]
+        images_of = [item.image for item in items]
+        stored = podman_store.describe(repository, list(zip(images_of, intended, strict=True)))
         prepared = podman_store.prepare(repository, transaction, stored)
         with transaction.exclusive():
             coming = {layout.flat_image(image.manifest.image_id) for image in images}
             coming |= {layout.layer_directory(layer.digest) for layer in layers}
+            records = RecordSet(repository)
             for item in items:
-                check_place(repository, item)
+                check_place(records, item)
             _require_content(repository, items, coming)
             for path in podman_store.missing(repository, stored) - prepared:
                 raise _collected(items[0].name, path)
             _add_layers(transaction, items, layers)
-            leaving = podman_store.leaving(repository, [i.publication for i in items])
-            status = record(repository, transaction, items, now())
+            leaving = [
+                name
+                for publication in intended
+                for name in podman_store.leaving(
+                    records.readable_publication(publication.name), publication
+                )
+            ]
+            status = record(records, transaction, items, now())
             changed = podman_store.update(repository, transaction, stored, leaving)
             if changed and status is Status.UNCHANGED:
                 status = Status.RECORDED
+            records.write(transaction)
             transaction.commit()
     return status
 
@@ -84,36 +109,46 @@ def _add_layers(
     for item in items:
         for each in item.image.manifest.layers:
             if each.digest not in new:
-                # Another run may have published it while we fetched it: ours is not needed then.
+                # Another run may have published it since; what was staged is discarded then.
                 transaction.add_layer(each.digest, (), ())
 
 
 def wait_for_others(repository: Repository, purpose: str) -> None:
-    """Wait until whoever commits just now has done so."""
+    """Wait until a commit by another publisher is over."""
     with repository.transaction(purpose) as nothing, nothing.exclusive():
         pass
 
 
 def _require_content(repository: Repository, items: Sequence[Item], coming: Set[str]) -> None:
-    """Under the lock: everything that `items` name is there, or comes with this transaction."""
+    """Raise RepositoryChanged unless all content of `items` is published, or `coming`."""
     for item in items:
-        paths = [layout.layer_directory(layer.digest) for layer in item.image.manifest.layers]
-        if "flat" in item.publication.outputs:
-            paths.append(layout.flat_image(item.image.manifest.image_id))
-        for path in paths:
+        for path in item.content:
             if path not in coming and not repository.exists(path):
                 raise _collected(item.name, path)
 
 
+def _check_unpacked_size(repository: Repository, item: Item, limits: Limits) -> None:
+    """Raise LimitExceeded if the layers, unpacked, are more than an image may hold."""
+    if has_content(repository, item):
+        return
+    headers = [
+        LayerIndex(partial(repository.open_index, layer.digest)).header
+        for layer in item.image.manifest.layers
+    ]
+    limits.check_image(
+        f"cannot publish {item.name}",
+        sum(header.entries for header in headers),
+        sum(header.archive_size for header in headers),
+    )
+
+
 def _collected(name: str, path: str) -> RepositoryChanged:
-    return RepositoryChanged(f"cannot publish {name}", why=f"{path} was collected meanwhile")
+    return RepositoryChanged(f"cannot publish {name}", why=f"{path} was collected in the meantime")
 
 
 def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[PlatformImage]:
     images = {
-        item.image.manifest.image_id: item.image
-        for item in items
-        if "flat" in item.publication.outputs
+        item.image.manifest.image_id: item.image for item in items if "flat" in item.wanted.outputs
     }
     return [i for d, i in images.items() if not repository.exists(layout.flat_image(d))]
 

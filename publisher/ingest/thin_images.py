@@ -16,7 +16,7 @@ from publisher.oci.config import parse_config
 from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
-from publisher.repository.published import find_name, load_image
+from publisher.repository.published import find_name, load_image, published_places
 from publisher.thin import ThinImageError
 from publisher.thin.image import Original, ThinImage, ThinSet, build_image, build_set
 from publisher.thin.recipe import base_url, flat_recipe, layered_recipe
@@ -63,18 +63,18 @@ def build_thin(repository: Repository, names: Sequence[str], *, flat: bool = Fal
     return build_set(images, images[0][0].name, source_digest)
 
 
-def published_places(repository: Repository, text: str) -> list[str]:
-    """The names under which the image `text` is published, one for each of its platforms."""
+def names_by_platform(repository: Repository, text: str) -> list[str]:
+    """Return the names under which the image `text` is published, one for each of its platforms."""
     name = find_name(repository, text)
-    found = load_image(repository, name)
-    if found.publication is None or name.startswith(f"{layout.MULTIARCH}/"):
+    found = load_image(repository, name).publication
+    if found is None:
         return [name]
-    places = []
-    for other in repository.names():
-        if other.startswith(f"{layout.MULTIARCH}/") and other.split("/", 2)[2] == name:
-            record = load_image(repository, other).publication
-            if record and record.source_digest == found.publication.source_digest:
-                places.append(other)
+    records = [
+        (place, load_image(repository, place).publication)
+        for place in published_places(repository, name)
+        if place != name
+    ]
+    places = [n for n, each in records if each and each.source_digest == found.source_digest]
     return places if len(places) > 1 else [name]
 
 

@@ -1,16 +1,29 @@
-"""Pushing thin images: to a registry, into a container engine, or through one to a registry."""
+"""Pushing thin images: to a registry, into a container engine, or through one to a registry.
+
+An ingest pushes them after the commit, and again where that failed.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from publisher.errors import InvalidReference
+from publisher.ingest.thin_images import build_thin, wanted_terms, write_records
+from publisher.ingest.wanted import RequestedImage
 from publisher.oci.reference import ImageReference, Transport, parse_reference
+from publisher.repository import Repository
+from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
 from publisher.sources.registry.upload import RegistryDestination
 from publisher.thin import ThinImageError
 from publisher.thin.image import ThinSet
 from publisher.thin.save import engine_archive
+from publisher.tree.thin_image import ThinRecord, ThinTerms
+from publisher.wishlist import render_output_format
+from publisher.wishlist.places import places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,53 @@ class Pushed:
     reference: str
     digest: str
     sent: bool
+
+
+class ThinPushes:
+    """Pushes the thin images of one run, and collects their records. Safe for threads."""
+
+    def __init__(
+        self, repository: Repository, sources: Sources, now: Callable[[], datetime]
+    ) -> None:
+        self._repository = repository
+        self._sources = sources
+        self._now = now
+        self._lock = threading.Lock()
+        self._pushed: list[tuple[str, ThinRecord]] = []
+
+    def outdated(self, image: RequestedImage, digest: str) -> ThinTerms | None:
+        """Return what has to be pushed for a published image; None for nothing.
+
+        `digest` is what the image's reference was resolved to. The record of the last push is
+        compared, so that an image that is current costs no request; a push that failed left none.
+        """
+        wish = image.request.wish
+        if "thin" not in wish.outputs or wish.thin is None:
+            return None
+        text = render_output_format(wish.thin, image.reference, digest, wish.name)
+        wanted = wanted_terms(self._repository, _places(image), parse_reference(text))
+        found = load_thin_record(self._repository, image.name)
+        return None if found is not None and found.terms == wanted else wanted
+
+    def push(self, image: RequestedImage, wanted: ThinTerms) -> None:
+        """Push; raises PublisherError, after which the next run tries again."""
+        thin = build_thin(self._repository, _places(image))
+        pushed = push_thin(thin, wanted.reference, self._sources)
+        with self._lock:
+            record = ThinRecord.of(wanted, pushed.digest, self._now())
+            self._pushed.append((image.name, record))
+
+    def record(self) -> None:
+        """Record, in one transaction, what was pushed."""
+        with self._lock:
+            write_records(self._repository, self._pushed)
+            self._pushed.clear()
+
+
+def _places(image: RequestedImage) -> list[str]:
+    """Return the names whose images are in the thin image: one for each platform."""
+    names = [name for _, name in places_of(image.request.wish, image.reference)]
+    return names[1:] or names
 
 
 def push_thin(

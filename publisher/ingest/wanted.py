@@ -1,23 +1,67 @@
-"""What is wished of an image, held against what is published: questions that change nothing."""
+"""What a wish requests, what is published, and what has to happen: one answer for all commands.
+
+`ingest`, `plan` and `check` go through the images of a wish by `for_each_image`; `ingest` and
+`plan` then compare what an image's source names with what is published under its name. Nothing is
+changed here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
+from publisher.errors import PublisherError
+from publisher.layers.policy import Limits
+from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
-from publisher.repository import Repository, RepositoryChanged
-from publisher.repository.reading import load_pins, load_publication
+from publisher.oci.platform import Platform
+from publisher.oci.reference import ImageReference
+from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.repository.records import RecordSet
 from publisher.runtimes.podman import store as podman_store
+from publisher.sources import Source
+from publisher.sources.image import fetch_images
+from publisher.sources.open import Sources
+from publisher.sources.tags import expand_wish
 from publisher.tree import layout
 from publisher.tree.pins import check_pin
-from publisher.tree.publication import Publication
-from publisher.wishlist import OUTPUTS
+from publisher.tree.publication import Publication, Terms
+from publisher.wishlist import OUTPUTS, Places
+from publisher.wishlist.model import Request
+from publisher.wishlist.places import Place, places_of
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
-class PublishedMeanwhile(RepositoryChanged):
-    """Another run published under an image's name since its source was asked: ask it again."""
+class ConcurrentlyPublished(RepositoryChanged):
+    """Another run published under an image's name after its source was asked: ask it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedImage:
+    """One image of a wish; `name` is its plain public name, `place` what its publisher locks."""
+
+    request: Request
+    reference: ImageReference
+    name: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class WantedImage:
+    """What is to be published under one name, as far as it is known before anything is fetched."""
+
+    name: str
+    reference: str
+    source_digest: str
+    platform: Platform
+    outputs: tuple[str, ...]
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,112 +71,269 @@ class Item:
     `before` is what was recorded of that name when the source was asked what to publish.
     """
 
-    name: str
+    wanted: WantedImage
     image: PlatformImage
-    publication: Publication
     before: Publication | None
 
+    @property
+    def name(self) -> str:
+        """The public name."""
+        return self.wanted.name
 
-def is_current(
-    repository: Repository,
-    found: Publication | None,
-    wanted: Publication,
-    scheduled: Collection[tuple[str, str]],
-) -> bool:
-    """Whether exactly `wanted` is published: same source, platform, outputs, and a sound link.
+    @property
+    def manifest_digest(self) -> str:
+        """The digest of the manifest that is to be published."""
+        return self.image.document.digest
 
-    `found` is what is recorded under its name. Its wish list has to be among those in there, and
-    what that says of it as well.
+    @property
+    def content(self) -> list[str]:
+        """The paths of the trees that the image consists of."""
+        paths = [layout.layer_directory(layer.digest) for layer in self.image.manifest.layers]
+        if "flat" in self.wanted.outputs:
+            paths.append(layout.flat_image(self.image.manifest.image_id))
+        return paths
 
-    Of `wanted` only what is known before anything was fetched is compared. What is among the
-    `scheduled` (name, manifest digest) has to be taken off the schedule first.
+    def publication(self, terms: Terms, now: datetime) -> Publication:
+        """Return what is to be recorded of the image."""
+        return Publication(
+            name=self.name,
+            reference=self.wanted.reference,
+            source_digest=self.wanted.source_digest,
+            manifest_digest=self.manifest_digest,
+            image_id=self.image.manifest.image_id,
+            platform=str(self.wanted.platform),
+            outputs=self.wanted.outputs,
+            published_at=now,
+            wish_list=terms.wish_list,
+            owner=terms.owner,
+            note=terms.note,
+            grace_seconds=terms.grace_seconds,
+            other_lists=terms.other_lists,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the source of an image names now, compared with what is published.
+
+    `digest` is what the reference was resolved to; `wanted` and `found` are in the same order, the
+    plain name first. `is_current`: there is nothing to do.
     """
-    if found is None or found.source_digest != wanted.source_digest:
-        return False
-    if (found.name, found.manifest_digest) in scheduled:
-        return False
-    if (found.platform, found.outputs) != (wanted.platform, wanted.outputs):
-        return False
-    if not wished_alike(found, joined(found, wanted)):
-        return False
-    if not podman_store.is_there(repository, found):
-        return False
-    if "flat" not in wanted.outputs:
-        return True
-    target = layout.link_target(wanted.name, found.image_id)
-    return repository.link_text(wanted.name) == target and repository.exists(
-        layout.flat_image(found.image_id)
+
+    source: Source
+    digest: str
+    wanted: tuple[WantedImage, ...]
+    found: tuple[Publication | None, ...]
+    is_current: bool
+
+    def fetch(self, limits: Limits) -> list[Item]:
+        """Fetch manifests and configs; raise LimitExceeded for an image that is too large."""
+        images = fetch_images(self.source, [each.platform for each in self.wanted], self.digest)
+        for image in images:
+            check_size(image, limits)
+        items = zip(self.wanted, images, self.found, strict=True)
+        return [Item(wanted, image, found) for wanted, image, found in items]
+
+
+def for_each_image(
+    request: Request,
+    sources: Sources,
+    places: Places,
+    act: Callable[[RequestedImage], T | None],
+    failed: Callable[[str, str, str], T | None],
+    *,
+    with_repeated: bool = False,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> list[T]:
+    """Go through the images of one wish: one, or as many as its tag patterns match.
+
+    Whatever exception one image causes, it is that image's failure.
+
+    Args:
+        request: The wish, and its list.
+        sources: Where tags are looked up.
+        places: The places of all images of this run.
+        act: Handles one image.
+        failed: Makes a result of an image's failure: its name, its reference, and the reason.
+        with_repeated: Do not leave out images that the same list has requested before.
+        is_stopped: Whether no other image is to be begun.
+
+    Returns:
+        What `act` and `failed` returned, without None.
+
+    Raises:
+        RepositoryError: The repository itself cannot be used.
+    """
+    wish = request.wish
+    try:
+        references = expand_wish(sources, wish)
+    except Exception as error:  # noqa: BLE001  # see above: it is this wish's failure
+        return _without_none([failed(str(wish), str(wish.image), reason(error, str(wish)))])
+    results: list[T | None] = []
+    for reference in references:
+        if is_stopped():
+            break
+        name = str(reference)
+        try:
+            name = layout.public_name(reference, wish.name)
+            place = places.claim(name, reference, wish, request.wish_list)
+            if place is None and not with_repeated:
+                continue
+            requested = RequestedImage(request, reference, name, place or Place(reference))
+            results.append(act(requested))
+        except Exception as error:  # see above: it is this image's failure
+            if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
+                raise  # every other image would meet it as well
+            results.append(failed(name, str(reference), reason(error, name)))
+    return _without_none(results)
+
+
+def reason(error: Exception, name: str) -> str:
+    """Return why an image failed; the traceback of an unexpected error goes to the log."""
+    if isinstance(error, PublisherError | OSError):
+        return str(error)
+    _log.error("unexpected error at %s", name, exc_info=error)
+    return f"unexpected error: {type(error).__name__}: {error}"
+
+
+def compare(
+    repository: Repository, sources: Sources, image: RequestedImage, now: datetime
+) -> Comparison:
+    """Ask an image's source what it names now, and compare that with what is published.
+
+    Raises:
+        ImagePinned: The image has changed at its source, and what is published is pinned.
+        SourceError: The source cannot be asked.
+        InvalidRecord: A record that has to be compared is damaged.
+    """
+    records = RecordSet(repository)
+    wish, reference = image.request.wish, image.reference
+    places = places_of(wish, reference)
+    # Read before the source is asked: what another run publishes meanwhile may be newer.
+    found = tuple(records.readable_publication(name) for _, name in places)
+    source = sources.open(reference)
+    digest = source.resolve()
+    terms = Terms(
+        image.request.wish_list,
+        wish.owner or "",
+        wish.note or "",
+        int(wish.grace.total_seconds()),
+    )
+    wanted = tuple(
+        with_outputs_of(
+            before, WantedImage(name, str(reference), digest, platform, wish.outputs, terms)
+        )
+        for (platform, name), before in zip(places, found, strict=True)
+    )
+    current = all(is_current(records, *pair) for pair in zip(found, wanted, strict=True))
+    if not current:
+        _check_pins(records, found, digest, now)
+    return Comparison(source, digest, wanted, found, current)
+
+
+def is_current(records: RecordSet, found: Publication | None, wanted: WantedImage) -> bool:
+    """Return whether exactly `wanted` is published, as far as the records and links show.
+
+    `found` is what is recorded under its name. A scheduled image is not current: it has to leave
+    the schedule first.
+    """
+    return (
+        found is not None
+        and found.source_digest == wanted.source_digest
+        and (found.platform, found.outputs) == (str(wanted.platform), wanted.outputs)
+        and found.terms.same_as(joined_terms(found, wanted))
+        and records.scheduled(found.name, found.manifest_digest) is None
+        and _has_metadata(records, found)
+        and podman_store.is_stored(records.repository, found)
+        and ("flat" not in wanted.outputs or _has_flat_image(records, found))
     )
 
 
 def has_content(repository: Repository, item: Item) -> bool:
-    """Whether everything that `item` is to show is published: only records may be missing."""
-    paths = [layout.layer_directory(layer.digest) for layer in item.image.manifest.layers]
-    if "flat" in item.publication.outputs:
-        paths.append(layout.flat_image(item.image.manifest.image_id))
-    return all(map(repository.exists, paths))
+    """Return whether all trees of `item` are published: only records may be missing."""
+    return all(map(repository.exists, item.content))
 
 
-def check_place(repository: Repository, item: Item) -> None:
-    """Under the lock: raise PublishedMeanwhile if what `item` was made from is not so any more.
+def check_place(records: RecordSet, item: Item) -> None:
+    """Raise ConcurrentlyPublished if what `item` was made from has changed since.
 
     Its source may have been asked hours ago, and another run later: what that one published is the
-    newer answer. Or it published the same in forms that would be taken away again.
+    newer answer. Or it published the same in forms that would be removed again.
     """
-    found = load_publication(repository, item.name)
-    known = {each.source_digest for each in (item.before, item.publication) if each is not None}
+    found = records.readable_publication(item.name)
+    known = {item.wanted.source_digest} | ({item.before.source_digest} if item.before else set())
     if found is not None and found.source_digest not in known:
-        why = f"another run has published {found.source_digest} there meanwhile"
-    elif widened(found, item.publication) != item.publication:
-        why = "another run has published it in other forms meanwhile"
+        why = f"another run has published {found.source_digest} there since"
+    elif with_outputs_of(found, item.wanted) != item.wanted:
+        why = "another run has published it in other forms since"
     else:
         return
-    raise PublishedMeanwhile(f"cannot publish {item.name}", why=why, hint="run it again")
+    raise ConcurrentlyPublished(f"cannot publish {item.name}", why=why, hint="run it again")
 
 
-def check_pins(
-    repository: Repository, names: Iterable[str], source_digest: str, now: datetime
-) -> None:
-    """Raise ImagePinned if one of `names` is pinned to what is not at `source_digest` any more."""
-    pins = load_pins(repository)
-    for name in names if pins.pins else ():
-        found = load_publication(repository, name)
-        if found is not None and found.source_digest != source_digest:
-            check_pin(pins, name, found.manifest_digest, now)
+def check_size(image: PlatformImage, limits: Limits) -> None:
+    """Raise LimitExceeded if an image's layers, as downloaded, are more than an image may hold."""
+    limits.check_image(f"cannot publish manifest {image.document.digest}", 0, image.manifest.size)
 
 
-def widened(found: Publication | None, wanted: Publication) -> Publication:
-    """`wanted`, in those forms as well that other lists wish it in, as `found` says."""
-    if found is None or not found.wish_lists - wanted.wish_lists:
+def with_outputs_of(found: Publication | None, wanted: WantedImage) -> WantedImage:
+    """Return `wanted` with those outputs as well that other lists request, as `found` records."""
+    if found is None or not found.wish_lists - wanted.terms.wish_lists:
         return wanted
-    forms = {*found.outputs, *wanted.outputs}
-    return replace(wanted, outputs=tuple(output for output in OUTPUTS if output in forms))
+    outputs = {*found.outputs, *wanted.outputs}
+    return replace(wanted, outputs=tuple(output for output in OUTPUTS if output in outputs))
 
 
-def joined(found: Publication | None, wanted: Publication) -> Publication:
-    """`wanted`, wished by the lists that wished the image before as well.
+def joined_terms(found: Publication | None, wanted: WantedImage) -> Terms:
+    """Return the terms of an image that the lists recorded before request as well.
 
     Of several lists' grace periods the longest counts; owner and note are those of the first list.
     """
+    terms = wanted.terms
     if found is None:
-        return wanted
-    joined = wanted.with_wish_lists(found.wish_lists | wanted.wish_lists)
-    if found.wish_list in joined.wish_lists:
-        joined = replace(joined, wish_list=found.wish_list).with_wish_lists(joined.wish_lists)
-    if joined.wish_lists - wanted.wish_lists:
-        joined = replace(joined, grace_seconds=max(found.grace_seconds, wanted.grace_seconds))
-    if joined.wish_list != wanted.wish_list:
-        joined = replace(joined, owner=found.owner, note=found.note)
-    return joined
+        return terms
+    lists = found.wish_lists | terms.wish_lists
+    first = terms.wish_list if terms.wish_list in lists else min(lists, default="")
+    first = found.wish_list if found.wish_list in lists else first
+    is_alone = not lists - terms.wish_lists
+    is_first = first == terms.wish_list
+    return Terms(
+        wish_list=first,
+        owner=terms.owner if is_first else found.owner,
+        note=terms.note if is_first else found.note,
+        grace_seconds=(
+            terms.grace_seconds if is_alone else max(found.grace_seconds, terms.grace_seconds)
+        ),
+        other_lists=tuple(sorted(lists - {first})),
+    )
 
 
-def wished_alike(one: Publication, other: Publication) -> bool:
-    """Whether two records say the same of who wishes an image, and how."""
-    keys = ("wish_lists", "grace_seconds", "owner", "note")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
+def _check_pins(
+    records: RecordSet, found: Iterable[Publication | None], source_digest: str, now: datetime
+) -> None:
+    """Raise ImagePinned if one of `found` is pinned, and its source names something else now."""
+    for publication in found:
+        if publication is not None and publication.source_digest != source_digest:
+            check_pin(records.pins, publication.name, publication.manifest_digest, now)
 
 
-def says_the_same(one: Publication, other: Publication) -> bool:
-    """Whether two records differ at most in when they were written."""
-    keys = ("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference")
-    return wished_alike(one, other) and all(getattr(one, k) == getattr(other, k) for k in keys)
+def _has_metadata(records: RecordSet, found: Publication) -> bool:
+    """Return whether manifest and config are published as their digests promise."""
+    manifest = records.manifest(found.name)
+    config = records.file(layout.config_file(found.name))
+    return (
+        manifest is not None
+        and manifest.digest == found.manifest_digest
+        and config is not None
+        and digest_of(config, found.image_id.partition(":")[0]) == found.image_id
+    )
+
+
+def _has_flat_image(records: RecordSet, found: Publication) -> bool:
+    target = layout.link_target(found.name, found.image_id)
+    flat = layout.flat_image(found.image_id)
+    return records.link(found.name) == target and records.repository.exists(flat)
+
+
+def _without_none(results: Sequence[T | None]) -> list[T]:
+    return [result for result in results if result is not None]

@@ -1,8 +1,7 @@
 """Collect what is due: the use case behind `publisher gc`.
 
-Images go in transactions of bounded size, the longest due first. Whatever was found out before is
-found out again under the lock, so that an image that was wished again, or that came to use a layer
-of a dying one, wins.
+Images go in transactions of bounded size, the longest due first. Everything is decided under the
+lock, so that an image that is requested again, or that uses a layer of one that is due, stays.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from publisher.removal.books import DOUBTS, Books, Released
 from publisher.removal.names import Target, find_target
+from publisher.removal.reference_counts import UNCERTAIN_ERRORS, ReferenceCounts, Released
 from publisher.repository import Repository
-from publisher.repository.reading import load_pins, load_schedule
+from publisher.repository.records import RecordSet
+from publisher.runtimes.podman import store as podman_store
 from publisher.times import later
 from publisher.tree.pins import Pins
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import ScheduledRemoval
 
 _TRANSACTION_RECORDS = 400
 """From this many records and trees on, a transaction takes no further image."""
@@ -26,7 +26,7 @@ _TRANSACTION_RECORDS = 400
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An image that is due, and stays because of a doubt: `why` says which."""
+    """An image that is due, and stays because the records are uncertain: `why` says about what."""
 
     entry: ScheduledRemoval
     why: str
@@ -47,14 +47,16 @@ class Choice:
     limit: int | None = None
 
     def due_at(self, entry: ScheduledRemoval) -> datetime:
-        """The moment from which the entry may be collected."""
+        """Return the moment from which the entry may be collected."""
         return entry.not_before if self.grace is None else later(entry.scheduled_at, self.grace)
 
-    def due(self, schedule: RemoveSchedule, pins: Pins, now: datetime) -> list[ScheduledRemoval]:
-        """What may go at `now`, the longest due first."""
+    def due(
+        self, entries: Iterable[ScheduledRemoval], pins: Pins, now: datetime
+    ) -> list[ScheduledRemoval]:
+        """Return the entries that may go at `now`, the longest due first."""
         found = [
             entry
-            for entry in schedule.entries
+            for entry in entries
             if (self.at_once or self.due_at(entry) <= now)
             and (self.only is None or self.only.includes(*entry.key))
             and pins.find(*entry.key, now) is None
@@ -94,8 +96,16 @@ def choose(
     image: str | None = None,
     limit: int | None = None,
 ) -> Choice:
-    """The choice that a command line describes; `image` is a name, a reference or NAME@DIGEST."""
-    only = None if image is None else find_target(repository, load_schedule(repository), image)
+    """Return the choice that a command line describes; see `Choice` for the arguments.
+
+    Args:
+        image: A public name, an image reference, or NAME@DIGEST; None for all images.
+
+    Raises:
+        NotPublished: No such image is published or scheduled.
+        InvalidReference: `image` is neither a name nor a reference.
+    """
+    only = None if image is None else find_target(RecordSet(repository), image)
     return Choice(grace, at_once, only, limit)
 
 
@@ -107,33 +117,42 @@ def collect(
     dry_run: bool = False,
     on_released: Callable[[Released], None] = lambda released: None,
 ) -> Report:
-    """Collect what `choice` says; `on_released` is told of each image once it is gone.
+    """Collect what `choice` describes.
 
-    A dry run changes nothing, takes no lock, and reports what a run at the same moment would do.
-    Raises InvalidRecord when schedule or pins cannot be read: then nothing is collected.
+    Args:
+        repository: The repository, opened for writing unless this is a dry run.
+        choice: Which scheduled images to collect.
+        now: The clock.
+        dry_run: Change nothing, take no lock, and report what a run at the same moment would do.
+        on_released: Called with each image once its transaction is committed.
+
+    Raises:
+        InvalidRecord: The schedule or the pins are damaged; nothing is collected then.
+        RepositoryError: The repository cannot be used.
     """
-    due = choice.due(load_schedule(repository), load_pins(repository), now())
+    records = RecordSet(repository)
+    due = choice.due(records.all_scheduled(), records.pins, now())
     if dry_run:
-        books = Books(repository)
-        released, kept = _release(books, due)
-        return Report(tuple(released), tuple(kept), len(books.schedule.entries) - len(kept))
+        released, kept = _release(ReferenceCounts(records), due)
+        waiting = len(records.all_scheduled()) - len(kept)
+        return Report(tuple(released), tuple(kept), waiting)
     all_released: list[Released] = []
     all_kept: list[Kept] = []
     pending = [entry.key for entry in due]
-    records = _TRANSACTION_RECORDS
+    limit = _TRANSACTION_RECORDS
     while pending:
         try:
-            released, kept, pending = _collect_some(repository, choice, now, pending, records)
+            released, kept, pending = _collect_some(repository, choice, now, pending, limit)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or records == 1:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or limit == 1:
                 raise
-            records = 1  # image by image: that needs the least room, and makes some
+            limit = 1  # image by image: that needs the least space, and frees some
             continue
         all_released += released
         all_kept += kept
         for each in released:
             on_released(each)
-    waiting = len(load_schedule(repository).entries) - len(all_kept)
+    waiting = len(RecordSet(repository).all_scheduled()) - len(all_kept)
     return Report(tuple(all_released), tuple(all_kept), waiting)
 
 
@@ -142,34 +161,37 @@ def _collect_some(
     choice: Choice,
     now: Callable[[], datetime],
     pending: Sequence[tuple[str, str]],
-    records: int,
+    limit: int,
 ) -> tuple[Sequence[Released], Sequence[Kept], list[tuple[str, str]]]:
-    """One transaction: what went, what is kept, and what is left to be looked at."""
+    """Run one transaction; return what went, what is kept, and the keys of what is left."""
     with repository.transaction("gc") as transaction, transaction.exclusive():
-        books = Books(repository)
-        still_due = choice.due(books.schedule, books.pins, now())
-        by_key = {entry.key: entry for entry in still_due}
-        batch = [by_key[key] for key in pending if key in by_key]
-        released, kept = _release(books, batch, records)
+        records = RecordSet(repository)
+        counts = ReferenceCounts(records)
+        # Each image changes at least one record.
+        entries = (records.scheduled(*key) for key in pending[:limit])
+        batch = choice.due((e for e in entries if e is not None), records.pins, now())
+        released, kept = _release(counts, batch, limit)
         for each in released:
             transaction.record(each.entry.name, "collected", each.entry.manifest_digest)
         if released:
-            books.write(transaction)
+            podman_store.forget(repository, transaction, counts.names, counts.unused)
+            records.write(transaction)
             transaction.commit()
     done = {each.entry.key for each in released} | {each.entry.key for each in kept}
-    return released, kept, [entry.key for entry in batch if entry.key not in done]
+    left = [entry.key for entry in batch if entry.key not in done]
+    return released, kept, [*left, *pending[limit:]]
 
 
 def _release(
-    books: Books, entries: Iterable[ScheduledRemoval], records: int | None = None
+    counts: ReferenceCounts, entries: Iterable[ScheduledRemoval], limit: int | None = None
 ) -> tuple[Sequence[Released], Sequence[Kept]]:
-    """Release one after the other, until `records` are concerned; doubt keeps."""
+    """Release one after the other, until `limit` records and trees change."""
     released, kept = [], []
     for entry in entries:
-        if records is not None and books.size >= records:
+        if limit is not None and counts.records.changes >= limit:
             break
         try:
-            released.append(books.release(entry))
-        except DOUBTS as error:
+            released.append(counts.release(entry))
+        except UNCERTAIN_ERRORS as error:
             kept.append(Kept(entry, str(error)))
     return released, kept

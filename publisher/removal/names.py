@@ -1,71 +1,126 @@
-"""Which image an administrator means: a name as listed, an image reference, one exact manifest."""
+"""Which image an administrator means: a public name, an image reference, or one exact manifest."""
 
 from __future__ import annotations
 
+import fnmatch
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from publisher.oci.digest import is_digest
+from publisher.errors import PublisherError
 from publisher.oci.reference import parse_reference
-from publisher.repository import Repository
 from publisher.repository.published import NotPublished
+from publisher.repository.records import RecordSet
 from publisher.tree import layout
-from publisher.tree.schedule import RemoveSchedule
+
+_SHORT_DIGEST = re.compile(r"(sha256:|sha512:)?[0-9a-f]{6,128}")
+_GLOB = re.compile(r"[*?\[]")
+
+
+class AmbiguousDigest(PublisherError):
+    """A shortened digest is the beginning of several manifests' digests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A public name, and the digest of the manifest where one was named."""
+    """A public name, and the digest of the manifest if one exact manifest is meant."""
 
     name: str
     digest: str = ""
 
     def includes(self, name: str, manifest_digest: str) -> bool:
-        """Whether that manifest under that name is meant; a name means its other places too."""
+        """Return whether that manifest under that name is meant.
+
+        A plain name includes the image's places by platform.
+        """
         if self.digest and self.digest != manifest_digest:
             return False
-        return name == self.name or (
-            name.startswith(f"{layout.MULTIARCH}/") and name.split("/", 2)[2] == self.name
-        )
+        return self.name in (name, layout.split_platform(name)[1])
 
 
-def find_target(repository: Repository, schedule: RemoveSchedule, text: str) -> Target:
-    """What `text` means: NAME, or NAME@DIGEST for one exact manifest.
+def find_target(records: RecordSet, text: str) -> Target:
+    """Return what `text` means: NAME, or NAME@DIGEST for one exact manifest.
 
-    NAME is a public name, or any reference of the image. Raises InvalidReference for a text that is
-    neither, and NotPublished where nothing of that name is published or scheduled.
+    NAME is a public name, or any reference of the image. DIGEST may be shortened, as `publisher
+    schedule` prints it.
+
+    Raises:
+        InvalidReference: `text` is neither a name nor a reference.
+        NotPublished: Nothing of that name (and digest) is published or scheduled.
+        AmbiguousDigest: Several manifests of that name begin with the shortened digest.
     """
-    if _is_known(repository, schedule, text):
+    if _is_known(records, text):
         return Target(text)
     before, _, digest = text.rpartition("@")
-    if is_digest(digest) and _is_known(repository, schedule, before):
-        return Target(before, digest)
+    if _SHORT_DIGEST.fullmatch(digest) and _is_known(records, before):
+        return Target(before, _full_digest(records, before, digest))
     if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
         raise _unknown(text)  # a name, and no reference
     reference = parse_reference(text)
     name = layout.public_name(reference)
-    if not _is_known(repository, schedule, name):
+    if not _is_known(records, name):
         raise _unknown(name)
     return Target(name, (reference.digest or "") if reference.tag else "")
 
 
-def published_places(repository: Repository, target: Target) -> list[str]:
-    """The names at which the image is published: the one that is meant, and its platforms' own."""
-    names = [target.name]
-    if not target.name.startswith(f"{layout.MULTIARCH}/"):
-        platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
-        names += [f"{layout.MULTIARCH}/{platform}/{target.name}" for platform in platforms]
-    return [name for name in names if repository.exists(layout.manifest_file(name))]
+def expand_pattern(records: RecordSet, text: str) -> list[str]:
+    """Return the published names that match the glob `text`; `text` itself if it is not a glob.
+
+    Raises NotPublished if nothing matches.
+    """
+    if not _GLOB.search(text):
+        return [text]
+    matches = re.compile(fnmatch.translate(text)).match
+    names = [name for name in records.repository.names() if matches(name)]
+    if not names:
+        raise NotPublished(
+            f"no image is published as {text}", hint=f"publisher list {_quoted(text)}"
+        )
+    return names
+
+
+def _full_digest(records: RecordSet, name: str, short: str) -> str:
+    """Return the digest of the manifest under `name` that begins with `short`."""
+    target = Target(name)
+    published = (records.manifest(place) for place in _places(records, name))
+    digests = {found.digest for found in published if found is not None}
+    digests |= {e.manifest_digest for e in records.all_scheduled() if target.includes(*e.key)}
+    matching = sorted(d for d in digests if d.startswith(short) or _hex(d).startswith(short))
+    if len(matching) > 1:
+        raise AmbiguousDigest(
+            f"{name}@{short} is ambiguous",
+            why=f"it is the beginning of {' and '.join(matching)}",
+            hint="write more digits of the digest",
+        )
+    if matching:
+        return matching[0]
+    if ":" in short:
+        return short
+    raise _unknown(f"{name}@{short}")
+
+
+def _places(records: RecordSet, name: str) -> Iterable[str]:
+    platforms = records.repository.children(layout.image_metadata(layout.MULTIARCH))
+    return [name, *(layout.platform_name(name, platform) for platform in platforms)]
+
+
+def _hex(digest: str) -> str:
+    return digest.partition(":")[2]
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'"
 
 
 def _unknown(name: str) -> NotPublished:
     return NotPublished(
         f"no image is published, or scheduled for removal, as {name}",
-        hint="`publisher list` and `publisher schedule` show what there is",
+        hint="`publisher list` and `publisher schedule` show what exists",
     )
 
 
-def _is_known(repository: Repository, schedule: RemoveSchedule, name: str) -> bool:
+def _is_known(records: RecordSet, name: str) -> bool:
     return layout.is_public_name(name) and (
-        repository.exists(layout.manifest_file(name))
-        or any(entry.name == name for entry in schedule.entries)
+        records.repository.exists(layout.manifest_file(name))
+        or any(entry.name == name for entry in records.all_scheduled())
     )

@@ -1,40 +1,36 @@
-"""Schedule what is not wished any more: the use case behind `publisher prune`.
+"""Schedule what no wish list requests any more: the use case behind `publisher prune`.
 
-The wish lists that are given are the truth about the images that they published, or, if that is
-said, about the whole repository. Any doubt keeps: if one list is empty or has an error, or one
+The wish lists that are given decide about the images that they published, or, if the caller says
+so, about the whole repository. Uncertainty keeps: if one list is empty or has an error, or one
 pattern cannot be expanded, nothing is scheduled at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
-from publisher.oci.manifest import parse_published_manifest
-from publisher.removal.books import write_schedule
-from publisher.removal.schedule import WITHDRAWN, give_link_back, new_entry, take_link_away
-from publisher.repository import Repository
-from publisher.repository.reading import (
-    current_manifest,
-    load_pins,
-    load_publication,
-    load_schedule,
+from publisher.removal.withdrawal import Decision, Guard, Image, decide, unknown_lists
+from publisher.repository import Repository, RepositoryError, Transaction
+from publisher.repository.records import RecordSet
+from publisher.repository.scheduling import (
+    remove_scheduled_link,
+    restore_link,
+    schedule_removal,
 )
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
-from publisher.tree import layout
-from publisher.tree.pins import Pins
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import Reason, ScheduledRemoval
 from publisher.wishlist import WishList
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of
 
-DEFAULT_SHARE = 0.2
-"""The share of the images in question that may be scheduled without being asked."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,66 +42,21 @@ class GivenList:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
-    """How many images may be scheduled at once: at most `share` of those in question, but one.
-
-    `at_most` is a number of images instead; `off` lets everything pass.
-    """
-
-    share: float = DEFAULT_SHARE
-    at_most: int | None = None
-    off: bool = False
-
-    def allowed(self, in_question: int) -> int:
-        """The largest number of images that passes."""
-        if self.off:
-            return in_question
-        return max(1, int(in_question * self.share)) if self.at_most is None else self.at_most
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """One published image as its records say: who wishes it, and whether it is scheduled."""
-
-    name: str
-    manifest_digest: str
-    lists: frozenset[str]
-    scheduled: bool = False
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do with which images. `kept` says of some that the lists let go why they stay.
-
-    `lists` holds, for images some of whose lists have let them go, those that still wish them.
-    `in_question` counts the images about which the lists decide, without those already scheduled;
-    `others` those about which they do not: other lists', and what was published by hand.
-    """
-
-    withdrawn: tuple[str, ...]
-    wished_again: tuple[str, ...]
-    lists: Mapping[str, frozenset[str]]
-    kept: Mapping[str, str]
-    in_question: int
-    others: int
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """What a prune did, or would do.
 
-    With `doubts` nothing was scheduled; nor was it where the guard stepped in, and `refused` says
-    why. `withdrawn` names what is not wished any more, `kept` what stays nevertheless, each with
-    the reason, and `unreadable` images of which it is not known who wishes them. About `others` the
-    lists say nothing. Of `unknown_lists` nothing is published: they may be recorded by other names.
+    With `uncertain` nothing was scheduled; nor was it where the guard objected, and `refused` says
+    why. `withdrawn` names what is not requested any more, `kept` what stays nevertheless, each with
+    the reason, and `unreadable` images whose wish lists are unknown. About `others` the given lists
+    do not decide. Of `unknown_lists` nothing is published: their images may be recorded under other
+    names of theirs.
     """
 
     scheduled: tuple[ScheduledRemoval, ...] = ()
     restored: tuple[str, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
     refused: str = ""
     withdrawn: tuple[str, ...] = ()
     others: int = 0
@@ -119,150 +70,133 @@ def prune(
     now: Callable[[], datetime],
     *,
     whole: bool = False,
-    guard: Guard = Guard(),
+    guard: Guard = Guard(),  # noqa: B008  # frozen: one value for all is right
     drop_links: bool = False,
     dry_run: bool = False,
     jobs: int = 4,
 ) -> Report:
-    """Schedule every image that the given lists published, and that none of them wishes any more.
+    """Schedule every image that the given lists published, and that none of them requests any more.
 
-    With `whole` the lists are the truth about all images, whoever published them. What is scheduled
-    and wished again leaves the schedule. Raises InvalidRecord when schedule or pins are unreadable.
+    What is scheduled and requested again leaves the schedule.
+
+    Args:
+        repository: The repository, opened for writing unless this is a dry run.
+        lists: The wish lists that decide.
+        sources: Where the tags are looked up that patterns match.
+        now: The clock.
+        whole: The lists decide about all images, whichever list published those.
+        guard: How many images may be scheduled.
+        drop_links: Remove the public links of scheduled images at once.
+        dry_run: Change nothing.
+        jobs: How many wishes are looked up at a time.
+
+    Raises:
+        InvalidRecord: The schedule or the pins are damaged.
+        RepositoryError: The repository cannot be used.
     """
     moment = now()
-    wished, doubts = _wished_names(lists, sources, moment, jobs)
-    if doubts:
-        return Report(doubts=tuple(doubts))
+    requested, uncertain = _requested_names(lists, sources, moment, jobs)
+    if uncertain:
+        return Report(uncertain=tuple(uncertain))
     given = frozenset(each.identity for each in lists)
-    images, unreadable = _published_images(repository, moment)
-    decision = decide(images.values(), wished, given, whole=whole)
+    records = RecordSet(repository)
+    images, unreadable = _published_images(records, moment)
+    decision = decide(images.values(), requested, given, whole=whole)
     report = Report(
         kept=decision.kept,
         unreadable=unreadable,
         withdrawn=decision.withdrawn,
         others=decision.others,
-        refused=_objection(decision, guard),
-        unknown_lists=() if whole else _unknown_lists(given, images.values()),
+        refused=guard.objection(decision),
+        unknown_lists=() if whole else unknown_lists(given, images.values()),
     )
-    if report.refused:
+    if report.refused or not decision.names:
         return report
     if dry_run:
-        schedule = load_schedule(repository)
-        entries = [
-            new_entry(repository, schedule, name, WITHDRAWN, moment) for name in decision.withdrawn
-        ]
-        return replace(report, scheduled=tuple(entries), restored=decision.wished_again)
-    if not (decision.withdrawn or decision.wished_again or decision.lists):
-        return report
+        entries = (
+            schedule_removal(records, name, Reason.WITHDRAWN, moment)[0]
+            for name in decision.withdrawn
+        )
+        return replace(report, scheduled=tuple(entries), restored=decision.requested_again)
     with repository.transaction("prune") as transaction, transaction.exclusive():
-        before, pins = load_schedule(repository), load_pins(repository)
-        # What was published, pinned or scheduled meanwhile is not what was decided about.
+        records = RecordSet(repository)
+        # The decision does not apply to what was published, pinned or scheduled since.
         unchanged = {
             name
-            for name in (*decision.withdrawn, *decision.wished_again, *decision.lists)
-            if _load_image(repository, before, pins, name, moment) == images[name]
+            for name in decision.names
+            if _load_image(records, records, name, moment) == images[name]
         }
-        entries = [
-            new_entry(repository, before, name, WITHDRAWN, now())
-            for name in decision.withdrawn
-            if name in unchanged
-        ]
-        restored = [name for name in decision.wished_again if name in unchanged]
-        schedule = before
-        for entry in entries:
-            schedule = schedule.with_entry(entry)
-            transaction.record(entry.name, "scheduled", "it is not wished any more")
-            if drop_links:
-                take_link_away(repository, transaction, entry)
-                schedule = schedule.with_link_dropped(*entry.key)
-        for name in restored:
-            schedule = schedule.without(name, images[name].manifest_digest)
-            transaction.record(name, "restored", "it is wished again")
-            give_link_back(repository, transaction, name)
-        for name, remaining in decision.lists.items():
-            publication = load_publication(repository, name) if name in unchanged else None
+        report = replace(
+            report,
+            scheduled=_withdraw(records, transaction, decision, unchanged, now(), drop_links),
+            restored=_restore(records, transaction, decision, unchanged),
+        )
+        for name in decision.lists.keys() & unchanged:
+            publication = records.publication(name)
             if publication is not None:
-                record = publication.with_wish_lists(remaining)
-                transaction.replace(layout.publication_file(name), record.to_bytes())
-        write_schedule(repository, transaction, before, schedule)
+                records.set_publication(publication.with_wish_lists(decision.lists[name]))
+        records.write(transaction)
         transaction.commit()
-    return replace(report, scheduled=tuple(entries), restored=tuple(restored))
+    return report
 
 
-def decide(
-    images: Iterable[Image],
-    wished: Mapping[str, frozenset[str]],
-    given: frozenset[str],
-    *,
-    whole: bool = False,
-) -> Decision:
-    """What becomes of `images`; `wished` maps names to the `given` lists that wish them."""
-    withdrawn, wished_again = [], []
-    kept: dict[str, str] = {}
-    lists: dict[str, frozenset[str]] = {}
-    in_question = others = 0
-    for image in images:
-        wishing = wished.get(image.name, frozenset())
-        remaining = wishing if whole else (image.lists - given) | wishing
-        if image.scheduled:
-            if wishing:
-                wished_again.append(image.name)
+def _withdraw(
+    records: RecordSet,
+    transaction: Transaction,
+    decision: Decision,
+    unchanged: set[str],
+    now: datetime,
+    drop_links: bool,
+) -> tuple[ScheduledRemoval, ...]:
+    entries = []
+    for name in decision.withdrawn:
+        if name not in unchanged:
             continue
-        if not whole and not image.lists & given:
-            others += 1
-            continue
-        in_question += 1
-        if remaining:
-            if image.lists and image.lists != remaining:
-                lists[image.name] = remaining
-            if not wishing:
-                kept[image.name] = f"{', '.join(sorted(remaining))} wishes it, and was not given"
-        elif image.pinned:
-            kept[image.name] = "it is pinned"
-        else:
-            withdrawn.append(image.name)
-    return Decision(tuple(withdrawn), tuple(wished_again), lists, kept, in_question, others)
+        entry, _ = schedule_removal(records, name, Reason.WITHDRAWN, now)
+        transaction.record(name, "scheduled", "no wish list requests it any more")
+        entries.append(entry)
+        if drop_links:
+            remove_scheduled_link(records, entry)
+    return tuple(entries)
 
 
-def _objection(decision: Decision, guard: Guard) -> str:
-    count, allowed = len(decision.withdrawn), guard.allowed(decision.in_question)
-    if count <= allowed:
-        return ""
-    return (
-        f"{count} of {decision.in_question} images are not wished any more, and at most {allowed} "
-        "are scheduled without being asked"
-    )
+def _restore(
+    records: RecordSet, transaction: Transaction, decision: Decision, unchanged: set[str]
+) -> tuple[str, ...]:
+    names = tuple(name for name in decision.requested_again if name in unchanged)
+    for name in names:
+        current = records.manifest(name)
+        if current is not None:
+            records.take_off_schedule(name, current.digest)
+            transaction.record(name, "restored", "it is requested again")
+            restore_link(records, name)
+    return names
 
 
-def _unknown_lists(given: frozenset[str], images: Iterable[Image]) -> tuple[str, ...]:
-    known = frozenset[str]().union(*(image.lists for image in images))
-    return tuple(sorted(given - known - {""})) if known else ()
-
-
-def _wished_names(
+def _requested_names(
     lists: Sequence[GivenList], sources: Sources, now: datetime, jobs: int
 ) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """The names that are wished, each with the lists that wish it; and what could not be told."""
-    doubts: list[str] = []
+    """Return the requested names, each with the lists that do; and what could not be found out."""
+    uncertain: list[str] = []
     requests: list[Request] = []
     for given in lists:
-        doubts += [str(problem) for problem in given.wish_list.unusable]
+        uncertain += [str(problem) for problem in given.wish_list.unusable]
         if not given.wish_list.wishes:
-            doubts.append(f"{given.wish_list.name}: the list wishes nothing")
+            uncertain.append(f"{given.wish_list.name}: the list requests nothing")
         live = [wish for wish in given.wish_list.wishes if not wish.has_expired(now)]
         requests += [Request(wish, given.identity) for wish in live]
-    if doubts:
-        return {}, doubts
-    wished: dict[str, frozenset[str]] = {}
+    if uncertain:
+        return {}, uncertain
+    requested: dict[str, frozenset[str]] = {}
     with ThreadPoolExecutor(jobs, thread_name_prefix="prune") as pool:
-        for request, (names, doubt) in zip(
+        for request, (names, problem) in zip(
             requests, pool.map(lambda r: _names_of(r, sources), requests), strict=True
         ):
             for name in names:
-                wished[name] = wished.get(name, frozenset()) | {request.wish_list}
-            if doubt:
-                doubts.append(f"{request.wish}: {doubt}")
-    return wished, doubts
+                requested[name] = requested.get(name, frozenset()) | {request.wish_list}
+            if problem:
+                uncertain.append(f"{request.wish}: {problem}")
+    return requested, uncertain
 
 
 def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
@@ -271,40 +205,45 @@ def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
         names = [name for r in references for _, name in places_of(request.wish, r)]
     except (PublisherError, OSError) as error:
         return [], str(error)
+    except Exception as error:  # noqa: BLE001  # whatever happens, it makes the outcome uncertain
+        _log.exception("unexpected error while %s was looked up", request.wish)
+        return [], f"unexpected error: {error!r}"
     return names, ""
 
 
-def _published_images(
-    repository: Repository, now: datetime
-) -> tuple[dict[str, Image], dict[str, str]]:
-    """Everything that is published; and what is unreadable, by name."""
-    schedule, pins = load_schedule(repository), load_pins(repository)
+def _published_images(records: RecordSet, now: datetime) -> tuple[dict[str, Image], dict[str, str]]:
+    """Return everything that is published; and what is unreadable, by name, with the reason."""
     images: dict[str, Image] = {}
     unreadable: dict[str, str] = {}
-    for name in repository.names():
+    records.all_scheduled(), records.pins  # damaged ones end the command
+    for name in records.repository.names():
         try:
-            image = _load_image(repository, schedule, pins, name, now)
+            # A record set of its own: memory should not grow with the number of images.
+            image = _load_image(records, RecordSet(records.repository), name, now)
         except (InvalidRecord, InvalidManifest, OSError) as error:
             unreadable[name] = str(error)
+        except RepositoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # it concerns this image, which stays
+            _log.exception("unexpected error while the records of %s were read", name)
+            unreadable[name] = f"unexpected error: {error!r}"
         else:
             if image is not None:
                 images[name] = image
     return images, unreadable
 
 
-def _load_image(
-    repository: Repository, schedule: RemoveSchedule, pins: Pins, name: str, now: datetime
-) -> Image | None:
-    current = current_manifest(repository, name)
+def _load_image(shared: RecordSet, records: RecordSet, name: str, now: datetime) -> Image | None:
+    """Return what `records` say of one image, and `shared` ones of pins and the schedule."""
+    current = records.manifest(name)
     if current is None:
         return None
-    digest, data = current
-    parse_published_manifest(data)  # what cannot be read cannot be scheduled either
-    publication = load_publication(repository, name)
+    current.parse()  # what cannot be read cannot be scheduled either
+    publication = records.publication(name)
     return Image(
         name,
-        digest,
+        current.digest,
         publication.wish_lists if publication else frozenset(),
-        scheduled=schedule.find(name, digest) is not None,
-        pinned=pins.find(name, digest, now) is not None,
+        scheduled=shared.scheduled(name, current.digest) is not None,
+        pinned=shared.pins.find(name, current.digest, now) is not None,
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import Transport, parse_reference
-from publisher.removal.books import Released
-from publisher.removal.names import Target, published_places
+from publisher.removal.reference_counts import Released
 from publisher.repository import Repository
+from publisher.repository.published import published_places
 from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -17,7 +17,7 @@ from publisher.tree import layout
 
 @dataclass(frozen=True, slots=True)
 class DeletedThin:
-    """What became of one thin image; `error` says why it is still there."""
+    """The outcome for one thin image; `error` says why it was not deleted."""
 
     reference: str
     digest: str
@@ -27,10 +27,10 @@ class DeletedThin:
 def delete_thin_images(
     repository: Repository, released: Iterable[Released], sources: Sources
 ) -> list[DeletedThin]:
-    """Delete the thin images of originals that are gone, as far as those were pushed to registries.
+    """Delete the thin images of collected originals, as far as they were pushed to registries.
 
-    One that serves a platform that is still published stays. Their records went with the originals:
-    what cannot be deleted now is not tried again.
+    A thin image that serves a platform that is still published stays. The records of the others
+    went with the originals: what cannot be deleted now is not tried again.
     """
     outcomes: dict[tuple[str, str], DeletedThin] = {}
     for each in released:
@@ -51,9 +51,8 @@ def delete_thin_images(
 
 
 def _is_used(repository: Repository, name: str, digest: str) -> bool:
-    """Whether another place of the same image still has the same thin image."""
-    places = published_places(repository, Target(name))
-    if name.startswith(f"{layout.MULTIARCH}/"):
-        places += published_places(repository, Target(name.split("/", 2)[2]))
+    """Return whether another place of the same image still has the same thin image."""
+    plain = layout.split_platform(name)[1]
+    places = {*published_places(repository, name), *published_places(repository, plain)}
     records = (load_thin_record(repository, place) for place in places)
     return any(record is not None and record.digest == digest for record in records)

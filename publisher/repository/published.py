@@ -55,6 +55,15 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
     return PublishedImage(name, digest, manifest, publication, linked)
 
 
+def published_places(repository: Repository, name: str) -> list[str]:
+    """Return the names at which the image `name` is published: that name, and those by platform."""
+    names = [name]
+    if not layout.split_platform(name)[0]:
+        platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
+        names += [layout.platform_name(name, platform) for platform in platforms]
+    return [each for each in names if repository.exists(layout.manifest_file(each))]
+
+
 def find_name(repository: Repository, text: str) -> str:
     """The published name that `text` means; NotPublished if there is none."""
     if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):

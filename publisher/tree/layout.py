@@ -30,9 +30,10 @@ STATE = f"{METADATA}/.publisher"
 """The publisher's own working state: staged trees, journal, lock. Not part of what is published."""
 
 RETIRED = f"{METADATA}/.retired"
-"""What was published under a name before: the metadata of images on the remove schedule."""
+"""The remove schedule by manifest: entries, and the metadata of images that left their names."""
 
 REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
+"""What applies to the remove schedule as a whole."""
 
 PINS = f"{METADATA}/pins.json"
 
@@ -46,6 +47,7 @@ MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
 PUBLICATION_FILE = "publication.json"
 THIN_FILE = "thin-image.json"
+SCHEDULE_FILE = "schedule.json"
 LAYER_TREE = "layerfs"
 LAYER_INDEX = ".metadata/index.zst"
 LAYER_ORIGIN = ".metadata/origin.json"
@@ -88,8 +90,13 @@ def image_users(image_id: str) -> str:
 
 
 def retired_directory(manifest_digest: str) -> str:
-    """The metadata files of a manifest that is no longer published under its name."""
+    """The schedule's entries for a manifest, and the metadata that its former name had of it."""
     return _sharded(RETIRED, manifest_digest)
+
+
+def retired_schedule(manifest_digest: str) -> str:
+    """The entries of the remove schedule that retire the manifest."""
+    return f"{retired_directory(manifest_digest)}/{SCHEDULE_FILE}"
 
 
 def image_metadata(name: str) -> str:
@@ -149,10 +156,30 @@ def public_name(
     for part in path.split("/"):
         if len(part.encode("utf-8", "surrogateescape")) > MAX_FILE_NAME:
             raise _unnameable(reference, f"{part!r} is longer than a file name may be")
-    if platform is None:
-        return path
-    variant = f":{platform.variant}" if platform.variant else ""
-    return f"{MULTIARCH}/{platform.architecture}{variant}/{path}"
+    return path if platform is None else platform_name(path, platform)
+
+
+def platform_name(name: str, platform: Platform | str) -> str:
+    """Return the second place of the image published as `name`, by its platform.
+
+    `platform` may be given as it is written in the path, such as "arm64" or "arm:v7".
+    """
+    if isinstance(platform, Platform):
+        variant = f":{platform.variant}" if platform.variant else ""
+        platform = f"{platform.architecture}{variant}"
+    return f"{MULTIARCH}/{platform}/{name}"
+
+
+def split_platform(name: str) -> tuple[str, str]:
+    """Split a public name into its platform ("arm64", "arm:v7") and its plain name.
+
+    The platform is "" for a plain name.
+    """
+    top, _, rest = name.partition("/")
+    if top != MULTIARCH:
+        return "", name
+    platform, _, plain = rest.partition("/")
+    return platform, plain
 
 
 def is_public_name(name: str) -> bool:

@@ -74,16 +74,21 @@ class Pins:
         )
 
 
-def check_pin(pins: Pins, name: str, manifest_digest: str, now: datetime) -> None:
-    """Raise ImagePinned if a pin holds that manifest under `name` at the moment `now`."""
+def check_pin(
+    pins: Pins, name: str, manifest_digest: str, now: datetime, action: str = "move the tag of"
+) -> None:
+    """Raise ImagePinned if a pin holds that manifest under `name` at the moment `now`.
+
+    `action` says what the pin prevents: "cannot ACTION NAME".
+    """
     pin = pins.find(name, manifest_digest, now)
     if pin is not None:
         until = f" until {pin.until}" if pin.until else ""
         why = f": {pin.reason}" if pin.reason else ""
         raise ImagePinned(
-            f"{name} stays as it is",
+            f"cannot {action} {name}",
             why=f"it is pinned{until}{why}",
-            hint=f"`publisher unpin {name}` lets its tag move",
+            hint=f"publisher unpin {name}",
         )
 
 

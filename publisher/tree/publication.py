@@ -11,6 +11,7 @@ from publisher.codec import Check, Codec, omit_default
 from publisher.tree.record import Digest, read_record
 
 VERSION = 1
+_HINT = "publish the image again: `publisher ingest WISHLIST` or `publisher ingest-image IMAGE`"
 
 _MAX_SECONDS = 10**10
 """Some 300 years, and few enough to be added to a date."""
@@ -18,6 +19,32 @@ _MAX_SECONDS = 10**10
 Seconds = Annotated[
     int, Check(lambda count: 0 <= count <= _MAX_SECONDS, f"is not from 0 to {_MAX_SECONDS}")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Which wish lists request an image, and on which terms.
+
+    `wish_list` is the list that requested the image first ("" for an image that was published by
+    hand); `other_lists` are those that request it as well. `grace_seconds` is how long the image
+    stays usable once it is scheduled for removal.
+    """
+
+    wish_list: str = ""
+    owner: str = ""
+    note: str = ""
+    grace_seconds: int = 0
+    other_lists: tuple[str, ...] = ()
+
+    @property
+    def wish_lists(self) -> frozenset[str]:
+        """Every list that requests the image; empty for an image that was published by hand."""
+        return frozenset((self.wish_list, *self.other_lists)) - {""}
+
+    def same_as(self, other: Terms) -> bool:
+        """Return whether both are the same, whichever list was first."""
+        keys = ("wish_lists", "grace_seconds", "owner", "note")
+        return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +74,12 @@ class Publication:
     @property
     def wish_lists(self) -> frozenset[str]:
         """Every list that requests the image; empty for an image that was published by hand."""
-        return frozenset((self.wish_list, *self.other_lists)) - {""}
+        return self.terms.wish_lists
+
+    @property
+    def terms(self) -> Terms:
+        """Which wish lists request the image, and on which terms."""
+        return Terms(self.wish_list, self.owner, self.note, self.grace_seconds, self.other_lists)
 
     def with_wish_lists(self, lists: Iterable[str]) -> Publication:
         """Return the record of an image that `lists` request; the first list stays the first."""
@@ -58,7 +90,7 @@ class Publication:
     @classmethod
     def parse(cls, data: bytes, path: str) -> Publication:
         """Read the file's bytes; `path` names it in InvalidRecord."""
-        return read_record(_CODEC.parse, data, path)
+        return read_record(_CODEC.parse, data, path, hint=_HINT)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""

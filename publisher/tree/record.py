@@ -28,19 +28,34 @@ class InvalidRecord(PublisherError):
         self.field = field
 
 
-_HINT = "`publisher verify` shows how to repair it; nothing is removed while it is unreadable"
+_HINT = "publisher verify --repair"
 
 
-def read_record(parse: Callable[[bytes], T], data: bytes, path: str) -> T:
-    """Return what `parse` makes of a file's bytes; raise InvalidRecord where it cannot."""
+class UnsupportedRecord(InvalidRecord):
+    """A metadata file was written by another program, or by a later release."""
+
+
+def read_record(parse: Callable[[bytes], T], data: bytes, path: str, hint: str = "") -> T:
+    """Return what `parse` makes of a file's bytes.
+
+    Args:
+        parse: Reads the bytes; raises Malformed.
+        data: The bytes.
+        path: The file's place in the repository, for errors.
+        hint: What to do about a damaged file, if `publisher verify --repair` does not help.
+
+    Raises:
+        UnsupportedRecord: The file has a version that this program does not read.
+        InvalidRecord: The file is damaged.
+    """
     try:
         return parse(data)
     except UnknownVersion as error:
-        raise InvalidRecord(
+        raise UnsupportedRecord(
             path,
             why=str(error),
             hint="use the release of publisher that wrote it, or a newer one",
             field=error.field,
         ) from error
     except Malformed as error:
-        raise InvalidRecord(path, why=str(error), field=error.field) from error
+        raise InvalidRecord(path, why=str(error), hint=hint, field=error.field) from error

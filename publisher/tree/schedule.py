@@ -1,18 +1,41 @@
-"""remove-schedule.json: what may be deleted, and from when."""
+"""The remove schedule: what may be deleted, and from when (thesis, section 5.3).
+
+The entries of each manifest are a file of their own, so that scheduling one image costs the same
+however many others are scheduled. remove-schedule.json holds what applies to the schedule as a
+whole. In version 1 it held all entries.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from publisher.codec import Codec, dump, omit_default
+from publisher.codec import Codec, dump, load_object, omit_default, take_version
 from publisher.oci.manifest import Manifest, parse_published_manifest
-from publisher.tree.record import Digest, InvalidRecord, read_record
+from publisher.times import later
+from publisher.tree.record import Digest, UnsupportedRecord, read_record
 
 VERSION = 1
+"""The version of a list of entries: of one manifest, and formerly of the whole schedule."""
+
+SUMMARY_VERSION = 2
+"""The version of remove-schedule.json."""
+
+DEFAULT_GRACE = timedelta(days=30)
+"""How long an image stays usable if its wish does not specify it."""
+
+
+class Reason(enum.StrEnum):
+    """Why an image is scheduled. Readers must expect further reasons."""
+
+    TAG_MOVED = "tag-moved"  # its tag names another image now
+    WITHDRAWN = "withdrawn"  # no wish list requests it any more
+    REMOVED = "removed"  # an administrator removed it
+    REPLACED = "replaced"  # an administrator restored an earlier image in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +43,7 @@ class ScheduledRemoval:
     """An image that is not wanted any more, and the time from which it may be deleted.
 
     `manifest` is the parsed manifest that is being retired (the old one, when a tag has moved).
-    `reason` is "tag-moved", "withdrawn", "removed" or "replaced". The grace period counts from
+    `reason` is a `Reason`, or another text that a later release wrote. The grace period counts from
     `scheduled_at`, never from the age of files. With `link_dropped` the public link was removed
     when the image was scheduled.
     """
@@ -40,6 +63,15 @@ class ScheduledRemoval:
         """Name and manifest digest: no two entries share both."""
         return self.name, self.manifest_digest
 
+    def without_link(self) -> ScheduledRemoval:
+        """Return the entry of an image whose public link was removed."""
+        return replace(self, link_dropped=True)
+
+    def with_fresh_grace(self, now: datetime) -> ScheduledRemoval:
+        """Return the entry with its whole grace period, counted from `now`."""
+        grace = self.not_before - self.scheduled_at
+        return replace(self, scheduled_at=now, not_before=later(now, grace))
+
     def parse_manifest(self) -> Manifest:
         """Return the retired manifest; raise InvalidManifest where it is not a manifest."""
         return parse_published_manifest(json.dumps(dict(self.manifest)).encode())
@@ -52,57 +84,21 @@ class ScheduledRemoval:
 
 @dataclass(frozen=True, slots=True)
 class RemoveSchedule:
-    """The contents of remove-schedule.json (thesis, section 5.3), in the order of scheduling."""
+    """Entries of the remove schedule: of one manifest, or all of them, in the order of scheduling.
+
+    No two entries have the same key.
+    """
 
     entries: tuple[ScheduledRemoval, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> RemoveSchedule:
-        """Read the file's bytes; `path` names it in InvalidRecord.
-
-        DUCC's own schedule, a list of bare manifests, is refused.
-        """
-        if data.lstrip().startswith(b"["):
-            raise InvalidRecord(
-                path,
-                why="it is a list, as DUCC writes it; those images have neither names nor times",
-                hint="`publisher adopt` takes the repository over, once DUCC has collected what is "
-                "in the list (cvmfs_ducc garbage-collection); nothing is removed meanwhile",
-            )
+        """Read the file's bytes; `path` names it in InvalidRecord."""
         return read_record(_CODEC.parse, data, path)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
         return dump({"version": VERSION, "entries": [entry.to_value() for entry in self.entries]})
-
-    def with_entry(self, entry: ScheduledRemoval) -> RemoveSchedule:
-        """Return the schedule with `entry`; an entry with the same key keeps its earlier time."""
-        if any(entry.key == other.key for other in self.entries):
-            return self
-        return RemoveSchedule((*self.entries, entry))
-
-    def without(self, name: str, manifest_digest: str) -> RemoveSchedule:
-        """Return the schedule without the entry of that manifest under that name."""
-        key = (name, manifest_digest)
-        return RemoveSchedule(tuple(e for e in self.entries if e.key != key))
-
-    def with_link_dropped(self, name: str, manifest_digest: str) -> RemoveSchedule:
-        """Return the schedule that records that the public link of that entry was removed."""
-        key = (name, manifest_digest)
-        return RemoveSchedule(
-            tuple(replace(e, link_dropped=True) if e.key == key else e for e in self.entries)
-        )
-
-    def names_manifest(self, manifest_digest: str) -> bool:
-        """Return whether any entry retires that manifest, so that its metadata must stay."""
-        return any(e.manifest_digest == manifest_digest for e in self.entries)
-
-    def latest(self, moment: datetime) -> datetime:
-        """Return `moment`, or the time of the latest entry if that is later (a clock was set back).
-
-        A grace period that began earlier than this would end too early.
-        """
-        return max((moment, *(e.scheduled_at for e in self.entries)))
 
     def find(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
         """Return the entry of that manifest under that name, if there is one."""
@@ -110,5 +106,46 @@ class RemoveSchedule:
         return next((e for e in self.entries if e.key == key), None)
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleSummary:
+    """The contents of remove-schedule.json: what applies to the schedule as a whole.
+
+    No entry was scheduled later than `latest` (None: there are no entries), so that scheduling need
+    not read all entries to find out whether the clock was set back since.
+    """
+
+    latest: datetime | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return _SUMMARY.dump(self)
+
+
+def parse_summary(data: bytes, path: str) -> ScheduleSummary | RemoveSchedule:
+    """Read remove-schedule.json, in its former version with all entries.
+
+    Raises:
+        UnsupportedRecord: The file is of a later version, or a list of bare manifests as DUCC
+            writes it.
+        InvalidRecord: The file is damaged.
+    """
+    if data.lstrip().startswith(b"["):
+        raise UnsupportedRecord(
+            path,
+            why="it is a list, as DUCC writes it; those images have neither names nor times",
+            hint="`publisher adopt` takes the repository over, once DUCC has collected what is "
+            "in the list (cvmfs_ducc garbage-collection); nothing is removed meanwhile",
+        )
+    return read_record(_parse_summary, data, path)
+
+
+def _parse_summary(data: bytes) -> ScheduleSummary | RemoveSchedule:
+    value = load_object(data)
+    if take_version(value, VERSION, SUMMARY_VERSION) == VERSION:
+        return _CODEC.from_value(value)
+    return _SUMMARY.from_value(value)
+
+
 _ENTRY = Codec(ScheduledRemoval)
 _CODEC = Codec(RemoveSchedule, version=VERSION, required=["entries"])
+_SUMMARY = Codec(ScheduleSummary, version=SUMMARY_VERSION, required=["latest"])

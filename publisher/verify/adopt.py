@@ -19,7 +19,13 @@ from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
-from publisher.repository.reading import Usage, current_manifest, load_origin, load_users
+from publisher.repository.reading import (
+    Usage,
+    current_manifest,
+    load_origin,
+    load_schedule,
+    load_users,
+)
 from publisher.sources import ImageNotFound
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
@@ -27,9 +33,8 @@ from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule
+from publisher.tree.schedule import DEFAULT_GRACE, ScheduleSummary, parse_summary
 from publisher.tree.users import ImageUsers
-from publisher.wishlist import DEFAULT_GRACE
 
 
 class Fate(enum.StrEnum):
@@ -188,7 +193,7 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
     if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
         raise _unreadable("it is a list, but not of manifests")
     if not isinstance(value, list):
-        RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE)
+        parse_summary(data, layout.REMOVE_SCHEDULE)
     elif value:
         raise PublisherError(
             f"cannot adopt {layout.REMOVE_SCHEDULE}",
@@ -197,7 +202,7 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
             hint="let it finish first: cvmfs_ducc garbage-collection",
         )
     else:
-        plan.write(repository, layout.REMOVE_SCHEDULE, RemoveSchedule().to_bytes())
+        plan.write(repository, layout.REMOVE_SCHEDULE, ScheduleSummary().to_bytes())
 
 
 def _unreadable(why: str) -> InvalidRecord:
@@ -235,10 +240,10 @@ def _count(repository: Repository) -> Usage:
     for name in repository.names():
         found = current_manifest(repository, name)
         if found is not None:
-            usage.add(name, found[0], parse_published_manifest(found[1]))
+            usage.add(name, found.digest, found.parse())
     data = repository.read(layout.REMOVE_SCHEDULE)
-    if data is not None and isinstance(json.loads(data), dict):
-        for entry in RemoveSchedule.parse(data, layout.REMOVE_SCHEDULE).entries:
+    if data is None or isinstance(json.loads(data), dict):
+        for entry in load_schedule(repository).entries:
             usage.add(entry.name, entry.manifest_digest, entry.parse_manifest())
     return usage
 

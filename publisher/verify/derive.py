@@ -11,6 +11,7 @@ from datetime import datetime
 from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, Transaction
+from publisher.repository.records import RecordSet
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
@@ -170,7 +171,7 @@ class _Records:
         elif path == layout.PINS:
             content = rebuild_pins(self._repository, self.inventory, self._now).to_bytes()
             self._transaction.replace(path, content)
-        elif kind is Kind.RETIRED_UNSCHEDULED or path == layout.REMOVE_SCHEDULE:
+        elif kind is Kind.RETIRED_UNSCHEDULED or _is_of_schedule(path):
             self._reschedule = True
         else:  # the record of a thin image: without it the registry is asked
             self._transaction.remove(path)
@@ -178,8 +179,9 @@ class _Records:
     def finish(self) -> None:
         """Write what several findings have in common."""
         if self._reschedule:
-            schedule = rebuild_schedule(self._repository, self.inventory, self._now)
-            self._transaction.replace(layout.REMOVE_SCHEDULE, schedule.to_bytes())
+            records = RecordSet(self._repository)
+            records.replace_schedule(rebuild_schedule(self._repository, self.inventory, self._now))
+            records.write(self._transaction)
 
     def _link(self, name: str) -> None:
         image_id = self._published[name].manifest.image_id
@@ -227,4 +229,11 @@ def _uncertain(path: str) -> PublisherError:
         f"cannot rebuild {path}",
         why="a manifest or the remove schedule is unreadable and may belong in it",
         hint="publisher verify --refetch",
+    )
+
+
+def _is_of_schedule(path: str) -> bool:
+    """Return whether the file is the remove schedule's, or its entries for one manifest."""
+    return path == layout.REMOVE_SCHEDULE or (
+        path.startswith(f"{layout.RETIRED}/") and path.endswith(f"/{layout.SCHEDULE_FILE}")
     )

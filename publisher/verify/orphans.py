@@ -68,7 +68,7 @@ def _remove(
 ) -> None:
     flat = [_digest(finding.path) for finding in findings if finding.kind is Kind.ORPHAN_FLAT]
     if repository.exists(layout.PODMAN_STORE):
-        podman_store.forget(repository, transaction, (), flat)
+        podman_store.forget(repository, transaction, {}, flat)
     for finding in findings:
         transaction.remove(finding.path)
         transaction.record(finding.path, "collected", "no image names it")

@@ -1,14 +1,11 @@
-"""Podman's additional image store: what its lists name must be there, and lead somewhere."""
+"""Podman's additional image store: what its lists name has to exist."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from publisher.repository import Repository
-from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
+from publisher.runtimes.podman.check import store_faults
 from publisher.tree import layout
-from publisher.tree.record import InvalidRecord
 from publisher.verify.findings import Kind
 from publisher.verify.inventory import Inventory
 
@@ -17,38 +14,5 @@ def check_podman_store(repository: Repository, inventory: Inventory) -> None:
     """Add to the inventory what is wrong with the store, if there is one."""
     if not repository.exists(layout.PODMAN_STORE):
         return
-    for path, what in _faults(repository):
+    for path, what in store_faults(repository):
         inventory.error(Kind.PODMAN_STORE, path, what, how=lists.REBUILD)
-
-
-def _faults(repository: Repository) -> Iterator[tuple[str, str]]:
-    found: dict[str, list[lists.ListEntry]] = {}
-    for path in (podman.LAYERS_FILE, podman.IMAGES_FILE):
-        try:
-            found[path] = lists.parse_list(repository.read(path), path)
-        except InvalidRecord as error:
-            yield path, f"the list cannot be read: {error.why}"
-            return
-    layers = {entry.id for entry in found[podman.LAYERS_FILE]}
-    for entry in found[podman.LAYERS_FILE]:
-        yield from _layer_faults(repository, entry.id)
-        if entry.parent and entry.parent not in layers:
-            yield podman.LAYERS_FILE, f"the parent {entry.parent} of {entry.id} is not listed"
-    for entry in found[podman.IMAGES_FILE]:
-        if entry.layer and entry.layer not in layers:
-            yield podman.IMAGES_FILE, f"the layer of image {entry.id} is not listed"
-        for path in entry.data_files():
-            if not repository.exists(path):
-                yield path, "a data file of an image is missing"
-
-
-def _layer_faults(repository: Repository, layer_id: str) -> Iterator[tuple[str, str]]:
-    directory, short = podman.layer_paths(layer_id)
-    target = repository.link_text(f"{directory}/diff")
-    tree = (target or "").removeprefix("../../../")
-    if target is None or not repository.exists(tree):
-        yield f"{directory}/diff", f"it leads to {target or 'nothing'}, where nothing is"
-    if repository.link_text(short) != f"../{layer_id}/diff":
-        yield short, f"it does not lead to layer {layer_id}"
-    if not repository.exists(f"{directory}/link"):
-        yield f"{directory}/link", "the layer's short name is not there"

@@ -15,6 +15,7 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.manifest import Manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
+from publisher.repository.records import schedule_files
 from publisher.times import format_time, later
 from publisher.tree import layout
 from publisher.tree import pins as pins_format
@@ -23,12 +24,12 @@ from publisher.tree import schedule as schedule_format
 from publisher.tree.pins import Pin, Pins
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import DEFAULT_GRACE, RemoveSchedule, ScheduledRemoval
 from publisher.tree.users import ImageUsers
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.salvage import salvage_entries, salvage_fields
 from publisher.verify.schedule import read_retired
-from publisher.wishlist import DEFAULT_GRACE, DEFAULT_OUTPUTS, OUTPUTS
+from publisher.wishlist import DEFAULT_OUTPUTS, OUTPUTS
 
 REBUILT = "rebuilt by publisher verify"
 """The note of a rebuilt publication whose own note is lost."""
@@ -108,8 +109,7 @@ def reference_of(repository: Repository, path: str, name: str) -> str:
     "" where neither is known: an image of a layout, an archive or an engine.
     """
     found = salvage_fields(repository.read(path) or b"", ["reference"]).get("reference")
-    if name.startswith(f"{layout.MULTIARCH}/"):
-        name = name.split("/", 2)[2]
+    name = layout.split_platform(name)[1]
     guesses = [found] if name.startswith(f"{layout.LOCAL}/") else [found, name]
     for guess in guesses:
         try:
@@ -121,22 +121,21 @@ def reference_of(repository: Repository, path: str, name: str) -> str:
     return ""
 
 
-def rebuild_schedule(repository: Repository, inventory: Inventory, now: datetime) -> RemoveSchedule:
+def rebuild_schedule(
+    repository: Repository, inventory: Inventory, now: datetime
+) -> list[ScheduledRemoval]:
     """Rebuild the remove schedule: what can be read of it, and every retired image beside.
 
     An image that the schedule lacks gets its whole grace period, from `now` on.
     """
-    schedule = RemoveSchedule()
-    for entry in _readable_entries(repository):
-        schedule = schedule.with_entry(entry)
-    known = {entry.key for entry in schedule.entries}
-    known |= {(image.name, image.manifest_digest) for image in inventory.images}
+    entries = {entry.key: entry for entry in _readable_entries(repository)}
+    published = {(image.name, image.manifest_digest) for image in inventory.images}
     unreadable = inventory.names - {image.name for image in inventory.images}
     for entry in _retired_entries(repository, now):
         # What a name with an unreadable manifest has published may be this very image.
-        if entry.key not in known and entry.name not in unreadable:
-            schedule = schedule.with_entry(entry)
-    return schedule
+        if entry.key not in published and entry.name not in unreadable:
+            entries.setdefault(entry.key, entry)
+    return list(entries.values())
 
 
 def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) -> Pins:
@@ -178,16 +177,16 @@ def _rebuilt(
 
 
 def _readable_entries(repository: Repository) -> Iterator[ScheduledRemoval]:
-    data = repository.read(layout.REMOVE_SCHEDULE) or b""
-    for raw in salvage_entries(data, "entries"):
-        document = json.dumps({"version": schedule_format.VERSION, "entries": [raw]}).encode()
-        try:
-            [entry] = RemoveSchedule.parse(document, layout.REMOVE_SCHEDULE).entries
-            entry.parse_manifest()
-        except (InvalidRecord, InvalidManifest):
-            continue
-        if layout.is_public_name(entry.name):
-            yield entry
+    for path in (layout.REMOVE_SCHEDULE, *schedule_files(repository)):
+        for raw in salvage_entries(repository.read(path) or b"", "entries"):
+            document = json.dumps({"version": schedule_format.VERSION, "entries": [raw]}).encode()
+            try:
+                [entry] = RemoveSchedule.parse(document, path).entries
+                entry.parse_manifest()
+            except (InvalidRecord, InvalidManifest):
+                continue
+            if layout.is_public_name(entry.name):
+                yield entry
 
 
 def _readable_pins(data: bytes) -> Iterator[Pin]:

@@ -10,12 +10,13 @@ from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
+from publisher.repository.records import schedule_files
 from publisher.tree import layout
 from publisher.tree import publication as publication_format
 from publisher.tree import schedule as schedule_format
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval, parse_summary
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage, read_record
 from publisher.verify.record_versions import add_newer_version, is_newer
@@ -23,32 +24,57 @@ from publisher.verify.record_versions import add_newer_version, is_newer
 
 def take_schedule(repository: Repository, inventory: Inventory) -> None:
     """Add the scheduled images to the inventory, and what is wrong with the schedule."""
-    path = layout.REMOVE_SCHEDULE
-    data = read_record(repository, inventory, path)
-    if data is None:
-        return
-    if _take_schedule_of_ducc(inventory, data):
-        return
-    try:
-        schedule = RemoveSchedule.parse(data, path)
-        manifests = [entry.parse_manifest() for entry in schedule.entries]
-    except (InvalidRecord, InvalidManifest) as error:
-        inventory.certain = False
-        if isinstance(error, InvalidRecord) and is_newer(data, schedule_format.VERSION):
-            add_newer_version(repository, inventory, path, error)
-        else:
-            inventory.error(
-                Kind.RECORD_DAMAGED,
-                path,
-                f"{error.why or error}; nothing is published or removed until it is repaired",
-                Remedy.DERIVE,
-            )
-        return
-    inventory.schedule = schedule.entries
+    entries: list[ScheduledRemoval] = []
     current = {(image.name, image.manifest_digest) for image in inventory.images}
-    for entry, manifest in zip(schedule.entries, manifests, strict=True):
-        if entry.key not in current:
-            inventory.images.append(_retired_image(repository, inventory, entry, manifest))
+    for path in (layout.REMOVE_SCHEDULE, *schedule_files(repository)):
+        data = read_record(repository, inventory, path)
+        if data is None or (
+            path == layout.REMOVE_SCHEDULE and _take_schedule_of_ducc(inventory, data)
+        ):
+            continue
+        try:
+            listed = [(entry, entry.parse_manifest()) for entry in _parse(data, path)]
+        except (InvalidRecord, InvalidManifest) as error:
+            _add_damage(repository, inventory, path, data, error)
+            continue
+        for entry, manifest in listed:
+            entries.append(entry)
+            if entry.key not in current:
+                inventory.images.append(_retired_image(repository, inventory, entry, manifest))
+    inventory.schedule = tuple(entries)
+
+
+def _parse(data: bytes, path: str) -> tuple[ScheduledRemoval, ...]:
+    """Return the entries in one file of the schedule."""
+    if path != layout.REMOVE_SCHEDULE:
+        return RemoveSchedule.parse(data, path).entries
+    found = parse_summary(data, path)
+    return found.entries if isinstance(found, RemoveSchedule) else ()
+
+
+def _add_damage(
+    repository: Repository,
+    inventory: Inventory,
+    path: str,
+    data: bytes,
+    error: InvalidRecord | InvalidManifest,
+) -> None:
+    inventory.certain = False
+    known = (
+        schedule_format.SUMMARY_VERSION
+        if path == layout.REMOVE_SCHEDULE
+        else schedule_format.VERSION
+    )
+    if isinstance(error, InvalidRecord) and is_newer(data, known):
+        add_newer_version(repository, inventory, path, error)
+    else:
+        inventory.error(
+            Kind.RECORD_DAMAGED,
+            path,
+            f"{error.why or error}; what concerns it is not published or removed until it is "
+            "repaired",
+            Remedy.DERIVE,
+        )
 
 
 def read_retired(repository: Repository, directory: str) -> tuple[str, Manifest, bytes] | None:

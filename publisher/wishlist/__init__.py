@@ -5,7 +5,6 @@ specified by `schemas/wishlist-2.schema.json`.
 """
 
 from publisher.wishlist.model import (
-    DEFAULT_GRACE,
     DEFAULT_OUTPUTS,
     DEFAULT_PLATFORMS,
     OUTPUTS,
@@ -19,7 +18,6 @@ from publisher.wishlist.thin_name import render_output_format
 from publisher.yaml_nodes import Problem, Severity
 
 __all__ = [
-    "DEFAULT_GRACE",
     "DEFAULT_OUTPUTS",
     "DEFAULT_PLATFORMS",
     "MAX_BYTES",

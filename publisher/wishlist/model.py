@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
+from publisher.tree.schedule import DEFAULT_GRACE
 from publisher.yaml_nodes import InvalidFile, Problem, Severity
 
 OUTPUTS = ("flat", "layers", "thin", "podman")
@@ -14,7 +15,6 @@ OUTPUTS = ("flat", "layers", "thin", "podman")
 
 DEFAULT_PLATFORMS = (Platform("linux", "amd64"),)
 DEFAULT_OUTPUTS = ("flat", "layers")
-DEFAULT_GRACE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import yaml
 from publisher.errors import InvalidReference
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
+from publisher.tree.schedule import DEFAULT_GRACE
 from publisher.wishlist import wishes as shared
 from publisher.wishlist.fields import (
     read_date,
@@ -20,7 +21,6 @@ from publisher.wishlist.fields import (
     read_platforms,
 )
 from publisher.wishlist.model import (
-    DEFAULT_GRACE,
     DEFAULT_OUTPUTS,
     DEFAULT_PLATFORMS,
     Wish,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from publisher.layers.index import IndexHeader, LayerIndex
@@ -10,7 +10,6 @@ from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import distinct_from_top
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
-from publisher.repository.reading import load_publication
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
 from publisher.runtimes.podman.format import StoreImage, StoreLayer
@@ -33,28 +32,25 @@ def describe(
     ]
 
 
-def leaving(repository: Repository, wanted: Sequence[Publication]) -> list[str]:
-    """Return the store's names of images that had the output podman and now lose it."""
-    names = []
-    for publication in wanted:
-        found = load_publication(repository, publication.name)
-        if found is None or _is_second_place(publication.name):
-            continue
-        if "podman" in found.outputs and "podman" not in publication.outputs:
-            names.append(podman.store_name(parse_reference(found.reference), found.name))
-    return names
+def leaving(before: Publication | None, publication: Publication) -> list[str]:
+    """Return the store's name of an image that was in it `before`, and is not to be any more."""
+    if before is None or _is_second_place(publication.name):
+        return []
+    if "podman" in before.outputs and "podman" not in publication.outputs:
+        return [podman.store_name(parse_reference(before.reference), before.name)]
+    return []
 
 
-def is_there(repository: Repository, publication: Publication) -> bool:
-    """Whether a published image is in the store, or does not have the output podman."""
+def is_stored(repository: Repository, publication: Publication) -> bool:
+    """Return whether a published image is in the store, if it should be."""
     if "podman" not in publication.outputs or _is_second_place(publication.name):
         return True
     return repository.exists(podman.image_directory(publication.image_id))
 
 
 def _is_second_place(name: str) -> bool:
-    """Whether `name` is the second place, by platform, of an image of several platforms."""
-    return name.startswith(f"{layout.MULTIARCH}/")
+    """Return whether `name` is the second place of an image of several platforms."""
+    return layout.split_platform(name)[0] != ""
 
 
 def _describe(repository: Repository, image: PlatformImage, publication: Publication) -> StoreImage:
@@ -150,18 +146,20 @@ def move_name(repository: Repository, transaction: Transaction, publication: Pub
 def forget(
     repository: Repository,
     transaction: Transaction,
-    names: Iterable[str],
+    publications: Mapping[str, Publication | None],
     image_ids: Iterable[str],
 ) -> None:
-    """Remove published names, and images without users, from the store. Only under the lock."""
+    """Remove what is being deleted from the store: published names, and unused images.
+
+    `publications` are the records of the names that go. Only under the writer lock.
+    """
     images, layers = (repository.read(path) for path in (podman.IMAGES_FILE, podman.LAYERS_FILE))
     if images is None or layers is None:
         return
     removal = lists.remove_images(images, layers, list(image_ids))
     entries: bytes | None = removal.images
-    for name in names:
-        found = None if _is_second_place(name) else load_publication(repository, name)
-        if found is not None:
+    for name, found in publications.items():
+        if found is not None and not _is_second_place(name):
             stored = podman.store_name(parse_reference(found.reference), name)
             entries = lists.remove_name(entries, stored)
     for path, before, after in (

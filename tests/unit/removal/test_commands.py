@@ -86,20 +86,67 @@ EVERY_COMMAND = [
     [
         ("[]", "publisher adopt"),
         (json.dumps([ONE_OF_DUCC]), "publisher adopt"),
-        ('{"images": []}', "names no version"),
-        ("", "publisher verify"),
     ],
-    ids=["empty list", "list", "another form", "emptied"],
+    ids=["empty list", "list"],
 )
-def test_a_schedule_that_is_not_ours_is_named_with_the_cure_and_nothing_changes(
+def test_a_schedule_of_another_tool_is_named_with_the_command_that_helps_and_nothing_changes(
     shared: Place, words: tuple[str, ...], text: str, message: str
 ) -> None:
+    result = _run_with_schedule(shared, words, text)
+    if words == ("unpin", X):  # needs no schedule to find out that there is no pin
+        assert (result.code, "it is not pinned" in result.err) == (1, True)
+        return
+    assert result.code == code_of(words)
+    assert "remove-schedule.json" in result.err and message in result.err
+
+
+def code_of(words: tuple[str, ...]) -> int:
+    """Return the exit code of a command that cannot read the schedule; `show` shows the rest."""
+    return 1 if words[0] == "show" else 3
+
+
+NEED_THE_WHOLE_SCHEDULE = [
+    words for words in EVERY_COMMAND if words[0] not in ("pin", "unpin", "plan", "ingest")
+]
+
+
+@pytest.mark.parametrize("words", NEED_THE_WHOLE_SCHEDULE, ids=" ".join)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"images": []}', "it has no version"), ("", "not JSON"), ('{"version": 2, "la', "not JSON")],
+    ids=["another form", "emptied", "truncated"],
+)
+def test_a_damaged_schedule_is_named_with_the_command_that_helps_and_nothing_changes(
+    shared: Place, words: tuple[str, ...], text: str, message: str
+) -> None:
+    result = _run_with_schedule(shared, words, text)
+    assert result.code == code_of(words)
+    assert "remove-schedule.json" in result.err and message in result.err
+    assert "try: publisher verify --repair" in result.err
+
+
+def test_a_damaged_schedule_does_not_stop_ingests_and_is_repaired(place: Place) -> None:
+    """Only an image whose tag has moved fails: scheduling what it replaces needs the schedule."""
+    place.run("remove", X)
+    (place.tree / ".metadata/remove-schedule.json").write_text('{"version": 2, "la')
+    place.wish("x", "y", "z")
+    write_layout(image(layer(file("moved"))), place.folder / "app", "y")
+    result = place.run("ingest", place.list, "--output", "json")
+    statuses = {o["name"]: o["status"] for o in result.json["outcomes"]}
+    assert (statuses["local/app:z"], statuses["local/app:y"]) == ("published", "failed")
+    assert place.run("verify", "--repair").code == 0
+    assert place.run("ingest", place.list).code == 0
+    assert "local/app:y" in place.run("schedule").out
+    assert place.run("verify").code == 0
+
+
+def _run_with_schedule(shared: Place, words: tuple[str, ...], text: str) -> Result:
+    """Run a command while the schedule is `text`, and make sure that it changes nothing."""
     (shared.tree / ".metadata/remove-schedule.json").write_text(text)
     before = published(shared.tree)
     result = shared.run(*(str(shared.list) if word == "LIST" else word for word in words))
-    assert result.code == 3
-    assert "remove-schedule.json" in result.err and message in result.err
     assert published(shared.tree) == before
+    return result
 
 
 @pytest.mark.parametrize(
@@ -108,7 +155,7 @@ def test_a_schedule_that_is_not_ours_is_named_with_the_cure_and_nothing_changes(
         ("[]", 0, "wrote 1 record"),
         (json.dumps([ONE_OF_DUCC]), 1, "cvmfs_ducc garbage-collection"),
         ('[1, "x"]', 3, "not of manifests"),
-        ('{"images": []}', 3, "names no version"),
+        ('{"images": []}', 3, "it has no version"),
         ("", 3, "not JSON"),
     ],
 )
@@ -151,7 +198,7 @@ def test_a_list_that_was_renamed_is_followed_by_one_prune_of_the_whole(
     place.ingest()
     place.wish("x")
     kept = place.run("prune", place.list)
-    assert f"kept: local/app:y  {tmp_path}/list.yaml wishes it" in kept.out
+    assert f"kept: local/app:y  {tmp_path}/list.yaml requests it" in kept.out
     assert "scheduled: local/app:y" in place.run("prune", place.list, "--whole").out
     place.wish("z")
     place.ingest()

@@ -19,6 +19,7 @@ from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.release import Facts, decide
 from publisher.repository import RepositoryChanged
 from publisher.repository.reading import count_usage, load_schedule
+from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
@@ -74,7 +75,7 @@ def test_everything_goes_with_the_last_image_but_the_repository_itself(tree: Tre
     tree.publish("x", FIRST)
     tree.publish("y", SECOND)
     for tag in "xy":
-        schedule.remove(tree.repository, f"local/app:{tag}", tree.clock)
+        schedule.remove(tree.repository, [f"local/app:{tag}"], tree.clock)
     assert sorted(tree.collected(at_once=True)) == ["local/app:x", "local/app:y"]
     assert tree.names_in("") == {".metadata"}
     assert tree.names_in(".metadata") <= {
@@ -91,7 +92,7 @@ def test_two_manifests_of_one_image_id_each_keep_their_own_layers(tree: Tree) ->
     assert other.image_id == FIRST.image_id
     tree.publish("x", FIRST)
     tree.publish("y", other)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     report = tree.collect(at_once=True)
     assert (report.layers, report.flat_images) == (1, 0)
     assert tree.layers() == digests(other)
@@ -102,7 +103,7 @@ def test_two_manifests_of_one_image_id_each_keep_their_own_layers(tree: Tree) ->
 def test_an_image_under_two_names_stays_as_long_as_one_has_it(tree: Tree) -> None:
     tree.publish("x", FIRST)
     tree.publish("y", FIRST)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     assert tree.collected(at_once=True) == ["local/app:x"]
     assert (tree.layers(), tree.links()) == (digests(FIRST), ["local/app:y"])
     tree.assert_sound()
@@ -111,7 +112,7 @@ def test_an_image_under_two_names_stays_as_long_as_one_has_it(tree: Tree) -> Non
 def test_a_dry_run_touches_nothing_and_says_what_the_run_then_does(tree: Tree) -> None:
     for number in range(6):
         tree.publish(f"x{number}", image(BASE, layer(file(str(number), b"x" * number))))
-        schedule.remove(tree.repository, f"local/app:x{number}", tree.clock)
+        schedule.remove(tree.repository, [f"local/app:x{number}"], tree.clock)
     before = tree_identity(tree.root)
     foreseen = tree.collect(at_once=True, dry_run=True)
     assert tree_identity(tree.root) == before
@@ -121,7 +122,7 @@ def test_a_dry_run_touches_nothing_and_says_what_the_run_then_does(tree: Tree) -
 
 def test_what_an_administrator_may_not_write_can_be_foreseen_nevertheless(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     reader = tree.place.open(writable=False)
     report = collect(reader, Choice(at_once=True), tree.clock, dry_run=True)
     assert len(report.released) == 1
@@ -133,7 +134,7 @@ def test_a_large_collection_takes_several_transactions_of_bounded_size(
     monkeypatch.setattr("publisher.removal.gc._TRANSACTION_RECORDS", 4)
     for number in range(5):
         tree.publish(f"x{number}", image(BASE, layer(file(str(number)))))
-        schedule.remove(tree.repository, f"local/app:x{number}", tree.clock)
+        schedule.remove(tree.repository, [f"local/app:x{number}"], tree.clock)
     foreseen = tree.collect(at_once=True, dry_run=True)
     commits = len(history(tree))
     assert tree.collect(at_once=True) == foreseen
@@ -149,7 +150,7 @@ def history(tree: Tree) -> list[Record]:
 def test_a_limit_takes_the_longest_due_first(tree: Tree) -> None:
     for number, days in enumerate((5, 1, 3)):
         tree.publish(f"x{number}", image(layer(file(str(number)))), days=days)
-        schedule.remove(tree.repository, f"local/app:x{number}", tree.clock)
+        schedule.remove(tree.repository, [f"local/app:x{number}"], tree.clock)
     choice = choose(tree.repository, at_once=True, limit=2)
     report = collect(tree.repository, choice, tree.clock)
     assert [r.entry.name for r in report.released] == ["local/app:x1", "local/app:x2"]
@@ -158,7 +159,7 @@ def test_a_limit_takes_the_longest_due_first(tree: Tree) -> None:
 
 def test_another_grace_period_can_be_given(tree: Tree) -> None:
     tree.publish("x", FIRST, days=90)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     tree.now += timedelta(days=2)
     for grace, expected in ((timedelta(days=3), 0), (timedelta(days=2), 1)):
         choice = choose(tree.repository, grace=grace)
@@ -175,7 +176,7 @@ def test_a_layer_whose_record_is_in_doubt_keeps_the_image_and_no_other(
     tree.publish("x", FIRST)
     tree.publish("y", image(DATA))
     for tag in "xy":
-        schedule.remove(tree.repository, f"local/app:{tag}", tree.clock)
+        schedule.remove(tree.repository, [f"local/app:{tag}"], tree.clock)
     (record,) = tree.root.glob(f".layers/*/{TOOL.digest[7:]}/.metadata/origin.json")
     damage(record, content)
     report = tree.collect(at_once=True)
@@ -198,7 +199,7 @@ def test_nothing_is_collected_while_schedule_or_pins_are_unreadable(
     tree: Tree, file_name: str
 ) -> None:
     tree.publish("x", FIRST)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     (tree.root / ".metadata" / file_name).write_bytes(b'{"version": 99}')
     with pytest.raises(InvalidRecord, match=file_name):
         collect(tree.repository, Choice(at_once=True), tree.clock)
@@ -206,16 +207,16 @@ def test_nothing_is_collected_while_schedule_or_pins_are_unreadable(
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc", "docker.io", ".publisher/x:1", "a/.."])
-def test_a_name_that_is_no_image_s_place_is_never_deleted(tree: Tree, name: str) -> None:
+def test_a_name_that_no_image_can_have_is_never_deleted(tree: Tree, name: str) -> None:
     tree.publish("x", FIRST)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
-    path = tree.root / ".metadata/remove-schedule.json"
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
+    path = tree.root / layout.retired_schedule(FIRST.manifest.digest)
     value = json.loads(path.read_bytes())
     value["entries"][0]["name"] = name
     path.write_text(json.dumps(value))
     report = tree.collect(at_once=True)
     assert not report.released
-    assert "no image's place" in report.kept[0].why
+    assert "an image cannot have that name" in report.kept[0].why
 
 
 def test_an_image_that_another_tool_published_is_counted_before_it_goes(tree: Tree) -> None:
@@ -224,7 +225,7 @@ def test_an_image_that_another_tool_published_is_counted_before_it_goes(tree: Tr
     for record in tree.root.glob(".metadata/.images/*/*.json"):
         record.unlink()  # such tools write none
     (tree.root / ".metadata/local/app:y/publication.json").unlink()
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     assert tree.collected(at_once=True) == ["local/app:x"]
     assert tree.layers() == digests(FIRST)
     assert tree.flat_images() == {FIRST.image_id}
@@ -235,7 +236,7 @@ def test_what_cannot_be_counted_because_a_manifest_is_unreadable_stays(tree: Tre
     tree.publish("y", SECOND)
     for record in tree.root.glob(".metadata/.images/*/*.json"):
         record.unlink()
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     (tree.root / ".metadata/local/app:y/manifest.json").write_bytes(b"{")
     report = tree.collect(at_once=True)
     assert not report.released and len(report.kept) == 1
@@ -247,7 +248,7 @@ def test_a_process_reads_on_from_a_file_of_an_image_that_is_collected(tree: Tree
     tree.publish("x", image(layer(file("large", content))))
     with (tree.root / "local/app:x/large").open("rb", buffering=0) as opened:
         first = opened.read(1000)
-        schedule.remove(tree.repository, "local/app:x", tree.clock)
+        schedule.remove(tree.repository, ["local/app:x"], tree.clock)
         assert tree.collected(at_once=True) == ["local/app:x"]
         assert not tree.links() and not tree.flat_images()
         rest = b"".join(iter(lambda: opened.read(65536), b""))
@@ -259,7 +260,7 @@ def test_an_ingest_that_reuses_a_dying_layer_wins(
 ) -> None:
     """The collection happens between preparing the new image and its commit: it is fetched anew."""
     tree.publish("x", FIRST)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     collections: list[Report] = []
 
     def publish_late(*arguments: object) -> object:
@@ -268,7 +269,7 @@ def test_an_ingest_that_reuses_a_dying_layer_wins(
             assert tree.layers() == set()
         return publish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("publisher.ingest.run.publish", publish_late)
+    monkeypatch.setattr("publisher.ingest.image.publish", publish_late)
     tree.publish("z", SECOND)
     assert len(collections) == 1
     assert tree.layers() == digests(SECOND)

@@ -65,7 +65,7 @@ def test_a_pin_that_comes_while_an_image_is_prepared_still_holds_its_tag(
     def check_then_pin(*arguments: object) -> None:
         pin(tree.repository, X, tree.clock)
 
-    monkeypatch.setattr("publisher.ingest.run.check_pins", check_then_pin)
+    monkeypatch.setattr("publisher.ingest.wanted._check_pins", check_then_pin)
     assert tree.publish("x", SECOND).status is Status.PINNED
     assert (tree.root / X / "one").exists()
 
@@ -74,12 +74,12 @@ def test_a_pinned_image_cannot_be_removed_and_says_why(tree: Tree) -> None:
     tree.publish("x", FIRST)
     pin(tree.repository, X, tree.clock, until=date(2026, 12, 1), reason="survey")
     with pytest.raises(ImagePinned, match="until 2026-12-01: survey"):
-        remove(tree.repository, X, tree.clock)
+        remove(tree.repository, [X], tree.clock)
 
 
 def test_pinning_takes_an_image_off_the_schedule(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    remove(tree.repository, X, tree.clock, drop_link=True)
+    remove(tree.repository, [X], tree.clock, drop_link=True)
     pin(tree.repository, X, tree.clock)
     assert not load_schedule(tree.repository).entries
     assert tree.links() == [X]
@@ -109,7 +109,7 @@ def test_a_pin_to_the_end_of_time_and_a_clock_near_it_are_borne(tree: Tree) -> N
     (planned,) = list_schedule(tree.repository, tree.now)
     assert planned.held_until == planned.entry.not_before
     unpin(tree.repository, EXACT, tree.clock)
-    remove(tree.repository, X, tree.clock)
+    remove(tree.repository, [X], tree.clock)
     assert tree.collected() == []
     assert len(tree.collected(at_once=True)) == 2
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from publisher.ingest.report import Status
 from publisher.removal import pins, schedule
-from publisher.removal.prune import Decision, GivenList, Guard, Image, Report, decide, prune
+from publisher.removal.prune import GivenList, Report, prune
+from publisher.removal.withdrawal import Decision, Guard, Image, decide
 from publisher.repository.reading import load_publication, load_schedule
 from publisher.tree.publication import Publication
 from publisher.wishlist import WishList, parse_wish_list, wish_for
@@ -68,7 +69,7 @@ def test_a_changed_grace_period_is_recorded_by_the_next_ingest(tree: Tree) -> No
     assert record(tree, "x").grace_seconds == 60 * 86400
 
 
-def test_links_can_be_taken_away_at_once_and_come_back_when_wished_again(tree: Tree) -> None:
+def test_links_can_be_taken_away_at_once_and_come_back_when_requested_again(tree: Tree) -> None:
     tree.publish("x", IMAGE)
     tree.publish("y", IMAGE)
     run(tree, tree.wish_list("y"), drop_links=True)
@@ -79,7 +80,7 @@ def test_links_can_be_taken_away_at_once_and_come_back_when_wished_again(tree: T
     tree.assert_sound()
 
 
-def test_an_ingest_takes_what_is_wished_again_off_the_schedule(tree: Tree) -> None:
+def test_an_ingest_takes_what_is_requested_again_off_the_schedule(tree: Tree) -> None:
     tree.publish("x", IMAGE)
     tree.publish("y", IMAGE)
     run(tree, tree.wish_list("y"), drop_links=True)
@@ -150,14 +151,14 @@ def test_a_list_with_an_error_schedules_nothing(tree: Tree, text: str, message: 
     tree.publish("x", IMAGE, A)
     report = run(tree, parse_wish_list(text, A), guard=Guard(off=True))
     assert scheduled(tree) == [] and not report.scheduled
-    assert any(message in doubt for doubt in report.doubts)
+    assert any(message in doubt for doubt in report.uncertain)
 
 
 def test_an_empty_list_schedules_nothing(tree: Tree) -> None:
     tree.publish("x", IMAGE, A)
     report = run(tree, tree.wish_list(), guard=Guard(off=True))
     assert scheduled(tree) == []
-    assert report.doubts == (f"{A}: the list wishes nothing",)
+    assert report.uncertain == (f"{A}: the list requests nothing",)
 
 
 def test_one_list_in_doubt_is_doubt_about_all(tree: Tree) -> None:
@@ -192,11 +193,11 @@ def test_while_a_registry_does_not_answer_nothing_is_scheduled(tree: Tree) -> No
         lists = patterned(registry, "1.*")
         registry.misbehave(status(404), path="/tags/list")
         report = run(tree, lists, guard=Guard(off=True))
-        assert report.doubts and not report.scheduled
+        assert report.uncertain and not report.scheduled
         registry.heal()
         registry.tags["tool"] = {"other": registry.tags["tool"]["1.0"]}
         report = run(tree, lists, guard=Guard(off=True))
-        assert "no tag matches" in report.doubts[0]
+        assert "no tag matches" in report.uncertain[0]
     assert scheduled(tree) == []
 
 
@@ -207,9 +208,9 @@ def test_a_registry_that_goes_away_in_the_middle_is_doubt_about_all(tree: Tree) 
             other.add("tool", "1.0", IMAGE)
             there = patterned(registry, "1.*")
             lists = replace(there, wishes=(*there.wishes, *patterned(other, "1.*").wishes))
-            assert not run(tree, lists, guard=Guard(off=True), dry_run=True).doubts
+            assert not run(tree, lists, guard=Guard(off=True), dry_run=True).uncertain
         report = run(tree, lists, guard=Guard(off=True), jobs=1)
-    assert len(report.doubts) == 1 and other.host in report.doubts[0]
+    assert len(report.uncertain) == 1 and other.host in report.uncertain[0]
     assert scheduled(tree) == []
 
 
@@ -289,7 +290,7 @@ def test_what_is_ingested_while_a_prune_decides_is_not_scheduled(
 
 def test_what_was_removed_by_hand_and_is_wished_comes_back(tree: Tree) -> None:
     tree.publish("x", IMAGE)
-    schedule.remove(tree.repository, "local/app:x", tree.clock)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     assert run(tree, tree.wish_list("x")).restored == ("local/app:x",)
 
 
@@ -314,5 +315,5 @@ def test_only_what_every_list_of_it_let_go_is_withdrawn(
             assert whole or (each.lists and each.lists <= given_lists)
         elif not whole and each.lists and each.lists <= given_lists:
             assert each.name in wished or each.pinned or each.scheduled
-        if each.name in decision.wished_again:
+        if each.name in decision.requested_again:
             assert each.scheduled and each.name in wished

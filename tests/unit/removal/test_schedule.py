@@ -40,23 +40,23 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
 def test_a_removed_image_is_scheduled_with_its_wish_s_grace_or_the_one_given(tree: Tree) -> None:
     tree.publish("x", FIRST, days=9)
     tree.publish("y", FIRST)
-    (one,) = remove(tree.repository, X, tree.clock)
-    (two,) = remove(tree.repository, "local/app:y", tree.clock, grace=timedelta(hours=36))
-    assert (one.reason, one.not_before) == ("removed", NOON + timedelta(days=9))
-    assert two.not_before == NOON + timedelta(hours=36)
+    (one,) = remove(tree.repository, [X], tree.clock)
+    (two,) = remove(tree.repository, ["local/app:y"], tree.clock, grace=timedelta(hours=36))
+    assert (one.entry.reason, one.entry.not_before) == ("removed", NOON + timedelta(days=9))
+    assert two.entry.not_before == NOON + timedelta(hours=36)
     assert tree.links() == ["local/app:x", "local/app:y"]
 
 
 def test_removing_twice_does_not_begin_the_grace_period_anew(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    (first,) = remove(tree.repository, X, tree.clock)
+    (first,) = remove(tree.repository, [X], tree.clock)
     tree.now += timedelta(days=5)
-    assert remove(tree.repository, X, tree.clock) == [first]
+    assert remove(tree.repository, [X], tree.clock) == [first]
 
 
 def test_what_is_removed_and_still_wished_comes_back_with_the_next_ingest(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    remove(tree.repository, X, tree.clock, drop_link=True)
+    remove(tree.repository, [X], tree.clock, drop_link=True)
     assert tree.links() == []
     assert tree.publish("x", FIRST).status is Status.RECORDED
     assert not load_schedule(tree.repository).entries and tree.links() == [X]
@@ -64,7 +64,7 @@ def test_what_is_removed_and_still_wished_comes_back_with_the_next_ingest(tree: 
 
 def test_restoring_gives_the_link_back(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    remove(tree.repository, X, tree.clock, drop_link=True)
+    remove(tree.repository, [X], tree.clock, drop_link=True)
     assert restore(tree.repository, X, tree.clock) == [X]
     assert tree.links() == [X] and not load_schedule(tree.repository).entries
     tree.assert_sound()
@@ -109,7 +109,7 @@ def test_an_earlier_image_that_is_not_there_any_more_is_not_restored(tree: Tree,
     digest = FIRST.image_id if what == "flat" else FIRST.layers[1].digest
     (path,) = tree.root.glob(f".{what}/*/{digest[7:]}")
     shutil.rmtree(path)
-    with pytest.raises(CannotRestore, match=f"{path.name} is not there"):
+    with pytest.raises(CannotRestore, match=f"{path.name} is missing"):
         restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
     assert (tree.root / X / "two").exists()
 
@@ -177,7 +177,7 @@ def test_a_restored_image_stays_if_it_is_pinned_and_else_follows_its_tag(tree: T
 def test_what_is_not_there_cannot_be_removed(tree: Tree, text: str) -> None:
     tree.publish("x", FIRST)
     with pytest.raises(NotPublished):
-        remove(tree.repository, text, tree.clock)
+        remove(tree.repository, [text], tree.clock)
 
 
 def test_an_image_is_removed_and_restored_at_the_places_of_all_its_platforms(tree: Tree) -> None:
@@ -196,10 +196,12 @@ def test_an_image_is_removed_and_restored_at_the_places_of_all_its_platforms(tre
         tree.ingest(replace(wish, image=parse_reference(f"{registry.url}/tool:1")))
         name = f"{registry.host}/tool:1"
         places = [name, f".multiarch/amd64/{name}", f".multiarch/arm64/{name}"]
-        assert [e.name for e in remove(tree.repository, name, tree.clock)] == places
+        assert [each.entry.name for each in remove(tree.repository, [name], tree.clock)] == places
         assert restore(tree.repository, f"{registry.url}/tool:1", tree.clock) == places
-        assert [e.name for e in remove(tree.repository, places[2], tree.clock)] == places[2:]
-        remove(tree.repository, name, tree.clock)
+        assert [
+            each.entry.name for each in remove(tree.repository, [places[2]], tree.clock)
+        ] == places[2:]
+        remove(tree.repository, [name], tree.clock)
         assert len(tree.collect(at_once=True, image=name).released) == 3
     tree.assert_sound()
     assert tree.names_in("") == {".metadata"}
@@ -210,7 +212,7 @@ def test_the_list_says_what_each_frees_once_those_before_have_gone(tree: Tree) -
     tree.publish("y", SECOND, days=9)
     tree.publish("z", image(layer(file("other"))), days=7)
     for tag in "xyz":
-        remove(tree.repository, f"local/app:{tag}", tree.clock)
+        remove(tree.repository, [f"local/app:{tag}"], tree.clock)
     pins.pin(tree.repository, "local/app:z", tree.clock, until=date(2026, 12, 24))
     assert tree.publish("z", image(layer(file("moved")))).status is Status.PINNED
     before = tree_identity(tree.root)

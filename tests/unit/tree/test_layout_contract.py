@@ -90,7 +90,7 @@ def test_every_metadata_file_is_what_its_schema_says(root: Path) -> None:
             if schema != "origin":
                 strict(layout_schema(schema)).validate(value)
             checked.add(schema)
-    assert checked == {"origin", "publication", "remove-schedule", "image-users"}
+    assert checked == {"origin", "publication", "remove-schedule", "schedule", "image-users"}
 
 
 def test_every_line_of_a_layer_index_is_what_its_schema_says() -> None:
@@ -181,9 +181,9 @@ def test_origins_are_what_all_manifests_say_together(root: Path) -> None:
 
 
 def test_what_is_scheduled_is_still_whole(root: Path) -> None:
-    schedule = json.loads((root / layout.REMOVE_SCHEDULE).read_bytes())
-    (entry,) = schedule["entries"]
-    kept = root / layout.retired_directory(entry["manifestDigest"])
+    (kept,) = (path.parent for path in root.glob(f"{layout.RETIRED}/*/*/{layout.SCHEDULE_FILE}"))
+    (entry,) = json.loads((kept / layout.SCHEDULE_FILE).read_bytes())["entries"]
+    assert kept == root / layout.retired_directory(entry["manifestDigest"])
     assert digest_of((kept / "manifest.json").read_bytes()) == entry["manifestDigest"]
     assert json.loads((kept / "manifest.json").read_bytes()) == entry["manifest"]
     assert (root / layout.flat_image(entry["imageId"])).is_dir()
@@ -281,10 +281,10 @@ def test_list_and_show_tell_what_cannot_be_read(repository: Path) -> None:
     manifest = repository / layout.manifest_file("local/tool:good")
     try:
         record.write_bytes(b"{}")
-        images = run("list", "--repository", repository)["images"]
+        images = run("list", "--repository", repository, code=1)["images"]
         assert "problem" not in images[0]
         assert layout.publication_file("local/tool:other") in images[1]["problem"]
-        shown = run("show", "local/tool:other", "--repository", repository)
+        shown = run("show", "local/tool:other", "--repository", repository, code=1)
         assert shown["layers"] == []
         record.unlink()  # as another tool's image has none
         assert "publishedAt" not in run("list", "--repository", repository)["images"][1]
@@ -332,7 +332,7 @@ def test_two_lists_that_want_one_place_for_different_images_are_told_so(tmp_path
     report = run("ingest", *lists, "--repository", tmp_path / "images", code=1)
     assert sorted(o["status"] for o in report["outcomes"]) == ["failed", "published"]
     (failed,) = [o for o in report["outcomes"] if o["status"] == "failed"]
-    assert "its place local/tool:1 is where oci:" in failed["error"]
+    assert "is published at the same place, local/tool:1" in failed["error"]
     # The same image in two lists is no contradiction.
     lists[1].write_text(lists[0].read_text())
     report = run("ingest", *lists, "--repository", tmp_path / "other")

@@ -15,7 +15,12 @@ from publisher.times import format_time, parse_time
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import (
+    RemoveSchedule,
+    ScheduledRemoval,
+    ScheduleSummary,
+    parse_summary,
+)
 from tests.mutations import JSON_VALUES, mutated, nested
 from tests.schemas import layout_schema, refuses
 
@@ -112,7 +117,23 @@ def test_a_schedule_is_read_back(schedule: RemoveSchedule) -> None:
 
 @given(SCHEDULES)
 def test_a_schedule_is_what_its_schema_says(schedule: RemoveSchedule) -> None:
-    layout_schema("remove-schedule").validate(json.loads(schedule.to_bytes()))
+    layout_schema("schedule").validate(json.loads(schedule.to_bytes()))
+
+
+@given(MOMENTS | st.none())
+def test_a_summary_of_the_schedule_is_read_back_and_fits_its_schema(
+    moment: datetime | None,
+) -> None:
+    summary = ScheduleSummary(moment)
+    assert parse_summary(summary.to_bytes(), PATH) == summary
+    layout_schema("remove-schedule").validate(json.loads(summary.to_bytes()))
+
+
+@given(SCHEDULES)
+def test_a_schedule_of_an_earlier_release_is_read_with_all_its_entries(
+    schedule: RemoveSchedule,
+) -> None:
+    assert parse_summary(schedule.to_bytes(), PATH) == schedule
 
 
 @given(st.frozensets(DIGESTS), st.dictionaries(st.text(), JSON_VALUES))
@@ -126,37 +147,6 @@ def entry(name: str = "quay.io/a/b:1", digit: str = "1", **others: Any) -> Sched
         name, name, digest, digest, {}, "tag-moved", NOON, NOON + timedelta(days=30)
     )
     return replace(found, **others)
-
-
-def test_what_is_scheduled_keeps_its_first_time() -> None:
-    schedule = RemoveSchedule().with_entry(entry())
-    later = entry(scheduled_at=NOON + timedelta(days=1), not_before=NOON + timedelta(days=31))
-    assert schedule.with_entry(later) == schedule
-
-
-def test_one_manifest_may_be_scheduled_under_two_names() -> None:
-    one, other = entry("quay.io/a/b:1"), entry("quay.io/a/b:2")
-    schedule = RemoveSchedule().with_entry(one).with_entry(other)
-    assert schedule.entries == (one, other)
-    left = schedule.without(one.name, one.manifest_digest)
-    assert left.entries == (other,)
-    assert left.names_manifest(one.manifest_digest)
-    assert not left.without(other.name, other.manifest_digest).names_manifest(one.manifest_digest)
-
-
-@given(SCHEDULES, SCHEDULED)
-def test_an_image_that_is_wished_again_leaves_the_schedule(
-    schedule: RemoveSchedule, scheduled: ScheduledRemoval
-) -> None:
-    added = schedule.with_entry(scheduled)
-    assert added.names_manifest(scheduled.manifest_digest)
-    left = added.without(scheduled.name, scheduled.manifest_digest)
-    others = [
-        e
-        for e in schedule.entries
-        if (e.name, e.manifest_digest) != (scheduled.name, scheduled.manifest_digest)
-    ]
-    assert list(left.entries) == others
 
 
 PUBLICATION = Publication(
@@ -199,7 +189,7 @@ def test_what_a_schema_accepts_is_what_the_program_reads(data: bytes) -> None:
     for record, schema in (
         (Origin, "origin"),
         (Publication, "publication"),
-        (RemoveSchedule, "remove-schedule"),
+        (RemoveSchedule, "schedule"),
     ):
         if not refuses(layout_schema(schema), value):
             record.parse(data, PATH)
@@ -217,13 +207,13 @@ def test_what_a_schema_accepts_is_what_the_program_reads(data: bytes) -> None:
         (RemoveSchedule, b'{"version": 1, "entries": [[]]}', "entries[0] is not an object"),
     ],
 )
-def test_a_record_that_cannot_be_read_says_why_and_that_nothing_is_lost(
+def test_a_record_that_cannot_be_read_gives_the_reason_and_a_command(
     record: type[Origin], data: bytes, why: str
 ) -> None:
     with pytest.raises(InvalidRecord) as caught:
         record.parse(data, PATH)
     assert why in caught.value.why
-    assert "nothing is removed" in caught.value.hint
+    assert "publisher" in caught.value.hint
 
 
 @pytest.mark.parametrize("record", [PUBLICATION, SCHEDULE])

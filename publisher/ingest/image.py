@@ -1,0 +1,157 @@
+"""One image of a wish: fetch what is missing, publish it, and push its thin image."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from publisher.ingest.layers import Interrupted, LayerFetcher
+from publisher.ingest.notices import Notices
+from publisher.ingest.publish import publish, wait_for_others
+from publisher.ingest.report import Outcome, Progress, Status
+from publisher.ingest.thin_push import ThinPushes
+from publisher.ingest.wanted import (
+    Comparison,
+    ConcurrentlyPublished,
+    Item,
+    RequestedImage,
+    compare,
+    has_content,
+    reason,
+)
+from publisher.layers.policy import Limits
+from publisher.layers.unpack import LayerSummary
+from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.sources import Source
+from publisher.sources.open import Sources
+from publisher.tree.pins import ImagePinned
+from publisher.wishlist import Places
+
+_PUBLISH_TRIES = 3
+
+
+@dataclass(slots=True)
+class Run:
+    """What all images of one run share. `cut_short` is set once an image is left out."""
+
+    repository: Repository
+    sources: Sources
+    layers: LayerFetcher
+    limits: Limits
+    progress: Progress
+    stop: threading.Event
+    now: Callable[[], datetime]
+    thin: ThinPushes
+    notices: Notices
+    cut_short: bool = False
+    places: Places = field(default_factory=Places)
+
+
+def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
+    """Bring one image up to date; return None if the run stops before it is."""
+    try:
+        with image.place.lock:
+            return _push_thin(run, image, _bring_up_to_date(run, image))
+    except ImagePinned as error:
+        return _outcome(image, Status.PINNED, remark=str(error))
+    except Interrupted:
+        run.cut_short = True
+        return None
+
+
+def _outcome(image: RequestedImage, status: Status, digest: str = "", remark: str = "") -> Outcome:
+    return Outcome(
+        image.name, str(image.reference), status, image.request.wish_list, digest, remark=remark
+    )
+
+
+def _bring_up_to_date(run: Run, image: RequestedImage) -> Outcome:
+    for _ in range(_PUBLISH_TRIES - 1):
+        try:
+            return _publish_what_is_named_now(run, image)
+        except ConcurrentlyPublished:
+            continue
+    return _publish_what_is_named_now(run, image)
+
+
+def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
+    run.progress.image_step(image.name, "resolving")
+    comparison = compare(run.repository, run.sources, image, run.now())
+    if comparison.is_current:
+        return _outcome(image, Status.UNCHANGED, comparison.digest)
+    run.progress.image_step(image.name, "fetching")
+    items = comparison.fetch(run.limits)
+    sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
+    with run.repository.room_for(sizes, run.layers.check_stop):
+        status, fetched = _fetch_until_published(run, image, comparison, items)
+    dropped: dict[str, int] = {}
+    for summary in fetched:
+        for what, count in summary.dropped.items():
+            dropped[what] = dropped.get(what, 0) + count
+    return replace(
+        _outcome(image, status, comparison.digest),
+        layers_fetched=len(fetched),
+        layers_reused=len(sizes.keys() - {summary.digest for summary in fetched}),
+        bytes_fetched=sum(sizes[summary.digest] for summary in fetched),
+        dropped=dropped,
+    )
+
+
+def _fetch_until_published(
+    run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
+) -> tuple[Status, list[LayerSummary]]:
+    """Publish `items`; return how that went, and the layers that were fetched for it."""
+    purpose = f"ingest of {image.name}"
+    fetched: list[LayerSummary] = []
+    for attempt in range(1, _PUBLISH_TRIES + 1):
+        fetched += _fetch_layers(run, image.name, comparison.source, items)
+        if run.stop.is_set():
+            raise Interrupted("stopped", why="the run was interrupted")
+        run.progress.image_step(image.name, "publishing")
+        try:
+            status = publish(
+                run.repository, items, run.now, purpose, run.notices.refused, run.limits
+            )
+            break
+        except ConcurrentlyPublished:
+            raise  # the source has to be asked again
+        except OSError as error:
+            digests = {layer.digest for item in items for layer in item.image.manifest.layers}
+            raise run.layers.space.explained_linking(error, digests) from error
+        except RepositoryChanged:
+            # Another image is publishing a layer, which exists after that; or a collection removed
+            # a layer that no image used until now, and it has to be fetched again.
+            if attempt == _PUBLISH_TRIES:
+                raise
+            wait_for_others(run.repository, purpose)
+    return status, fetched
+
+
+def _fetch_layers(run: Run, name: str, source: Source, items: list[Item]) -> list[LayerSummary]:
+    # Of an image whose content is published no layer is needed, not even for its index.
+    layers = [
+        pair
+        for item in items
+        if not has_content(run.repository, item)
+        for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
+    ]
+    return run.layers.fetch(name, source, layers)
+
+
+def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:
+    """Bring the thin image up to date; if that fails, what was published stays."""
+    try:
+        wanted = run.thin.outdated(image, outcome.digest)
+        if wanted is None:
+            return outcome
+        run.progress.image_step(outcome.name, "pushing its thin image")
+        run.thin.push(image, wanted)
+    except Exception as error:
+        if isinstance(error, RepositoryError):
+            raise
+        why = reason(error, image.name)
+        return replace(outcome, error=f"its thin image, which the next run tries again: {why}")
+    unchanged = outcome.status is Status.UNCHANGED
+    return replace(outcome, status=Status.RECORDED) if unchanged else outcome

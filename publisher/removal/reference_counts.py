@@ -1,0 +1,167 @@
+"""What goes with scheduled images: reference counts, decreased image by image.
+
+Reading costs what the released images' own records cost, whatever the size of the repository.
+Nothing is written here: the record set holds the outcome, and a dry run drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.layers.errors import LayerError
+from publisher.layers.index import read_header
+from publisher.oci.manifest import Manifest
+from publisher.removal.release import Facts, Release, decide
+from publisher.repository.reading import Usage, count_usage
+from publisher.repository.records import RecordSet
+from publisher.tree import layout
+from publisher.tree.origin import Origin
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import ScheduledRemoval
+from publisher.tree.thin_image import ThinRecord
+from publisher.tree.users import ImageUsers
+
+
+class UncertainState(PublisherError):
+    """The records contradict each other about what an image uses, so the image stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An image that goes, how many layers go with it, and how many bytes that frees.
+
+    `thin` is what was pushed as its thin image, if that is on record.
+
+    The bytes are those of all files of the layers (compressed bytes for a layer without an index,
+    which another tool published). A flat image is links to layers, and frees nothing by itself.
+    """
+
+    entry: ScheduledRemoval
+    layers: int
+    flat: bool
+    size: int
+    thin: ThinRecord | None = None
+
+
+UNCERTAIN_ERRORS = (UncertainState, InvalidRecord, InvalidManifest, LayerError, OSError)
+"""What `release` raises about one image, which stays then; other images are not affected."""
+
+
+class ReferenceCounts:
+    """The reference counts of a repository, from which images are released one after the other.
+
+    `names` are the publications that go, `unused` the IDs of images that no name uses any more:
+    what Podman's store has to forget.
+    """
+
+    def __init__(self, records: RecordSet) -> None:
+        self.records = records
+        self.names: dict[str, Publication | None] = {}
+        self.unused: list[str] = []
+        self._usage: Usage | None = None
+        self._released: set[tuple[str, str]] = set()
+
+    def release(self, entry: ScheduledRemoval) -> Released:
+        """Remove a scheduled image from the records.
+
+        Raises one of UNCERTAIN_ERRORS, with nothing changed, if the records do not say for certain
+        what the image uses.
+        """
+        if not layout.is_public_name(entry.name):
+            raise UncertainState(
+                f"cannot collect {entry.name!r}", why="an image cannot have that name"
+            )
+        manifest = entry.parse_manifest()
+        if manifest.image_id != entry.image_id:
+            raise UncertainState(
+                f"cannot collect {entry.name}",
+                why=f"its entry has image ID {entry.image_id}, its manifest {manifest.image_id}",
+            )
+        facts = self._facts(entry, manifest)
+        release = decide(facts)
+        is_current = self.records.is_published(entry.name, entry.manifest_digest)
+        size = sum(self._layer_size(manifest, digest) for digest in release.layers)
+        thin = self.records.thin_record(entry.name) if is_current else None
+        self._apply(release, is_current)
+        return Released(entry, len(release.layers), release.flat, size, thin)
+
+    def _apply(self, release: Release, is_current: bool) -> None:
+        entry, records = release.entry, self.records
+        records.take_off_schedule(*entry.key)
+        self._released.add(entry.key)
+        pins = records.pins.without(*entry.key)  # a pin that no longer holds
+        if pins != records.pins:
+            records.set_pins(pins)
+        if is_current:
+            self.names[entry.name] = records.readable_publication(entry.name)
+            records.remove_link(entry.name, entry.image_id)
+            records.remove(layout.image_metadata(entry.name))
+        records.set_users(entry.image_id, release.users)
+        if not release.users.users:
+            self.unused.append(entry.image_id)
+        for digest, origin in release.origins.items():
+            records.set_origin(digest, origin)
+
+    def _facts(self, entry: ScheduledRemoval, manifest: Manifest) -> Facts:
+        users = self._users_of(entry)
+        siblings = {
+            digest: self._manifest_of(name, digest)
+            for name, digest in sorted(users.users - {entry.key})
+            if digest != entry.manifest_digest
+        }
+        origins = {}
+        for layer in manifest.layers:
+            origin = self._origin_of(layer.digest)
+            if origin is None:
+                continue
+            if entry.image_id not in origin.images:
+                raise _stale(layout.layer_origin(layer.digest), f"it lacks {entry.image_id}")
+            origins[layer.digest] = origin
+        return Facts(entry, manifest, users, tuple(siblings.values()), origins)
+
+    def _users_of(self, entry: ScheduledRemoval) -> ImageUsers:
+        users = self.records.users(entry.image_id)
+        if users is not None and entry.key in users.users:
+            return users
+        # Another tool published the image, or one that shares it: only counting tells.
+        if self._usage is None:
+            self._usage = count_usage(self.records.repository)
+        counted = frozenset(self._usage.images.get(entry.image_id, ()))
+        return ImageUsers(counted - self._released)
+
+    def _origin_of(self, digest: str) -> Origin | None:
+        """Return the layer's record; None for a layer that is not published (any more)."""
+        directory = layout.layer_directory(digest)
+        if self.records.is_removed(directory):
+            return None
+        origin = self.records.origin(digest)
+        if origin is None and self.records.repository.exists(directory):
+            raise _stale(layout.layer_origin(digest), "it is missing")
+        return origin
+
+    def _manifest_of(self, name: str, digest: str) -> Manifest:
+        """Return the manifest through which another name uses the same image."""
+        entry = self.records.scheduled(name, digest)
+        if entry is not None:
+            return entry.parse_manifest()
+        current = self.records.manifest(name)
+        if current is None or current.digest != digest:
+            raise _stale(f"the record of the names that use {digest}", f"{name} does not use it")
+        return current.parse()
+
+    def _layer_size(self, manifest: Manifest, digest: str) -> int:
+        repository = self.records.repository
+        if repository.exists(layout.layer_index(digest)):
+            with repository.open_index(digest) as file:
+                return read_header(file).content_size
+        return next(layer.size for layer in manifest.layers if layer.digest == digest)
+
+
+def _stale(what: str, why: str) -> UncertainState:
+    return UncertainState(
+        f"{what} is not up to date",
+        why=why,
+        hint="publisher verify --repair",
+    )

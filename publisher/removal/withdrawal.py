@@ -1,0 +1,120 @@
+"""What becomes of published images, given what the wish lists request: the decision, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+DEFAULT_SHARE = 0.2
+"""The share of the images in question that may be scheduled without confirmation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """How many images may be scheduled at once: at most `share` of those in question, but one.
+
+    `at_most` is a number of images instead; `off` allows any number.
+    """
+
+    share: float = DEFAULT_SHARE
+    at_most: int | None = None
+    off: bool = False
+
+    def allowed(self, in_question: int) -> int:
+        """Return the largest number of images that may be scheduled."""
+        if self.off:
+            return in_question
+        return max(1, int(in_question * self.share)) if self.at_most is None else self.at_most
+
+    def objection(self, decision: Decision) -> str:
+        """Return why the decision may not be executed; "" if it may."""
+        count, allowed = len(decision.withdrawn), self.allowed(decision.in_question)
+        if count <= allowed:
+            return ""
+        return (
+            f"{count} of {decision.in_question} images are not requested any more, and at most "
+            f"{allowed} are scheduled without confirmation"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One published image: its wish lists, and whether it is scheduled or pinned."""
+
+    name: str
+    manifest_digest: str
+    lists: frozenset[str]
+    scheduled: bool = False
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with which images. `kept` holds why some stay that the given lists withdrew.
+
+    `lists` holds, for images that some of their lists withdrew, those that still request them.
+    `in_question` counts the images about which the lists decide, without those already scheduled;
+    `others` those about which they do not: images of other lists, and what was published by hand.
+    """
+
+    withdrawn: tuple[str, ...]
+    requested_again: tuple[str, ...]
+    lists: Mapping[str, frozenset[str]]
+    kept: Mapping[str, str]
+    in_question: int
+    others: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images that change."""
+        return (*self.withdrawn, *self.requested_again, *self.lists)
+
+
+def decide(
+    images: Iterable[Image],
+    requested: Mapping[str, frozenset[str]],
+    given: frozenset[str],
+    *,
+    whole: bool = False,
+) -> Decision:
+    """Decide what becomes of `images`.
+
+    Args:
+        images: What is published.
+        requested: The public names that are requested, each with the `given` lists that do.
+        given: The lists that decide.
+        whole: They decide about all images, whichever list requested those.
+    """
+    withdrawn: list[str] = []
+    requested_again: list[str] = []
+    kept: dict[str, str] = {}
+    lists: dict[str, frozenset[str]] = {}
+    in_question = others = 0
+    for image in images:
+        requesting = requested.get(image.name, frozenset())
+        if image.scheduled:
+            if requesting:
+                requested_again.append(image.name)
+            continue
+        if not whole and not image.lists & given:
+            others += 1
+            continue
+        in_question += 1
+        remaining = requesting if whole else (image.lists - given) | requesting
+        if remaining:
+            if image.lists and image.lists != remaining:
+                lists[image.name] = remaining
+            if not requesting:
+                names = ", ".join(sorted(remaining))
+                kept[image.name] = f"{names} requests it, and was not given"
+        elif image.pinned:
+            kept[image.name] = "it is pinned"
+        else:
+            withdrawn.append(image.name)
+    return Decision(tuple(withdrawn), tuple(requested_again), lists, kept, in_question, others)
+
+
+def unknown_lists(given: frozenset[str], images: Iterable[Image]) -> tuple[str, ...]:
+    """Return those of `given` that no image records; none where no image records any list."""
+    known = frozenset[str]().union(*(image.lists for image in images))
+    return tuple(sorted(given - known - {""})) if known else ()

@@ -1,0 +1,432 @@
+"""The records of a repository, as one transaction reads and changes them.
+
+A `RecordSet` reads each file at most once, keeps changes in memory, and writes what differs from
+what was read. Under the writer lock it is a snapshot: no other process changes a record meanwhile.
+Without the lock it is what a dry run, a plan or a listing needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from publisher.oci.digest import digest_of
+from publisher.oci.manifest import Manifest, parse_published_manifest
+from publisher.repository.protocol import Repository, Transaction
+from publisher.tree import layout
+from publisher.tree.origin import Origin
+from publisher.tree.pins import Pins
+from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord, UnsupportedRecord
+from publisher.tree.schedule import (
+    RemoveSchedule,
+    ScheduledRemoval,
+    ScheduleSummary,
+    parse_summary,
+)
+from publisher.tree.thin_image import ThinRecord
+from publisher.tree.users import ImageUsers
+
+T = TypeVar("T")
+
+IMAGE_FILES = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
+"""What is kept of an image that leaves its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentManifest:
+    """The manifest that is published under a name.
+
+    `data` is the registry's exact bytes, unless another tool re-serialised them; `digest` is that
+    of these bytes.
+    """
+
+    digest: str
+    data: bytes
+
+    def parse(self) -> Manifest:
+        """Return the manifest; raise InvalidManifest where it is damaged."""
+        return parse_published_manifest(self.data)
+
+
+class RecordSet:
+    """The records of a repository: read once each, changed in memory, written where they changed.
+
+    Methods that read raise InvalidRecord for a record that is damaged or of an unknown version.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._files: dict[str, bytes | None] = {}
+        self._links: dict[str, str | None] = {}
+        self._parsed: dict[str, Any] = {}
+        self._new_files: dict[str, bytes] = {}
+        self._new_links: dict[str, str] = {}
+        self._removed_links: dict[str, None] = {}
+        self._removed: dict[str, None] = {}
+        self._schedule = _Schedule(repository, self._read)
+
+    @property
+    def changes(self) -> int:
+        """How many records and trees have changed so far."""
+        return len(self._new_files) + len(self._removed) + len(self._schedule.changed)
+
+    # What is published
+
+    def publication(self, name: str) -> Publication | None:
+        """Return what is recorded of the image published as `name`; None if nothing is."""
+        return self._record(layout.publication_file(name), Publication.parse)
+
+    def readable_publication(self, name: str) -> Publication | None:
+        """Return the same; None also where the record is damaged."""
+        try:
+            return self.publication(name)
+        except InvalidRecord:
+            return None
+
+    def manifest(self, name: str) -> CurrentManifest | None:
+        """Return the manifest published as `name`; None if none is."""
+        data = self.file(layout.manifest_file(name))
+        if data is None:
+            return None
+        publication = self.readable_publication(name)
+        algorithm = publication.manifest_digest.partition(":")[0] if publication else "sha256"
+        return CurrentManifest(digest_of(data, algorithm), data)
+
+    def is_published(self, name: str, manifest_digest: str) -> bool:
+        """Return whether `name` has this very manifest, and not one that came later."""
+        current = self.manifest(name)
+        return current is not None and current.digest == manifest_digest
+
+    def link(self, name: str) -> str | None:
+        """Return the text of the public link `name`; None where there is none."""
+        if name in self._removed_links:
+            return None
+        if name in self._new_links:
+            return self._new_links[name]
+        if name not in self._links:
+            self._links[name] = self.repository.link_text(name)
+        return self._links[name]
+
+    def thin_record(self, name: str) -> ThinRecord | None:
+        """Return what was pushed as the thin image of `name`; None if that is not known."""
+        try:
+            return self._record(layout.thin_file(name), ThinRecord.parse)
+        except InvalidRecord:
+            return None  # the registry is asked then
+
+    def file(self, path: str) -> bytes | None:
+        """Return the bytes of any small file; None where there is none."""
+        new = self._new_files.get(path)
+        return new if new is not None else self._read(path)
+
+    def set_file(self, path: str, content: bytes) -> bool:
+        """Replace a small file; return whether its content changes."""
+        if self.file(path) == content:
+            return False
+        self._new_files[path] = content
+        self._parsed.pop(path, None)
+        return True
+
+    def set_publication(self, publication: Publication) -> bool:
+        """Replace the record of the image published under the record's name."""
+        return self.set_file(layout.publication_file(publication.name), publication.to_bytes())
+
+    def set_link(self, name: str, image_id: str) -> bool:
+        """Make the public link `name` lead to a flat image; return whether it changes."""
+        target = layout.link_target(name, image_id)
+        if self.link(name) == target:
+            return False
+        self._removed_links.pop(name, None)
+        self._new_links[name] = target
+        return True
+
+    def remove_link(self, name: str, image_id: str = "") -> bool:
+        """Remove the public link `name`; with `image_id` only if it leads to that flat image."""
+        text = self.link(name)
+        if text is None or (image_id and text != layout.link_target(name, image_id)):
+            return False
+        self._new_links.pop(name, None)
+        self._removed_links[name] = None
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole tree, after the links and in the order of the calls."""
+        self._removed[path] = None
+        inside = f"{path}/"
+        for changed in [p for p in self._new_files if p == path or p.startswith(inside)]:
+            del self._new_files[changed]
+
+    def is_removed(self, path: str) -> bool:
+        """Return whether a file or tree is about to be removed."""
+        return path in self._removed
+
+    # Reference counts
+
+    def origin(self, digest: str) -> Origin | None:
+        """Return which images use the layer; None where there is no record."""
+        return self._record(layout.layer_origin(digest), Origin.parse)
+
+    def users(self, image_id: str) -> ImageUsers | None:
+        """Return what uses the image; None where there is no record, as in trees of other tools."""
+        return self._record(layout.image_users(image_id), ImageUsers.parse)
+
+    def set_origin(self, digest: str, origin: Origin) -> None:
+        """Replace the record of a layer, which is removed if no image uses it any more."""
+        self._set(layout.layer_origin(digest), origin, origin.to_bytes())
+        if not origin.images:
+            self.remove(layout.layer_directory(digest))
+
+    def set_users(self, image_id: str, users: ImageUsers) -> None:
+        """Replace the record of an image; its flat image goes if no name uses it any more."""
+        self._set(layout.image_users(image_id), users, users.to_bytes())
+        if not users.users:
+            self.remove(layout.image_users(image_id))
+            self.remove(layout.flat_image(image_id))
+
+    # Pins
+
+    @property
+    def pins(self) -> Pins:
+        """The pins; empty where there is no file yet."""
+        return self._record(layout.PINS, Pins.parse) or Pins()
+
+    def set_pins(self, pins: Pins) -> None:
+        """Replace all pins."""
+        self.set_file(layout.PINS, pins.to_bytes())
+
+    # The remove schedule
+
+    def scheduled(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
+        """Return the entry of that manifest under that name, if there is one."""
+        return self._schedule.of_manifest(manifest_digest).get(name)
+
+    def all_scheduled(self) -> tuple[ScheduledRemoval, ...]:
+        """Return all entries, in the order of scheduling."""
+        return self._schedule.all()
+
+    def convert_schedule(self) -> bool:
+        """Convert the schedule if an earlier release wrote it; return whether that is so.
+
+        Raises UnsupportedRecord if another program or a later release wrote it.
+        """
+        return self._schedule.convert()
+
+    def check_schedule(self) -> None:
+        """Raise UnsupportedRecord if another program or a later release wrote the schedule."""
+        self._schedule.open()
+
+    def replace_schedule(self, entries: Iterable[ScheduledRemoval]) -> None:
+        """Replace the whole schedule, whatever can be read of it."""
+        self._schedule = _Schedule(self.repository, self._read, entries)
+        kept = {layout.retired_schedule(digest) for digest in self._schedule.changed}
+        for path in schedule_files(self.repository):
+            if path not in kept:
+                self.remove(path)
+
+    def latest_scheduling(self, moment: datetime) -> datetime:
+        """Return `moment`, or the time of the latest entry if that is later (a clock was set back).
+
+        A grace period that began earlier than this would end too early.
+        """
+        return self._schedule.latest(moment)
+
+    def put_on_schedule(self, entry: ScheduledRemoval) -> None:
+        """Add an entry, or replace the one with the same key."""
+        self._schedule.put(entry)
+
+    def take_off_schedule(self, name: str, manifest_digest: str) -> bool:
+        """Remove an entry; return whether there was one.
+
+        With the last entry of a manifest the metadata that was kept of it goes.
+        """
+        return self._schedule.take(name, manifest_digest)
+
+    def write(self, transaction: Transaction) -> bool:
+        """Put everything that changed into the transaction; return whether anything did.
+
+        Links are removed before what they lead to.
+        """
+        # Of what leaves its name the entry comes first: at every moment something names its layers.
+        files = [
+            (path, content)
+            for path, content in (self._schedule.new_files() | self._new_files).items()
+            if self._files.get(path) != content
+        ]
+        for path, content in files:
+            transaction.replace(path, content)
+        for name, text in self._new_links.items():
+            transaction.symlink(name, text)
+        removed = [*self._removed_links, *self._removed, *self._schedule.removed()]
+        for path in removed:
+            transaction.remove(path)
+        return bool(files or self._new_links or removed)
+
+    def _read(self, path: str) -> bytes | None:
+        if path not in self._files:
+            self._files[path] = self.repository.read(path)
+        return self._files[path]
+
+    def _record(self, path: str, parse: Callable[[bytes, str], T]) -> T | None:
+        if path not in self._parsed:
+            data = self.file(path)
+            self._parsed[path] = None if data is None else parse(data, path)
+        found: T | None = self._parsed[path]
+        return found
+
+    def _set(self, path: str, record: object, content: bytes) -> None:
+        self.set_file(path, content)
+        self._parsed[path] = record
+
+
+class _Schedule:
+    """The remove schedule of a repository: entries by manifest, read where they are asked for."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        read: Callable[[str], bytes | None],
+        entries: Iterable[ScheduledRemoval] | None = None,
+    ) -> None:
+        self._repository = repository
+        self._read = read
+        self._entries: dict[str, dict[str, ScheduledRemoval]] = {}
+        self._is_complete = self._is_opened = entries is not None
+        self._is_replaced = entries is not None
+        self._summary: ScheduleSummary | None = None
+        self._is_former = False
+        self._damage: InvalidRecord | None = None
+        self._new_latest: datetime | None = None
+        self.changed: dict[str, None] = {}
+        for entry in entries or ():
+            self._entries.setdefault(entry.manifest_digest, {})[entry.name] = entry
+            self.changed[entry.manifest_digest] = None
+
+    def of_manifest(self, digest: str) -> dict[str, ScheduledRemoval]:
+        self.open()
+        if digest not in self._entries:
+            self._entries[digest] = {}
+            if not self._is_complete:
+                self._add(self._load(layout.retired_schedule(digest)))
+        return self._entries[digest]
+
+    def all(self) -> tuple[ScheduledRemoval, ...]:
+        self.open()
+        if self._damage is not None:
+            raise self._damage
+        if not self._is_complete:
+            for path in schedule_files(self._repository):
+                self._add(self._load(path))
+            self._is_complete = True
+        entries = (e for by_name in self._entries.values() for e in by_name.values())
+        return tuple(sorted(entries, key=lambda entry: (entry.scheduled_at, entry.key)))
+
+    def latest(self, moment: datetime) -> datetime:
+        self.open()
+        if self._summary is not None:
+            bounds = [self._summary.latest, self._new_latest]
+            if all(bound is None or bound <= moment for bound in bounds):
+                return moment
+        return max((moment, *(entry.scheduled_at for entry in self.all())))
+
+    def put(self, entry: ScheduledRemoval) -> None:
+        self.of_manifest(entry.manifest_digest)[entry.name] = entry
+        self.changed[entry.manifest_digest] = None
+        if self._new_latest is None or self._new_latest < entry.scheduled_at:
+            self._new_latest = entry.scheduled_at
+
+    def take(self, name: str, manifest_digest: str) -> bool:
+        if self.of_manifest(manifest_digest).pop(name, None) is None:
+            return False
+        self.changed[manifest_digest] = None
+        return True
+
+    def new_files(self) -> dict[str, bytes]:
+        if not self.changed and not self._is_replaced:
+            return {}
+        # The former version of the schedule is converted as a whole.
+        manifests = self._entries if self._is_former else self.changed
+        files = {
+            layout.retired_schedule(digest): RemoveSchedule(
+                tuple(sorted(self._entries[digest].values(), key=lambda entry: entry.key))
+            ).to_bytes()
+            for digest in manifests
+            if self._entries[digest]
+        }
+        summary = self._new_summary()
+        if summary is not None:
+            files[layout.REMOVE_SCHEDULE] = summary.to_bytes()
+        return files
+
+    def removed(self) -> list[str]:
+        unused = (digest for digest in self.changed if not self._entries[digest])
+        directories = map(layout.retired_directory, unused)
+        return [path for path in directories if self._repository.exists(path)]
+
+    def _new_summary(self) -> ScheduleSummary | None:
+        """Return what has to be written of the schedule as a whole; None for nothing."""
+        if self._damage is not None and self._new_latest is None:
+            return None
+        if self._summary is not None:
+            times = [self._summary.latest, self._new_latest]
+        else:  # none was written yet, or it was of the former version
+            times = [self._new_latest, *(entry.scheduled_at for entry in self.all())]
+        summary = ScheduleSummary(max((time for time in times if time is not None), default=None))
+        return None if summary == self._summary else summary
+
+    def open(self) -> None:
+        if self._is_opened:
+            return
+        data = self._read(layout.REMOVE_SCHEDULE)
+        if data is not None:
+            self._read_summary(data)
+        self._is_opened = True
+
+    def _read_summary(self, data: bytes) -> None:
+        try:
+            found = parse_summary(data, layout.REMOVE_SCHEDULE)
+        except UnsupportedRecord:
+            raise
+        except InvalidRecord as error:
+            # Single entries can be read nevertheless; what needs the whole schedule fails.
+            self._damage = error
+            return
+        if isinstance(found, RemoveSchedule):
+            self._is_former = self._is_complete = True
+            self._add(found)
+        else:
+            self._summary = found
+
+    def convert(self) -> bool:
+        self.open()
+        if not self._is_former or not self._entries:
+            return False
+        self.changed |= dict.fromkeys(self._entries)
+        return True
+
+    def _load(self, path: str) -> RemoveSchedule:
+        data = self._read(path)
+        if data is None:
+            return RemoveSchedule()
+        found = RemoveSchedule.parse(data, path)
+        for entry in found.entries:
+            if layout.retired_schedule(entry.manifest_digest) != path:
+                raise InvalidRecord(path, why=f"it has an entry of {entry.manifest_digest}")
+        return found
+
+    def _add(self, found: RemoveSchedule) -> None:
+        for entry in found.entries:
+            # What was changed in memory is newer.
+            if entry.manifest_digest not in self.changed:
+                self._entries.setdefault(entry.manifest_digest, {})[entry.name] = entry
+
+
+def schedule_files(repository: Repository) -> Iterator[str]:
+    """Return the paths of the files that hold the schedule's entries, one for each manifest."""
+    for shard in repository.children(layout.RETIRED):
+        for digest in repository.children(f"{layout.RETIRED}/{shard}"):
+            path = f"{layout.RETIRED}/{shard}/{digest}/{layout.SCHEDULE_FILE}"
+            if repository.exists(path):
+                yield path
