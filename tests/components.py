@@ -48,7 +48,7 @@ def require_mounts() -> None:
     Not so in an unprivileged container, nor in a chroot whose root is not a mount.
     """
     require_root()
-    if not _can_mount():
+    if not can_mount():
         _unavailable("needs a machine, or a privileged container, that may mount file systems")
 
 
@@ -68,7 +68,8 @@ def _has_user_namespaces() -> bool:
 
 
 @functools.cache
-def _can_mount() -> bool:
+def can_mount() -> bool:
+    """Whether this process may mount file systems."""
     # unshare --mount does what engines do first: a mount namespace, and its root's propagation
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,13 @@ STANDIN = Path(__file__).parent / "cvmfs_server.py"
 class Machine:
     """Everything below `root`: the published trees, the server's own files, the publisher's state.
 
-    Another machine that shares the storage has another `state`.
+    Another machine that shares the storage has another `state`. With `overlay` the union mount is a
+    real overlayfs, as on a real machine; `unmount` ends what is mounted then.
     """
 
     root: Path
     state: Path
+    overlay: bool = False
 
     @property
     def bin(self) -> Path:
@@ -38,7 +41,12 @@ class Machine:
         return self.root / "etc/cvmfs/repositories.d"
 
     def mount(self, name: str) -> Path:
+        """The union mount, in which changes are made by hand."""
         return self.root / "cvmfs" / name
+
+    def published(self, name: str) -> Path:
+        """Where the published tree is read."""
+        return self.spool(name) / "rdonly"
 
     def spool(self, name: str) -> Path:
         return self.root / "var/spool/cvmfs" / name
@@ -51,6 +59,7 @@ class Machine:
             "CVMFS_STANDIN_ROOT": str(self.root),
             "PUBLISHER_STATE": str(self.state),
             "PUBLISHER_CVMFS_CONFIGURATION": str(self.configuration),
+            **({"CVMFS_STANDIN_OVERLAY": "1"} if self.overlay else {}),
         }
 
     def server(
@@ -80,6 +89,24 @@ class Machine:
         text = (self.root / "srv/cvmfs" / name / ".cvmfspublished").read_text()
         return int(next(line[1:] for line in text.splitlines() if line.startswith("S")))
 
+    def unmount(self) -> None:
+        """Unmount everything below `root`."""
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            point = line.split()[4]
+            if point.startswith(f"{self.root}/"):
+                subprocess.run(["umount", "-l", point], check=True)
+
+    @contextmanager
+    def nothing_mounted(self, name: str) -> Iterator[None]:
+        """Let neither mount of the repository show anything."""
+        place = self.published(name).resolve()
+        subprocess.run(["umount", "-l", self.mount(name)], check=True) if self.overlay else None
+        away = place.rename(place.with_name(f"{place.name}-away"))
+        place.mkdir()
+        yield
+        place.rmdir()
+        away.rename(place)
+
     def calls(self) -> list[list[str]]:
         """Every command that the server was given, in order."""
         return [json.loads(line) for line in (self.root / "standin.log").read_text().splitlines()]
@@ -93,7 +120,13 @@ class Machine:
             time.sleep(0.002)
 
     def open(
-        self, name: str, *, writable: bool = True, wait: float = 0.0, verify: bool = False
+        self,
+        name: str,
+        *,
+        writable: bool = True,
+        wait: float = 0.0,
+        verify: bool = False,
+        on_wait: Callable[[str], None] | None = None,
     ) -> CvmfsRepository:
         """The repository, in this process; `use` has to be called first."""
         return CvmfsRepository(
@@ -101,6 +134,7 @@ class Machine:
             writable=writable,
             wait=wait,
             verify=verify,
+            on_wait=on_wait,
             state=self.state,
             configuration=self.configuration,
         )
@@ -134,9 +168,9 @@ def die_around_calls(number: int) -> None:
     Guard.retry = dying  # type: ignore[method-assign]
 
 
-def make_machine(root: Path) -> Machine:
+def make_machine(root: Path, *, overlay: bool = False) -> Machine:
     """A machine without repositories."""
-    machine = Machine(root, root / "state")
+    machine = Machine(root, root / "state", overlay)
     machine.bin.mkdir(parents=True)
     command = machine.bin / "cvmfs_server"
     # As a module, which is compiled once, and without looking for packages: it starts sooner so.

@@ -2,17 +2,23 @@
 """Stands in for `cvmfs_server` where there is no CVMFS: the same commands and refusals.
 
 Everything lies below the directory that CVMFS_STANDIN_ROOT names, where a real machine has it below
-/: the published tree (which stands for the mount) at cvmfs/NAME, the configuration at
-etc/cvmfs/repositories.d/NAME/server.conf, the server's working space at var/spool/cvmfs/NAME, its
-storage at srv/cvmfs/NAME. It depends on nothing but Python, and on no code of the product.
+/: the union mount at cvmfs/NAME, the configuration at etc/cvmfs/repositories.d/NAME/server.conf,
+the server's working directory at var/spool/cvmfs/NAME, its storage at srv/cvmfs/NAME. It depends on
+nothing but Python, and on no code of the product.
 
-Of a repository with a gateway the published tree is at srv/cvmfs/NAME/tree, and each machine's
-cvmfs/NAME shows it as it was when that machine last opened a transaction.
+The published tree is read at var/spool/cvmfs/NAME/rdonly, which is a client mount on a real machine
+and a directory here. With CVMFS_STANDIN_OVERLAY=1, `mkfs` makes cvmfs/NAME a real overlayfs mount
+over it, as on a real machine; this needs root. Without it, cvmfs/NAME is the published tree itself
+and rdonly a link to it. Of a repository with a gateway the published tree is at
+srv/cvmfs/NAME/tree, and each machine shows it as it was when that machine last opened a
+transaction.
 
-What it does in each case is what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a moment
-("opened", "streaming", "applied") at which the server dies as if the machine had failed;
+In each case it does what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a moment ("opened",
+"streaming", "read", "applied", "publishing") at which the server dies as if the machine had failed;
+CVMFS_STANDIN_HANG one ("applied", "abort") at which it waits for a remount that never ends, as long
+as the file standin-hang exists in the root;
 CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes;
-CVMFS_STANDIN_RECORD names a directory in which each stream is kept as it came;
+CVMFS_STANDIN_RECORD names a directory in which each stream is kept as it arrived;
 CVMFS_STANDIN_PAUSE a file without which it stops, for a minute, in the middle of a long stream.
 """
 
@@ -37,6 +43,8 @@ OPEN_FAILURE = errno.EEXIST
 LEASED = errno.EBUSY
 LARGEST_FILE = 1 << 30
 LARGEST_CATALOG = 500_000
+ROOT_HASH = "user.root_hash"
+"""The attribute in which a client shows the root hash of the mounted revision."""
 
 USAGE = f"""CernVM-FS Server Tool {VERSION}
 Usage: cvmfs_server COMMAND [options] <parameters>
@@ -69,6 +77,14 @@ def die_at(moment: str, root: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hang_at(moment: str, root: Path) -> None:
+    """Wait in a child process, as the real server waits for `mount` to return."""
+    if os.environ.get("CVMFS_STANDIN_HANG", "") == moment:
+        mount = root / "mount-rdonly"
+        mount.write_text(f'while test -e "{root}/standin-hang"; do sleep 0.1; done\n')
+        subprocess.run(["sh", mount], check=True)
+
+
 class Server:
     """One repository as its server sees it."""
 
@@ -82,12 +98,17 @@ class Server:
         self.lock = self.spool / "in_transaction.lock"
         self.publishing = self.spool / "is_publishing.lock"
         self.before = self.spool / "before"
+        self.rdonly = self.spool / "rdonly"
+        self.upper = self.spool / "scratch/current"
+        self.work = self.spool / "ofs_workdir"
         if not self.configuration.exists():
             die(f"The repository {name} does not exist.")
         lines = self.configuration.read_text().splitlines()
         self.settings = dict(line.split("=", 1) for line in lines if "=" in line)
         self.gateway = self.settings["CVMFS_UPSTREAM_STORAGE"].startswith("gw,")
-        self.tree = self.storage / "tree" if self.gateway else self.mount
+        self.is_overlay = "CVMFS_STANDIN_OVERLAY" in self.settings
+        shown = self.rdonly if self.is_overlay else self.mount
+        self.tree = self.storage / "tree" if self.gateway else shown
 
     def require_owner(self) -> None:
         owner = self.settings["CVMFS_USER"]
@@ -136,25 +157,52 @@ class Server:
             lease.write_text(json.dumps({"path": path, "machine": str(self.spool)}))
         return lease
 
-    def renew_mount(self) -> None:
-        """Let the mount show what is published now, and say which revision that is."""
-        pinned = f"CVMFS_ROOT_HASH={self.published()['C']}\n"
-        file = self.spool / "client.local"
-        if not self.gateway or (file.exists() and file.read_text() == pinned):
+    def mount_union(self, options: str = "ro") -> None:
+        """Mount the overlayfs, if there is one, as the real server does: without redirect_dir."""
+        if not self.is_overlay:
             return
+        remove(self.work)
+        for directory in (self.upper, self.work):
+            directory.mkdir(parents=True, exist_ok=True)
+        layers = f"lowerdir={self.rdonly},upperdir={self.upper},workdir={self.work}"
+        run_mount("mount", "-t", "overlay", "overlay", "-o", f"{options},{layers}", self.mount)
+
+    def unmount_union(self) -> None:
+        if self.is_overlay and os.path.ismount(self.mount):
+            run_mount("umount", "-l", self.mount)
+
+    def renew_mount(self) -> None:
+        """Let a gateway's mount show what is published now."""
+        pinned = self.published()["C"].encode()
+        if not self.gateway or self.mounted_hash() == pinned:
+            return
+        self.unmount_union()
         with Exclusive(self.storage / "commit.lock"):
-            restore(self.tree, self.mount)
+            restore(self.tree, self.rdonly if self.is_overlay else self.mount)
             self.pin()
+        self.mount_union()
+
+    def mounted_hash(self) -> bytes:
+        try:
+            return os.getxattr(self.rdonly, ROOT_HASH)
+        except OSError:
+            return b""
 
     def pin(self) -> None:
-        (self.spool / "client.local").write_text(f"CVMFS_ROOT_HASH={self.published()['C']}\n")
+        """Note which revision is mounted; at a gateway, client.local does not hold it."""
+        pinned = self.published()["C"]
+        os.setxattr(self.rdonly, ROOT_HASH, pinned.encode())
+        text = "" if self.gateway else f"CVMFS_ROOT_HASH={pinned}\n"
+        (self.spool / "client.local").write_text(text)
 
-    def publish_mount(self) -> None:
-        if not self.gateway:
-            self.bump()
-            return
+    def publish_union(self) -> None:
+        """Publish the changes of a transaction."""
         with Exclusive(self.storage / "commit.lock"):
-            restore(self.mount, self.tree)
+            if self.is_overlay:
+                self.unmount_union()
+                merge_upper(self.upper, self.tree)
+            elif self.gateway:
+                restore(self.mount, self.tree)
             self.bump()
 
     def drop_leases(self) -> None:
@@ -170,8 +218,13 @@ class Server:
         self.lock.write_text(f"{os.getpid()}\n")
 
     def close_transaction(self) -> None:
-        remove(self.spool / "scratch")
+        remove(self.spool / "tmp")
         remove(self.before)
+        self.unmount_union()
+        remove(self.upper)
+        if not self.gateway:
+            self.pin()
+        self.mount_union()
         (self.spool / "ingesting").unlink(missing_ok=True)
         self.publishing.unlink(missing_ok=True)
         self.drop_leases()
@@ -201,6 +254,39 @@ def write_published(storage: Path, name: str, revision: int) -> None:
     draft = storage / ".cvmfspublished.draft"
     draft.write_text(text)
     draft.rename(storage / ".cvmfspublished")
+
+
+def run_mount(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        die(f"{command[0]}: {done.stderr.strip()}")
+
+
+def merge_upper(upper: Path, tree: Path) -> None:
+    """Apply an overlayfs' upper directory, which is not mounted now, to the tree below it."""
+    for entry in list(os.scandir(upper)):
+        old, new = tree / entry.name, Path(entry.path)
+        status = new.lstat()
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            remove(old)
+        elif entry.is_dir(follow_symlinks=False):
+            if (
+                not old.is_dir()
+                or old.is_symlink()
+                or "trusted.overlay.opaque" in os.listxattr(new)
+            ):
+                remove(old)
+                old.mkdir()
+            merge_upper(new, old)
+            os.chown(old, status.st_uid, status.st_gid)
+            os.chmod(old, stat.S_IMODE(status.st_mode))
+            os.utime(old, ns=(status.st_atime_ns, status.st_mtime_ns))
+        else:
+            remove(old)
+            for name in os.listxattr(new, follow_symlinks=False):
+                if name.startswith("trusted.overlay."):
+                    os.removexattr(new, name, follow_symlinks=False)
+            new.rename(old)
 
 
 class Exclusive:
@@ -295,6 +381,11 @@ def mkfs(root: Path, arguments: list[str]) -> None:
     configuration = root / "etc/cvmfs/repositories.d" / name
     for directory in (mount, spool, configuration, storage):
         directory.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("CVMFS_STANDIN_OVERLAY"):
+        more += "CVMFS_STANDIN_OVERLAY=true\n"
+        (spool / "rdonly").mkdir()
+    else:
+        (spool / "rdonly").symlink_to(mount)
     upstream = upstream or f"local,{storage}/data/txn,{storage}"
     (configuration / "server.conf").write_text(
         f"CVMFS_CREATOR_VERSION=143\nCVMFS_REPOSITORY_NAME={name}\n"
@@ -304,12 +395,16 @@ def mkfs(root: Path, arguments: list[str]) -> None:
     )
     if not (storage / ".cvmfspublished").exists():
         write_published(storage, name, 1)
-        top = storage / "tree" if upstream.startswith("gw,") else mount
+        top = storage / "tree" if upstream.startswith("gw,") else spool / "rdonly"
         top.mkdir(exist_ok=True)
         (top / "new_repository").write_text("")
         until = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + 30 * 86400))
         (storage / ".cvmfswhitelist").write_text(f"20260101000000\nE{until}\nN{name}\n00:00\n--\n")
-    Server(root, name).renew_mount()
+    server = Server(root, name)
+    server.renew_mount()
+    if not server.gateway:
+        server.pin()
+        server.mount_union()
 
 
 def rmfs(root: Path, arguments: list[str]) -> None:
@@ -317,6 +412,7 @@ def rmfs(root: Path, arguments: list[str]) -> None:
     server = Server(root, arguments[-1])
     if "-f" not in arguments:
         die("Are you sure? (y/N) aborting!")
+    server.unmount_union()
     for place in (server.mount, server.spool, server.storage, server.configuration.parent):
         remove(place)
 
@@ -341,7 +437,10 @@ def transaction(root: Path, arguments: list[str]) -> None:
     server.acquire_lease(path)
     server.open_transaction()
     server.renew_mount()
-    if not path:  # a part is only leased here, and never changed
+    if server.is_overlay:
+        server.unmount_union()
+        server.mount_union("rw")
+    elif not path:  # a part is only leased here, and never changed
         keep(server.mount, server.before)
 
 
@@ -378,7 +477,7 @@ def publish(root: Path, arguments: list[str]) -> None:
         die(f"Repository {server.name} is not in a transaction")
     server.ask_about_open_files("-f" not in arguments)
     die_at("publishing", root)
-    server.publish_mount()
+    server.publish_union()
     server.close_transaction()
 
 
@@ -398,6 +497,7 @@ def abort(root: Path, arguments: list[str]) -> None:
         )
         if sys.stdin.readline().strip() not in ("y", "Y"):
             return
+    hang_at("abort", root)
     if server.before.exists():
         restore(server.before, server.mount)
     server.close_transaction()
@@ -406,7 +506,7 @@ def abort(root: Path, arguments: list[str]) -> None:
 def check(root: Path, arguments: list[str]) -> None:
     """What the real check finds of what can go wrong here: catalogs that are too large."""
     server = Server(root, arguments[-1])
-    for directory, _, _ in os.walk(server.mount):
+    for directory, _, _ in os.walk(server.rdonly):
         if (Path(directory) / ".cvmfscatalog").exists():
             count = catalog_entries(Path(directory))
             if count > LARGEST_CATALOG:
@@ -497,11 +597,14 @@ def run_ingest(
 def finish(server: Server, stream: Archive, gone: list[str]) -> None:
     stream.check_links(gone)
     # From here on nothing fails: the new catalog is signed, and visible at once.
+    if not server.gateway:
+        server.unmount_union()
     for path in gone:
         remove(server.tree / path.strip("/"))
     stream.apply()
     server.bump()
     die_at("applied", server.root)
+    hang_at("applied", server.root)
 
 
 class Archive:
@@ -512,7 +615,7 @@ class Archive:
         self.base = base
         self.keeps_owner = keeps_owner
         self.owner = pwd.getpwnam(server.settings["CVMFS_USER"])
-        self.scratch = server.spool / "scratch"
+        self.scratch = server.spool / "tmp"
         self.scratch.mkdir()
         self.entries: dict[str, tarfile.TarInfo] = {}
         self.contents: dict[str, Path] = {}
@@ -586,11 +689,25 @@ class Archive:
                 assertion(f"Assertion failed: hard link target {target} not found")
 
     def apply(self) -> None:
-        directories = []
         wanted = {path: m for path, m in self.entries.items() if m.isdir()}
-        # Directories that are there are left as they are: their times, too.
-        there = {path: self.server.tree / path for path in self.implied | wanted.keys()}
-        kept = {d: d.stat() for d in there.values() if d.is_dir() and not d.is_symlink()}
+        # Existing directories are left as they are: their times, too.
+        existing = {self.server.tree / path for path in self.implied | wanted.keys()}
+        kept = {d: d.stat() for d in existing if d.is_dir() and not d.is_symlink()}
+        directories = self.make_directories(wanted)
+        for path, member in self.entries.items():
+            if not member.isdir():
+                self.make_entry(path, member)
+        self.make_links()
+        for place, member in reversed(directories):
+            self.describe(place, member)
+        for place, status in kept.items():
+            os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def make_directories(
+        self, wanted: dict[str, tarfile.TarInfo]
+    ) -> list[tuple[Path, tarfile.TarInfo]]:
+        """Make the directories that are missing; those whose metadata the archive has come back."""
+        made = []
         for path in sorted(self.implied | wanted.keys(), key=lambda p: p.count("/")):
             place = self.server.tree / path
             if place.is_dir() and not place.is_symlink():
@@ -599,25 +716,29 @@ class Archive:
                 place.unlink()
             place.mkdir()
             if path in wanted and path not in self.implied_before:
-                directories.append((place, wanted[path]))
+                made.append((place, wanted[path]))
             elif self.keeps_owner:
                 give(place, 65534, 65534)
-        for path, member in self.entries.items():
-            place = self.server.tree / path
-            if member.isdir():
-                continue
-            if os.path.lexists(place):
-                remove(place)
-            if member.isreg():
-                self.contents[path].rename(place)
-            elif member.issym():
-                place.symlink_to(member.linkname)
-            else:
-                kind = {tarfile.FIFOTYPE: stat.S_IFIFO, tarfile.CHRTYPE: stat.S_IFCHR}
-                device = os.makedev(member.devmajor, member.devminor)
-                os.mknod(place, kind.get(member.type, stat.S_IFBLK) | 0o600, device)
-            self.describe(place, member)
-        # Links become entries of their own that share content; nobody can tell from a link here.
+        return made
+
+    def make_entry(self, path: str, member: tarfile.TarInfo) -> None:
+        """Make what is neither a directory nor a hard link."""
+        place = self.server.tree / path
+        if os.path.lexists(place):
+            remove(place)
+        if member.isreg():
+            self.contents[path].rename(place)
+        elif member.issym():
+            place.symlink_to(member.linkname)
+        else:
+            kind = {tarfile.FIFOTYPE: stat.S_IFIFO, tarfile.CHRTYPE: stat.S_IFCHR}
+            device = os.makedev(member.devmajor, member.devminor)
+            os.mknod(place, kind.get(member.type, stat.S_IFBLK) | 0o600, device)
+        self.describe(place, member)
+
+    def make_links(self) -> None:
+        """Make the hard links. On a real server they are entries of their own that share content,
+        and a link cannot be told from its target."""
         waiting = list(self.links)
         while waiting:
             path, target = waiting.pop(0)
@@ -628,10 +749,6 @@ class Archive:
             if os.path.lexists(place):
                 remove(place)
             os.link(source, place, follow_symlinks=False)
-        for place, member in reversed(directories):
-            self.describe(place, member)
-        for place, status in kept.items():
-            os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def describe(self, place: Path, member: tarfile.TarInfo) -> None:
         if self.keeps_owner:

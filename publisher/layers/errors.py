@@ -9,6 +9,10 @@ class LayerError(PublisherError):
     """A layer is malformed, hostile, or of a kind that we cannot unpack."""
 
 
+class NoTemporarySpace(LayerError):
+    """The disk has no space for the temporary list of a layer's entries; the layer is sound."""
+
+
 class UnsafeName(LayerError):
     """An entry's name, or the name a hard link gives, cannot be used in a published tree."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from publisher.layers.errors import LayerError
+from publisher.layers.errors import LayerError, NoTemporarySpace
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -32,11 +32,14 @@ def temporary_database(schema: str, file: Path | None = None) -> sqlite3.Connect
 
 @contextmanager
 def temporary_databases(what: str) -> Iterator[None]:
-    """Raise LayerError, beginning with `what`, if a temporary database cannot be used."""
+    """Raise LayerError, beginning with `what`, if a temporary database cannot be used.
+
+    It is NoTemporarySpace where the layer is sound.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise LayerError(
+        raise NoTemporarySpace(
             what,
             why=f"the list of its entries cannot be stored: {error}",
             hint="free space where temporary files are: SQLITE_TMPDIR or TMPDIR, else /var/tmp",

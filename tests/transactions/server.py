@@ -28,6 +28,10 @@ from typing import Any
 
 from tests.transactions.recorder import Recorder
 
+_GO = b"go\n"
+_PIPE_PIECE = 64 * 1024 - 1
+"""No multiple of a tar block, as no write of the publisher's own is."""
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _BY_PATH = (
     *("mkdir", "rmdir", "unlink", "remove", "symlink", "rename", "replace", "link"),
@@ -109,6 +113,9 @@ class Faults:
     def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*arguments: Any, **named: Any) -> Any:
             place = _resolve(arguments[0], None)
+            # How often a pipe takes a part of a write depends on its reader: see _counted.
+            if place.startswith("pipe:") and bytes(arguments[1]) != _GO:
+                return call(*arguments, **named)
             self.step(name, place)
             if self.recorder is None:
                 return call(*arguments, **named)
@@ -146,17 +153,30 @@ class Faults:
         return wrapper
 
     def _server_run(self, call: Callable[..., str]) -> Callable[..., str]:
-        def wrapper(*arguments: Any) -> str:
+        def wrapper(server: Any, arguments: Any, feed: Any = None) -> str:
             self._serving += 1
             try:
                 self.step("server", self._root)
-                output = call(*arguments)
+                output = call(server, arguments, self._counted(feed) if feed else None)
                 self.step("served", self._root)
             finally:
                 self._serving -= 1
             return output
 
         return wrapper
+
+    def _counted(self, feed: Callable[[Callable[[bytes], None]], None]) -> Any:
+        """A feed of a server's input that counts each piece of what it writes."""
+
+        def feeding(write: Callable[[bytes], None]) -> None:
+            def counting(data: bytes) -> None:
+                for start in range(0, len(data), _PIPE_PIECE):
+                    self.step("write", "pipe:")
+                    write(data[start : start + _PIPE_PIECE])
+
+            feed(counting)
+
+        return feeding
 
 
 class _LibC:

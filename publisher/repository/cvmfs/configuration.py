@@ -19,6 +19,7 @@ from publisher.repository import RepositoryError
 CONFIGURATION = Path("/etc/cvmfs/repositories.d")
 _FETCH_SECONDS = 30
 _MOST_BYTES = 1 << 20
+_ROOT_HASH = "user.root_hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,13 @@ class Configuration:
     def mount(self) -> Path:
         """Where the published tree is read: the read-only mount below the spool, if it exists."""
         read_only = self.spool / "rdonly"
-        return read_only if os.path.isdir(read_only) else self.union
+        try:
+            read_only.lstat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return self.union
+        except OSError:
+            pass  # its client has died; the union mount above it cannot be read either
+        return read_only
 
     @property
     def is_mounted(self) -> bool:
@@ -79,13 +86,11 @@ class Configuration:
         return self.spool / "in_transaction.lock"
 
     def mounted_hash(self) -> str:
-        """Return the root hash of the mounted revision; "" if unknown."""
+        """Return the root hash of the mounted revision, as the client shows it; "" if unknown."""
         try:
-            lines = (self.spool / "client.local").read_text().splitlines()
-        except FileNotFoundError:
+            return os.getxattr(self.mount, _ROOT_HASH).decode().strip("\0\n ")
+        except (OSError, ValueError):
             return ""
-        pinned = [line.partition("=")[2] for line in lines if line.startswith("CVMFS_ROOT_HASH=")]
-        return pinned[-1].strip("\"'") if pinned else ""
 
     def owner_ids(self) -> Owner:
         """Return the IDs of the repository's owner; this process' if the user is unknown here."""

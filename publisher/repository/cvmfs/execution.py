@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from publisher.entry import EntryType
 from publisher.layers.index import read_index
@@ -17,13 +16,7 @@ from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.sending import send
-from publisher.repository.cvmfs.stream import CATALOG_MARKER, starts_catalog
-from publisher.repository.disk import (
-    make_directories,
-    remove_empty_parents,
-    remove_tree,
-    write_new_file,
-)
+from publisher.repository.cvmfs.union import apply_edit
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 
@@ -88,7 +81,14 @@ class Execution:
 
     def publish_edit(self, edit: Edit) -> None:
         """Apply `edit` to the union mount, in the open transaction, and publish it."""
-        apply_edit(edit, self.configuration.union)
+        try:
+            apply_edit(edit, self.configuration.union)
+        except OSError as error:
+            raise RepositoryError(
+                f"cannot change {error.filename or self.configuration.union} in {self.url}",
+                why=error.strerror or str(error),
+                hint=f"run cvmfs_server check {self.configuration.name}, and try again",
+            ) from error
         self.guard.server.run(["publish", self.configuration.name])
 
     def renew_mount(self) -> None:
@@ -175,31 +175,3 @@ class Execution:
                     actual = ""
                 if actual != entry.sha256:
                     yield entry.path
-
-
-def apply_edit(edit: Edit, top: Path) -> None:
-    """Apply `edit` to the tree at `top`."""
-    for path in edit.directories:
-        _make_parents(top, f"{path}/-")
-    for path, content in sorted(edit.files.items()):
-        _make_parents(top, path)
-        draft = (top / path).with_name(".publisher-draft")
-        draft.unlink(missing_ok=True)
-        write_new_file(draft, content)
-        draft.rename(top / path)
-    for path, text in sorted(edit.links.items()):
-        _make_parents(top, path)
-        (top / path).unlink(missing_ok=True)
-        (top / path).symlink_to(text)
-    for path in edit.removals:
-        remove_tree(top / path)
-        remove_empty_parents(top / path, top)
-
-
-def _make_parents(top: Path, path: str) -> None:
-    """Create the directories above `path`, with the markers of catalogs that start there."""
-    for above in reversed(Path(path).parents[:-1]):
-        if not (top / above).is_dir():
-            make_directories(top / above)
-            if starts_catalog(above.as_posix()):
-                write_new_file(top / above / CATALOG_MARKER, b"")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.progress import ServerStalled, describe_processes
 from publisher.repository.cvmfs.server import FilesInUse, Server, TransactionOpen, holders_of
 from publisher.repository.disk import sync_directory, write_new_file
 
@@ -51,7 +52,7 @@ class Guard:
         self._note = note
         self._wait = wait
         self._say = say
-        self.server = Server(configuration.name, self._started)
+        self.server = Server(configuration, started=self._started, wait=wait, say=say)
 
     def retry(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
         """Run `command`, and repeat it while others hold what it needs, for up to `wait` seconds.
@@ -60,7 +61,8 @@ class Guard:
         after a success belongs to this publisher until `forget`.
 
         Raises:
-            RepositoryBusy: Another transaction, lease or process still blocks it.
+            RepositoryBusy: Another transaction, lease or process still blocks it, or the server
+                made no progress.
         """
         for pause in self._pauses("waiting for another transaction, lease or open file"):
             try:
@@ -100,11 +102,14 @@ class Guard:
             if pause is None:
                 raise RepositoryBusy(
                     f"cannot change cvmfs:{self._configuration.name}",
-                    why=f"cvmfs_server of an interrupted run (process {alive[0]}) is still running",
-                    hint="wait until it ends, or end it; the next run aborts its transaction",
+                    why="cvmfs_server of an interrupted run is still running: "
+                    f"{describe_processes(alive[0])}",
+                    hint=f"wait until it ends, or end it: kill -9 -- -{alive[0]}; the next run "
+                    "aborts its transaction",
                 )
         if self._has_opened(note):
-            Server(self._configuration.name).run(["abort", "-f", self._configuration.name])
+            server = Server(self._configuration, wait=self._wait, say=self._say)
+            server.run(["abort", "-f", self._configuration.name])
         self.forget()
 
     def forget(self) -> None:
@@ -115,6 +120,8 @@ class Guard:
     def _aborted_on_failure(self) -> Iterator[None]:
         try:
             yield
+        except ServerStalled:
+            raise  # an abort would wait for the same thing: it is left to the next run
         except BaseException:
             self.recover()
             raise

@@ -121,7 +121,7 @@ def _check_mount(configuration: Configuration) -> Check:
 def _check_transaction(configuration: Configuration) -> Check:
     name = configuration.name
     try:
-        listed = Server(name).list_state()
+        listed = Server(configuration).list_state()
     except RepositoryError as error:
         return Check("server", Verdict.PROBLEM, error.why, error.hint)
     if "unhealthy" in listed:

@@ -8,6 +8,7 @@ has a file below it open. Where nothing is mounted, the metadata mirror is read 
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,9 @@ from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 
 _INDEX_IN_MEMORY = 2**20
+_DEAD_MOUNT = (errno.ENOTCONN, errno.EIO, errno.ESTALE)
+"""Errors of a mount whose client has died, or lost its connection to the storage."""
+
 _GREETING = "new_repository"
 """The file that `cvmfs_server mkfs` puts into every repository."""
 
@@ -83,8 +87,11 @@ class PublishedTree:
     def view(self) -> DirectoryRepository:
         """The tree that is read: the mounted one, or else the mirror."""
         place = self._configuration.mount
-        if self._mounted is None and (place / layout.METADATA).is_dir():
-            self._mounted = DirectoryRepository(RepositoryURL("dir", str(place)))
+        try:
+            if self._mounted is None and (place / layout.METADATA).is_dir():
+                self._mounted = DirectoryRepository(RepositoryURL("dir", str(place)))
+        except OSError as error:
+            raise self._unreadable(error) from error
         if self._mounted is not None:
             return self._mounted
         if self._mirror.exists:
@@ -102,33 +109,33 @@ class PublishedTree:
 
     def read(self, path: str) -> bytes | None:
         """Return a small file's bytes; None if there is no such file."""
-        with self.lock.reading():
+        with self._reading():
             return self.view.read(path)
 
     def link_text(self, path: str) -> str | None:
         """Return a symlink's text; None if there is no such symlink."""
-        with self.lock.reading():
+        with self._reading():
             return self.view.link_text(path)
 
     def exists(self, path: str) -> bool:
         """Return whether anything is at `path`; symlinks are not followed."""
-        with self.lock.reading():
+        with self._reading():
             return self.view.exists(path)
 
     def kind(self, path: str) -> EntryType | None:
         """Return the type of what is at `path`; symlinks are not followed."""
-        with self.lock.reading():
+        with self._reading():
             return self.view.kind(path)
 
     def children(self, path: str) -> list[str]:
         """Return the sorted names in the directory `path`, without the server's own files."""
-        with self.lock.reading():
+        with self._reading():
             names = self.view.children(path)
         return [n for n in names if not n.startswith(".cvmfs") and (path or n != _GREETING)]
 
     def names(self) -> list[str]:
         """Return every published image's name, sorted."""
-        with self.lock.reading():
+        with self._reading():
             return list(self.view.names())
 
     def walk(self, path: str) -> Iterator[Found]:
@@ -139,9 +146,14 @@ class PublishedTree:
                 why="the repository is not mounted on this machine",
                 hint=f"mount it: cvmfs_server mount {self._configuration.name}",
             )
-        for found in self.view.walk(path):
-            if not found.entry.path.rpartition("/")[2].startswith(".cvmfs"):
-                yield found
+        try:
+            for found in self.view.walk(path):
+                if not found.entry.path.rpartition("/")[2].startswith(".cvmfs"):
+                    yield found
+        except OSError as error:
+            if error.errno not in _DEAD_MOUNT:
+                raise
+            raise self._unreadable(error) from error
 
     def published_kind(self, path: str) -> EntryType | None:
         """Return the type of what the server has at `path`.
@@ -166,7 +178,7 @@ class PublishedTree:
         """
         copy = cast(IO[bytes], tempfile.SpooledTemporaryFile(_INDEX_IN_MEMORY))  # noqa: SIM115
         try:
-            with self.lock.reading():
+            with self._reading():
                 place = self.view.root / layout.layer_index(digest)
                 if not place.exists() and self._mirror.exists:
                     place = self._mirror.staged(digest).index
@@ -180,3 +192,22 @@ class PublishedTree:
             ) from error
         copy.seek(0)
         return cast(BinaryIO, copy)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Hold the lock to read; RepositoryError if the mount does not work any more."""
+        with self.lock.reading():
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in _DEAD_MOUNT:
+                    raise
+                raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> RepositoryError:
+        name = self._configuration.name
+        return RepositoryError(
+            f"cannot read {self._url}",
+            why=f"{error.filename or self._configuration.mount}: {error.strerror}",
+            hint=f"mount it again: cvmfs_server umount {name}; cvmfs_server mount {name}",
+        )

@@ -16,15 +16,17 @@ from typing import Any
 import zstandard
 
 from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged
-from publisher.errors import PublisherError
+from publisher.errors import DigestMismatch
 from publisher.layers.catalogs import plan_catalogs
+from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
 from publisher.layers.replay import replay
+from publisher.layers.temporary import temporary_databases
 from publisher.repository import RepositoryChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.mirror import Mirror
-from publisher.repository.cvmfs.stream import Kind, TarStream, UnfitForStream, Write, renamed
+from publisher.repository.cvmfs.stream import Kind, TarStream, Write, renamed
 from publisher.tree import layout
 
 _PIECE = 1 << 20
@@ -42,9 +44,11 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
 
     Raises:
         RepositoryChanged: A staged layer is damaged; it was discarded.
+        NoTemporarySpace: The disk has no space for the list of what was sent.
     """
     added = call.additions
-    with TarStream(write, kind, owner, call.base) as stream:
+    what = "cannot write the stream for the server"
+    with temporary_databases(what), TarStream(write, kind, owner, call.base) as stream:
         for path in added.directories:
             stream.make_parents(f"{path}/.")
         for layer in added.layers:
@@ -85,9 +89,9 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
     with staged.index.open("rb") as index:
         try:
             replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
-        except UnfitForStream:
+        except NoTemporarySpace:
             raise
-        except PublisherError as error:
+        except (LayerError, DigestMismatch) as error:
             # It was verified when it arrived, so the disk lost some of it: fetch it again.
             mirror.discard(layer.digest)
             raise RepositoryChanged(

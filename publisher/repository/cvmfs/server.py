@@ -6,21 +6,28 @@ import errno
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from publisher.repository import RepositoryError
+from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.progress import Watch
 
 COMMAND = "cvmfs_server"
 _KEPT_LINES = 200
 _SHOWN_LINES = 12
 _PIPE_PIECE = 64 * 1024
 _OUTPUT_SECONDS = 5
+_CHECK_SECONDS = 0.5
+_VERSION_SECONDS = 30
+_GO = b"go\n"
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +51,28 @@ class StreamCut(Exception):
 
 
 class Server:
-    """Runs `cvmfs_server` for one repository; `started` is called with each process group ID."""
+    """Runs `cvmfs_server` for one repository.
 
-    def __init__(self, name: str, started: Callable[[int], None] | None = None) -> None:
-        self._name = name
-        self._started = started or (lambda pid: None)
+    Args:
+        configuration: Describes the repository.
+        started: Called with the process group ID of each command before it starts.
+        wait: Seconds without progress after which a command is ended; see `progress.Watch`.
+        say: Called with a sentence when a command makes no progress.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        started: Callable[[int], None] = lambda group: None,
+        wait: float = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._configuration = configuration
+        self._name = configuration.name
+        self._started = started
+        self._wait = wait
+        self._say = say
 
     def run(self, arguments: Sequence[str], feed: Feed | None = None) -> str:
         """Run one command to its end, and return its output.
@@ -60,6 +84,7 @@ class Server:
         Raises:
             TransactionOpen: Another transaction or lease prevents it.
             FilesInUse: Processes use the mounted repository.
+            ServerStalled: The command made no progress for too long, and was killed.
             ServerRefused: The command failed for another reason.
         """
         command = [_find_command(self._name), *arguments]
@@ -75,19 +100,20 @@ class Server:
             start_new_session=True,
         )
         output = _Output(process)
+        what = f"cvmfs_server {arguments[0]}"
+        watch = Watch(process.pid, what, self._configuration, self._wait, self._say)
+        standard_input = _Input(process, lambda fed: watch.check((fed, output.count)))
         try:
             self._started(process.pid)
-            _feed(process, feed)
-        except StreamCut:
-            _log.debug("%s stopped reading", COMMAND)
+            with suppress(StreamCut):
+                standard_input.feed(feed)
+            code = _wait(process, lambda: watch.check((standard_input.fed, output.count)))
         except BaseException:
             _kill(process)
             raise
         finally:
-            code = process.wait()
-            text = output.text()
-            if process.stdin is not None:
-                process.stdin.close()
+            standard_input.close()
+        text = output.text()
         if code != 0:
             raise explain(self._name, arguments, code, text)
         return text
@@ -105,9 +131,18 @@ def version() -> tuple[int, ...] | None:
     command = shutil.which(COMMAND)
     if command is None:
         return None
-    done = subprocess.run(
-        [command], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            [command],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_VERSION_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     found = re.search(r"Server Tool v?(\d+)\.(\d+)(?:\.(\d+))?", done.stdout + done.stderr)
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
@@ -193,34 +228,64 @@ def _find_command(name: str) -> str:
     return command
 
 
-def _feed(process: subprocess.Popen[bytes], feed: Feed | None) -> None:
-    assert process.stdin is not None
-    descriptor = process.stdin.fileno()
-    waiting = b"go\n"
-
-    def write(data: bytes) -> None:
-        nonlocal waiting
-        view = memoryview(waiting + data)
-        waiting = b""
+def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
+    while True:
         try:
-            while view:
-                view = view[os.write(descriptor, view[:_PIPE_PIECE]) :]
-        except BrokenPipeError as error:
-            raise StreamCut from error
-
-    if feed is not None:
-        feed(write)
-    if waiting:
-        write(b"")
-    process.stdin.close()
+            return process.wait(_CHECK_SECONDS)
+        except subprocess.TimeoutExpired:
+            check()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the command and all its children, before its input is closed."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    # A process that waits in the kernel for a mount may not end.
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_OUTPUT_SECONDS)
+
+
+class _Input:
+    """The standard input of a command. `check` is called while it accepts no data."""
+
+    def __init__(self, process: subprocess.Popen[bytes], check: Callable[[int], None]) -> None:
+        assert process.stdin is not None
+        self._file = process.stdin
+        self._check = check
+        self._held = _GO
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLOUT)
+        self.fed = 0
+        os.set_blocking(self._file.fileno(), False)
+
+    def feed(self, feed: Feed | None) -> None:
+        """Start the command and write its whole input; StreamCut if it stops reading."""
+        if feed is not None:
+            feed(self._write)
+        if self._held:
+            self._write(b"")
+        self._file.close()
+
+    def close(self) -> None:
+        """Close the input, if that was not done."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        # The first data go with the line that starts the command, in one write: where the kernel
+        # divides a write, it is then never between two blocks of the stream.
+        view = memoryview(self._held + data)
+        self._held = b""
+        while view:
+            try:
+                written = os.write(self._file.fileno(), view[:_PIPE_PIECE])
+            except BlockingIOError:
+                if not self._poll.poll(_CHECK_SECONDS * 1000):
+                    self._check(self.fed)
+                continue
+            except BrokenPipeError as error:
+                raise StreamCut from error
+            self.fed += written
+            view = view[written:]
 
 
 class _Output:
@@ -229,6 +294,7 @@ class _Output:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.count = 0
         self._file = process.stdout
         self._thread = threading.Thread(target=self._read, name="cvmfs-output", daemon=True)
         self._thread.start()
@@ -246,3 +312,4 @@ class _Output:
             text = line.decode("utf-8", "replace").rstrip()
             _log.debug("%s: %s", COMMAND, text)
             self._lines.append(text)
+            self.count += 1

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from publisher.entry import Entry
 from publisher.errors import PublisherError
 from publisher.layers.replay import FileOrder
 from publisher.repository.disk import make_directories, sync_filesystem
@@ -84,7 +86,7 @@ class CvmfsLayerStage:
         self._blob = self._arriving.blob.open("xb")
         self.index: BinaryIO = self._arriving.index.open("xb")
         os.fchmod(self.index.fileno(), 0o644)
-        self.sink = FileOrder(self._arriving.order)
+        self.sink = _SpooledOrder(self._arriving.order, self._full_disk_explained)
 
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the chunks of the blob, and store them."""
@@ -120,18 +122,42 @@ class CvmfsLayerStage:
 
     @contextmanager
     def _full_disk_explained(self) -> Iterator[None]:
-        """Turn an OSError about missing space into SpoolFull."""
+        """Turn an error about missing space into SpoolFull."""
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise SpoolFull(
-                f"cannot keep a layer in {self._staged.blob.parent}",
-                why=f"{error.strerror}, after {self._blob.raw.tell()} bytes of it",
-                hint="free space there: an image's compressed layers wait in it until all of "
-                "them have arrived; or set PUBLISHER_STATE to a directory on a larger disk",
-            ) from error
+            raise self._full(error.strerror or str(error)) from error
+        except sqlite3.OperationalError as error:
+            raise self._full(str(error)) from error
+
+    def _full(self, reason: str) -> SpoolFull:
+        return SpoolFull(
+            f"cannot keep a layer in {self._staged.blob.parent}",
+            why=f"{reason}, after {self._blob.raw.tell()} bytes of it",
+            hint="free space there: an image's compressed layers wait in it until all of "
+            "them have arrived; or set PUBLISHER_STATE to a directory on a larger disk",
+        )
+
+
+class _SpooledOrder(FileOrder):
+    """The order of contents in a file of the spool, whose disk may be full."""
+
+    def __init__(self, file: Path, explained: Callable[[], AbstractContextManager[None]]) -> None:
+        self._explained = explained
+        with explained():
+            super().__init__(file)
+
+    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+        """Note `entry`; its content is not read."""
+        with self._explained():
+            super().add(entry, content)
+
+    def finish(self) -> None:
+        """Write everything to the file."""
+        with self._explained():
+            super().finish()
 
 
 @dataclass(frozen=True, slots=True)

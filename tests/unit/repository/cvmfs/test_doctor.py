@@ -100,9 +100,8 @@ def test_an_old_server_and_a_missing_one_are_problems(ready: Machine) -> None:
 
 
 def test_an_unmounted_repository_is_a_warning(ready: Machine) -> None:
-    mount = ready.mount(NAME)
-    mount.rename(mount.with_name("away"))
-    found = finding(doctor(ready), "mount")
+    with ready.nothing_mounted(NAME):
+        found = finding(doctor(ready), "mount")
     assert found["verdict"] == "warning" and "cvmfs_server mount" in found["cure"]
 
 

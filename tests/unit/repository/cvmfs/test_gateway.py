@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,30 @@ from publisher.verify.findings import Kind
 from publisher.verify.run import verify
 from tests.command import command, environment, publisher, succeed
 from tests.cvmfs import Machine, die_around_calls, make_machine
-from tests.layer_builder import directory, file, hardlink, image, layer, write_layout
+from tests.layer_builder import (
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    whiteout,
+    write_layout,
+)
 
 NAME = "images.test.org"
 BASE = layer(directory("etc"), file("etc/os", b"base"))
 
 
 @pytest.fixture
-def publishers(machine: Machine, tmp_path: Path) -> list[Machine]:
+def publishers(machine: Machine, tmp_path: Path) -> Iterator[list[Machine]]:
     """Two machines with a gateway key each; what one publishes, the other sees when it looks."""
     machine.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
-    other = make_machine(tmp_path / "other")
+    other = make_machine(tmp_path / "other", overlay=machine.overlay)
     (other.root / "srv").symlink_to(machine.root / "srv")
     other.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
     succeed("init", f"cvmfs:{NAME}", env=machine.environment)
-    return [machine, other]
+    yield [machine, other]
+    other.unmount()
 
 
 def tag(tmp_path: Path, name: str, content: bytes) -> str:
@@ -59,7 +69,7 @@ def test_an_image_is_published_in_calls_that_a_gateway_takes(
     machine = publishers[0]
     succeed(*arguments(tag(tmp_path, "1", b"1")), env=machine.environment)
     renewed(machine)
-    mount = machine.mount(NAME)
+    mount = machine.published(NAME)
     assert (mount / "local/tool:1/own").read_bytes() == b"1"
     assert (mount / "local/tool:1/again").read_bytes() == b"base"
     assert (mount / ".layers/00/.cvmfscatalog").is_file(), "init makes the shards, for leases"
@@ -90,6 +100,24 @@ def test_a_collection_is_one_revision_decided_under_the_lease(
     assert not verify(left, deep=True).findings
 
 
+def test_a_collection_removes_trees_with_directories_and_whiteouts_from_the_union_mount(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    """Directories of the published tree cannot be renamed there, nor whiteouts be looked up."""
+    machine = publishers[0]
+    deep = "/".join("d" * 200 for _ in range(12))
+    base = layer(directory("a"), directory("a/b"), file("a/b/f", b"1"), file(f"{deep}/f", b"2"))
+    upper = layer(whiteout("a/b/f"), whiteout("etc"), file("own", b"own"))
+    write_layout(image(base, upper), tmp_path / "layout", "1")
+    succeed(*arguments(f"oci:{tmp_path}/layout:1"), env=machine.environment)
+    repository = ("--repository", f"cvmfs:{NAME}")
+    succeed("remove", "local/tool:1", *repository, env=machine.environment)
+    succeed("gc", "--now", *repository, env=machine.environment)
+    left = renewed(machine)
+    assert not verify(left, deep=True).findings
+    assert not left.children(".layers/" + base.digest.removeprefix("sha256:")[:2])
+
+
 def test_a_collection_sees_what_others_published_since_it_looked_last(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
@@ -98,7 +126,7 @@ def test_a_collection_sees_what_others_published_since_it_looked_last(
     succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
     succeed("remove", "local/tool:1", *repository, env=one.environment)
     succeed(*arguments(tag(tmp_path, "2", b"1")), env=other.environment)  # of the same layers
-    assert not (one.mount(NAME) / "local/tool:2").exists(), "it does not know yet"
+    assert not (one.published(NAME) / "local/tool:2").exists(), "it does not know yet"
     succeed("gc", "--now", *repository, env=one.environment)
     now = renewed(one)
     assert list(now.names()) == ["local/tool:2"]
@@ -182,7 +210,7 @@ def test_two_publishers_at_once_lose_no_record_of_each_other(
         _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err.decode()
     repository = renewed(publishers[1])
-    mount = publishers[1].mount(NAME)
+    mount = publishers[1].published(NAME)
     hexadecimal = BASE.descriptor.digest.removeprefix("sha256:")
     origin = mount / ".layers" / hexadecimal[:2] / hexadecimal / ".metadata/origin.json"
     assert len(json.loads(origin.read_bytes())["origin"]) == 4

@@ -139,7 +139,7 @@ def test_an_image_whose_link_goes_while_layers_come_is_whole_whenever_its_publis
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status == -signal.SIGKILL
 
-    mount = machine.mount(NAME)
+    mount = machine.published(NAME)
     link = mount / "local/tool:1"
     assert (link / "etc/os").exists() == (calls < 3), "it leads to content as long as it is there"
     machine.open(NAME).close()

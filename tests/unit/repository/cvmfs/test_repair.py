@@ -44,14 +44,14 @@ def test_links_and_records_that_are_lost_are_made_again(published: Machine) -> N
     assert publisher("verify", *url(), env=env).code == 1
     succeed("verify", "--repair", *url(), env=env)
     succeed("verify", "--deep", *url(), env=env)
-    mount = published.mount(NAME)
+    mount = published.published(NAME)
     assert (mount / "local/tool:1/etc/motd").read_bytes() == b"hello"
     assert json.loads((mount / origin).read_bytes())["origin"] == [BUILT.image_id]
 
 
 def test_a_layer_that_lost_a_file_is_fetched_again_and_replaced_whole(published: Machine) -> None:
     env = published.environment
-    mount = published.mount(NAME)
+    mount = published.published(NAME)
     lost = f"{layout.layer_tree(BUILT.layers[1].descriptor.digest)}/tool"
     damage(published, lost)
     assert publisher("verify", "--deep", *url(), env=env).code == 1
@@ -67,5 +67,5 @@ def test_a_flat_image_that_lost_a_file_is_linked_again(published: Machine) -> No
     lost = f"{layout.flat_image(BUILT.image_id)}/etc/motd"
     damage(published, lost)
     succeed("verify", "--deep", "--repair", *url(), env=env)
-    assert (published.mount(NAME) / lost).read_bytes() == b"hello"
+    assert (published.published(NAME) / lost).read_bytes() == b"hello"
     succeed("verify", "--deep", *url(), env=env)

@@ -18,6 +18,7 @@ from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
 from publisher.removal.gc import Choice, collect
 from publisher.repository import RepositoryBusy, RepositoryError
+from publisher.repository.cvmfs import stream
 from publisher.repository.cvmfs.configuration import load_configuration
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.cvmfs.server import ServerRefused
@@ -44,7 +45,8 @@ THIRD = image(layer(file("other", b"other"), whiteout("nothing")))
 
 @pytest.fixture
 def mount(machine: Machine) -> Path:
-    return machine.mount(machine.make(NAME))
+    """Where the new repository is read."""
+    return machine.published(machine.make(NAME))
 
 
 @pytest.fixture
@@ -57,8 +59,10 @@ def images(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(machine: Machine, wait: float = 0.0, **options: bool) -> Iterator[CvmfsRepository]:
-    repository = machine.open(NAME, wait=wait, **options)
+def opened(
+    machine: Machine, wait: float = 0.0, *, writable: bool = True, verify: bool = False
+) -> Iterator[CvmfsRepository]:
+    repository = machine.open(NAME, wait=wait, writable=writable, verify=verify)
     try:
         yield repository
     finally:
@@ -159,9 +163,7 @@ def test_without_a_mount_its_own_state_says_what_is_published(
 ) -> None:
     with opened(machine) as repository:
         publish(repository, images, "1")
-    mounted = mount.rename(mount.with_name("elsewhere"))
-    mount.mkdir()
-    with opened(machine) as repository:
+    with machine.nothing_mounted(NAME), opened(machine) as repository:
         assert list(repository.names()) == ["local/tool:1"]
         assert publish(repository, images, "1") == [Status.UNCHANGED]
         assert repository.has_layer(BASE.descriptor.digest)
@@ -169,8 +171,6 @@ def test_without_a_mount_its_own_state_says_what_is_published(
             assert index.read()
         with pytest.raises(RepositoryError, match="not mounted"):
             list(repository.walk(".flat"))
-    mount.rmdir()
-    mounted.rename(mount)
 
 
 def test_without_a_mount_nothing_is_believed_once_somebody_else_has_published(
@@ -180,10 +180,9 @@ def test_without_a_mount_nothing_is_believed_once_somebody_else_has_published(
         publish(repository, images, "1")
     machine.server("transaction", NAME)
     machine.server("publish", NAME)
-    mount.rename(mount.with_name("elsewhere"))
-    mount.mkdir()
-    with pytest.raises(RepositoryError, match="another publisher changed") as caught:
-        machine.open(NAME)
+    with machine.nothing_mounted(NAME):
+        with pytest.raises(RepositoryError, match="another publisher changed") as caught:
+            machine.open(NAME)
     assert "cvmfs_server mount" in caught.value.hint
 
 
@@ -250,12 +249,12 @@ def test_somebody_elses_transaction_is_waited_for_and_never_touched(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     machine.server("transaction", NAME)
-    (mount / "by-hand").write_text("theirs")
+    (machine.mount(NAME) / "by-hand").write_text("theirs")
     with opened(machine, wait=0.3) as repository:
         with pytest.raises(RepositoryBusy, match="another transaction has been open") as caught:
             publish(repository, images, "1")
     assert f"cvmfs_server abort {NAME}" in caught.value.hint
-    assert (mount / "by-hand").read_text() == "theirs"
+    assert (machine.mount(NAME) / "by-hand").read_text() == "theirs"
     assert b"in transaction" in machine.server("list").stdout
     # Once they are done, it is our turn.
     process = subprocess.Popen(
@@ -273,13 +272,13 @@ def test_what_another_thread_of_ours_reads_at_the_moment_keeps_nobody_waiting(
 ) -> None:
     with opened(machine) as repository:
         publish(repository, images, "1")
-        with (mount / layout.manifest_file("local/tool:1")).open("rb"):
+        with (machine.mount(NAME) / layout.manifest_file("local/tool:1")).open("rb"):
             repository.guard.wait_until_free()
 
 
 def test_who_uses_the_mount_is_named(machine: Machine, mount: Path, images: Path) -> None:
     before = describe_tree(mount)
-    user = subprocess.Popen(["sleep", "60"], cwd=mount)
+    user = subprocess.Popen(["sleep", "60"], cwd=machine.mount(NAME))
     try:
         with opened(machine, wait=0.2) as repository:
             with pytest.raises(RepositoryBusy, match=rf"process {user.pid} \(sleep\)"):
@@ -296,7 +295,7 @@ def test_a_directory_where_a_link_should_be_fails_that_image_only(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     machine.server("transaction", NAME)
-    (mount / "local/tool:1").mkdir(parents=True)
+    (machine.mount(NAME) / "local/tool:1").mkdir(parents=True)
     machine.server("publish", NAME)
     requests = [Request(wish_for(f"oci:{images}:{tag}", name="tool")) for tag in ("1", "2")]
     with opened(machine) as repository, Sources() as sources:
@@ -331,6 +330,24 @@ def test_a_spool_without_room_fails_the_image_and_says_where(
         assert str(small) in report.outcomes[0].error or NAME in report.outcomes[0].error
     finally:
         subprocess.run(["umount", small], check=True)
+    assert machine.revision(NAME) == 1
+
+
+def test_no_space_for_temporary_files_while_sending_fails_the_image_and_keeps_its_layers(
+    machine: Machine, mount: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = layer(*(file(f"{n:0200}") for n in range(1000)))
+    write_layout(image(many), images, "many")
+    small = stream._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
+    monkeypatch.setattr(stream, "_SCHEMA", small)
+    requests = [Request(wish_for(f"oci:{images}:many", name="tool"))]
+    with opened(machine) as repository, Sources() as sources:
+        report = ingest(requests, repository, sources)
+        [outcome] = report.outcomes
+        assert outcome.status is Status.FAILED
+        assert "full" in outcome.error and "TMPDIR" in outcome.error
+        assert repository.has_layer(many.digest), "its blob is sound"
+    assert b"in transaction" not in machine.server("list").stdout
     assert machine.revision(NAME) == 1
 
 
@@ -418,7 +435,7 @@ def test_our_own_transaction_of_a_dead_run_is_aborted(
         note = machine.state / NAME / layout.STATE / "server-command.json"
     done = machine.server("transaction", NAME)
     assert done.returncode == 0
-    (mount / "half-done").write_text("")
+    (machine.mount(NAME) / "half-done").write_text("")
     pid = int((machine.spool(NAME) / "in_transaction.lock").read_text())
     note.write_text(json.dumps({"pids": [pid], "began": time.time()}))
     with opened(machine) as repository:
@@ -435,10 +452,10 @@ def test_a_stale_note_never_aborts_somebody_elses_transaction(
     note = machine.state / NAME / layout.STATE / "server-command.json"
     note.write_text(json.dumps({"pids": [2**22 - 3], "began": time.time()}))
     machine.server("transaction", NAME)
-    (mount / "by-hand").write_text("theirs")
+    (machine.mount(NAME) / "by-hand").write_text("theirs")
     with opened(machine) as repository, pytest.raises(RepositoryBusy):
         publish(repository, images, "2")
-    assert (mount / "by-hand").exists()
+    assert (machine.mount(NAME) / "by-hand").exists()
 
 
 # Commands

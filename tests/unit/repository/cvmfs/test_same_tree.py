@@ -140,7 +140,7 @@ def test_any_stack_of_layers_unpacks_to_the_directory_backends_tree(
         members = [member for draft in stack for member in draft.members]
         devices = {str(m.name).removeprefix("./").strip("/") for m in members if m.typeflag == b"3"}
         assert_same(place / "untarred", place / "expected", devices)
-        assert_same(machine.mount(name), place / "expected", devices)
+        assert_same(machine.published(name), place / "expected", devices)
 
 
 def time_name(place: Path) -> str:
@@ -189,7 +189,7 @@ def test_an_archive_in_awkward_order_is_sent_in_a_good_one(
         untar(streams, tmp_path / "untarred")
     repository.close()
     assert_same(tmp_path / "untarred", tmp_path / "expected")
-    assert_same(machine.mount(NAME), tmp_path / "expected")
+    assert_same(machine.published(NAME), tmp_path / "expected")
 
 
 def test_two_runs_send_the_same_bytes(

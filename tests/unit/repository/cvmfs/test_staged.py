@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from publisher.layers import replay
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository.cvmfs.repository import CvmfsRepository
@@ -84,3 +85,16 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert not repository.has_layer(DIGEST) and not list(repository.mirror.blobs.iterdir())
+
+
+def test_a_disk_that_is_full_for_the_order_of_contents_is_told_apart_from_temporary_files(
+    repository: CvmfsRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replay._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
+    monkeypatch.setattr(replay, "_SCHEMA", small)
+    many = layer(*(file(f"{n:0200}") for n in range(1000)))
+    with repository.stage_layer(many.digest) as stage:
+        with pytest.raises(SpoolFull, match=r"cannot keep a layer in .*full"):
+            chunks = stage.keep([many.blob])
+            unpack(chunks, many.descriptor, many.diff_id, stage.sink, stage.index, Policy())
+    assert not repository.has_layer(many.digest)

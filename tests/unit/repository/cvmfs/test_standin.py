@@ -20,7 +20,8 @@ NAME = "images.test.org"
 
 @pytest.fixture
 def repository(machine: Machine) -> Path:
-    return machine.mount(machine.make(NAME))
+    """Where the new repository is read."""
+    return machine.published(machine.make(NAME))
 
 
 def member(
@@ -186,7 +187,7 @@ def test_a_second_transaction_ends_with_17_and_an_ingest_with_1(
     machine: Machine, repository: Path
 ) -> None:
     assert machine.server("transaction", NAME).returncode == 0
-    (repository / "by-hand").write_text("")
+    (machine.mount(NAME) / "by-hand").write_text("")
     assert machine.server("transaction", NAME).returncode == 17
     done = ingest(machine, *TAR, stream=archive(member("f", b"1")))
     assert done.returncode == 1
@@ -201,17 +202,17 @@ def test_abort_asks_first_and_then_brings_everything_back(
     ingest(machine, *TAR, stream=archive(member("d/f", b"1")))
     before = describe_tree(repository)
     machine.server("transaction", NAME)
-    (repository / "d/f").unlink()
-    (repository / "new").mkdir()
+    (machine.mount(NAME) / "d/f").unlink()
+    (machine.mount(NAME) / "new").mkdir()
     assert b"DISCARD" in machine.server("abort", NAME, input=b"n\n").stdout
-    assert (repository / "new").exists()
+    assert (machine.mount(NAME) / "new").exists()
     assert machine.server("abort", "-f", NAME).returncode == 0
     assert describe_tree(repository).keys() == before.keys()
     assert machine.revision(NAME) == 2
 
 
 def test_open_files_and_working_directories_make_it_ask(machine: Machine, repository: Path) -> None:
-    user = subprocess.Popen(["sleep", "60"], cwd=repository)
+    user = subprocess.Popen(["sleep", "60"], cwd=machine.mount(NAME))
     try:
         done = ingest(machine, *TAR, stream=archive(member("f", b"1")))
         assert done.returncode == 1
