@@ -116,7 +116,7 @@ def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[
     cleared = tuple(path for path in changes.cleared if kind(path) is not None)
     additions = replace(changes, removals=(), cleared=())
     if gateway:
-        return (*_one_by_one(cleared), *_calls_by_lease(additions, (*odd, *plain), kind))
+        return (*_clearing(cleared), *_calls_by_lease(additions, (*odd, *plain), kind))
     return (
         *(Ingest(deletions=batch) for batch in _batches(cleared)),
         *_calls(additions, plain, odd),
@@ -141,17 +141,21 @@ def _calls(additions: Changes, plain: Sequence[str], odd: tuple[str, ...]) -> li
     return [Edit(odd), *ingests] if odd_first else [*ingests, Edit(odd)]
 
 
-def _one_by_one(paths: Iterable[str]) -> list[Call]:
-    """Return one call per deletion: a gateway does not accept more."""
-    return [Ingest(deletions=(path,)) for path in paths]
+def _clearing(paths: tuple[str, ...]) -> list[Call]:
+    """Return the one call that removes `paths` through a gateway, whose `ingest` deletes one."""
+    if len(paths) == 1:
+        return [Ingest(deletions=paths)]
+    return [Edit(paths)] if paths else []
 
 
 def _calls_by_lease(changes: Changes, removals: tuple[str, ...], kind: Kind) -> list[Call]:
     """Return the calls through a gateway: layers, then trees, then everything that refers to them.
 
-    Layers are sent under a lease of their shard only. A lease requires that its parent directory
-    exists, and what is unpacked below a base can be linked only to what lies below it: other layers
-    are sent with the flat images.
+    These are at most three. Layers are sent under a lease of `.layers` only, or of the shard of a
+    single one, so that other publishers can change records meanwhile. A lease requires that its
+    parent directory exists, and what is unpacked below a base can be linked only to what lies below
+    it: layers that borrow from others are sent with the flat images, of which the lease is the
+    whole repository.
 
     All records, including those of new layers (another publisher may send the same layer), are
     changed under a lease of the whole repository, which shows whether another publisher changed
@@ -159,23 +163,28 @@ def _calls_by_lease(changes: Changes, removals: tuple[str, ...], kind: Kind) -> 
     another publisher could begin to use the content meanwhile.
     """
     calls: list[Call] = []
-    together = []
-    for layer in changes.layers:
-        directory = layout.layer_directory(layer.digest)
-        shard = directory.rpartition("/")[0]
-        if layer.borrows or kind(shard) is not EntryType.DIRECTORY:
-            together.append(layer)
-            continue
-        calls.append(Ingest(Changes(layers=(layer,)), base=shard))
+    apart = tuple(layer for layer in changes.layers if not layer.borrows)
+    if kind(layout.LAYERS) is not EntryType.DIRECTORY:
+        apart = ()
+    if apart:
+        calls.append(Ingest(Changes(layers=apart), base=_common_base(apart, kind)))
+    together = tuple(layer for layer in changes.layers if layer not in apart)
     directories = changes.directories
     if together or changes.trees:
-        content = replace(changes, layers=tuple(together), files={}, links={})
+        content = replace(changes, layers=together, files={}, links={})
         calls.append(Ingest(content))
         directories = ()
     edit = Edit(removals, changes.files, changes.links, directories)
     if edit != Edit():
         calls.append(edit)
     return calls
+
+
+def _common_base(layers: Sequence[NewLayer], kind: Kind) -> str:
+    shards = {layout.layer_directory(layer.digest).rpartition("/")[0] for layer in layers}
+    if len(shards) == 1 and kind(shard := shards.pop()) is EntryType.DIRECTORY:
+        return shard
+    return layout.LAYERS
 
 
 def _check_places(changes: Changes, kind: Kind) -> None:

@@ -8,13 +8,14 @@ to another user of the server and is never changed.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+from publisher.codec import Check, Codec, Malformed
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import ServerStalled, describe_processes
@@ -31,10 +32,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """The process groups of this publisher's commands, and the time of the first one."""
+    """The process groups of this publisher's commands, and the time of the first one.
 
-    groups: tuple[int, ...]
-    began: float
+    `began` is in seconds since 1970.
+    """
+
+    pids: tuple[int, ...]
+    began: Annotated[Any, Check(lambda value: isinstance(value, float | int), "is not a number")]
+
+
+_NOTE = Codec(_Note)
 
 
 class Guard:
@@ -96,7 +103,7 @@ class Guard:
         if note is None:
             return
         for pause in self._pauses("waiting for cvmfs_server of an interrupted run"):
-            alive = [group for group in note.groups if _is_alive(group)]
+            alive = [group for group in note.pids if _is_alive(group)]
             if not alive:
                 break
             if pause is None:
@@ -170,18 +177,17 @@ class Guard:
         note = self._read_note() or _Note((), time.time())
         draft = self._note.with_suffix(".draft")
         draft.unlink(missing_ok=True)
-        value = {"pids": [*note.groups, group], "began": note.began}
-        write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+        note = _Note((*note.pids, group), note.began)
+        write_new_file(draft, _NOTE.dump(note), mode=0o600)
         draft.rename(self._note)
         sync_directory(self._note.parent)
 
     def _read_note(self) -> _Note | None:
         try:
-            value = json.loads(self._note.read_bytes())
-            return _Note(tuple(int(pid) for pid in value["pids"]), float(value["began"]))
+            return _NOTE.parse(self._note.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except Malformed:
             # It is written atomically, so the disk failed. Whose transaction is open is unknown.
             self.forget()
             return None
@@ -194,8 +200,8 @@ class Guard:
         except FileNotFoundError:
             return False
         if text.isdecimal():
-            return int(text) in note.groups
-        return -_CLOCK_SECONDS <= opened - note.began <= _CLOCK_SECONDS
+            return int(text) in note.pids
+        return abs(opened - float(note.began)) <= _CLOCK_SECONDS
 
 
 def _is_alive(group: int) -> bool:

@@ -8,10 +8,11 @@ as it is current: no other publisher published since it was last updated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.codec import Codec, Malformed
 from publisher.oci.digest import digest_hex
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
@@ -21,6 +22,16 @@ from publisher.repository.disk import write_new_file
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
+
+
+@dataclass(frozen=True, slots=True)
+class _Synced:
+    """published.json: the revision that the mirror shows."""
+
+    root_hash: str
+
+
+_SYNCED = Codec(_Synced)
 
 
 class Mirror:
@@ -111,17 +122,17 @@ class Mirror:
     def is_current(self) -> bool:
         """Return whether no other publisher published since the mirror was last updated."""
         try:
-            value = json.loads(self._synced.read_bytes())
-        except (FileNotFoundError, ValueError):
+            synced = _SYNCED.parse(self._synced.read_bytes())
+        except (FileNotFoundError, Malformed):
             return False
-        return bool(value == {"rootHash": self._configuration.published().root_hash})
+        return synced.root_hash == self._configuration.published().root_hash
 
     def mark_current(self, current: bool) -> None:
         """Record whether the mirror matches the current revision."""
         self._synced.unlink(missing_ok=True)
         if current:
-            value = {"rootHash": self._configuration.published().root_hash}
-            write_new_file(self._synced, json.dumps(value).encode(), mode=0o600)
+            synced = _Synced(self._configuration.published().root_hash)
+            write_new_file(self._synced, _SYNCED.dump(synced), mode=0o600)
 
     def require_readable(self, *, alone: bool = False) -> None:
         """Raise RepositoryError if neither the mount nor the mirror shows the current revision.

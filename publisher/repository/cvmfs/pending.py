@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from publisher.codec import Codec, UnknownVersion
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest
@@ -64,6 +64,32 @@ class Pending:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _CallRecord:
+    """A call without content, as the file holds it: `files` are in base64."""
+
+    edit: bool
+    removals: tuple[str, ...]
+    files: Mapping[str, str]
+    links: Mapping[str, str]
+    directories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The file: the fields of `Pending`."""
+
+    there: tuple[str, ...]
+    gone: tuple[str, ...]
+    links: Mapping[str, str]
+    files: Mapping[str, str]
+    layers: tuple[str, ...]
+    rest: tuple[_CallRecord, ...]
+
+
+_CODEC = Codec(_Record, version=VERSION)
+
+
 def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
     """Return what has to be recorded before `calls` are executed.
 
@@ -102,18 +128,17 @@ def has_content(call: Call) -> bool:
 
 def write(file: Path, pending: Pending) -> None:
     """Write `pending` to `file`, and wait until it is on disk."""
-    value = {
-        "version": VERSION,
-        "there": pending.present,
-        "gone": pending.absent,
-        "links": dict(pending.links),
-        "files": dict(pending.files),
-        "layers": pending.layers,
-        "rest": [_call_value(call) for call in pending.rest],
-    }
+    record = _Record(
+        pending.present,
+        pending.absent,
+        pending.links,
+        pending.files,
+        pending.layers,
+        tuple(map(_record_of, pending.rest)),
+    )
     draft = file.with_suffix(".draft")
     draft.unlink(missing_ok=True)
-    write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+    write_new_file(draft, _CODEC.dump(record), mode=0o600)
     sync_filesystem(file.parent)
     draft.rename(file)
     sync_directory(file.parent)
@@ -126,47 +151,41 @@ def read(file: Path) -> Pending | None:
         RepositoryError: The file cannot be parsed.
     """
     try:
-        value = json.loads(file.read_bytes())
-        if value["version"] != VERSION:
-            raise ValueError(f"version {value['version']}")
-        return Pending(
-            tuple(value["there"]),
-            tuple(value["gone"]),
-            value["links"],
-            value["files"],
-            tuple(value["layers"]),
-            tuple(_call(each) for each in value["rest"]),
-        )
+        record = _CODEC.parse(file.read_bytes())
+        rest = tuple(map(_call_of, record.rest))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
+        newer = isinstance(error, UnknownVersion)
         raise RepositoryError(
             f"cannot finish the transaction in {file}",
-            why=f"the file cannot be parsed ({error})",
-            hint="a newer publisher may have written it; else remove it, and run `publisher "
-            "verify --repair`",
+            why=f"the file cannot be read: {error}",
+            hint="use the release of publisher that wrote it, or a newer one"
+            if newer
+            else f"remove the file, and run `publisher verify --repair`: rm {file}",
         ) from error
+    return Pending(record.there, record.gone, record.links, record.files, record.layers, rest)
 
 
 def _sha256(content: bytes | None) -> str:
     return "" if content is None else hashlib.sha256(content).hexdigest()
 
 
-def _call_value(call: Call) -> dict[str, Any]:
-    files = call.files if isinstance(call, Edit) else call.additions.files
-    links = call.links if isinstance(call, Edit) else call.additions.links
-    return {
-        "edit": isinstance(call, Edit),
-        "removals": call.removals if isinstance(call, Edit) else call.deletions,
-        "files": {path: base64.b64encode(data).decode() for path, data in files.items()},
-        "links": dict(links),
-        "directories": call.directories if isinstance(call, Edit) else call.additions.directories,
-    }
+def _record_of(call: Call) -> _CallRecord:
+    added = call if isinstance(call, Edit) else call.additions
+    return _CallRecord(
+        isinstance(call, Edit),
+        call.removals if isinstance(call, Edit) else call.deletions,
+        {path: base64.b64encode(data).decode() for path, data in added.files.items()},
+        added.links,
+        added.directories,
+    )
 
 
-def _call(value: dict[str, Any]) -> Call:
-    files = {path: base64.b64decode(data) for path, data in value["files"].items()}
-    removals, directories = tuple(value["removals"]), tuple(value["directories"])
-    if value["edit"]:
-        return Edit(removals, files, value["links"], directories)
-    return Ingest(Changes(files=files, links=value["links"], directories=directories), removals)
+def _call_of(record: _CallRecord) -> Call:
+    """Return the call; ValueError if a content is not in base64."""
+    files = {path: base64.b64decode(text, validate=True) for path, text in record.files.items()}
+    if record.edit:
+        return Edit(record.removals, files, record.links, record.directories)
+    additions = Changes(files=files, links=record.links, directories=record.directories)
+    return Ingest(additions, record.removals)

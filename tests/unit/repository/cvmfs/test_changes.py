@@ -27,6 +27,11 @@ def everything(path: str) -> EntryType | None:
     return EntryType.DIRECTORY if "." not in path.rpartition("/")[2][1:] else EntryType.FILE
 
 
+def everything_above(path: str) -> EntryType | None:
+    """The top directories and their shards."""
+    return EntryType.DIRECTORY if path.count("/") < 2 and path.startswith(".") else None
+
+
 def nothing(path: str) -> EntryType | None:
     return None
 
@@ -144,8 +149,24 @@ def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names
     assert not layer.deletions and not content.deletions
 
 
-def test_a_gateway_takes_one_deletion_a_call_of_what_is_replaced() -> None:
+def test_a_gateway_gets_all_layers_under_one_lease() -> None:
+    layers = (NewLayer(A, (), ()), NewLayer(B, (), ()))
+    changes = Changes(layers, (TREE,), FILES, {"host/name:1": "../.flat/cc/cccc"})
+    sent, trees, records = compile_calls(changes, everything_above, gateway=True)
+    assert isinstance(sent, Ingest) and sent.base == ".layers" and sent.additions.layers == layers
+    assert isinstance(trees, Ingest) and trees.base == "" and not trees.additions.layers
+    assert isinstance(records, Edit) and records.files and records.links
+
+
+def test_layers_of_a_new_repository_are_sent_with_the_flat_image_through_a_gateway() -> None:
+    changes = Changes((NewLayer(A, (), ()),), (TREE,))
+    [call] = compile_calls(changes, nothing, gateway=True)
+    assert isinstance(call, Ingest) and call.base == "" and call.additions.layers
+
+
+def test_a_gateway_removes_what_is_replaced_in_one_call() -> None:
     changes = Changes((NewLayer(A, (), ()),), (TREE,), cleared=(LAYER_A, TREE.path))
-    *deletions, content = compile_calls(changes, everything, gateway=True)[:3]
-    assert deletions == [Ingest(deletions=(LAYER_A,)), Ingest(deletions=(TREE.path,))]
-    assert isinstance(content, Ingest) and not content.deletions
+    removal, *_ = compile_calls(changes, everything, gateway=True)
+    assert removal == Edit((LAYER_A, TREE.path))
+    single, *_ = compile_calls(Changes((), (TREE,), cleared=(TREE.path,)), everything, gateway=True)
+    assert single == Ingest(deletions=(TREE.path,))

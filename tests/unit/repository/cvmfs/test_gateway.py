@@ -77,12 +77,27 @@ def test_an_image_is_published_in_calls_that_a_gateway_takes(
     for call in ingests:
         assert call.count("-d") == 0
     bases = [call[call.index("-b") + 1] for call in ingests]
-    assert sum(base.startswith(".layers/") for base in bases) == 2
+    assert bases == [".layers", "/"]
     assert [node.stat().st_uid for node in mount.rglob("*")] == [os.geteuid()] * len(
         list(mount.rglob("*"))
     )
     repository = renewed(machine)
     assert not verify(repository, deep=True).findings
+
+
+def test_a_new_image_of_many_layers_and_a_moved_tag_take_at_most_three_revisions(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    machine = publishers[0]
+    before = machine.revision(NAME)
+    for content in (b"1", b"2"):
+        layers = [layer(file(f"{n}", content)) for n in range(5)]
+        borrowing = layer(file("own", content), hardlink("again", "etc/os"))
+        write_layout(image(BASE, *layers, borrowing), tmp_path / "layout", "1")
+        succeed(*arguments(f"oci:{tmp_path}/layout:1"), env=machine.environment)
+        assert machine.revision(NAME) - before <= 3
+        before = machine.revision(NAME)
+    assert not verify(renewed(machine), deep=True).findings
 
 
 def test_a_collection_is_one_revision_decided_under_the_lease(
