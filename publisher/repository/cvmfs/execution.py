@@ -41,12 +41,13 @@ class Execution:
     def execute(self, calls: Sequence[Call], check: Callable[[], None]) -> None:
         """Execute `calls` in order, waiting for whatever blocks them.
 
-        `check` is called before each edit, once its transaction is open: at a gateway no other
-        publisher can change anything from then on. Threads of this process do not read meanwhile.
+        `check` is called before an edit that is the last call, once its transaction is open: at a
+        gateway no other publisher can change anything from then on. Threads of this process do not
+        read meanwhile.
         """
         with self.tree.lock.publishing():
             for call in calls:
-                self._execute(call, check)
+                self._execute(call, check if call is calls[-1] else lambda: None)
 
     def _execute(self, call: Call, check: Callable[[], None]) -> None:
         if isinstance(call, Edit):

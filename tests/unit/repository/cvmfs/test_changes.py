@@ -29,7 +29,7 @@ def everything(path: str) -> EntryType | None:
 
 def everything_above(path: str) -> EntryType | None:
     """The top directories and their shards."""
-    return EntryType.DIRECTORY if path.count("/") < 2 and path.startswith(".") else None
+    return EntryType.DIRECTORY if path in (".layers", ".layers/aa", ".layers/bb") else None
 
 
 def nothing(path: str) -> EntryType | None:
@@ -131,6 +131,7 @@ def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names
         removals=("host/name:2", ".flat/dd/dddd", ".flat/ee/eeee"),
     )
     there = {
+        ".layers": EntryType.DIRECTORY,
         ".layers/aa": EntryType.DIRECTORY,
         ".layers/bb": EntryType.DIRECTORY,
         "host/name:2": EntryType.SYMLINK,
