@@ -20,8 +20,8 @@ from publisher.repository.cvmfs.union import apply_edit
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 
-_RENEWAL = f"{layout.METADATA}/.renewal"
-"""A path that is never published: a lease of it does not conflict with other leases."""
+_RENEWAL = ".publisher-renewal"
+"""A path that is never published: a lease of it conflicts only with one of the whole repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,9 @@ class Execution:
         if configuration.mounted_hash() == configuration.published().root_hash:
             return
         name = configuration.name
-        # A lease requires that the parent directory exists.
-        has_metadata = self.tree.published_kind(layout.METADATA) is not None
-        leased = f"{name}/{_RENEWAL}" if has_metadata else name
 
         def open_and_abort() -> None:
-            self.guard.server.run(["transaction", leased])
+            self.guard.server.run(["transaction", f"{name}/{_RENEWAL}"])
             self.guard.server.run(["abort", "-f", name])
 
         self.guard.retry(open_and_abort)

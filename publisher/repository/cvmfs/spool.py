@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from publisher.entry import Entry
+from publisher.entry import Content, Entry
 from publisher.errors import PublisherError
 from publisher.layers.replay import FileOrder
 from publisher.repository.disk import make_directories, sync_filesystem
@@ -149,7 +149,7 @@ class _SpooledOrder(FileOrder):
         with explained():
             super().__init__(file)
 
-    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, entry: Entry, content: Content = ()) -> None:
         """Note `entry`; its content is not read."""
         with self._explained():
             super().add(entry, content)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from publisher.entry import Content, Entry, EntryType
 from publisher.errors import PublisherError
 from publisher.layers.content import filled
+from publisher.layers.temporary import temporary_database
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, padding
 from publisher.tree import layout
@@ -21,13 +22,7 @@ CATALOG_MARKER = ".cvmfscatalog"
 """The file that makes its directory the root of a nested catalog."""
 
 _TOPS = (layout.LAYERS, layout.FLAT)
-_SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -16384;
-CREATE TABLE sent (path BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID;
-BEGIN;
-"""
+_SCHEMA = "CREATE TABLE sent (path BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID;"
 _NO_DIRECTORY, _DIRECTORY, _NEW_DIRECTORY = range(3)
 _PIECE = 256 * 1024
 
@@ -70,8 +65,7 @@ class TarStream:
         self._base = f"{base}/" if base else ""
         self._parent = ""
         self._parent_is_new = False
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.executescript(_SCHEMA)
+        self._database = temporary_database(_SCHEMA)
 
     def __enter__(self) -> TarStream:
         return self

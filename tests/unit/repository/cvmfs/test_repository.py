@@ -338,8 +338,7 @@ def test_no_space_for_temporary_files_while_sending_fails_the_image_and_keeps_it
 ) -> None:
     many = layer(*(file(f"{n:0200}") for n in range(1000)))
     write_layout(image(many), images, "many")
-    small = stream._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
-    monkeypatch.setattr(stream, "_SCHEMA", small)
+    monkeypatch.setattr(stream, "_SCHEMA", f"{stream._SCHEMA} PRAGMA max_page_count = 20;")
     requests = [Request(wish_for(f"oci:{images}:many", name="tool"))]
     with opened(machine) as repository, Sources() as sources:
         report = ingest(requests, repository, sources)

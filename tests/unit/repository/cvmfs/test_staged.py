@@ -90,8 +90,7 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
 def test_a_disk_that_is_full_for_the_order_of_contents_is_told_apart_from_temporary_files(
     repository: CvmfsRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = replay._SCHEMA.replace("BEGIN;", "PRAGMA max_page_count = 20; BEGIN;")
-    monkeypatch.setattr(replay, "_SCHEMA", small)
+    monkeypatch.setattr(replay, "_ORDER", f"{replay._ORDER} PRAGMA max_page_count = 20;")
     many = layer(*(file(f"{n:0200}") for n in range(1000)))
     with repository.stage_layer(many.digest) as stage:
         with pytest.raises(SpoolFull, match=r"cannot keep a layer in .*full"):
