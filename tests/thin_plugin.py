@@ -1,4 +1,4 @@
-"""A graph driver plugin for Docker that mounts thin images: what thin-images/README.md asks for.
+"""A graph driver plugin for Docker that mounts thin images: as thin-images/README.md specifies.
 
 Docker speaks to it by HTTP over a socket ("Docker graph driver plugins", engine 20.10). Each layer
 is a directory `diff`, mounted by overlayfs on those below it; in place of a layer that holds a
@@ -56,7 +56,7 @@ class Driver:
         self.mounted[identity] = self.mounted.get(identity, 0) + 1
         if self.mounted[identity] == 1:
             lower = ":".join(map(str, self._below((layer / "parent").read_text())))
-            # Two lower directories at least; an empty one at the bottom shows nothing.
+            # overlayfs needs two lower directories; an empty one at the bottom adds nothing.
             empty = self.home / "empty"
             empty.mkdir(exist_ok=True)
             options = f"lowerdir={lower}{':' if lower else ''}{empty}"
@@ -88,7 +88,7 @@ class Driver:
         return buffer.getvalue()
 
     def _below(self, identity: str) -> Iterator[Path]:
-        """The directories to mount for a layer and those below it, from top to bottom."""
+        """Return the directories to mount for a layer and those below it, from top to bottom."""
         while identity:
             layer = self.home / identity
             recipe = layer / "diff" / "thin.json"
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         try:
             answer = self._answer(parts.path, query, body)
-        except Exception as error:  # noqa: BLE001  # docker wants to be told, whatever it is
+        except Exception as error:  # noqa: BLE001  # docker expects every error in the answer
             details = getattr(error, "stderr", b"") or b""
             answer = {"Err": f"{error} {details.decode(errors='replace')}"}
         data = answer if isinstance(answer, bytes) else json.dumps({"Err": "", **answer}).encode()
@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "docker"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

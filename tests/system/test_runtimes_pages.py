@@ -1,4 +1,4 @@
-"""What docs/runtimes promises: every page's commands, on a real image, from a read-only mount."""
+"""The commands of every page in docs/runtimes, on a real image, from a read-only mount."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 @pytest.fixture(scope="module")
 def mounted(real_images: RealImages) -> Iterator[Path]:
-    """A tree with Debian, numpy and the probe, mounted read-only where an ordinary user gets to."""
+    """A tree with Debian, numpy and the probe, mounted read-only and open to ordinary users."""
     require_root()
     # podman reads the path of a layout as an image's name, which may not end with a "_".
     place = Path("/tmp", f"publisher-pages-{secrets.token_hex(8)}")
@@ -119,7 +119,7 @@ def test_an_ordinary_user_can_run_all_that_needs_no_root(page: str, mounted: Pat
     ours = (
         "chroot",
         "publisher",
-    )  # the first needs root; the second may lie where only root gets to
+    )  # the first needs root; the second may lie where only root has access
     for command in [each for each in commands(page, mounted) if not each.startswith(ours)]:
         assert "Debian" in shell(command, *NOBODY), command
 
@@ -151,7 +151,7 @@ def test_the_layers_lie_where_the_snapshotter_of_cvmfs_looks_for_them(mounted: P
 
 @pytest.fixture
 def expected(tmp_path: Path, mounted: Path) -> Iterator[Report]:
-    """What podman shows of the original."""
+    """Return what podman shows of the original."""
     with podman(tmp_path / "original") as engine:
         yield run_original(engine, f"oci:{mounted.parent}/layout:1")
 
@@ -192,7 +192,7 @@ def test_the_script_in_a_flat_image_gives_environment_and_arguments_as_podman(
     flat = f"{mounted}/local/probe:1"
     found = read_report(shell(f"exec env -i PATH=$PATH USER=u {before.format(flat=flat)} /.run"))
     assert found.arguments == expected.arguments
-    others = {"HOME", "USER", "CH_RUNNING"}  # the runtime's, which an image does not say
+    others = {"HOME", "USER", "CH_RUNNING"}  # set by the runtime, not by the image
     wanted = {name: value for name, value in expected.environment if name not in others}
     assert {n: v for n, v in found.environment if n not in others} == wanted
 
@@ -227,7 +227,7 @@ def test_wrappers_of_a_module_run_the_images_programs(mounted: Path, tmp_path: P
     written = succeed("modulefile", *arguments, *more).json
     assert written["commands"] == ["python3", "sort"]
     loader = tmp_path / "load.tcl"
-    # The few commands of a module file that ours use, as Environment Modules understands them.
+    # The commands of module files that are used here, as in Environment Modules.
     loader.write_text(
         "proc module-whatis {text} {}\n"
         "proc prepend-path {name value} { puts \"export $name='$value':\\$$name\" }\n"

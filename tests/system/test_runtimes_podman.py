@@ -1,4 +1,4 @@
-"""Podman from the additional image store: without pulling, and as from the original."""
+"""Podman runs images from the additional image store like the originals, without pulling."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def with_store(engine: Engine, folder: Path, tree: Path) -> Engine:
-    """The engine, without a network, configured as docs/runtimes/podman.md says."""
+    """The engine, without a network, configured as in docs/runtimes/podman.md."""
     words = list(engine.command)
     options = {}
-    for option in ("--root", "--runroot"):  # which would override the whole configuration
+    for option in ("--root", "--runroot"):  # it would override the whole configuration
         at = words.index(option)
         options[option] = words[at + 1]
         del words[at : at + 2]

@@ -103,7 +103,7 @@ def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImag
         ):
             variables = {
                 **os.environ,
-                # Debian's client is of the daemon's age.
+                # Debian's client and daemon have the same version.
                 "PATH": f"/usr/bin:/usr/sbin:/bin:/sbin:{Path(sys.executable).parent}",
                 "DOCKER_HOST": docker.socket,
                 "DOCKER_CONFIG": str(short / "client"),
@@ -111,7 +111,7 @@ def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImag
             }
             for command in commands:
                 command = command.replace("registry.example.org", registry.host)
-                # this engine has no network to give
+                # this engine has no network
                 command = command.replace("docker run", "docker run --network none")
                 printed = run("sh", "-c", command, cwd=short, env=variables)
                 if command.startswith("docker run"):

@@ -1,4 +1,4 @@
-"""Files for Apptainer: shells see exactly what the config says; nothing of the image is touched."""
+"""Files for Apptainer: shells read the exact values of the config; the image's files stay."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NASTY = [
     "ä€😀",
 ]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-# Shells have these to themselves.
+# Variables that shells set themselves.
 OWN = {
     "UID",
     "EUID",
@@ -72,7 +72,7 @@ def config(**values: Any) -> ContainerConfig:
 
 
 def write(folder: Path, image: ContainerConfig) -> Path:
-    """The files as they are in a flat image that has nothing else; absolute paths made relative."""
+    """Write the files of a flat image without layers, with absolute paths below `folder`."""
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
     link_tree(root, insert([], runtime_files(image)), [])

@@ -1,4 +1,4 @@
-"""The additional image store's lists and names: as a plain reading of the lists would have them."""
+"""The lists and names of Podman's additional image store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def document(text: str, media_type: str) -> Document:
 
 
 def stored(number: int, name: str, depth: int = 2) -> StoreImage:
-    """An image; those with equal `number // 10` share their lower layers."""
+    """Return an image; images with equal `number // 10` share their lower layers."""
     diff_ids = [digest_of(f"{number // 10} {level}".encode()) for level in range(depth - 1)]
     ids = podman.chain_ids([*diff_ids, digest_of(f"top {number}".encode())])
     layers: list[StoreLayer] = []
@@ -173,7 +173,7 @@ def test_an_addition_reads_none_of_the_other_entries() -> None:
         image = stored(number, f"n{number}:1")
         entries, layers = lists.add_image(entries, image), lists.add_layers(layers, image)
     assert entries is not None and layers is not None
-    # Were any of them parsed, this could not be.
+    # Parsing any of these would fail.
     broken = [data.replace(b'"created":', b'"created"!') for data in (entries, layers)]
     new = stored(1, "new:1")
     added = lists.add_image(broken[0], new), lists.add_layers(broken[1], new)

@@ -1,4 +1,4 @@
-"""Thin images: the whole config, equal bytes for equal images, and formats that others read."""
+"""Thin images: the config of the original, reproducible bytes, and standard formats."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_annotations_name_the_original_and_keep_its_own() -> None:
 
 
 def test_the_digest_depends_on_nothing_but_the_image_and_the_repository() -> None:
-    # Written down once: another machine, release or library must come to the same.
+    # Recorded: another machine, release or library must give the same digest.
     assert build(original()).manifest.digest == (
         "sha256:25015c42b7651c1ca98368f9873943ee64ffeca3fc606fbd6ee83157e9795b8c"
     )
