@@ -1,4 +1,4 @@
-"""The house itself: what the files in the root say must agree with each other."""
+"""The files at the top of the checkout agree with each other and with the tree."""
 
 from __future__ import annotations
 
@@ -14,6 +14,60 @@ from tests.command import succeed
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def rooms() -> dict[str, int]:
+    """The package directories that the map in CONTRIBUTING.md has, with their floors."""
+    rows = re.findall(r"^\| (\d+) \| `(publisher/[a-z_/]+)` \| \S", CONTRIBUTING, re.MULTILINE)
+    return {room: int(floor) for floor, room in rows}
+
+
+def test_the_map_of_the_house_has_every_package_directory_and_no_other() -> None:
+    package = ROOT / "publisher"
+    directories = {
+        str(path.parent.relative_to(ROOT))
+        for pattern in ("*.py", "*.json")
+        for path in package.rglob(pattern)
+        if path.parent != package
+    }
+    assert set(rooms()) == directories
+
+
+def test_the_floors_of_the_map_are_those_of_the_import_contract() -> None:
+    [contract] = [c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    floors = [
+        frozenset(f"publisher/{name}" for name in layer.split(" | "))
+        for layer in contract["layers"]
+    ]
+    by_floor = {
+        frozenset(room for room, at in rooms().items() if at == floor and room.count("/") == 1)
+        for floor in rooms().values()
+    }
+    packages = [
+        frozenset(name for name in floor if (ROOT / name).is_dir()) - {"publisher/schemas"}
+        for floor in floors
+    ]
+    assert [floor for floor in packages if floor] == sorted(
+        (floor - {"publisher/schemas"} for floor in by_floor),
+        key=lambda floor: min(rooms()[room] for room in floor),
+    )
+
+
+def test_the_paths_that_the_guide_for_contributors_names_exist() -> None:
+    named = re.findall(
+        r"`((?:[a-z_0-9]+/)+[a-z_0-9.-]*|[a-z_0-9-]+\.(?:py|md|toml))`", CONTRIBUTING
+    )
+    assert len(named) > 50
+    for path in named:
+        assert (ROOT / path).exists() or (ROOT / "publisher" / path).exists(), path
+
+
+def test_unit_tests_mirror_the_package() -> None:
+    for directory in (ROOT / "tests/unit").rglob("*/"):
+        if directory.name != "__pycache__" and any(directory.glob("test_*.py")):
+            room = ROOT / "publisher" / directory.relative_to(ROOT / "tests/unit")
+            assert room.is_dir(), f"{directory} has no counterpart"
 
 
 def pinned() -> dict[str, str]:
@@ -33,6 +87,14 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows() -> None:
         assert requirement.specifier.contains(version), f"{requirement} does not allow {version}"
 
 
+def test_every_dependency_of_the_program_is_imported_by_it() -> None:
+    modules = {"pyyaml": "yaml"}
+    text = "\n".join(path.read_text() for path in (ROOT / "publisher").rglob("*.py"))
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        module = modules.get(requirement.name, requirement.name)
+        assert re.search(rf"^\s*(?:import|from) {module}\b", text, re.MULTILINE), requirement
+
+
 def test_plain_make_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
@@ -48,9 +110,14 @@ def test_the_readme_lists_the_commands_that_exist() -> None:
     assert table == set(re.findall(r"^  ([a-z-]+)", listed, re.MULTILINE))
 
 
-def test_links_in_the_documents_lead_somewhere() -> None:
-    documents = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    documents += (ROOT / "docs").glob("*.md")
-    for document in documents:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+def test_the_exit_codes_are_the_same_in_help_and_documents() -> None:
+    pattern = re.compile(r"^\|? *(\d+) +(?:\| )?(?=\S)", re.MULTILINE)
+    shown = set(pattern.findall(succeed("--help").out.partition("Exit codes:")[2]))
+    assert len(shown) == 7
+    for name in ("README.md", "docs/output.md"):
+        table = (
+            (ROOT / name)
+            .read_text()
+            .partition("exit code | meaning |" if name == "README.md" else "| code | meaning |")[2]
+        )
+        assert set(pattern.findall(table.partition("\n\n")[0])) == shown, name
