@@ -72,6 +72,7 @@ def ingest(
     thin = ThinPushes(repository, sources, now)
     run = Run(repository, sources, fetcher, policy.limits, progress, stop, now, thin, notices)
     work = _Work(requests)
+    progress.run_started(len(requests))
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
         # One future per worker: with one per wish, most of a long list's memory would be futures.
@@ -109,6 +110,7 @@ def _process(run: Run, work: _Work) -> None:
     while not run.stop.is_set() and (taken := work.take()) is not None:
         number, request = taken
         work.outcomes[number] = ingest_wish(run, request)
+        run.progress.request_done()
 
 
 def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources: Sources) -> None:
