@@ -58,9 +58,13 @@ class Problem:
     suggestion: str = ""
     subject: str = ""
 
+    @property
+    def text(self) -> str:
+        """The message and the suggestion, without the place."""
+        return f"{self.message} ({self.suggestion})" if self.suggestion else self.message
+
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message}"
-        return f"{text} ({self.suggestion})" if self.suggestion else text
+        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.text}"
 
 
 class InvalidFile(PublisherError):

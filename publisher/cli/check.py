@@ -17,10 +17,9 @@ from publisher.cli.options import (
     quiet_option,
     wish_lists_argument,
 )
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import failed_line, human_size, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import may_name_local, read_document
-from publisher.errors import printable
 from publisher.ingest.check import CheckedImage, Report
 from publisher.ingest.check import check as run_check
 
@@ -91,6 +90,7 @@ def _value(image: CheckedImage) -> dict[str, object]:
         "reference": image.reference,
         "wishList": image.wish_list,
         "line": image.line,
+        "column": image.column,
     }
     if image.error:
         return value | {"status": "failed", "error": image.error}
@@ -112,9 +112,8 @@ def _print(report: Report, quiet: bool) -> None:
     for problem in report.problems:
         click.echo(str(problem))
     for image in report.failed:
-        click.echo(
-            f"{image.wish_list}:{image.line}: failed: {image.name}: {printable(image.error)}"
-        )
+        place = image.wish_list, image.line, image.column
+        click.echo(failed_line(image.name, image.error, *place))
     if quiet:
         return
     counts = [plural(report.wishes, "wish").replace("wishs", "wishes")]

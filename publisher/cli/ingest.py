@@ -35,7 +35,7 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
-from publisher.cli.rendering import human_size, message, plural, print_json
+from publisher.cli.rendering import failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
@@ -271,6 +271,8 @@ def _outcome_value(outcome: Outcome) -> dict[str, Any]:
         "reference": outcome.reference,
         "status": str(outcome.status),
         "wishList": outcome.wish_list,
+        "line": outcome.line,
+        "column": outcome.column,
         "digest": outcome.digest,
         "layersFetched": outcome.layers_fetched,
         "layersReused": outcome.layers_reused,
@@ -291,7 +293,8 @@ def _print_summary(report: Report, quiet: bool) -> None:
         ] or ["nothing done" if report.interrupted else "nothing requested"]
         click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
-        click.echo(f"failed: {outcome.name}: {printable(outcome.error)}", err=True)
+        place = outcome.wish_list, outcome.line, outcome.column
+        click.echo(failed_line(outcome.name, outcome.error, *place), err=True)
     if report.interrupted:
         click.echo("publisher: interrupted; the next run goes on from there", err=True)
 

@@ -15,14 +15,14 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import failed_line, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
-from publisher.errors import printable
 from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
+from publisher.sources.wish_lists import list_identity
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
 
@@ -64,7 +64,17 @@ def plan(
             opened = open_repository(url, may_be_new=True)
             planned += make_plan(wanted, opened, sources, datetime.now(UTC), jobs=jobs)
     planned += [
-        PlannedImage(problem.subject, problem.subject, Status.FAILED, {}, error=str(problem))
+        PlannedImage(
+            problem.subject,
+            problem.subject,
+            Status.FAILED,
+            {},
+            0,
+            problem.text,
+            list_identity(problem.file),
+            problem.line,
+            problem.column,
+        )
         for problem in unusable
     ]
     failed = [image for image in planned if image.status is Status.FAILED]
@@ -86,6 +96,9 @@ def _value(image: PlannedImage) -> dict[str, object]:
         "newLayers": image.new_layers,
         "knownLayers": image.known_layers,
         "error": image.error,
+        "wishList": image.wish_list,
+        "line": image.line,
+        "column": image.column,
     }
 
 
@@ -108,4 +121,5 @@ def _print(planned: list[PlannedImage]) -> None:
     )
     for image in planned:
         if image.error:
-            click.echo(f"failed: {image.name}: {printable(image.error)}", err=True)
+            place = image.wish_list, image.line, image.column
+            click.echo(failed_line(image.name, image.error, *place), err=True)

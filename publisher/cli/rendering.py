@@ -25,6 +25,12 @@ def message(text: str, *, prefix: str = "publisher: ") -> None:
     print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
 
 
+def failed_line(name: str, error: str, wish_list: str = "", line: int = 0, column: int = 0) -> str:
+    """Return the line for an image that failed, as compilers print one: with its wish's place."""
+    place = f"{wish_list or '-'}:{line}:{column}: " if line else ""
+    return printable(f"{place}failed: {name}: {error}")
+
+
 def human_size(count: float) -> str:
     """Bytes for people: "999 B", "48.2 MB" (powers of 1000, as disks and networks are sold)."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -40,6 +40,7 @@ class CheckedImage:
     reference: str
     wish_list: str
     line: int
+    column: int
     digest: str = ""
     platforms: tuple[str, ...] = ()
     layers: Mapping[str, int] = field(default_factory=dict)
@@ -146,13 +147,14 @@ def _check_wish(
             str(image.reference),
             wish_list,
             wish.line,
+            wish.column,
             digest,
             tuple(str(platform) for platform in wish.platforms),
             {layer.digest: layer.size for each in images for layer in each.manifest.layers},
         )
 
     def failed(name: str, reference: str, why: str) -> CheckedImage:
-        return CheckedImage(name, reference, wish_list, wish.line, error=why)
+        return CheckedImage(name, reference, wish_list, wish.line, wish.column, error=why)
 
     return for_each_image(
         Request(wish, wish_list), sources, places, act, failed, with_repeated=True

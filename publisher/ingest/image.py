@@ -63,7 +63,14 @@ def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
 
 def _outcome(image: RequestedImage, status: Status, digest: str = "", remark: str = "") -> Outcome:
     return Outcome(
-        image.name, str(image.reference), status, image.request.wish_list, digest, remark=remark
+        image.name,
+        str(image.reference),
+        status,
+        image.request.wish_list,
+        image.request.wish.line,
+        image.request.wish.column,
+        digest,
+        remark=remark,
     )
 
 

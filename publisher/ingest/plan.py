@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from publisher.ingest.report import Status
@@ -23,7 +23,8 @@ class PlannedImage:
     """What would become of one requested image.
 
     `new_layers` maps the digests of layers that would be fetched to their sizes in bytes;
-    `known_layers` counts those that the repository has.
+    `known_layers` counts those that the repository has. `line` and `column` are the place of the
+    wish in `wish_list`, from 1; 0 without a list.
     """
 
     name: str
@@ -32,6 +33,9 @@ class PlannedImage:
     new_layers: dict[str, int]
     known_layers: int = 0
     error: str = ""
+    wish_list: str = ""
+    line: int = 0
+    column: int = 0
 
 
 def plan(
@@ -75,8 +79,13 @@ class _Planning:
     def plan_wish(self, request: Request) -> list[PlannedImage]:
         wish = request.wish
         if wish.has_expired(self.now):
-            return [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
-        return for_each_image(request, self.sources, self.places, self._plan_image, _failed)
+            planned = [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
+        else:
+            planned = for_each_image(request, self.sources, self.places, self._plan_image, _failed)
+        return [
+            replace(image, wish_list=request.wish_list, line=wish.line, column=wish.column)
+            for image in planned
+        ]
 
     def _plan_image(self, image: RequestedImage) -> PlannedImage:
         reference = str(image.reference)

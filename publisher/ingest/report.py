@@ -29,6 +29,7 @@ class Status(enum.StrEnum):
 class Outcome:
     """What became of one wished image: `name` is its public path, or the wish's own text.
 
+    `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
     `error` says why it failed; beside another status, that its thin image could not be pushed.
     `remark` says why an image is kept or left out without that being a failure.
@@ -38,6 +39,8 @@ class Outcome:
     reference: str
     status: Status
     wish_list: str = ""
+    line: int = 0
+    column: int = 0
     digest: str = ""
     layers_fetched: int = 0
     layers_reused: int = 0
@@ -68,7 +71,15 @@ class Report:
 def failed_report(requests: Sequence[Request], error: PublisherError) -> Report:
     """Return the report of a run whose repository could not be used: every request failed."""
     outcomes = (
-        Outcome(str(r.wish), str(r.wish), Status.FAILED, r.wish_list, error=str(error))
+        Outcome(
+            str(r.wish),
+            str(r.wish),
+            Status.FAILED,
+            r.wish_list,
+            r.wish.line,
+            r.wish.column,
+            error=str(error),
+        )
         for r in requests
     )
     return Report(tuple(outcomes), 0.0)
@@ -78,7 +89,15 @@ def joined_reports(reports: Sequence[Report], unusable: Sequence[Problem]) -> Re
     """Return one report on runs with several repositories and on the wishes with errors."""
     outcomes = [outcome for report in reports for outcome in report.outcomes]
     outcomes += [
-        Outcome(p.subject, p.subject, Status.FAILED, list_identity(p.file), error=str(p))
+        Outcome(
+            p.subject,
+            p.subject,
+            Status.FAILED,
+            list_identity(p.file),
+            p.line,
+            p.column,
+            error=p.text,
+        )
         for p in unusable
     ]
     return Report(

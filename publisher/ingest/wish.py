@@ -14,7 +14,13 @@ def ingest_wish(run: Run, request: Request) -> list[Outcome]:
     if wish.has_expired(run.now()):
         remark = f"the wish has expired on {wish.expires}"
         expired = Outcome(
-            str(wish), str(wish.image), Status.EXPIRED, request.wish_list, remark=remark
+            str(wish),
+            str(wish.image),
+            Status.EXPIRED,
+            request.wish_list,
+            wish.line,
+            wish.column,
+            remark=remark,
         )
         run.progress.image_done(expired)
         return [expired]
@@ -28,7 +34,15 @@ def ingest_wish(run: Run, request: Request) -> list[Outcome]:
     def failed(name: str, reference: str, why: str) -> Outcome | None:
         if is_stopped():
             return None  # stopping closes the connections, which is probably the cause
-        failure = Outcome(name, reference, Status.FAILED, request.wish_list, error=why)
+        failure = Outcome(
+            name,
+            reference,
+            Status.FAILED,
+            request.wish_list,
+            wish.line,
+            wish.column,
+            error=why,
+        )
         run.progress.image_done(failure)
         return failure
 

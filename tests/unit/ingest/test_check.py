@@ -176,7 +176,7 @@ def test_the_command_ends_with_1_for_an_image_that_is_not_there(tmp_path: Path) 
     assert value["downloadBytes"] == value["images"][0]["compressedBytes"] > 1000
     text = publisher("check", "l.yaml", cwd=tmp_path, home=tmp_path)
     assert "ok: local/layout:v1  " in text.out
-    assert "l.yaml:2: failed: local/layout:v2: " in text.out
+    assert "l.yaml:2:25: failed: local/layout:v2: " in text.out
 
 
 def test_the_command_says_which_file_it_cannot_read(tmp_path: Path) -> None:
