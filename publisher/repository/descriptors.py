@@ -7,23 +7,62 @@ links. So nothing outside the tree can be reached, whatever the tree contains.
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import stat
 from pathlib import Path
 from types import TracebackType
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-MOST_OPEN = 64
+
+_RESERVED = 64
+"""Descriptors for everything else: standard streams, locks, sockets, libraries."""
+
+_LARGEST_POOL = 64
+_PER_JOB = 32
+"""Descriptors of one job beside its directories: layer indexes, temporary databases, sockets."""
+
+
+def raise_limit(most: int = 65536) -> None:
+    """Let this process open as many files as it may, up to `most`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def pool_size() -> int:
+    """How many directories one worker may keep open: 64, or fewer under a low limit."""
+    return max(4, min(_LARGEST_POOL, (_limit() - _RESERVED) // 24))
+
+
+def source_pool_size() -> tuple[int, int]:
+    """How many layer trees one worker may keep open, and how many directories in each."""
+    size = pool_size()
+    return max(2, size // 4), max(2, size // 8)
+
+
+def jobs_within_limit(jobs: int) -> int:
+    """`jobs`, or as many as the limit of open files (`ulimit -n`) allows; at least one."""
+    trees, directories = source_pool_size()
+    per_job = 2 * pool_size() + trees * (1 + directories) + _PER_JOB
+    return max(1, min(jobs, (_limit() - _RESERVED) // per_job))
+
+
+def _limit() -> int:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
 
 
 class Directories:
     """Descriptors of directories below `root`; the `capacity` most recently used stay open.
 
+    The default capacity depends on the limit of open files.
     A descriptor that `open` returned is valid until two others have been opened.
     """
 
-    def __init__(self, root: Path, capacity: int = MOST_OPEN) -> None:
-        self._capacity = max(2, capacity)
+    def __init__(self, root: Path, capacity: int | None = None) -> None:
+        self._capacity = max(2, capacity or pool_size())
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[str, int] = {}
 

@@ -81,6 +81,66 @@ def exchange(one: Path, other: Path) -> None:
     aside.rename(one)
 
 
+def can_be_moved(directory: Path, occupied: Path) -> bool:
+    """Whether the kernel renames `directory`, which is True also if it is missing or a mount point.
+
+    Only an overlay refuses: a directory that a lower layer has cannot be renamed without
+    redirect_dir (EXDEV). Nothing is moved, since `occupied` is a directory that is not empty; an
+    overlay notices that it cannot move the source before it looks at the target.
+    """
+    try:
+        directory.rename(occupied)
+    except OSError as error:
+        return error.errno != errno.EXDEV
+    raise AssertionError(f"{directory} replaced {occupied}, which was not empty")
+
+
+def file_system_type(device: int) -> str:
+    """The type of the mounted file system with this device number, such as "ext4"; "" if unknown.
+
+    A FUSE file system has the type "fuse." and its own name. See proc_pid_mountinfo(5).
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2:3] == [number]:
+            return rest.split()[0]
+    return ""
+
+
+OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
+"""What marks an opaque directory for overlayfs: for mounts of root, and with `userxattr`."""
+
+
+def keeps_opaque(directory: Path) -> bool:
+    """Whether the file system of `directory` can store, for this user, that one is opaque."""
+    for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
+        try:
+            os.getxattr(directory, name)
+        except OSError as error:
+            if error.errno == errno.ENODATA:
+                return True
+            if error.errno not in (errno.ENOTSUP, errno.ENOSYS):
+                raise
+            continue
+        return True
+    return False
+
+
+def list_xattrs(place: str | int, *, follow_symlinks: bool = True) -> list[str]:
+    """The names of the extended attributes of `place`; none if its file system has none."""
+    try:
+        return os.listxattr(place, follow_symlinks=follow_symlinks)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOSYS):
+            raise
+        return []
+
+
 def remove_tree(path: Path) -> None:
     """Delete whatever is at `path`, however deep; links are removed, never followed."""
     if not os.path.lexists(path):

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from publisher.repository.directory.nodes import NodeMaker
+from publisher.repository.descriptors import pool_size
+from publisher.repository.directory.nodes import NO_LINK, NodeMaker
 
 _NODE_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_FULL = 160
-"""How many files with the maximum of links are remembered (65,000 links each on ext4)."""
+"""How many files with the maximum of links are remembered (65,000 links each on ext4).
+
+Fewer under a low limit of open files; each takes two descriptors.
+"""
 
 _Inode = tuple[int, int]
 
@@ -26,6 +30,7 @@ class HardLinks:
 
     def __init__(self, maker: NodeMaker) -> None:
         self._maker = maker
+        self._most_full = max(2, min(_MOST_FULL, pool_size() * 5 // 2))
         # Descriptors of a full file, so that its inode number is not reused, and of its copy.
         self._full: dict[_Inode, tuple[int, int]] = {}
 
@@ -62,7 +67,7 @@ class HardLinks:
         return False
 
     def _forget(self, inode: _Inode) -> None:
-        if inode not in self._full and len(self._full) >= _MOST_FULL:
+        if inode not in self._full and len(self._full) >= self._most_full:
             inode = next(iter(self._full))
         for descriptor in self._full.pop(inode, ()):
             os.close(descriptor)
@@ -83,7 +88,7 @@ def _link_open(descriptor: int, parent: int, name: str) -> bool:
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+        if error.errno not in (errno.ENOENT, *NO_LINK):
             raise
         return False
     return True

@@ -104,7 +104,7 @@ def apply(root: Path, journal: Path) -> bool:
 
 def _reserve(draft: Path, size: int) -> None:
     """Reserve the disk space of new names and directories before the commit point."""
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.posix_fallocate(descriptor, 0, size)
     finally:

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
-from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
+from publisher.repository.descriptors import DIRECTORY, Directories, remove_at, source_pool_size
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
-
-_MOST_OPEN_TREES = 16
-_MOST_OPEN_IN_TREE = 8
-"""Descriptors of layer trees: their number does not grow with that of the layers."""
 
 Trees = Sequence[Path] | Mapping[int, Path]
 """Layer trees by the number of their layer."""
@@ -102,6 +98,7 @@ class _Sources:
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
+        self._most_trees, self._most_in_tree = source_pool_size()
         self._open: dict[int, Directories] = {}
 
     def __enter__(self) -> _Sources:
@@ -115,9 +112,9 @@ class _Sources:
         """Return a descriptor of the directory `path` in the tree of `layer`."""
         directories = self._open.pop(layer, None)
         if directories is None:
-            if len(self._open) >= _MOST_OPEN_TREES:
+            if len(self._open) >= self._most_trees:
                 self._open.pop(next(iter(self._open))).close()
-            directories = Directories(self._trees[layer], _MOST_OPEN_IN_TREE)
+            directories = Directories(self._trees[layer], self._most_in_tree)
         self._open[layer] = directories  # now the latest
         return directories.open(path)
 

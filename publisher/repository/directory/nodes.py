@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from publisher.entry import Content, Entry, EntryType, Hole
 from publisher.layers.content import read_content
 from publisher.repository import DeviceRefused
+from publisher.repository.disk import OPAQUE_XATTRS, file_system_type, list_xattrs
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST_NS = 2**55 * 10**9
 """Later times (ns) are replaced by this one; the range of every file system is smaller."""
+
+NO_LINK = (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What link(2) answers if a file has the maximum of links, or its file system has no hard links."""
 
 _MOST_KINDS = 20
 _NO_XATTR = (
@@ -37,9 +41,8 @@ class NodeMaker:
 
     def __init__(self) -> None:
         self._is_root = os.geteuid() == 0
-        self._opaque_names = ["user.overlay.opaque"]
-        if self._is_root:
-            self._opaque_names.insert(0, "trusted.overlay.opaque")
+        self._opaque_names = OPAQUE_XATTRS if self._is_root else OPAQUE_XATTRS[1:]
+        self._types: dict[int, str] = {}
         self.refused: Counter[str] = Counter()
 
     def file(self, parent: int, name: str, entry: Entry, content: Content) -> None:
@@ -108,10 +111,13 @@ class NodeMaker:
         os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 
     def _make_whiteout(self, parent: int, name: str) -> None:
+        if self._hides_whiteouts(parent):
+            self.refused["whiteout"] += 1
+            return
         try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
-        except PermissionError as error:
-            if error.errno != errno.EPERM:
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
                 raise
             # On an overlayfs, such as a container's own file system, whiteouts cannot be made;
             # kernels before 5.8 allow only root to make them.
@@ -120,6 +126,16 @@ class NodeMaker:
         if self._is_root:  # it would belong to the group of a directory with set-group-ID
             os.chown(name, 0, 0, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
+
+    def _hides_whiteouts(self, parent: int) -> bool:
+        """Whether `parent` is on a fuse-overlayfs.
+
+        It would make a whiteout, hide it, fail with ENOENT, and never remove the directory again.
+        """
+        device = os.fstat(parent).st_dev
+        if device not in self._types:
+            self._types[device] = file_system_type(device)
+        return self._types[device] == "fuse.fuse-overlayfs"
 
     def describe(self, descriptor: int, entry: Entry) -> None:
         """Give an open file or directory the owner, mode and extended attributes of `entry`."""
@@ -139,7 +155,7 @@ class NodeMaker:
 
     def redescribe_directory(self, descriptor: int, entry: Entry) -> None:
         """Set the metadata of an existing directory, which may become opaque."""
-        for name in os.listxattr(descriptor):
+        for name in list_xattrs(descriptor):
             kept = name in entry.xattrs or name in self._opaque_names
             if name.startswith("user.") and not kept:
                 os.removexattr(descriptor, name)
@@ -164,7 +180,7 @@ class NodeMaker:
         try:
             os.link(source_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+            if error.errno not in NO_LINK:
                 raise
             self.refused[f"hard link ({errno.errorcode[error.errno]})"] += 1
             return False
@@ -196,7 +212,7 @@ class NodeMaker:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(source_name, flags, dir_fd=source), "rb", buffering=0) as file:
             self.file(parent, name, entry, read_content(file.fileno()))
-            xattrs = {key: os.getxattr(file.fileno(), key) for key in os.listxattr(file.fileno())}
+            xattrs = {key: os.getxattr(file.fileno(), key) for key in list_xattrs(file.fileno())}
         if xattrs:
             with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as made:
                 self._set_xattrs(made.fileno(), xattrs)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from publisher.repository import PathTaken
 from publisher.repository.directory.journal import Rename
+from publisher.repository.disk import can_be_moved
 
 
 class Obstacles:
@@ -17,6 +18,7 @@ class Obstacles:
     def __init__(self, root: Path, directory: Path) -> None:
         self._root = root
         self._directory = directory
+        self._occupied: Path | None = None
         self._reachable: set[Path] = set()
 
     def check(self, rename: Rename) -> None:
@@ -32,6 +34,21 @@ class Obstacles:
         if os.path.lexists(self._root / rename.source):
             self._check_parent(rename.source)
             self._check_parent(rename.target)
+            if is_tree:
+                self._check_movable(self._root / rename.source)
+
+    def _check_movable(self, tree: Path) -> None:
+        """Refuse a directory that an overlay cannot move, since a lower layer has it."""
+        if self._occupied is None:
+            self._occupied = self._directory / "occupied"
+            (self._occupied / "below").mkdir(parents=True)
+        if not can_be_moved(tree, self._occupied):
+            raise PathTaken(
+                f"cannot move {tree}",
+                why="it is in a lower layer of an overlay file system",
+                hint="mount the overlay with redirect_dir=on, or copy the repository (cp -a) to a "
+                "file system of its own",
+            )
 
     def _check_parent(self, path: str) -> None:
         """Refuse a path whose directory cannot be made, written to or renamed into."""

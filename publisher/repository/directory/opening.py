@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from publisher.repository import RepositoryError
+from publisher.repository.directory.abilities import check_file_system, check_process
 from publisher.repository.directory.staging import Staging
 from publisher.repository.disk import PUBLIC_DIRECTORY_MODE
 from publisher.tree import layout
@@ -45,6 +46,7 @@ def prepare(root: Path) -> Staging:
         RepositoryError: It holds something else, lies inside a published tree, or cannot be written
             to.
     """
+    check_process(root)
     _refuse_nested(root)
     _make_root(root)
     try:
@@ -55,7 +57,13 @@ def prepare(root: Path) -> Staging:
                 why=f"it holds {sorted(present)[0]!r} but no published tree",
                 hint="choose an empty directory, so that published files do not mix with others",
             )
-        return Staging(root)
+        staging = Staging(root)
+        try:
+            check_file_system(root, staging.new_path())
+        except BaseException:
+            staging.close()
+            raise
+        return staging
     except OSError as error:
         raise _unusable(root, error) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from publisher.repository.directory.staging import JOURNAL, Staging
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.directory.workspace import Workspace, find_layer, layer_gone
+from publisher.repository.disk import keeps_opaque
 from publisher.repository.history import History
 from publisher.repository.lock import WriterLock, is_writing
 from publisher.tree import layout
@@ -42,8 +44,6 @@ class DirectoryRepository:
         RepositoryError: The directory cannot be used in this way.
     """
 
-    keeps_xattrs = True
-
     def __init__(
         self,
         url: RepositoryURL,
@@ -62,6 +62,11 @@ class DirectoryRepository:
             self._workspace.recover()
         elif not (may_be_new and is_new(self.root)):
             check_readable(self.root)
+
+    @cached_property
+    def keeps_xattrs(self) -> bool:
+        """Whether directories of layer trees can be marked as opaque by an attribute."""
+        return keeps_opaque(self.root)
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a small file; None if it is missing."""

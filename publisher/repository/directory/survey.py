@@ -11,6 +11,7 @@ from pathlib import Path
 
 from publisher.entry import Entry, EntryType
 from publisher.repository.descriptors import Directories
+from publisher.repository.disk import OPAQUE_XATTRS, list_xattrs
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,
@@ -20,7 +21,6 @@ _TYPES = {
     stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
-_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ def _look(path: str, name: str, parent: int) -> FoundOnDisk | None:
         mtime_ns=status.st_mtime_ns,
         target=os.readlink(name, dir_fd=parent) if kind is EntryType.SYMLINK else "",
         device=device,
-        xattrs={key: value for key, value in xattrs.items() if key not in _OPAQUE},
-        opaque=any(xattrs.get(key) == b"y" for key in _OPAQUE),
+        xattrs={key: value for key, value in xattrs.items() if key not in OPAQUE_XATTRS},
+        opaque=any(xattrs.get(key) == b"y" for key in OPAQUE_XATTRS),
         links=status.st_nlink,
     )
     return FoundOnDisk(entry, (status.st_dev, status.st_ino), parent, name)
@@ -98,6 +98,6 @@ def _xattrs(name: str, parent: int) -> dict[str, bytes]:
     place = f"/proc/self/fd/{parent}/{name}"
     return {
         key: os.getxattr(place, key, follow_symlinks=False)
-        for key in os.listxattr(place, follow_symlinks=False)
-        if key.startswith("user.") or key in _OPAQUE or key == "security.capability"
+        for key in list_xattrs(place, follow_symlinks=False)
+        if key.startswith("user.") or key in OPAQUE_XATTRS or key == "security.capability"
     }

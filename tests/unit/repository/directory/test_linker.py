@@ -111,9 +111,9 @@ def test_a_file_with_as_many_links_as_there_can_be_is_copied(
         assert (tmp_path / "flat" / name).stat().st_mtime_ns == 9
 
 
-def test_a_missing_layer_tree_is_told_as_what_it_is(tmp_path: Path) -> None:
+def test_a_missing_layer_tree_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        link_tree(tmp_path / "flat", plan(ROOT), [tmp_path / "gone"])
+        link_tree(tmp_path / "flat", plan(ROOT, Entry("f", FILE)), [tmp_path / "gone"])
 
 
 def test_a_layer_tree_that_was_tampered_with_leads_nowhere_else(tmp_path: Path) -> None:
