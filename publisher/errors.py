@@ -1,5 +1,7 @@
 """The root of the error hierarchy, and how text from outside is made fit for a terminal."""
 
+import errno
+
 
 def printable(text: str, *, keep_line_breaks: bool = False) -> str:
     """Return `text` with every character escaped that a terminal or a log would interpret.
@@ -34,6 +36,50 @@ class PublisherError(Exception):
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text} ({self.hint})" if self.hint else text
+
+
+_CAUSES = {
+    errno.EACCES: ("permission denied", "publish as the user who owns the repository"),
+    errno.EPERM: ("operation not permitted", "publish as the user who owns the repository"),
+    errno.ENOSPC: ("No space left on device", "free space, for example with `publisher gc`"),
+    errno.EDQUOT: ("the disk quota is used up", "raise the quota, or free space"),
+    errno.EROFS: ("the file system is mounted read-only", "mount it read-write"),
+    errno.EFBIG: (
+        "the file is larger than a file may be",
+        "raise the limit (ulimit -f unlimited), or choose another file system",
+    ),
+    errno.EMLINK: (
+        "its directory has as many subdirectories as its file system allows",
+        "choose a file system with a higher limit, such as ext4 or xfs",
+    ),
+    errno.EMFILE: (
+        "this process has too many files open",
+        "raise the limit (ulimit -n 4096), or lower --jobs",
+    ),
+    errno.ENFILE: ("the system has too many files open", "raise fs.file-max, or lower --jobs"),
+    errno.ENOTSUP: ("its file system does not support that", "choose another file system"),
+    errno.EIO: ("the disk reports an error (EIO)", "look at the kernel's log: dmesg"),
+}
+"""What the errors of a file system mean to a user, and what helps."""
+
+
+def explain(error: Exception) -> PublisherError:
+    """Return `error` as an error with what, why and hint; a PublisherError is returned unchanged.
+
+    The text of an OSError ("[Errno 27] File too large") does not tell a user what to do.
+    """
+    if isinstance(error, PublisherError):
+        return error
+    if not isinstance(error, OSError):
+        return PublisherError("cannot go on", why=f"{type(error).__name__}: {error}")
+    name = error.filename2 or error.filename
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "replace")
+    # An operation on an open file names its descriptor.
+    what = "cannot go on" if not name or isinstance(name, int) else f"cannot use {name}"
+    cause = error.strerror or str(error) or type(error).__name__
+    why, hint = _CAUSES.get(error.errno or 0, (cause, ""))
+    return PublisherError(what, why=why, hint=hint)
 
 
 class InvalidReference(PublisherError):

@@ -12,7 +12,7 @@ import sys
 import click
 
 from publisher.cli.streams import prepare_streams
-from publisher.errors import InvalidReference, PublisherError
+from publisher.errors import InvalidReference, PublisherError, explain
 from publisher.repository import RepositoryError
 from publisher.tree.record import InvalidRecord
 from publisher.wishlist import WishListError
@@ -74,13 +74,11 @@ def run_reporting_failures(command: click.Command) -> int:
         _report(error)
         return exit_code(error)
     except OSError as error:
-        _LOG.debug("the command ended with a system error", exc_info=True)
-        _report(_system_error(error))
+        explained = explain(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            explained.hint = "make a little room (100 kB); then `publisher gc` makes more"
+        _report(explained)
         return REPOSITORY_UNUSABLE
-    except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback
-        _LOG.debug("the command ended with an unexpected error", exc_info=True)
-        _report(_unexpected(error))
-        return INTERNAL_ERROR
     return code if isinstance(code, int) else DONE
 
 

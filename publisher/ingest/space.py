@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from publisher.errors import PublisherError
 from publisher.layers.index import read_header
-from publisher.repository import Repository, RepositoryChanged
+from publisher.repository import DiskFull, Repository, RepositoryChanged
 
 UNPACKED_RATIO = 2.5
 """How many times larger than its download a layer usually is on disk. Few are smaller than that."""
@@ -16,11 +16,6 @@ UNPACKED_RATIO = 2.5
 _DIRECTORY_SIZE = 4096
 """A flat image has its own directories, and of everything else links. How many of a layer's entries
 are directories is not known, so that this is more than enough."""
-
-
-def _is_full(error: OSError) -> bool:
-    """Whether the error says that there is no room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotEnoughSpace(PublisherError):
@@ -67,7 +62,7 @@ class DiskSpace:
 
     def explained_linking(self, error: OSError, layers: Iterable[str]) -> Exception:
         """What to raise for `error`, which ended the publishing of these layers (digests)."""
-        if not _is_full(error):
+        if not DiskFull.is_meant_by(error):
             return error
         entries = 0
         for digest in layers:
@@ -79,16 +74,24 @@ class DiskSpace:
         return self._explained(error, entries * _DIRECTORY_SIZE)
 
     def _explained(self, error: OSError, wanted: float) -> Exception:
-        if not _is_full(error):
+        if not DiskFull.is_meant_by(error):
             return error
-        free = self._repository.free_space() or 0
-        if free > 2 * wanted:
+        # Clean-up may have freed since what was used up when the error occurred.
+        known = error if isinstance(error, DiskFull) else None
+        free = known.free_bytes if known else self._repository.free_space() or 0
+        if known and known.free_inodes == 0:
             return NotEnoughSpace(
                 f"no room in {self._repository.url}",
-                why=f"{error.strerror}, though {_size(free)} are free: it may be out of inodes "
-                "(df -i shows them), or a quota is used up",
-                hint="an image takes an inode for each of its files; the published tree is as it "
-                "was",
+                why=f"{error.strerror}: all inodes are in use (df -i shows them)",
+                hint="free some, or let `publisher gc` do it: an image takes an inode for each of "
+                "its files; the published tree is as it was",
+            )
+        if error.errno == errno.EDQUOT:
+            return NotEnoughSpace(
+                f"no room in {self._repository.url}",
+                why=f"{error.strerror}; about {_size(wanted)} were needed",
+                hint="raise the quota, or let `publisher gc` free some; the published tree is as "
+                "it was",
             )
         return NotEnoughSpace(
             f"no room in {self._repository.url}",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
@@ -191,7 +191,7 @@ def for_each_image(
 def reason(error: Exception, name: str) -> str:
     """Return why an image failed; the traceback of an unexpected error goes to the log."""
     if isinstance(error, PublisherError | OSError):
-        return str(error)
+        return str(explain(error))
     _log.error("unexpected error at %s", name, exc_info=error)
     return f"unexpected error: {type(error).__name__}: {error}"
 

@@ -9,6 +9,7 @@ cvmfs/         the backend for CVMFS
 
 from publisher.repository.errors import (
     DeviceRefused,
+    DiskFull,
     PathTaken,
     RepositoryBusy,
     RepositoryChanged,
@@ -18,6 +19,7 @@ from publisher.repository.protocol import Found, LayerStage, Repository, Transac
 
 __all__ = [
     "DeviceRefused",
+    "DiskFull",
     "Found",
     "LayerStage",
     "PathTaken",

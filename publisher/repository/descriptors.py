@@ -6,10 +6,13 @@ links. So nothing outside the tree can be reached, whatever the tree contains.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import resource
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -131,8 +134,8 @@ class Directories:
 def remove_at(parent: int, name: str) -> None:
     """Remove `name` in the directory `parent`, and if it is a directory everything below it.
 
-    Needs two descriptors and no recursion however deep the tree is: directories are moved up to the
-    topmost one before they are emptied.
+    Needs two descriptors and no recursion however deep the tree is: directories are moved up into
+    the topmost one before they are emptied.
     """
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
@@ -140,30 +143,45 @@ def remove_at(parent: int, name: str) -> None:
         return
     top = os.open(name, DIRECTORY, dir_fd=parent)
     try:
-        prefix = f".{secrets.token_hex(16)}."  # so that they meet no name that is there
-        moved = _empty(top, top, prefix, 0)
-        done = 0
-        while done < moved:
-            directory = os.open(f"{prefix}{done}", DIRECTORY, dir_fd=top)
+        prefix = f".{secrets.token_hex(16)}."  # no name in the tree begins with it
+        numbers = itertools.count()
+        waiting = _empty(top, top, prefix, numbers)
+        while waiting:
+            directory = os.open(waiting[-1], DIRECTORY, dir_fd=top)
             try:
-                moved = _empty(directory, top, prefix, moved)
+                moved = _empty(directory, top, prefix, numbers)
             finally:
                 os.close(directory)
-            os.rmdir(f"{prefix}{done}", dir_fd=top)
-            done += 1
+            if not moved:
+                os.rmdir(waiting.pop(), dir_fd=top)
+            waiting += moved
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=parent)
 
 
-def _empty(directory: int, top: int, prefix: str, moved: int) -> int:
-    """Unlink what is in `directory`, and move the directories in it to numbered names in `top`."""
+def _empty(directory: int, top: int, prefix: str, numbers: Iterator[int]) -> list[str]:
+    """Unlink the files in `directory`, and move directories in it to `top`; their new names.
+
+    Not all of them are moved if `top` cannot hold more (ext2: 32,000); if it is full at once, they
+    are removed where they are.
+    """
     with os.scandir(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    moved: list[str] = []
     for name, is_directory in found:
-        if is_directory:
-            os.rename(name, f"{prefix}{moved}", src_dir_fd=directory, dst_dir_fd=top)
-            moved += 1
-        else:
+        if not is_directory:
             os.unlink(name, dir_fd=directory)
+            continue
+        new = f"{prefix}{next(numbers)}"
+        try:
+            os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            if moved:
+                break
+            remove_at(directory, name)
+            continue
+        moved.append(new)
     return moved

@@ -131,6 +131,21 @@ def keeps_opaque(directory: Path) -> bool:
     return False
 
 
+_ON_DISK = (
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.EMLINK),
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTSUP, errno.EPERM, errno.EROFS),
+)
+
+
+def name_path(error: OSError, path: str) -> None:
+    """Let an error of a file system name `path`, instead of a descriptor or a last component.
+
+    Errors of a network, by which content comes, stay as they are.
+    """
+    if error.errno in _ON_DISK and not str(error.filename).startswith("/"):
+        error.filename = path
+
+
 def list_xattrs(place: str | int, *, follow_symlinks: bool = True) -> list[str]:
     """The names of the extended attributes of `place`; none if its file system has none."""
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from publisher.errors import PublisherError
 
 
@@ -15,6 +17,24 @@ class RepositoryBusy(RepositoryError):
 
 class RepositoryChanged(RepositoryError):
     """Content that a transaction depends on was removed concurrently: prepare it again."""
+
+
+class DiskFull(OSError):
+    """A file system had no space (ENOSPC) or a quota was used up (EDQUOT).
+
+    `free_bytes` and `free_inodes` are what was free at that moment, before any clean-up;
+    `free_inodes` is None where the file system has no fixed number of inodes.
+    """
+
+    def __init__(self, error: OSError, free_bytes: int, free_inodes: int | None) -> None:
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.free_bytes = free_bytes
+        self.free_inodes = free_inodes
+
+    @staticmethod
+    def is_meant_by(error: OSError) -> bool:
+        """Whether `error` reports a full disk, or a quota that is used up."""
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class PathTaken(PublisherError):

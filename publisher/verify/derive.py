@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, Transaction
 from publisher.repository.records import RecordSet
@@ -75,7 +75,7 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
             else:
                 continue
         except (PublisherError, OSError) as error:
-            failures.append(Failure(finding, str(error)))
+            failures.append(Failure(finding, str(explain(error))))
         except KeyError:
             continue  # removed by a concurrent publisher
         else:
@@ -124,7 +124,7 @@ def _repair_records(repository: Repository, findings: Sequence[Finding], now: da
                 try:
                     work.repair(finding)
                 except (PublisherError, OSError) as error:
-                    failures.append(Failure(finding, str(error)))
+                    failures.append(Failure(finding, str(explain(error))))
                 else:
                     transaction.record(finding.image or finding.path, "repaired", finding.what)
                     repaired.append(finding)

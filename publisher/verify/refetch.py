@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.layers.fixups import fixups
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.policy import Policy
@@ -68,7 +68,7 @@ def refetch(
         try:
             fetch(repository, sources, name, {finding.path for finding in group})
         except (PublisherError, OSError) as error:
-            failures += [Failure(finding, str(error)) for finding in group]
+            failures += [Failure(finding, str(explain(error))) for finding in group]
         else:
             repaired += group
     layers = _Layers(repository, sources, policy, progress)
@@ -112,7 +112,7 @@ class _Layers:
                 fetched.update(self._fetch_layers_of(image, source, needed))
             except (PublisherError, OSError) as error:
                 for path in needed:
-                    errors.setdefault(path, str(error))
+                    errors.setdefault(path, str(explain(error)))
         failures = self._relink(fetched, findings)
         places = {path for digest in fetched for path in _places(digest)}
         failures += [
@@ -182,7 +182,7 @@ class _Layers:
                 try:
                     relink_flat_image(self._repository, image, "a layer was replaced")
                 except (PublisherError, OSError) as error:
-                    failures.append(Failure(findings[0], str(error)))
+                    failures.append(Failure(findings[0], str(explain(error))))
         return failures
 
 

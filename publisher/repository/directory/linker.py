@@ -12,6 +12,7 @@ from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at, source_pool_size
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
+from publisher.repository.disk import name_path
 
 Trees = Sequence[Path] | Mapping[int, Path]
 """Layer trees by the number of their layer."""
@@ -47,7 +48,11 @@ def link_tree(
         sources = stack.enter_context(_Sources(layer_trees))
         linker = _Linker(target, sources, maker, hard_links)
         for planned in plan:
-            linker.add(planned)
+            try:
+                linker.add(planned)
+            except OSError as error:
+                name_path(error, planned.entry.path)
+                raise
         return linker.finish()
 
 

@@ -76,7 +76,7 @@ def _refuse_nested(root: Path) -> None:
     """
     if _is_published_tree(root):
         return
-    for parent in root.resolve().parents:
+    for parent in Path(os.path.realpath(root)).parents:
         if _is_published_tree(parent):
             raise RepositoryError(
                 f"cannot use repository {root}",

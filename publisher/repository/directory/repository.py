@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import EntryType
-from publisher.repository import RepositoryError
+from publisher.repository import DiskFull, RepositoryError
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
 from publisher.repository.directory.opening import check_readable, is_new, prepare
 from publisher.repository.directory.staging import JOURNAL, Staging
@@ -150,7 +150,7 @@ class DirectoryRepository:
                 hint="run this command as the user who publishes",
             ) from error
 
-    def free_space(self) -> int | None:
+    def free_space(self) -> int:
         """How many bytes this user can still store here."""
         status = os.statvfs(self.root)
         blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
@@ -184,7 +184,8 @@ class DirectoryRepository:
         directory = self.staging.new_path()
         stage = DirectoryLayerStage(directory, self.staging.finished_layer(digest))
         try:
-            yield stage
+            with self._noting_a_full_disk():
+                yield stage
         finally:
             stage.close()
             self.staging.discard(directory)
@@ -195,9 +196,22 @@ class DirectoryRepository:
         directory = self.staging.new_path()
         directory.mkdir(mode=0o700)
         try:
-            yield DirectoryTransaction(self._writable, directory, purpose)
+            with self._noting_a_full_disk():
+                yield DirectoryTransaction(self._writable, directory, purpose)
         finally:
             self.staging.discard(directory)
+
+    @contextmanager
+    def _noting_a_full_disk(self) -> Iterator[None]:
+        """Turn the error of a full disk into DiskFull, while the disk is still full."""
+        try:
+            yield
+        except OSError as error:
+            if not DiskFull.is_meant_by(error):
+                raise
+            status = os.statvfs(self.root)
+            inodes = status.f_ffree if status.f_files else None
+            raise DiskFull(error, self.free_space(), inodes) from error
 
     def close(self) -> None:
         """Delete the private staging space. Finished layers stay for the next run."""

@@ -13,6 +13,7 @@ from publisher.entry import Content, Entry, EntryType
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
+from publisher.repository.disk import name_path
 
 _TIMES_IN_MEMORY = 2**20
 
@@ -51,6 +52,13 @@ class TreeWriter:
 
     def add(self, entry: Entry, content: Content = ()) -> None:
         """Make `entry`, and replace what is at its path."""
+        try:
+            self._add(entry, content)
+        except OSError as error:
+            name_path(error, entry.path)
+            raise
+
+    def _add(self, entry: Entry, content: Iterable[bytes | memoryview]) -> None:
         if entry.type is EntryType.DIRECTORY:
             self._add_directory(entry)
             return

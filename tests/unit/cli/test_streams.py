@@ -86,7 +86,7 @@ def test_results_that_cannot_be_stored_are_an_error_and_no_traceback(
             '"$@" > /dev/full', "list", "--repository", tmp_path / "images", "--output", output
         )
         assert ended.returncode == 3
-        assert "standard output: No space left on device" in ended.stderr
+        assert "cannot use standard output\n  why: No space left on device" in ended.stderr
         assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr
 
 
