@@ -43,6 +43,7 @@ from publisher.errors import printable
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
+from publisher.repository.descriptors import raise_limit
 from publisher.verify.initialize import load_policy
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -189,6 +190,7 @@ def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
 
 def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Report:
     stop = threading.Event()
+    raise_limit()
     repository = open_repository(
         url, writable=True, wait=options.wait, verify=options.verify_publish
     )

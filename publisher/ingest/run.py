@@ -22,6 +22,7 @@ from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wish import ingest_wish
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
+from publisher.repository.descriptors import jobs_within_limit
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
 from publisher.wishlist.model import Request
@@ -51,7 +52,8 @@ def ingest(
         requests: The wishes, each with its list.
         repository: The repository, opened for writing.
         sources: Where the images come from.
-        jobs: How many images, and as many layers, are processed at a time.
+        jobs: How many images, and as many layers, are processed at a time; fewer if the limit of
+            open files (`ulimit -n`) does not allow them.
         policy: What of an image may be published, and how large it may be.
         progress: Receives what happens, from several threads.
         stop: Once it is set no other image is begun, downloads end at their next chunk, `sources`
@@ -66,6 +68,7 @@ def ingest(
     progress = progress or Silent()
     stop = stop or threading.Event()
     policy = policy or Policy()
+    jobs = jobs_within_limit(jobs)
     notices = Notices(repository.url, progress)
     _convert_schedule(repository)
     fetcher = LayerFetcher(repository, policy, jobs, progress, stop, notices.refused)

@@ -126,24 +126,28 @@ class _Runs:
             self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - see close
         file = self._file
         start = file.seek(0, 2)
-        compressor = zstandard.ZstdCompressor(compression_params=_RUN_PARAMETERS)
-        with compressor.stream_writer(file, closefd=False) as writer:
-            held: list[str] = []
-            size = 0
-            for _, number, entry in items:
-                line = entry if isinstance(entry, str) else encode_entry(entry)
-                held.append(f"{number} {line}\n")
-                size += len(line)
-                if size >= _WRITE_BYTES:
-                    writer.write("".join(held).encode("utf-8"))
-                    held.clear()
-                    size = 0
-            writer.write("".join(held).encode("utf-8"))
+        compressor = zstandard.ZstdCompressor(compression_params=_RUN_PARAMETERS).compressobj()
+        held: list[str] = []
+        size = 0
+        for _, number, entry in items:
+            line = entry if isinstance(entry, str) else encode_entry(entry)
+            held.append(f"{number} {line}\n")
+            size += len(line)
+            if size >= _WRITE_BYTES:
+                _append(file, compressor.compress("".join(held).encode("utf-8")))
+                held.clear()
+                size = 0
+        _append(file, compressor.compress("".join(held).encode("utf-8")) + compressor.flush())
         return lambda: _read_run(file, start)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    file.seek(0, 2)  # the items may come from other runs of the file, and reading them moves it
+    file.write(data)
 
 
 def _read_run(file: BinaryIO, at: int) -> Iterator[Item]:

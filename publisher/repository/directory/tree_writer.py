@@ -58,7 +58,7 @@ class TreeWriter:
             name_path(error, entry.path)
             raise
 
-    def _add(self, entry: Entry, content: Iterable[bytes | memoryview]) -> None:
+    def _add(self, entry: Entry, content: Content) -> None:
         if entry.type is EntryType.DIRECTORY:
             self._add_directory(entry)
             return
