@@ -668,7 +668,7 @@ class Archive:
                     while content.read(1 << 20):
                         pass
                 else:
-                    shutil.copyfileobj(content, copy, 1 << 20)
+                    copy_sparse(content, copy)
             self.contents[path] = place
 
     def imply(self, path: str) -> None:
@@ -758,6 +758,16 @@ class Archive:
         if not member.issym():
             os.chmod(place, member.mode & 0o7777)
         os.utime(place, (int(member.mtime), int(member.mtime)), follow_symlinks=False)
+
+
+def copy_sparse(content: IO[bytes], copy: IO[bytes]) -> None:
+    """Copy a file; what is zero becomes a hole."""
+    while data := content.read(1 << 20):
+        if data.count(0) == len(data):
+            copy.seek(len(data), os.SEEK_CUR)
+        else:
+            copy.write(data)
+    copy.truncate()
 
 
 def give(place: Path, user: int, group: int) -> None:

@@ -8,6 +8,7 @@ pending.py       the file that describes a transaction during its server calls
 union.py         changing the union mount by hand
 sending.py       the content of one call, written as its stream
 stream.py        entries -> an ordered, checked tar stream                          (pure)
+sparse.py        which files are sent as sparse members                              (pure)
 tar_header.py    one entry -> the bytes of its tar header                           (pure)
 spool.py         layers between download and publication, and the limit on their size
 mirror.py        the metadata mirror beside the repository

@@ -15,7 +15,8 @@ from publisher.errors import PublisherError
 from publisher.layers.content import filled
 from publisher.layers.temporary import temporary_database
 from publisher.repository.cvmfs.configuration import Owner
-from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, padding
+from publisher.repository.cvmfs.sparse import find_regions
+from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, encode_sparse, padding
 from publisher.tree import layout
 
 CATALOG_MARKER = ".cvmfscatalog"
@@ -134,19 +135,28 @@ class TarStream:
             )
         new = _DIRECTORY if published else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)
-        relative = path[len(self._base) :]
-        self._out.write(encode(renamed(entry, relative)))
-        if entry.type is EntryType.FILE:
+        entry = renamed(entry, path[len(self._base) :])
+        if entry.type is not EntryType.FILE:
+            self._out.write(encode(entry))
+            return
+        sparse, content = find_regions(content, entry.size)
+        if sparse is None:
+            self._out.write(encode(entry))
             self._write_content(entry, content)
+        else:
+            self._out.write(encode_sparse(entry, sparse.regions))
+            self._write_content(entry, content, sparse.stored)
 
-    def _write_content(self, entry: Entry, content: Content) -> None:
+    def _write_content(self, entry: Entry, content: Content, stored: int | None = None) -> None:
+        """Write a file's content, or the `stored` bytes of a sparse one."""
+        expected = entry.size if stored is None else stored
         size = 0
         for piece in filled(content):
             size += len(piece)
-            if size > entry.size:
+            if size > expected:
                 break
             self._out.write(piece)
-        if size != entry.size:
+        if size != expected:
             raise _unfit(entry.path, f"its content is not the {entry.size} bytes it should be")
         self._out.write(padding(size))
 

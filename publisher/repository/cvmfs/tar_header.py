@@ -7,6 +7,8 @@ GNU tar manual, "Basic Tar Format".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from publisher.entry import Entry, EntryType
 
 BLOCK = 512
@@ -24,10 +26,44 @@ _TYPEFLAGS = {
 }
 _LONG_NAME = b"././@LongLink"
 _NANOSECONDS = 1_000_000_000
+_SPARSE = b"S"
+_REST = 167
+"""Bytes of a header after the device numbers; in a sparse file's, the map begins in them."""
+
+_BEFORE_MAP = 41
+_REGIONS_IN_HEADER = 4
+_REGIONS_IN_BLOCK = 21
 
 
 def encode(entry: Entry) -> bytes:
     """Return the header of `entry`, after the headers of its long names. Times are in seconds."""
+    size = entry.size if entry.type is EntryType.FILE else 0
+    return _encode(entry, _TYPEFLAGS[entry.type], size, bytes(_REST))
+
+
+def encode_sparse(entry: Entry, regions: Sequence[tuple[int, int]]) -> bytes:
+    """Return the header of a sparse file, with the map of its stored regions.
+
+    `regions` are (offset, length) in bytes, in order; their content follows the header, without
+    the holes between them. Source: the GNU tar manual, "Storing Sparse Files", old GNU format.
+    """
+    first, others = regions[:_REGIONS_IN_HEADER], regions[_REGIONS_IN_HEADER:]
+    fields = _map(first, _REGIONS_IN_HEADER) + bytes([bool(others)]) + _number(entry.size, 12)
+    rest = (bytes(_BEFORE_MAP) + fields).ljust(_REST, b"\0")
+    blocks = [_encode(entry, _SPARSE, sum(length for _, length in regions), rest)]
+    while others:
+        part, others = others[:_REGIONS_IN_BLOCK], others[_REGIONS_IN_BLOCK:]
+        block = _map(part, _REGIONS_IN_BLOCK) + bytes([bool(others)])
+        blocks.append(block.ljust(BLOCK, b"\0"))
+    return b"".join(blocks)
+
+
+def _map(regions: Sequence[tuple[int, int]], places: int) -> bytes:
+    data = b"".join(_number(number, 12) for region in regions for number in region)
+    return data.ljust(24 * places, b"\0")
+
+
+def _encode(entry: Entry, typeflag: bytes, size: int, rest: bytes) -> bytes:
     name = entry.path.encode("utf-8", "surrogateescape")
     target = entry.target.encode("utf-8", "surrogateescape")
     before = b""
@@ -36,7 +72,6 @@ def encode(entry: Entry) -> bytes:
     if len(name) > 100:
         before += _long(b"L", name)
     mode = 0o777 if entry.type is EntryType.SYMLINK else entry.mode
-    size = entry.size if entry.type is EntryType.FILE else 0
     device = entry.device if entry.type is not EntryType.WHITEOUT else None
     fields = [
         name[:100].ljust(100, b"\0"),
@@ -46,13 +81,13 @@ def encode(entry: Entry) -> bytes:
         _number(size, 12),
         _number(entry.mtime_ns // _NANOSECONDS, 12),
         b" " * 8,
-        _TYPEFLAGS[entry.type],
+        typeflag,
         target[:100].ljust(100, b"\0"),
         b"ustar  \0",
         bytes(64),
         _number(device[0] if device else 0, 8),
         _number(device[1] if device else 0, 8),
-        bytes(167),
+        rest,
     ]
     return before + _with_checksum(b"".join(fields))
 
