@@ -62,8 +62,8 @@ def test_inspect_shows_platforms_sizes_and_which_layers_are_published(tmp_path: 
         assert [
             line.split()[-1] for line in text.splitlines() if line.startswith("    sha256:")
         ] == [
-            *("there", "there"),
-            *("there", "new"),
+            *("published", "published"),
+            *("published", "new"),
         ]
         assert registry.count("GET", f"/blobs/{amd64.layers[0].digest}") == 1, "by the ingest"
 
@@ -106,7 +106,7 @@ def test_settings_are_found_by_option_then_variable_then_the_users_own_place(
     ):
         result = publisher("tags", "http://127.0.0.1:1/x", *options, home=home, env=env)
         assert result.code == 1
-        assert f"{file}:1:1: 'mistake' is unknown here" in result.err
+        assert f"{file}:1:1: error: unknown key 'mistake'" in result.err
         if file is variable or file is xdg:
             del env["PUBLISHER_CONFIG" if file is variable else "XDG_CONFIG_HOME"]
     absent = publisher("tags", "http://127.0.0.1:1/x", "--config", tmp_path / "absent")
