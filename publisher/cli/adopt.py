@@ -22,7 +22,7 @@ from publisher.verify.adopt import Fate, adopt
 
 
 @click.command("adopt")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @repository_option
 @wait_option
 @source_options
@@ -39,9 +39,9 @@ def adopt_command(
 ) -> int:
     """Take over a repository that DUCC filled: layers and flat images stay and are used.
 
-    For each image the registry is asked for the exact manifest and the config; no layer is
-    downloaded. All records are written in one transaction. What cannot be adopted stays as it is,
-    and is named. Once it is done, `publisher verify --repair` makes the indexes of layers.
+    For each image the exact manifest and the config are fetched from its registry, but no layer.
+    All records are written in one transaction. Images that cannot be adopted stay as they are and
+    are named. Afterwards, `publisher verify --repair` creates the indexes of layers.
 
     \b
     publisher adopt --dry-run --repository cvmfs:unpacked.example.org
@@ -65,7 +65,7 @@ def adopt_command(
         if report.layers_without_index:
             click.echo(
                 f"{plural(report.layers_without_index, 'layer')} without an index: "
-                "publisher verify --repair makes them"
+                "publisher verify --repair creates them"
             )
     return SOME_FAILED if kept else DONE
 

@@ -26,7 +26,9 @@ from publisher.ingest.check import check as run_check
 
 @click.command()
 @wish_lists_argument
-@click.option("--offline", is_flag=True, help="Look at the lists only, and ask no registry.")
+@click.option(
+    "--offline", is_flag=True, help="Check the lists only, without requests to registries."
+)
 @jobs_option
 @source_options
 @allow_local_option
@@ -42,11 +44,11 @@ def check(
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Say what is wrong with the wish lists WISHLIST... ("-" reads standard input).
+    """Find the errors in the wish lists WISHLIST... ("-" reads standard input).
 
-    Nothing is published, fetched or changed. Every mistake is named with its place and with what to
-    write instead. Then each image is looked for where it comes from, for the platforms that the
-    wish names; --offline leaves that out.
+    Nothing is published, fetched or changed. Every error is printed with its place and with what to
+    write instead. Then each image is looked up in its registry, for the platforms of the wish;
+    --offline omits that.
 
     \b
     publisher check wishlist.yaml

@@ -33,10 +33,10 @@ def doctor(
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Look whether this machine can publish to the repository and reach each REGISTRY.
+    """Check that this machine can publish to the repository and reach each REGISTRY.
 
-    Changes nothing. Each finding comes with its cure; with --quiet only what is not good is shown.
-    Ends with 1 if there is a problem.
+    Changes nothing. Each problem comes with a remedy; --quiet hides successful checks. Ends with 1
+    if there is a problem.
 
     \b
     publisher doctor --repository cvmfs:images.example.org docker.io registry.example.org

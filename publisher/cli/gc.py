@@ -32,12 +32,12 @@ from publisher.verify.orphans import collect_orphans
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be collected, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be collected, and change nothing.")
 @click.option(
     "--grace",
     type=Duration(),
     metavar="DURATION",
-    help="Use this grace period (30d, 36h) in place of those that the wishes asked for.",
+    help="Use this grace period (30d, 36h) instead of those of the wishes.",
 )
 @click.option(
     "--image",
@@ -45,17 +45,17 @@ from publisher.verify.orphans import collect_orphans
     shell_complete=complete_images,
     help="Collect this image only: a name, or NAME@DIGEST.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Collect at most so many images.")
-@click.option("--now", "at_once", is_flag=True, help="Everything that is scheduled counts as due.")
+@click.option("--limit", type=click.IntRange(min=1), help="Collect at most this number of images.")
+@click.option("--now", "at_once", is_flag=True, help="Treat every scheduled image as due.")
 @click.option(
     "--delete-thin",
     is_flag=True,
-    help="Delete the thin images of what is collected from their registries; else they stay there.",
+    help="Also delete the thin images of collected images from their registries.",
 )
 @click.option(
     "--orphans",
     is_flag=True,
-    help="Collect what no published or scheduled image names, in place of scheduled images.",
+    help="Collect, instead, layers and flat images that no published or scheduled image uses.",
 )
 @repository_option
 @wait_option
@@ -79,28 +79,28 @@ def gc(
 ) -> int:
     """Collect scheduled images whose grace period is over, and the layers that only they used.
 
-    An image gets on the schedule when its tag moves, when `publisher prune` finds that no list
-    wishes it, or by `publisher remove`. Until it is due it stays usable; pinned images stay anyhow.
-    What is in doubt (a record that cannot be read) stays and is named; the exit code is 1 then.
+    An image is scheduled when its tag moves, when `publisher prune` finds that no wish list
+    requests it, or by `publisher remove`. It stays usable until it is due; pinned images are not
+    collected. Images with unreadable records are kept and named, and the exit code is 1.
 
     \b
-    publisher gc --dry-run            what would go, and how much that frees
-    publisher gc                      collect it
+    publisher gc --dry-run
+    publisher gc
     publisher gc --image docker.io/library/debian:12 --now
     publisher gc --orphans --dry-run
     """
     if orphans:
         return _collect_orphans(repository, dry_run=dry_run, wait=wait, quiet=quiet, output=output)
     published = open_repository(repository, writable=not dry_run, wait=wait)
-    told = output == "text" and not quiet
+    verbose = output == "text" and not quiet
 
-    def tell(released: Released) -> None:
-        if told:
+    def print_released(released: Released) -> None:
+        if verbose:
             click.echo(f"collected: {describe_released(released)}")
 
     try:
         choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
-        report = collect(published, choice, utc_now, dry_run=dry_run, on_released=tell)
+        report = collect(published, choice, utc_now, dry_run=dry_run, on_released=print_released)
         thin: list[DeletedThin] = []
         if delete_thin and not dry_run:
             with open_sources(source_settings) as sources:
@@ -110,7 +110,7 @@ def gc(
     if output == "json":
         _print_json(report, thin, dry_run)
     else:
-        if told and dry_run:
+        if verbose and dry_run:
             for each in report.released:
                 click.echo(f"would be collected: {describe_released(each)}")
         _print_summary(report, dry_run, quiet)
@@ -150,7 +150,7 @@ def _collect_orphans(
 
 
 def _why_not(repository: Repository, choice: Choice) -> str:
-    """Why nothing of the image that was named is due."""
+    """Return why no scheduled image of that name is due."""
     planned = [
         each
         for each in list_schedule(repository, utc_now())
@@ -162,7 +162,7 @@ def _why_not(repository: Repository, choice: Choice) -> str:
     if held:
         return f"it is pinned{f' until {held[0].until}' if held[0].until else ''}"
     due = min(map(choice.due_at, (each.entry for each in planned)))
-    return f"it may go from {format_time(due)} (or with --now)"
+    return f"it may be removed from {format_time(due)} (or with --now)"
 
 
 def _print_json(

@@ -97,7 +97,7 @@ def _print_list(found: list[ListedImage]) -> None:
         if each.pin is not None:
             line += f"  pinned until {each.pin.until}" if each.pin.until else "  pinned"
         if each.scheduled is not None:
-            line += f"  scheduled, may go from {format_time(each.scheduled.not_before)}"
+            line += f"  scheduled, may be removed from {format_time(each.scheduled.not_before)}"
         click.echo(line)
 
 
@@ -129,8 +129,8 @@ def _print_details(details: ImageDetails) -> None:
         click.echo(f"    {layer.path}  {human_size(layer.size)}{users}")
     for entry in details.scheduled:
         click.echo(
-            f"  scheduled:   {entry.manifest_digest} may go from {format_time(entry.not_before)} "
-            f"({printable(entry.reason)})"
+            f"  scheduled:   {entry.manifest_digest} may be removed from "
+            f"{format_time(entry.not_before)} ({printable(entry.reason)})"
         )
 
 

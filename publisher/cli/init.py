@@ -22,13 +22,13 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 @click.option(
     "--setuid",
     type=click.Choice(["drop", "keep"]),
-    help="Set-user-ID and set-group-ID bits, and file capabilities. Keep them only where every "
+    help="Set-user-ID and set-group-ID bits, and file capabilities. Keep them only if every "
     "machine mounts the tree nosuid.  [default: drop]",
 )
 @click.option(
     "--owner",
     metavar="keep|UID:GID",
-    help="Whose the published files are: each image's own owners, or one for all. [default: keep]",
+    help="The owner of published files: as in each image, or one for all.  [default: keep]",
 )
 @click.option(
     "--devices", type=click.Choice(["drop", "keep"]), help="Device nodes.  [default: drop]"
@@ -41,14 +41,14 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 @click.option(
     "--readable/--as-in-image",
     default=None,
-    help="Let everybody read every file and enter every directory.  [default: as in the image]",
+    help="Make every file and directory readable to all users.  [default: as in the image]",
 )
 @click.option(
     "--limit",
     "limits",
     multiple=True,
     metavar="NAME=NUMBER",
-    help=f"Refuse layers and images beyond it: {', '.join(_LIMITS)}. May be given several times.",
+    help=f"Refuse layers and images beyond the limit: {', '.join(_LIMITS)}. Repeatable.",
 )
 @wait_option
 @output_option
@@ -64,9 +64,10 @@ def init(
     wait: float,
     output: str,
 ) -> None:
-    """Prepare REPOSITORY, and say what of images may appear in it. Optional, and repeatable.
+    """Prepare REPOSITORY and set its policy: what of images may appear in it.
 
-    What is not given stays as it is. A changed policy holds for layers unpacked from then on.
+    Optional and repeatable: options that are not given stay as they are. A changed policy applies
+    to layers that are unpacked afterwards.
 
     \b
     publisher init dir:/srv/images --readable
@@ -123,6 +124,6 @@ def _print_policy(policy: Policy) -> None:
     click.echo(f"  owner:    {owner}")
     click.echo(f"  devices:  {policy.devices}")
     click.echo(f"  xattrs:   {policy.xattrs} (user.*)")
-    click.echo(f"  readable: {'for everybody' if policy.readable else 'as in the image'}")
+    click.echo(f"  readable: {'for all users' if policy.readable else 'as in the image'}")
     for name, value in policy_values(policy).get("limits", {}).items():
         click.echo(f"  limit:    {name.replace('_', '-')}={value}")

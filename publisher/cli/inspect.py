@@ -82,7 +82,7 @@ def inspect(
     "may be given several times.",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches; repeatable."
+    "--exclude", multiple=True, metavar="PATTERN", help="Omit tags that match; repeatable."
 )
 @source_options
 @output_option
@@ -94,7 +94,7 @@ def tags(
     output: str,
     **source_settings: str | None,
 ) -> None:
-    """List the tags of the image repository IMAGE, as a wish list's patterns would find them.
+    """List the tags of the image repository IMAGE, as the patterns of a wish match them.
 
     \b
     publisher tags quay.io/stimela/casa --match '1.7.*' --exclude '*-rc*'

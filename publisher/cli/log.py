@@ -20,20 +20,20 @@ from publisher.tree.history import Change, Record
     "--image",
     metavar="IMAGE",
     shell_complete=complete_images,
-    help="Only what happened to this image.",
+    help="Show the changes of this image only.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="How many transactions to show, counted from the latest.",
+    help="How many transactions to show, the latest first.",
 )
 @repository_option
 @output_option
 @debug_option
 def log(image: str | None, limit: int, repository: str | None, output: str) -> None:
-    """Show what was changed in the repository: when, by whom, with which command, and why.
+    """Show the transactions: when, by whom, for which command, and what they changed.
 
     \b
     publisher log --repository dir:/srv/images

@@ -21,7 +21,7 @@ MAX_PASSWORD = 64 * 1024
 
 @click.command()
 @click.argument("registry")
-@click.option("-u", "--username", help="Asked for on a terminal if it is not given.")
+@click.option("-u", "--username", help="By default, a terminal prompts for it.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @source_options
 @output_option
@@ -33,12 +33,12 @@ def login(
     output: str,
     **source_settings: str | None,
 ) -> None:
-    """Keep a user name and password for REGISTRY, having shown them to it.
+    """Verify a user name and password at REGISTRY, and store them.
 
-    They are kept as docker and podman keep them, and serve those as well: in --authfile, else in
-    whichever of podman's auth.json and docker's config.json knows the registry already, else in
-    docker's; or with the credential helper that this file names. REGISTRY is a host, with its port
-    if it has one; http:// before it means plain HTTP.
+    They are stored as docker and podman store them, and work for those as well: in --authfile, else
+    in podman's auth.json or docker's config.json if it has an entry for the registry, else in
+    docker's; or with the credential helper that the file names. REGISTRY is a host with an optional
+    port; http:// before it means plain HTTP.
 
     \b
     publisher login registry.example.org -u robot --password-stdin < password
@@ -67,7 +67,7 @@ def login(
     if output == "json":
         print_json("login/1", {"registry": host, "keptIn": kept})
     else:
-        click.echo(f"logged in to {host}; kept in {kept}")
+        click.echo(f"logged in to {host}; stored in {kept}")
 
 
 @click.command()
@@ -76,7 +76,7 @@ def login(
 @output_option
 @debug_option
 def logout(registry: str, output: str, **source_settings: str | None) -> None:
-    """Forget what `publisher login REGISTRY` kept."""
+    """Remove what `publisher login REGISTRY` stored."""
     host, _ = _registry(registry)
     removed = remove_login(_file(source_settings["authfile"], host), host)
     if output == "json":
@@ -86,7 +86,7 @@ def logout(registry: str, output: str, **source_settings: str | None) -> None:
 
 
 def _read_password(registry: str) -> str:
-    """All of standard input, as docker reads it: some passwords are documents of many lines."""
+    """Return all of standard input, as docker reads it: a password can have many lines."""
     data = sys.stdin.buffer.read(MAX_PASSWORD + 1)
     if len(data) > MAX_PASSWORD:
         raise UsageError(
@@ -96,8 +96,8 @@ def _read_password(registry: str) -> str:
 
 
 def _check(registry: str, username: str, password: str) -> None:
-    """Refuse what HTTP's Basic authentication cannot carry."""
-    why = "the user name holds a colon" if ":" in username else ""
+    """Refuse what Basic authentication cannot transmit."""
+    why = "the user name contains a colon" if ":" in username else ""
     try:
         (username + password).encode()
     except UnicodeEncodeError:
@@ -107,7 +107,7 @@ def _check(registry: str, username: str, password: str) -> None:
 
 
 def _registry(text: str) -> tuple[str, bool]:
-    """The host, and whether plain HTTP was asked for. The rules are those of image references."""
+    """Return the host, and whether to use plain HTTP. The rules are those of image references."""
     scheme, separator, host = text.rpartition("://")
     host = host.rstrip("/")
     if "/" in host:
@@ -116,12 +116,12 @@ def _registry(text: str) -> tuple[str, bool]:
             why="it has a path, and a login is for a whole registry",
             hint=f"write {presentable(text[: len(scheme + separator)] + host.partition('/')[0])}",
         )
-    # With a scheme no name is taken for one of Docker Hub, which would be shown the password.
+    # Without a scheme, a name could be one of Docker Hub, which would receive the password.
     reference = parse_reference(f"{scheme or 'https'}://{host}/name")
     return reference.registry, reference.plain_http
 
 
 def _file(authfile: str | None, registry: str) -> Path:
-    """The file that knows the registry already, else docker's: it outlives a login session."""
+    """Return the file with an entry for the registry, else docker's, which outlives the session."""
     files = list(credential_files(authfile))
     return next((file for file in files if has_login(file, registry)), files[-1])

@@ -30,7 +30,7 @@ from publisher.runtimes.modulefile import FORMATS, RUNTIMES
     type=click.Choice(RUNTIMES),
     default="apptainer",
     show_default=True,
-    help="What the wrappers run the image with; publisher means `publisher run`.",
+    help="The runtime that the wrappers use; publisher means `publisher run`.",
 )
 @click.option(
     "--command",

@@ -22,9 +22,9 @@ from publisher.tree.pins import Pin
     "--until",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="The last day on which the pin holds, such as 2027-03-31 (UTC). Without it: for good.",
+    help="The last day of the pin, such as 2027-03-31 (UTC); by default, the pin has no end.",
 )
-@click.option("--reason", default="", help="Why, for those who wonder later.")
+@click.option("--reason", default="", help="The reason, which is shown with the pin.")
 @repository_option
 @wait_option
 @output_option
@@ -37,10 +37,10 @@ def pin(
     wait: float,
     output: str,
 ) -> None:
-    """Keep IMAGE as it is: its tag is not moved, it is never scheduled, and never collected.
+    """Keep IMAGE as it is: its tag is not followed, it is never scheduled, and never collected.
 
-    NAME@DIGEST pins one exact image, also one that its tag has moved away from and that is on the
-    remove schedule. Without an image, list the pins.
+    NAME@DIGEST pins one exact image, also one that its tag no longer names and that is scheduled
+    for removal. Without IMAGE, list the pins.
 
     \b
     publisher pin docker.io/library/debian:12 --until 2027-03-31 --reason 'survey campaign'
@@ -48,7 +48,7 @@ def pin(
     """
     if image is None:
         if until is not None or reason:
-            raise click.UsageError("Say which IMAGE to pin; without one, the pins are listed.")
+            raise click.UsageError("Name the IMAGE to pin; without one, the pins are listed.")
         _print(use_cases.list_pins(open_repository(repository)), output, "pinned")
         return
     published = open_repository(repository, writable=True, wait=wait)
@@ -67,9 +67,9 @@ def pin(
 @output_option
 @debug_option
 def unpin(image: str, repository: str | None, wait: float, output: str) -> None:
-    """Let IMAGE go its way again: its tag may move, and it may be scheduled and collected.
+    """Remove the pin of IMAGE: its tag is followed again, and it can be scheduled and collected.
 
-    An image that is on the remove schedule gets its whole grace period, counted from now.
+    A scheduled image gets its whole grace period, counted from now.
 
     \b
     publisher unpin docker.io/library/debian:12
@@ -95,4 +95,4 @@ def _until(pin: Pin, today: date) -> str:
     text = f"  {pin.reason}" if pin.reason else ""
     if pin.until is None:
         return text
-    return f"  {'over since' if pin.until < today else 'until'} {pin.until}{text}"
+    return f"  {'expired since' if pin.until < today else 'until'} {pin.until}{text}"

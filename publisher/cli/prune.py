@@ -35,24 +35,24 @@ _SHOWN = 20
 
 @click.command()
 @wish_lists_argument
-@click.option("--dry-run", is_flag=True, help="Say what would be scheduled, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be scheduled, and change nothing.")
 @click.option(
     "--whole",
     is_flag=True,
-    help="The lists are the truth about the whole repository, also about images that other lists "
-    "or people published.",
+    help="The lists decide about the whole repository, also about images that were published from "
+    "other lists or by hand.",
 )
 @click.option(
     "--drop-links",
     is_flag=True,
-    help="Take the public links away at once; without it they stay until collection.",
+    help="Remove the public links at once, instead of at collection.",
 )
-@click.option("--yes-really", is_flag=True, help="Schedule however many images it concerns.")
+@click.option("--yes-really", is_flag=True, help="Schedule any number of images.")
 @click.option(
     "--at-most",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Schedule up to N images; without it, a fifth of those that the lists are about.",
+    help="Schedule up to N images; by default, a fifth of those that the lists published.",
 )
 @repository_option
 @jobs_option
@@ -77,13 +77,13 @@ def prune(
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Schedule for removal what the wish lists WISHLIST... published and do not wish any more.
+    """Schedule for removal what the wish lists WISHLIST... published and no longer request.
 
-    A list is a file, an http(s) address, or git+https://HOST/REPOSITORY.git//PATH@BRANCH. What
-    other lists published, or people by hand, is left alone. Nothing is deleted: a scheduled image
-    stays usable for its grace period, and comes back if it is wished again before `publisher gc`
-    collects it. Any doubt keeps: if a list is empty or has an error, or if a registry does not say
-    which tags a pattern means, nothing at all is scheduled.
+    A list is a file, an http(s) address, or git+https://HOST/REPOSITORY.git//PATH@BRANCH. Images
+    that were published from other lists, or by hand, are left alone. Nothing is deleted: a
+    scheduled image stays usable for its grace period, and leaves the schedule if a list requests it
+    again before `publisher gc` collects it. If a list is empty or has an error, or if the tags of a
+    pattern cannot be listed, nothing is scheduled.
 
     \b
     publisher prune wishlist.yaml --dry-run
@@ -139,8 +139,8 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
         click.echo(f"kept: {name}: {why}", err=True)
     for name in report.unknown_lists:
         click.echo(
-            f"publisher: nothing here was published from {name}; if that is a list's new name, "
-            "docs/removal.md says what to do",
+            f"publisher: no image was published from {name}; if the list was renamed, see "
+            "docs/removal.md",
             err=True,
         )
     if report.uncertain or report.refused:
@@ -157,9 +157,9 @@ def _print_changes(report: Report, dry_run: bool) -> None:
     would = _would(dry_run)
     for entry in report.scheduled:
         until = format_time(entry.not_before)
-        click.echo(f"{would}scheduled: {entry.name}  may go from {until}")
+        click.echo(f"{would}scheduled: {entry.name}  may be removed from {until}")
     for name in report.restored:
-        click.echo(f"{would}restored: {name}  is wished again")
+        click.echo(f"{would}restored: {name}  is requested again")
     for name, why in report.kept.items():
         click.echo(f"kept: {name}  {why}")
 
@@ -167,7 +167,7 @@ def _print_changes(report: Report, dry_run: bool) -> None:
 def _print_refusal(report: Report) -> None:
     if report.uncertain:
         click.echo(
-            "publisher: nothing was scheduled, because it is in doubt what is wished:", err=True
+            "publisher: nothing was scheduled: it is uncertain what the lists request", err=True
         )
         for doubt in report.uncertain:
             click.echo(f"  {doubt}", err=True)
@@ -177,7 +177,7 @@ def _print_refusal(report: Report) -> None:
         click.echo(f"  {name}", err=True)
     if len(report.withdrawn) > _SHOWN:
         click.echo(f"  and {len(report.withdrawn) - _SHOWN} more", err=True)
-    click.echo("  try: --at-most N, or --yes-really, if that is what you want", err=True)
+    click.echo("  try: --at-most N or --yes-really, if that is intended", err=True)
 
 
 def _would(dry_run: bool) -> str:

@@ -1,4 +1,4 @@
-"""What the commands about removal share: their moments, durations, and how entries are printed."""
+"""What the commands about removal share: the time, durations, schedule entries as text and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Duration(click.ParamType[timedelta]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> timedelta:
-        """Read it; what is wrong with another text is a usage error."""
+        """Parse the value; an invalid one is a usage error."""
         if isinstance(value, timedelta):
             return value
         try:
@@ -32,25 +32,25 @@ class Duration(click.ParamType[timedelta]):
 
 
 def utc_now() -> datetime:
-    """This moment, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)
 
 
 REASONS = {
     "tag-moved": "its tag moved",
-    "withdrawn": "not wished any more",
+    "withdrawn": "no longer requested",
     "removed": "removed by hand",
     "replaced": "an earlier image was restored",
 }
 
 
 def describe_reason(entry: ScheduledRemoval) -> str:
-    """Why the image is scheduled, in words."""
+    """Return why the image is scheduled."""
     return REASONS.get(entry.reason, entry.reason)
 
 
 def entry_value(entry: ScheduledRemoval) -> dict[str, Any]:
-    """A schedule entry for JSON, without the manifest."""
+    """Return a schedule entry as a JSON value, without the manifest."""
     return {
         "name": entry.name,
         "reference": entry.reference,
@@ -63,7 +63,7 @@ def entry_value(entry: ScheduledRemoval) -> dict[str, Any]:
 
 
 def describe_released(released: Released) -> str:
-    """One line about an image that is, or would be, collected."""
+    """Return a line about an image that is, or would be, collected."""
     entry = released.entry
     parts = [f"{released.layers} layer{'' if released.layers == 1 else 's'}"]
     if released.flat:

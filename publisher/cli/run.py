@@ -32,7 +32,7 @@ from publisher.cli.repositories import open_repository
 def run(
     image: str, command: tuple[str, ...], way: str, no_entrypoint: bool, repository: str | None
 ) -> None:
-    """Run a published IMAGE's flat image here, to see whether it works.
+    """Run the flat image of a published IMAGE on this machine, to test it.
 
     Environment, user, working directory and command are those that the image says; COMMAND after
     "--" replaces its command, not its entry point (but see --no-entrypoint). bwrap and chroot show

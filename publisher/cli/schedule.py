@@ -27,9 +27,10 @@ from publisher.verify.discard import discard_unreadable
 @output_option
 @debug_option
 def schedule(action: str, repository: str | None, output: str) -> None:
-    """Show which images are to be removed: when each may go, why, and how much that frees.
+    """Show the scheduled images: from when each may be removed, why, and how much that frees.
 
-    Nothing is touched. The bytes are those of layers that nobody else uses, if all above have gone.
+    Nothing is changed. The size of an image counts the layers that only it and the images in the
+    lines above use.
 
     \b
     publisher schedule --repository dir:/srv/images
@@ -63,12 +64,12 @@ def schedule(action: str, repository: str | None, output: str) -> None:
     "--grace",
     type=Duration(),
     metavar="DURATION",
-    help="How long it stays usable (30d, 36h, 0d); without it, what the wish asked for.",
+    help="How long it stays usable (30d, 36h, 0d); by default, the grace period of its wish.",
 )
 @click.option(
     "--drop-link",
     is_flag=True,
-    help="Take the public link away at once; jobs that run already go on.",
+    help="Remove the public link at once; running jobs are not affected.",
 )
 @click.option(
     "--unreadable",
@@ -117,7 +118,7 @@ def remove(
     wish_lists = sorted({wish_list for each in removed for wish_list in each.wish_lists})
     for each in removed:
         until = format_time(each.entry.not_before)
-        click.echo(f"scheduled: {each.entry.name}  may go from {until}")
+        click.echo(f"scheduled: {each.entry.name}  may be removed from {until}")
     for wish_list in wish_lists:
         click.echo(
             f"note: the next ingest of {wish_list} publishes again what it still requests", err=True
@@ -133,9 +134,8 @@ def remove(
 def restore(image: str, repository: str | None, wait: float, output: str) -> None:
     """Take IMAGE off the remove schedule.
 
-    NAME@DIGEST means an image that its tag has moved away from: it is published under its name
-    again, and what is there now is scheduled. The next ingest follows the tag again, unless the
-    image is pinned.
+    NAME@DIGEST is an image that its tag no longer names: it is published under its name again, and
+    the present one is scheduled. The next ingest follows the tag again, unless the image is pinned.
 
     \b
     publisher restore docker.io/library/debian:12

@@ -1,4 +1,4 @@
-"""Options about where images come from, and the sources that they describe."""
+"""Options for registries and credentials, and the sources that they describe."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def source_options(command: _F) -> _F:
             type=click.Path(dir_okay=False),
             envvar="REGISTRY_AUTH_FILE",
             show_envvar=True,
-            help="Credentials, as podman and docker store them; without it their usual places.",
+            help="Credentials, as podman and docker store them; by default, in their usual files.",
         ),
         click.option(
             "--config",
             type=click.Path(dir_okay=False),
             envvar="PUBLISHER_CONFIG",
             show_envvar=True,
-            help="Registry settings: see docs/registries.md. Without it, publisher/config.yaml in "
-            "XDG_CONFIG_HOME or ~/.config, if there is one.",
+            help="Registry settings: see docs/registries.md. By default, publisher/config.yaml in "
+            "XDG_CONFIG_HOME or ~/.config, if it exists.",
         ),
     ):
         command = option(command)
@@ -43,10 +43,11 @@ def source_options(command: _F) -> _F:
 
 
 def open_sources(options: Mapping[str, str | None]) -> Sources:
-    """The sources as the options, the environment and the configuration file describe them.
+    """Return the sources that options, environment and configuration file describe.
 
-    Raises UsageError where the credentials file that was asked for is not there: without it, images
-    would seem to need a login, or be other ones.
+    Raises:
+        UsageError: A file that an option or variable names does not exist. Without credentials,
+            private images would seem to be missing.
     """
     authfile = options.get("authfile")
     if authfile and not Path(authfile).exists():
@@ -59,7 +60,7 @@ def open_sources(options: Mapping[str, str | None]) -> Sources:
 
 
 def load_settings(options: Mapping[str, str | None]) -> Settings:
-    """The configuration file's settings, completed with what the environment says."""
+    """Return the settings of the configuration file and the environment."""
     environment = os.environ
     return replace(
         _read_configuration(options.get("config")),
@@ -76,7 +77,7 @@ def load_settings(options: Mapping[str, str | None]) -> Settings:
 
 
 def credential_files(authfile: str | None) -> Iterator[Path]:
-    """Where docker and podman keep credentials; the file that was asked for stands alone."""
+    """Yield the credential files of podman and docker; `authfile` replaces them all."""
     if authfile:
         yield Path(authfile)
         return
@@ -101,7 +102,7 @@ def _read_configuration(path: str | None) -> Settings:
 
 
 def _engine_tls(environment: Mapping[str, str]) -> EngineTLS | None:
-    """As docker reads it: a certificate path alone means TLS that does not verify the engine."""
+    """Read the variables as docker does: a certificate path alone is TLS without verification."""
     folder = environment.get("DOCKER_CERT_PATH")
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))  # whatever the text is, also "0"
     if not folder and not verify:
@@ -120,7 +121,7 @@ def _configuration_home() -> Path:
 
 
 def _home() -> Path:
-    """The user's home directory; where there is none, as in some containers, that of nobody."""
+    """Return the user's home directory, or a missing directory where a container has none."""
     try:
         return Path.home()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Standard streams as commands need them: always there, and no trouble when a reader goes away."""
+"""Standard streams that are always open, and tolerate readers that close their end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class _Output(io.RawIOBase):
-    """The file behind stdout or stderr. What nobody reads any more (`… | head`) is dropped.
+    """The file behind stdout or stderr. Output to a closed pipe (`… | head`) is discarded.
 
-    The work goes on to its own end, and the exit code stays true. Results that cannot be stored
-    are an error; what is said about the work beside it, on stderr, is never worth failing for.
+    The command continues to its end, and its exit code is unaffected. A full disk is an error for
+    results; messages on stderr never cause a failure.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -36,19 +36,19 @@ class _Output(io.RawIOBase):
         try:
             return os.write(self._descriptor, data)
         except OSError as error:
-            self._broken = True  # what is left would fail again, at the very end
+            self._broken = True  # later writes would fail as well
             if self._descriptor == _STDERR or isinstance(error, BrokenPipeError):
                 return len(data)
             raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def prepare_streams() -> None:
-    """Open what the caller closed, and let stdout and stderr survive their readers."""
+    """Open the streams that the caller closed, and replace stdout and stderr by tolerant ones."""
     for descriptor in (_STDIN, _STDOUT, _STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free number is this one; else a file of the repository would get it.
+            # The lowest free number is this one; otherwise a file of the repository would get it.
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = os.fdopen(_STDIN, closefd=False)

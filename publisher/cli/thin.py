@@ -61,7 +61,7 @@ def thin(
             "--push, --save and --print exclude each other", hint="run the command twice"
         )
     if through_engine and not push:
-        raise UsageError("--through-engine says how to push", hint="add --push HOST/PATH/NAME:TAG")
+        raise UsageError("--through-engine needs --push", hint="add --push HOST/PATH/NAME:TAG")
     opened = open_repository(repository)
     built = build_thin(opened, names_by_platform(opened, image), flat=flat)
     if push:

@@ -32,10 +32,10 @@ from publisher.verify.run import verify as run_verify
 @click.option(
     "--repair",
     is_flag=True,
-    help="Repair what follows from the rest: links, records, flat images, lost indexes.",
+    help="Repair what can be derived: links, records, flat images, missing indexes.",
 )
-@click.option("--refetch", is_flag=True, help="Also download again what is damaged or lost.")
-@click.option("--dry-run", is_flag=True, help="Say what would be repaired, and change nothing.")
+@click.option("--refetch", is_flag=True, help="Also download what is damaged or missing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be repaired, and change nothing.")
 @repository_option
 @wait_option
 @source_options
@@ -53,11 +53,10 @@ def verify(
     output: str,
     **source_settings: str | None,
 ) -> int:
-    """Check that everything published is whole: records, links, layers, flat images.
+    """Compare everything published with its records: links, layers, flat images.
 
-    Ends with 0 if the repository is sound, with 1 if something is wrong. Notes, about what is
-    merely different from what this publisher writes, count as sound. Nothing is ever deleted, and
-    without --repair or --refetch nothing is changed.
+    Ends with 0 if the repository is sound, with 1 if a finding needs a repair. Notes describe
+    harmless differences. Nothing is deleted, and without --repair or --refetch nothing is changed.
 
     \b
     publisher verify --repository dir:/srv/images

@@ -153,7 +153,7 @@ def test_when_the_registry_is_away_nothing_is_scheduled(site: Site, tmp_path: Pa
     site.wish(f"{short.url}/{site.prefix}/tool:1*")
     result = site.run("prune", site.list, "--yes-really")
     assert result.code == 1
-    assert "in doubt what is wished" in result.err and short.host in result.err
+    assert "uncertain what the lists request" in result.err and short.host in result.err
     assert site.scheduled() == []
 
 

@@ -48,7 +48,7 @@ def test_a_list_shows_the_size_of_all_files_and_what_is_pinned_and_scheduled(roo
     assert two["removableFrom"].endswith("Z")
     first, second = ask(root, "list").out.splitlines()
     assert "  5 B  " in first and first.endswith("  pinned until 2999-12-31")
-    assert "  6 B  " in second and "  scheduled, may go from " in second
+    assert "  6 B  " in second and "  scheduled, may be removed from " in second
 
 
 def test_a_size_is_unknown_where_a_layer_has_no_index(root: Path) -> None:

@@ -33,7 +33,7 @@ def test_what_is_given_holds_and_stays_when_something_else_is_given(tmp_path: Pa
     assert os.listxattr(tmp_path / "images/local/su:1/su") == []
     shown = succeed("init", images).out
     assert "nothing to change" in shown
-    for line in "setuid:   keep", "xattrs:   drop", "readable: for everybody", "layer-entries=5":
+    for line in "setuid:   keep", "xattrs:   drop", "readable: for all users", "layer-entries=5":
         assert line in shown
 
 

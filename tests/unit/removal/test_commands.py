@@ -185,7 +185,7 @@ def test_a_list_under_another_path_is_said_to_be_unknown(place: Place, tmp_path:
     (repository,) = elsewhere.json["repositories"]
     assert repository["unknownLists"] == [str(tmp_path / "link.yaml")]
     assert (repository["scheduled"], repository["others"]) == ([], 2)
-    assert "nothing here was published from" in place.run("prune", tmp_path / "link.yaml").err
+    assert "no image was published from" in place.run("prune", tmp_path / "link.yaml").err
     for path in ("list.yaml", "./app/../list.yaml"):
         known = place.run("prune", path, "--dry-run", cwd=tmp_path)
         assert "would be scheduled: local/app:y" in known.out and not known.err
@@ -208,7 +208,7 @@ def test_a_list_that_was_renamed_is_followed_by_one_prune_of_the_whole(
 def test_options_of_a_pin_without_an_image_are_an_error(place: Place) -> None:
     for words in (("--until", "2999-01-01"), ("--reason", "why")):
         refused = place.run("pin", *words)
-        assert refused.code == 2 and "which IMAGE" in refused.err
+        assert refused.code == 2 and "Name the IMAGE" in refused.err
 
 
 @pytest.mark.parametrize("text", ["2026-12-24T00:00:00Z", "2026-12-24+02:00", "tomorrow", "24.12."])
