@@ -20,6 +20,7 @@ from publisher.cli.options import (
 from publisher.cli.rendering import failed_line, human_size, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import may_name_local, read_document
+from publisher.errors import printable
 from publisher.ingest.check import CheckedImage, Report
 from publisher.ingest.check import check as run_check
 
@@ -112,7 +113,7 @@ def _print(report: Report, quiet: bool) -> None:
             layers = plural(len(image.layers), "layer")
             click.echo(f"ok: {image.name}  {size} in {layers}  {', '.join(image.platforms)}")
     for problem in report.problems:
-        click.echo(str(problem))
+        click.echo(printable(str(problem)))
     for image in report.failed:
         place = image.wish_list, image.line, image.column
         click.echo(failed_line(image.name, image.error, *place))

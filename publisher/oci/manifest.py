@@ -57,25 +57,39 @@ def parse_manifest(document: Document) -> Manifest:
         raise InvalidManifest(what, why=f"schemaVersion is {value.get('schemaVersion')!r}, not 2")
     if "manifests" in value:
         raise InvalidManifest(what, why="it has the fields of an image index as well")
+    config = _image_config(value, what)
+    return Manifest(document.media_type, config, _image_layers(value, what))
+
+
+def _image_config(value: Mapping[str, Any], what: str) -> Descriptor:
+    """Return the config; raise InvalidManifest where it, or the manifest, is of an artifact."""
     config = parse_descriptor(value.get("config"), what, "config")
-    artifact = value.get("artifactType") or ""
-    if config.media_type not in CONFIG_TYPES or (artifact and artifact not in CONFIG_TYPES):
-        kind = artifact or config.media_type
-        raise InvalidManifest(
-            what, why=f"it is an artifact of type {kind!r} (a chart, a signature, …), not an image"
-        )
-    raw_layers = value.get("layers")
-    if not isinstance(raw_layers, list):
-        raise InvalidManifest(what, why="layers is not a list")
-    layers = tuple(parse_descriptor(raw, what, f"layer {n}") for n, raw in enumerate(raw_layers, 1))
+    artifact = value.get("artifactType") or config.media_type
+    for kind in (artifact, config.media_type):
+        if kind not in CONFIG_TYPES:
+            raise InvalidManifest(
+                what,
+                why=f"it is an artifact of type {kind!r} (a chart, a signature, …), not an image",
+            )
+    return config
+
+
+def _image_layers(value: Mapping[str, Any], what: str) -> tuple[Descriptor, ...]:
+    """Return the layers; raise InvalidManifest where one is not of a known type."""
+    layers = _layers(value, what)
     for number, layer in enumerate(layers, 1):
-        if layer.media_type in FOREIGN_LAYER_TYPES and layer.urls:
-            continue
         if layer.media_type not in LAYER_TYPES | FOREIGN_LAYER_TYPES:
             raise InvalidManifest(
                 what, why=f"layer {number} has the unknown media type {layer.media_type!r}"
             )
-    return Manifest(document.media_type, config, layers)
+    return layers
+
+
+def _layers(value: Mapping[str, Any], what: str) -> tuple[Descriptor, ...]:
+    raw_layers = value.get("layers")
+    if not isinstance(raw_layers, list):
+        raise InvalidManifest(what, why="layers is not a list")
+    return tuple(parse_descriptor(raw, what, f"layer {n}") for n, raw in enumerate(raw_layers, 1))
 
 
 def check_consistency(manifest: Manifest, config: ImageConfig, digest: str) -> None:
@@ -97,11 +111,7 @@ def parse_published_manifest(data: bytes) -> Manifest:
     value = _lower_keys(read_object(data, "manifest.json"))
     what = "cannot read manifest.json"
     config = parse_descriptor(value.get("config"), what, "config")
-    raw_layers = value.get("layers")
-    if not isinstance(raw_layers, list):
-        raise InvalidManifest(what, why="layers is not a list")
-    layers = tuple(parse_descriptor(raw, what, f"layer {n}") for n, raw in enumerate(raw_layers, 1))
-    return Manifest(str(value.get("mediatype") or ""), config, layers)
+    return Manifest(str(value.get("mediatype") or ""), config, _layers(value, what))
 
 
 def distinct_from_top(digests: Sequence[str]) -> list[int]:
