@@ -1,4 +1,4 @@
-"""Durations as people write them: `36h`, `30d`, `1d12h`."""
+"""Parses durations such as `36h`, `30d`, `1d12h`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _UNITS = {
 _DURATION = re.compile(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
 
 LONGEST = timedelta(days=36500)
-"""A hundred years: what is longer is a slip of the finger."""
+"""A hundred years: what is longer is a mistake."""
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read weeks, days, hours, minutes and seconds, the largest first; ValueError says why not."""
+    """Parse weeks, days, hours, minutes and seconds, the largest first. Raises ValueError."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One thing inside a layer or a root filesystem, as a value; and what receives a stream of them."""
+"""Entries of layers and root filesystems, and the protocol of what receives a stream of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class EntryType(enum.StrEnum):
-    """What an entry is. The letters are those of `find -printf %y`, and of the layer index."""
+    """The type of an entry. The letters are those of `find -printf %y` and of the layer index."""
 
     FILE = "f"
     DIRECTORY = "d"
@@ -23,7 +23,7 @@ class EntryType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a layer, after its names were made safe and policy was applied.
+    """One entry of a layer, with safe names, as policy allows it.
 
     `path` is relative, without `.`, `..`, empty components or a trailing slash; bytes that are not
     UTF-8 are kept by `surrogateescape`. The root directory itself is "". `mode` holds the
@@ -61,16 +61,17 @@ class Entry:
 
 
 def sort_key(path: str) -> bytes:
-    """What entries are sorted by: component after component, each by its bytes.
+    """Return the key that sorts paths component by component, each by its bytes.
 
-    No name holds a zero byte; in place of the slash it puts a directory right before what it holds.
+    No name contains a zero byte; in place of the slash, it sorts a directory right before what it
+    contains.
     """
     return path.encode("utf-8", "surrogateescape").replace(b"/", b"\0")
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """One entry of a flat image, and where its content lies.
+    """One entry of a flat image, and the place of its content.
 
     `layer` is the number of the layer (from 0, bottom to top) in whose tree it is found at the path
     `source`. A HARDLINK's target is a path of the flat image, and comes before it.
@@ -83,7 +84,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One entry of a flat image that no layer has: a directory, symlink, or file of `content`."""
+    """An entry of a flat image that is in no layer: a directory, symlink, or file of `content`."""
 
     entry: Entry
     content: bytes = b""
@@ -91,7 +92,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Fixup:
-    """What one layer's tree needs on account of the layers below it.
+    """A change of a layer's tree that the layers below it make necessary.
 
     `entry` is a WHITEOUT to be added; a DIRECTORY to be given metadata and opaqueness; or something
     else to be copied, with its metadata, from `source` in the tree of the lower layer `layer`.
@@ -114,17 +115,17 @@ Content = Iterable[bytes | memoryview | Hole]
 
 
 class TreeSink(Protocol):
-    """Receives the entries of one tree in archive order, and makes of them what its owner needs.
+    """Receives the entries of one tree, in the archive's order.
 
-    Every parent was added before its children, and never is anything but a directory; a HARDLINK
-    names what was added before and still is there. A later entry replaces an earlier one of the
-    same path, with all below it, except that a directory for a directory only replaces its
-    metadata. Whiteouts, and directories that turned out to be opaque, come last. Nothing a sink
-    does may reach outside its own tree, whatever the entries say.
+    Every parent is added before its children, and is always a directory. A HARDLINK names something
+    that was added before and still exists. A later entry replaces an earlier one of the same path,
+    with everything below it, except that a directory only replaces a directory's metadata.
+    Whiteouts and opaque directories come last. Whatever the entries contain, a sink changes nothing
+    outside its own tree.
     """
 
     def add(self, entry: Entry, content: Content = ()) -> None:
-        """Take `entry`; `content` gives a file's `entry.size` bytes, and has to be read at once."""
+        """Add `entry`; `content` has a file's `entry.size` bytes, and must be read at once."""
 
     def finish(self) -> None:
-        """Set what must be set last (directories' times and modes); the tree is then complete."""
+        """Complete the tree: set what must be set last (directories' times and modes)."""

@@ -169,7 +169,7 @@ def _size(
         if digest not in sizes:
             try:
                 with repository.open_index(digest) as file:
-                    sizes[digest] = read_header(file).content_size
+                    sizes[digest] = read_header(file).stored_size
             except (PublisherError, OSError):
                 sizes[digest] = None
         size = sizes[digest]

@@ -1,4 +1,4 @@
-"""A blob on its way in: hashed and decompressed in a thread of its own, checked at its end."""
+"""Reads a layer blob: hashes and decompresses it in a thread, and verifies it at its end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _QUEUED_BYTES = 4 * 2**20
 
 
 class BlobReader:
-    """The archive inside a layer blob, as blocks; read, hashed and inflated in a thread.
+    """The archive inside a layer blob, as blocks; read, hashed and decompressed in a thread.
 
-    Use as a context manager: leaving it ends the thread. The thread is what iterates over `chunks`.
-    No chunk is asked for once `descriptor.size` bytes have come; more than that is an error.
-    `progress` is called from the thread with the compressed size of each chunk.
+    Use as a context manager, which ends the thread. The thread iterates over `chunks`, and stops
+    once it has `descriptor.size` bytes; more than that is an error. It calls `progress` with the
+    compressed size of each chunk. An archive of more than `max_bytes` raises LimitExceeded.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class BlobReader:
         self._stop.set()
         while self._thread.is_alive():
             try:
-                self._queue.get(timeout=0.05)  # it may be waiting for room
+                self._queue.get(timeout=0.05)  # the thread may be waiting for space in the queue
             except queue.Empty:
                 continue
         self._thread.join()
 
     def blocks(self) -> Iterator[bytes]:
-        """The archive's bytes, to the end of the blob; then digest, size and diff ID are checked.
+        """Yield the archive's bytes; at the end of the blob verify digest, size and diff ID.
 
         Raises what reading `chunks` raised, LayerError for a corrupt stream, DigestMismatch.
         """
@@ -82,7 +82,7 @@ class BlobReader:
                 raise block
 
     def drain(self) -> None:
-        """Read on to the end, so that a corrupt blob is recognised as such, whatever it seemed."""
+        """Read to the end, which raises DigestMismatch if the blob is damaged."""
         for _ in self.blocks():
             pass
 
@@ -91,7 +91,7 @@ class BlobReader:
             self._inflate()
         except _StoppedError:
             return
-        except Exception as error:  # noqa: BLE001 - handed over, and raised in the reading thread
+        except Exception as error:  # noqa: BLE001 - passed on, and raised in the reading thread
             self._put_last(error)
         else:
             self._put_last(None)
@@ -124,7 +124,7 @@ class BlobReader:
         except (LimitExceeded, _BlobTooLongError):
             raise
         except LayerError:
-            # What does not decompress may have been damaged on its way: then that is the error.
+            # What does not decompress may be damaged: then the digest mismatch is the error.
             for _ in self._received_chunks():
                 pass
             self._check_blob()
@@ -133,7 +133,7 @@ class BlobReader:
         actual = f"{self._diff_hash.name}:{self._diff_hash.hexdigest()}"
         if actual != self._diff_id:
             raise DigestMismatch(
-                f"{self._what} does not unpack to the diff ID that the config promises",
+                f"{self._what} does not unpack to the diff ID in the image's config",
                 expected=self._diff_id,
                 actual=actual,
             )
@@ -149,7 +149,7 @@ class BlobReader:
             if self._received > self._descriptor.size:
                 raise _BlobTooLongError(
                     f"cannot unpack {self._what}",
-                    why=f"the blob is longer than the {self._descriptor.size} bytes it should have",
+                    why=f"the blob is longer than the manifest's {self._descriptor.size} bytes",
                 )
             self._blob_hash.update(chunk)
             if self._progress is not None:
@@ -162,7 +162,7 @@ class BlobReader:
         if actual != self._descriptor.digest:
             missing = self._descriptor.size - self._received
             raise DigestMismatch(
-                f"{self._what} is not what arrived",
+                f"{self._what} arrived damaged",
                 expected=self._descriptor.digest,
                 actual=actual,
                 hint=f"{missing} bytes are missing at its end" if missing else "",
@@ -170,13 +170,13 @@ class BlobReader:
         if self._received != self._descriptor.size:
             raise LayerError(
                 f"cannot unpack {self._what}",
-                why=f"it has {self._received} bytes, the manifest says {self._descriptor.size}",
+                why=f"it has {self._received} bytes, not the manifest's {self._descriptor.size}",
             )
 
 
 class _BlobTooLongError(LayerError):
-    """The source gives more than the descriptor says."""
+    """The source sends more bytes than the descriptor's size."""
 
 
 class _StoppedError(Exception):
-    """Nobody reads on."""
+    """The consumer stopped reading."""

@@ -1,4 +1,4 @@
-"""Where nested catalogs go: an index in, directories out. Pure.
+"""Decides where nested catalogs of CVMFS start. Pure: an index in, directories out.
 
 CVMFS keeps the entries of a tree in catalogs, which clients download whole; a directory in which a
 nested catalog starts counts in the catalog above it and in its own.
@@ -17,7 +17,7 @@ _SMALLEST_PART = 10
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory on the way down: how many entries it has by itself, and subtrees to cut off."""
+    """A directory that is being counted: its own entries, and subtrees that can be cut off."""
 
     path: str
     entries: int = 1
@@ -25,15 +25,15 @@ class _Directory:
 
 
 def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> frozenset[str]:
-    """The directories in which nested catalogs start, so that no catalog has over `limit` entries.
+    """Return the directories in which nested catalogs start: no catalog has over `limit` entries.
 
-    `entries` come sorted, parents before children, as from an index or a merge; the root, "", has a
-    catalog anyway and is never in the result. A catalog exceeds the limit only where a single
-    directory has that many children: those cannot be told apart. There, only subtrees of at least a
-    tenth of the limit are cut off, since crowds of tiny catalogs would help nobody.
+    `entries` are sorted, parents before children, as in an index or a merge. The root, "", always
+    has a catalog and is never in the result. A catalog exceeds the limit only if a single directory
+    has that many children, which cannot be split. There, only subtrees of at least a tenth of the
+    limit are cut off, since many tiny catalogs would not make it smaller.
     """
     if limit < 2:
-        raise ValueError(f"a catalog holds a directory and what is in it: {limit} is too few")
+        raise ValueError(f"a catalog holds a directory and its entries: {limit} is too few")
     chosen: set[str] = set()
     open_directories: list[_Directory] = []
     for entry in entries:
@@ -49,7 +49,7 @@ def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> froze
 
 
 def _close(open_directories: list[_Directory], limit: int, chosen: set[str]) -> None:
-    """Settle the innermost directory, and count what is left of it in the one above."""
+    """Cut subtrees off the innermost directory, and count the rest of it in the one above."""
     directory = open_directories.pop()
     below = sorted(directory.below)
     size = directory.entries + sum(count for count, _ in below)

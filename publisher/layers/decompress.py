@@ -1,4 +1,4 @@
-"""Compressed bytes -> archive bytes, streaming, in pieces of bounded size.
+"""Decompresses blobs, streaming, in pieces of bounded size.
 
 Sources: RFC 1952 (gzip: a file is a series of members), RFC 8878 (zstd: a series of frames, of
 which decoders skip the skippable ones).
@@ -15,10 +15,10 @@ from isal import igzip_lib
 from publisher.layers.errors import LayerError
 
 PIECE = 256 * 1024
-"""Bytes that are decompressed at once, at most: what bounds memory, whatever a bomb expands to."""
+"""The most bytes that are decompressed at once, which bounds memory for any blob."""
 
 _ZSTD_WINDOW = 2**27
-"""The largest zstd window we allow (bytes): what `zstd --long` makes, and the tool's own limit."""
+"""The largest zstd window (bytes) that is accepted: that of `zstd --long`."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -28,11 +28,11 @@ _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
 
 
 def decompress(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
-    """The archive inside `chunks`: gzip, zstd or no compression, whichever the first bytes show.
+    """Yield the archive inside `chunks`: gzip, zstd or uncompressed, according to the first bytes.
 
-    The bytes decide and not the media type: both are in use wrongly, and the digest of what comes
-    out is compared with the diff ID anyway. Pieces hold at most PIECE bytes, or are as large as the
-    chunk they come from. Raises LayerError, naming the blob as `what`, for corrupt streams.
+    The media type does not decide, since images exist in which it is wrong; the digest of the
+    result is compared with the diff ID anyway. Pieces have at most PIECE bytes, or are as large as
+    the chunk they come from. Raises LayerError, naming the blob as `what`, for corrupt streams.
     """
     source = _Source(chunks)
     start = source.peek(_LONGEST_MAGIC)
@@ -40,7 +40,7 @@ def decompress(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
         if start.startswith(magic):
             raise LayerError(
                 f"cannot unpack {what}",
-                why=f"it is compressed with {name}, which images do not use",
+                why=f"it is compressed with {name}, which is not a format of image layers",
                 hint="push the image again with gzip or zstd layers",
             )
     if start.startswith(_GZIP_MAGIC):
@@ -51,7 +51,7 @@ def decompress(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
 
 
 class _Source:
-    """Chunks that can be peeked at, and read like a file."""
+    """Chunks as a file, with a look ahead."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -66,7 +66,7 @@ class _Source:
         return self._held[:count]
 
     def next_chunk(self) -> bytes:
-        """The next chunk as it comes; b"" at the end."""
+        """Return the next chunk; b"" at the end."""
         held, self._held = self._held, b""
         return held or next(self._chunks, b"")
 
@@ -74,7 +74,7 @@ class _Source:
         self._held = data + self._held
 
     def read(self, count: int) -> bytes:
-        """At most `count` bytes, as zstandard reads its source."""
+        """Return at most `count` bytes, as zstandard reads its source."""
         chunk = self.next_chunk()
         if len(chunk) > count:
             self.put_back(chunk[count:])

@@ -1,4 +1,4 @@
-"""What can be wrong with a layer."""
+"""The errors of layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from publisher.errors import PublisherError
 
 
 class LayerError(PublisherError):
-    """A layer is malformed, hostile, or of a kind that we cannot unpack."""
+    """A layer is malformed, hostile, or of a kind that cannot be unpacked."""
 
 
 class NoTemporarySpace(LayerError):

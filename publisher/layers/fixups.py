@@ -1,4 +1,4 @@
-"""What layer trees need on account of the layers below them. Pure: entries in, `Fixup`s out.
+"""Finds what layer trees need on account of the layers below. Pure: entries in, `Fixup`s out.
 
 A layer is unpacked without knowledge of the layers below it. Three things in its tree depend on
 them: the metadata of directories that its archive only implied, copies of files that it links from
@@ -19,7 +19,7 @@ _AFTER_ALL = b"\xff" * (MAX_COMPONENT_BYTES + 1)
 
 
 def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> Iterator[Fixup]:
-    """What the tree of the topmost of these layers needs; see `image_fixups`."""
+    """Return what the tree of the topmost of these layers needs; see `image_fixups`."""
     top = len(indexes) - 1
     return (fixup for _, fixup in image_fixups(indexes, {top}, opaque_xattrs))
 
@@ -27,7 +27,7 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
 def image_fixups(
     indexes: Sequence[Iterable[Entry]], layers: Collection[int], opaque_xattrs: bool = True
 ) -> Iterator[tuple[int, Fixup]]:
-    """What the trees of some layers of an image need on account of those below each, in one pass.
+    """Find what the trees of some layers of an image need on account of those below, in one pass.
 
     Directories that an archive only implied get the metadata that the layers below give them; hard
     links whose target only lower layers have get a copy; dropped devices that hide something get a
@@ -37,7 +37,7 @@ def image_fixups(
 
     Args:
         indexes: The indexes of all layers, from bottom to top.
-        layers: The numbers (from 0, the bottom) of the layers that are asked for.
+        layers: The numbers (from 0, the bottom) of the layers whose fixups are wanted.
         opaque_xattrs: Whether trees mark opaque directories by an extended attribute.
 
     Returns:
@@ -66,9 +66,9 @@ def image_fixups(
 
 
 def _last_concerned(index: Iterable[Entry]) -> bytes | None:
-    """The last key at which the layers below can matter; None if they cannot.
+    """Return the last key at which the layers below can matter; None if they cannot at all.
 
-    Most layers describe all of themselves, or all but the root directory: then hardly anything of
+    Most layers have entries for all their directories but perhaps the root: then hardly anything of
     the lower layers' indexes has to be read.
     """
     last: bytes | None = None
@@ -85,10 +85,10 @@ def _last_concerned(index: Iterable[Entry]) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """How a layer's directory hides what the layers below it have in it.
+    """Whether a layer's directory hides what the layers below have in it.
 
-    `hidden`: nothing of theirs shows. `spelled_out`: overlayfs does not know that by itself, so
-    that each of their names there needs a whiteout.
+    `hidden`: nothing of lower layers shows. `spelled_out`: the tree cannot mark the directory as
+    opaque, so that each name of lower layers needs a whiteout.
     """
 
     hidden: bool = False
@@ -101,11 +101,11 @@ _OPEN = _State()
 class _Comparison:
     """Compares, path after path, each concerned layer with what the layers below it show.
 
-    What the layers below n show at a path is the entry of the highest of them that has the path,
-    unless a layer between it and n cuts through a directory above. So going up through the layers
-    at one path, what shows changes only where a layer has an entry, or cuts; a layer that does
-    neither sees what the layer below it sees, and needs nothing. The work is therefore proportional
-    to the number of entries, not to that of layers.
+    The layers below n show at a path the entry of the highest of them that has one, unless a layer
+    between that one and n cuts through a directory above (see `Level`). Going up through the layers
+    at one path, what shows changes only where a layer has an entry or cuts. A layer that does
+    neither needs nothing there. The work is therefore proportional to the number of entries, and
+    does not grow with the number of layers.
     """
 
     def __init__(self, concerned: Collection[int], opaque_xattrs: bool) -> None:
@@ -115,6 +115,7 @@ class _Comparison:
         self._states: list[tuple[bytes, dict[int, _State]]] = [(b"", {})]
 
     def compare(self, key: bytes, group: Group, level: Level) -> Iterator[tuple[int, Fixup]]:
+        """Yield what layers need at one path; paths must come sorted."""
         while not key.startswith(self._states[-1][0]):
             self._states.pop()
         above = self._states[-1][1]
@@ -145,15 +146,15 @@ class _Comparison:
     def _cut(
         self, number: int, lower: Entry | None, above: dict[int, _State]
     ) -> Iterator[tuple[int, Fixup]]:
-        """The layer `number` has nothing at a path, and hides `lower`, which the others show."""
-        state = above.get(number)  # it has none if it cuts above the directory
+        """Spell out that layer `number`, which has nothing at a path, hides `lower` there."""
+        state = above.get(number)  # None if the layer cuts further up: it is spelled out there
         if state is not None and state.spelled_out and lower is not None:
             yield number, Fixup(Entry(lower.path, EntryType.WHITEOUT, mode=0))
 
     def _directory(
         self, lower: Entry | None, upper: Entry, above: _State, is_root: bool
     ) -> tuple[Entry, _State]:
-        """The layer's directory as its tree needs it, and its state for what is in it."""
+        """Return the layer's directory as its tree needs it, and its state for what is in it."""
         fixed = upper
         covers_directory = lower is not None and lower.type is EntryType.DIRECTORY
         if upper.implicit and not above.hidden and lower is not None and covers_directory:
@@ -170,7 +171,7 @@ class _Comparison:
 
 
 def _needs_whiteout(lower: Entry | None, upper: Entry, above: _State) -> bool:
-    """Whether the layer's whiteout `upper` is not in its tree yet, and hides something.
+    """Return whether `upper` is a whiteout that the tree lacks, and that hides something.
 
     Trees are unpacked without whiteouts below opaque directories, or in place of dropped devices.
     """
@@ -180,7 +181,7 @@ def _needs_whiteout(lower: Entry | None, upper: Entry, above: _State) -> bool:
 
 
 def _shown(lower: Entry | None, upper: Entry) -> Entry | None:
-    """What shows at a path once a layer that has `upper` there lies on layers that show `lower`."""
+    """Return what shows at a path if a layer with `upper` is on top of layers that show `lower`."""
     if upper.type is EntryType.WHITEOUT:
         return None
     is_directory = lower is not None and lower.type is upper.type is EntryType.DIRECTORY

@@ -1,4 +1,4 @@
-"""The fields of tar headers: numbers, extended records, times. ValueError says what is wrong."""
+"""Parses the fields of tar headers: numbers, extended records, times. Errors are ValueErrors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LONGEST_LENGTH = 64
 """Digits of a record's length. Writers pad it with zeros, to a width that they choose."""
 
 
-@lru_cache(maxsize=4096)  # of modes, owners and times there are few in a layer
+@lru_cache(maxsize=4096)  # a layer has few different modes, owners and times
 def octal_or_binary(field: bytes) -> int:
-    """A header's number: octal digits, or (first bit set) a big-endian two's complement."""
+    """Parse a header's number: octal digits, or (first bit set) a big-endian two's complement."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         if field[0] & 0x40:
@@ -30,7 +30,7 @@ def octal_or_binary(field: bytes) -> int:
 
 
 def pax_number(text: bytes | None, default: int) -> int:
-    """A record's decimal number; `default` where there is none, or an empty one."""
+    """Parse a record's decimal number; `default` for a missing or empty one."""
     if not text:
         return default
     digits = text[1:] if text[:1] == b"-" else text
@@ -42,7 +42,7 @@ def pax_number(text: bytes | None, default: int) -> int:
 
 
 def pax_time(text: bytes | None, default_ns: int) -> int:
-    """A record's time as nanoseconds; digits beyond those are cut off towards the past."""
+    """Parse a record's time as nanoseconds; further digits are cut off towards the past."""
     if not text:
         return default_ns
     match = _DECIMAL_TIME.match(text)
@@ -57,9 +57,9 @@ def pax_time(text: bytes | None, default_ns: int) -> int:
 
 
 def pax_records(content: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]]:
-    """The records of an extended header; and the regions that GNU's sparse format 0.0 lists.
+    """Parse an extended header: its records, and the regions that GNU's sparse format 0.0 lists.
 
-    Those come as a series of records of the same two names, which a mapping could not hold.
+    Those are a series of records with the same two names, which a mapping could not hold.
     """
     records: dict[str, bytes] = {}
     sparse: list[tuple[int, int]] = []
@@ -70,7 +70,7 @@ def pax_records(content: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]
         digits = content[at:space]
         if space < 0 or not digits.isdigit():
             if not content[at:].strip(b"\0"):
-                break  # padding inside the header, as some writers leave it
+                break  # some writers pad the header with zeros
             raise ValueError("a record has no length")
         end = at + int(digits)
         if end > len(content) or end <= space + 1 or content[end - 1] != 0x0A:

@@ -1,7 +1,7 @@
 """The layer index: everything in one layer, as one compressed file. The format is layout/index.md.
 
 A zstd stream of JSON lines: a header, then one line for each path, sorted component-wise. Fields
-that say nothing new are left out. Reading and writing stream.
+with their default value are left out. Neither reading nor writing keeps the index in memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DECODE = json.JSONDecoder().raw_decode
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
-    """What the index says of its layer as a whole.
+    """The first line of an index: what it contains about its layer as a whole.
 
     `digest` and `size` (bytes) are the blob's, `diff_id` and `archive_size` (bytes) the archive's.
     `entries` counts the lines that follow, `content_size` (bytes) what all files hold together, and
@@ -58,13 +58,18 @@ class IndexHeader:
     policy: Mapping[str, Any] = field(default_factory=dict)
     holes: int = 0
 
+    @property
+    def stored_size(self) -> int:
+        """The bytes that the layer's files take in a tree."""
+        return self.content_size - self.holes
+
 
 class LayerIndex(Iterable[Entry]):
-    """The entries of one index, sorted; they are decoded as they are asked for.
+    """The entries of one index, sorted, decoded while they are iterated.
 
-    Each iteration opens the index by `open_file` and reads it from its beginning, so that any
-    number of indexes can be at hand without open files. All methods raise LayerError for an index
-    that is damaged or cut off, and what `open_file` raises.
+    Each iteration calls `open_file` and reads from the beginning: a LayerIndex itself keeps no file
+    open. All methods raise LayerError for an index that is damaged or cut off, and what `open_file`
+    raises.
     """
 
     def __init__(self, open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
@@ -72,7 +77,7 @@ class LayerIndex(Iterable[Entry]):
 
     @cached_property
     def header(self) -> IndexHeader:
-        """What the index says of its layer as a whole."""
+        """The first line of the index."""
         with self._open() as file:
             return read_header(file)
 
@@ -80,7 +85,7 @@ class LayerIndex(Iterable[Entry]):
         return map(decode_entry, self.lines())
 
     def lines(self) -> Iterator[str]:
-        """The encoded entries, which `path_key` and `decode_entry` understand."""
+        """Yield the encoded entries, for `path_key` and `decode_entry`."""
         with self._open() as file:
             blocks = _blocks(file)
             first, _, rest = next(blocks, "").partition("\n")
@@ -98,10 +103,10 @@ class LayerIndex(Iterable[Entry]):
             )
 
     def find(self, paths: Collection[str]) -> list[Entry]:
-        """The entries of those of `paths` that the index has, sorted.
+        """Return the entries of those of `paths` that the index has, sorted.
 
-        Only blocks of the index that can hold one of them are decoded: a path among a million takes
-        about as long as decompressing them.
+        Only blocks of the index that can hold one of them are decoded: finding one path among a
+        million takes hardly longer than decompressing the index.
         """
         wanted = deque(sorted({sort_key(path) for path in paths}))
         found: list[Entry] = []
@@ -122,19 +127,19 @@ class LayerIndex(Iterable[Entry]):
 
 
 def read_header(file: BinaryIO) -> IndexHeader:
-    """The header of the index in `file`. Raises LayerError if that is not an index."""
+    """Return the header of the index in `file`. Raises LayerError if that is not an index."""
     return _parse_header(next(_blocks(file, _HEADER_BYTES), "").partition("\n")[0])
 
 
 def read_index(file: BinaryIO) -> LayerIndex:
-    """The index in `file`, which stays open; several iterations of it may go on at once."""
+    """Return the index in `file`, which must stay open. Iterations of it may overlap."""
     index = LayerIndex(lambda: nullcontext(cast(BinaryIO, _Position(file))))
-    _ = index.header  # a file that is something else is refused here
+    _ = index.header  # refuses a file that is not an index
     return index
 
 
 def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> None:
-    """Write `header` and the encoded entries `lines`, in the order in which they come."""
+    """Write an index of `header` and the encoded entries `lines`, which must be sorted."""
     with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as writer:
         first = {"format": FORMAT, "version": VERSION} | asdict(header)
         if not header.holes:
@@ -155,20 +160,20 @@ def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> No
 
 
 def encode_entry(entry: Entry) -> str:
-    """The line for `entry`, without a newline."""
+    """Return the line for `entry`, without a newline."""
     return f"{entry_start(entry.path, entry.type)}{encode_details(entry)}}}"
 
 
 def entry_start(path: str, kind: str) -> str:
-    """The beginning of a line, to be followed by details and a closing brace."""
+    """Return the beginning of a line, to be followed by details and a closing brace."""
     return f'{{"path":{encode_basestring_ascii(path)},"type":"{kind}"'
 
 
 def encode_details(entry: Entry) -> str:
-    """Everything of an entry's line but path and type; empty, or beginning with a comma."""
+    """Return an entry's line without path and type; it is empty or begins with a comma."""
     kind = entry.type
     if kind is EntryType.FILE and not (entry.xattrs or entry.dropped) and entry.links == 1:
-        return (  # most lines of most layers
+        return (  # the fast path for most entries
             f',"mode":"{entry.mode:04o}","uid":{entry.uid},"gid":{entry.gid},"size":{entry.size},'
             f'"mtime_ns":{entry.mtime_ns},"sha256":"{entry.sha256}"'
         )
@@ -200,7 +205,10 @@ def encode_details(entry: Entry) -> str:
 
 
 def path_key(line: str) -> bytes:
-    """The `sort_key` of the path in `line`, which is hardly decoded; LayerError if it has none."""
+    """Return the `sort_key` of the path in `line` without decoding all of it.
+
+    Raises LayerError for a malformed line.
+    """
     # Inside a JSON string every quote follows a backslash: the first `","type":` ends the path.
     end = line.find(_PATH_END, len(_PATH_START))
     if end > 0 and line.startswith(_PATH_START):
@@ -211,7 +219,7 @@ def path_key(line: str) -> bytes:
 
 
 def decode_entry(line: str) -> Entry:
-    """The entry that `line` encodes; LayerError if it does not."""
+    """Return the entry that `line` encodes. Raises LayerError for a malformed line."""
     try:
         fields, end = _DECODE(line)  # json.loads costs twice as much
         if end != len(line):
@@ -246,13 +254,15 @@ def _parse_header(line: str) -> IndexHeader:
     try:
         fields = json.loads(line)
         if fields.pop("format") != FORMAT:
-            raise LayerError(what, why="the file is something else")
+            raise LayerError(what, why="the file is not a layer index")
         version = fields.pop("version")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise LayerError(what, why="the file is something else") from error
+        raise LayerError(what, why="the file is not a layer index") from error
     if version != VERSION:
         raise LayerError(
-            what, why=f"it has version {version}, we know {VERSION}", hint="use a newer publisher"
+            what,
+            why=f"it has version {version}, and only {VERSION} is known",
+            hint="use a newer publisher",
         )
     known = set(IndexHeader.__dataclass_fields__)
     try:
@@ -262,9 +272,9 @@ def _parse_header(line: str) -> IndexHeader:
 
 
 class _Position(io.RawIOBase):
-    """Reads `file` from its beginning, with a position of its own.
+    """Reads `file` from its beginning, with its own position.
 
-    An image may list one layer twice; its index is then read at two places at once.
+    An image may list one layer twice; its index is then read at two positions at once.
     """
 
     def __init__(self, file: BinaryIO) -> None:

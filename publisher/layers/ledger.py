@@ -1,8 +1,8 @@
-"""What an archive has said of its layer so far: the state between its entries.
+"""The state of a layer while it is unpacked: one row for each path.
 
-One row for each path. Rows are kept in a temporary SQLite database, which holds them sorted and
-spills to disk what exceeds its cache: memory stays bounded however many entries a layer has. All
-questions about names are answered here, by the rows; no file system is asked.
+The rows are in a temporary SQLite database, which keeps them sorted and writes what exceeds its
+cache to disk: memory is bounded whatever the number of entries. All questions about names are
+answered from the rows, never from a file system.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from publisher.layers.temporary import temporary_database
 IMPLICIT = 1
 OPAQUE = 2
 WHITED_OUT = 4
-"""A whiteout names this path as well: nothing of what lower layers have there is left."""
+"""A whiteout names this path as well: nothing remains of what lower layers have there."""
 
 _METADATA_BYTES = 2**30
 _METADATA_BYTES_PER_ENTRY = 1000
-"""What is kept of a layer's entries: this on average, and a gibibyte more. Usual are 300 bytes."""
+"""Bound of paths and metadata: this much per permitted entry, and a gibibyte. 300 are usual."""
 _MOST_SYMLINKS = 40
 _MOST_KNOWN_DIRECTORIES = 4096
 _SCHEMA = """
@@ -41,10 +41,10 @@ CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of one path. `details` is the rest of its line in the index.
+    """What the layer has at one path. `details` is the rest of its line in the index.
 
-    A hard link that found its target is a row like the target's, with the same `inode`; one that
-    did not has type HARDLINK, and the path in `target`.
+    A hard link whose target was found has a row like the target's, with the same `inode`. Another
+    one has type HARDLINK, and the path in `target`.
     """
 
     type: str
@@ -55,12 +55,15 @@ class Row:
 
     @property
     def is_marker(self) -> bool:
-        """Whether this is a whiteout and nothing else: not a device node that policy dropped."""
+        """Whether this is a whiteout of the archive, and not in place of a dropped device node."""
         return self.type == EntryType.WHITEOUT and '"dropped"' not in self.details
 
 
 class Ledger:
-    """The entries of one layer, by path. `imply` makes each directory that has to exist."""
+    """The entries of one layer, by path.
+
+    `what` begins all errors. `imply` creates a directory that the archive has no entry for.
+    """
 
     def __init__(self, what: str, limits: Limits, imply: Callable[[str], Entry]) -> None:
         self._what = what
@@ -77,11 +80,11 @@ class Ledger:
         self._execute = self._database.execute
 
     def close(self) -> None:
-        """Give back memory and disk space."""
+        """Free memory and disk space."""
         self._database.close()
 
     def get(self, path: str) -> Row | None:
-        """What is known of `path`."""
+        """Return the row of `path`; None if the layer has nothing there."""
         found = self._execute(
             "SELECT type, flags, inode, target, details FROM entry WHERE key = ?",
             (sort_key(path),),
@@ -89,10 +92,10 @@ class Ledger:
         return None if found is None else Row(*found)
 
     def locate(self, path: str, create: bool) -> str | None:
-        """Where `path` lies, once the symlinks among its parents are followed inside the layer.
+        """Return where `path` is after following the symlinks among its parents inside the layer.
 
-        Parents that are missing are implied if `create` is true; else the answer is None. Raises
-        LayerError where a parent is neither directory nor symlink, or symlinks lead in circles.
+        Missing parents are implied if `create` is true; without it the result is None. Raises
+        LayerError if a parent is neither a directory nor a symlink, or symlinks lead in circles.
         """
         parent, _, name = path.rpartition("/")
         if parent not in self._known:
@@ -105,7 +108,7 @@ class Ledger:
         return path
 
     def record(self, entry: Entry) -> None:
-        """Note `entry`, which replaces what was at its path, and what was below that."""
+        """Record `entry`, which replaces what was at its path and everything below that."""
         target = None
         if entry.type in (EntryType.SYMLINK, EntryType.HARDLINK):
             target = entry.target.encode("utf-8", "surrogateescape")
@@ -113,7 +116,7 @@ class Ledger:
         self._put(entry.path, entry.type.value, flags, None, target, encode_details(entry))
 
     def link(self, path: str, target: str, row: Row) -> None:
-        """Note `path` as another name of the file, symlink or FIFO `row` at `target`."""
+        """Record `path` as another name of the file, symlink or FIFO `row` at `target`."""
         inode = row.inode
         if inode is None:
             self._inodes += 1
@@ -123,19 +126,19 @@ class Ledger:
         self._put(path, row.type, 0, inode, row.target, row.details)
 
     def white_out(self, path: str) -> None:
-        """Note that a whiteout names `path`. What this layer itself has there stays."""
+        """Record that a whiteout names `path`. What this layer itself has there stays."""
         if not self._flag(path, WHITED_OUT):
             details = encode_details(Entry(path, EntryType.WHITEOUT))
             self._put(path, EntryType.WHITEOUT.value, WHITED_OUT, None, None, details)
 
     def make_opaque(self, path: str) -> None:
-        """Note that the directory `path`, which exists, hides what lower layers have below it."""
+        """Record that the existing directory `path` hides what lower layers have in it."""
         self._flag(path, OPAQUE)
 
     def unresolved(self) -> Iterator[tuple[str, str]]:
-        """(path, target) of each hard link whose target was not there when it came."""
+        """Yield (path, target) of each hard link whose target was missing when it was recorded."""
         key = b""
-        while True:  # one at a time, since rows change while the caller works
+        while True:  # one query for each, since the caller changes rows
             found = self._execute(
                 "SELECT key, target FROM entry WHERE type = 'h' AND key > ? ORDER BY key LIMIT 1",
                 (key,),
@@ -146,10 +149,10 @@ class Ledger:
             yield _path(key), target.decode("utf-8", "surrogateescape")
 
     def late(self) -> Iterator[Entry]:
-        """The whiteouts, and the directories that are opaque, sorted.
+        """Yield whiteouts and opaque directories, sorted.
 
         Whiteouts below an opaque directory are left out: they hide nothing, and overlayfs, which
-        has nothing to merge there, would list them.
+        does not merge there, would list them.
         """
         condition = f"type = 'w' OR flags & {OPAQUE | WHITED_OUT}"
         hidden: str | None = None
@@ -163,11 +166,11 @@ class Ledger:
                 yield entry
 
     def lines(self) -> Iterator[str]:
-        """All entries as lines of the index, sorted."""
+        """Yield all entries as lines of the index, sorted."""
         return self._lines("1")
 
     def count(self) -> Counter[str]:
-        """How many entries of each type there are; hard links count as what they name."""
+        """Return the number of entries of each type; hard links count as what they name."""
         return Counter(
             dict(self._execute("SELECT type, COUNT(*) FROM entry GROUP BY type").fetchall())
         )
@@ -201,7 +204,7 @@ class Ledger:
         key = sort_key(path)
         row = (key, kind, flags, inode, target, details)
         self._metadata_bytes += len(key) + len(details)
-        if self._metadata_bytes > self._most_metadata_bytes:  # every name of a file repeats its own
+        if self._metadata_bytes > self._most_metadata_bytes:  # each name repeats its file's
             raise LimitExceeded(
                 self._what,
                 why=f"paths and metadata of its entries exceed {self._most_metadata_bytes} bytes",
@@ -223,7 +226,7 @@ class Ledger:
         key, kind, flags, inode, target, details = row
         old = self.get(path)
         assert old is not None
-        # Markers say something of lower layers, wherever in the archive they stand.
+        # Markers apply to the layers below, wherever in the archive they are: they stay.
         flags |= old.flags & (OPAQUE | WHITED_OUT)
         self._metadata_bytes -= len(key) + len(old.details)
         if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
@@ -245,6 +248,7 @@ class Ledger:
         return changed.rowcount > 0
 
     def _walk(self, path: str, create: bool) -> str | None:
+        """Return where the directory `path` is; see `locate`."""
         waiting = deque(path.split("/"))
         at = ""
         followed = 0
@@ -256,40 +260,44 @@ class Ledger:
                 at = at.rpartition("/")[0]
                 continue
             here = f"{at}/{name}" if at else name
-            if here in self._known:
-                at = here
-                continue
-            row = self.get(here)
-            if row is None or row.is_marker:
-                if not create:
+            if here not in self._known:
+                row = self.get(here)
+                if row is not None and row.type == EntryType.SYMLINK:
+                    followed += 1
+                    if followed > _MOST_SYMLINKS:
+                        raise LayerError(
+                            f"{self._what}, entry below {shown(path)}",
+                            why="symlinks lead in circles",
+                        )
+                    text = (row.target or b"").decode("utf-8", "surrogateescape")
+                    if text.startswith("/"):
+                        at = ""
+                    waiting.extendleft(reversed(text.split("/")))
+                    continue
+                if not self._enter(here, row, create, path):
                     return None
-                self._check_length(here)
-                self._check_name(name)
-                self.record(self._imply(here))
-            elif row.type == EntryType.SYMLINK:
-                followed += 1
-                if followed > _MOST_SYMLINKS:
-                    raise LayerError(
-                        f"{self._what}, entry below {shown(path)}", why="symlinks lead in circles"
-                    )
-                text = (row.target or b"").decode("utf-8", "surrogateescape")
-                if text.startswith("/"):
-                    at = ""
-                waiting.extendleft(reversed(text.split("/")))
-                continue
-            elif row.type != EntryType.DIRECTORY:
-                raise LayerError(
-                    f"{self._what}, entry below {shown(path)}",
-                    why=f"{shown(here)} is not a directory",
-                )
-            if len(self._known) >= _MOST_KNOWN_DIRECTORIES:
-                self._known = {""}
-            self._known.add(here)
             at = here
         return at
 
+    def _enter(self, here: str, row: Row | None, create: bool, path: str) -> bool:
+        """Go down into `here`, a parent of `path`; return whether there is such a directory."""
+        if row is None or row.is_marker:
+            if not create:
+                return False
+            self._check_length(here)
+            self._check_name(here.rpartition("/")[2])
+            self.record(self._imply(here))
+        elif row.type != EntryType.DIRECTORY:
+            raise LayerError(
+                f"{self._what}, entry below {shown(path)}", why=f"{shown(here)} is not a directory"
+            )
+        if len(self._known) >= _MOST_KNOWN_DIRECTORIES:
+            self._known = {""}
+        self._known.add(here)
+        return True
+
     def _check_name(self, name: str) -> None:
-        """Symlinks' texts are the one way for a name to get here that was not looked at before."""
+        """Check a name that may come from the text of a symlink: all others were checked before."""
         if is_reserved(name):
             raise UnsafeName(self._what, why=f"a symlink leads to the reserved name {shown(name)}")
         if len(name.encode("utf-8", "surrogateescape")) > MAX_COMPONENT_BYTES:
@@ -320,11 +328,11 @@ def _special_line(
     first: bytes | None,
     names: int | None,
 ) -> str:
-    """The line of a row to which more is to be said than it held when it was noted."""
+    """Return the line of a row with flags or several names, which its details lack."""
     path = _path(key)
     if kind == EntryType.DIRECTORY:
         if flags & WHITED_OUT and flags & IMPLICIT:
-            # Made anew where a whiteout deleted the old one, whose metadata is therefore gone.
+            # The layer deletes the directory and makes a new one: that does not inherit metadata.
             details = details.replace(',"implicit":true', "")
         if flags & (OPAQUE | WHITED_OUT):
             details += ',"opaque":true'

@@ -1,4 +1,4 @@
-"""Hard links of a layer whose target only lower layers have: where they find it."""
+"""Resolves hard links of a layer whose target only lower layers have."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from publisher.layers.names import shown
 from publisher.layers.side_by_side import Descent, by_path
 
 Links = Mapping[tuple[int, str], Merged]
-"""What a hard link, by the number of its layer and its path, is another name of."""
+"""For a hard link, given by the number of its layer and its path: what it is a name of."""
 
 
 def lower_links(indexes: Sequence[Iterable[Entry]]) -> Links:
-    """Where each hard link that its own layer could not resolve finds its file.
+    """Resolve all hard links of these layers that their own layer could not resolve.
 
-    Reads the indexes once more if there are such links, and keeps these in memory. Raises
-    LayerError for a link whose target the layers below do not show, or show as a directory.
+    If there are such links, the indexes are read once, and the links kept in memory. Raises
+    LayerError for a link whose target is missing in the layers below, or a directory.
     """
     unresolved = [
         (number, entry)
@@ -32,7 +32,7 @@ def lower_links(indexes: Sequence[Iterable[Entry]]) -> Links:
         return {}
     targets = _visible(indexes, [(number, entry.target) for number, entry in unresolved])
     links: dict[tuple[int, str], Merged] = {}
-    for number, entry in unresolved:  # from bottom to top: a target can be such a link itself
+    for number, entry in unresolved:  # from bottom to top, since a target can be such a link itself
         layer, target = targets.get((number, entry.target), (number, None))
         if target is None or target.type in (EntryType.DIRECTORY, EntryType.WHITEOUT):
             raise LayerError(
@@ -57,7 +57,7 @@ def as_file(entry: Entry, path: str) -> Entry:
 def _visible(
     indexes: Sequence[Iterable[Entry]], questions: Sequence[tuple[int, str]]
 ) -> Mapping[tuple[int, str], tuple[int, Entry]]:
-    """Answer what the layers below a number show at a path, as (layer, entry), in one pass."""
+    """Return, for pairs of layer and path, what the layers below show there, as (layer, entry)."""
     layers_by_key: dict[bytes, set[int]] = {}
     for number, path in questions:
         layers_by_key.setdefault(sort_key(path), set()).add(number)

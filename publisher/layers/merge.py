@@ -1,7 +1,12 @@
-"""Layer indexes -> a flat image. Pure: entries in, entries out, in one streaming pass.
+"""Merges layer indexes into a flat image. Pure: entries in, entries out, in one streaming pass.
 
 The result is what the kernel's overlayfs shows when it mounts the layer trees on each other.
 Source: OCI image layer specification 1.1, "Applying Changesets".
+
+At each path the entry of the highest layer counts, with two exceptions: a directory on top of a
+directory merges with it; and a layer that hides a directory of lower layers hides everything in it.
+Paths are sorted with parents before children, so that what is hidden at a path is known from the
+directories above it.
 """
 
 from __future__ import annotations
@@ -11,16 +16,25 @@ from dataclasses import dataclass, field, replace
 
 from publisher.entry import Entry, EntryType, Merged
 from publisher.layers.links import Links, as_file, lower_links
-from publisher.layers.side_by_side import by_path
+from publisher.layers.side_by_side import Group, by_path
 
 
 def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
-    """The flat image of the layers whose `indexes` these are, from bottom to top.
+    """Merge the layers with these `indexes`, from bottom to top, into a flat image.
 
-    Sorted component-wise, parents before children. Indexes must be sorted likewise, and are read
-    twice if one of them has hard links to files of lower layers. Memory does not grow with the
-    number of entries, but with that of files whose names (hard links) lie far apart. Raises
-    LayerError for a hard link whose target no layer has.
+    Memory does not grow with the number of entries or layers, but with the number of files that
+    have several names (hard links).
+
+    Args:
+        indexes: Each sorted component-wise. They are read twice if one has hard links to files of
+            lower layers.
+
+    Returns:
+        The entries of the flat image, sorted component-wise, parents before children.
+
+    Raises:
+        LayerError: An index is damaged, or a hard link's target is in no layer. Indexes are read
+            while the result is iterated; so are these errors raised.
     """
     return _merge(indexes, lower_links(indexes))
 
@@ -29,14 +43,17 @@ def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
 class _HardLinks:
     """Which names of the flat image share an inode of a layer tree.
 
-    `heads` maps a file of a layer, by the first of its names there, to its first name in the flat
-    image. `shared` are the files that names in higher layers link to.
+    An inode is identified by its layer and its first name there. `heads` maps it to its first name
+    in the flat image, which becomes the file; later names become hard links to that. (The first
+    name of the layer may be hidden in the flat image, so that the two differ.) `shared` are the
+    files that names in higher layers link to.
     """
 
     shared: frozenset[tuple[int, str]]
     heads: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def place(self, file: Merged, inode: tuple[int, str], path: str) -> Merged:
+        """Return the entry of the flat image for the name `path` of `inode`."""
         head = self.heads.setdefault(inode, path)
         entry = as_file(file.entry, path)
         if head != path and entry.type is EntryType.FILE:
@@ -47,7 +64,10 @@ class _HardLinks:
 def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]:
     hard_links = _HardLinks(frozenset((link.layer, link.source) for link in links.values()))
     nothing = len(indexes)
-    # For each directory on the way down: its key as a prefix, and the lowest layer showing in it.
+    # For each directory on the way down to the current path: its sort key as a prefix, and the
+    # lowest layer that shows in it. Layers below that one are hidden, because a higher layer's
+    # directory is opaque, or a higher layer has something else in its place. With `nothing` as the
+    # lowest, all are: the path is not a directory in the flat image.
     above: list[tuple[bytes, int]] = [(b"", 0)]
     for key, group in by_path(indexes):
         while not key.startswith(above[-1][0]):
@@ -63,13 +83,20 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
             yield Merged(entry, number, entry.path)
             continue
         if len(visible) > 1:
+            # A lower layer may have a directory here, of which nothing shows.
             above.append((key + b"\0", nothing))
         if entry.type is not EntryType.WHITEOUT:
             yield _place(entry, number, hard_links, links)
 
 
-def _merge_directory(visible: Sequence[tuple[int, Entry]], lowest: int) -> tuple[int, Entry, int]:
-    """(layer, entry) that give the merged directory its metadata, and the lowest layer in it."""
+def _merge_directory(visible: Group, lowest: int) -> tuple[int, Entry, int]:
+    """Merge directories at one path, of which the topmost entry of `visible` is one.
+
+    Returns the layer and the entry that give the merged directory its metadata, and the lowest
+    layer that shows in it. Metadata come from the highest layer whose archive has an entry for the
+    directory. They are searched below an opaque directory too (whose archive may only imply it),
+    but not below a layer that has something else here.
+    """
     described: tuple[int, Entry] | None = None
     is_opaque = False
     for number, entry in reversed(visible):
@@ -87,6 +114,7 @@ def _merge_directory(visible: Sequence[tuple[int, Entry]], lowest: int) -> tuple
 
 
 def _place(entry: Entry, layer: int, hard_links: _HardLinks, links: Links) -> Merged:
+    """Return the merged entry of something that is not a directory."""
     path = entry.path
     if entry.type is EntryType.HARDLINK:
         if entry.is_unresolved:

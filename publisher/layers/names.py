@@ -1,10 +1,12 @@
-"""Names in archives -> paths in trees. Nothing here looks at a file system.
+"""Turns names in archives into paths in trees. Pure: no file system is read.
 
 Source: OCI image layer specification 1.1, sections "Whiteouts" and "Opaque Whiteout"; the
-`.wh..wh.` prefix is what AUFS used for its own bookkeeping.
+`.wh..wh.` prefix is what AUFS used for its own files.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from publisher.layers.errors import LimitExceeded, UnsafeName
 
@@ -12,9 +14,12 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 AUFS_PREFIX = ".wh..wh."
 CVMFS_PREFIX = ".cvmfs"
-"""Names by which CVMFS is told where catalogs start. An image has no say in that."""
+"""Names that control where CVMFS starts catalogs. Images must not have them."""
 
 MAX_COMPONENT_BYTES = 255
+
+_DROPPED_AUFS = "name:.wh..wh.*"
+_DROPPED_CVMFS = "name:.cvmfs*"
 
 
 def safe_path(
@@ -61,7 +66,7 @@ def safe_path(
 
 
 def _is_plain(raw: bytes) -> bool:
-    # Most names in most layers; every name with a component that begins with a dot is not plain.
+    # The fast path for most names: those without a component that begins with a dot.
     return (
         len(raw) <= MAX_COMPONENT_BYTES
         and raw[:1] not in (b"", b"/", b".")
@@ -72,7 +77,7 @@ def _is_plain(raw: bytes) -> bool:
 
 
 class Where:
-    """Says, in errors, which entry is meant. Most never are: the text is made when it is needed."""
+    """Names an entry in errors. The text is made only if it is needed, which is rare."""
 
     __slots__ = ("_layer", "_name")
 
@@ -85,7 +90,7 @@ class Where:
 
 
 def shown(name: str | bytes) -> str:
-    """A name as errors show it: quoted, without control characters, not endless."""
+    """Return a name as errors show it: quoted, of bounded length, without control characters."""
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     if len(text) > 200:
         text = f"{text[:100]}…{text[-80:]}"
@@ -93,5 +98,50 @@ def shown(name: str | bytes) -> str:
 
 
 def is_reserved(component: str) -> bool:
-    """Whether a name would be obeyed by others, overlayfs or CVMFS: no tree may have it."""
+    """Return whether runtimes or CVMFS give the name a meaning, so that no tree may have it."""
     return component.startswith((WHITEOUT_PREFIX, CVMFS_PREFIX))
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A whiteout of the name `hidden` in the directory `parent`; without it, an opaque marker."""
+
+    parent: str
+    hidden: str | None
+
+
+def reserved(path: str, where: object) -> Marker | str | None:
+    """Return the meaning of a path that may have reserved names in it.
+
+    Args:
+        path: A path as `safe_path` returns it.
+        where: What has the path, for errors.
+
+    Returns:
+        A marker; or, as a string, the kind as which a dropped name is counted; or None if the path
+        is an ordinary one.
+
+    Raises:
+        UnsafeName: A whiteout names nothing.
+    """
+    *parents, name = path.split("/")
+    if any(part.startswith(CVMFS_PREFIX) for part in (*parents, name)):
+        return _DROPPED_CVMFS
+    if any(part.startswith(AUFS_PREFIX) for part in parents):
+        return _DROPPED_AUFS
+    if any(part.startswith(WHITEOUT_PREFIX) for part in parents):
+        # containerd and umoci make a directory `.wh.x`. In a published tree, some runtimes would
+        # take it for a whiteout.
+        return "name:.wh.*"
+    if name == OPAQUE_MARKER:
+        return Marker("/".join(parents), None)
+    if name.startswith(AUFS_PREFIX):
+        return _DROPPED_AUFS
+    if not name.startswith(WHITEOUT_PREFIX):
+        return None
+    hidden = name.removeprefix(WHITEOUT_PREFIX)
+    if hidden in ("", ".", ".."):
+        raise UnsafeName(str(where), why="a whiteout has to name something")
+    if hidden.startswith(CVMFS_PREFIX):  # no layer can have it
+        return _DROPPED_CVMFS
+    return Marker("/".join(parents), hidden)

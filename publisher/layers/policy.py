@@ -1,4 +1,4 @@
-"""What of an image may appear in the published tree. The one place that decides it."""
+"""Decides what of an image may appear in the published tree."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SETUID = 0o4000
 _SETGID = 0o2000
 _DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
-"""How many of them Linux has; what exceeds them would become some other device."""
+"""Linux's limits: larger numbers would become those of another device."""
 _CAPABILITY = "security.capability"
 _LONGEST_XATTR_NAME = 255
 NO_OWNER = 2**32 - 1
-"""What chown takes for "leave it as it is"; no file can belong to it, or to a larger number."""
+"""What chown takes for "do not change": no file can belong to this or a larger number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a layer, or a whole image, may hold before it counts as a bomb.
+    """Bounds of a layer and of a whole image, against decompression bombs.
 
     The defaults admit images of hundreds of gigabytes. `layer_bytes` and `image_bytes` count the
     bytes of unpacked archives. `layer_apparent_bytes` counts the sizes of files, with the holes of
@@ -39,7 +39,7 @@ class Limits:
     header_bytes: int = 2**20
 
     def check_image(self, what: str, entries: int, size: int) -> None:
-        """Raise LimitExceeded if the layers of the image `what` hold more than an image may."""
+        """Raise LimitExceeded if the layers of the image `what` together exceed its bounds."""
         if entries > self.image_entries:
             raise LimitExceeded(what, why=f"{entries} entries are more than {self.image_entries}")
         if size > self.image_bytes:
@@ -48,18 +48,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is kept and what is dropped; the defaults suit a tree that everybody's machines mount.
+    """What is kept and what is dropped. The defaults suit a tree that many machines mount.
 
     `setuid`: set-user-ID and set-group-ID bits of files, and file capabilities. An old program with
-    them would be a way to root on every machine. Directories keep their set-group-ID bit, which
-    grants nothing and says who owns what is created there.
-    `owner`: None keeps each entry's owner; (uid, gid) gives everything to that one.
-    `devices`: device nodes; one that is dropped still hides what lower layers have at its path. The
+    them would make every user of every machine root. Directories keep their set-group-ID bit, which
+    grants nothing: it is the owner of what is created in them.
+    `owner`: None keeps each entry's owner; (uid, gid) replaces them all.
+    `devices`: device nodes. One that is dropped still hides what lower layers have at its path. The
     character device 0:0 is always dropped, since it is overlayfs's whiteout and could be nothing
     else in a tree, and so are numbers that Linux does not have.
     `xattrs`: whether `user.*` is kept. `security.capability` follows `setuid`; all others are
     dropped, among them overlayfs's own, with which an image could redirect what runtimes mount.
-    `readable`: lets everybody read all files and enter all directories.
+    `readable`: adds read permission to all files, and search permission to all directories.
     """
 
     setuid: Literal["drop", "keep"] = "drop"
@@ -137,7 +137,7 @@ class Policy:
             return self.setuid == "keep" and kind is EntryType.FILE
         return (
             self.xattrs == "keep"
-            and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel allows it on no others
+            and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel refuses it on others
             and name.startswith("user.")
             and not name.startswith("user.overlay.")
             and name != "user."
@@ -154,7 +154,7 @@ def _is_real_device(entry: Entry) -> bool:
 
 
 def policy_values(policy: Policy) -> dict[str, Any]:
-    """What of `policy` differs from the defaults, as JSON can hold it."""
+    """Return what differs from the defaults in `policy`, as JSON values."""
     usual, chosen = asdict(Policy()), asdict(policy)
     limits = {k: v for k, v in chosen.pop("limits").items() if v != usual["limits"][k]}
     values = {key: value for key, value in chosen.items() if value != usual[key]}
@@ -162,14 +162,14 @@ def policy_values(policy: Policy) -> dict[str, Any]:
 
 
 def policy_from_values(values: Mapping[str, Any]) -> Policy:
-    """The inverse of `policy_values`. LayerError names an option or value that is not known."""
+    """Return the policy of `policy_values`. LayerError names an unknown option or value."""
     what = "cannot use the repository's policy"
     for name, value in values.items():
         if not _is_valid(name, value):
             raise LayerError(
                 what,
                 why=f"{name}: {value!r} is not known",
-                hint="a newer publisher may have written it; `publisher init` sets it anew",
+                hint="use the newer publisher that wrote it, or set it again by `publisher init`",
             )
     more = dict(values)
     if more.get("owner") is not None:

@@ -39,9 +39,9 @@ Borrow = Callable[[Fixup], None]
 
 
 class FileOrder:
-    """A TreeSink that writes nothing, and notes in `file` which content each name ended up with.
+    """A TreeSink that records in `file` which content of the archive each name has in the end.
 
-    The first content of the archive has number 1. Nothing grows in memory.
+    Content is numbered from 1. Memory is bounded.
     """
 
     def __init__(self, file: Path) -> None:
@@ -50,7 +50,7 @@ class FileOrder:
         self._number = 0
 
     def add(self, entry: Entry, content: Content = ()) -> None:
-        """Note `entry`; its content is left to whoever hashes it."""
+        """Record `entry`. The content is not read: the caller hashes it."""
         if entry.type is EntryType.FILE:
             self._number += 1
             self._note(entry.path, self._number)
@@ -60,16 +60,16 @@ class FileOrder:
                 self._note(entry.path, number)
 
     def finish(self) -> None:
-        """Everything is noted."""
+        """Store everything that was recorded."""
         self._execute("COMMIT")
         self._execute("BEGIN")
 
     def close(self) -> None:
-        """Let go of the file. More than once does no harm."""
+        """Close the file. May be called more than once."""
         self._database.close()
 
     def number(self, path: str) -> int | None:
-        """Which content the name `path` was given last; None for what is no file."""
+        """Return the number of the content of `path`; None if that is not a file."""
         row = self._execute("SELECT number FROM file WHERE key = ?", (sort_key(path),)).fetchone()
         return None if row is None else int(row[0])
 
@@ -85,12 +85,23 @@ def replay(
     add: Add,
     borrow: Borrow,
 ) -> None:
-    """Give the layer's final entries to `add`, each once, directories before what is in them.
+    """Pass the layer's final entries to `add`, each once, directories before what they contain.
 
-    `chunks` is the blob again, of which `order` was recorded; digest, size and diff ID are checked
-    again, and each file's content against the index. `fixups` (sorted) is what the layers below
-    make necessary: `borrow` is given what has to be taken from one of them. Raises LayerError or
-    DigestMismatch if the blob is not what it was.
+    Digest, size and diff ID of the blob are verified again, and each file's content is compared
+    with the index.
+
+    Args:
+        chunks: The blob, as it was when `order` was recorded.
+        index: The layer's index.
+        order: What a `FileOrder` recorded while the layer was first unpacked.
+        fixups: What the tree needs on account of the layers below, sorted.
+        add: Receives an entry and its content, which it must read at once.
+        borrow: Receives a fixup whose content is in a lower layer.
+
+    Raises:
+        DigestMismatch: The blob changed.
+        LayerError: Blob, index and order do not agree, or a temporary database cannot be stored.
+        Exception: Whatever `add` and `borrow` raise.
     """
     layer = read_index(index)
     fixed = tuple(fixups)
@@ -115,11 +126,11 @@ def replay(
 
 
 def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, Fixup | None]]:
-    """What the tree has in the end: the index, as `fixups` change it; sorted.
+    """Yield the entries of the tree, sorted: those of the index, as `fixups` change them.
 
-    The fixup is given where the entry's content lies in a lower layer.
+    The second item is the fixup of an entry whose content is in a lower layer, else None.
     """
-    own = ((sort_key(entry.path), 0, entry, None) for entry in _meant(layer))
+    own = ((sort_key(entry.path), 0, entry, None) for entry in _own(layer))
     needed = ((sort_key(f.entry.path), 1, f.entry, f) for f in fixups)
     merged = heapq.merge(own, needed, key=itemgetter(0, 1))
     for _, group in groupby(merged, itemgetter(0)):
@@ -127,11 +138,11 @@ def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, 
         yield entry, fixup if fixup is not None and fixup.layer is not None else None
 
 
-def _meant(layer: LayerIndex) -> Iterator[Entry]:
-    """The entries that the tree has by itself; what hides something is left to the fixups.
+def _own(layer: LayerIndex) -> Iterator[Entry]:
+    """Yield the entries that the tree has whatever the layers below it are.
 
-    Left out are whiteouts in place of devices, and those below opaque directories; and links whose
-    target only lower layers have.
+    Without whiteouts in place of devices or below opaque directories, and links whose target only
+    lower layers have: if those are needed, there is a fixup.
     """
     hidden: str | None = None
     for entry in layer:
@@ -148,7 +159,7 @@ def _meant(layer: LayerIndex) -> Iterator[Entry]:
 
 @contextmanager
 def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, Entry]]]:
-    """The number and the entry of each file of the index, in the order of their content."""
+    """The content number and the entry of each file of the index, by that number."""
     with closing(temporary_database(_HEADS)) as database:
         for line in layer.lines():
             entry = decode_entry(line)
@@ -162,7 +173,7 @@ def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, 
 
 
 class _Replaying:
-    """Passes on the content of those files that are there in the end, under their final names."""
+    """A TreeSink that passes on the content that files have in the end, under their final names."""
 
     def __init__(self, heads: Iterator[tuple[int, Entry]], add: Add) -> None:
         self._heads = heads
@@ -183,7 +194,7 @@ class _Replaying:
         self._next = next(self._heads, None)
 
     def finish(self) -> None:
-        """Nothing is left to be done."""
+        """Nothing remains to be done."""
 
     def check_complete(self, digest: str) -> None:
         if self._next is not None:
@@ -202,13 +213,13 @@ def _checked(content: Content, head: Entry) -> Iterator[bytes | memoryview | Hol
 def _changed(path: str) -> LayerError:
     return LayerError(
         f"cannot send {path}",
-        why="the kept blob and the layer's index do not agree",
-        hint="remove what is kept of the layer; it is then fetched anew",
+        why="the staged blob and the layer's index do not agree",
+        hint="remove the staged layer: the next ingest downloads it again",
     )
 
 
 class _Nowhere(io.RawIOBase):
-    """Takes the index that is written once more, which we have."""
+    """Discards the index that unpacking writes again."""
 
     def writable(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The indexes of an image's layers read together, path by path, whatever their number.
+"""Reads the indexes of an image's layers together, path by path.
 
 At most FAN_IN indexes are open at once. If there are more, groups of them are first merged into
 sorted runs in one temporary file, as external sorting does: each entry is then copied once for each
@@ -27,8 +27,8 @@ _READ_BYTES = 32 * 1024
 _RUN_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(1, window_log=17)
 
 Item = tuple[bytes, int, str | Entry]
-"""The key of a path, the number of a layer, and its entry, encoded as long as it comes from an
-index: most entries pass through several merges before they are needed.
+"""The key of a path, the number of a layer, and its entry there. Entries from indexes stay encoded
+until all merges are done.
 """
 Group = list[tuple[int, Entry]]
 """The entries of one path, with the numbers of their layers, from bottom to top."""
@@ -39,7 +39,7 @@ def by_path(
 ) -> Iterator[tuple[bytes, Group]]:
     """Yield each path of any index, as its sort key, with the entries that the indexes have there.
 
-    Ends after the key `last`, if one is given: little more than that is read then.
+    Stops after the key `last`, if one is given, and reads little more than that.
     """
     group: Group = []
     current: bytes | None = None
@@ -61,11 +61,11 @@ def by_path(
 
 @dataclass(slots=True)
 class Level:
-    """One directory on the way down to a path, and which layers cut through it.
+    """One directory on the way down to a path, and the layers that cut through it.
 
-    A layer cuts where it hides what the layers below it have in the directory: its own directory
-    is opaque, or it has something else there. `cuts` are these layers, and those that cut in a
-    directory above, sorted.
+    A layer cuts through a directory if it hides what the layers below have in it, because its own
+    directory is opaque, or it has something else at the path. `cuts` are these layers, and those
+    that cut through a directory above, sorted.
     """
 
     prefix: bytes
@@ -85,7 +85,7 @@ class Level:
         return group[at] if cut is None or cut >= number else None
 
     def below(self, key: bytes, group: Group) -> Level:
-        """Return the level of the directory at `key`, which some layer of `group` has."""
+        """Return the level of the directory at `key`, given all entries of that path."""
         own = [n for n, e in group if e.opaque or e.type is not EntryType.DIRECTORY]
         cuts = sorted({*self.cuts, *own}) if own else self.cuts
         return Level(key + b"\0" if key else b"", cuts)
@@ -93,7 +93,7 @@ class Level:
 
 @dataclass(slots=True)
 class Descent:
-    """The levels above the path that is being looked at, from the root down."""
+    """The levels above the current path, from the root down. Paths must come sorted."""
 
     levels: list[Level] = field(default_factory=lambda: [Level(b"")])
 
@@ -104,7 +104,7 @@ class Descent:
         return self.levels[-1]
 
     def enter(self, key: bytes, group: Group) -> None:
-        """Go down into the path, if any layer has a directory there."""
+        """Go down into the path if any layer has a directory there."""
         if has_directory(group):
             self.levels.append(self.levels[-1].below(key, group))
 
@@ -115,13 +115,13 @@ def has_directory(group: Group) -> bool:
 
 
 class _Runs:
-    """Sorted runs of items in one temporary file, which is made when the first is written."""
+    """Sorted runs of items in one temporary file, which is created with the first run."""
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
 
     def write(self, items: Iterable[Item]) -> Callable[[], Iterator[Item]]:
-        """Append a run; the result reads it."""
+        """Append a run; return a function that reads it."""
         if self._file is None:
             self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - see close
         file = self._file
@@ -154,7 +154,7 @@ def _read_run(file: BinaryIO, at: int) -> Iterator[Item]:
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     rest = b""
     while not decompressor.eof:
-        file.seek(at)  # other runs of the file are being read as well
+        file.seek(at)  # other runs of the same file are read at the same time
         data = file.read(_READ_BYTES)
         at += len(data)
         *lines, rest = (rest + decompressor.decompress(data)).split(b"\n")
@@ -164,7 +164,7 @@ def _read_run(file: BinaryIO, at: int) -> Iterator[Item]:
 
 
 def _sorted(indexes: Sequence[Iterable[Entry]], last: bytes | None, runs: _Runs) -> Iterator[Item]:
-    """The items of all `indexes`, by key and layer."""
+    """Yield the items of all `indexes`, sorted by key and layer."""
     streams: list[Callable[[], Iterator[Item]]] = [
         lambda number=number, index=index: _items(index, number, last)  # type: ignore[misc]
         for number, index in enumerate(indexes)
@@ -177,7 +177,7 @@ def _sorted(indexes: Sequence[Iterable[Entry]], last: bytes | None, runs: _Runs)
 
 def _merged(streams: Sequence[Callable[[], Iterator[Item]]]) -> Iterator[Item]:
     opened = [stream() for stream in streams]
-    # Key and number tell all items apart: entries are never compared.
+    # No two items have the same key and number, so that entries are never compared.
     return opened[0] if len(opened) == 1 else heapq.merge(*opened)
 
 

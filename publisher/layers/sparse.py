@@ -22,7 +22,7 @@ _LONGEST_LINE = _BLOCK
 class SparseMap:
     """A file of `size` bytes, of which only `regions` (offset, length) are stored, in order.
 
-    `map_bytes` of the stored content were the map itself, and have been read.
+    The first `map_bytes` of the stored content are the map itself, which has been read.
     """
 
     size: int
@@ -87,7 +87,7 @@ def pax_map_in_content(
 
 
 class _Lines:
-    """Numbers, one on a line, in blocks of the stream."""
+    """Reads numbers, one per line, from blocks of the stream."""
 
     def __init__(self, stream: ArchiveStream, where: object) -> None:
         self._stream = stream

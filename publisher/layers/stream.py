@@ -1,4 +1,4 @@
-"""A stream of blocks of any size, read by exact counts without copying more than needed."""
+"""Reads a stream of blocks of any size by exact counts, copying no more than necessary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ArchiveStream:
         self.offset = 0
 
     def read(self, count: int) -> bytes | memoryview:
-        """The next `count` bytes; fewer only at the end of the stream."""
+        """Return the next `count` bytes; fewer only at the end of the stream."""
         at, end = self._at, self._at + count
         if end <= self._end:
             self._at = end
@@ -29,14 +29,14 @@ class ArchiveStream:
         return b"".join(self._available(count))
 
     def exactly(self, count: int, where: object) -> bytes | memoryview:
-        """The next `count` bytes; LayerError, naming `where`, if the stream ends before."""
+        """Return the next `count` bytes; LayerError, naming `where`, if the stream ends."""
         data = self.read(count)
         if len(data) < count:
             raise _ends_within(where)
         return data
 
     def pieces(self, count: int, where: object) -> Iterator[memoryview]:
-        """The next `count` bytes in the pieces in which they lie; LayerError if they are not."""
+        """Yield the next `count` bytes as they are stored; LayerError if the stream ends."""
         for piece in self._available(count):
             count -= len(piece)
             yield piece
@@ -44,12 +44,12 @@ class ArchiveStream:
             raise _ends_within(where)
 
     def skip(self, count: int, where: object) -> None:
-        """Pass over the next `count` bytes."""
+        """Skip the next `count` bytes."""
         for _ in self.pieces(count, where):
             pass
 
     def drain(self) -> None:
-        """Pass over everything that is left."""
+        """Skip everything up to the end."""
         self._view, self._at, self._end = memoryview(b""), 0, 0
         for _ in self._blocks:
             pass

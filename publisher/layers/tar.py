@@ -1,4 +1,4 @@
-"""A tar archive -> its members, streaming.
+"""Reads the members of a tar archive, streaming.
 
 Reads V7, ustar, PAX and GNU archives, with what makers of images put into them. Sources: POSIX
 pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format"
@@ -47,7 +47,7 @@ _GNU_MAGIC = b"ustar  \0"
 
 @dataclass(slots=True)
 class Member:
-    """One member as the archive states it: nothing here has been checked for safety.
+    """One member as in the archive: no name or number has been checked for safety.
 
     `size` counts the bytes of `content`, of which `holes` are not stored. The content must be used
     before the next member is requested.
@@ -69,7 +69,7 @@ class Member:
 
 @dataclass(slots=True)
 class _Extensions:
-    """What extended headers say of the next member."""
+    """The content of extended headers, which belongs to the next member."""
 
     pax: dict[str, bytes] = field(default_factory=dict)
     sparse: list[tuple[int, int]] = field(default_factory=list)
@@ -78,9 +78,16 @@ class _Extensions:
 
 
 def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterator[Member]:
-    """The members of the archive in `stream`, which is then read to its end.
+    """Yield the members of the archive in `stream`, which is read to its end.
 
-    Raises LayerError for what is not a tar archive; `layer` names it there.
+    Args:
+        stream: The uncompressed archive.
+        layer: Names the layer in errors.
+        max_header_bytes: Bound of each extended header.
+
+    Raises:
+        LimitExceeded: An extended header is larger.
+        LayerError: The stream is not a tar archive, or has members that images may not have.
     """
     extensions: _Extensions | None = None
     while True:
@@ -104,7 +111,7 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
             stored = member.size
             sparse = _sparse_map(stream, header, flag, extensions, stored, where)
             if sparse is None and stored <= _ONE_PIECE:
-                # No generator for the many small files.
+                # The fast path for small files: no generator.
                 member.content = (stream.exactly(stored, where),) if stored else ()
                 yield member
             else:
@@ -136,7 +143,7 @@ def _header_at(stream: ArchiveStream, layer: str) -> str:
 def _check_end(
     stream: ArchiveStream, block: bytes, extensions: _Extensions | None, layer: str
 ) -> None:
-    """Accept two zero blocks, one, or none before the end; what follows them means nothing."""
+    """Accept two zero blocks, one, or none at the end; what follows two is ignored."""
     what = f"cannot unpack {layer}"
     if block and len(block) < BLOCK:
         raise LayerError(what, why="the archive ends within a header")
@@ -156,7 +163,7 @@ def _check_header(header: bytes, stream: ArchiveStream, layer: str) -> None:
         raise LayerError(
             _header_at(stream, layer), why=f"not a tar header: its checksum is {error}"
         ) from error
-    # Adler-32's lower half is 1 + the sum of all bytes, modulo 65521, at a tenth of sum()'s price.
+    # Adler-32's lower half is 1 + the sum of all bytes, modulo 65521: ten times faster than sum().
     total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(field) + _CHECKSUM_SPACES
     if (total - stored) % _ADLER_MODULUS and stored != _signed_checksum(header):
         raise LayerError(
@@ -165,7 +172,7 @@ def _check_header(header: bytes, stream: ArchiveStream, layer: str) -> None:
 
 
 def _signed_checksum(header: bytes) -> int:
-    """What some old systems wrote, whose characters were signed."""
+    """The checksum as some old systems computed it, with signed characters."""
     counted = header[:148] + header[156:]
     return sum(counted) - 256 * sum(byte > 127 for byte in counted) + _CHECKSUM_SPACES
 
@@ -200,7 +207,7 @@ def _read_extension(
 
 
 def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: str) -> Member:
-    """What the headers state about one member; its content is still to come."""
+    """Return the member that the headers describe; its content follows in the stream."""
     name, target = _names(header, extensions)
     where = Where(layer, name)
     kind = _TYPES.get(flag)
@@ -228,7 +235,7 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
 
 
 def _names(header: bytes, extensions: _Extensions | None) -> tuple[bytes, bytes]:
-    """The member's name and link target: from the header unless something extends it."""
+    """Return the member's name and link target, of which extended headers override the header's."""
     name = header[:100].split(b"\0", 1)[0]
     target = header[157:257].split(b"\0", 1)[0]
     if header[345]:  # where a prefix would begin
@@ -244,7 +251,7 @@ def _names(header: bytes, extensions: _Extensions | None) -> tuple[bytes, bytes]
 
 
 def _prefix(header: bytes) -> bytes:
-    """What a ustar header puts before the name, with its slash; empty in other formats.
+    """Return what a ustar header puts before the name, with a slash; b"" in other formats.
 
     GNU's format has times in place of the prefix. Go before 1.8 nevertheless wrote prefixes into
     headers with GNU's magic, if a number did not fit into ustar's. As Go does since, what cannot be
@@ -265,7 +272,7 @@ def _prefix(header: bytes) -> bytes:
 
 
 def _from_header(header: bytes, name: bytes, kind: EntryType, target: bytes) -> Member:
-    """The member with the numbers of the header. Raises ValueError."""
+    """Return a member with the numbers of the header. Raises ValueError."""
     mode, uid, gid = _mode_and_owner(header[100:124])
     size = octal_or_binary(header[124:136])
     mtime_ns = octal_or_binary(header[136:148]) * 1_000_000_000

@@ -155,7 +155,7 @@ class ReferenceCounts:
         repository = self.records.repository
         if repository.exists(layout.layer_index(digest)):
             with repository.open_index(digest) as file:
-                return read_header(file).content_size
+                return read_header(file).stored_size
         return next(layer.size for layer in manifest.layers if layer.digest == digest)
 
 

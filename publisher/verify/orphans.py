@@ -76,7 +76,7 @@ def _remove(
 
 def _size(repository: Repository, path: str) -> int:
     try:
-        return layer_header(repository, _digest(path)).content_size
+        return layer_header(repository, _digest(path)).stored_size
     except (LayerError, OSError):
         return 0
 
