@@ -738,7 +738,7 @@ class Archive:
 
     def make_links(self) -> None:
         """Make the hard links. On a real server they are entries of their own that share content,
-        and a link cannot be told from its target."""
+        and a link does not differ from its target."""
         waiting = list(self.links)
         while waiting:
             path, target = waiting.pop(0)
@@ -786,7 +786,7 @@ def sanitized(name: str) -> str:
 
 
 class Counted:
-    """Counts what is read; half-way it may wait until it is told to go on."""
+    """Counts what is read; half-way it may wait for a file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

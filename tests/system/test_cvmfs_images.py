@@ -38,7 +38,7 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def test_a_real_images_stream_unpacks_to_the_directorys_tree_and_is_the_same_every_time(
+def test_a_real_images_stream_unpacks_to_the_directory_backends_tree_and_is_reproducible(
     machine: Machine, tmp_path: Path, real_images: RealImages
 ) -> None:
     require_root()
@@ -176,7 +176,7 @@ def put(blobs: Path, media_type: str, value: object) -> dict[str, object]:
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
 
-def test_a_large_layer_takes_little_memory_and_no_more_of_the_spool_than_its_blob(
+def test_a_large_layer_takes_little_memory_and_only_its_blobs_size_in_the_spool(
     machine: Machine, tmp_path: Path
 ) -> None:
     blob_size = write_large_image(tmp_path / "layout", LARGE)

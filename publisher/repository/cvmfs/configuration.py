@@ -126,7 +126,7 @@ class Configuration:
             return Published(int(fields[b"S"]), fields[b"C"])
         except (KeyError, ValueError) as error:
             raise RepositoryError(
-                f"cannot tell the revision of cvmfs:{self.name}",
+                f"cannot determine the revision of cvmfs:{self.name}",
                 why=f"{self.stratum0}/.cvmfspublished is malformed",
                 hint=f"run cvmfs_server check {self.name}",
             ) from error

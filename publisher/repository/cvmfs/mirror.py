@@ -152,7 +152,7 @@ class Mirror:
             return
         self.close()
         raise RepositoryError(
-            f"cannot tell what is published in cvmfs:{configuration.name}",
+            f"cannot determine what is published in cvmfs:{configuration.name}",
             why=f"nothing is mounted at {configuration.mount}, and another publisher changed the "
             "repository since this one last did",
             hint=f"mount it: cvmfs_server mount {configuration.name}",

@@ -17,7 +17,7 @@ from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 
 QUIET_SECONDS = 60.0
-"""Seconds without progress after which the user is told what the command does."""
+"""Seconds without progress after which the user is shown what the command does."""
 
 LEAST_LIMIT_SECONDS = 150.0
 """A command is never ended earlier: the server itself waits 60 seconds before a forced remount."""

@@ -41,11 +41,11 @@ def test_an_image_is_one_call() -> None:
     assert compile_calls(changes, nothing) == (Ingest(changes),)
 
 
-def test_nothing_is_no_call_and_what_is_not_there_needs_no_removing() -> None:
+def test_no_changes_and_removals_of_missing_paths_need_no_call() -> None:
     assert compile_calls(Changes(removals=("gone", "also:gone")), nothing) == ()
 
 
-def test_plain_removals_come_with_what_is_added() -> None:
+def test_plain_removals_and_additions_share_one_call() -> None:
     changes = Changes(files=FILES, removals=(LAYER_A, ".flat/cc"))
     [call] = compile_calls(changes, everything)
     assert isinstance(call, Ingest)
@@ -53,7 +53,7 @@ def test_plain_removals_come_with_what_is_added() -> None:
     assert call.additions.files == FILES
 
 
-def test_names_with_a_colon_go_first_and_then_what_they_led_to() -> None:
+def test_names_with_a_colon_are_removed_before_the_content_they_refer_to() -> None:
     changes = Changes(files=FILES, removals=(LAYER_A, "host/name:1", ".metadata/host/name:1"))
     edit, ingest = compile_calls(changes, everything)
     assert edit == Edit((".metadata/host/name:1", "host/name:1"))
@@ -61,12 +61,12 @@ def test_names_with_a_colon_go_first_and_then_what_they_led_to() -> None:
     assert ingest.deletions == (LAYER_A,) and ingest.additions.files == FILES
 
 
-def test_names_alone_go_with_their_records_in_one_call() -> None:
+def test_names_without_content_are_removed_with_their_records_in_one_call() -> None:
     changes = Changes(files=FILES, removals=("host/name:1",))
     assert compile_calls(changes, everything) == (Edit(("host/name:1",), FILES),)
 
 
-def test_new_content_comes_before_names_go() -> None:
+def test_new_content_is_sent_before_names_are_removed() -> None:
     changes = Changes(trees=(TREE,), files=FILES, removals=("host/name:1", LAYER_A))
     there = {"host/name:1": EntryType.SYMLINK, LAYER_A: EntryType.DIRECTORY}
     ingest, edit = compile_calls(changes, there.get)
@@ -75,12 +75,12 @@ def test_new_content_comes_before_names_go() -> None:
 
 
 @pytest.mark.parametrize("odd", ["it's", "a b", 'a"b', "a$b", "a;b", "a\nb", "a\\b", "é", "a:b"])
-def test_odd_characters_never_reach_the_servers_command_line(odd: str) -> None:
+def test_odd_characters_are_not_passed_on_the_servers_command_line(odd: str) -> None:
     calls = compile_calls(Changes(removals=(odd,)), everything)
     assert calls == (Edit((odd,)),)
 
 
-def test_what_lies_below_a_removed_tree_is_not_removed_again() -> None:
+def test_paths_below_a_removed_tree_are_not_removed_again() -> None:
     changes = Changes(removals=(".flat/a", ".flat/a/b", ".flat/a", ".flat/a-b", ".flat/ab"))
     [call] = compile_calls(changes, everything)
     assert call == Ingest(deletions=(".flat/a-b", ".flat/a", ".flat/ab"))
@@ -94,21 +94,21 @@ def test_a_path_is_not_removed_and_added_in_one_transaction() -> None:
         )
 
 
-def test_a_directory_in_the_way_is_refused_as_is_a_file_above() -> None:
+def test_a_directory_at_a_path_or_a_file_above_it_is_refused() -> None:
     with pytest.raises(PathTaken, match="did not create is there"):
         compile_calls(Changes(files={"a/b": b""}), lambda p: EntryType.DIRECTORY)
     with pytest.raises(PathTaken, match="a is not a directory"):
         compile_calls(Changes(links={"a/b/c": "x"}), {"a": EntryType.FILE}.get)
 
 
-def test_trees_that_are_replaced_go_in_a_call_before() -> None:
+def test_replaced_trees_are_removed_in_an_earlier_call() -> None:
     changes = Changes((NewLayer(A, (), ()),), cleared=(LAYER_A,))
     first, second = compile_calls(changes, everything)
     assert first == Ingest(deletions=(LAYER_A,))
     assert isinstance(second, Ingest) and second.additions.layers
 
 
-def test_many_removals_are_split_with_the_records_in_the_last() -> None:
+def test_many_removals_are_split_and_the_records_are_in_the_last_call() -> None:
     paths = tuple(f".flat/{n:02x}/{n:064x}" for n in range(3000))
     calls = compile_calls(Changes(files=FILES, removals=paths), everything)
     assert len(calls) > 2
@@ -121,7 +121,7 @@ def test_many_removals_are_split_with_the_records_in_the_last() -> None:
     assert sorted(deleted) == sorted(paths)
 
 
-def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names() -> None:
+def test_a_gateway_gets_layers_then_trees_then_records_each_under_its_lease() -> None:
     borrowed = Fixup(Entry("f", EntryType.FILE), 0, "f")
     changes = Changes(
         (NewLayer(A, (), ()), NewLayer(B, (borrowed,), (A,))),
@@ -146,11 +146,13 @@ def test_a_gateway_gets_layers_under_leases_of_their_own_then_content_then_names
     assert content.additions.layers == (changes.layers[1],)
     assert content.additions.trees == (TREE,) and not content.additions.files
     gone = ("host/name:2", ".flat/dd/dddd", ".flat/ee/eeee")
-    assert records == Edit(gone, changes.files, changes.links), "nobody can come between"
+    assert records == Edit(gone, changes.files, changes.links), (
+        "no publisher can change them in between"
+    )
     assert not layer.deletions and not content.deletions
 
 
-def test_a_gateway_gets_all_layers_under_one_lease() -> None:
+def test_several_layers_are_sent_through_a_gateway_under_one_lease() -> None:
     layers = (NewLayer(A, (), ()), NewLayer(B, (), ()))
     changes = Changes(layers, (TREE,), FILES, {"host/name:1": "../.flat/cc/cccc"})
     sent, trees, records = compile_calls(changes, everything_above, gateway=True)
@@ -165,7 +167,7 @@ def test_layers_of_a_new_repository_are_sent_with_the_flat_image_through_a_gatew
     assert isinstance(call, Ingest) and call.base == "" and call.additions.layers
 
 
-def test_a_gateway_removes_what_is_replaced_in_one_call() -> None:
+def test_replaced_trees_are_removed_in_one_call_through_a_gateway() -> None:
     changes = Changes((NewLayer(A, (), ()),), (TREE,), cleared=(LAYER_A, TREE.path))
     removal, *_ = compile_calls(changes, everything, gateway=True)
     assert removal == Edit((LAYER_A, TREE.path))

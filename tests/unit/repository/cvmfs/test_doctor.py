@@ -45,7 +45,7 @@ def test_a_healthy_repository_has_no_problem(ready: Machine) -> None:
     assert "2.12" in finding(result, "cvmfs_server")["finding"]
 
 
-def test_a_repository_that_nothing_was_published_in_yet_is_examined_all_the_same(
+def test_a_repository_without_records_is_examined(
     machine: Machine,
 ) -> None:
     machine.make(NAME)
@@ -54,7 +54,7 @@ def test_a_repository_that_nothing_was_published_in_yet_is_examined_all_the_same
     assert finding(result, "records")["verdict"] == "warning"
 
 
-def test_an_open_transaction_an_unhealthy_one_and_an_expired_whitelist_are_told_apart(
+def test_an_open_transaction_an_unhealthy_one_and_an_expired_whitelist_are_distinguished(
     ready: Machine,
 ) -> None:
     ready.server("transaction", NAME)
@@ -78,7 +78,7 @@ def test_a_whitelist_that_ends_soon_is_a_warning(ready: Machine) -> None:
         assert finding(doctor(ready), "whitelist")["verdict"] == verdict
 
 
-def test_who_sits_in_the_mount_is_named(ready: Machine) -> None:
+def test_a_process_that_uses_the_mount_is_named(ready: Machine) -> None:
     user = subprocess.Popen(["sleep", "60"], cwd=ready.mount(NAME))
     try:
         assert (
@@ -105,13 +105,13 @@ def test_an_unmounted_repository_is_a_warning(ready: Machine) -> None:
     assert found["verdict"] == "warning" and "cvmfs_server mount" in found["cure"]
 
 
-def test_an_unknown_repository_is_a_problem_that_names_the_known_ones(ready: Machine) -> None:
+def test_for_an_unknown_repository_the_known_ones_are_named(ready: Machine) -> None:
     result = publisher("doctor", "--repository", "cvmfs:other.test.org", env=ready.environment)
     assert result.code == 1
     assert NAME in result.out and "server.conf" in result.out
 
 
-def test_a_directory_is_examined_likewise(tmp_path: Path) -> None:
+def test_a_directory_repository_is_examined(tmp_path: Path) -> None:
     layout = write_layout(image(layer(file("f", b"1"))), tmp_path / "layout", "1")
     repository = tmp_path / "images"
     succeed("ingest-image", f"oci:{layout}:1", "--name", "tool", "--repository", repository)
@@ -127,7 +127,7 @@ def test_a_directory_is_examined_likewise(tmp_path: Path) -> None:
     )
 
 
-def test_registries_are_asked(tmp_path: Path) -> None:
+def test_registries_are_checked(tmp_path: Path) -> None:
     with OwnRegistry() as registry:
         result = publisher(
             "doctor", f"http://{registry.host}", "http://127.0.0.1:9", "--output", "json"
@@ -137,5 +137,5 @@ def test_registries_are_asked(tmp_path: Path) -> None:
     assert result.code == 1
 
 
-def test_nothing_to_look_at_is_a_usage_error() -> None:
+def test_neither_repository_nor_registry_is_a_usage_error() -> None:
     assert publisher("doctor").code == 2

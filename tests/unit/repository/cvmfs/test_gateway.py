@@ -63,7 +63,7 @@ def arguments(reference: str, wait: int = 120) -> tuple[str, ...]:
     return ("ingest-image", reference, "--name", "tool", *repository)
 
 
-def test_an_image_is_published_in_calls_that_a_gateway_takes(
+def test_an_image_is_published_in_calls_that_a_gateway_accepts(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     machine = publishers[0]
@@ -133,7 +133,7 @@ def test_a_collection_removes_trees_with_directories_and_whiteouts_from_the_unio
     assert not left.children(".layers/" + base.digest.removeprefix("sha256:")[:2])
 
 
-def test_a_collection_sees_what_others_published_since_it_looked_last(
+def test_a_collection_sees_what_another_publisher_published_before_it(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     one, other = publishers
@@ -148,7 +148,7 @@ def test_a_collection_sees_what_others_published_since_it_looked_last(
     assert not verify(now, deep=True).findings
 
 
-def test_what_is_wished_again_elsewhere_while_it_is_collected_is_there_in_the_end(
+def test_an_image_requested_again_elsewhere_during_its_collection_is_published_in_the_end(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     one, other = publishers
@@ -171,7 +171,7 @@ def test_what_is_wished_again_elsewhere_while_it_is_collected_is_there_in_the_en
     assert list(renewed(one).names()) == ["local/tool:1"]
 
 
-def test_content_that_is_not_there_in_the_end_is_not_led_to(
+def test_no_link_is_published_if_the_server_did_not_publish_the_content(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     one, _ = publishers
@@ -187,7 +187,7 @@ def test_content_that_is_not_there_in_the_end_is_not_led_to(
     assert not verify(renewed(one), deep=True).findings
 
 
-def test_a_layer_that_another_publisher_sends_is_waited_for_and_used(
+def test_a_lease_of_another_publisher_is_waited_for_and_its_layer_is_used(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     """The lease of its shard excludes a lease of all layers."""
@@ -205,7 +205,7 @@ def test_a_layer_that_another_publisher_sends_is_waited_for_and_used(
     assert not verify(renewed(other), deep=True).findings
 
 
-def test_two_publishers_at_once_lose_no_record_of_each_other(
+def test_concurrent_publishers_keep_each_others_records(
     publishers: list[Machine], tmp_path: Path
 ) -> None:
     running = []
@@ -233,7 +233,7 @@ def test_two_publishers_at_once_lose_no_record_of_each_other(
 
 
 @pytest.mark.parametrize("what", ["ingest", "gc"])
-def test_a_publisher_that_dies_around_any_of_its_calls_leaves_a_whole_repository(
+def test_a_publisher_killed_around_any_server_call_leaves_a_valid_repository(
     publishers: list[Machine], tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, other = publishers
@@ -273,7 +273,9 @@ def assert_whole(repository: CvmfsRepository) -> None:
     assert not [finding for finding in found if finding.kind not in superfluous], found
 
 
-def test_a_lease_that_stays_is_reported(publishers: list[Machine], tmp_path: Path) -> None:
+def test_a_lease_that_is_not_returned_is_reported(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
     one, other = publishers
     assert other.server("transaction", NAME).returncode == 0
     result = publisher(*arguments(tag(tmp_path, "1", b"1"), wait=1), env=one.environment)

@@ -1,4 +1,4 @@
-"""What is written down before a transaction's first call, and what is made of it afterwards."""
+"""The file that describes a transaction during its server calls, and what is done with it."""
 
 from __future__ import annotations
 
@@ -66,14 +66,16 @@ def planned(changes: Changes, before: Published, gateway: bool = False) -> pendi
     ids=["a layer", "a tree", "a link", "names and content", "content"],
 )
 @pytest.mark.parametrize("gateway", [False, True])
-def test_before_the_first_call_nothing_is_decided(changes: Changes, gateway: bool) -> None:
+def test_a_transaction_is_not_decided_before_its_first_call(
+    changes: Changes, gateway: bool
+) -> None:
     before = Published({"host/name:1": "../x", LAYER: None, ".flat/dd": None})
     if changes.layers:
         del before.there[LAYER]
     assert not planned(changes, before, gateway).is_decided(before)
 
 
-def test_new_content_decides_and_the_names_that_go_are_the_rest() -> None:
+def test_new_content_decides_and_removed_names_are_the_rest() -> None:
     changes = Changes((NewLayer(DIGEST, (), ()),), files=RECORDS, removals=("host/name:1",))
     left = planned(changes, Published({"host/name:1": "../x"}))
     index = layout.layer_index(DIGEST)
@@ -85,14 +87,14 @@ def test_new_content_decides_and_the_names_that_go_are_the_rest() -> None:
     assert not left.is_decided(other), "these are other records"
 
 
-def test_through_a_gateway_nothing_is_left_to_be_done_from_memory() -> None:
-    """Others may have changed by then what it says."""
+def test_a_transaction_through_a_gateway_has_no_rest() -> None:
+    """Other publishers may have changed the records before a rest would be executed."""
     changes = Changes((NewLayer(DIGEST, (), ()),), (TREE,), RECORDS, removals=(LAYER + "b",))
     left = planned(changes, Published({LAYER + "b": None, ".layers/aa": None}), gateway=True)
     assert not left.rest and left.files
 
 
-def test_what_is_written_is_read_and_what_cannot_be_read_is_explained(tmp_path: Path) -> None:
+def test_a_pending_file_is_read_back_and_a_malformed_one_is_explained(tmp_path: Path) -> None:
     changes = Changes(files=RECORDS, removals=("host/näme:1", LAYER))
     left = planned(changes, Published({"host/näme:1": "../x", LAYER: None}))
     assert left.rest
@@ -110,10 +112,10 @@ SECOND = image(BASE, layer(file("new", b"new")))
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 3])
-def test_an_image_whose_link_goes_while_layers_come_is_whole_whenever_its_publisher_dies(
+def test_an_update_that_adds_layers_and_removes_a_link_is_valid_wherever_its_publisher_dies(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    """Its list no longer wishes the flat image, and its tag has moved: two calls."""
+    """Its wish list no longer requests the flat image, and its tag has moved: two calls."""
     machine.make(NAME)
     url = ("--repository", f"cvmfs:{NAME}")
     wishes = tmp_path / "wishes.yaml"

@@ -1,4 +1,4 @@
-"""A server command that makes no progress: its user is told why, and it does not wait forever."""
+"""A server command that makes no progress: it is described, and does not wait forever."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def publish(repository: CvmfsRepository, tmp_path: Path) -> list[Status]:
 def test_a_remount_that_hangs_is_described_and_ended_and_the_next_run_aborts_it(
     impatient: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    shown: list[str] = []
     with hanging(impatient, "applied", monkeypatch):
-        repository = impatient.open(NAME, on_wait=said.append)
+        repository = impatient.open(NAME, on_wait=shown.append)
         with pytest.raises(ServerStalled, match="cvmfs_server ingest made no progress") as caught:
             publish(repository, tmp_path)
         repository.close()
     assert "mount-rdonly" in caught.value.processes
-    [description] = said
+    [description] = shown
     assert "cvmfs_server ingest has made no progress" in description
     assert " > process " in description and "mount-rdonly" in description
 
@@ -96,8 +96,8 @@ def test_a_command_whose_server_hangs_ends_with_3(
         with pytest.raises(SystemExit) as caught:
             main()
     assert caught.value.code == 3
-    shown = capfd.readouterr().err
-    assert "has made no progress for" in shown and "was ended" in shown
+    printed = capfd.readouterr().err
+    assert "has made no progress for" in printed and "was ended" in printed
 
 
 def test_a_server_that_does_not_read_its_input_is_ended(impatient: Machine, tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_output_input_processor_time_and_transfers_are_progress(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(progress, "_usage", lambda group: tuple(used))
     machine.make(NAME)
-    said: list[str] = []
+    shown: list[str] = []
     configuration = load_configuration(NAME, machine.configuration)
-    watch = Watch(os.getpid(), "cvmfs_server ingest", configuration, 300, said.append)
+    watch = Watch(os.getpid(), "cvmfs_server ingest", configuration, 300, shown.append)
 
     def pass_time(seconds: int) -> None:
         nonlocal now
@@ -160,9 +160,9 @@ def test_output_input_processor_time_and_transfers_are_progress(
     pass_time(50)
     used[1] += 2**20
     pass_time(50)
-    assert not said
+    assert not shown
     used[0] += 1  # a loop that polls
     pass_time(200)
-    assert len(said) == 1
+    assert len(shown) == 1
     with pytest.raises(RepositoryBusy, match="300 s"):
         pass_time(100)

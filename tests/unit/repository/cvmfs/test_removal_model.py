@@ -94,7 +94,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     yield Source(tmp_path_factory.mktemp("source") / "app")
 
 
-def test_images_come_and_go_as_the_model_says(tmp_path: Path, source: Source) -> None:
+def test_images_are_published_and_removed_as_in_the_model(tmp_path: Path, source: Source) -> None:
     CvmfsRemoval.folder = tmp_path
     CvmfsRemoval.source = source
     before = dict(directory.EXECUTED)

@@ -30,14 +30,14 @@ def url() -> tuple[str, str]:
 
 
 def damage(machine: Machine, *paths: str) -> None:
-    """Take something out of the repository, as somebody with a shell would."""
+    """Take something out of the repository, as a user with a shell would."""
     assert machine.server("transaction", NAME).returncode == 0
     for path in paths:
         (machine.mount(NAME) / path).unlink()
     assert machine.server("publish", NAME).returncode == 0
 
 
-def test_links_and_records_that_are_lost_are_made_again(published: Machine) -> None:
+def test_lost_links_and_records_are_created_again(published: Machine) -> None:
     env = published.environment
     origin = layout.layer_origin(BASE.descriptor.digest)
     damage(published, "local/tool:1", origin, layout.image_users(BUILT.image_id))
@@ -49,7 +49,7 @@ def test_links_and_records_that_are_lost_are_made_again(published: Machine) -> N
     assert json.loads((mount / origin).read_bytes())["origin"] == [BUILT.image_id]
 
 
-def test_a_layer_that_lost_a_file_is_fetched_again_and_replaced_whole(published: Machine) -> None:
+def test_a_layer_that_lost_a_file_is_fetched_again_and_replaced(published: Machine) -> None:
     env = published.environment
     mount = published.published(NAME)
     lost = f"{layout.layer_tree(BUILT.layers[1].descriptor.digest)}/tool"

@@ -1,4 +1,4 @@
-"""A CVMFS repository through its life: images come, move, go; servers refuse, publishers die."""
+"""A CVMFS repository: publications, moved tags, removals, refusals of the server, crashes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def publish(
 
 
 def is_clean(machine: Machine) -> bool:
-    """Whether nothing is open at the server, and nothing of ours lies about."""
+    """Whether no transaction is open, and the publisher left no temporary files."""
     state = machine.state / NAME / layout.STATE
     listed = machine.server("list").stdout.decode()
     leftovers = [*(state / "sessions").iterdir(), *(state / "blobs").iterdir()]
@@ -94,7 +94,7 @@ def is_clean(machine: Machine) -> bool:
 # Revisions
 
 
-def test_a_new_image_a_moved_tag_with_new_layers_and_nothing_are_one_one_and_no_revision(
+def test_a_new_image_and_a_moved_tag_take_one_revision_and_no_change_takes_none(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine, verify=True) as repository:
@@ -111,7 +111,7 @@ def test_a_new_image_a_moved_tag_with_new_layers_and_nothing_are_one_one_and_no_
     assert [c[0] for c in machine.calls()] == ["mkfs", "ingest", "ingest", "list"]
 
 
-def test_verify_finds_nothing_wrong_in_what_was_published(
+def test_deep_verification_finds_nothing_wrong_in_published_images(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -158,7 +158,7 @@ def test_collecting_a_batch_takes_two_revisions_and_leaves_a_sound_tree(
 # Reading
 
 
-def test_without_a_mount_its_own_state_says_what_is_published(
+def test_without_a_mount_the_metadata_mirror_is_read(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -173,7 +173,7 @@ def test_without_a_mount_its_own_state_says_what_is_published(
             list(repository.walk(".flat"))
 
 
-def test_without_a_mount_nothing_is_believed_once_somebody_else_has_published(
+def test_without_a_mount_a_mirror_that_is_not_current_is_refused(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -186,7 +186,7 @@ def test_without_a_mount_nothing_is_believed_once_somebody_else_has_published(
     assert "cvmfs_server mount" in caught.value.hint
 
 
-def test_an_index_that_was_opened_keeps_no_file_of_the_mount_open(
+def test_an_open_index_keeps_no_file_of_the_mount_open(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -208,7 +208,7 @@ def unchanged(machine: Machine, mount: Path, before: dict[str, object]) -> None:
     assert machine.revision(NAME) == 1
 
 
-def test_without_cvmfs_server_the_error_says_what_to_install(
+def test_without_cvmfs_server_the_error_names_the_package(
     machine: Machine, mount: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(machine) as repository:
@@ -219,7 +219,7 @@ def test_without_cvmfs_server_the_error_says_what_to_install(
     assert machine.revision(NAME) == 1
 
 
-def test_an_unknown_repository_is_refused_with_those_that_are_known(
+def test_an_unknown_repository_is_refused_and_the_known_ones_are_named(
     machine: Machine, mount: Path
 ) -> None:
     with pytest.raises(RepositoryError, match="publishes no such repository") as caught:
@@ -227,7 +227,7 @@ def test_an_unknown_repository_is_refused_with_those_that_are_known(
     assert NAME in caught.value.hint
 
 
-def test_who_is_neither_owner_nor_root_is_told_whom_to_be(
+def test_a_user_who_is_neither_owner_nor_root_gets_the_command_to_run(
     machine: Machine, mount: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
@@ -245,29 +245,29 @@ def test_an_expired_whitelist_is_explained(machine: Machine, mount: Path, images
     assert describe_tree(mount) == before
 
 
-def test_somebody_elses_transaction_is_waited_for_and_never_touched(
+def test_a_transaction_of_another_user_is_waited_for_and_not_changed(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     machine.server("transaction", NAME)
-    (machine.mount(NAME) / "by-hand").write_text("theirs")
+    (machine.mount(NAME) / "by-hand").write_text("other")
     with opened(machine, wait=0.3) as repository:
         with pytest.raises(RepositoryBusy, match="another transaction has been open") as caught:
             publish(repository, images, "1")
     assert f"cvmfs_server abort {NAME}" in caught.value.hint
-    assert (machine.mount(NAME) / "by-hand").read_text() == "theirs"
+    assert (machine.mount(NAME) / "by-hand").read_text() == "other"
     assert b"in transaction" in machine.server("list").stdout
-    # Once they are done, it is our turn.
+    # It publishes once the other transaction is closed.
     process = subprocess.Popen(
         ["sh", "-c", f"sleep 1; exec cvmfs_server publish {NAME}"], env=os.environ
     )
     with opened(machine, wait=60) as repository:
         assert publish(repository, images, "1") == [Status.PUBLISHED]
     assert process.wait(timeout=60) == 0
-    assert (mount / "by-hand").read_text() == "theirs"
+    assert (mount / "by-hand").read_text() == "other"
     assert machine.revision(NAME) == 3
 
 
-def test_what_another_thread_of_ours_reads_at_the_moment_keeps_nobody_waiting(
+def test_a_file_open_in_this_process_does_not_count_as_a_user_of_the_mount(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -276,7 +276,9 @@ def test_what_another_thread_of_ours_reads_at_the_moment_keeps_nobody_waiting(
             repository.guard.wait_until_free()
 
 
-def test_who_uses_the_mount_is_named(machine: Machine, mount: Path, images: Path) -> None:
+def test_a_process_with_its_working_directory_in_the_mount_is_named(
+    machine: Machine, mount: Path, images: Path
+) -> None:
     before = describe_tree(mount)
     user = subprocess.Popen(["sleep", "60"], cwd=machine.mount(NAME))
     try:
@@ -291,7 +293,7 @@ def test_who_uses_the_mount_is_named(machine: Machine, mount: Path, images: Path
         assert publish(repository, images, "1") == [Status.PUBLISHED]
 
 
-def test_a_directory_where_a_link_should_be_fails_that_image_only(
+def test_a_directory_at_an_images_public_name_fails_that_image_only(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     machine.server("transaction", NAME)
@@ -304,7 +306,7 @@ def test_a_directory_where_a_link_should_be_fails_that_image_only(
     assert "directory that the publisher did not create" in report.outcomes[0].error
 
 
-def test_a_spool_without_room_fails_the_image_and_says_where(
+def test_a_full_spool_fails_the_image_and_names_the_directory(
     machine: Machine, mount: Path, images: Path, tmp_path: Path
 ) -> None:
     if os.geteuid() != 0:
@@ -326,7 +328,7 @@ def test_a_spool_without_room_fails_the_image_and_says_where(
             report = ingest([Request(wish)], repository, sources)
         repository.close()
         assert report.failed
-        assert "room" in report.outcomes[0].error or "space" in report.outcomes[0].error
+        assert "space" in report.outcomes[0].error
         assert str(small) in report.outcomes[0].error or NAME in report.outcomes[0].error
     finally:
         subprocess.run(["umount", small], check=True)
@@ -350,7 +352,7 @@ def test_no_space_for_temporary_files_while_sending_fails_the_image_and_keeps_it
     assert machine.revision(NAME) == 1
 
 
-def test_a_server_that_says_done_and_did_nothing_is_not_believed(
+def test_a_server_that_reports_success_and_did_nothing_is_detected(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     real = (machine.bin / "cvmfs_server").read_text()
@@ -363,7 +365,7 @@ def test_a_server_that_says_done_and_did_nothing_is_not_believed(
         assert publish(repository, images, "1") == [Status.PUBLISHED]
 
 
-def test_a_server_that_prints_and_fails_is_quoted(
+def test_the_output_of_a_failed_server_command_is_shown(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     (machine.bin / "cvmfs_server").write_text("#!/bin/sh\necho flux capacitor >&2\nexit 5\n")
@@ -376,7 +378,7 @@ def test_a_server_that_prints_and_fails_is_quoted(
 
 
 @pytest.mark.parametrize("moment", ["opened", "streaming", "read", "applied"])
-def test_a_server_that_is_killed_is_cleared_up_and_the_next_run_publishes(
+def test_after_a_server_is_killed_its_transaction_is_aborted_and_the_next_run_publishes(
     machine: Machine, mount: Path, images: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = describe_tree(mount)
@@ -393,7 +395,7 @@ def test_a_server_that_is_killed_is_cleared_up_and_the_next_run_publishes(
     assert moment == "applied" or is_clean(machine)
 
 
-def test_a_publisher_that_is_killed_while_it_streams_publishes_nothing_of_it(
+def test_a_publisher_killed_while_it_streams_publishes_nothing(
     machine: Machine, mount: Path, images: Path, tmp_path: Path
 ) -> None:
     noise = [layer(file(f"part{n}", os.urandom(6_000_000))) for n in range(2)]
@@ -425,7 +427,7 @@ def test_a_publisher_that_is_killed_while_it_streams_publishes_nothing_of_it(
     assert (mount / "local/tool:large/part1").stat().st_size == 6_000_000
 
 
-def test_our_own_transaction_of_a_dead_run_is_aborted(
+def test_the_transaction_of_a_killed_run_is_aborted(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -443,7 +445,7 @@ def test_our_own_transaction_of_a_dead_run_is_aborted(
     assert before.keys() <= describe_tree(mount).keys() | {""}
 
 
-def test_a_stale_note_never_aborts_somebody_elses_transaction(
+def test_a_stale_note_does_not_abort_a_transaction_of_another_user(
     machine: Machine, mount: Path, images: Path
 ) -> None:
     with opened(machine) as repository:
@@ -451,7 +453,7 @@ def test_a_stale_note_never_aborts_somebody_elses_transaction(
     note = machine.state / NAME / layout.STATE / "server-command.json"
     note.write_text(json.dumps({"pids": [2**22 - 3], "began": time.time()}))
     machine.server("transaction", NAME)
-    (machine.mount(NAME) / "by-hand").write_text("theirs")
+    (machine.mount(NAME) / "by-hand").write_text("other")
     with opened(machine) as repository, pytest.raises(RepositoryBusy):
         publish(repository, images, "2")
     assert (machine.mount(NAME) / "by-hand").exists()

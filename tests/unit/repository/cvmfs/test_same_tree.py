@@ -1,4 +1,4 @@
-"""What goes to the server is, unpacked by GNU tar, what the directory backend publishes."""
+"""The stream for the server, unpacked by GNU tar, equals the tree of the directory backend."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class WithoutXattrs(DirectoryRepository):
-    """A directory whose layer trees say what is opaque as CVMFS has to: by whiteouts."""
+    """A directory whose layer trees express opaque directories as CVMFS does: by whiteouts."""
 
     keeps_xattrs = False
 
@@ -59,11 +59,11 @@ def publish(repository: Repository, layout: Path, *tags: str) -> list[Status]:
 
 def comparable(root: Path) -> dict[str, Node]:
     """What both backends must agree on: the server keeps seconds, no attributes, no link counts."""
-    ours = (".metadata/.publisher", "new_repository")
+    own = (".metadata/.publisher", "new_repository")
     return {
         path: replace(node, mtime_ns=node.mtime_ns // 10**9 * 10**9, xattrs=(), links=())
         for path, node in describe_tree(root).items()
-        if not path.startswith(ours) and not path.endswith(".cvmfscatalog") and path
+        if not path.startswith(own) and not path.endswith(".cvmfscatalog") and path
     }
 
 
@@ -175,7 +175,7 @@ def awkward() -> Image:
     return image(base, middle, upper)
 
 
-def test_an_archive_in_awkward_order_is_sent_in_a_good_one(
+def test_an_archive_in_an_unsuitable_order_is_sent_in_a_suitable_one(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_root()

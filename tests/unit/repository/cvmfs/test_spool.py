@@ -1,4 +1,4 @@
-"""What waits to be published is bounded; everything still comes through."""
+"""The size of the layers that wait to be published is limited, and all images are published."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ class Place:
     folder: Path
     free: int = 1000
     busy: bool = False
-    given_up: list[str] = field(default_factory=list)
+    discarded: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.blobs = self.folder / "blobs"
         self.session = self.folder / "sessions/own"
         for directory in (self.blobs, self.session):
             directory.mkdir(parents=True)
-        self.spool = Spool(self.blobs, self.session, 100, self.give_up, lambda: self.free)
+        self.spool = Spool(self.blobs, self.session, 100, self.discard, lambda: self.free)
 
     def keep(self, name: str, size: int, age: float = 0) -> None:
         (self.blobs / name).write_bytes(bytes(size))
         os.utime(self.blobs / name, (time.time() - age, time.time() - age))
 
-    def give_up(self, name: str) -> bool:
+    def discard(self, name: str) -> bool:
         if not self.busy:
             (self.blobs / name).unlink()
-            self.given_up.append(name)
+            self.discarded.append(name)
         return not self.busy
 
     def fits(self, layers: dict[str, int]) -> bool:
-        """Whether room is given at once."""
+        """Whether space is granted at once."""
         try:
             with self.spool.reserve(layers, no_longer):
                 return True
@@ -71,7 +71,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_images_have_room_together_up_to_the_bound_and_a_shared_layer_counts_once(
+def test_images_share_the_space_up_to_the_limit_and_a_shared_layer_counts_once(
     place: Place,
 ) -> None:
     with place.spool.reserve({"a": 40, "shared": 30}, no_longer):
@@ -82,7 +82,7 @@ def test_images_have_room_together_up_to_the_bound_and_a_shared_layer_counts_onc
         assert place.fits({"c": 1})
 
 
-def test_an_image_larger_than_the_bound_comes_through_alone(place: Place) -> None:
+def test_an_image_larger_than_the_limit_is_admitted_alone(place: Place) -> None:
     assert place.fits({"huge": 500})
     with place.spool.reserve({"a": 1}, no_longer):
         assert not place.fits({"huge": 500})
@@ -91,46 +91,46 @@ def test_an_image_larger_than_the_bound_comes_through_alone(place: Place) -> Non
         assert place.fits({}), "what needs nothing waits for nothing"
 
 
-def test_finished_layers_of_interrupted_runs_count_and_the_oldest_go_first(place: Place) -> None:
+def test_layers_of_interrupted_runs_count_and_the_oldest_are_discarded_first(place: Place) -> None:
     for name, age in (("young", 10), ("old", 1000), ("middle", 100)):
         place.keep(name, 30, age)
-    assert place.fits({"new": 10}) and not place.given_up
+    assert place.fits({"new": 10}) and not place.discarded
     assert place.fits({"new": 45})
-    assert place.given_up == ["old", "middle"]
+    assert place.discarded == ["old", "middle"]
     place.keep("old", 30, 1000)
-    assert place.fits({"old": 30, "new": 60}), "what is wanted itself is not given up"
-    assert place.given_up == ["old", "middle", "young"]
+    assert place.fits({"old": 30, "new": 60}), "a requested layer is not discarded"
+    assert place.discarded == ["old", "middle", "young"]
 
 
-def test_a_disk_without_room_has_them_given_up_as_well(place: Place) -> None:
+def test_layers_of_interrupted_runs_are_discarded_if_the_disk_is_full(place: Place) -> None:
     place.free = 5
     place.keep("old", 10, 100)
-    assert place.fits({"new": 50}), "whether the disk has room for it is not asked here"
-    assert place.given_up == ["old"]
+    assert place.fits({"new": 50}), "the space for the layer itself is not checked here"
+    assert place.discarded == ["old"]
 
 
-def test_what_a_run_that_lives_has_fetched_is_left_to_it(place: Place) -> None:
+def test_layers_of_a_running_process_are_not_discarded(place: Place) -> None:
     place.keep("interrupted", 30, 1000)
     other = place.session.with_name("other")
     (other / "0").mkdir(parents=True)
     (other / "0/blob").write_bytes(bytes(20))
-    place.keep("theirs", 40, -1)
+    place.keep("other", 40, -1)
     with place.spool.reserve({"a": 10}, no_longer):
         assert not place.fits({"b": 40})
-        assert place.given_up == ["interrupted"]
+        assert place.discarded == ["interrupted"]
         assert place.fits({"b": 30})
     assert place.fits({"c": 90}), "the only image of its run, whatever others do"
 
 
-def test_while_somebody_publishes_nothing_is_given_up_and_images_wait(place: Place) -> None:
+def test_while_another_process_publishes_nothing_is_discarded_and_images_wait(place: Place) -> None:
     place.keep("old", 80, 100)
     place.busy = True
     with place.spool.reserve({"a": 10}, no_longer):
         assert not place.fits({"b": 50})
-    assert not place.given_up
+    assert not place.discarded
 
 
-def test_room_is_given_in_the_order_in_which_it_was_asked_for(place: Place) -> None:
+def test_space_is_granted_in_the_order_of_requests(place: Place) -> None:
     came: list[str] = []
 
     def image_of(name: str, size: int) -> threading.Thread:
@@ -146,7 +146,8 @@ def test_room_is_given_in_the_order_in_which_it_was_asked_for(place: Place) -> N
         threads = []
         for name, size in (("large", 90), ("small", 10)):
             threads.append(image_of(name, size))
-            time.sleep(0.05)
+            while len(place.spool._queue) < len(threads):
+                time.sleep(0.001)
         assert not came, "a small one does not overtake a large one for ever"
     for thread in threads:
         thread.join(10)
@@ -169,7 +170,7 @@ def bounded(machine: Machine, limit: int) -> Iterator[CvmfsRepository]:
 
 
 @pytest.mark.parametrize(("limit", "most"), [(2_500_000, 2), (100_000, 1), (10**9, 6)])
-def test_however_many_images_are_fetched_at_once_the_spool_keeps_its_bound(
+def test_the_spool_keeps_its_limit_however_many_images_are_fetched_at_once(
     machine: Machine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -207,7 +208,7 @@ def test_however_many_images_are_fetched_at_once_the_spool_keeps_its_bound(
         assert max(seen) > 2_500_000, "without the bound it would be exceeded"
 
 
-def test_a_kept_layer_that_the_disk_has_lost_is_fetched_again(
+def test_a_staged_layer_that_was_damaged_on_disk_is_fetched_again(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.make(NAME)
@@ -235,7 +236,7 @@ def test_a_kept_layer_that_the_disk_has_lost_is_fetched_again(
     assert spoiled and machine.revision(NAME) == 2
 
 
-def test_the_bound_is_set_by_the_environment_and_read_strictly(
+def test_the_limit_is_set_by_the_environment_and_parsed_strictly(
     machine: Machine, tmp_path: Path
 ) -> None:
     machine.make(NAME)

@@ -1,4 +1,4 @@
-"""A layer on its way: kept whole or not at all, whoever else keeps the same one."""
+"""Staging a layer: it is kept completely or not at all, also if another run stages it too."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def repository(machine: Machine) -> Iterator[CvmfsRepository]:
     repository.close()
 
 
-def take_in(stage: CvmfsLayerStage) -> None:
+def stage_blob(stage: CvmfsLayerStage) -> None:
     chunks = stage.keep([LAYER.blob])
     unpack(chunks, LAYER.descriptor, LAYER.diff_id, stage.sink, stage.index, Policy())
 
 
-@pytest.mark.parametrize("moment", ["both", "published meanwhile", "given up meanwhile"])
-def test_two_runs_that_take_in_one_layer_do_not_get_in_each_others_way(
+@pytest.mark.parametrize("moment", ["both", "published concurrently", "discarded concurrently"])
+def test_two_runs_can_stage_the_same_layer_at_once(
     repository: CvmfsRepository, machine: Machine, moment: str
 ) -> None:
     other = machine.open(NAME)
@@ -46,26 +46,26 @@ def test_two_runs_that_take_in_one_layer_do_not_get_in_each_others_way(
         stack.callback(other.close)
         one = stack.enter_context(repository.stage_layer(DIGEST))
         two = stack.enter_context(other.stage_layer(DIGEST))
-        take_in(one)
-        take_in(two)
+        stage_blob(one)
+        stage_blob(two)
         one.finish()
         assert staged.is_complete()
-        if moment == "published meanwhile":
+        if moment == "published concurrently":
             shutil.rmtree(staged.directory)  # it is moved away, and its blob forgotten
             staged.delete_blob()
-        if moment == "given up meanwhile":
+        if moment == "discarded concurrently":
             repository.mirror.discard(DIGEST)
         two.finish()
         assert staged.is_complete()
     assert b"".join(staged.chunks()) == LAYER.blob
 
 
-def test_a_layer_that_cannot_get_its_place_is_not_taken_for_one_that_is_there(
+def test_a_layer_that_cannot_be_moved_to_its_place_does_not_count_as_staged(
     repository: CvmfsRepository,
 ) -> None:
     place = repository.mirror.staged(DIGEST).directory.parent
     with repository.stage_layer(DIGEST) as stage:
-        take_in(stage)
+        stage_blob(stage)
         place.rmdir()
         with pytest.raises(FileNotFoundError):
             stage.finish()
@@ -73,13 +73,13 @@ def test_a_layer_that_cannot_get_its_place_is_not_taken_for_one_that_is_there(
     assert not repository.has_layer(DIGEST) and not list(repository.mirror.blobs.iterdir())
 
 
-def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
+def test_nothing_is_kept_if_the_disk_is_full_for_the_last_bytes(
     repository: CvmfsRepository,
 ) -> None:
     with repository.stage_layer(DIGEST) as stage:
         stage._blob.close()
         stage._blob = Path("/dev/full").open("wb")  # noqa: SIM115
-        take_in(stage)  # what is this small is written at the end
+        stage_blob(stage)  # what is this small is written at the end
         with pytest.raises(SpoolFull, match=r"No space left") as caught:
             stage.finish()
     assert isinstance(caught.value.__cause__, OSError)
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_for_the_last_bytes_only_keeps_nothing(
     assert not repository.has_layer(DIGEST) and not list(repository.mirror.blobs.iterdir())
 
 
-def test_a_disk_that_is_full_for_the_order_of_contents_is_told_apart_from_temporary_files(
+def test_a_spool_that_is_full_for_the_order_of_contents_is_named_and_not_the_temporary_directory(
     repository: CvmfsRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "_ORDER", f"{replay._ORDER} PRAGMA max_page_count = 20;")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.components import require_mounts
 from tests.cvmfs import Machine
 from tests.trees import describe_tree
 
@@ -61,7 +62,7 @@ def test_one_stream_with_its_deletions_is_one_revision(machine: Machine, reposit
     assert machine.revision(NAME) == 3
 
 
-def test_hard_links_reach_what_is_sent_and_what_is_there(
+def test_hard_links_may_refer_to_sent_and_to_published_files(
     machine: Machine, repository: Path
 ) -> None:
     link = {"type": tarfile.LNKTYPE, "size": 0}
@@ -73,7 +74,9 @@ def test_hard_links_reach_what_is_sent_and_what_is_there(
     assert (repository / "l").read_bytes() == (repository / "m").read_bytes() == b"1"
 
 
-def test_a_hard_link_to_nothing_publishes_nothing(machine: Machine, repository: Path) -> None:
+def test_a_hard_link_to_a_missing_file_publishes_nothing(
+    machine: Machine, repository: Path
+) -> None:
     broken = member("l", b"", linkname="gone", type=tarfile.LNKTYPE, size=0)
     done = ingest(machine, *TAR, stream=archive(member("a"), broken))
     assert done.returncode != 0
@@ -119,7 +122,7 @@ def test_a_directory_after_its_children_loses_its_metadata(
         [member("d"), member("d/.cvmfscatalog", b"", type=tarfile.SYMTYPE, linkname="x")],
     ],
 )
-def test_paths_that_come_twice_abort_the_server(
+def test_a_path_that_occurs_twice_aborts_the_server(
     machine: Machine, repository: Path, members: list[tuple[tarfile.TarInfo, bytes]]
 ) -> None:
     before = describe_tree(repository)
@@ -130,7 +133,7 @@ def test_paths_that_come_twice_abort_the_server(
     assert machine.revision(NAME) == 1
 
 
-def test_markers_are_stored_literally_and_devices_arrive(
+def test_markers_are_stored_literally_and_devices_as_such(
     machine: Machine, repository: Path
 ) -> None:
     device = member("w", b"", type=tarfile.CHRTYPE, devmajor=0, devminor=0)
@@ -154,7 +157,7 @@ def test_a_stream_cut_within_a_member_is_not(machine: Machine, repository: Path)
     assert not (repository / "a").exists()
 
 
-def test_a_deleted_path_is_split_at_its_colon_and_what_is_missing_only_warns(
+def test_a_deleted_path_is_split_at_colons_and_a_missing_one_only_warns(
     machine: Machine, repository: Path
 ) -> None:
     ingest(machine, *TAR, stream=archive(member("n:1", b""), member("n", b"")))
@@ -196,9 +199,7 @@ def test_a_second_transaction_ends_with_17_and_an_ingest_with_1(
     assert (repository / "by-hand").exists() and not (repository / "f").exists()
 
 
-def test_abort_asks_first_and_then_brings_everything_back(
-    machine: Machine, repository: Path
-) -> None:
+def test_abort_asks_and_then_restores_everything(machine: Machine, repository: Path) -> None:
     ingest(machine, *TAR, stream=archive(member("d/f", b"1")))
     before = describe_tree(repository)
     machine.server("transaction", NAME)
@@ -211,7 +212,9 @@ def test_abort_asks_first_and_then_brings_everything_back(
     assert machine.revision(NAME) == 2
 
 
-def test_open_files_and_working_directories_make_it_ask(machine: Machine, repository: Path) -> None:
+def test_open_files_and_working_directories_cause_a_question(
+    machine: Machine, repository: Path
+) -> None:
     user = subprocess.Popen(["sleep", "60"], cwd=machine.mount(NAME))
     try:
         done = ingest(machine, *TAR, stream=archive(member("f", b"1")))
@@ -225,7 +228,7 @@ def test_open_files_and_working_directories_make_it_ask(machine: Machine, reposi
     assert ingest(machine, *TAR, stream=archive(member("f", b"1"))).returncode == 0
 
 
-def test_killed_it_stays_in_an_unhealthy_transaction_until_aborted(
+def test_a_killed_server_leaves_an_unhealthy_transaction_until_it_is_aborted(
     machine: Machine, repository: Path
 ) -> None:
     done = ingest(
@@ -238,7 +241,7 @@ def test_killed_it_stays_in_an_unhealthy_transaction_until_aborted(
     assert machine.server("list").stdout == b"images.test.org (stratum0 / local)  \n"
 
 
-def test_strangers_unknown_names_and_expired_whitelists_are_refused(
+def test_other_users_unknown_names_and_expired_whitelists_are_refused(
     machine: Machine, repository: Path
 ) -> None:
     done = machine.server("ingest", "-d", "x", NAME, env={"CVMFS_STANDIN_USER": "mallory"})
@@ -248,7 +251,7 @@ def test_strangers_unknown_names_and_expired_whitelists_are_refused(
     assert b"expired" in ingest(machine, "-d", "x").stderr
 
 
-def test_a_gateway_takes_one_deletion_a_call_and_nothing_with_it(machine: Machine) -> None:
+def test_a_gateway_accepts_one_deletion_per_call_without_additions(machine: Machine) -> None:
     machine.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
     assert ingest(machine, "-d", "a", "-d", "b").returncode == 1
     assert ingest(machine, "-d", "a", *TAR, stream=archive(member("f", b""))).returncode == 1
@@ -256,7 +259,7 @@ def test_a_gateway_takes_one_deletion_a_call_and_nothing_with_it(machine: Machin
     assert ingest(machine, "-d", "f").returncode == 0
 
 
-def test_leases_exclude_each_other_where_they_overlap(machine: Machine, tmp_path: Path) -> None:
+def test_overlapping_leases_exclude_each_other(machine: Machine, tmp_path: Path) -> None:
     machine.make(NAME, "-u", "gw,/srv/cvmfs,http://gateway")
     ingest(machine, *TAR, stream=archive(member("a/x", b""), member("b/x", b"")))
     held = subprocess.Popen(
@@ -278,7 +281,37 @@ def test_leases_exclude_each_other_where_they_overlap(machine: Machine, tmp_path
         held.stdin.close()
 
 
-def test_sizes_beyond_what_catalogs_take_are_found_by_check(
+def test_check_accepts_a_new_repository(machine: Machine, repository: Path) -> None:
+    assert machine.server("check", NAME).returncode == 0
+
+
+def test_the_union_mount_lists_whiteouts_without_finding_them_and_renames_no_directory(
     machine: Machine, repository: Path
 ) -> None:
-    assert machine.server("check", NAME).returncode == 0
+    require_mounts()
+    device = member("d/w", b"", type=tarfile.CHRTYPE, devmajor=0, devminor=0)
+    ingest(machine, *TAR, stream=archive(member("d"), device))
+    union = machine.mount(NAME)
+    assert os.listdir(union / "d") == ["w"]
+    with pytest.raises(FileNotFoundError):
+        (union / "d/w").lstat()
+    assert describe_tree(repository)["d/w"].device == (0, 0), "the read-only mount shows it"
+    assert machine.server("transaction", NAME).returncode == 0
+    with pytest.raises(OSError, match="Invalid cross-device link"):
+        (union / "d").rename(union / "e")
+    (union / "d").rmdir()
+    assert machine.server("publish", NAME).returncode == 0
+    assert not (repository / "d").exists()
+
+
+def test_the_read_only_mount_shows_no_changes_of_an_open_transaction(
+    machine: Machine, repository: Path
+) -> None:
+    require_mounts()
+    machine.server("transaction", NAME)
+    (machine.mount(NAME) / "new").write_text("")
+    assert not (repository / "new").exists()
+    machine.server("publish", NAME)
+    assert (repository / "new").exists()
+    with pytest.raises(OSError, match="Read-only file system"):
+        (machine.mount(NAME) / "other").write_text("")

@@ -52,7 +52,7 @@ class Sent:
             return archive.getmembers()
 
 
-def test_missing_parents_come_first_with_an_owner_of_their_own() -> None:
+def test_missing_parents_are_sent_first_with_the_repositorys_owner() -> None:
     sent = Sent(lambda path: EntryType.DIRECTORY if path == "a" else None)
     sent.stream.add(file("a/b/c/f"))
     found = [(m.name, m.isdir(), m.uid, m.gid, m.mode) for m in sent.members()]
@@ -63,7 +63,7 @@ def test_missing_parents_come_first_with_an_owner_of_their_own() -> None:
     ]
 
 
-def test_catalogs_start_at_tops_shards_layers_and_images_and_nowhere_in_a_layers_tree() -> None:
+def test_catalogs_start_at_tops_shards_layers_and_images_and_not_in_a_layers_tree() -> None:
     sent = Sent()
     sent.stream.add(file(".layers/ab/abcd/layerfs/bin/sh"))
     sent.stream.add(file(".flat/cd/cdef/bin/sh"))
@@ -120,7 +120,7 @@ def test_below_a_base_paths_are_relative_to_it() -> None:
         ([file("f\0g")], "zero byte"),
     ],
 )
-def test_what_the_server_would_not_survive_is_refused(entries: list[Entry], why: str) -> None:
+def test_entries_that_would_abort_the_server_are_refused(entries: list[Entry], why: str) -> None:
     there = {"there": EntryType.DIRECTORY, "known": EntryType.FILE}
     sent = Sent(there.get)
     with pytest.raises(UnfitForStream, match=why):
@@ -129,12 +129,12 @@ def test_what_the_server_would_not_survive_is_refused(entries: list[Entry], why:
 
 
 @pytest.mark.parametrize("content", [b"12", b"1234"])
-def test_content_of_another_size_than_its_header_says_is_refused(content: bytes) -> None:
+def test_content_of_another_size_than_in_its_header_is_refused(content: bytes) -> None:
     with pytest.raises(UnfitForStream, match="3 bytes"):
         Sent().stream.add(file("f", 3), [content])
 
 
-def test_links_may_lead_to_what_is_sent_and_to_what_is_there() -> None:
+def test_links_may_refer_to_sent_and_to_published_files() -> None:
     sent = Sent(lambda path: EntryType.FILE if path == "there" else None)
     sent.stream.add(file("f"))
     sent.stream.add(link("a", "f"))
@@ -143,7 +143,7 @@ def test_links_may_lead_to_what_is_sent_and_to_what_is_there() -> None:
     assert [m.linkname for m in sent.members()] == ["", "f", "there", "a"]
 
 
-def test_nowhere_does_a_write_end_between_two_members_until_all_is_sent() -> None:
+def test_no_write_before_the_last_ends_between_two_members() -> None:
     sent = Sent()
     for number in range(400):
         size = 1 if number % 2 else 3000
