@@ -80,26 +80,22 @@ class Tree:
         write_layout(OLD, archive)
         shutil.make_archive(str(archive), "tar", archive)
         self.registry.add("team/web", "1", WEB)
-        self.wishes.write_text(
-            json.dumps(
-                {
-                    "version": 2,
-                    "images": [
-                        {"image": f"oci:{self.folder}/layout:one", "name": "tool"},
-                        {
-                            "image": f"oci:{self.folder}/layout:two",
-                            "name": "tool",
-                            "outputs": ["flat", "layers", "podman"],
-                        },
-                        {"image": f"oci-archive:{self.folder}/packed.tar:latest"},
-                        {"image": f"{self.registry.url}/team/web:1"},
-                    ],
-                }
-            )
-        )
+        wishes = [
+            {"image": f"oci:{self.folder}/layout:one", "name": "tool"},
+            {
+                "image": f"oci:{self.folder}/layout:two",
+                "name": "tool",
+                "outputs": ["flat", "layers", "podman"],
+            },
+            {"image": f"{self.registry.url}/team/web:1"},
+            {"image": f"oci-archive:{self.folder}/packed.tar:latest"},
+        ]
+        self.wishes.write_text(json.dumps({"version": 2, "images": wishes}))
         self._succeed("init", self.root, "--limit", "image-bytes=10000000")
         self._succeed("ingest", self.wishes)
         write_layout(NEW, self.folder / "layout", "one")
+        # An ingest of the archive would take it off the schedule.
+        self.wishes.write_text(json.dumps({"version": 2, "images": wishes[:-1]}))
         self._succeed("ingest", self.wishes)
         self._succeed("pin", SECOND, "--reason", "a paper")
         self._succeed("remove", ARCHIVE)
@@ -172,7 +168,8 @@ def published(tree: Tree) -> dict[str, bytes]:
     schedule = RemoveSchedule.parse((tree.root / layout.REMOVE_SCHEDULE).read_bytes(), "")
     for entry in schedule.entries:
         found[f"scheduled {entry.key}"] = b""
-    for pin in Pins.parse((tree.root / layout.PINS).read_bytes(), "").pins:
+    pins = tree.root / layout.PINS
+    for pin in Pins.parse(pins.read_bytes(), "").pins if pins.exists() else ():
         found[f"pinned {pin.name}"] = pin.manifest_digest.encode()
     return found
 
@@ -226,7 +223,9 @@ def _wrong(value: Any) -> Any:
     return {str: 5, int: "five", list: {"a": 1}, dict: [1], bool: "yes"}.get(type(value), [None])
 
 
-_COMMAND = re.compile(r"\b(publisher [a-z][^;`()|]*?|rm [^;`()|&]+?)(?= &&|[;`()|]|, |\s{2,}|$)")
+_COMMAND = re.compile(
+    r"(?:^|(?<=: )|(?<=&& )|(?<=`))((?:publisher|rm|mv) [^;`()|&]+?)(?= &&|[;`()|]|, |$)"
+)
 
 
 def hints(result: Result) -> list[list[str]]:
@@ -257,10 +256,14 @@ def follow_hints(tree: Tree, result: Result, *, rounds: int = 6) -> list[list[st
 
 
 def _follow(tree: Tree, words: list[str]) -> None:
-    if words[0] == "rm":
-        for path in map(Path, words[1:]):
-            assert path.is_relative_to(tree.root), f"a hint names {path}"
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if words[0] in ("rm", "mv"):
+        paths = [Path(word) for word in words[1:]]
+        assert all(path.is_relative_to(tree.root) for path in paths), words
+        if words[0] == "mv":
+            paths[0].rename(paths[1])
+            return
+        for path in paths:
+            path.unlink()
         return
     words = words[1:]
     if words == ["ingest"]:

@@ -44,7 +44,7 @@ from publisher.ingest.report import Outcome, Report, Status, failed_report, join
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
-from publisher.verify.initialize import load_policy
+from publisher.repository.settings import load_policy
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 

@@ -9,10 +9,10 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, wait_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
-from publisher.verify.initialize import initialize, load_policy
+from publisher.verify.initialize import current_policy, initialize
 
 _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 
@@ -67,7 +67,8 @@ def init(
     """Prepare REPOSITORY and set its policy: what of images may appear in it.
 
     Optional and repeatable: options that are not given stay as they are. A changed policy applies
-    to layers that are unpacked afterwards.
+    to layers that are unpacked afterwards. Damaged settings are replaced by
+    the defaults and by what is given.
 
     \b
     publisher init dir:/srv/images --readable
@@ -81,7 +82,7 @@ def init(
             "xattrs": xattrs,
             "readable": readable,
         }
-        policy = load_policy(repository)
+        policy, problem = current_policy(repository)
         policy = replace(policy, **{key: v for key, v in given.items() if v is not None})
         if owner is not None:
             policy = replace(policy, owner=_owner(owner))
@@ -89,6 +90,8 @@ def init(
         changed = initialize(repository, policy)
     finally:
         repository.close()
+    if problem:
+        message(f"{problem}; its settings were replaced by those that follow")
     if output == "json":
         print_json("init/1", {"changed": changed, "policy": policy_values(policy)})
     else:

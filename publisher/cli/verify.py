@@ -15,11 +15,11 @@ from publisher.cli.options import (
     repository_option,
     wait_option,
 )
-from publisher.cli.rendering import plural, print_json
+from publisher.cli.rendering import message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.repository.settings import load_policy
 from publisher.verify.findings import Finding, Remedy, Severity
-from publisher.verify.initialize import load_policy
 from publisher.verify.outcome import Repaired
 from publisher.verify.repair import is_wanted
 from publisher.verify.repair import repair as run_repair
@@ -96,7 +96,7 @@ def _value(report: Report, repaired: Repaired) -> dict[str, Any]:
         "findings": [_finding_value(finding) for finding in report.findings],
         "mended": [_finding_value(finding) for finding in repaired.findings],
         "failures": [
-            {"finding": _finding_value(failure.finding), "why": failure.why}
+            {"finding": _finding_value(failure.finding), "why": failure.why, "hint": failure.hint}
             for failure in repaired.failures
         ],
     }
@@ -120,9 +120,11 @@ def _print(report: Report, repaired: Repaired, quiet: bool) -> None:
             click.echo(f"repaired: {finding.kind}: {finding.path}")
     for finding in report.findings:
         if not quiet or finding.severity is not Severity.NOTE:
-            click.echo(_describe(finding))
+            click.echo(_describe(finding, report.deep))
     for failure in repaired.failures:
-        click.echo(f"cannot repair {failure.finding.path}: {failure.why}", err=True)
+        message(f"cannot repair {failure.finding.path}: {failure.why}", prefix="")
+        if failure.hint:
+            message(f"    try: {failure.hint}", prefix="")
     if quiet:
         return
     counts = [
@@ -134,12 +136,12 @@ def _print(report: Report, repaired: Repaired, quiet: bool) -> None:
     click.echo(f"{looked}, {contents}: {', '.join(counts)}")
 
 
-def _describe(finding: Finding) -> str:
+def _describe(finding: Finding, deep: bool) -> str:
     text = f"{finding.severity}: {finding.kind}: {finding.path or '.'}: {finding.what}"
     if finding.image and finding.image not in finding.path:
         text += f"\n    image: {finding.image}"
     if finding.remedy is not Remedy.NONE:
-        text += f"\n    try:   publisher verify --{finding.remedy}"
+        text += f"\n    try: publisher verify {'--deep ' if deep else ''}--{finding.remedy}"
     if finding.how:
-        text += f"\n    try:   {finding.how}"
+        text += f"\n    try: {finding.how}"
     return text

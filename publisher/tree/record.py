@@ -54,7 +54,8 @@ def read_record(parse: Callable[[bytes], T], data: bytes, path: str, hint: str =
         raise UnsupportedRecord(
             path,
             why=str(error),
-            hint="use the release of publisher that wrote it, or a newer one",
+            hint="use the release that wrote it, or a newer one; without one, `publisher verify` "
+            "names what helps",
             field=error.field,
         ) from error
     except Malformed as error:

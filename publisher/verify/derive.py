@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from publisher.errors import PublisherError, explain
+from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, Transaction
 from publisher.repository.records import RecordSet
@@ -20,6 +20,7 @@ from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
+from publisher.verify.podman_store import rebuild_podman_store
 from publisher.verify.rebuild import (
     rebuild_pins,
     rebuild_publication,
@@ -75,11 +76,18 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
             else:
                 continue
         except (PublisherError, OSError) as error:
-            failures.append(Failure(finding, str(explain(error))))
+            failures.append(Failure.of(finding, error))
         except KeyError:
             continue  # removed by a concurrent publisher
         else:
             repaired.append(finding)
+    stores = [finding for finding in derivable if finding.kind is Kind.PODMAN_STORE]
+    if stores:
+        try:
+            rebuild_podman_store(repository)
+            repaired += stores
+        except (PublisherError, OSError) as error:
+            failures += [Failure.of(finding, error) for finding in stores]
     records = _repair_records(repository, [f for f in derivable if f.kind in _RECORDS], now)
     # Opening the repository for writing has completed what was unfinished.
     repaired += [f for f in derivable if f.kind is Kind.UNFINISHED and not repository.unfinished()]
@@ -124,7 +132,7 @@ def _repair_records(repository: Repository, findings: Sequence[Finding], now: da
                 try:
                     work.repair(finding)
                 except (PublisherError, OSError) as error:
-                    failures.append(Failure(finding, str(explain(error))))
+                    failures.append(Failure.of(finding, error))
                 else:
                     transaction.record(finding.image or finding.path, "repaired", finding.what)
                     repaired.append(finding)

@@ -1,6 +1,6 @@
-"""Look whether this machine can publish, before something fails: behind `publisher doctor`.
+"""Check that this machine can publish: the use case behind `publisher doctor`.
 
-Nothing is changed. Every finding that is not good comes with its cure.
+Nothing is changed. Every check that is not good names what helps.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import parse_reference
-from publisher.repository import Repository, RepositoryError
+from publisher.repository import Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.reading import load_pins, load_schedule
+from publisher.repository.settings import load_policy
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -28,7 +29,7 @@ _SKEW_SECONDS = 300
 
 
 def examine(repository: Repository) -> Iterator[Check]:
-    """Everything that publishing to `repository`, opened for reading, needs of this machine."""
+    """Yield everything that publishing to `repository`, opened for reading, needs here."""
     if isinstance(repository, CvmfsRepository):
         yield from check_machine(repository.configuration, repository.state)
         yield from largest_catalogs(repository.configuration.mount)
@@ -38,43 +39,59 @@ def examine(repository: Repository) -> Iterator[Check]:
 
 
 def ask_registries(hosts: Iterable[str], sources: Sources) -> Iterator[Check]:
-    """Whether each registry ("host[:port]", "http://host:port") answers, and knows us."""
+    """Yield whether each registry ("host[:port]", "http://host:port") answers and accepts us."""
     for host in dict.fromkeys(hosts):
         try:
-            # No registry has this image; what it says instead tells whether it would say more.
+            # No registry has this image. How it is refused shows what the credentials allow.
             sources.open(parse_reference(f"{host}/publisher-doctor/none:none")).resolve()
         except ImageNotFound:
-            yield Check(host, Verdict.GOOD, "it answers")
+            yield Check(host, Verdict.GOOD, "answers")
         except AuthenticationFailed as error:
             yield Check(
                 host,
                 Verdict.WARNING,
-                f"it answers, and lets us see nothing that is not public: {error.why}",
-                f"publisher login {host}, if images of it are wished that need it",
+                f"answers, and offers public images only: {error.why}",
+                f"publisher login {host}, if wish lists request other images of it",
             )
         except (PublisherError, OSError) as error:
             hint = error.hint if isinstance(error, PublisherError) else ""
             yield Check(host, Verdict.PROBLEM, str(error), hint or "check its name and the network")
         else:
-            yield Check(host, Verdict.GOOD, "it answers")
+            yield Check(host, Verdict.GOOD, "answers")
 
 
 def _examine_directory(root: Path) -> Iterator[Check]:
-    owner = root.stat()
-    if os.access(root, os.W_OK):
-        yield Check("ownership", Verdict.GOOD, f"{root} is ours to write to")
-    else:
+    status = root.stat()
+    yield _ownership(root, status.st_uid)
+    yield from _space(root)
+    if os.geteuid() != 0:
         yield Check(
-            "ownership",
-            Verdict.PROBLEM,
-            f"{root} belongs to user {owner.st_uid}, and is not ours to write to",
-            "publish as its owner",
+            "owners of files",
+            Verdict.WARNING,
+            "without root, all published files belong to the publishing user",
+            "publish as root where the owners in images matter",
         )
+    newest = max((root / layout.METADATA).stat().st_mtime, status.st_mtime)
+    yield _clock(newest)
+
+
+def _ownership(root: Path, owner: int) -> Check:
+    if os.access(root, os.W_OK):
+        return Check("ownership", Verdict.GOOD, f"{root} is writable by user {os.geteuid()}")
+    return Check(
+        "ownership",
+        Verdict.PROBLEM,
+        f"{root} belongs to user {owner}, and is not writable by user {os.geteuid()}",
+        "publish as its owner",
+    )
+
+
+def _space(root: Path) -> Iterator[Check]:
     status = os.statvfs(root)
     free = status.f_bavail * status.f_frsize
-    text = f"{free / 2**30:.1f} GiB at {root}"
+    text = f"{free / 2**30:.1f} GiB free at {root}"
     if free < _LITTLE_SPACE:
-        yield Check("space", Verdict.WARNING, f"only {text}", "make room, or collect: publisher gc")
+        yield Check("space", Verdict.WARNING, f"only {text}", "publisher gc, or a larger disk")
     else:
         yield Check("space", Verdict.GOOD, text)
     if status.f_favail and status.f_favail < status.f_files // 50:
@@ -82,48 +99,44 @@ def _examine_directory(root: Path) -> Iterator[Check]:
             "inodes",
             Verdict.WARNING,
             f"{status.f_favail} of {status.f_files} are left",
-            "collect, or use a file system that makes inodes as they are needed (xfs, btrfs)",
+            "publisher gc, or a file system that creates inodes as needed (xfs, btrfs)",
         )
     if status.f_flag & os.ST_RDONLY:
         yield Check("mount", Verdict.PROBLEM, "mounted read-only", f"mount -o remount,rw {root}")
-    if os.geteuid() != 0:
-        yield Check(
-            "owners of files",
-            Verdict.WARNING,
-            "without root all published files belong to who publishes",
-            "publish as root where images' own owners matter",
-        )
-    newest = max((root / layout.METADATA).stat().st_mtime, owner.st_mtime)
+
+
+def _clock(newest: float) -> Check:
     if newest > time.time() + _SKEW_SECONDS:
-        yield Check(
+        return Check(
             "clock",
             Verdict.WARNING,
-            "the repository was changed in the future: this clock, or that disk's, is wrong",
+            "the repository was changed in the future: the clock of this machine, or that of its "
+            "disk's server, is wrong",
             "set the clock (chronyc makestep)",
         )
-    else:
-        yield Check("clock", Verdict.GOOD, "agrees with what was published")
+    return Check("clock", Verdict.GOOD, "agrees with the last publication")
 
 
 def _examine_records(repository: Repository) -> Iterator[Check]:
     try:
         schedule, pins = load_schedule(repository), load_pins(repository)
+        load_policy(repository)
         count = sum(1 for _ in repository.names())
+        unfinished = repository.unfinished()
     except InvalidRecord as error:
-        yield Check(
-            "records", Verdict.PROBLEM, str(error), "publisher verify lists what can be repaired"
-        )
+        yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", "publisher verify")
         return
-    except RepositoryError as error:
-        yield Check("records", Verdict.WARNING, f"{error.what}: {error.why}", error.hint)
+    except PublisherError as error:
+        hint = error.hint or "publisher verify"
+        yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
-    if repository.unfinished():
+    if unfinished:
         yield Check(
             "records",
             Verdict.WARNING,
-            f"{text}; an interrupted transaction waits to be finished",
-            "any command that writes finishes it",
+            f"{text}; an interrupted transaction is unfinished",
+            "publisher verify --repair, or any other command that writes",
         )
     else:
         yield Check("records", Verdict.GOOD, text)

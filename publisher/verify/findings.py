@@ -27,6 +27,7 @@ class Kind(enum.StrEnum):
     """What is wrong."""
 
     UNFINISHED = "unfinished-transaction"
+    TRANSACTION_DAMAGED = "transaction-damaged"
     MANIFEST_MISSING = "manifest-missing"
     MANIFEST_DAMAGED = "manifest-damaged"
     CONFIG_MISSING = "config-missing"

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from publisher.errors import explain
 from publisher.verify.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A finding that could not be repaired, and why."""
+    """A finding that could not be repaired, why, and one action that helps ("" if none does)."""
 
     finding: Finding
     why: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, finding: Finding, error: Exception) -> Failure:
+        """Return the failure that `error` caused."""
+        known = explain(error)
+        why = f"{known.what}: {known.why}" if known.why else known.what
+        return cls(finding, why, known.hint)
 
 
 @dataclass(frozen=True, slots=True)

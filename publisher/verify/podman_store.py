@@ -1,18 +1,68 @@
-"""Podman's additional image store: what its lists name has to exist."""
+"""Check and rebuild Podman's additional image store."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from publisher.oci.config import parse_config
+from publisher.oci.document import Document
+from publisher.oci.image import PlatformImage
+from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository
-from publisher.runtimes.podman import lists
+from publisher.repository.reading import load_publication
+from publisher.runtimes.podman import store
 from publisher.runtimes.podman.check import store_faults
 from publisher.tree import layout
-from publisher.verify.findings import Kind
+from publisher.tree.publication import Publication
+from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory
 
 
 def check_podman_store(repository: Repository, inventory: Inventory) -> None:
-    """Add to the inventory what is wrong with the store, if there is one."""
+    """Add what is wrong with the store, if there is one: what its lists name has to exist."""
     if not repository.exists(layout.PODMAN_STORE):
         return
     for path, what in store_faults(repository):
-        inventory.error(Kind.PODMAN_STORE, path, what, how=lists.REBUILD)
+        inventory.error(Kind.PODMAN_STORE, path, what, Remedy.DERIVE)
+
+
+def rebuild_podman_store(repository: Repository) -> None:
+    """Remove the store, and make it anew of every published image whose outputs include it.
+
+    Raises:
+        PublisherError: The metadata or a layer index of such an image is missing or damaged:
+            nothing is changed.
+    """
+    images = list(_published(repository))
+    stored = store.describe(repository, images)
+    with repository.transaction("removal of the podman store") as transaction:
+        with transaction.exclusive():
+            transaction.remove(layout.PODMAN_STORE)
+            transaction.record(layout.PODMAN_STORE, "removed", "it was damaged")
+            transaction.commit()
+    with repository.transaction("rebuilding the podman store") as transaction:
+        store.prepare(repository, transaction, stored)
+        with transaction.exclusive():
+            # What a concurrent publisher changed is left to the next ingest.
+            if list(_published(repository)) == images:
+                store.update(repository, transaction, stored)
+                transaction.record(layout.PODMAN_STORE, "rebuilt", "it was damaged")
+                transaction.commit()
+
+
+def _published(repository: Repository) -> Iterator[tuple[PlatformImage, Publication]]:
+    """The images that the store should have, as their metadata describes them."""
+    for name in repository.names():
+        record = load_publication(repository, name)
+        if record is None or "podman" not in record.outputs:
+            continue
+        data = repository.read(layout.manifest_file(name)) or b""
+        config_data = repository.read(layout.config_file(name)) or b""
+        manifest = parse_published_manifest(data)
+        config = parse_config(config_data, manifest.image_id)
+        document = Document(data, manifest.media_type, record.manifest_digest)
+        config_document = Document(config_data, manifest.config.media_type, manifest.image_id)
+        yield (
+            PlatformImage(config.platform, document, manifest, config_document, config, None),
+            record,
+        )

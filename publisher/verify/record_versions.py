@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from publisher.repository import Repository
 from publisher.tree.record import InvalidRecord
@@ -31,9 +32,9 @@ def add_newer_version(
     inventory.warning(
         Kind.FUTURE_VERSION,
         path,
-        f"{error.why}; it is left alone",
-        how="use the release of publisher that wrote it. If there is none: "
-        f"rm {path_on_disk(repository, path)} && publisher verify --repair",
+        f"{error.why}; it is left alone, for the release of publisher that wrote it",
+        how=f"rm {shlex.quote(path_on_disk(repository, path))} && publisher verify --repair, "
+        "if there is no such release",
         image=image,
     )
 

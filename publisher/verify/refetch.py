@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from publisher.errors import PublisherError, explain
+from publisher.errors import PublisherError
 from publisher.layers.fixups import fixups
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.policy import Policy
@@ -68,7 +68,7 @@ def refetch(
         try:
             fetch(repository, sources, name, {finding.path for finding in group})
         except (PublisherError, OSError) as error:
-            failures += [Failure(finding, str(explain(error))) for finding in group]
+            failures += [Failure.of(finding, error) for finding in group]
         else:
             repaired += group
     layers = _Layers(repository, sources, policy, progress)
@@ -94,7 +94,7 @@ class _Layers:
     def refetch(self, findings: Sequence[Finding]) -> Repaired:
         """Fetch each layer from the first image that still has it; then link flat images anew."""
         damaged = {finding.path for finding in findings}
-        errors: dict[str, str] = {}
+        errors: dict[str, Exception] = {}
         fetched: set[str] = set()
         named = {finding.image for finding in findings}
         images = take_inventory(self._repository).images if findings else []
@@ -112,11 +112,11 @@ class _Layers:
                 fetched.update(self._fetch_layers_of(image, source, needed))
             except (PublisherError, OSError) as error:
                 for path in needed:
-                    errors.setdefault(path, str(explain(error)))
+                    errors.setdefault(path, error)
         failures = self._relink(fetched, findings)
         places = {path for digest in fetched for path in _places(digest)}
         failures += [
-            Failure(f, errors.get(f.path, "no image uses it any more"))
+            Failure.of(f, errors.get(f.path, PublisherError("no image uses it any more")))
             for f in findings
             if f.path not in places
         ]
@@ -182,7 +182,7 @@ class _Layers:
                 try:
                     relink_flat_image(self._repository, image, "a layer was replaced")
                 except (PublisherError, OSError) as error:
-                    failures.append(Failure(findings[0], str(explain(error))))
+                    failures.append(Failure.of(findings[0], error))
         return failures
 
 

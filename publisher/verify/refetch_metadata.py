@@ -59,7 +59,7 @@ def refetch_metadata(
     except PublisherError as error:
         raise PublisherError(
             f"cannot repair the metadata of {name}",
-            why=str(error),
+            why=f"{error.what}: {error.why}",
             hint=f"if its source does not have it any more: publisher remove --unreadable {name}",
         ) from error
     content = {f"{layout.image_metadata(name)}/{file}": data for file, data in files.items()}

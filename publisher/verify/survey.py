@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from publisher.repository import Repository
+from publisher.layers.errors import LayerError
+from publisher.layers.policy import policy_from_values
+from publisher.repository import Repository, RepositoryError
 from publisher.tree import layout, pins, settings
 from publisher.tree.record import InvalidRecord
 from publisher.verify.expected import Expected
@@ -21,13 +23,7 @@ def survey(repository: Repository) -> tuple[Inventory, Expected]:
         The images with all findings, and what the images require.
     """
     inventory = take_inventory(repository)
-    if repository.unfinished():
-        inventory.warning(
-            Kind.UNFINISHED,
-            "",
-            "a committed transaction was interrupted; the next command that writes completes it",
-            Remedy.DERIVE,
-        )
+    _check_transaction(repository, inventory)
     return inventory, check_structure(repository, inventory)
 
 
@@ -40,6 +36,22 @@ def take_inventory(repository: Repository) -> Inventory:
     _check_pins(repository, inventory)
     _check_settings(repository, inventory)
     return inventory
+
+
+def _check_transaction(repository: Repository, inventory: Inventory) -> None:
+    try:
+        unfinished = repository.unfinished()
+    except RepositoryError as error:
+        what = f"{error.what}: {error.why}; no command can write until it is repaired"
+        inventory.error(Kind.TRANSACTION_DAMAGED, "", what, how=error.hint)
+        return
+    if unfinished:
+        inventory.warning(
+            Kind.UNFINISHED,
+            "",
+            "a committed transaction was interrupted; the next command that writes completes it",
+            Remedy.DERIVE,
+        )
 
 
 def _check_pins(repository: Repository, inventory: Inventory) -> None:
@@ -66,14 +78,14 @@ def _check_settings(repository: Repository, inventory: Inventory) -> None:
     if data is None:
         return
     try:
-        settings.RepositorySettings.parse(data, path)
-    except InvalidRecord as error:
-        if is_newer(data, settings.VERSION):
+        policy_from_values(settings.RepositorySettings.parse(data, path).policy)
+    except (InvalidRecord, LayerError) as error:
+        if isinstance(error, InvalidRecord) and is_newer(data, settings.VERSION):
             add_newer_version(repository, inventory, path, error)
         else:
             inventory.error(
                 Kind.RECORD_DAMAGED,
                 path,
                 f"{error.why}; nothing is published until the policy is set again",
-                how=f"publisher init {repository.url}   (with the options it was given before)",
+                how=f"publisher init {repository.url}, with the options that it was given before",
             )

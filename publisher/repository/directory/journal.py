@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,20 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
     sync_filesystem(journal.parent)
     draft.rename(journal)
     sync_directory(journal.parent)
+
+
+def check(journal: Path) -> bool:
+    """Whether there is a journal.
+
+    Raises:
+        RepositoryError: It is damaged, or another release wrote it, so that it cannot be executed.
+    """
+    try:
+        data = journal.read_bytes()
+    except FileNotFoundError:
+        return False
+    _parse(data.rstrip(b"\0"), journal)
+    return True
 
 
 def apply(root: Path, journal: Path) -> bool:
@@ -131,22 +146,39 @@ def _move(source: Path, target: Path, inode: int) -> None:
 
 
 def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
+    what = f"cannot finish the transaction in {journal}"
     try:
         value = json.loads(data)
         version = value["version"]
-        if version == VERSION:
-            operations = [Rename(*fields) for fields in value["operations"]]
-            return operations, value["record"]
-    except (ValueError, TypeError, KeyError) as error:
-        # Written before it got its name, so no interruption of ours does this.
+        if version == VERSION and version is not True:
+            operations = [_operation(fields) for fields in value["operations"]]
+            return operations, Record.from_value(value["record"]).to_value()
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        # It was complete before it got its name: no interruption leaves a part of it.
         raise RepositoryError(
-            f"cannot finish the transaction in {journal}",
+            what,
             why=f"the file is damaged ({type(error).__name__}: {error})",
-            hint="check the disk and restore the file; only if that cannot be done, remove it, and "
-            "let `publisher verify --repair` find what is incomplete",
+            hint=_away(journal, "check the disk, or restore the file. If that is impossible"),
         ) from error
     raise RepositoryError(
-        f"cannot finish the transaction in {journal}",
+        what,
         why=f"a release of publisher with journal version {version!r} wrote it",
-        hint="run that release once more on this repository",
+        hint=_away(journal, "run that release once more on this repository. If there is none"),
     )
+
+
+def _operation(fields: Any) -> Rename:
+    """Read an operation; a damaged one must not lead out of the repository."""
+    source, target, inode, after_sync = fields
+    for path in (source, target):
+        parts = path.split("/") if isinstance(path, str) else [""]
+        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+            raise ValueError(f"{path!r} is not a path in the repository")
+    if not isinstance(inode, int) or not isinstance(after_sync, bool):
+        raise TypeError("an operation has a field of the wrong type")
+    return Rename(source, target, inode, after_sync)
+
+
+def _away(journal: Path, first: str) -> str:
+    moved = shlex.quote(f"{journal}.damaged")
+    return f"{first}: mv {shlex.quote(str(journal))} {moved} && publisher verify --deep --refetch"

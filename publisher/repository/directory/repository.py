@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from publisher.entry import EntryType
 from publisher.repository import DiskFull, RepositoryError
+from publisher.repository.directory import journal
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
 from publisher.repository.directory.opening import check_readable, is_new, prepare
 from publisher.repository.directory.staging import JOURNAL, Staging
@@ -132,10 +133,14 @@ class DirectoryRepository:
         return walk_tree(self.root / path)
 
     def unfinished(self) -> bool:
-        """Whether a committed transaction waits to be finished, and no writer is finishing it."""
+        """Whether a committed transaction waits to be finished, and no writer is finishing it.
+
+        Raises:
+            RepositoryError: It cannot be finished, since its journal is damaged.
+        """
         state = self.root / layout.STATE
         try:
-            return (state / JOURNAL).exists() and not is_writing(state)
+            return not is_writing(state) and journal.check(state / JOURNAL)
         except PermissionError:
             return False  # only the user who publishes can tell
 

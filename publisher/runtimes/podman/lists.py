@@ -24,7 +24,7 @@ from publisher.runtimes.podman.format import (
 from publisher.tree.layout import PODMAN_STORE
 from publisher.tree.record import InvalidRecord
 
-REBUILD = f"remove {PODMAN_STORE}; the next ingest builds it again from what is published"
+REBUILD = "publisher verify --repair"
 """How a store that cannot be read is repaired: it holds nothing but links and metadata."""
 
 _EMPTY = b"[\n\n]\n"

@@ -1,0 +1,30 @@
+"""The settings of a repository, and the policy in them."""
+
+from __future__ import annotations
+
+from publisher.layers.policy import Policy, policy_from_values
+from publisher.repository.protocol import Repository
+from publisher.tree import layout
+from publisher.tree.settings import RepositorySettings
+
+
+def load_settings(repository: Repository) -> RepositorySettings:
+    """Return the repository's settings; the defaults where it has none.
+
+    Raises:
+        InvalidRecord: They are unreadable.
+    """
+    data = repository.read(layout.REPOSITORY_SETTINGS)
+    if data is None:
+        return RepositorySettings()
+    return RepositorySettings.parse(data, layout.REPOSITORY_SETTINGS)
+
+
+def load_policy(repository: Repository) -> Policy:
+    """Return what of images may appear in this repository.
+
+    Raises:
+        InvalidRecord: The settings are unreadable.
+        LayerError: They have an option or value that this release does not know.
+    """
+    return policy_from_values(load_settings(repository).policy)
