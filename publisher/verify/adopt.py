@@ -1,8 +1,8 @@
-"""Take over a tree that DUCC filled: behind `publisher adopt`.
+"""Take over a repository that DUCC filled: the use case behind `publisher adopt`.
 
-Layers and flat images stay where they are, and are used from then on; nothing is downloaded but
-manifests and configs. All records are written in one transaction. Running it again does what has
-become possible since: an image whose registry was away, say.
+Layers and flat images stay in place, and are used from then on; only manifests and configs are
+downloaded. All records are written in one transaction. A later run adopts what failed before, such
+as an image whose registry was unavailable.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from publisher.tree.users import ImageUsers
 
 
 class Fate(enum.StrEnum):
-    """What becomes of one image."""
+    """What the adoption does with one image."""
 
     ADOPTED = "adopted"
     MOVED = "moved"
     KEPT = "kept"
-    OURS = "ours"
+    COMPLETE = "ours"  # the value is part of the JSON output
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """One published image, and what becomes of it; `why` says it in words."""
+    """What the adoption does with one published image, and why."""
 
     name: str
     fate: Fate
@@ -57,7 +57,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was done, or would be. `records` counts the files that are written."""
+    """What was done, or would be done. `records` counts the files that are written."""
 
     images: tuple[Adoption, ...]
     records: int
@@ -66,7 +66,7 @@ class Report:
 
 @dataclass(slots=True)
 class _Plan:
-    """What will be written, by path."""
+    """The files to write, by path, and what is done with each image."""
 
     images: list[Adoption] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -84,12 +84,22 @@ def adopt(
     dry_run: bool = False,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Write the records that this publisher needs, next to those that are there.
+    """Write the records that this publisher needs beside those that DUCC wrote.
 
-    An image whose tag still names what is published becomes one of ours, with the registry's exact
-    manifest; one whose tag has moved stays as it is, and the next ingest follows the tag. Raises
-    InvalidRecord where a record cannot be read, and PublisherError while DUCC's own remove schedule
-    still waits for its collection: nothing is changed then.
+    An image whose tag still names what is published gets the registry's exact manifest, the config
+    and a publication. One whose tag has moved stays as it is, and the next ingest follows the tag.
+
+    Args:
+        repository: Opened for writing, unless for a dry run.
+        sources: Where the images come from.
+        now: The current time.
+        dry_run: Only plan; changes nothing and takes no lock.
+        progress: Called with the name of each image that is looked up.
+
+    Raises:
+        InvalidRecord: A record is unreadable. Nothing is changed.
+        PublisherError: DUCC's remove schedule lists images that it has not collected. Nothing is
+            changed.
     """
     found = _look_up(repository, sources, now, progress)
     if dry_run:
@@ -109,7 +119,10 @@ def _look_up(
     now: Callable[[], datetime],
     progress: Callable[[str], None],
 ) -> dict[str, tuple[PlatformImage, Publication] | str]:
-    """What the registries say of each image that is not ours yet; or why that does not help."""
+    """What the registries have for each image without a publication, or why they do not help.
+
+    "" stands for a tag that has moved.
+    """
     found: dict[str, tuple[PlatformImage, Publication] | str] = {}
     for name in repository.names():
         if repository.exists(layout.publication_file(name)):
@@ -135,7 +148,7 @@ def _ask(
     try:
         config = parse_config(source.fetch(manifest.config), manifest.image_id)
     except ImageNotFound:
-        return ""  # then the tag cannot name it any more
+        return ""  # the tag names another image
     [image] = fetch_images(source, [config.platform], digest)
     if image.manifest.image_id != manifest.image_id or [
         layer.digest for layer in image.manifest.layers
@@ -159,17 +172,17 @@ def _ask(
 def _plan(
     repository: Repository, found: Mapping[str, tuple[PlatformImage, Publication] | str]
 ) -> _Plan:
-    """From the state that nobody changes any more: what will be written."""
+    """What to write, from the current state; for writing, called under the lock."""
     plan = _Plan()
     _convert_schedule(repository, plan)
     for name in repository.names():
         if repository.exists(layout.publication_file(name)):
-            plan.images.append(Adoption(name, Fate.OURS, "it has all its records"))
+            plan.images.append(Adoption(name, Fate.COMPLETE, "it has all its records"))
             continue
-        answer = found.get(name, "it was published while we looked")
+        answer = found.get(name, "it was concurrently published")
         if isinstance(answer, str):
             fate = Fate.KEPT if answer else Fate.MOVED
-            why = answer or "its tag names something else now; the next ingest follows it"
+            why = answer or "its tag has moved; the next ingest follows it"
             plan.images.append(Adoption(name, fate, why))
             continue
         image, publication = answer
@@ -182,7 +195,7 @@ def _plan(
 
 
 def _convert_schedule(repository: Repository, plan: _Plan) -> None:
-    """DUCC's schedule is a list of manifests without names or times: an empty one becomes ours."""
+    """Replace DUCC's schedule, a list of manifests without names or times, if it is empty."""
     data = repository.read(layout.REMOVE_SCHEDULE)
     if data is None:
         return
@@ -214,7 +227,7 @@ def _record_users(
     plan: _Plan,
     found: Mapping[str, tuple[PlatformImage, Publication] | str],
 ) -> None:
-    """Who uses which image and layer, from all manifests; nothing recorded is taken away."""
+    """Record which names use each image, and which images each layer; existing entries stay."""
     usage = _count(repository)
     for image_id, users in usage.images.items():
         known = load_users(repository, image_id) or ImageUsers()
@@ -227,7 +240,7 @@ def _record_users(
         )
     for digest, images in usage.layers.items():
         if not repository.exists(layout.layer_directory(digest)):
-            continue  # verify says so, and can fetch it
+            continue  # verify reports it, and can fetch it
         origin = load_origin(repository, digest) or Origin()
         for image_id in images:
             origin = origin.with_image(image_id)
@@ -235,7 +248,7 @@ def _record_users(
 
 
 def _count(repository: Repository) -> Usage:
-    """Who uses what, by all manifests; DUCC's own schedule, which we do not read, is empty."""
+    """Count from all manifests. DUCC's own schedule, if there is one, is empty."""
     usage = Usage()
     for name in repository.names():
         found = current_manifest(repository, name)
@@ -251,7 +264,7 @@ def _count(repository: Repository) -> Usage:
 def _digest_after(
     name: str, digest: str, found: Mapping[str, tuple[PlatformImage, Publication] | str]
 ) -> str:
-    """The manifest's digest once its exact bytes are there."""
+    """The digest of the manifest's exact bytes, once they are written."""
     answer = found.get(name, "")
     return digest if isinstance(answer, str) else answer[1].manifest_digest
 
@@ -284,5 +297,5 @@ def _layers(repository: Repository) -> Iterator[str]:
 
 
 def _lacks_index(repository: Repository, digest: str) -> bool:
-    there = repository.exists(layout.layer_directory(digest))
-    return there and not repository.exists(layout.layer_index(digest))
+    is_published = repository.exists(layout.layer_directory(digest))
+    return is_published and not repository.exists(layout.layer_index(digest))

@@ -1,4 +1,4 @@
-"""Whether the bytes are right: layer trees against their indexes, flat images against both."""
+"""Compare contents: layer trees with their indexes, and flat images with their layers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LATEST_IN_32_BITS = (2**31 - 1) * 10**9
 _GENERATED = frozenset(generated.entry.path for generated in runtime_files(ContainerConfig()))
 
 MAX_NAMED = 3
-"""So many places of a damaged tree are named; the rest is counted."""
+"""How many paths of a damaged tree are named; the others are counted."""
 
 
 def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Finding]:
-    """Read all of a published layer, and compare it with its index."""
+    """Read a whole published layer, and yield a finding if it differs from its index."""
     tree = layout.layer_tree(digest)
     differences = _Differences()
     whiteouts = _Whiteouts()
@@ -66,7 +66,10 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
 
 
 def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
-    """Compare a flat image with what its layers make; what shares an inode needs no reading."""
+    """Yield a finding if a flat image differs from its merged layers.
+
+    A file that shares its inode with the layer's file is not read.
+    """
     path = layout.flat_image(image.manifest.image_id)
     layers = [layer.digest for layer in image.manifest.layers]
     differences = _Differences()
@@ -79,7 +82,7 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
                 if _is_shared(repository, path, layers, planned_entry):
                     continue
                 if planned_entry is None and image.config is None and _may_be_generated(found):
-                    continue  # without a config, nobody knows what runtimes need
+                    continue  # without a config, the files for runtimes are unknown
                 entry = _entry(planned_entry)
                 for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
                 what = _compare(entry, found, stored)
@@ -90,7 +93,7 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
             Kind.FLAT_DAMAGED,
             path,
             f"it cannot be compared: {error}",
-            how="see what is wrong with its layers",
+            how="publisher verify --deep --refetch",
             image=image.name,
         )
         return
@@ -100,7 +103,7 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         what = str(differences)
         yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Remedy.DERIVE, "", image.name)
     elif outdated.count:
-        what = f"what is made for runtimes is not what this release makes: {outdated}"
+        what = f"the files for runtimes are not those that this release makes: {outdated}"
         yield Finding(
             Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Remedy.DERIVE, "", image.name
         )
@@ -135,7 +138,7 @@ class _Whiteouts:
 
 
 class _Differences:
-    """Counts what differs, and keeps the first few in words."""
+    """Counts differences, and describes the first few."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -154,21 +157,22 @@ class _Differences:
 
 def _unreadable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        raise error  # removed while it was read; who called knows
+        raise error  # concurrently removed: the caller checks
     if isinstance(error, PermissionError):
         raise RepositoryError(
             "cannot read everything that is published",
             why=f"{error.filename or 'a file'}: {error.strerror}",
-            hint="look deeply as the user who publishes",
+            hint="run it as the user who publishes",
         ) from error
     return f"{error.filename or 'something in it'} cannot be read: {error.strerror}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What of an entry can be expected to be found in a tree.
+    """Which properties of an entry a tree has.
 
-    `owners`: without privileges all files are ours. `opaque`: only root sees root's attribute.
+    `owners`: without privileges, all files belong to the publishing user. `opaque`: the attribute
+    of an opaque directory is visible to root only.
     """
 
     owners: bool
@@ -184,7 +188,7 @@ class _Stored:
 def _paired(
     expected: Iterator[tuple[bytes, _T]], found: Iterator[Found]
 ) -> Iterator[tuple[_T | None, Found | None]]:
-    """What should be at each path, and what is; both come sorted, and are read in step."""
+    """Pair what is expected and what is found at each path; both are sorted."""
     left, right = next(expected, None), next(found, None)
     while left is not None or right is not None:
         key = sort_key(right.entry.path) if right is not None else b""
@@ -221,7 +225,7 @@ def _is_shared(
     layers: Sequence[str],
     merged: Merged | Generated | None,
 ) -> bool:
-    """Whether the flat image's file is the very one of the layer."""
+    """Whether the flat image's file is a hard link to the layer's."""
     if not isinstance(merged, Merged) or merged.entry.type is EntryType.DIRECTORY:
         return False
     tree = layout.layer_tree(layers[merged.layer])
@@ -230,32 +234,32 @@ def _is_shared(
 
 
 def _compare(entry: Entry | None, found: Found | None, stored: _Stored) -> str:
-    """In words, how what was found differs from `entry`; "" if it does not."""
+    """Describe how `found` differs from `entry`; "" if it does not."""
     if entry is None:
         assert found is not None
-        # Whiteouts may be added for the sake of layers below, which this layer's index knows not.
+        # Whiteouts may be added because of the layers below, which the index does not know.
         if found.entry.type is EntryType.WHITEOUT:
             return ""
-        return f"{_shown(found.entry.path)} should not be there"
+        return f"{_shown(found.entry.path)} is not expected"
     name = _shown(entry.path)
     if found is None:
         return f"{name} is missing"
     actual = found.entry
     if entry.is_unresolved:
         is_directory = actual.type is EntryType.DIRECTORY
-        return f"{name} is a directory, and should be a file" if is_directory else ""
+        return f"{name} is a directory, expected a file" if is_directory else ""
     kind = EntryType.FILE if entry.type is EntryType.HARDLINK else entry.type
     if actual.type is not kind:
-        return f"{name} is of type {actual.type}, and should be of type {kind}"
+        return f"{name} is of type {actual.type}, expected {kind}"
     if kind is EntryType.FILE:
         if actual.size != entry.size:
-            return f"{name} has {actual.size} bytes, and should have {entry.size}"
+            return f"{name} has {actual.size} bytes, expected {entry.size}"
         if found.sha256() != entry.sha256:
             return f"{name} has the wrong content"
     if kind is EntryType.SYMLINK and actual.target != entry.target:
-        return f"{name} leads to {_shown(actual.target)}, and should to {_shown(entry.target)}"
+        return f"{name} points to {_shown(actual.target)}, expected {_shown(entry.target)}"
     if kind is not EntryType.WHITEOUT and actual.device != entry.device:
-        return f"{name} is device {actual.device}, and should be {entry.device}"
+        return f"{name} is device {actual.device}, expected {entry.device}"
     if kind is EntryType.WHITEOUT or entry.implicit:
         return ""
     return _compare_metadata(name, entry, actual, stored)
@@ -263,18 +267,18 @@ def _compare(entry: Entry | None, found: Found | None, stored: _Stored) -> str:
 
 def _compare_metadata(name: str, entry: Entry, actual: Entry, stored: _Stored) -> str:
     if entry.type is not EntryType.SYMLINK and actual.mode != entry.mode:
-        return f"{name} has mode {actual.mode:04o}, and should have {entry.mode:04o}"
+        return f"{name} has mode {actual.mode:04o}, expected {entry.mode:04o}"
     if stored.owners and (actual.uid, actual.gid) != (entry.uid, entry.gid):
         owner = f"{actual.uid}:{actual.gid}"
-        return f"{name} belongs to {owner}, and should belong to {entry.uid}:{entry.gid}"
+        return f"{name} belongs to {owner}, expected {entry.uid}:{entry.gid}"
     if not _is_stored_time(entry.mtime_ns, actual.mtime_ns):
-        return f"{name} has another time of modification"
+        return f"{name} has a different modification time"
     # Not every filesystem has extended attributes, and only root sees all of them.
     for key, value in entry.xattrs.items():
         if actual.xattrs.get(key, value) != value:
-            return f"{name} has another attribute {key}"
+            return f"{name} has a different attribute {key}"
     if entry.opaque and entry.path and not actual.opaque and stored.opaque:
-        return f"{name} should be opaque"
+        return f"{name} is not opaque"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A layer index made from the layer's tree, where the one made from its blob is lost."""
+"""Make a layer index from the layer's tree, where the one made from its blob is missing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _MARKER = ".wh."
 
 
 def index_from_tree(repository: Repository, layer: Descriptor, diff_id: str) -> bytes:
-    """The index of a published layer, with the digests of what its tree holds now.
+    """Return the index of a published layer, with the digests of the files in its tree.
 
-    Whether that is what the blob held cannot be told without the blob; the index says where it
-    comes from. PublisherError where the tree is not one that this publisher would have made, or
-    has things in it that no index can describe.
+    Without the blob these cannot be compared with what it held; the index's policy marks that.
+
+    Args:
+        repository: Opened for reading or writing.
+        layer: The layer's descriptor in a manifest.
+        diff_id: The layer's diff ID in the image's config.
+
+    Raises:
+        PublisherError: The tree has whiteouts in another tool's form.
     """
     # Two passes, since the header comes first: counting costs no reading of contents.
     entries = 0
@@ -52,11 +58,12 @@ def _check(layer: Descriptor, entry: Entry) -> None:
         raise PublisherError(
             f"cannot make an index of layer {layer.digest} from its tree",
             why=f"{entry.path!r} is a whiteout in another tool's form",
+            hint="publisher verify --refetch",
         )
 
 
 def _entries(repository: Repository, layer: Descriptor) -> Iterator[Entry]:
-    """What is in the tree, as an index has it: hard links name the first path of their file."""
+    """The tree's entries as an index has them: a hard link names the first path of its file."""
     tree = layout.layer_tree(layer.digest)
     names: Counter[object] = Counter()
     for found in repository.walk(tree):
