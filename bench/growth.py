@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import Command, measure, median
+from bench.synthetic import write_image_of_files, write_images
 from tests.layer_builder import file, image, layer_of_tar, tar, write_layout
 
 PUBLISHER = (sys.executable, "-m", "publisher")
@@ -81,6 +82,24 @@ def many_layers(files: int | None) -> Prepare:
     return prepare
 
 
+def verified_images(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+    """Verify the records of `size` images that share a layer."""
+    tree = folder / f"images-{size}"
+    write_images(tree, size)
+    return lambda work: [(*PUBLISHER, "verify", "--repository", tree)]
+
+
+def found_path(pattern: str) -> Prepare:
+    """Find a pattern in one image of `size` files."""
+
+    def prepare(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+        tree = folder / f"files-{size}"
+        write_image_of_files(tree, size)
+        return lambda work: [(*PUBLISHER, "find", pattern, "--repository", tree)]
+
+    return prepare
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "new-layers": Benchmark(
         "ingest of an image whose layers are all new, two files in each",
@@ -93,6 +112,24 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "layers",
         (1, 30, 60, 120),
         many_layers(120_000),
+    ),
+    "verify": Benchmark(
+        "verify of the records of images that share a layer",
+        "images",
+        (1_000, 2_000, 5_000),
+        verified_images,
+    ),
+    "find-path": Benchmark(
+        "find of a whole path in one image, by a look-up in the layer index",
+        "files",
+        (125_000, 250_000, 500_000, 1_000_000),
+        found_path("usr/lib/part-0100/file-0100500"),
+    ),
+    "find-name": Benchmark(
+        "find of a name in one image, by a search of the layer index",
+        "files",
+        (125_000, 250_000, 500_000, 1_000_000),
+        found_path("file-01005*"),
     ),
 }
 
