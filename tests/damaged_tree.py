@@ -18,11 +18,11 @@ from typing import Any
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.reading import load_schedule
 from publisher.times import parse_time
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.pins import Pins
-from publisher.tree.schedule import RemoveSchedule
 from publisher.tree.thin_image import ThinRecord, ThinTerms
 from tests.command import Result, run_here
 from tests.layer_builder import file, image, layer, opaque, whiteout, write_layout
@@ -32,7 +32,8 @@ BASE = layer(file("etc/os", b"base"), file("gone", b"1"), file("opt/old", b"old"
 TOP = layer(whiteout("gone"), opaque("opt"), file("opt/new", b"new"))
 OTHER = layer(file("other", b"other"))
 STAGED = layer(file("staged", b"staged"))
-OLD, NEW, WEB = image(BASE), image(BASE, TOP), image(BASE, OTHER)
+PACKED_LAYER = layer(file("packed", b"packed"))
+OLD, NEW, WEB, PACKED = image(BASE), image(BASE, TOP), image(BASE, OTHER), image(BASE, PACKED_LAYER)
 LATER = image(BASE, STAGED)
 """Not published: an interrupted run has left its layer."""
 
@@ -77,7 +78,7 @@ class Tree:
             write_layout(built, self.folder / "layout", tag)
         write_layout(LATER, self.folder / "later", "latest")
         archive = self.folder / "packed"
-        write_layout(OLD, archive)
+        write_layout(PACKED, archive)
         shutil.make_archive(str(archive), "tar", archive)
         self.registry.add("team/web", "1", WEB)
         wishes = [
@@ -126,11 +127,14 @@ class Tree:
         retired = f"{layout.retired_directory(OLD.manifest.digest)}"
         found = {
             "schedule": layout.REMOVE_SCHEDULE,
+            "schedule of the retired": layout.retired_schedule(OLD.manifest.digest),
+            "schedule of the published": layout.retired_schedule(PACKED.manifest.digest),
             "pins": layout.PINS,
             "settings": layout.REPOSITORY_SETTINGS,
             "thin image": layout.thin_file(self.web),
             "users": layout.image_users(NEW.image_id),
             "users of the scheduled": layout.image_users(OLD.image_id),
+            "users of the archive": layout.image_users(PACKED.image_id),
             "origin of a shared layer": layout.layer_origin(BASE.digest),
             "origin": layout.layer_origin(TOP.digest),
             "index of a shared layer": layout.layer_index(BASE.digest),
@@ -165,8 +169,8 @@ def published(tree: Tree) -> dict[str, bytes]:
     for name in tree.names:
         found[name] = (tree.root / layout.manifest_file(name)).read_bytes()
         assert (tree.root / name / "etc/os").read_bytes() == b"base"
-    schedule = RemoveSchedule.parse((tree.root / layout.REMOVE_SCHEDULE).read_bytes(), "")
-    for entry in schedule.entries:
+    repository = DirectoryRepository(RepositoryURL.parse(f"dir:{tree.root}"))
+    for entry in load_schedule(repository).entries:
         found[f"scheduled {entry.key}"] = b""
     pins = tree.root / layout.PINS
     for pin in Pins.parse(pins.read_bytes(), "").pins if pins.exists() else ():

@@ -180,6 +180,7 @@ class _Records:
             content = rebuild_pins(self._repository, self.inventory, self._now).to_bytes()
             self._transaction.replace(path, content)
         elif kind is Kind.RETIRED_UNSCHEDULED or _is_of_schedule(path):
+            self._check_no_newer_schedule(path)
             self._reschedule = True
         else:  # the record of a thin image: without it the registry is asked
             self._transaction.remove(path)
@@ -190,6 +191,16 @@ class _Records:
             records = RecordSet(self._repository)
             records.replace_schedule(rebuild_schedule(self._repository, self.inventory, self._now))
             records.write(self._transaction)
+
+    def _check_no_newer_schedule(self, path: str) -> None:
+        """The schedule is replaced as a whole: a part that cannot be read would be lost."""
+        for finding in self.inventory.findings:
+            if finding.kind is Kind.FUTURE_VERSION and _is_of_schedule(finding.path):
+                raise PublisherError(
+                    f"cannot rebuild {path}",
+                    why=f"a newer release wrote {finding.path}",
+                    hint=finding.how,
+                )
 
     def _link(self, name: str) -> None:
         image_id = self._published[name].manifest.image_id

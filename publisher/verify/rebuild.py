@@ -24,7 +24,7 @@ from publisher.tree import schedule as schedule_format
 from publisher.tree.pins import Pin, Pins
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import DEFAULT_GRACE, RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import DEFAULT_GRACE, Reason, RemoveSchedule, ScheduledRemoval
 from publisher.tree.users import ImageUsers
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.salvage import salvage_entries, salvage_fields
@@ -135,6 +135,8 @@ def rebuild_schedule(
         # What a name with an unreadable manifest has published may be this very image.
         if entry.key not in published and entry.name not in unreadable:
             entries.setdefault(entry.key, entry)
+    for entry in _entries_of_published(repository, inventory, now):
+        entries.setdefault(entry.key, entry)
     return list(entries.values())
 
 
@@ -221,10 +223,7 @@ def _entries_of(
     names = _users(repository, manifest.image_id, digest)
     if isinstance(record.get("name"), str):
         names.add(record["name"])
-    seconds = record.get("graceSeconds")
-    grace = DEFAULT_GRACE
-    if isinstance(seconds, int) and 0 <= seconds <= _LONGEST_GRACE.total_seconds():
-        grace = timedelta(seconds=seconds)
+    grace = _grace(record.get("graceSeconds"))
     for name in sorted(filter(layout.is_public_name, names)):
         yield ScheduledRemoval(
             name=name,
@@ -232,10 +231,50 @@ def _entries_of(
             manifest_digest=digest,
             image_id=manifest.image_id,
             manifest=json.loads(data),
-            reason="tag-moved",
+            reason=Reason.TAG_MOVED,
             scheduled_at=now,
             not_before=later(now, grace),
         )
+
+
+def _entries_of_published(
+    repository: Repository, inventory: Inventory, now: datetime
+) -> Iterator[ScheduledRemoval]:
+    """Entries for images that are scheduled, and still published under their name.
+
+    A file of the schedule exists as long as it has an entry: if the manifest has no other user than
+    one name, that name is scheduled.
+    """
+    users: dict[str, list[LiveImage]] = {}
+    for image in inventory.images:
+        if image.name in inventory.names and image.manifest_digest:
+            users.setdefault(layout.retired_schedule(image.manifest_digest), []).append(image)
+    for path in schedule_files(repository):
+        directory = path.rpartition("/")[0]
+        images = users.get(path, [])
+        if len(images) != 1 or read_retired(repository, directory) is not None:
+            continue
+        [image] = images
+        record = salvage_fields(
+            repository.read(layout.publication_file(image.name)) or b"", ("graceSeconds",)
+        )
+        data = repository.read(layout.manifest_file(image.name)) or b"{}"
+        yield ScheduledRemoval(
+            name=image.name,
+            reference=image.reference or image.name,
+            manifest_digest=image.manifest_digest,
+            image_id=image.manifest.image_id,
+            manifest=json.loads(data),
+            reason=Reason.REMOVED,
+            scheduled_at=now,
+            not_before=later(now, _grace(record.get("graceSeconds"))),
+        )
+
+
+def _grace(seconds: object) -> timedelta:
+    if isinstance(seconds, int) and 0 <= seconds <= _LONGEST_GRACE.total_seconds():
+        return timedelta(seconds=seconds)
+    return DEFAULT_GRACE
 
 
 def _users(repository: Repository, image_id: str, digest: str) -> set[str]:
