@@ -8,7 +8,9 @@ as it is current: no other publisher published since it was last updated.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from publisher.codec import Codec, Malformed
 from publisher.oci.digest import digest_hex
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
-from publisher.repository.cvmfs.spool import StagedLayer
+from publisher.repository.cvmfs.spool import SpoolFull, StagedLayer
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.disk import write_new_file
 from publisher.tree import layout
@@ -133,6 +135,20 @@ class Mirror:
         if current:
             synced = _Synced(self._configuration.published().root_hash)
             write_new_file(self._synced, _SYNCED.dump(synced), mode=0o600)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise SpoolFull, which names the directory of the state, if its disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SpoolFull(
+                f"cannot keep the state of cvmfs:{self._configuration.name} in {self._state}",
+                why=error.strerror or str(error),
+                hint="free space there, or set PUBLISHER_STATE to a directory on a larger disk",
+            ) from error
 
     def require_readable(self, *, alone: bool = False) -> None:
         """Raise RepositoryError if neither the mount nor the mirror shows the current revision.

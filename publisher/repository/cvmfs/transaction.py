@@ -68,7 +68,8 @@ class CvmfsTransaction:
             if not self._has_layer(digest):
                 raise RepositoryChanged(f"cannot use layer {digest}", why="it was collected")
         planned = self._directory / f"{len(self._trees)}.plan"
-        write_plan(planned, plan, layers)
+        with self._execution.mirror.writing():
+            write_plan(planned, plan, layers)
         self._trees[path] = NewTree(path, planned)
         return {}
 
@@ -164,10 +165,10 @@ class CvmfsTransaction:
         mirror_was_current = execution.mirror.is_current()
         before = configuration.published()
         left = pending.plan(calls, configuration.is_gateway)
-        pending.write(execution.mirror.pending, left)
+        self._write_pending(left)
         self._execute(calls)
         if left.rest:
-            pending.write(execution.mirror.pending, replace(left, rest=()))
+            self._write_pending(replace(left, rest=()))
         after = configuration.published()
         self._require_published(before, after, len(calls))
         # A gateway's publisher sees a new revision with its next transaction only: there content is
@@ -179,6 +180,10 @@ class CvmfsTransaction:
         for digest in self._layers:
             execution.mirror.staged(digest).delete_blob()
         execution.mirror.pending.unlink()
+
+    def _write_pending(self, left: pending.Pending) -> None:
+        with self._execution.mirror.writing():
+            pending.write(self._execution.mirror.pending, left)
 
     def _execute(self, calls: Sequence[Call]) -> None:
         match calls:
@@ -236,7 +241,8 @@ class CvmfsTransaction:
         mirror = self._execution.mirror
         mirror.mark_current(False)
         try:
-            self._commit_to_mirror()
+            with mirror.writing():
+                self._commit_to_mirror()
         except PathTaken as error:
             _log.warning("the mirror of %s is not up to date: %s", self._execution.url, error)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -333,6 +334,26 @@ def test_a_full_spool_fails_the_image_and_names_the_directory(
     finally:
         subprocess.run(["umount", small], check=True)
     assert machine.revision(NAME) == 1
+
+
+@pytest.mark.parametrize("step", ["write_plan", "pending.write", "DirectoryTransaction.commit"])
+def test_a_state_directory_that_is_full_is_named_and_the_next_run_publishes(
+    machine: Machine, mount: Path, images: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    requests = [Request(wish_for(f"oci:{images}:1", name="tool"))]
+    with opened(machine) as repository, Sources() as sources:
+        with monkeypatch.context() as patched:
+            patched.setattr(f"publisher.repository.cvmfs.transaction.{step}", full)
+            [outcome] = ingest(requests, repository, sources).outcomes
+        assert outcome.status is Status.FAILED
+        assert f"state of cvmfs:{NAME} in {machine.state}" in outcome.error
+        assert "No space left on device" in outcome.error and "[Errno" not in outcome.error
+    with opened(machine) as repository:
+        publish(repository, images, "1")
+        assert not verify(repository, deep=True).findings
 
 
 def test_no_space_for_temporary_files_while_sending_fails_the_image_and_keeps_its_layers(
