@@ -121,7 +121,7 @@ class MemoryRepository:
         """Not known."""
         return None
 
-    def room_for(
+    def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
         """Memory is not bounded."""

@@ -91,7 +91,7 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     run.progress.image_step(image.name, "fetching")
     items = comparison.fetch(run.limits)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
-    with run.repository.room_for(sizes, run.layers.check_stop):
+    with run.repository.reserve_space(sizes, run.layers.check_stop):
         status, fetched = _fetch_until_published(run, image, comparison, items)
     dropped: dict[str, int] = {}
     for summary in fetched:

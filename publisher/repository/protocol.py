@@ -158,13 +158,15 @@ class Repository(Protocol):
     def free_space(self) -> int | None:
         """How many bytes can still be stored; None where that cannot be told."""
 
-    def room_for(
+    def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
-        """Hold room for what has to be staged of one image's `layers` (sizes in bytes by digest).
+        """Reserve space to stage those of an image's `layers` that are not published.
 
-        Where what is staged is bounded this waits until other images are published; `keep_waiting`
-        is called meanwhile, and ends it by raising.
+        Args:
+            layers: Sizes in bytes by digest.
+            keep_waiting: Called repeatedly while this waits for space that other images hold; an
+                exception from it ends the wait.
         """
 
     def has_layer(self, digest: str) -> bool:

@@ -141,7 +141,7 @@ class CvmfsRepository:
         """Return how many bytes can be staged here; the space of the storage is unknown."""
         return self.mirror.free_space()
 
-    def room_for(
+    def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
         """Reserve space in the spool for those of an image's `layers` that are not published."""

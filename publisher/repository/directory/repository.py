@@ -161,7 +161,7 @@ class DirectoryRepository:
         blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
         return blocks * status.f_frsize
 
-    def room_for(
+    def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
         """Nothing to wait for: layers are unpacked where they will be published."""
