@@ -104,7 +104,7 @@ def measure(
 
 
 def moment() -> Times:
-    """Seconds by the clock, and those that the processor has worked for us."""
+    """Seconds on the clock, and CPU seconds of this process."""
     return time.perf_counter(), time.process_time()
 
 

@@ -1,4 +1,4 @@
-"""Runs commands, alternating, and says what each cost."""
+"""Runs commands, alternating, and measures what each costs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs one command, and prints as JSON what it took.
 
-A process of its own, since the kernel counts the memory of whoever starts a command as the
-command's: this one has nearly none.
+A separate process, since the kernel counts the memory of the process that starts a command as the
+command's: this one has very little.
 """
 
 import json

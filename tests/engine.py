@@ -20,7 +20,7 @@ from tests.layer_builder import Layer, Member, layer
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A layer after unpacking: its tree on disk, its index, what was said of it."""
+    """A layer after unpacking: its tree on disk, its index and summary."""
 
     tree: Path
     index: LayerIndex

@@ -1,7 +1,7 @@
-"""Hostile archives, made by code: one for each way out that tar extraction ever offered.
+"""Hostile archives, made by code: one for each known way to escape from tar extraction.
 
-`VICTIM` in a name or target stands for the absolute path of a directory beside the tree. Names tell
-what the attack is; comments name vulnerabilities of other programs that were of the kind.
+`VICTIM` in a name or target is a placeholder for the absolute path of a directory beside the tree.
+Keys describe the attack; comments name vulnerabilities of this kind in other programs.
 """
 
 from __future__ import annotations

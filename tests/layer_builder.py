@@ -5,8 +5,8 @@
     built = image(base, top)
     write_layout(built, tmp_path / "layout", "latest")
 
-The encoder is our own, so that it can say things that no sane tar writer says (`Member` has a
-field for every field of a header), and so that equal members always give equal bytes. A bytes
+The encoder can write archives that no other tar writer produces (`Member` has a field for every
+field of a header), and equal members always give equal bytes. A bytes
 object among the members is put into the archive as it is.
 """
 
@@ -42,7 +42,7 @@ MEDIA_TYPES: Mapping[Compression, str] = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Member:
-    """One member of a tar archive. What is None or empty takes the honest value."""
+    """One member of a tar archive. Fields that are None or empty get the right value."""
 
     name: str | bytes
     typeflag: bytes = b"0"
@@ -164,7 +164,7 @@ def zstd_skippable(payload: bytes, number: int = 0) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer blob, what a manifest says of it, and the archive inside."""
+    """A layer blob, its descriptor and diff ID, and the archive inside."""
 
     blob: bytes
     descriptor: Descriptor
@@ -180,7 +180,7 @@ class Layer:
         return [self.blob[at : at + size] for at in range(0, len(self.blob), size)]
 
     def with_descriptor(self, **fields: Any) -> Layer:
-        """The same bytes under a descriptor that says something else."""
+        """The same bytes with a descriptor that differs in `fields`."""
         return replace(self, descriptor=replace(self.descriptor, **fields))
 
 

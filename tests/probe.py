@@ -1,4 +1,4 @@
-"""An image that tells what it was started with, to compare one way of running it with another."""
+"""An image that prints how it was started, to compare one way of running it with another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def probe_image(**settings: object) -> Image:
 
 
 def write_probe(folder: Path, **settings: object) -> str:
-    """The image in an OCI layout, as podman and we name it."""
+    """The image in an OCI layout, as podman and the publisher name it."""
     return f"oci:{write_layout(probe_image(**settings), folder, '1')}:1"
 
 

@@ -87,7 +87,7 @@ class LayerIndex(Iterable[Entry]):
     def lines(self) -> Iterator[str]:
         """Yield the encoded entries, for `path_key` and `decode_entry`."""
         with self._open() as file:
-            blocks = _blocks(file)
+            blocks = _blocks(file, _READ_BYTES)
             first, _, rest = next(blocks, "").partition("\n")
             header = _parse_header(first)
             count = 0
@@ -111,10 +111,12 @@ class LayerIndex(Iterable[Entry]):
         wanted = deque(sorted({sort_key(path) for path in paths}))
         found: list[Entry] = []
         with self._open() as file:
-            blocks = _blocks(file)
-            held = next(blocks, "").partition("\n")[2]
+            blocks = _blocks(file, _READ_BYTES)
+            rest = next(blocks, "").partition("\n")[2]  # without the header
+            filled = filter(None, itertools.chain([rest], blocks))
+            held = next(filled, "")
             while wanted and held:
-                following = next(blocks, "")
+                following = next(filled, "")
                 end = path_key(following.partition("\n")[0]) if following else None
                 if end is None or wanted[0] < end:
                     here = {key for key in wanted if end is None or key < end}
@@ -291,7 +293,7 @@ class _Position(io.RawIOBase):
         return data
 
 
-def _blocks(file: BinaryIO, size: int = _READ_BYTES) -> Iterator[str]:
+def _blocks(file: BinaryIO, size: int) -> Iterator[str]:
     """The text of the index as blocks of whole lines, of about `size` bytes."""
     what = "cannot read a layer index"
     reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=size, closefd=False)

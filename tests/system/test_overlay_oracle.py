@@ -99,13 +99,13 @@ def in_child(action: Callable[[], None]) -> None:
             os.dup2(writing, 2)
             action()
             code = 0
-        except BaseException:  # noqa: BLE001 - told to the parent, which fails with it
+        except BaseException:  # noqa: BLE001 - printed to the parent, which fails with it
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         finally:
             os._exit(code)
     os.close(writing)
-    with os.fdopen(reading, errors="replace") as said:
-        output = said.read()
+    with os.fdopen(reading, errors="replace") as pipe:
+        output = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == 0, output[-8000:]
 
@@ -120,7 +120,7 @@ def enter_user_namespace() -> None:
     """Become root of a new user and mount namespace, as `unshare --map-root --mount` does."""
     uid, gid = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(4, 1, 0, 0, 0):  # PR_SET_DUMPABLE, which setuid cleared: /proc/self is ours again
+    if libc.prctl(4, 1, 0, 0, 0):  # PR_SET_DUMPABLE, for /proc/self, which setuid cleared
         raise OSError(ctypes.get_errno(), "prctl")
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -159,7 +159,7 @@ def test_as_an_ordinary_user_in_a_user_namespace() -> None:
 def test_trees_made_by_an_ordinary_user_are_right_when_mounted_in_a_user_namespace(
     tmp_path: Path,
 ) -> None:
-    """The publisher is an ordinary user; whoever mounts what it made uses a namespace."""
+    """The publisher is an ordinary user; the trees are mounted in a user namespace."""
     require_root()
     require_user_namespaces()
     require("mount")

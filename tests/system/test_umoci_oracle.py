@@ -1,4 +1,4 @@
-"""A second oracle: what umoci unpacks is what we publish, apart from what is listed here."""
+"""A second oracle: published trees equal those of umoci, but for the differences listed here."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def umoci_unpack(layout: Path, tag: str, bundle: Path) -> Path:
 
 
 @pytest.mark.parametrize("tag", ["base", "python", "numpy"])
-def test_real_images_are_what_umoci_and_overlayfs_make_of_them(
+def test_real_images_equal_those_of_umoci_and_overlayfs(
     tag: str, real_images: RealImages, tmp_path: Path
 ) -> None:
     rootfs = umoci_unpack(real_images.layout, tag, tmp_path / "umoci")
-    published = publish(tmp_path / "ours", *layers_of(real_images.layout, tag), policy=KEEP)
+    published = publish(tmp_path / "published", *layers_of(real_images.layout, tag), policy=KEEP)
     assert_same_tree(published.flat, rootfs, directory_times=True)
     with overlay_mount(published.trees) as shown:
         assert_same_tree(
@@ -66,8 +66,8 @@ def test_real_images_are_what_umoci_and_overlayfs_make_of_them(
         )
 
 
-def test_a_zstd_image_is_what_its_gzip_form_is(real_images: RealImages, tmp_path: Path) -> None:
-    """Which umoci could not say: it refuses zstd layers."""
+def test_a_zstd_image_equals_its_gzip_form(real_images: RealImages, tmp_path: Path) -> None:
+    """umoci cannot be the oracle here: it refuses zstd layers."""
     flats = [
         publish(tmp_path / tag, *layers_of(real_images.layout, tag), policy=KEEP).flat
         for tag in ("numpy", "numpy-zstd")
@@ -146,14 +146,14 @@ ODD_TOP = (
 )
 
 
-def test_an_image_with_every_oddity_of_metadata_is_what_umoci_and_overlayfs_make_of_it(
+def test_an_image_with_unusual_metadata_equals_that_of_umoci_and_overlayfs(
     tmp_path: Path,
 ) -> None:
     layers = [layer(*ODD_BASE), layer(*ODD_TOP)]
     rootfs = umoci_unpack(
         write_layout(image(*layers), tmp_path / "layout"), "latest", tmp_path / "umoci"
     )
-    published = publish(tmp_path / "ours", *layers, policy=KEEP)
+    published = publish(tmp_path / "published", *layers, policy=KEEP)
     flat = describe_tree(published.flat)
     assert len(flat) > 60
     expected = as_policy_makes_it(describe_tree(rootfs), "security.capability")
@@ -243,12 +243,12 @@ def markers_alone_make_directories(published: Published, stack: list[Draft]) -> 
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 @given(stacks())
-def test_any_stack_is_what_umoci_makes_of_it(stack: list[Draft]) -> None:
+def test_any_stack_equals_that_of_umoci(stack: list[Draft]) -> None:
     layers = [without_known_differences(draft) for draft in stack]
     with tempfile.TemporaryDirectory(prefix="publisher-umoci-") as name:
         place = Path(name)
         try:
-            published = publish(place / "ours", *layers, policy=KEEP)
+            published = publish(place / "published", *layers, policy=KEEP)
             rootfs = umoci_unpack(
                 write_layout(image(*layers), place / "layout"), "latest", place / "umoci"
             )

@@ -33,5 +33,5 @@ def victim(tmp_path: Path) -> Iterator[Path]:
     yield directory
     assert describe_tree(directory) == before
     assert tree_identity(directory) == identity
-    ours = ("victim", "trees", "layer-", "flat")
-    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(ours)] == []
+    own = ("victim", "trees", "layer-", "flat")
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(own)] == []

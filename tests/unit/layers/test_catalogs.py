@@ -71,7 +71,7 @@ def test_the_largest_subtrees_are_cut_off_first() -> None:
     assert plan_catalogs(entries, 21) == {"big"}
 
 
-def test_a_crowd_of_tiny_directories_does_not_become_a_crowd_of_catalogs() -> None:
+def test_many_tiny_directories_do_not_become_many_catalogs() -> None:
     entries = [Entry("", EntryType.DIRECTORY)]
     for number in range(200):
         entries += [

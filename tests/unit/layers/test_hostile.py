@@ -37,7 +37,7 @@ def attempt(place: Path, policy: Policy, *layers: Layer) -> Published | None:
 
 
 def check_tree(root: Path, policy: Policy) -> None:
-    """Nothing privileged is in a tree, whoever's default it may be."""
+    """Nothing that the policy drops is in a tree."""
     for above, directories, files in os.walk(root):
         for name in (*directories, *files):
             path = os.path.join(above, name)
@@ -106,7 +106,7 @@ def test_what_can_only_be_an_attack_is_refused(name: str, tmp_path: Path) -> Non
     assert attempt(tmp_path / "trees", POLICIES["default"], attack) is None
 
 
-def test_content_that_is_merely_unwelcome_is_unpacked_without_it(tmp_path: Path) -> None:
+def test_content_that_policy_forbids_is_dropped_and_the_rest_unpacked(tmp_path: Path) -> None:
     for number, (name, members) in enumerate(CONTENT.items()):
         if name in ("owner that wraps around", "memory"):
             continue
@@ -126,7 +126,7 @@ def test_a_layer_of_a_million_bytes_that_expands_a_thousandfold_is_refused_early
 def test_names_of_a_file_with_large_attributes_cannot_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The index says of every name of a file what it says of the file.
+    # The index repeats the metadata of a file for each of its names.
     monkeypatch.setattr(ledger, "_METADATA_BYTES", 10_000_000)
     links = [hardlink(f"h{n}", "f") for n in range(200)]
     bomb = layer(file("f", xattrs={"user.x": bytes(600_000)}), *links)

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers import LayerError
+from publisher.layers import index as index_module
 from publisher.layers.index import (
     IndexHeader,
     decode_entry,
@@ -91,7 +92,7 @@ def any_entry(draw: st.DrawFn) -> Entry:
 
 
 @given(any_entry())
-def test_what_is_written_is_read_again(entry: Entry) -> None:
+def test_entries_are_read_back(entry: Entry) -> None:
     line = encode_entry(entry)
     assert "\n" not in line
     assert line.isascii()
@@ -108,6 +109,36 @@ def test_an_index_can_be_read_more_than_once_and_at_two_places_at_once(
     pairs = [(next(one), next(two)) for _ in entries]
     assert pairs == [(entry, entry) for entry in entries]
     assert list(index) == entries
+
+
+@given(st.lists(any_entry(), max_size=40, unique_by=lambda entry: entry.path), st.data())
+def test_paths_are_found_wherever_they_are_in_the_index(
+    entries: list[Entry], data: st.DataObject
+) -> None:
+    entries.sort(key=lambda entry: sort_key(entry.path))
+    index = read_index(written(*entries))
+    wanted = set(data.draw(st.lists(st.sampled_from([e.path for e in entries] or ["x"]))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_module, "_READ_BYTES", data.draw(st.integers(1, 500)))
+        found = index.find({*wanted, "missing", "\udcff"})
+        assert list(index) == entries
+    assert found == [e for e in entries if e.path in {*wanted, "missing", "\udcff"}]
+
+
+def test_finding_one_path_among_many_decodes_only_its_entry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = read_index(written(*(Entry(f"d/{n:06}", EntryType.FIFO) for n in range(20_000))))
+    decoded: list[str] = []
+    decode = index_module.decode_entry
+
+    def counting(line: str) -> Entry:
+        decoded.append(line)
+        return decode(line)
+
+    monkeypatch.setattr(index_module, "decode_entry", counting)
+    assert [entry.path for entry in index.find({"d/012345", "d/none"})] == ["d/012345"]
+    assert len(decoded) == 1
 
 
 @given(st.lists(st.binary(min_size=1, max_size=3).filter(lambda b: b"\0" not in b), max_size=5))
@@ -183,7 +214,7 @@ def test_an_index_that_was_cut_off_is_an_error(cut: int) -> None:
 
 
 def test_writing_long_lines_takes_no_more_memory_than_short_ones() -> None:
-    attributes = ("{}" * 250_000 for _ in range(100))  # what archives say takes a megabyte each
+    attributes = ("{}" * 250_000 for _ in range(100))  # a megabyte each
     tracemalloc.start()
     try:
         write_index(io.BytesIO(), header(100), attributes)
@@ -192,7 +223,7 @@ def test_writing_long_lines_takes_no_more_memory_than_short_ones() -> None:
         tracemalloc.stop()
 
 
-def test_an_index_with_fewer_lines_than_it_says_is_an_error() -> None:
+def test_an_index_with_fewer_lines_than_its_header_states_is_an_error() -> None:
     file = io.BytesIO()
     write_index(file, header(2), [encode_entry(Entry("a", EntryType.FIFO))])
     with pytest.raises(LayerError, match="1 of 2"):
@@ -210,12 +241,12 @@ def test_an_index_with_fewer_lines_than_it_says_is_an_error() -> None:
         zstandard.compress(b'{"format":"publisher-layer-index","version":1}\n'),
     ],
 )
-def test_something_else_is_not_read_as_an_index(content: bytes) -> None:
+def test_a_file_that_is_not_an_index_is_refused(content: bytes) -> None:
     with pytest.raises(LayerError, match="layer index"):
         read_header(io.BytesIO(content))
 
 
-def test_a_path_may_be_written_as_it_is_in_utf_8_wherever_it_is_cut() -> None:
+def test_paths_may_be_written_in_utf_8_across_blocks() -> None:
     paths = [f"{number:06}é" for number in range(20_000)]
     text = "".join(f'{{"path":"{path}","type":"p","mode":"0600"}}\n' for path in paths)
     head = written().getvalue()
@@ -225,7 +256,7 @@ def test_a_path_may_be_written_as_it_is_in_utf_8_wherever_it_is_cut() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\xff", b"\xc3"])
-def test_what_is_not_utf_8_is_damage(end: bytes) -> None:
+def test_an_index_that_is_not_utf_8_is_damaged(end: bytes) -> None:
     lines = plain(written(Entry("a", EntryType.FIFO)).getvalue())
     with pytest.raises(LayerError, match="damaged"):
         list(read_index(io.BytesIO(zstandard.compress(lines + end))))
@@ -237,7 +268,7 @@ def test_an_index_of_a_later_version_is_refused() -> None:
         read_header(io.BytesIO(zstandard.compress(line)))
 
 
-def test_fields_that_we_do_not_know_are_ignored() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert decode_entry('{"path":"a","type":"p","mode":"0600","later":1}').mode == 0o600
 
 
@@ -249,7 +280,7 @@ def test_a_malformed_line_is_an_error(line: str) -> None:
         decode_entry(line)
 
 
-def test_the_header_says_what_the_layer_is_and_what_was_dropped(tmp_path: Path) -> None:
+def test_the_header_describes_the_layer_and_counts_what_was_dropped(tmp_path: Path) -> None:
     source = layer(file("f", b"12345", mode=0o4755), hardlink("x", "nowhere"))
     index = unpack_layer(source, tmp_path / "t").index
     assert index.header == IndexHeader(

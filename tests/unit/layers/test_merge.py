@@ -45,7 +45,7 @@ def entries(*described: tuple[str, EntryType], **fields: object) -> list[Entry]:
 
 
 def apply_in_turn(indexes: Sequence[Sequence[Entry]]) -> dict[str, Entry]:
-    """What the specification says, done the simple way: one layer after the other, in a dict."""
+    """The specification, implemented the simple way: one layer after the other, in a dict."""
     image: dict[str, Entry] = {}
 
     def delete_below(path: str) -> None:
@@ -106,7 +106,7 @@ def unpack_stack(stack: list[Draft], place: Path) -> list[Unpacked]:
 
 @settings(max_examples=200, deadline=None)
 @given(stack=stacks())
-def test_merging_at_once_gives_what_applying_one_after_the_other_gives(
+def test_merging_gives_the_same_as_applying_layers_one_by_one(
     stack: list[Draft], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     unpacked = unpack_stack(stack, tmp_path_factory.mktemp("merge"))
@@ -123,7 +123,7 @@ def test_merging_at_once_gives_what_applying_one_after_the_other_gives(
 
 
 def check_plan(merged: list[Merged], unpacked: list[Unpacked]) -> None:
-    """Sorted, parents first, content where it is said to be, hard links to what came before."""
+    """Sorted, parents first, sources that exist, hard links to earlier entries."""
     paths = [m.entry.path for m in merged]
     assert paths == sorted(paths, key=sort_key)
     assert len(paths) == len(set(paths))
@@ -142,29 +142,29 @@ def check_plan(merged: list[Merged], unpacked: list[Unpacked]) -> None:
         seen[entry.path] = entry
 
 
-def test_nothing_is_merged_of_no_layers() -> None:
+def test_no_layers_merge_into_no_entries() -> None:
     assert list(merge([])) == []
 
 
-def test_one_layer_is_itself_without_whiteouts() -> None:
+def test_a_single_layer_is_merged_into_itself_without_whiteouts() -> None:
     only = entries(("a", FILE), ("b", WHITEOUT), ("c/d", FILE))
     assert [m.entry.path for m in merge([only])] == ["", "a", "c", "c/d"]
 
 
-def test_each_entry_says_in_which_layer_it_lies() -> None:
+def test_each_merged_entry_names_its_layer() -> None:
     lower = entries(("a", FILE), ("b", FILE), ("d/x", FILE))
     upper = entries(("b", FILE), ("d/y", FILE))
     placed = {m.entry.path: m.layer for m in merge([lower, upper])}
     assert placed == {"": 1, "a": 0, "b": 1, "d": 1, "d/x": 0, "d/y": 1}
 
 
-def test_siblings_whose_names_sort_before_the_slash_do_not_confuse_anything() -> None:
+def test_siblings_whose_names_sort_before_the_slash_are_no_children() -> None:
     lower = entries(("a", DIRECTORY), ("a/x", FILE), ("a-b", FILE), ("a!", DIRECTORY))
     upper = entries(("a", WHITEOUT), ("a!/z", FILE))
     assert [m.entry.path for m in merge([lower, upper])] == ["", "a!", "a!/z", "a-b"]
 
 
-def test_an_index_is_read_as_it_is_needed() -> None:
+def test_an_index_is_read_while_the_result_is_iterated() -> None:
     big = Watched(entries(*((f"f{n:04}", FILE) for n in range(1000))))
     plan = merge([big])
     big.read.clear()
@@ -230,7 +230,7 @@ def test_flat_images_are_right_whichever_image_the_layer_trees_were_completed_fo
     assert_same_tree(folder / "flat", fresh.flat, directory_times=True)
 
 
-def test_what_a_layer_tree_has_of_one_image_does_not_get_into_the_flat_form_of_another(
+def test_flat_images_use_no_fixups_made_for_another_image(
     tmp_path: Path,
 ) -> None:
     one = unpack_layer(layer(file("f", b"of one"), file("gone")), tmp_path / "one")
@@ -244,14 +244,14 @@ def test_what_a_layer_tree_has_of_one_image_does_not_get_into_the_flat_form_of_a
     assert (tmp_path / "flat/h").read_bytes() == b"of two"
 
 
-def test_a_layer_that_says_all_of_itself_has_no_index_below_it_read() -> None:
+def test_lower_indexes_are_not_read_for_a_layer_that_has_all_its_entries() -> None:
     top = [Entry("", DIRECTORY), Entry("d", DIRECTORY), Entry("d/f", FILE), Entry("g", WHITEOUT)]
     below = Watched(entries(*((f"f{n:04}", FILE) for n in range(1000))))
     assert list(fixups([below, top])) == []
     assert below.read == []
 
 
-def test_a_layer_that_only_implies_its_root_has_only_the_roots_below_it_read() -> None:
+def test_only_the_roots_of_lower_indexes_are_read_for_a_layer_that_implies_its_root() -> None:
     top = entries(("f", FILE))
     below = Watched(
         [Entry("", DIRECTORY, 0o711), *entries(*((f"f{n:04}", FILE) for n in range(1000)))[1:]]
@@ -281,6 +281,6 @@ def test_without_xattrs_opaque_directories_are_spelled_out_as_whiteouts(tmp_path
 
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=4))
-def test_a_stack_of_equal_layers_is_one_of_them(names: list[str]) -> None:
+def test_a_stack_of_equal_layers_merges_into_one_of_them(names: list[str]) -> None:
     index = entries(*((f"{name}/x", FILE) for name in set(names)))
     assert [m.entry for m in merge([index] * 3)] == [m.entry for m in merge([index])]

@@ -96,7 +96,7 @@ def test_an_entry_below_a_symlink_stays_inside_the_root(
     assert layer.entries["victim/canary"].size == 4
 
 
-def test_an_absolute_symlink_to_a_directory_of_ours_is_followed_inside_the_root_only(
+def test_an_absolute_symlink_to_a_directory_of_the_host_is_followed_inside_the_root_only(
     unpack: Unpack, victim: Path
 ) -> None:
     layer = unpack(symlink("s", str(victim)), file("s/canary", b"ours"), whiteout("s/below"))
@@ -173,7 +173,7 @@ def test_a_hard_link_made_of_a_symlink_is_not_written_through(unpack: Unpack, vi
     assert types(layer.entries) == {"h": "f", "s": "l"}
 
 
-def test_ordinary_odd_spellings_are_ordinary(unpack: Unpack) -> None:
+def test_odd_spellings_of_paths_are_normalized(unpack: Unpack) -> None:
     layer = unpack(
         directory("."),
         directory("./"),
@@ -336,7 +336,7 @@ def test_an_opaque_marker_on_a_symlink_of_a_lower_layer_does_not_empty_its_targe
     assert list((published.flat / "s").iterdir()) == []
 
 
-def test_the_markers_of_cvmfs_are_never_obeyed(unpack: Unpack) -> None:
+def test_markers_of_cvmfs_are_dropped(unpack: Unpack) -> None:
     layer = unpack(
         file("usr/.cvmfscatalog"),
         file(".cvmfsdirtab", b"/*"),
@@ -354,6 +354,6 @@ def test_the_markers_of_cvmfs_are_never_obeyed(unpack: Unpack) -> None:
 
 
 @pytest.mark.parametrize("target", [".wh.x", "a/.cvmfs", "x" * 256])
-def test_a_symlink_is_no_way_to_a_name_that_may_not_be(target: str, unpack: Unpack) -> None:
+def test_a_symlink_does_not_lead_to_a_reserved_name(target: str, unpack: Unpack) -> None:
     with pytest.raises(UnsafeName):
         unpack(symlink("s", target), file("s/f"))

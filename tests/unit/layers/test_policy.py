@@ -43,15 +43,15 @@ some_entries = st.builds(
 
 
 @given(policies, some_entries)
-def test_what_policy_allowed_once_it_allows_again(policy: Policy, entry: Entry) -> None:
+def test_applying_a_policy_twice_changes_nothing(policy: Policy, entry: Entry) -> None:
     once = policy.apply(entry)
-    if once.type is EntryType.WHITEOUT:  # what became of a device is nobody's
+    if once.type is EntryType.WHITEOUT:  # a dropped device has no owner
         return
     assert policy.apply(replace(once, dropped=())) == replace(once, dropped=())
 
 
 @given(policies, some_entries)
-def test_policy_never_gives_what_the_image_did_not(policy: Policy, entry: Entry) -> None:
+def test_policy_adds_no_privileges(policy: Policy, entry: Entry) -> None:
     result = policy.apply(entry)
     assert result.path == entry.path
     assert result.xattrs.items() <= entry.xattrs.items()
@@ -63,7 +63,7 @@ def test_policy_never_gives_what_the_image_did_not(policy: Policy, entry: Entry)
 
 
 @given(some_entries)
-def test_by_default_nothing_privileged_gets_in(entry: Entry) -> None:
+def test_the_default_policy_keeps_no_privileges(entry: Entry) -> None:
     result = Policy().apply(entry)
     assert result.type not in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
     if result.type is not EntryType.SYMLINK:
@@ -73,7 +73,7 @@ def test_by_default_nothing_privileged_gets_in(entry: Entry) -> None:
 
 
 @given(policies, some_entries)
-def test_all_that_is_dropped_is_said(policy: Policy, entry: Entry) -> None:
+def test_everything_that_is_dropped_is_named(policy: Policy, entry: Entry) -> None:
     result = policy.apply(entry)
     if result.type is EntryType.WHITEOUT:
         assert result.dropped == ("device",)
@@ -110,7 +110,7 @@ def test_the_default_limits_admit_very_large_images() -> None:
 
 
 @given(policies, st.builds(Limits, layer_entries=st.integers(0, 10**12)))
-def test_what_is_written_of_a_policy_is_read_again(policy: Policy, limits: Limits) -> None:
+def test_policy_values_are_read_back(policy: Policy, limits: Limits) -> None:
     policy = replace(policy, limits=limits)
     written = json.loads(json.dumps(policy_values(policy)))
     assert policy_from_values(written) == policy

@@ -127,7 +127,7 @@ def test_times_of_directories_are_those_of_their_entries_whatever_happens_in_the
 
 @pytest.mark.parametrize("mode", [0, 0o444, 0o555, 0o111])
 @pytest.mark.parametrize("as_nobody", [False, True])
-def test_what_nobody_may_write_can_still_be_written_into_replaced_and_removed(
+def test_read_only_entries_can_be_written_into_replaced_and_removed(
     mode: int, as_nobody: bool, tmp_path: Path
 ) -> None:
     source = layer(
@@ -146,7 +146,7 @@ def test_what_nobody_may_write_can_still_be_written_into_replaced_and_removed(
     if not as_nobody:
         unpack_layer(source, tmp_path / "t")
     else:
-        require_root()  # to become somebody else
+        require_root()  # to change the user
         place = tmp_path / "theirs"
         place.mkdir()
         os.chmod(place, 0o777)
@@ -177,7 +177,7 @@ def test_what_nobody_may_write_can_still_be_written_into_replaced_and_removed(
 @pytest.mark.parametrize("umask", [0o077, 0o000, 0o777])
 def test_modes_do_not_depend_on_the_umask(umask: int, unpack: Unpack) -> None:
     if umask & 0o700:
-        require_root()  # nobody else can enter a directory that was made like this
+        require_root()  # an ordinary user cannot enter such a directory
     before = os.umask(umask)
     try:
         unpacked = unpack(
@@ -269,7 +269,7 @@ def test_digits_beyond_nanoseconds_are_cut_off_towards_the_past(unpack: Unpack) 
 
 
 @pytest.mark.parametrize("time", ["9" * 30, "-" + "9" * 30, "99999999999.5"])
-def test_times_beyond_all_bounds_do_no_harm(time: str, unpack: Unpack) -> None:
+def test_times_that_no_file_system_can_store_are_no_error(time: str, unpack: Unpack) -> None:
     unpacked = unpack(file("f", pax={"mtime": time}), directory("d", pax={"mtime": time}))
     assert (unpacked.tree / "f").exists()
 
@@ -412,7 +412,7 @@ def test_file_capabilities_follow_setuid(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         assert os.getxattr(tmp_path / "t/f", "security.capability") == capability
         assert refused == {}
-    else:  # only root gives them, and the user is told
+    else:  # only root can set them: it is counted
         assert os.listxattr(tmp_path / "t/f") == []
         assert refused == {"xattr:security.capability": 1}
 
@@ -701,7 +701,7 @@ SPARSE_LIES = [
 
 
 @pytest.mark.parametrize("records", SPARSE_LIES)
-def test_a_map_of_regions_that_lies_is_an_error(records: dict[str, str], unpack: Unpack) -> None:
+def test_a_wrong_map_of_sparse_regions_is_an_error(records: dict[str, str], unpack: Unpack) -> None:
     with pytest.raises(LayerError):
         unpack(file("f", b"hello", pax=records))
 

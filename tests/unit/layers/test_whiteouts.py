@@ -81,7 +81,7 @@ def test_a_whiteout_that_names_nothing_is_an_error(name: str, unpack: Unpack) ->
         unpack(directory("d"), file(name))
 
 
-def test_a_whiteout_of_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_a_whiteout_of_a_missing_name_is_no_error(tmp_path: Path) -> None:
     names = flat_names(tmp_path, BASE, layer(whiteout("none"), whiteout("d/none")))
     assert names == ALL
 
@@ -99,7 +99,7 @@ def test_what_is_added_again_in_the_same_layer_survives_its_whiteout(
 
 @pytest.mark.parametrize("kind", [file("d/a"), symlink("d/a", "x"), fifo("d/a")])
 @pytest.mark.parametrize("first", [True, False])
-def test_whatever_is_added_again_survives(kind: Member, first: bool, tmp_path: Path) -> None:
+def test_any_entry_added_again_survives(kind: Member, first: bool, tmp_path: Path) -> None:
     members = [kind, whiteout("d/a")] if first else [whiteout("d/a"), kind]
     assert "d/a" in flat_names(tmp_path, BASE, layer(*members))
 
@@ -145,7 +145,7 @@ def test_whiteouts_below_an_opaque_directory_are_in_the_index_and_not_in_the_tre
 def test_an_opaque_root_hides_everything(tmp_path: Path) -> None:
     published = publish(tmp_path, BASE, layer(opaque(""), file("d/new"), file("only")))
     assert sorted(names_below(published.flat)) == ["d", "d/new", "only"]
-    # Overlayfs does not know opaque roots: the tree says it with what overlayfs does know.
+    # Overlayfs does not know opaque roots: the tree has whiteouts instead.
     tree = published.trees[1]
     assert os.getxattr(tree / "d", OPAQUE) == b"y"
     whiteouts = [n for n in names_below(tree) if stat.S_ISCHR((tree / n).lstat().st_mode)]
@@ -159,12 +159,12 @@ def test_an_opaque_directory_hides_what_is_between_it_and_a_file_further_down(
     assert flat_names(tmp_path, *layers) == ["d"]
 
 
-def test_what_a_higher_layer_adds_to_an_opaque_directory_is_there(tmp_path: Path) -> None:
+def test_a_higher_layer_can_add_to_an_opaque_directory(tmp_path: Path) -> None:
     layers = BASE, layer(opaque("d")), layer(file("d/e/y", b"y"))
     assert sorted(names_below(publish(tmp_path, *layers).flat / "d")) == ["e", "e/y"]
 
 
-def test_a_directory_that_is_deleted_and_made_anew_holds_only_what_is_new(tmp_path: Path) -> None:
+def test_a_directory_that_is_deleted_and_created_again_has_only_new_entries(tmp_path: Path) -> None:
     published = publish(tmp_path, BASE, layer(whiteout("d"), file("d/new", b"n")))
     assert sorted(names_below(published.flat / "d")) == ["new"]
     for tree in published.flat, published.trees[1]:  # nothing is left of the old one's metadata
@@ -173,7 +173,7 @@ def test_a_directory_that_is_deleted_and_made_anew_holds_only_what_is_new(tmp_pa
         assert (status.st_uid, status.st_gid) == owned(0)
 
 
-def test_the_same_with_the_whiteout_last(tmp_path: Path) -> None:
+def test_a_directory_that_is_created_and_then_deleted_has_only_new_entries(tmp_path: Path) -> None:
     published = publish(
         tmp_path, BASE, layer(directory("d", mode=0o700), file("d/new", b"n"), whiteout("d"))
     )
@@ -191,7 +191,7 @@ def test_the_type_of_a_whiteout_is_irrelevant(flag: bytes, tmp_path: Path) -> No
     assert names == [n for n in ALL if n not in ("d/a", "d/e/x")]
 
 
-def test_bookkeeping_of_aufs_is_dropped(unpack: Unpack) -> None:
+def test_internal_files_of_aufs_are_dropped(unpack: Unpack) -> None:
     unpacked = unpack(
         file(".wh..wh.aufs"),
         directory(".wh..wh.plnk"),
