@@ -15,9 +15,10 @@ from publisher.cli.options import (
     repository_option,
     wait_option,
 )
-from publisher.cli.rendering import plural, print_json
+from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.errors import printable
 from publisher.verify.adopt import Fate, adopt
 
 
@@ -59,11 +60,14 @@ def adopt_command(
     else:
         for image in report.images:
             if image.fate is Fate.KEPT or not quiet:
-                click.echo(f"{image.fate:8} {image.name}  {image.why}", err=image.fate is Fate.KEPT)
+                echo(
+                    f"{image.fate:8} {printable(image.name)}  {image.why}",
+                    err=image.fate is Fate.KEPT,
+                )
         would = "would write" if dry_run else "wrote"
-        click.echo(f"{would} {plural(report.records, 'record')} in one transaction")
+        echo(f"{would} {plural(report.records, 'record')} in one transaction")
         if report.layers_without_index:
-            click.echo(
+            echo(
                 f"{plural(report.layers_without_index, 'layer')} without an index: "
                 "publisher verify --repair creates them"
             )

@@ -17,7 +17,7 @@ from publisher.cli.options import (
     quiet_option,
     wish_lists_argument,
 )
-from publisher.cli.rendering import failed_line, human_size, plural, print_json
+from publisher.cli.rendering import echo, failed_line, human_size, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import may_name_local, read_document
 from publisher.errors import printable
@@ -111,12 +111,12 @@ def _print(report: Report, quiet: bool) -> None:
         if not (quiet or image.error):
             size = human_size(sum(image.layers.values()))
             layers = plural(len(image.layers), "layer")
-            click.echo(f"ok: {image.name}  {size} in {layers}  {', '.join(image.platforms)}")
+            echo(f"ok: {image.name}  {size} in {layers}  {', '.join(image.platforms)}")
     for problem in report.problems:
-        click.echo(printable(str(problem)))
+        echo(printable(str(problem)))
     for image in report.failed:
         place = image.wish_list, image.line, image.column
-        click.echo(failed_line(image.name, image.error, *place))
+        echo(failed_line(image.name, image.error, *place))
     if quiet:
         return
     counts = [plural(report.wishes, "wish").replace("wishs", "wishes")]
@@ -131,4 +131,4 @@ def _print(report: Report, quiet: bool) -> None:
     ):
         if count:
             counts.append(plural(count, what))
-    click.echo(", ".join(counts))
+    echo(", ".join(counts))

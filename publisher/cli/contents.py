@@ -11,7 +11,7 @@ from publisher.browse.find import find as find_paths
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import message, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
@@ -33,7 +33,7 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
         return
     for entry in entries:
         target = f" -> {printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
-        click.echo(
+        echo(
             f"{entry.type}{entry.mode:05o} {entry.uid:>6} {entry.gid:>6} {entry.size:>12}  "
             f"{_shown(entry)}{target}"
         )
@@ -66,7 +66,7 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
         return
     for each in differences:
         fields = f"  ({', '.join(each.fields)})" if each.fields else ""
-        click.echo(f"{_SIGNS[each.change]} {printable(each.path) or '.'}{fields}")
+        echo(f"{_SIGNS[each.change]} {printable(each.path) or '.'}{fields}")
 
 
 @click.command()
@@ -88,7 +88,7 @@ def find(pattern: str, repository: str | None, output: str) -> int:
 
     def note(image: str, error: PublisherError) -> None:
         problems.append({"image": image, "problem": str(error)})
-        click.echo(f"{image}: {error}", err=True)
+        echo(f"{image}: {error}", err=True)
 
     found = find_paths(open_repository(repository), pattern, note)
     if output == "json":
@@ -98,7 +98,7 @@ def find(pattern: str, repository: str | None, output: str) -> int:
         matched = False
         for each in found:
             matched = True
-            click.echo(f"{each.name}  {_shown(each.entry)}")
+            echo(f"{each.name}  {_shown(each.entry)}")
         if not matched:
             message(f"no published image contains {pattern!r}")
     return SOME_FAILED if problems else DONE

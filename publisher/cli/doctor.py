@@ -9,7 +9,7 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.options import debug_option, output_option, quiet_option, repository_option
-from publisher.cli.rendering import plural, print_json
+from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.repository import RepositoryError
@@ -73,10 +73,10 @@ def _render(checks: Sequence[Check], quiet: bool, output: str) -> None:
     for check in checks:
         if quiet and check.verdict is Verdict.GOOD:
             continue
-        click.echo(f"{_SIGNS[check.verdict]:8} {check.subject:{width}}  {check.finding}")
+        echo(f"{_SIGNS[check.verdict]:8} {check.subject:{width}}  {check.finding}")
         if check.cure:
-            click.echo(f"{'':8} {'':{width}}  try: {check.cure}")
+            echo(f"{'':8} {'':{width}}  try: {check.cure}")
     bad = sum(check.verdict is Verdict.PROBLEM for check in checks)
     warnings = sum(check.verdict is Verdict.WARNING for check in checks)
     if not quiet:
-        click.echo(f"{plural(bad, 'problem')}, {plural(warnings, 'warning')}")
+        echo(f"{plural(bad, 'problem')}, {plural(warnings, 'warning')}")

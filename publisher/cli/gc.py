@@ -18,7 +18,7 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
@@ -96,7 +96,7 @@ def gc(
 
     def print_released(released: Released) -> None:
         if verbose:
-            click.echo(f"collected: {describe_released(released)}")
+            echo(f"collected: {describe_released(released)}")
 
     try:
         choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
@@ -112,15 +112,15 @@ def gc(
     else:
         if verbose and dry_run:
             for each in report.released:
-                click.echo(f"would be collected: {describe_released(each)}")
+                echo(f"would be collected: {describe_released(each)}")
         _print_summary(report, dry_run, quiet)
         if image is not None and not (report.released or report.kept):
-            click.echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
+            echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
         for deleted in thin:
             if deleted.error:
-                click.echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
+                echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
             elif not quiet:
-                click.echo(f"thin image deleted: {deleted.reference}")
+                echo(f"thin image deleted: {deleted.reference}")
     return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
 
 
@@ -140,12 +140,12 @@ def _collect_orphans(
         would = "would be collected" if dry_run else "collected"
         if not quiet:
             for path in paths:
-                click.echo(f"{would}: {printable(path)}")
-            click.echo(f"{plural(len(paths), 'orphan')} {would}: {human_size(orphans.size)}")
+                echo(f"{would}: {printable(path)}")
+            echo(f"{plural(len(paths), 'orphan')} {would}: {human_size(orphans.size)}")
     for path in orphans.uncertain:
-        click.echo(f"publisher: {printable(path)} is in doubt, so nothing is an orphan", err=True)
+        echo(f"publisher: {printable(path)} is in doubt, so nothing is an orphan", err=True)
     if orphans.uncertain:
-        click.echo("  try: publisher verify", err=True)
+        echo("  try: publisher verify", err=True)
     return SOME_FAILED if orphans.uncertain else DONE
 
 
@@ -195,11 +195,11 @@ def _print_json(
 
 def _print_summary(report: Report, dry_run: bool, quiet: bool) -> None:
     for each in report.kept:
-        click.echo(f"kept: {each.entry.name}: {each.why}", err=True)
+        echo(f"kept: {each.entry.name}: {each.why}", err=True)
     if quiet:
         return
     would = "would be collected" if dry_run else "collected"
-    click.echo(
+    echo(
         f"{plural(len(report.released), 'image')} {would}: {plural(report.layers, 'layer')}, "
         f"{plural(report.flat_images, 'flat image')}, {human_size(report.size)}; "
         f"{report.waiting} still scheduled"

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
+from publisher.cli.rendering import echo
 from publisher.errors import printable
 from publisher.oci.config import HealthCheck, ImageConfig
 
@@ -17,7 +16,7 @@ _NANOSECONDS = 1_000_000_000
 def print_config(config: ImageConfig, indent: str) -> None:
     """Print what the config contains, one field per line; what it does not contain is left out."""
     for label, text in _lines(config):
-        click.echo(f"{indent}{label + ':':12} {printable(text)}")
+        echo(f"{indent}{label + ':':12} {printable(text)}")
 
 
 def config_value(data: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.image_config import config_value, print_config
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import human_size, message, plural, print_json
+from publisher.cli.rendering import echo, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
 from publisher.repository.published import PublishedImage
@@ -86,7 +86,7 @@ def _print_list(found: list[ListedImage]) -> None:
     for each in found:
         image = each.image
         if image.manifest is None:
-            click.echo(f"{image.name:{width}}  unreadable: {printable(image.problem)}")
+            echo(f"{image.name:{width}}  unreadable: {printable(image.problem)}")
             continue
         when = format_time(image.publication.published_at) if image.publication else "?"
         size = "?" if each.size is None else human_size(each.size)
@@ -98,37 +98,37 @@ def _print_list(found: list[ListedImage]) -> None:
             line += f"  pinned until {each.pin.until}" if each.pin.until else "  pinned"
         if each.scheduled is not None:
             line += f"  scheduled, may be removed from {format_time(each.scheduled.not_before)}"
-        click.echo(line)
+        echo(line)
 
 
 def _print_details(details: ImageDetails) -> None:
     found = details.image
-    click.echo(found.name)
+    echo(found.name)
     if found.problem:
-        click.echo(f"  unreadable:  {printable(found.problem)}")
+        echo(f"  unreadable:  {printable(found.problem)}")
         return
     if found.publication:
-        click.echo(f"  reference:   {printable(found.publication.reference)}")
-        click.echo(f"  platform:    {printable(found.publication.platform)}")
-        click.echo(f"  published:   {format_time(found.publication.published_at)}")
+        echo(f"  reference:   {printable(found.publication.reference)}")
+        echo(f"  platform:    {printable(found.publication.platform)}")
+        echo(f"  published:   {format_time(found.publication.published_at)}")
         if found.publication.wish_list:
-            click.echo(f"  wish list:   {printable(found.publication.wish_list)}")
+            echo(f"  wish list:   {printable(found.publication.wish_list)}")
         for label, text in (("owner", found.publication.owner), ("note", found.publication.note)):
             if text:
-                click.echo(f"  {label + ':':12} {printable(text)}")
-    click.echo(f"  manifest:    {found.manifest_digest}")
+                echo(f"  {label + ':':12} {printable(text)}")
+    echo(f"  manifest:    {found.manifest_digest}")
     if found.linked:
-        click.echo(f"  flat image:  {details.flat_path}")
+        echo(f"  flat image:  {details.flat_path}")
     if details.config is not None:
         print_config(details.config, "  ")
     if details.config_problem:
-        click.echo(f"  config:      unreadable: {printable(details.config_problem)}")
-    click.echo("  layers, bottom to top:")
+        echo(f"  config:      unreadable: {printable(details.config_problem)}")
+    echo("  layers, bottom to top:")
     for layer in details.layers:
         users = "" if layer.images < 0 else f"  in {plural(layer.images, 'image')}"
-        click.echo(f"    {layer.path}  {human_size(layer.size)}{users}")
+        echo(f"    {layer.path}  {human_size(layer.size)}{users}")
     for entry in details.scheduled:
-        click.echo(
+        echo(
             f"  scheduled:   {entry.manifest_digest} may be removed from "
             f"{format_time(entry.not_before)} ({printable(entry.reason)})"
         )

@@ -35,7 +35,7 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
-from publisher.cli.rendering import failed_line, human_size, message, plural, print_json
+from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
@@ -289,16 +289,16 @@ def _print_summary(report: Report, quiet: bool) -> None:
     if not quiet:
         for outcome in report.outcomes:
             if outcome.status not in (Status.UNCHANGED, Status.FAILED):
-                click.echo(_describe(outcome))
+                echo(_describe(outcome))
         counts = [
             f"{report.count(status)} {status}" for status in Status if report.count(status)
         ] or ["nothing done" if report.interrupted else "nothing requested"]
-        click.echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
+        echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
         place = outcome.wish_list, outcome.line, outcome.column
-        click.echo(failed_line(outcome.name, outcome.error, *place), err=True)
+        echo(failed_line(outcome.name, outcome.error, *place), err=True)
     if report.interrupted:
-        click.echo("publisher: interrupted; the next run goes on from there", err=True)
+        echo("publisher: interrupted; the next run goes on from there", err=True)
 
 
 def _describe(outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, wait_option
-from publisher.cli.rendering import message, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
 from publisher.verify.initialize import current_policy, initialize
@@ -95,7 +95,7 @@ def init(
     if output == "json":
         print_json("init/1", {"changed": changed, "policy": policy_values(policy)})
     else:
-        click.echo("initialized" if changed else "nothing to change")
+        echo("initialized" if changed else "nothing to change")
         _print_policy(policy)
 
 
@@ -123,10 +123,10 @@ def _limit(text: str) -> tuple[str, int]:
 
 def _print_policy(policy: Policy) -> None:
     owner = "each image's own" if policy.owner is None else "{}:{}".format(*policy.owner)
-    click.echo(f"  setuid:   {policy.setuid}")
-    click.echo(f"  owner:    {owner}")
-    click.echo(f"  devices:  {policy.devices}")
-    click.echo(f"  xattrs:   {policy.xattrs} (user.*)")
-    click.echo(f"  readable: {'for all users' if policy.readable else 'as in the image'}")
+    echo(f"  setuid:   {policy.setuid}")
+    echo(f"  owner:    {owner}")
+    echo(f"  devices:  {policy.devices}")
+    echo(f"  xattrs:   {policy.xattrs} (user.*)")
+    echo(f"  readable: {'for all users' if policy.readable else 'as in the image'}")
     for name, value in policy_values(policy).get("limits", {}).items():
-        click.echo(f"  limit:    {name.replace('_', '-')}={value}")
+        echo(f"  limit:    {name.replace('_', '-')}={value}")

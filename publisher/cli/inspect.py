@@ -15,7 +15,7 @@ from publisher.cli.options import (
     read_platforms,
     repository_option,
 )
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
@@ -109,7 +109,7 @@ def tags(
         print_json("tags/1", {"image": image, "tags": found})
     else:
         for tag in found:
-            click.echo(printable(tag))
+            echo(printable(tag))
 
 
 def _image_value(image: InspectedImage) -> dict[str, object]:
@@ -132,22 +132,22 @@ def _image_value(image: InspectedImage) -> dict[str, object]:
 
 
 def _print(found: Inspection) -> None:
-    click.echo(printable(str(found.reference)))
-    click.echo(f"  digest:     {found.document.digest}")
-    click.echo(f"  media type: {printable(found.document.media_type)}")
-    click.echo(f"  platforms:  {printable(', '.join(map(str, found.platforms)))}")
+    echo(printable(str(found.reference)))
+    echo(f"  digest:     {found.document.digest}")
+    echo(f"  media type: {printable(found.document.media_type)}")
+    echo(f"  platforms:  {printable(', '.join(map(str, found.platforms)))}")
     for image in found.images:
         size = sum({layer.digest: layer.size for layer in image.layers}.values())
         missing = sum(
             {layer.digest: layer.size for layer in image.layers if not layer.published}.values()
         )
         layers = f"{plural(len(image.layers), 'layer')}, {human_size(size)}"
-        click.echo(f"  {printable(str(image.platform))}: {layers}")
-        click.echo(f"    manifest: {image.manifest_digest}")
-        click.echo(f"    image ID: {image.image_id}")
+        echo(f"  {printable(str(image.platform))}: {layers}")
+        echo(f"    manifest: {image.manifest_digest}")
+        echo(f"    image ID: {image.image_id}")
         print_config(image.config, "    ")
         for layer in image.layers:
             there = "" if layer.published is None else "  published" if layer.published else "  new"
-            click.echo(f"    {layer.digest}  {human_size(layer.size):>9}{there}")
+            echo(f"    {layer.digest}  {human_size(layer.size):>9}{there}")
         if any(layer.published is not None for layer in image.layers):
-            click.echo(f"    to be fetched: {human_size(missing)}")
+            echo(f"    to be fetched: {human_size(missing)}")

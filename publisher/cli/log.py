@@ -9,7 +9,7 @@ import click
 
 from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.repository.published import find_name
 from publisher.tree.history import Change, Record
@@ -51,12 +51,10 @@ def log(image: str | None, limit: int, repository: str | None, output: str) -> N
         print_json("log/1", {"transactions": [asdict(record) for record in records]})
         return
     for record in records:
-        click.echo(
-            f"{record.time}  {record.user}@{record.host}  {record.purpose}  {_paths(record)}"
-        )
+        echo(f"{record.time}  {record.user}@{record.host}  {record.purpose}  {_paths(record)}")
         for change in record.changes:
             if name is None or change.name == name:
-                click.echo(f"    {_describe(change)}")
+                echo(f"    {_describe(change)}")
 
 
 def _paths(record: Record) -> str:

@@ -9,7 +9,7 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.oci.reference import parse_reference
 from publisher.oci.reference_grammar import presentable
@@ -67,7 +67,7 @@ def login(
     if output == "json":
         print_json("login/1", {"registry": host, "keptIn": kept})
     else:
-        click.echo(f"logged in to {host}; stored in {kept}")
+        echo(f"logged in to {host}; stored in {kept}")
 
 
 @click.command()
@@ -82,7 +82,7 @@ def logout(registry: str, output: str, **source_settings: str | None) -> None:
     if output == "json":
         print_json("logout/1", {"registry": host, "removed": removed})
     else:
-        click.echo(f"logged out of {host}" if removed else f"was not logged in to {host}")
+        echo(f"logged out of {host}" if removed else f"was not logged in to {host}")
 
 
 def _read_password(registry: str) -> str:

@@ -9,7 +9,7 @@ import click
 from publisher.browse.module_files import write_module
 from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.runtimes.modulefile import FORMATS, RUNTIMES
 
@@ -71,6 +71,4 @@ def modulefile(
         }
         print_json("modulefile/1", value)
     else:
-        click.echo(
-            f"{written.file}: module load {written.name} brings {', '.join(written.commands)}"
-        )
+        echo(f"{written.file}: module load {written.name} brings {', '.join(written.commands)}")

@@ -10,7 +10,7 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import utc_now
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.removal import pins as use_cases
 from publisher.tree.pins import Pin
@@ -88,7 +88,7 @@ def _print(pins: Sequence[Pin], output: str, word: str) -> None:
         return
     today = utc_now().date()
     for each in pins:
-        click.echo(f"{word}: {each.name}  {each.manifest_digest[7:19]}{_until(each, today)}")
+        echo(f"{word}: {each.name}  {each.manifest_digest[7:19]}{_until(each, today)}")
 
 
 def _until(pin: Pin, today: date) -> str:

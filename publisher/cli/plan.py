@@ -15,7 +15,7 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
-from publisher.cli.rendering import failed_line, human_size, plural, print_json
+from publisher.cli.rendering import echo, failed_line, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
@@ -106,20 +106,20 @@ def _print(planned: list[PlannedImage]) -> None:
     new: dict[str, int] = {}
     for image in planned:
         if image.status in _WORDS:
-            click.echo(
+            echo(
                 f"{_WORDS[image.status]}: {image.name}  {plural(len(image.new_layers), 'layer')} "
                 f"to fetch ({human_size(sum(image.new_layers.values()))}), "
                 f"{image.known_layers} already there"
             )
             new |= image.new_layers
         elif image.status in (Status.PINNED, Status.EXPIRED):
-            click.echo(f"{image.status}: {image.name}")
+            echo(f"{image.status}: {image.name}")
     unchanged = sum(image.status is Status.UNCHANGED for image in planned)
-    click.echo(
+    echo(
         f"{unchanged} unchanged; {plural(len(new), 'layer')}, {human_size(sum(new.values()))} "
         "to fetch in all"
     )
     for image in planned:
         if image.error:
             place = image.wish_list, image.line, image.column
-            click.echo(failed_line(image.name, image.error, *place), err=True)
+            echo(failed_line(image.name, image.error, *place), err=True)

@@ -18,7 +18,7 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.removal import entry_value, utc_now
-from publisher.cli.rendering import plural, print_json
+from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
@@ -98,7 +98,7 @@ def prune(
             lists = by_repository.setdefault(repository or wish_list.repository, [])
             lists.append(GivenList(list_identity(path), wish_list))
     except WishListError:
-        click.echo("publisher: nothing was scheduled, because of an error in a wish list", err=True)
+        echo("publisher: nothing was scheduled, because of an error in a wish list", err=True)
         raise
     guard = Guard(at_most=at_most, off=yes_really)
     reports = []
@@ -136,9 +136,9 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
     if not quiet:
         _print_changes(report, dry_run)
     for name, why in report.unreadable.items():
-        click.echo(f"kept: {name}: {why}", err=True)
+        echo(f"kept: {name}: {why}", err=True)
     for name in report.unknown_lists:
-        click.echo(
+        echo(
             f"publisher: no image was published from {name}; if the list was renamed, see "
             "docs/removal.md",
             err=True,
@@ -147,7 +147,7 @@ def _print(report: Report, dry_run: bool, quiet: bool) -> None:
         _print_refusal(report)
     elif not quiet:
         others = plural(report.others, "image")
-        click.echo(
+        echo(
             f"{plural(len(report.scheduled), 'image')} {_would(dry_run)}scheduled"
             + (f"; {others} of other lists left alone" if report.others else "")
         )
@@ -157,27 +157,25 @@ def _print_changes(report: Report, dry_run: bool) -> None:
     would = _would(dry_run)
     for entry in report.scheduled:
         until = format_time(entry.not_before)
-        click.echo(f"{would}scheduled: {entry.name}  may be removed from {until}")
+        echo(f"{would}scheduled: {entry.name}  may be removed from {until}")
     for name in report.restored:
-        click.echo(f"{would}restored: {name}  is requested again")
+        echo(f"{would}restored: {name}  is requested again")
     for name, why in report.kept.items():
-        click.echo(f"kept: {name}  {why}")
+        echo(f"kept: {name}  {why}")
 
 
 def _print_refusal(report: Report) -> None:
     if report.uncertain:
-        click.echo(
-            "publisher: nothing was scheduled: it is uncertain what the lists request", err=True
-        )
+        echo("publisher: nothing was scheduled: it is uncertain what the lists request", err=True)
         for doubt in report.uncertain:
-            click.echo(f"  {doubt}", err=True)
+            echo(f"  {doubt}", err=True)
         return
-    click.echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
+    echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
     for name in report.withdrawn[:_SHOWN]:
-        click.echo(f"  {name}", err=True)
+        echo(f"  {name}", err=True)
     if len(report.withdrawn) > _SHOWN:
-        click.echo(f"  and {len(report.withdrawn) - _SHOWN} more", err=True)
-    click.echo("  try: --at-most N or --yes-really, if that is intended", err=True)
+        echo(f"  and {len(report.withdrawn) - _SHOWN} more", err=True)
+    echo("  try: --at-most N or --yes-really, if that is intended", err=True)
 
 
 def _would(dry_run: bool) -> str:

@@ -16,6 +16,14 @@ def print_json(kind: str, value: dict[str, Any]) -> None:
     click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line of a result, or on stderr. Control characters are escaped, but line breaks.
+
+    Where text from outside must not begin a line of its own, it goes through `printable` before.
+    """
+    click.echo(printable(text, keep_line_breaks=True), err=err)
+
+
 def message(text: str, *, prefix: str = "publisher: ") -> None:
     """Print a line on stderr, above the live display if there is one.
 

@@ -10,7 +10,7 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.options import debug_option, output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
-from publisher.cli.rendering import human_size, plural, print_json
+from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.removal import restore as restoring
@@ -43,13 +43,13 @@ def schedule(action: str, repository: str | None, output: str) -> None:
     width = max((len(each.entry.name) for each in planned), default=0)
     for each in planned:
         entry = each.entry
-        click.echo(
+        echo(
             f"{_when(each):20}  {entry.name:{width}}  {entry.manifest_digest[7:19]}  "
             f"{human_size(each.size):>9}  {describe_reason(entry)}"
             + (f"  (stays: {each.problem})" if each.problem else "")
         )
     total = human_size(sum(each.size for each in planned))
-    click.echo(f"{plural(len(planned), 'image')} scheduled, {total} to be freed")
+    echo(f"{plural(len(planned), 'image')} scheduled, {total} to be freed")
 
 
 @click.command()
@@ -118,9 +118,9 @@ def remove(
     wish_lists = sorted({wish_list for each in removed for wish_list in each.wish_lists})
     for each in removed:
         until = format_time(each.entry.not_before)
-        click.echo(f"scheduled: {each.entry.name}  may be removed from {until}")
+        echo(f"scheduled: {each.entry.name}  may be removed from {until}")
     for wish_list in wish_lists:
-        click.echo(
+        echo(
             f"note: the next ingest of {wish_list} publishes again what it still requests", err=True
         )
 
@@ -150,7 +150,7 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
         print_json("restore/1", {"restored": names})
         return
     for name in names:
-        click.echo(f"restored: {name}")
+        echo(f"restored: {name}")
 
 
 def _discard(published: Repository, images: Sequence[str], output: str) -> None:
@@ -162,8 +162,8 @@ def _discard(published: Repository, images: Sequence[str], output: str) -> None:
         print_json("remove/1", {"scheduled": [], "discarded": list(images)})
         return
     for image, finding in findings:
-        click.echo(f"discarded: {image}: {printable(finding.what)}")
-    click.echo("its content stays; try: publisher verify --repair && publisher gc --orphans")
+        echo(f"discarded: {image}: {printable(finding.what)}")
+    echo("its content stays; try: publisher verify --repair && publisher gc --orphans")
 
 
 def _when(planned: Planned) -> str:

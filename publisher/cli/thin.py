@@ -7,7 +7,7 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, repository_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.ingest.thin_images import build_thin, names_by_platform, save_thin
@@ -79,4 +79,4 @@ def _report(output: str, what: str, reference: str, digest: str) -> None:
     if output == "json":
         print_json("thin/1", {"result": what, "reference": reference, "digest": digest})
     else:
-        click.echo(f"{what}: {reference}  {digest}")
+        echo(f"{what}: {reference}  {digest}")

@@ -15,9 +15,10 @@ from publisher.cli.options import (
     repository_option,
     wait_option,
 )
-from publisher.cli.rendering import message, plural, print_json
+from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.errors import printable
 from publisher.repository.settings import load_policy
 from publisher.verify.findings import Finding, Remedy, Severity
 from publisher.verify.outcome import Repaired
@@ -78,12 +79,12 @@ def verify(
         if dry_run:
             for finding in report.findings:
                 if is_wanted(finding, refetch):
-                    click.echo(f"would {finding.remedy}: {finding.path}")
+                    echo(f"would {finding.remedy}: {finding.path}")
     return DONE if report.sound else SOME_FAILED
 
 
 def _say(what: str) -> None:
-    click.echo(what, err=True)
+    echo(what, err=True)
 
 
 def _value(report: Report, repaired: Repaired) -> dict[str, Any]:
@@ -117,10 +118,10 @@ def _finding_value(finding: Finding) -> dict[str, str]:
 def _print(report: Report, repaired: Repaired, quiet: bool) -> None:
     for finding in repaired.findings:
         if not quiet:
-            click.echo(f"repaired: {finding.kind}: {finding.path}")
+            echo(f"repaired: {finding.kind}: {printable(finding.path)}")
     for finding in report.findings:
         if not quiet or finding.severity is not Severity.NOTE:
-            click.echo(_describe(finding, report.deep))
+            echo(_describe(finding, report.deep))
     for failure in repaired.failures:
         message(f"cannot repair {failure.finding.path}: {failure.why}", prefix="")
         if failure.hint:
@@ -133,11 +134,11 @@ def _print(report: Report, repaired: Repaired, quiet: bool) -> None:
     ]
     looked = f"{plural(report.images, 'image')}, {plural(report.layers, 'layer')}"
     contents = "contents read" if report.deep else "contents not read (--deep reads them)"
-    click.echo(f"{looked}, {contents}: {', '.join(counts)}")
+    echo(f"{looked}, {contents}: {', '.join(counts)}")
 
 
 def _describe(finding: Finding, deep: bool) -> str:
-    text = f"{finding.severity}: {finding.kind}: {finding.path or '.'}: {finding.what}"
+    text = f"{finding.severity}: {finding.kind}: {printable(finding.path) or '.'}: {finding.what}"
     if finding.image and finding.image not in finding.path:
         text += f"\n    image: {finding.image}"
     if finding.remedy is not Remedy.NONE:

@@ -8,7 +8,7 @@ import click
 
 import publisher
 from publisher.cli.options import output_option
-from publisher.cli.rendering import print_json
+from publisher.cli.rendering import echo, print_json
 
 
 @click.command()
@@ -19,7 +19,7 @@ def version(output: str) -> None:
         value = {"version": publisher.__version__, "python": platform.python_version()}
         print_json("version/1", value)
     else:
-        click.echo(version_line())
+        echo(version_line())
 
 
 def version_line() -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
-
+from publisher.cli.rendering import echo
 from publisher.errors import printable
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, list_identity, read_wish_list_document
@@ -37,7 +36,7 @@ def read_wish_list(path: str, settings: Settings, *, allow_local: bool) -> WishL
         read_document(path, settings), path, allow_local=may_name_local(path, allow_local)
     )
     for problem in wish_list.warnings:
-        click.echo(printable(str(problem)), err=True)
+        echo(printable(str(problem)), err=True)
     return wish_list
 
 

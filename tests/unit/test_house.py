@@ -123,3 +123,10 @@ def test_the_exit_codes_are_the_same_in_help_and_documents() -> None:
             .partition("exit code | meaning |" if name == "README.md" else "| code | meaning |")[2]
         )
         assert set(pattern.findall(table.partition("\n\n")[0])) == shown, name
+
+
+def test_commands_print_through_the_function_that_escapes_control_characters() -> None:
+    allowed = {"completion.py", "failures.py", "main.py", "rendering.py"}
+    for path in (ROOT / "publisher/cli").glob("*.py"):
+        printing = re.findall(r"(?:click\.echo|[^.\w]print)\(.*", path.read_text())
+        assert path.name in allowed or not [p for p in printing if "to_bytes()" not in p], path

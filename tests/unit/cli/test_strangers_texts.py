@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import command, environment
+from tests.command import command, environment, succeed
 from tests.layer_builder import file, hardlink, image, layer, write_layout
 
 EVIL = "1\x1b[2J\nfailed: forged"
@@ -73,3 +73,35 @@ def test_names_of_attributes_that_were_dropped_or_refused_are_shown_harmless(
     assert b"\nfailed: forged" not in written
     assert b"dropped by policy: xattr:trusted.1\\x1b[2J" in written
     assert b"refused a xattr:user.1\\x1b[2J" in written
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("show", "local/layout:1"),
+        ("ls", "local/layout:1"),
+        ("find", "*motd"),
+        ("log",),
+        ("verify",),
+        ("schedule",),
+        ("prune", "WISHES", "--dry-run", "--yes-really"),
+    ],
+)
+def test_what_images_and_records_contain_is_shown_without_control_characters(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J"
+    built = image(layer(file(f"{evil}motd")), config={"Labels": {evil: evil}, "Cmd": [evil]})
+    folder = write_layout(built, tmp_path / "layout", "1")
+    wishes = tmp_path / "wishes.yaml"
+    wishes.write_text(f"version: 2\nimages: [{{image: 'oci:{folder}:1', owner: astro}}]\n")
+    succeed("ingest", wishes, "--repository", tmp_path / "images")
+    record = tmp_path / "images/.metadata/local/layout:1/publication.json"
+    value = json.loads(record.read_bytes())
+    record.write_text(json.dumps(value | {"owner": evil, "note": evil}))
+    wishes.write_text(wishes.read_text().replace("layout:1", "layout:other"))
+    words = [str(wishes) if word == "WISHES" else word for word in arguments]
+    written = on_a_terminal(*words, "--repository", tmp_path / "images")
+    assert written
+    assert b"\x1b" not in written and b"\x07" not in written
