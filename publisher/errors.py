@@ -1,6 +1,12 @@
 """The root of the error hierarchy, and how text from outside is made fit for a terminal."""
 
 import errno
+import re
+
+_SHOWN = 100
+"""The most characters of a text that a message quotes."""
+
+_BEFORE_DIGEST = re.compile(r"(?P<rest>.*)@sha(?:256|512):[^/@]*", re.DOTALL)
 
 
 def printable(text: str, *, keep_line_breaks: bool = False) -> str:
@@ -16,6 +22,27 @@ def printable(text: str, *, keep_line_breaks: bool = False) -> str:
     return "".join(
         c if c.isprintable() or (keep_line_breaks and c == "\n") else ascii(c)[1:-1] for c in text
     )
+
+
+def presentable(text: str) -> str:
+    """Return text from outside for a message: without credentials, escaped, and shortened.
+
+    The part before an '@' that no digest follows may be a user name and a password.
+    """
+    return shorten(printable(_without_credentials(text)))
+
+
+def shorten(text: str) -> str:
+    """Return `text`, or its beginning if it is long."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "…"
+
+
+def _without_credentials(text: str) -> str:
+    match = _BEFORE_DIGEST.fullmatch(text)
+    rest = match["rest"] if match else text
+    if "@" not in rest:
+        return text
+    return "…@" + rest.rpartition("@")[2] + text[len(rest) :]
 
 
 class PublisherError(Exception):

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from publisher.errors import PublisherError
-from publisher.oci.reference_grammar import presentable
+from publisher.errors import PublisherError, presentable
 
 MAX_NODES = 1_000_000
 """The most values a file may have, with aliases expanded."""

@@ -11,8 +11,8 @@ from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
+from publisher.errors import presentable
 from publisher.oci.reference import parse_reference
-from publisher.oci.reference_grammar import presentable
 from publisher.sources.credentials.files import has_login, remove_login, store_login
 from publisher.sources.registry.login import check_login
 

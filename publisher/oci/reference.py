@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from publisher.errors import shorten
 from publisher.oci import reference_grammar as grammar
 from publisher.oci.reference_grammar import refuse
 
@@ -144,7 +145,7 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
     if scheme not in ("", "https", "http", "docker") or path_with_scheme:
         refuse(
             text,
-            f"{grammar.shorten(text.partition(':')[0])!r} is not a transport",
+            f"{shorten(text.partition(':')[0])!r} is not a transport",
             "use https://, http://, oci:, oci-archive:, docker-daemon: or docker-archive:",
         )
     grammar.check_ascii(text, rest)

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from typing import NoReturn
 
-from publisher.errors import InvalidReference, printable
+from publisher.errors import InvalidReference, presentable, shorten
 from publisher.oci.digest import is_digest
 
 MAX_NAME = 255
@@ -37,25 +37,6 @@ _OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
 def refuse(text: str, why: str, hint: str) -> NoReturn:
     """Raise InvalidReference about `text`, shown without credentials that it may contain."""
     raise InvalidReference(f"{presentable(text)!r} is not an image reference", why=why, hint=hint)
-
-
-def presentable(text: str) -> str:
-    """Return `text` for a message: without credentials, escaped, and shortened."""
-    return shorten(printable(_without_credentials(text)))
-
-
-def shorten(text: str) -> str:
-    """Return `text`, or its beginning if it is long."""
-    return text if len(text) <= 100 else text[:97] + "…"
-
-
-def _without_credentials(text: str) -> str:
-    # The part before an '@' that no digest follows may be a user name and a password.
-    match = _DIGEST_SUFFIX.fullmatch(text)
-    rest = match["rest"] if match else text
-    if "@" not in rest:
-        return text
-    return "…@" + rest.rpartition("@")[2] + text[len(rest) :]
 
 
 def check_characters(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from publisher.durations import parse_duration
-from publisher.oci.reference_grammar import presentable
+from publisher.errors import presentable
 from publisher.sources.settings import RegistrySettings, Settings, canonical_name
 from publisher.yaml_nodes import (
     MAPPING,

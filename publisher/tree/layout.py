@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from posixpath import basename
 
-from publisher.errors import InvalidReference, PublisherError
+from publisher.errors import InvalidReference, PublisherError, presentable
 from publisher.oci.digest import digest_hex
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
-from publisher.oci.reference_grammar import MAX_FILE_NAME, presentable
+from publisher.oci.reference_grammar import MAX_FILE_NAME
 
 FLAT = ".flat"
 LAYERS = ".layers"

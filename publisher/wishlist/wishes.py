@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import yaml
 
-from publisher.errors import InvalidReference, PublisherError
+from publisher.errors import InvalidReference, PublisherError, presentable
 from publisher.oci.reference import (
     ImageReference,
     parse_pattern,
     parse_reference,
     parse_repository,
 )
-from publisher.oci.reference_grammar import check_characters, check_repository, presentable
+from publisher.oci.reference_grammar import check_characters, check_repository
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.tree import layout
 from publisher.wishlist.model import Wish, WishList
