@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,45 @@ LATER = image(BASE, STAGED)
 
 LOCAL, SECOND, ARCHIVE = "local/tool:one", "local/tool:two", "local/packed:latest"
 
-Values = Mapping[str, Any]
+FILES = (
+    "schedule",
+    "schedule of the retired",
+    "schedule of the published",
+    "pins",
+    "settings",
+    "thin image",
+    "users",
+    "users of the scheduled",
+    "users of the archive",
+    "origin of a shared layer",
+    "origin",
+    "index of a shared layer",
+    "index",
+    "file of a layer",
+    "runtime file",
+    "podman images",
+    "podman layers",
+    "podman manifest",
+    "podman lock",
+    "podman image lock",
+    "podman lower",
+    "podman link",
+    "history",
+    "lock",
+    "holder",
+    "journal",
+    "staged index",
+    "staged file",
+    *(
+        f"{file} from a {place}"
+        for file in ("manifest", "config", "publication")
+        for place in ("layout", "archive", "registry")
+    ),
+    "retired manifest.json",
+    "retired config.json",
+    "retired publication.json",
+)
+"""The kinds of files that a tree has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +183,7 @@ class Tree:
             "podman layers": f"{layout.PODMAN_STORE}/overlay-layers/layers.json",
             "podman manifest": f"{layout.PODMAN_STORE}/overlay-images/{NEW.image_id[7:]}/manifest",
             "podman lock": f"{layout.PODMAN_STORE}/overlay-layers/layers.lock",
+            "podman image lock": f"{layout.PODMAN_STORE}/overlay-images/images.lock",
         }
         for what, name in (("layout", LOCAL), ("archive", ARCHIVE), ("registry", self.web)):
             found[f"manifest from a {what}"] = layout.manifest_file(name)
@@ -228,7 +267,7 @@ def _wrong(value: Any) -> Any:
 
 
 _COMMAND = re.compile(
-    r"(?:^|(?<=: )|(?<=&& )|(?<=`))((?:publisher|rm|mv) [^;`()|&]+?)(?= &&|[;`()|]|, |$)"
+    r"(?:^|(?<=: )|(?<=&& )|(?<=`))((?:publisher|truncate|mv) [^;`()|&]+?)(?= &&|[;`()|]|, |$)"
 )
 
 
@@ -260,14 +299,14 @@ def follow_hints(tree: Tree, result: Result, *, rounds: int = 6) -> list[list[st
 
 
 def _follow(tree: Tree, words: list[str]) -> None:
-    if words[0] in ("rm", "mv"):
-        paths = [Path(word) for word in words[1:]]
+    if words[0] in ("truncate", "mv"):
+        paths = [Path(word) for word in words if word.startswith("/")]
         assert all(path.is_relative_to(tree.root) for path in paths), words
         if words[0] == "mv":
             paths[0].rename(paths[1])
-            return
-        for path in paths:
-            path.unlink()
+        else:
+            assert words[1:3] == ["-s", "0"]
+            paths[0].write_bytes(b"")
         return
     words = words[1:]
     if words == ["ingest"]:

@@ -33,8 +33,8 @@ def add_newer_version(
         Kind.FUTURE_VERSION,
         path,
         f"{error.why}; it is left alone, for the release of publisher that wrote it",
-        how=f"rm {shlex.quote(path_on_disk(repository, path))} && publisher verify --repair, "
-        "if there is no such release",
+        how=f"truncate -s 0 {shlex.quote(path_on_disk(repository, path))} "
+        "&& publisher verify --repair, if there is no such release",
         image=image,
     )
 

@@ -1,0 +1,129 @@
+"""Every file of a tree and of the publisher's state is damaged, and every command is run.
+
+No command ends with an exit code that is not documented, and whoever follows the `try:` lines has a
+sound tree in the end, in which nothing that was published is lost.
+
+By default a part of all combinations is tried, by a seed that is printed; PUBLISHER_DAMAGE_SEED
+repeats it. With CI set all damages are tried, each with a part of the commands. With
+PUBLISHER_DAMAGES=all every command is run for every damage.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.damaged_tree import (
+    FILES,
+    READING,
+    WRITING,
+    Tree,
+    damages,
+    follow_hints,
+    published,
+)
+from tests.registry import OwnRegistry
+from tests.transactions.scenarios import copy, quick_directory
+
+ALL = os.environ.get("PUBLISHER_DAMAGES") == "all"
+EVERY_DAMAGE = ALL or bool(os.environ.get("CI"))
+SEED = int(os.environ.get("PUBLISHER_DAMAGE_SEED") or random.randrange(10**9))
+COMMANDS = {**READING, **WRITING}
+TRIED = len(COMMANDS) if ALL else 6
+
+JOURNAL = b'{"version": 1, "record": {"id": "1"}, "operations": []}'
+
+LOST_WITH_THE_FILE = {
+    ("pins", "missing"): "pinned",
+    ("schedule of the published", "missing"): "scheduled",  # it is published all the same
+}
+
+
+@pytest.fixture(scope="module")
+def pristine() -> Iterator[Tree]:
+    with quick_directory() as folder, OwnRegistry() as registry:
+        tree = Tree(folder / "work", registry)
+        tree.folder.mkdir()
+        tree.begin()
+        copy(tree.root, folder / "origin")
+        yield tree
+
+
+def harm(tree: Tree, path: Path, data: bytes | None) -> None:
+    """Restore the tree, and damage one file."""
+    copy(tree.folder.parent / "origin", tree.root)
+    if data is None:
+        path.unlink()
+    else:
+        path.write_bytes(data)
+
+
+def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, bytes | None], random.Random]:
+    """The file, its damages that are tried, and the source of further choices."""
+    choice = random.Random(f"{SEED} {what}")
+    print(f"PUBLISHER_DAMAGE_SEED={SEED}")
+    copy(tree.folder.parent / "origin", tree.root)
+    path = tree.files()[what]
+    every = damages(path.read_bytes() if path.exists() else JOURNAL)
+    if not path.exists():
+        del every["missing"]
+    names = list(every) if EVERY_DAMAGE else choice.sample(list(every), 1)
+    return path, {name: every[name] for name in names}, choice
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_no_command_fails_in_an_undocumented_way(pristine: Tree, what: str) -> None:
+    path, tried, choice = chosen(pristine, what)
+    for name, data in tried.items():
+        for command in choice.sample(list(COMMANDS), TRIED):
+            harm(pristine, path, data)
+            result = pristine.run(*COMMANDS[command](pristine))
+            assert result.code in (0, 1, 3), (what, name, command, result)
+            assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_following_the_hints_ends_with_a_sound_tree_and_loses_nothing(
+    pristine: Tree, what: str
+) -> None:
+    path, tried, choice = chosen(pristine, what)
+    before = published(pristine)
+    for name, data in tried.items():
+        start = choice.choice(["verify --deep", "ingest", "gc", "list"])
+        harm(pristine, path, data)
+        result = pristine.run(*COMMANDS[start](pristine)) if start != "gc" else pristine.run("gc")
+        done = follow_hints(pristine, result)
+        after = published(pristine)
+        lost = {key for key in before if after.get(key) != before[key]}
+        allowed = LOST_WITH_THE_FILE.get((what, name), "nothing")
+        lost = {key for key in lost if not key.startswith(allowed)}
+        assert not lost, (what, name, start, done)
+        result = pristine.run("ingest", pristine.wishes)
+        assert result.code == 0, (what, name, start, done, result)
+        result = pristine.run("verify", "--deep", "--quiet")
+        assert result.code == 0, (what, name, start, done, result)
+
+
+def test_every_file_of_the_tree_and_of_the_state_is_of_a_kind_that_is_damaged(
+    pristine: Tree,
+) -> None:
+    copy(pristine.folder.parent / "origin", pristine.root)
+    kinds = pristine.files()
+    assert sorted(kinds) == sorted(FILES)
+    known = {(path.name, path.suffix) for path in kinds.values()}
+    contents = {path.parent for what, path in kinds.items() if what.startswith("file")}
+    for path in pristine.root.rglob("*"):
+        inside = any(part in ("layerfs", ".flat") for part in path.parts)
+        if path.is_file() and not path.is_symlink() and not inside:
+            assert any(_is_like(path, name, suffix) for name, suffix in known), path
+    assert contents
+
+
+def _is_like(path: Path, name: str, suffix: str) -> bool:
+    """Whether a file has the name of one of the kinds, or is named by a digest or a key."""
+    named_by_digest = len(path.stem) >= 64 and path.suffix == suffix
+    return path.name == name or named_by_digest or path.name.startswith("=")
