@@ -11,13 +11,14 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from publisher.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from tests.command import command, environment, succeed
-from tests.components import overlay_mount, require_root
+from tests.components import can_mount, overlay_mount, require_root
 from tests.cvmfs import Machine, make_machine
 from tests.real_image import RealImages
 from tests.trees import assert_same_tree, describe_tree
@@ -32,10 +33,11 @@ MEMORY = 200 * 2**20
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    made = make_machine(tmp_path / "machine")
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = make_machine(tmp_path / "machine", overlay=can_mount())
     made.make(NAME)
-    return made
+    yield made
+    made.unmount()
 
 
 def test_a_real_images_stream_unpacks_to_the_directory_backends_tree_and_is_reproducible(
@@ -65,7 +67,7 @@ def test_a_real_images_stream_unpacks_to_the_directory_backends_tree_and_is_repr
     own = ("mtime_ns", "links", "xattrs")  # seconds, entries of their own, dropped
     marker = (".cvmfscatalog", "*/.cvmfscatalog")
     assert_same_tree(untarred / place, flat, ignore=own, ignore_paths=marker)
-    assert_same_tree(machine.mount(NAME) / place, flat, ignore=own, ignore_paths=marker)
+    assert_same_tree(machine.published(NAME) / place, flat, ignore=own, ignore_paths=marker)
     seconds = [
         {
             path: node.mtime_ns // 10**9

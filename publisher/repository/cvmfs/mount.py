@@ -120,7 +120,13 @@ class PublishedTree:
     def exists(self, path: str) -> bool:
         """Return whether anything is at `path`; symlinks are not followed."""
         with self._reading():
-            return self.view.exists(path)
+            try:
+                (self.view.root / path).lstat()
+            except OSError as error:
+                if error.errno in _DEAD_MOUNT:
+                    raise  # a mount that does not work has not lost its files
+                return False
+            return True
 
     def kind(self, path: str) -> EntryType | None:
         """Return the type of what is at `path`; symlinks are not followed."""

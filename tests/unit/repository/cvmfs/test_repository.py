@@ -30,6 +30,7 @@ from publisher.verify.run import verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 from tests.command import command, environment, publisher, succeed
+from tests.components import program, require_mounts
 from tests.cvmfs import Machine
 from tests.layer_builder import directory, file, image, layer, symlink, whiteout, write_layout
 from tests.trees import describe_tree
@@ -199,6 +200,36 @@ def test_an_open_index_keeps_no_file_of_the_mount_open(
                 if os.path.lexists(f"/proc/self/fd/{n}")
             ]
             assert not any(link.startswith(str(mount)) for link in links)
+
+
+def test_a_mount_whose_client_has_died_is_an_error_and_not_an_empty_repository(
+    machine: Machine, mount: Path, images: Path, tmp_path: Path
+) -> None:
+    require_mounts()
+    fuse = program("fuse-overlayfs")
+    with opened(machine) as repository:
+        publish(repository, images, "1")
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", mount, copy], check=True)
+    client = subprocess.Popen([fuse, "-f", "-o", f"lowerdir={copy}", mount])
+    try:
+        deadline = time.monotonic() + 60
+        while not os.path.ismount(mount):
+            assert time.monotonic() < deadline and client.poll() is None
+            time.sleep(0.01)
+        reader = machine.open(NAME, writable=False)
+        assert list(reader.names()) == ["local/tool:1"]
+    finally:
+        client.kill()
+        client.wait()
+    # What the kernel does not know yet.
+    unknown = layout.layer_index(BASE.digest)
+    for read in (reader.exists, reader.read, reader.children, reader.kind):
+        with pytest.raises(RepositoryError, match="Transport endpoint is not connected") as caught:
+            read(unknown)
+        assert f"cvmfs_server mount {NAME}" in caught.value.hint
+    with pytest.raises(RepositoryError, match="Transport endpoint is not connected"):
+        reader.has_layer(BASE.digest)
 
 
 # Refusals
