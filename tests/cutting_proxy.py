@@ -1,4 +1,4 @@
-"""A network that breaks: a forwarder of TCP connections that cuts what is too long for it."""
+"""A forwarder of TCP connections that ends each after a number of bytes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class CuttingProxy:
-    """Forwards to `target` ("host:port"); connections end after `limit` bytes from there.
+    """Forwards to `target` ("host:port"); a connection ends after `limit` bytes from there.
 
-    `pause` seconds pass before the end of a connection that is cut; at most `cuts` are.
+    At most `cuts` connections end so, each `pause` seconds after its last byte.
     """
 
     target: str
@@ -64,7 +64,7 @@ class CuttingProxy:
 def cutting_proxy(
     target: str, *, limit: int, cuts: int, pause: float = 0.0
 ) -> Iterator[CuttingProxy]:
-    """A running forwarder; `host` is where it listens."""
+    """Run a forwarder, which listens at its `host`."""
     listener = socket.create_server(("127.0.0.1", 0))
     proxy = CuttingProxy(target, limit, cuts, pause, f"127.0.0.1:{listener.getsockname()[1]}")
     threading.Thread(target=proxy.serve, args=(listener,), daemon=True).start()

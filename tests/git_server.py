@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 
 def commit(repository: Path, files: dict[str, str], branch: str = "main") -> None:
-    """Put files into a bare repository (made where missing), as a commit on a branch."""
+    """Commit files to a branch of a bare repository, which is created if it is missing."""
     if not repository.exists():
         _git("init", "--quiet", "--bare", "--initial-branch=main", repository)
     index = repository / "test-index"
@@ -29,7 +29,7 @@ def commit(repository: Path, files: dict[str, str], branch: str = "main") -> Non
 
 @contextmanager
 def git_server(folder: Path) -> Iterator[str]:
-    """Serve the bare repositories in `folder`; the URL above them. `private` asks for a login."""
+    """Serve the bare repositories in `folder`; yield the URL above them. `private` needs a login."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -78,7 +78,7 @@ def git_server(folder: Path) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -92,14 +92,14 @@ def git_server(folder: Path) -> Iterator[str]:
 
 
 def _git(*words: str | Path, env: dict[str, str] | None = None, input: str = "") -> str:
-    who = dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "test")
-    who |= dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "test@example.org")
+    identity = dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "test")
+    identity |= dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "test@example.org")
     done = subprocess.run(
         ["git", *map(str, words)],
         input=input,
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **who, **(env or {})},
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **identity, **(env or {})},
     )
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""An OCI registry of the tests' own, in a thread, that misbehaves as it is told.
+"""An OCI registry for tests, in a thread, that misbehaves on request.
 
     with OwnRegistry() as registry:
         registry.add("library/x", "latest", image(layer(file("a"))))
@@ -6,9 +6,9 @@
         ...
         assert registry.count("GET", "/blobs/") == 3
 
-It speaks the distribution API for reading and pushing, records every request with all its headers,
-and asks for credentials if it is given an `auth` (tests/registry_auth.py). The ways to misbehave
-are in tests/registry_faults.py.
+It implements the distribution API for pulling and pushing, records every request with all its
+headers, and requires credentials if it gets an `auth` (tests/registry_auth.py). It misbehaves in the
+ways of tests/registry_faults.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it came; header names in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     target: str
@@ -55,13 +55,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, with what goes wrong on its way."""
+    """An answer, and what goes wrong while it is sent."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     endless: bytes = b""
-    """Sent for ever after the body, which then has no length."""
+    """Bytes that are sent for ever after the body, which then has no length."""
     chunked: bool = False
     cut: int | None = None
     """Bytes of the body after which the connection ends."""
@@ -74,7 +74,7 @@ class Reply:
     piece: int = 64 * 1024
 
     def with_headers(self, **headers: str | None) -> Reply:
-        """The same with other headers ("_" for "-"); None removes one."""
+        """Return the reply with other headers ("_" for "-"); None removes one."""
         merged = {k.lower(): v for k, v in self.headers.items()}
         for name, value in headers.items():
             merged.pop(name.replace("_", "-").lower(), None)
@@ -84,16 +84,16 @@ class Reply:
 
 
 Change = Callable[[Request, Reply], Reply]
-"""A way to misbehave: from the honest reply to another."""
+"""A way to misbehave: from the correct reply to another."""
 
 
 class Auth(Protocol):
-    """Who may read: None lets a request through, a Reply (401) does not."""
+    """Access control: `check` returns None for an allowed request, else a reply with status 401."""
 
     def check(self, registry: OwnRegistry, request: Request) -> Reply | None: ...
 
     def serve(self, registry: OwnRegistry, request: Request) -> Reply | None:
-        """The answer to a request for a token, or None if it is none."""
+        """Return the answer to a request for a token, or None for any other request."""
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class OwnRegistry:
         self.url = f"{'https' if tls else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    # What the tests do with it ------------------------------------------------------------------
+    # The interface for tests ---------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -158,12 +158,12 @@ class OwnRegistry:
         self._thread.join(10)
 
     def add(self, name: str, tag: str | None, image: Image) -> str:
-        """Put an image in, as if it had been pushed; returns its digest."""
+        """Add an image, as if it had been pushed; return its digest."""
         self.blobs |= image.blobs
         return self.add_document(name, tag, image.manifest)
 
     def add_document(self, name: str, tag: str | None, document: Document) -> str:
-        """Put a manifest or index in."""
+        """Add a manifest or index; return its digest."""
         self.manifests.setdefault(name, {})[document.digest] = document
         tags = self.tags.setdefault(name, {})
         if tag is not None:
@@ -179,24 +179,25 @@ class OwnRegistry:
         times: int | None = None,
         skip: int = 0,
     ) -> None:
-        """From now on, change the replies to requests whose path contains the pattern `path`.
+        """Change the replies to requests whose path matches the pattern `path` from now on.
 
-        `skip` requests that match are left alone first, and then `times` are changed (None: all).
+        The first `skip` matching requests are answered correctly, the next `times` are changed
+        (None: all).
         """
         with self._lock:
             self._rules.append(_Rule(change, method, re.compile(path), times, skip))
 
     def heal(self) -> None:
-        """Behave again."""
+        """Answer correctly again."""
         with self._lock:
             self._rules.clear()
 
     def count(self, method: str = "", path: str = "") -> int:
-        """How many requests came, with this method and a path that contains this pattern."""
+        """Return the number of received requests with this method and a path that matches."""
         return len(self.seen(method, path))
 
     def seen(self, method: str = "", path: str = "") -> list[Request]:
-        """The requests that came."""
+        """Return the received requests with this method and a path that matches."""
         with self._lock:
             recorded = list(self.requests)
         return [r for r in recorded if method in ("", r.method) and re.search(path, r.path)]
@@ -225,7 +226,7 @@ class OwnRegistry:
                     self._open.add(secured)
                 connection = secured
             elif connection.recv(1, socket.MSG_PEEK) == b"\x16":
-                raise ValueError("that is TLS")
+                raise ValueError("a TLS greeting")
             with connection.makefile("rb") as stream:
                 while request := _read_request(stream, number):
                     if not self._reply(connection, request):
@@ -234,14 +235,14 @@ class OwnRegistry:
             with contextlib.suppress(OSError):
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         except OSError:
-            pass  # the client went away, or does not trust us: the test sees what comes of it
+            pass  # the client closed the connection: the test checks the consequences
         finally:
             with self._lock:
                 self._open.discard(connection)
             connection.close()
 
     def _reply(self, connection: socket.socket, request: Request) -> bool:
-        """Answer; False if the connection is to end."""
+        """Send the answer; return False if the connection has to be closed."""
         with self._lock:
             self.requests.append(request)
         reply = self._answer(request)
@@ -387,7 +388,7 @@ class OwnRegistry:
 
 
 def ranged(request: Request, reply: Reply) -> Reply:
-    """The part of a reply that a Range header asks for."""
+    """Return the part of a reply that a Range header requests."""
     found = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
     if found is None or reply.status != 200:
         return reply
@@ -399,12 +400,12 @@ def ranged(request: Request, reply: Reply) -> Reply:
 
 
 def json_reply(status: int, value: Any) -> Reply:
-    """A JSON document."""
+    """Return a reply with a JSON document."""
     return Reply(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
 
 def error_reply(status: int, code: str, message: str = "no") -> Reply:
-    """A refusal in the words of the specification."""
+    """Return an error reply as the specification defines it."""
     return json_reply(status, {"errors": [{"code": code, "message": message}]})
 
 
@@ -429,8 +430,8 @@ def _read_request(stream: Any, connection: int) -> Request | None:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until `condition` holds; AssertionError if it does not in time."""
+    """Wait until `condition` is true; AssertionError if that takes longer than `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition is not true in time"
         time.sleep(0.005)

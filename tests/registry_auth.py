@@ -1,4 +1,4 @@
-"""How the tests' own registry asks for credentials: Basic, and Bearer with a token service."""
+"""Access control of the registry for tests: Basic, and Bearer with a token service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.registry import OwnRegistry, Reply, Request, error_reply, json_reply
 
 
 def basic(user: str, password: str) -> str:
-    """The value of an Authorization header."""
+    """Return the value of an Authorization header."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
@@ -42,11 +42,11 @@ class _Issued:
 
 
 class BearerAuth:
-    """Tokens, and the service (at /token) that gives them.
+    """Tokens, and the service (at /token) that issues them.
 
-    A token lives `lifetime` seconds and for `uses` requests. `realm` names another service than our
-    own; `issuer` is then whose tokens we believe. `challenge` is the WWW-Authenticate header, in
-    which {realm}, {service} and {scope} stand for the values.
+    A token lives `lifetime` seconds and for `uses` requests. `realm` is the address of another
+    token service; `issuer` is then the one whose tokens are accepted. `challenge` is the WWW-Authenticate
+    header, in which {realm}, {service} and {scope} are replaced by their values.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class BearerAuth:
 
     @property
     def issued(self) -> list[str]:
-        """Every token that was given."""
+        """Every issued token."""
         return list(self._issued)
 
     def expire(self) -> None:
-        """All tokens that were given are refused from now on."""
+        """Refuse all issued tokens from now on."""
         with self._lock:
             for token in self._issued.values():
                 token.until = 0.0
@@ -94,14 +94,14 @@ class BearerAuth:
         name = "/".join(parts[: kinds[-1]]) if kinds else ""
         scope = f"repository:{name}:pull" if name else ""
         sent = request.headers.get("authorization", "")
-        if self._issuer.believes(sent.removeprefix("Bearer "), scope):
+        if self._issuer.accepts(sent.removeprefix("Bearer "), scope):
             return None
         challenge = self._challenge.format(
             realm=self._realm or f"{registry.url}/token", service=self._service, scope=scope
         )
         return error_reply(401, "UNAUTHORIZED").with_headers(www_authenticate=challenge)
 
-    def believes(self, token: str, scope: str) -> bool:
+    def accepts(self, token: str, scope: str) -> bool:
         with self._lock:
             found = self._issued.get(token)
             if found is None or time.monotonic() >= found.until or found.uses <= 0:

@@ -1,4 +1,4 @@
-"""The ways in which the tests' own registry misbehaves: each makes a change for `misbehave`."""
+"""The ways in which the registry for tests misbehaves: each returns a change for `misbehave`."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from tests.registry import Change, Reply, Request, json_reply
 def status(
     code: int, *, retry_after: str | None = None, body: bytes = b"", kind: str = "text/plain"
 ) -> Change:
-    """Answer with a bare status."""
+    """Answer with a status without an error document."""
     headers = {"Content-Type": kind} | ({"Retry-After": retry_after} if retry_after else {})
     return lambda request, reply: Reply(code, headers, body)
 
 
 def reset(after: int = 0) -> Change:
-    """Reset the connection after so many bytes of the body."""
+    """Reset the connection after `after` bytes of the body."""
     return lambda request, reply: replace(
         reply.with_headers(content_length=str(len(reply.body))), cut=after, reset=True
     )
 
 
 def cut(after: int) -> Change:
-    """End the connection in the middle, without a reset."""
+    """Close the connection after `after` bytes of the body, without a reset."""
     return lambda request, reply: replace(
         reply.with_headers(content_length=str(len(reply.body))), cut=after
     )
 
 
 def shorter(by: int = 1) -> Change:
-    """Send a body that is shorter, and say so."""
+    """Send a shorter body, with a matching Content-Length."""
     return lambda request, reply: replace(reply, body=reply.body[:-by])
 
 
 def longer(by: int = 1) -> Change:
-    """Send a body that is longer, and say so."""
+    """Send a longer body, with a matching Content-Length."""
     return lambda request, reply: replace(reply, body=reply.body + bytes(by))
 
 
 def longer_unannounced(by: int = 1) -> Change:
-    """Send a body that is longer, without any length."""
+    """Send a longer body, without a Content-Length."""
     return lambda request, reply: replace(reply, body=reply.body + bytes(by), chunked=True)
 
 
@@ -70,7 +70,7 @@ def slow(delay: float = 0.0, pause: float = 0.0, piece: int = 1024) -> Change:
 
 
 def redirect(to: str, code: int = 307) -> Change:
-    """Send the client elsewhere; "{path}" in `to` is the path that was asked for."""
+    """Redirect; "{path}" in `to` is replaced by the requested path."""
     return lambda request, reply: Reply(code, {"Location": to.replace("{path}", request.path)})
 
 
@@ -81,12 +81,12 @@ def html(code: int = 200) -> Change:
 
 
 def without_digest() -> Change:
-    """Leave out the digest header."""
+    """Omit the digest header."""
     return lambda request, reply: reply.with_headers(docker_content_digest=None)
 
 
 def with_digest(digest: str) -> Change:
-    """Announce another digest."""
+    """Send another digest in the header."""
     return lambda request, reply: reply.with_headers(docker_content_digest=digest)
 
 
@@ -110,8 +110,8 @@ def endless_tags() -> Change:
 class Unreliable:
     """Fail a share of all requests in random ways, the same for the same seed and request.
 
-    No request fails more than `in_a_row` times in a row, so that a client which tries often enough
-    always gets through, whatever the threads do.
+    No request fails more than `in_a_row` times in a row, so that a client that retries often enough
+    always succeeds, in whichever order its threads run.
     """
 
     def __init__(self, share: float, seed: int = 0, in_a_row: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""Images for the tests' own registry, and shorthands for reading them back."""
+"""Images for the registry for tests, and shorthands to read them from it."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ DOCKER_NAMES = {
     ),
     "application/vnd.oci.image.layer.v1.tar": "application/vnd.docker.image.rootfs.diff.tar",
 }
-"""Docker's names of the media types that OCI named later."""
+"""Docker's names of OCI's media types."""
 FAST = 0.002
 """Seconds of the first back-off in tests."""
 
 
 def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same for the same seed."""
+    """Return incompressible bytes, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
 def noisy_layer(size: int = 50_000, seed: int = 0) -> Layer:
-    """A layer with one file of noise."""
+    """Return a layer with one file of noise."""
     return layer(file(f"noise-{seed}", noise(size, seed)), compression="none")
 
 
 def sample_image(*sizes: int, seed: int = 0) -> Image:
-    """An image with layers of about these sizes."""
+    """Return an image with layers of about these sizes."""
     layers = [noisy_layer(size, seed * 100 + n) for n, size in enumerate(sizes or (50_000,))]
     return image(*layers)
 
 
 def as_docker(built: Image) -> Image:
-    """The same image with the media types of Docker's schema 2."""
+    """Return the image with the media types of Docker's schema 2."""
     value = json.loads(built.manifest.data)
     for each in (value, value["config"], *value["layers"]):
         each["mediaType"] = DOCKER_NAMES[each["mediaType"]]
@@ -69,7 +69,7 @@ def as_docker(built: Image) -> Image:
 
 
 def push_as_it_is(url: str, name: str, tag: str, built: Image) -> None:
-    """Put an image into any registry, byte for byte: other tools compress layers when they push."""
+    """Push an image to any registry, byte for byte: other tools compress layers when they push."""
     for digest, data in built.blobs.items():
         begun = requests.post(f"{url}/v2/{name}/blobs/uploads/", timeout=30)
         begun.raise_for_status()
@@ -86,23 +86,23 @@ def push_as_it_is(url: str, name: str, tag: str, built: Image) -> None:
 
 
 def fast_sources(settings: Settings | None = None, **options: object) -> Sources:
-    """Sources that do not wait long between tries."""
+    """Return sources with a short back-off between tries."""
     return Sources(settings or Settings(), base_delay=FAST, **options)  # type: ignore[arg-type]
 
 
 def open_image(sources: Sources, registry: OwnRegistry, name: str = "library/x:latest") -> Source:
-    """The source of an image in the tests' own registry."""
+    """Return the source of an image in the registry for tests."""
     return sources.open(parse_reference(f"{registry.url}/{name}"))
 
 
 def read_blob(source: Source, descriptor: Descriptor) -> bytes:
-    """A blob, whole."""
+    """Return the content of a blob."""
     with source.blob(descriptor) as chunks:
         return b"".join(chunks)
 
 
 def write_auths(path: Path, auths: dict[str, tuple[str, str]]) -> Path:
-    """A credentials file as docker and podman write it."""
+    """Write a credentials file as docker and podman do."""
     entries = {
         host: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
         for host, (user, password) in auths.items()

@@ -1,4 +1,4 @@
-"""A token service that a real docker-registry believes (Docker registry token authentication)."""
+"""A token service that a real docker-registry accepts (Docker registry token authentication)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def token_service(
     lifetime: int = 300,
     announced: int | None = None,
 ) -> Iterator[TokenAuth]:
-    """Serve tokens on a free loopback port: `users` (user -> password) may all, others may pull.
+    """Serve tokens on a free loopback port.
 
-    A wrong password is refused. Tokens live `lifetime` seconds, and say that they live `announced`
-    seconds where that is given. (The registry allows for clocks that differ by 60 seconds.)
+    `users` (user -> password) may do everything, requests without a user may pull, and a wrong
+    password is refused. Tokens live `lifetime` seconds; `announced` is the lifetime that the answer
+    states, if it differs. (The registry allows for clocks that differ by 60 seconds.)
     """
     directory.mkdir(parents=True, exist_ok=True)
     key, certificate = directory / "key.pem", directory / "certificate.pem"
@@ -42,7 +43,9 @@ def token_service(
         def do_GET(self) -> None:
             user = _user(self.headers.get("Authorization", ""), users)
             if user is None:
-                self._reply(401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]})
+                self._reply(
+                    401, {"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}
+                )
                 return
             query = parse_qs(urlsplit(self.path).query)
             claims = _claims(user, query.get("service", [""])[0], query.get("scope", []), lifetime)
@@ -58,7 +61,7 @@ def token_service(
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, name="token service")
@@ -72,7 +75,7 @@ def token_service(
 
 
 def _user(authorization: str, users: Mapping[str, str]) -> str | None:
-    """Who asks: "" for nobody in particular, None for a wrong user or password."""
+    """Return the user; "" for a request without one, None for a wrong user or password."""
     if not authorization:
         return ""
     user, _, password = base64.b64decode(authorization.split()[1]).decode().partition(":")
@@ -99,7 +102,7 @@ def _claims(user: str, service: str, scopes: list[str], lifetime: int) -> dict[s
 
 
 def _signed(claims: Mapping[str, object], key: Path, certificate: Path) -> str:
-    """A JSON web token (RFC 7519), whose header carries the certificate of its signer."""
+    """Return a JSON web token (RFC 7519), whose header has the certificate of its signer."""
     chain = "".join(certificate.read_text().splitlines()[1:-1])
     header = {"typ": "JWT", "alg": "RS256", "x5c": [chain]}
     text = f"{_base64(json.dumps(header).encode())}.{_base64(json.dumps(claims).encode())}"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.system
 PASSWORD = "correct-horse-9d1c"
 
 
-def test_a_login_serves_until_logout_and_is_kept_where_the_registry_is_known_already(
+def test_a_login_is_stored_in_the_file_that_has_the_registry_and_is_used_until_logout(
     tmp_path: Path,
 ) -> None:
     layout = write_layout(image(layer(file("etc/motd", b"hi"))), tmp_path / "layout", "1")
@@ -57,7 +57,7 @@ def test_a_login_serves_until_logout_and_is_kept_where_the_registry_is_known_alr
         assert succeed("tags", f"{host}/x/a", home=home).out == "1\n"
 
 
-def test_login_without_a_terminal_wants_the_password_on_standard_input(tmp_path: Path) -> None:
+def test_login_without_a_terminal_requires_the_password_on_standard_input(tmp_path: Path) -> None:
     result = publisher("login", "registry.example.org", "-u", "robot", home=tmp_path)
 
     assert result.code == 2
@@ -88,7 +88,7 @@ def test_a_password_of_many_lines_is_read_whole(tmp_path: Path, ending: bytes) -
     ],
 )
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
-def test_what_cannot_be_a_login_is_refused_before_it_is_shown_to_anybody(
+def test_an_invalid_login_is_refused_before_it_is_sent(
     tmp_path: Path, username: str, password: bytes, why: str, locale: str
 ) -> None:
     with OwnRegistry(BasicAuth({"ann": "x"})) as registry:
@@ -104,7 +104,7 @@ def test_what_cannot_be_a_login_is_refused_before_it_is_shown_to_anybody(
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_a_credentials_file_that_was_asked_for_has_to_be_there(tmp_path: Path) -> None:
+def test_a_credentials_file_that_is_named_explicitly_has_to_exist(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.json")
     with OwnRegistry(BasicAuth({"ann": "x"})) as registry:
         for options, env in (

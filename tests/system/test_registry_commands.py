@@ -68,7 +68,7 @@ def test_inspect_shows_platforms_sizes_and_which_layers_are_published(tmp_path: 
         assert registry.count("GET", f"/blobs/{amd64.layers[0].digest}") == 1, "by the ingest"
 
 
-def test_tags_are_those_that_a_wish_list_would_find() -> None:
+def test_the_command_tags_matches_as_a_wish_list_does() -> None:
     with OwnRegistry(page=2) as registry:
         for tag in ("1.9", "1.10", "1.10-rc1", "2.0", "latest"):
             registry.add("library/x", tag, sample_image())
@@ -114,7 +114,7 @@ def test_settings_are_found_by_option_then_variable_then_the_users_own_place(
     assert "cannot read configuration" in absent.err
 
 
-def test_credentials_are_looked_for_in_the_documented_order(tmp_path: Path) -> None:
+def test_credentials_are_looked_up_in_the_documented_order(tmp_path: Path) -> None:
     """All places know the registry, each by another name; the first of them is taken away."""
     home = tmp_path / "home"
     users = ("in-environment", "own-file", "in-runtime", "in-config", "in-docker")

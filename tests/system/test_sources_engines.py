@@ -121,7 +121,7 @@ def is_same_image(found: PlatformImage, built: Image) -> None:
     assert found.config.container.command == ("/bin/sh",)
 
 
-def test_an_engine_gives_the_image_that_it_pulled(
+def test_an_image_that_the_engine_pulled_is_fetched_from_it(
     docker: Engine, registry: Registry, built: Image
 ) -> None:
     through_registry = fetch(f"http://{registry.host}/group/x:1.0")
@@ -132,7 +132,9 @@ def test_an_engine_gives_the_image_that_it_pulled(
         assert found.manifest.image_id == docker("inspect", "--format", "{{.Id}}", name).strip()
 
 
-def test_an_engine_resolves_a_name_without_giving_the_image(docker: Engine, built: Image) -> None:
+def test_a_name_is_resolved_by_an_engine_without_saving_the_image(
+    docker: Engine, built: Image
+) -> None:
     with Sources(Settings(docker_host=docker.socket)) as sources:
         digest = sources.open(parse_reference("docker-daemon:mine:2")).resolve()
     assert digest == built.image_id
@@ -161,7 +163,7 @@ def test_an_engine_on_the_network_is_reached_by_tls_as_docker_reaches_it(
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_an_engine_whose_certificate_another_signed_is_refused_unless_nobody_asks(
+def test_an_engine_with_a_certificate_of_another_authority_is_refused_unless_verification_is_off(
     docker: Engine, folder: Path, address: str, tmp_path: Path
 ) -> None:
     other = Authority.create(tmp_path, "other")
@@ -176,7 +178,7 @@ def test_an_engine_whose_certificate_another_signed_is_refused_unless_nobody_ask
         assert sources.open(name).resolve()
 
 
-def test_who_has_no_certificate_of_the_engines_authority_is_not_let_in(
+def test_an_engine_refuses_a_client_without_a_certificate_of_its_authority(
     docker: Engine, folder: Path, address: str, tmp_path: Path
 ) -> None:
     other = Authority.create(tmp_path, "other").issue("stranger")
@@ -194,12 +196,12 @@ def test_who_has_no_certificate_of_the_engines_authority_is_not_let_in(
             sources.open(name).resolve()
 
 
-def test_an_engine_that_has_no_such_image_says_so(docker: Engine) -> None:
+def test_a_missing_image_of_an_engine_is_absent(docker: Engine) -> None:
     with pytest.raises(ImageNotFound, match=r"nobody/nothing:latest"):
         fetch("docker-daemon:nobody/nothing", docker.socket)
 
 
-def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_an_engine_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
     for host in (f"unix://{tmp_path}/no.sock", "tcp://127.0.0.1:1"):
         with pytest.raises(SourceError, match=r"check that an engine listens") as caught:
             fetch("docker-daemon:mine:2", host)
@@ -209,13 +211,13 @@ def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "host", ["ssh://root@host", "fd://0", "tcp://", "tcp://host", "tcp://me:s3cret@host:1", "a b"]
 )
-def test_an_engines_address_that_is_none_is_refused_without_repeating_it(host: str) -> None:
+def test_an_unsupported_address_of_an_engine_is_refused_without_repeating_it(host: str) -> None:
     with pytest.raises(SourceError, match=r"address is not supported.*unix:///PATH") as caught:
         fetch("docker-daemon:mine:2", host)
     assert "s3cret" not in str(caught.value)
 
 
-def test_an_engine_that_says_no_more_does_not_hold_up_the_end_of_a_run(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_answer_does_not_delay_the_end_of_a_run(tmp_path: Path) -> None:
     """It may take minutes to write an image before it sends any of it."""
     with (
         OwnRegistry() as silent,
@@ -242,7 +244,9 @@ def test_a_broken_configuration_of_docker_is_an_error_that_does_not_quote_it(
     assert "s3cret" not in str(caught.value)
 
 
-def test_what_docker_saves_is_the_image(docker: Engine, built: Image, tmp_path: Path) -> None:
+def test_an_archive_of_docker_save_is_the_image(
+    docker: Engine, built: Image, tmp_path: Path
+) -> None:
     archive = tmp_path / "saved.tar"
     docker("save", "--output", archive, "mine:2")
     found = fetch(f"docker-archive:{archive}")
@@ -264,7 +268,7 @@ def test_an_engine_image_by_another_store_is_the_same(
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])
-def test_what_podman_saves_is_the_image(
+def test_an_archive_of_podman_save_is_the_image(
     registry: Registry, built: Image, tmp_path: Path, form: str
 ) -> None:
     name = f"{registry.host}/group/x:1.0"
@@ -285,7 +289,7 @@ def test_what_podman_saves_is_the_image(
     ],
 )
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_what_skopeo_copies_is_the_image(
+def test_a_copy_by_skopeo_is_the_image(
     folder: Path, built: Image, tmp_path: Path, destination: str, reference: str, compression: str
 ) -> None:
     skopeo_copy(

@@ -133,7 +133,7 @@ def test_a_thousand_wishes_with_nothing_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("stalls_in", ["/manifests/", "/blobs/"])
-def test_a_registry_that_says_no_more_does_not_hold_up_the_end_of_a_run(
+def test_a_registry_that_does_not_answer_does_not_delay_the_end_of_a_run(
     tmp_path: Path, number: signal.Signals, stalls_in: str
 ) -> None:
     """Seconds, where a server's silence is otherwise borne for a minute; the next run goes on."""

@@ -87,7 +87,7 @@ MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 @pytest.mark.parametrize("form", ["oci", "v2s2"])
-def test_images_of_every_form_are_what_skopeo_says(
+def test_images_of_every_form_are_read_as_skopeo_reads_them(
     registry: Registry, sources: Sources, compression: Compression, form: str
 ) -> None:
     built = sample(compression)
@@ -115,7 +115,7 @@ def test_images_of_every_form_are_what_skopeo_says(
 
 
 @pytest.mark.parametrize("form", ["oci", "v2s2"])
-def test_what_skopeo_pushes_is_what_it_says(
+def test_an_image_pushed_by_skopeo_is_read_as_skopeo_reads_it(
     registry: Registry, sources: Sources, tmp_path: Path, form: str
 ) -> None:
     write_layout(sample(), tmp_path / "layout", "x")
@@ -188,7 +188,7 @@ def test_tags_are_listed_and_matched(registry: Registry, sources: Sources, tmp_p
     assert expand_tags(source, [">=1.1,<2"], ["1.2"]) == ["1.1", "1.10"]
 
 
-def test_what_is_not_there_is_absent(registry: Registry, sources: Sources) -> None:
+def test_a_missing_image_is_absent(registry: Registry, sources: Sources) -> None:
     for name in ("nobody/nothing:1.0", "tags/x:9.9"):
         with pytest.raises(ImageNotFound):
             open_at(sources, registry.host, name).resolve()

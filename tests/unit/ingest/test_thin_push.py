@@ -59,7 +59,7 @@ def sent(registry: OwnRegistry) -> list[str]:
 
 
 @pytest.mark.parametrize("architectures", [("amd64",), ("amd64", "arm64")])
-def test_everything_is_there_after_a_push_and_the_next_one_sends_nothing(
+def test_a_push_uploads_everything_and_the_next_one_nothing(
     registry: OwnRegistry, sources: Sources, architectures: tuple[str, ...]
 ) -> None:
     thin = thin_set(*architectures)
@@ -76,7 +76,7 @@ def test_everything_is_there_after_a_push_and_the_next_one_sends_nothing(
     assert len(sent(registry)) == before
 
 
-def test_blobs_that_are_there_are_not_sent_again(registry: OwnRegistry, sources: Sources) -> None:
+def test_existing_blobs_are_not_sent_again(registry: OwnRegistry, sources: Sources) -> None:
     thin = thin_set("amd64")
     [image] = thin.images
     registry.blobs |= {image.config.digest: image.config.data, image.layer.digest: image.layer.data}
@@ -86,7 +86,7 @@ def test_blobs_that_are_there_are_not_sent_again(registry: OwnRegistry, sources:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "HEAD"])
 @pytest.mark.parametrize("fault", [status(503), status(429, retry_after="0"), reset()])
-def test_passing_faults_are_tried_again(
+def test_temporary_faults_are_tried_again(
     registry: OwnRegistry, sources: Sources, method: str, fault: object
 ) -> None:
     registry.misbehave(fault, method=method, times=2)  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_passing_faults_are_tried_again(
     assert registry.tags["thin/b"]["1"] == thin.top.digest
 
 
-def test_an_upload_that_the_registry_forgot_is_begun_again(
+def test_an_upload_that_the_registry_lost_is_repeated(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.misbehave(
@@ -107,7 +107,7 @@ def test_an_upload_that_the_registry_forgot_is_begun_again(
     assert push(thin_set("amd64"), sources, registry)
 
 
-def test_an_address_by_another_scheme_is_of_the_same_registry(
+def test_an_upload_address_with_another_scheme_is_of_the_same_registry(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     def behind_a_proxy(request: Request, reply: Reply) -> Reply:
@@ -146,13 +146,13 @@ def test_a_registry_that_stores_other_bytes_than_were_sent_is_an_error(
         push(thin_set("amd64"), sources, registry)
 
 
-def test_a_refusal_says_that_we_may_not_write(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_refused_push_is_reported_as_such(registry: OwnRegistry, sources: Sources) -> None:
     registry.misbehave(lambda request, reply: error_reply(403, "DENIED", "no push"), method="POST")
     with pytest.raises(AuthenticationFailed, match=r"push to .*/thin/b.*no push"):
         push(thin_set("amd64"), sources, registry)
 
 
-def test_an_image_repository_that_has_to_be_made_first_is_named(
+def test_an_image_repository_that_has_to_be_created_first_is_named(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.misbehave(lambda request, reply: error_reply(404, "NAME_UNKNOWN"), method="POST")

@@ -77,7 +77,7 @@ def built() -> Image:
     return sample_image(3_000, 20_000)
 
 
-def test_what_docker_saves_is_read(built: Image, sources: Sources, tmp_path: Path) -> None:
+def test_an_archive_of_docker_save_is_read(built: Image, sources: Sources, tmp_path: Path) -> None:
     archive = write_tar(tmp_path / "saved.tar", saved(built, "x:1.0"))
     found = fetch(sources, f"docker-archive:{archive}:x:1.0")
     assert found.config_document.data == built.config
@@ -260,7 +260,7 @@ def test_a_malformed_archive_is_an_error(sources: Sources, tmp_path: Path, manif
         {"repositories": b'{"x": 7}'},
     ],
 )
-def test_a_malformed_archive_of_old_is_an_error(
+def test_a_malformed_archive_from_before_docker_1_10_is_an_error(
     sources: Sources, tmp_path: Path, files: dict[str, bytes | str]
 ) -> None:
     with pytest.raises(PublisherError):

@@ -51,7 +51,7 @@ def push(registry: OwnRegistry, images: list[Image], index: Document) -> None:
     registry.add_document("library/x", "latest", index)
 
 
-def test_an_image_without_an_index_is_itself(registry: OwnRegistry, sources: Sources) -> None:
+def test_an_image_without_an_index_is_fetched(registry: OwnRegistry, sources: Sources) -> None:
     built = sample_image()
     registry.add("library/x", "latest", built)
     (found,) = fetch_images(open_image(sources, registry), [AMD64])
@@ -61,7 +61,7 @@ def test_an_image_without_an_index_is_itself(registry: OwnRegistry, sources: Sou
     assert found.platform == AMD64
 
 
-def test_each_platform_asked_for_gets_its_image_in_the_order_asked(
+def test_each_requested_platform_gets_its_image_in_the_requested_order(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     images = {
@@ -81,7 +81,7 @@ def test_each_platform_asked_for_gets_its_image_in_the_order_asked(
     assert {each.index_digest for each in found} == {index.digest}
 
 
-def test_attestations_and_unknown_platforms_are_passed_over(
+def test_attestations_and_unknown_platforms_are_ignored(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = build("amd64")
@@ -99,7 +99,7 @@ def test_attestations_and_unknown_platforms_are_passed_over(
     assert available_platforms(source, source.manifest()) == [AMD64]
 
 
-def test_an_index_that_leaves_platforms_out_is_read_with_those_of_the_configs(
+def test_index_entries_without_a_platform_get_the_platform_of_their_config(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     amd64, arm64 = build("amd64"), build("arm64", "v8")
@@ -163,7 +163,7 @@ def test_an_index_of_very_many_indexes_is_refused(registry: OwnRegistry, sources
     assert registry.count() < 50
 
 
-def test_a_platform_that_is_missing_is_an_error_that_names_those_there_are(
+def test_a_missing_platform_is_an_error_that_names_the_existing_ones(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     images = {"linux/amd64": build("amd64"), "linux/arm64": build("arm64")}
@@ -173,7 +173,7 @@ def test_a_platform_that_is_missing_is_an_error_that_names_those_there_are(
     assert not isinstance(caught.value, ImageNotFound)
 
 
-def test_an_index_of_very_many_platforms_makes_no_very_long_message(
+def test_the_message_about_an_index_of_thousands_of_platforms_is_short(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     index = image_index({f"linux/other{number}": build("amd64") for number in range(5000)})
@@ -196,7 +196,7 @@ def test_a_single_image_of_another_platform_is_refused_by_name(
     assert found.platform == ARM64
 
 
-def test_an_index_that_lies_about_a_platform_is_refused(
+def test_an_index_that_states_a_wrong_platform_is_refused(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = build("arm64")
@@ -268,7 +268,7 @@ def test_a_config_that_names_other_layers_is_refused(
         fetch_images(open_image(sources, registry), [AMD64])
 
 
-def test_what_was_resolved_is_fetched_even_if_the_tag_moves(
+def test_the_resolved_image_is_fetched_even_if_the_tag_moves(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     old, new = sample_image(seed=1), sample_image(seed=2)

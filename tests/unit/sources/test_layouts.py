@@ -99,16 +99,14 @@ def test_several_images_need_a_tag(layout: Path, sources: Sources) -> None:
         sources.open(parse_reference(f"oci:{layout}")).resolve()
 
 
-def test_a_tag_that_is_not_there_is_absent_and_those_there_are_named(
+def test_a_missing_tag_in_a_layout_is_absent_and_the_existing_ones_are_named(
     layout: Path, sources: Sources
 ) -> None:
     with pytest.raises(ImageNotFound, match=r"no image 2\.0.*1\.0, other.*layout:1\.0"):
         sources.open(parse_reference(f"oci:{layout}:2.0")).resolve()
 
 
-def test_a_folder_that_is_not_there_is_not_an_absent_image(
-    sources: Sources, tmp_path: Path
-) -> None:
+def test_a_missing_folder_is_not_an_absent_image(sources: Sources, tmp_path: Path) -> None:
     """It may be a disk that is not mounted: only a layout that is there can say "gone"."""
     for reference in (f"oci:{tmp_path}/gone:1.0", f"oci-archive:{tmp_path}/gone.tar:1.0"):
         with pytest.raises(SourceError) as caught:
@@ -172,7 +170,7 @@ def test_a_damaged_layout_is_noticed(layout: Path, built: Image, sources: Source
     ],
 )
 @pytest.mark.parametrize("transport", ["oci-archive", "docker-archive"])
-def test_a_file_that_is_no_archive_is_an_error(
+def test_a_file_that_is_not_an_archive_is_an_error(
     sources: Sources, tmp_path: Path, content: bytes, transport: str
 ) -> None:
     file = tmp_path / "file.tar"

@@ -57,7 +57,7 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     "text", ["", "# nothing\n", "registries:\n", "registries: {}", "---\n...\n"]
 )
-def test_an_empty_configuration_is_the_usual_one(text: str) -> None:
+def test_an_empty_configuration_means_the_defaults(text: str) -> None:
     settings = parse_settings(text, "config.yaml")
     assert settings == Settings()
     assert settings.registry("quay.io").max_concurrent == MAX_CONCURRENT
@@ -164,7 +164,7 @@ def test_any_text_is_read_or_refused_with_its_problems(text: str | bytes) -> Non
         ("quay.io", 443, ",,", False),
     ],
 )
-def test_no_proxy_names_what_is_reached_directly(
+def test_hosts_in_no_proxy_are_reached_directly(
     host: str, port: int, no_proxy: str, direct: bool
 ) -> None:
     assert bypasses_proxy(host, port, no_proxy) is direct

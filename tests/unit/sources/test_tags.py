@@ -12,7 +12,7 @@ from tests.registry_faults import cut, endless_tags, html, huge, status
 from tests.registry_images import open_image, sample_image
 
 
-def test_nothing_matched_is_an_error_that_shows_what_there_is(
+def test_patterns_that_match_nothing_are_an_error_with_some_existing_tags(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     for tag in ("1.7.0", "1.7.12", "1.8", "1.8.1", "1.10.0", "2.0", "latest"):
@@ -28,7 +28,7 @@ def test_nothing_matched_is_an_error_that_shows_what_there_is(
 
 
 @pytest.mark.parametrize("pattern", [">=", ">=one", "<2;", "=>1", ">1 <2"])
-def test_a_range_that_is_none_is_refused_before_anything_is_asked(
+def test_a_malformed_version_range_is_refused_before_any_request(
     registry: OwnRegistry, sources: Sources, pattern: str
 ) -> None:
     with pytest.raises(InvalidPattern, match="version range"):
@@ -72,7 +72,7 @@ def test_a_link_that_is_malformed_is_an_error(registry: OwnRegistry, sources: So
         list(open_image(sources, registry).tags())
 
 
-def test_a_page_that_is_not_there_does_not_mean_that_the_image_is_not(
+def test_a_missing_page_does_not_mean_that_the_image_is_missing(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.add("library/x", "latest", sample_image())
@@ -120,7 +120,9 @@ def test_a_page_that_names_itself_as_the_next_is_an_error(
     assert registry.count() == 2
 
 
-def test_a_page_that_breaks_is_asked_for_again(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_page_of_tags_that_breaks_off_is_requested_again(
+    registry: OwnRegistry, sources: Sources
+) -> None:
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(cut(5), times=2)
     registry.misbehave(status(502), times=1, skip=2)
@@ -142,7 +144,7 @@ def test_an_image_repository_without_tags_has_none(registry: OwnRegistry, source
         status(500),
     ],
 )
-def test_what_is_no_list_of_tags_is_an_error(
+def test_an_answer_that_is_not_a_list_of_tags_is_an_error(
     registry: OwnRegistry, sources: Sources, fault: object
 ) -> None:
     registry.add("library/x", "latest", sample_image())

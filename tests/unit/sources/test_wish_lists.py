@@ -75,7 +75,7 @@ def test_a_list_is_read_from_the_web_with_redirects() -> None:
         read_wish_list_document(f"{url}/new", SETTINGS)
 
 
-def test_an_address_that_leads_nowhere_is_an_error_that_shows_no_query() -> None:
+def test_a_redirect_that_cannot_be_followed_is_an_error_without_its_query() -> None:
     moved = {"/bad": "http://[/x", "/port": "http://127.0.0.1:99999/", "/ftp": "ftp://x/y?s3cret"}
     answers = {path: (302, {"Location": to}, b"") for path, to in moved.items()}
     with web_server(
@@ -100,7 +100,7 @@ def test_an_address_that_leads_nowhere_is_an_error_that_shows_no_query() -> None
             read_wish_list_document(address, SETTINGS)
 
 
-def test_a_list_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_arrives_too_slowly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("publisher.sources.wish_lists.WEB_SECONDS", 0.3)
     with OwnRegistry() as registry:
         slowly = Reply(200, body=b"#" * 1000, pause=0.05, piece=10, chunked=True)
@@ -155,7 +155,7 @@ def test_a_list_is_read_over_ssh_with_the_programs_that_git_is_configured_with(
     assert list_identity(f"{place}@main") == place
 
 
-def test_git_never_asks_for_a_password(tmp_path: Path) -> None:
+def test_git_never_prompts_for_a_password(tmp_path: Path) -> None:
     began = time.monotonic()
     with git_server(tmp_path) as url, pytest.raises(WishListError):
         read_wish_list_document(f"git+{url}/private.git//a.yaml", SETTINGS)
@@ -179,7 +179,7 @@ def test_git_never_asks_for_a_password(tmp_path: Path) -> None:
         "git+https://host/x.git//path@a:b",
     ],
 )
-def test_an_address_that_is_none_is_refused_before_git_sees_it(location: str) -> None:
+def test_a_malformed_location_is_refused_before_git_runs(location: str) -> None:
     with pytest.raises(WishListError):
         read_wish_list_document(location, SETTINGS)
 
@@ -191,7 +191,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(scheme: str) -> No
     assert "geheim" not in str(caught.value)
 
 
-def test_a_list_has_one_name_however_it_is_written(
+def test_the_identity_of_a_list_does_not_depend_on_how_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -49,7 +49,7 @@ def test_one_token_serves_all_requests_to_an_image_repository() -> None:
         assert registry.count("GET", "/token") == 1
 
 
-def test_after_the_first_challenge_other_image_repositories_are_not_refused_first() -> None:
+def test_after_the_first_challenge_other_image_repositories_are_authorized_at_once() -> None:
     with OwnRegistry(BearerAuth()) as registry, fast_sources() as sources:
         for name in ("a", "b", "c"):
             registry.add(f"library/{name}", "latest", sample_image())
@@ -61,7 +61,9 @@ def test_after_the_first_challenge_other_image_repositories_are_not_refused_firs
 @pytest.mark.parametrize(
     "auth", [BasicAuth(USERS), BearerAuth(USERS), BearerAuth(USERS, answer="access_token")]
 )
-def test_a_known_user_gets_in(auth: BasicAuth | BearerAuth, tmp_path: Path) -> None:
+def test_a_user_with_the_right_password_is_accepted(
+    auth: BasicAuth | BearerAuth, tmp_path: Path
+) -> None:
     with OwnRegistry(auth) as registry:
         settings = logged_in(tmp_path, {registry.host: ("ann", USERS["ann"])})
         digest = registry.add("library/x", "latest", sample_image())
@@ -70,7 +72,7 @@ def test_a_known_user_gets_in(auth: BasicAuth | BearerAuth, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("auth", [BasicAuth(USERS), BearerAuth(USERS)])
-def test_a_wrong_password_is_an_error_and_no_anonymous_retry(
+def test_a_wrong_password_is_an_error_without_an_anonymous_retry(
     auth: BasicAuth | BearerAuth, tmp_path: Path
 ) -> None:
     with OwnRegistry(auth) as registry:
@@ -87,7 +89,7 @@ def test_a_wrong_password_is_an_error_and_no_anonymous_retry(
 
 
 @pytest.mark.parametrize("auth", [BasicAuth(USERS), BearerAuth(USERS)])
-def test_a_wrong_password_is_not_shown_again_for_every_image(
+def test_a_wrong_password_is_not_sent_again_for_every_image(
     auth: BasicAuth | BearerAuth, tmp_path: Path
 ) -> None:
     """Registries lock accounts after some failed logins."""
@@ -100,7 +102,7 @@ def test_a_wrong_password_is_not_shown_again_for_every_image(
         assert len([r for r in registry.requests if "authorization" in r.headers]) <= 2
 
 
-def test_a_registry_that_wants_a_password_for_some_images_gives_the_others_to_everyone() -> None:
+def test_public_images_of_a_registry_with_private_ones_are_read_without_a_password() -> None:
     basic_auth = BasicAuth(USERS)
     with OwnRegistry() as registry, fast_sources() as sources:
         digest = registry.add("open/x", "latest", sample_image())
@@ -113,7 +115,7 @@ def test_a_registry_that_wants_a_password_for_some_images_gives_the_others_to_ev
 
 
 @pytest.mark.parametrize("auth", [BasicAuth(USERS), BearerAuth(USERS)])
-def test_without_credentials_a_private_image_is_not_called_absent(
+def test_a_private_image_is_not_reported_as_absent_without_credentials(
     auth: BasicAuth | BearerAuth,
 ) -> None:
     with OwnRegistry(auth) as registry, fast_sources() as sources:
@@ -122,7 +124,7 @@ def test_without_credentials_a_private_image_is_not_called_absent(
         assert not isinstance(caught.value, ImageNotFound)
 
 
-def test_an_absent_image_of_a_registry_that_let_us_in_is_absent(tmp_path: Path) -> None:
+def test_a_missing_image_of_a_registry_that_accepts_the_user_is_absent(tmp_path: Path) -> None:
     with OwnRegistry(BearerAuth(USERS)) as registry:
         settings = logged_in(tmp_path, {registry.host: ("ann", USERS["ann"])})
         with fast_sources(settings) as sources, pytest.raises(ImageNotFound):
@@ -140,7 +142,7 @@ def test_a_token_that_expired_is_renewed_once() -> None:
         assert registry.count("GET", "/token") == 2
 
 
-def test_a_token_that_is_never_good_is_an_error_not_a_loop() -> None:
+def test_a_token_that_is_never_accepted_is_an_error_after_one_renewal() -> None:
     with OwnRegistry(BearerAuth(uses=0)) as registry, fast_sources() as sources:
         registry.add("library/x", "latest", sample_image())
         with pytest.raises(AuthenticationFailed):
@@ -190,7 +192,7 @@ def test_challenges_of_every_form_are_answered(challenge: str) -> None:
     if "pull,push" in challenge:
         auth.check = lambda registry, request: (  # type: ignore[method-assign]
             None
-            if auth.believes(
+            if auth.accepts(
                 request.headers.get("authorization", "").removeprefix("Bearer "),
                 "repository:library/x:pull,push",
             )
@@ -235,7 +237,7 @@ def test_a_token_service_that_cannot_be_asked_is_an_error(challenge: str, why: s
         assert registry.count() == 1
 
 
-def test_what_a_realm_has_besides_an_address_is_kept_or_dropped_as_addresses_are() -> None:
+def test_the_query_of_a_realm_is_kept_and_its_fragment_dropped() -> None:
     auth = BearerAuth(challenge='Bearer realm="{realm}?account=me#here",scope="{scope}"')
     with OwnRegistry(auth) as registry, fast_sources() as sources:
         digest = registry.add("library/x", "latest", sample_image())
@@ -247,7 +249,7 @@ def test_what_a_realm_has_besides_an_address_is_kept_or_dropped_as_addresses_are
 @pytest.mark.parametrize(
     "expires", ["0", "-1e30", "1e400", "NaN", "Infinity", "9" * 400, '"x"', "[]", "null"]
 )
-def test_a_token_that_does_not_say_well_how_long_it_lives_is_used_all_the_same(
+def test_a_token_with_a_malformed_lifetime_is_used(
     expires: str,
 ) -> None:
     auth = BearerAuth()
@@ -264,7 +266,7 @@ def test_a_token_that_does_not_say_well_how_long_it_lives_is_used_all_the_same(
         assert registry.count("GET", "/token") == 1
 
 
-def test_of_very_many_image_repositories_only_the_latest_tokens_are_kept() -> None:
+def test_only_the_latest_tokens_of_many_image_repositories_are_kept() -> None:
     with OwnRegistry(BearerAuth()) as registry, fast_sources() as sources:
         built = sample_image()
         for number in range(REMEMBERED + 1):
@@ -338,7 +340,7 @@ def test_a_redirect_never_takes_the_authorization_along(tmp_path: Path) -> None:
         assert not [r for r in storage.requests if "authorization" in r.headers]
 
 
-def test_a_token_service_that_redirects_does_not_get_the_password_passed_on(
+def test_a_password_is_not_sent_to_the_target_of_a_redirect_of_a_token_service(
     tmp_path: Path,
 ) -> None:
     with OwnRegistry(BearerAuth(USERS)) as registry, OwnRegistry(BearerAuth(USERS)) as other:
@@ -383,7 +385,7 @@ def test_no_secret_appears_in_errors_logs_or_values(
         assert secret not in everything
 
 
-def test_credentials_do_not_travel_unprotected_to_a_token_service() -> None:
+def test_credentials_are_not_sent_without_encryption_to_a_token_service() -> None:
     from publisher.sources.credentials.lookup import Credentials
     from publisher.sources.http.deadline import Deadline
     from publisher.sources.http.exchange import Exchange

@@ -39,7 +39,7 @@ def test_a_blob_that_breaks_is_continued_where_it_broke(
     assert 0 < begins[0] <= 100_000
 
 
-def test_a_registry_that_ignores_range_is_read_from_the_start_unnoticed(
+def test_a_blob_is_read_from_the_start_where_a_registry_ignores_ranges(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image(SIZE)
@@ -67,7 +67,7 @@ def test_a_registry_that_refuses_ranges_is_read_from_the_start(
     assert read_blob(open_image(sources, registry), layer.descriptor) == layer.blob
 
 
-def test_another_range_than_asked_for_is_not_used(registry: OwnRegistry, sources: Sources) -> None:
+def test_another_range_than_requested_is_not_used(registry: OwnRegistry, sources: Sources) -> None:
     built = sample_image(SIZE)
     layer = built.layers[0]
     registry.add("library/x", "latest", built)
@@ -82,9 +82,7 @@ def test_another_range_than_asked_for_is_not_used(registry: OwnRegistry, sources
     assert read_blob(open_image(sources, registry), layer.descriptor) == layer.blob
 
 
-def test_a_blob_that_never_gets_further_is_an_error(
-    registry: OwnRegistry, sources: Sources
-) -> None:
+def test_a_blob_without_progress_is_an_error(registry: OwnRegistry, sources: Sources) -> None:
     built = sample_image(SIZE)
     registry.add("library/x", "latest", built)
     registry.misbehave(reset(10), path="/blobs/")
@@ -93,7 +91,7 @@ def test_a_blob_that_never_gets_further_is_an_error(
     assert registry.count("GET", "/blobs/") == 5
 
 
-def test_a_large_blob_may_break_often_as_long_as_it_gets_further(
+def test_a_large_blob_may_break_off_often_as_long_as_it_makes_progress(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image(12_000_000)
@@ -116,7 +114,7 @@ def test_a_length_that_contradicts_the_manifest_is_an_error(
 
 
 @pytest.mark.parametrize("fault", [longer_unannounced(), endless()])
-def test_never_more_bytes_come_than_the_manifest_says(
+def test_no_more_bytes_are_read_than_the_manifest_states(
     registry: OwnRegistry, sources: Sources, fault: object
 ) -> None:
     built = sample_image(SIZE)
@@ -132,7 +130,7 @@ def test_never_more_bytes_come_than_the_manifest_says(
     assert received <= built.layers[0].descriptor.size
 
 
-def test_a_blob_comes_as_its_bytes_whatever_encoding_is_claimed(
+def test_a_blob_is_read_as_sent_whatever_content_encoding_claims(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image(SIZE)
@@ -187,7 +185,7 @@ def test_a_foreign_layer_is_fetched_from_where_it_says(
         assert read_blob(open_image(sources, registry), descriptor) == layer.blob
 
 
-def test_a_blob_that_crawls_counts_as_broken(
+def test_a_blob_that_arrives_too_slowly_counts_as_broken(
     registry: OwnRegistry, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("publisher.sources.http.connections.SLOW_AFTER", 0.1)

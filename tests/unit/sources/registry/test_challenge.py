@@ -48,17 +48,17 @@ def test_challenges_are_read(header: str, challenges: list[tuple[str, dict[str, 
     assert read(header) == challenges
 
 
-def test_a_quote_that_never_ends_does_not_hide_the_scheme() -> None:
+def test_an_unterminated_quote_does_not_hide_the_scheme() -> None:
     assert read('Basic realm="never ends')[0][0] == "basic"
 
 
-def test_several_scopes_are_told_apart() -> None:
+def test_several_scopes_are_separated() -> None:
     (challenge,) = parse_challenges('Bearer scope="repository:a:pull repository:b:pull,push"')
     assert challenge.scopes == ("repository:a:pull", "repository:b:pull,push")
 
 
 @given(st.lists(st.tuples(TOKEN, st.dictionaries(TOKEN, VALUE, min_size=1)), max_size=4))
-def test_what_is_written_by_the_rules_is_read_back(
+def test_a_well_formed_challenge_is_parsed_to_its_parts(
     challenges: list[tuple[str, dict[str, str]]],
 ) -> None:
     def quoted(value: str) -> str:
@@ -72,7 +72,7 @@ def test_what_is_written_by_the_rules_is_read_back(
 
 
 @given(st.text())
-def test_no_header_is_too_odd_to_be_read(header: str) -> None:
+def test_any_challenge_header_is_parsed_without_an_error(header: str) -> None:
     parse_challenges(header)
 
 

@@ -50,7 +50,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_exact_host_counts_never_a_part_of_it() -> None:
+def test_a_credential_matches_the_exact_host_only() -> None:
     config = {"auths": {"registry.example.org": auth("ann", "a")}}
     assert user(config, "registry.example.org") == "ann"
     for other in (
@@ -96,7 +96,7 @@ def test_docker_hub_is_one_registry_with_many_names(key: str, registry: str) -> 
     assert user({"auths": {key: auth("ann", "a")}}, registry) == "ann"
 
 
-def test_addresses_as_keys_stand_for_their_host() -> None:
+def test_keys_that_are_addresses_mean_their_host() -> None:
     for key in ("https://quay.io", "http://quay.io/v1/", "https://quay.io/v2/", "QUAY.io"):
         assert user({"auths": {key: auth("ann", "a")}}, "quay.io") == "ann"
 
@@ -115,13 +115,13 @@ def test_an_identity_token_is_found() -> None:
     assert "t0ken" not in repr(found)
 
 
-def test_a_name_and_password_in_the_open_are_found() -> None:
+def test_a_user_name_and_password_in_fields_of_their_own_are_found() -> None:
     found = find({"auths": {"quay.io": {"username": "ann", "password": "a"}}}, "quay.io")
     assert found is not None
     assert (found.username, found.password) == ("ann", "a")
 
 
-def test_the_first_file_that_knows_a_registry_counts(tmp_path: Path) -> None:
+def test_the_first_file_with_a_credential_for_the_registry_counts(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_text(json.dumps({"auths": {"a.io": auth("ann", "1")}}))
     second.write_text(json.dumps({"auths": {"a.io": auth("old", "2"), "b.io": auth("ben", "3")}}))
@@ -186,13 +186,13 @@ def test_an_entry_that_cannot_be_sent_is_an_error_that_does_not_quote_it(entry: 
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_malformed_entry_of_another_registry_does_no_harm() -> None:
+def test_a_malformed_entry_of_another_registry_is_ignored() -> None:
     config = {"auths": {"broken.io": {"auth": "!"}, "quay.io": auth("ann", "a")}}
     assert user(config, "quay.io") == "ann"
 
 
 @given(st.text(), st.text())
-def test_keys_never_match_by_accident(key: str, host: str) -> None:
+def test_keys_match_whole_hosts_and_path_components_only(key: str, host: str) -> None:
     if key_of(key) in lookup_keys(host, "a/b"):
         assert key_of(key).partition("/")[0] == lookup_keys(host, "a/b")[-1].partition("/")[0]
 
@@ -202,7 +202,7 @@ def test_keys_never_match_by_accident(key: str, host: str) -> None:
 ANSWER = 'cat >/dev/null; echo \'{"ServerURL":"x","Username":"ann","Secret":"s3cret-ann"}\''
 
 
-def test_a_helper_is_asked_for_the_registry_by_its_name(programs: Path, tmp_path: Path) -> None:
+def test_a_helper_gets_the_name_of_the_registry(programs: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     make_helper(
         programs,
@@ -221,7 +221,7 @@ def test_a_helper_is_asked_for_the_registry_by_its_name(programs: Path, tmp_path
     ]
 
 
-def test_a_helper_is_asked_once_for_all_images(programs: Path, tmp_path: Path) -> None:
+def test_a_helper_runs_once_for_all_images(programs: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     make_helper(programs, "test", f"echo asked >> {asked}; {ANSWER}")
     credentials = Credentials(Settings(credentials='{"credsStore": "test"}'))
@@ -250,7 +250,7 @@ def test_a_helper_may_keep_an_identity_token(programs: Path) -> None:
     assert (found.identity_token, found.password) == ("t0ken", "")
 
 
-def test_a_helper_that_knows_nothing_is_no_error(programs: Path) -> None:
+def test_a_helper_without_a_credential_is_not_an_error(programs: Path) -> None:
     make_helper(
         programs, "test", "cat >/dev/null; echo credentials not found in native keychain; exit 1"
     )
@@ -290,19 +290,21 @@ def test_a_helper_that_does_not_exist_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "-x", ""])
-def test_a_helper_is_named_not_pointed_to(name: str) -> None:
+def test_a_helper_cannot_be_a_path(name: str) -> None:
     with pytest.raises(AuthenticationFailed):
         get_from_helper(name, "quay.io")
 
 
-def test_a_helper_that_hangs_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_hangs_is_ended_after_its_time_limit(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("publisher.sources.credentials.helper.TIMEOUT", 0.2)
     make_helper(programs, "test", "exec sleep 30")
     with pytest.raises(AuthenticationFailed, match="no answer"):
         get_from_helper("test", "quay.io")
 
 
-def test_a_helper_that_failed_is_not_asked_for_every_other_image(
+def test_a_helper_that_failed_does_not_run_for_every_other_image(
     programs: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
@@ -314,9 +316,7 @@ def test_a_helper_that_failed_is_not_asked_for_every_other_image(
     assert asked.read_text() == "x\n"
 
 
-def test_a_helper_that_takes_long_holds_up_its_own_registry_only(
-    programs: Path, tmp_path: Path
-) -> None:
+def test_a_slow_helper_delays_its_own_registry_only(programs: Path, tmp_path: Path) -> None:
     go_on = tmp_path / "go-on"
     os.mkfifo(go_on)
     make_helper(programs, "slow", f"read x < {go_on}; exit 1")
@@ -337,7 +337,7 @@ def test_a_helper_that_takes_long_holds_up_its_own_registry_only(
 # Logging in ---------------------------------------------------------------------------------------
 
 
-def test_a_login_is_kept_as_docker_keeps_it(tmp_path: Path) -> None:
+def test_a_login_is_stored_as_docker_stores_it(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "config.json"
     assert store_login(path, "quay.io", "ann", "s3cret") == str(path)
     store_login(path, "docker.io", "ben", "pa:ss")
@@ -372,7 +372,7 @@ def test_a_login_leaves_the_rest_of_the_file_alone(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {**before, "auths": {"a.io": auth("x", "y")}}
 
 
-def test_logins_and_logouts_at_the_same_time_do_not_undo_each_other(tmp_path: Path) -> None:
+def test_concurrent_logins_and_logouts_do_not_overwrite_each_other(tmp_path: Path) -> None:
     path = tmp_path / "docker" / "config.json"
     hosts = [f"r{number}.example.org" for number in range(24)]
     for host in hosts[::2]:
@@ -408,7 +408,7 @@ def test_a_login_goes_to_the_helper_where_one_is_named(programs: Path, tmp_path:
     assert erased == "erase quay.io"
 
 
-def test_a_login_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+def test_a_login_that_cannot_be_stored_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuthenticationFailed) as caught:
         store_login(tmp_path / "file" / "config.json", "quay.io", "ann", "s3cret")
@@ -416,7 +416,7 @@ def test_a_login_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [BasicAuth, BearerAuth])
-def test_a_login_is_tried_before_it_is_kept(kind: type[BasicAuth | BearerAuth]) -> None:
+def test_a_login_is_checked_before_it_is_stored(kind: type[BasicAuth | BearerAuth]) -> None:
     with OwnRegistry(kind({"ann": "s3cret"})) as registry:
         check_login(Settings(), registry.host, "ann", "s3cret", plain_http=True)
         with pytest.raises(AuthenticationFailed) as caught:

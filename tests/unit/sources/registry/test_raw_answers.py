@@ -66,7 +66,7 @@ def answering(*answers: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("header", ODD_HEADERS.values(), ids=ODD_HEADERS)
-def test_headers_of_any_kind_lead_to_an_error_in_our_words(sources: Sources, header: bytes) -> None:
+def test_odd_headers_lead_to_an_error_of_the_program(sources: Sources, header: bytes) -> None:
     with answering(OK + header + b"\r\n{}") as name:
         source = sources.open(parse_reference(name))
         for ask in (source.resolve, source.manifest):
@@ -77,14 +77,14 @@ def test_headers_of_any_kind_lead_to_an_error_in_our_words(sources: Sources, hea
 
 
 @pytest.mark.parametrize("data", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_what_is_not_http_is_called_so(sources: Sources, data: bytes) -> None:
+def test_an_answer_that_is_not_http_is_reported_as_such(sources: Sources, data: bytes) -> None:
     with answering(data) as name:
         source = sources.open(parse_reference(name))
         with pytest.raises(PublisherError, match=r"its answer is not HTTP|connection was reset"):
             source.resolve()
 
 
-def test_a_partial_answer_with_a_range_that_is_no_number_is_not_used(sources: Sources) -> None:
+def test_a_partial_answer_with_a_malformed_range_is_not_used(sources: Sources) -> None:
     ranges = b"Content-Range: bytes " + b"9" * 5000 + b"-1/2\r\nContent-Length: 2\r\n\r\n{}"
     with answering(b"HTTP/1.1 206 Partial\r\n" + ranges) as name:
         with pytest.raises(PublisherError, match="status 206"):
@@ -170,7 +170,7 @@ VALUES = (
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("status", [200, 206, 301, 401, 404, 429])
-def test_no_value_of_any_header_ends_a_request_with_another_error_than_ours(
+def test_no_value_of_any_header_raises_another_error_than_a_publisher_error(
     header: str, status: int
 ) -> None:
     with fast_sources() as sources:

@@ -39,7 +39,7 @@ from tests.registry_faults import (
 from tests.registry_images import AMD64, fast_sources, open_image, read_blob, sample_image
 
 
-def test_a_wish_is_resolved_by_one_head_request(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_tag_is_resolved_by_one_head_request(registry: OwnRegistry, sources: Sources) -> None:
     digest = registry.add("library/x", "latest", sample_image())
     assert open_image(sources, registry).resolve() == digest
     assert [request.method for request in registry.requests] == ["HEAD"]
@@ -52,7 +52,7 @@ def test_the_manifest_is_kept_byte_for_byte(registry: OwnRegistry, sources: Sour
 
 
 @pytest.mark.parametrize("code", [400, 403, 405, 406, 501])
-def test_a_registry_that_refuses_head_is_asked_by_get(
+def test_get_is_used_where_a_registry_refuses_head(
     registry: OwnRegistry, sources: Sources, code: int
 ) -> None:
     digest = registry.add("library/x", "latest", sample_image())
@@ -60,7 +60,7 @@ def test_a_registry_that_refuses_head_is_asked_by_get(
     assert open_image(sources, registry).resolve() == digest
 
 
-def test_a_registry_without_digest_headers_is_asked_by_get(
+def test_get_is_used_where_a_registry_sends_no_digest(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     digest = registry.add("library/x", "latest", sample_image())
@@ -77,7 +77,9 @@ def test_a_registry_with_neither_digest_nor_manifest_is_an_error(
 
 
 @pytest.mark.parametrize("code", [408, 500, 502, 503, 504])
-def test_a_passing_fault_is_tried_again(registry: OwnRegistry, sources: Sources, code: int) -> None:
+def test_a_temporary_fault_is_tried_again(
+    registry: OwnRegistry, sources: Sources, code: int
+) -> None:
     digest = registry.add("library/x", "latest", sample_image())
     registry.misbehave(status(code), times=4)
     assert open_image(sources, registry).resolve() == digest
@@ -101,7 +103,7 @@ def test_a_connection_that_is_reset_is_tried_again(registry: OwnRegistry, source
     assert open_image(sources, registry).manifest() == built.manifest
 
 
-def test_a_manifest_that_breaks_off_is_asked_for_again(
+def test_a_manifest_that_breaks_off_is_requested_again(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image()
@@ -131,7 +133,7 @@ def test_a_registry_that_cannot_be_reached_is_an_error_with_the_cause() -> None:
         assert time.monotonic() - began < 1
 
 
-def test_a_host_without_an_address_is_an_error_and_no_absent_image(
+def test_a_host_without_an_address_is_an_error_but_not_an_absent_image(
     sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
@@ -143,7 +145,7 @@ def test_a_host_without_an_address_is_an_error_and_no_absent_image(
     assert not isinstance(caught.value, ImageNotFound)
 
 
-def test_a_404_in_the_words_of_a_registry_means_that_the_image_is_not_there(
+def test_a_404_with_a_registrys_error_document_means_that_the_image_does_not_exist(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     with pytest.raises(ImageNotFound):
@@ -156,7 +158,7 @@ def test_a_404_in_the_words_of_a_registry_means_that_the_image_is_not_there(
 
 
 @pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"])
-def test_some_registries_say_absent_with_another_status(
+def test_a_missing_image_may_be_reported_with_another_status_than_404(
     registry: OwnRegistry, sources: Sources, code: str
 ) -> None:
     registry.misbehave(lambda request, reply: error_reply(400, code))
@@ -164,7 +166,7 @@ def test_some_registries_say_absent_with_another_status(
         open_image(sources, registry).manifest()
 
 
-def test_a_404_of_something_that_is_no_registry_is_not_an_absent_image(
+def test_a_404_from_a_host_that_is_not_a_registry_does_not_mean_that_the_image_is_absent(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.misbehave(html(404))
@@ -187,7 +189,7 @@ def test_a_bare_404_counts_where_the_registry_otherwise_works(
 
 
 @pytest.mark.parametrize("code", [500, 502, 503, 403, 400])
-def test_no_other_answer_is_taken_for_an_absent_image(
+def test_no_other_answer_means_an_absent_image(
     registry: OwnRegistry, sources: Sources, code: int
 ) -> None:
     registry.misbehave(status(code))
@@ -270,7 +272,9 @@ def test_a_manifest_may_come_compressed_if_it_comes_whole(
         source.manifest()
 
 
-def test_a_bomb_is_not_unpacked(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_small_answer_that_decompresses_to_a_huge_document_is_refused(
+    registry: OwnRegistry, sources: Sources
+) -> None:
     registry.add("library/x", "latest", sample_image())
     bomb = gzip.compress(bytes(100_000_000))
     registry.misbehave(
@@ -284,7 +288,7 @@ def test_a_bomb_is_not_unpacked(registry: OwnRegistry, sources: Sources) -> None
     assert peak < 30_000_000
 
 
-def test_an_index_whose_image_is_gone_says_which(registry: OwnRegistry, sources: Sources) -> None:
+def test_the_missing_image_of_an_index_is_named(registry: OwnRegistry, sources: Sources) -> None:
     built = sample_image()
     registry.add_document("library/x", "latest", image_index({"linux/amd64": built}))
     with pytest.raises(ImageNotFound, match=f"manifest {built.manifest.digest} of http"):
@@ -298,7 +302,7 @@ def test_schema_1_is_refused_by_its_name(registry: OwnRegistry, sources: Sources
     assert open_image(sources, registry).manifest().media_type in DOCKER_SCHEMA1
 
 
-def test_json_that_is_no_manifest_is_refused(registry: OwnRegistry, sources: Sources) -> None:
+def test_json_that_is_not_a_manifest_is_refused(registry: OwnRegistry, sources: Sources) -> None:
     registry.misbehave(lambda request, reply: json_reply(200, {"hello": "world"}))
     with pytest.raises(InvalidManifest):
         open_image(sources, registry).manifest()
@@ -332,7 +336,7 @@ def test_a_redirect_to_something_that_is_not_http_is_an_error(
         open_image(sources, registry).manifest()
 
 
-def test_storage_that_fails_behind_a_redirect_is_asked_for_through_the_registry_again(
+def test_a_failure_of_storage_behind_a_redirect_is_tried_again_from_the_registry(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image()
@@ -382,7 +386,7 @@ def test_closing_ends_requests_that_wait(registry: OwnRegistry) -> None:
 
 @pytest.mark.parametrize("stalls_in", ["header", "manifest", "blob"])
 @pytest.mark.parametrize("tls", [False, True])
-def test_closing_ends_at_once_what_waits_for_a_server_that_says_no_more(
+def test_closing_ends_requests_at_once_that_wait_for_a_silent_server(
     stalls_in: str, tls: bool, tmp_path: Path
 ) -> None:
     """urllib3 alone would wait for the next byte until its timeout, a minute."""

@@ -37,7 +37,7 @@ def open_bare(sources: Sources, host: str, name: str = "library/x") -> Source:
     )
 
 
-def test_a_registry_with_a_certificate_of_a_named_authority_is_trusted(
+def test_a_registry_whose_certificate_a_configured_authority_signed_is_trusted(
     authority: Authority,
 ) -> None:
     certificate = authority.issue("good")
@@ -51,7 +51,7 @@ def test_a_registry_with_a_certificate_of_a_named_authority_is_trusted(
             assert read_blob(source, built.layers[0].descriptor) == built.layers[0].blob
 
 
-def test_an_authority_of_the_machine_is_trusted(
+def test_an_authority_that_the_machine_trusts_is_trusted(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenSSL itself reads this variable: it stands for what an administrator installed."""
@@ -65,7 +65,7 @@ def test_an_authority_of_the_machine_is_trusted(
 
 
 @pytest.mark.parametrize("kind", ["unknown", "expired", "other-host"])
-def test_a_certificate_that_does_not_hold_is_an_error_at_once(
+def test_an_invalid_certificate_is_an_error_without_another_try(
     authority: Authority, kind: str
 ) -> None:
     certificate = authority.issue(
@@ -92,7 +92,7 @@ def test_a_certificate_that_does_not_hold_is_an_error_at_once(
             assert open_bare(sources, registry.host).resolve()
 
 
-def test_a_client_certificate_is_shown_to_who_asks(authority: Authority) -> None:
+def test_a_client_certificate_is_sent_to_a_server_that_requires_one(authority: Authority) -> None:
     server, client = authority.issue("server"), authority.issue("client")
     ca = authority.own.certificate
     with OwnRegistry(tls=server_context(server, clients=authority)) as registry:
@@ -106,7 +106,7 @@ def test_a_client_certificate_is_shown_to_who_asks(authority: Authority) -> None
 
 
 @pytest.mark.parametrize("missing", ["ca", "client_certificate"])
-def test_a_certificate_file_that_is_not_there_is_an_error(
+def test_a_missing_certificate_file_is_an_error(
     authority: Authority, tmp_path: Path, missing: str
 ) -> None:
     with OwnRegistry(tls=server_context(authority.issue("plain"))) as registry:
@@ -117,7 +117,7 @@ def test_a_certificate_file_that_is_not_there_is_an_error(
                 open_bare(sources, registry.host).resolve()
 
 
-def test_a_certificate_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_certificate_file_with_other_content_is_an_error(tmp_path: Path) -> None:
     odd = tmp_path / "odd.pem"
     odd.write_text("hello")
     for own in (RegistrySettings(ca=odd), RegistrySettings(client_certificate=odd)):
@@ -126,7 +126,9 @@ def test_a_certificate_file_that_is_none_is_an_error(tmp_path: Path) -> None:
                 open_bare(sources, "127.0.0.1:1").resolve()
 
 
-def test_a_registry_without_tls_says_so_at_once(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_registry_without_tls_is_an_error_without_another_try(
+    registry: OwnRegistry, sources: Sources
+) -> None:
     with pytest.raises(SourceError, match=r"does not speak TLS.*http://"):
         open_bare(sources, registry.host).resolve()
     assert registry.connections == 1
@@ -160,7 +162,7 @@ def mirrored(registry: OwnRegistry, mirror: OwnRegistry, prefix: str = "") -> Se
     return Settings({registry.host: RegistrySettings(mirror=mirror.url + prefix)})
 
 
-def test_the_mirror_is_asked_and_the_registry_left_in_peace(registry: OwnRegistry) -> None:
+def test_the_mirror_is_used_without_a_request_to_the_registry(registry: OwnRegistry) -> None:
     built = sample_image()
     with OwnRegistry() as mirror:
         mirror.add("proxied/library/x", "latest", built)
@@ -172,7 +174,7 @@ def test_the_mirror_is_asked_and_the_registry_left_in_peace(registry: OwnRegistr
     assert registry.count() == 0
 
 
-def test_tags_are_listed_by_the_registry_since_a_mirror_knows_only_some(
+def test_tags_are_listed_by_the_registry_and_not_by_its_mirror(
     registry: OwnRegistry,
 ) -> None:
     for tag in ("1.0", "1.1", "1.2"):
@@ -187,7 +189,7 @@ def test_tags_are_listed_by_the_registry_since_a_mirror_knows_only_some(
 @pytest.mark.parametrize(
     "fault", [status(500), status(404), status(403), html(), reset(), corrupt()]
 )
-def test_a_mirror_that_does_not_serve_is_passed_over(registry: OwnRegistry, fault: object) -> None:
+def test_the_registry_is_used_where_its_mirror_fails(registry: OwnRegistry, fault: object) -> None:
     built = sample_image()
     registry.add("library/x", "latest", built)
     with OwnRegistry() as mirror:
@@ -199,7 +201,9 @@ def test_a_mirror_that_does_not_serve_is_passed_over(registry: OwnRegistry, faul
             assert list(source.tags()) == ["latest"]
 
 
-def test_a_blob_that_a_mirror_began_is_finished_by_the_registry(registry: OwnRegistry) -> None:
+def test_a_blob_that_breaks_off_at_a_mirror_is_resumed_at_the_registry(
+    registry: OwnRegistry,
+) -> None:
     built = sample_image(300_000)
     layer = built.layers[0]
     registry.add("library/x", "latest", built)
@@ -213,7 +217,7 @@ def test_a_blob_that_a_mirror_began_is_finished_by_the_registry(registry: OwnReg
     assert int(request.headers["range"].removeprefix("bytes=").rstrip("-")) > 0
 
 
-def test_a_mirror_that_is_gone_costs_little(registry: OwnRegistry) -> None:
+def test_a_mirror_that_cannot_be_reached_costs_little_time(registry: OwnRegistry) -> None:
     built = sample_image()
     registry.add("library/x", "latest", built)
     with OwnRegistry() as mirror:
@@ -223,7 +227,7 @@ def test_a_mirror_that_is_gone_costs_little(registry: OwnRegistry) -> None:
             assert open_image(sources, registry).resolve() == built.manifest.digest
 
 
-def test_what_neither_mirror_nor_registry_has_is_absent_by_the_registrys_word(
+def test_an_image_is_absent_only_if_the_registry_itself_does_not_have_it(
     registry: OwnRegistry,
 ) -> None:
     with OwnRegistry() as mirror:

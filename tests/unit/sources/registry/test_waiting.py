@@ -53,7 +53,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(header: str, seconds: floa
 
 
 @given(st.text())
-def test_no_retry_after_is_too_odd_to_be_read(header: str) -> None:
+def test_any_retry_after_header_is_parsed_without_an_error(header: str) -> None:
     found = parse_retry_after(header, NOW)
     assert found is None or found >= 0
 
@@ -64,7 +64,7 @@ def test_the_backoff_doubles_with_jitter(tries: int) -> None:
 
 
 @pytest.mark.parametrize("code", [429, 503])
-def test_a_wait_in_seconds_is_kept(registry: OwnRegistry, code: int) -> None:
+def test_a_requested_wait_in_seconds_is_observed(registry: OwnRegistry, code: int) -> None:
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(status(code, retry_after="1"), times=1)
     said: list[str] = []
@@ -75,7 +75,7 @@ def test_a_wait_in_seconds_is_kept(registry: OwnRegistry, code: int) -> None:
     assert said == [f"waiting 1 s for {registry.host}: status {code}"]
 
 
-def test_a_wait_until_a_date_is_kept(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_requested_wait_until_a_date_is_observed(registry: OwnRegistry, sources: Sources) -> None:
     registry.add("library/x", "latest", sample_image())
     until = time.time() + 3
     registry.misbehave(status(429, retry_after=email.utils.formatdate(until, usegmt=True)), times=1)
@@ -83,7 +83,7 @@ def test_a_wait_until_a_date_is_kept(registry: OwnRegistry, sources: Sources) ->
     assert time.time() >= int(until)
 
 
-def test_all_requests_to_a_host_wait_when_one_is_told_to(
+def test_a_requested_wait_applies_to_all_requests_to_the_host(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.add("library/x", "latest", sample_image())
@@ -115,7 +115,7 @@ def test_other_hosts_do_not_wait(registry: OwnRegistry, sources: Sources) -> Non
             assert not waiting.done()
 
 
-def test_a_wait_beyond_bounds_is_an_error_for_all_at_once(
+def test_a_requested_wait_above_the_limit_is_an_error_for_all_requests_to_the_host(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     registry.misbehave(status(429, retry_after="7200"))
@@ -128,7 +128,9 @@ def test_a_wait_beyond_bounds_is_an_error_for_all_at_once(
     assert MAX_WAIT < 7200
 
 
-def test_who_is_told_to_wait_for_ever_gives_up(registry: OwnRegistry, sources: Sources) -> None:
+def test_a_registry_that_never_stops_asking_to_wait_is_an_error(
+    registry: OwnRegistry, sources: Sources
+) -> None:
     registry.misbehave(status(429, retry_after="0"))
     with pytest.raises(SourceError, match="status 429"):
         open_image(sources, registry).resolve()
@@ -193,7 +195,7 @@ def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> 
                 future.result()
 
 
-def test_a_host_that_never_answers_is_waited_for_by_few(
+def test_few_images_wait_for_a_host_that_never_answers(
     registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of thousands of wishes would wait for it, and keep those of other hosts waiting."""
@@ -231,7 +233,7 @@ def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
             assert source.resolve()
 
 
-def test_one_address_that_never_answers_does_not_make_the_host_one_that_is_down(
+def test_a_host_is_not_down_because_one_of_its_addresses_never_answers(
     registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.3, 0.3))
