@@ -29,7 +29,7 @@ def commit(repository: Path, files: dict[str, str], branch: str = "main") -> Non
 
 @contextmanager
 def git_server(folder: Path) -> Iterator[str]:
-    """Serve the bare repositories in `folder`; yield the URL above them. `private` needs a login."""
+    """Serve the bare repositories in `folder`; yield their common URL. `private` needs a login."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -7,8 +7,8 @@
         assert registry.count("GET", "/blobs/") == 3
 
 It implements the distribution API for pulling and pushing, records every request with all its
-headers, and requires credentials if it gets an `auth` (tests/registry_auth.py). It misbehaves in the
-ways of tests/registry_faults.py.
+headers, and requires credentials if it gets an `auth` (tests/registry_auth.py). The module
+tests/registry_faults.py has the ways to misbehave.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class BearerAuth:
     """Tokens, and the service (at /token) that issues them.
 
     A token lives `lifetime` seconds and for `uses` requests. `realm` is the address of another
-    token service; `issuer` is then the one whose tokens are accepted. `challenge` is the WWW-Authenticate
-    header, in which {realm}, {service} and {scope} are replaced by their values.
+    token service; `issuer` is then the one whose tokens are accepted. `challenge` is the
+    WWW-Authenticate header, in which {realm}, {service} and {scope} are replaced by their values.
     """
 
     def __init__(
