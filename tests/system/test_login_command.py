@@ -81,7 +81,7 @@ def test_a_password_of_many_lines_is_read_whole(tmp_path: Path, ending: bytes) -
 @pytest.mark.parametrize(
     ("username", "password", "why"),
     [
-        ("an:n", b"x\n", "holds a colon"),
+        ("an:n", b"x\n", "contains a colon"),
         ("ann", b"\xff\xfe\n", "UTF-8"),
         ("ann", b"x" * 70_000, "longer than 65536 bytes"),
         ("ann", b"\n", "are needed"),
