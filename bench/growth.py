@@ -9,17 +9,28 @@ prepares what its command works on.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.measure import Command, measure, median
 from bench.synthetic import write_image_of_files, write_images
+from publisher.oci.digest import digest_of
+from publisher.oci.media_types import OCI_CONFIG, OCI_LAYER
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.records import RecordSet
+from publisher.times import later
+from publisher.tree.layout import RepositoryURL
+from publisher.tree.schedule import Reason, ScheduledRemoval
 from tests.layer_builder import file, image, layer_of_tar, tar, write_layout
 
+GRACE = timedelta(days=30)
 PUBLISHER = (sys.executable, "-m", "publisher")
 
 Prepare = Callable[[Path, int], Callable[[Path], Sequence[Command]]]
@@ -100,6 +111,49 @@ def found_path(pattern: str) -> Prepare:
     return prepare
 
 
+def moved_tag(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+    """Publish an image whose tag moved, while `size` other images are on the remove schedule."""
+    layout, tree = folder / f"layout-{size}", folder / f"tree-{size}"
+    command = (*PUBLISHER, "ingest-image", "--quiet", f"oci:{layout}:1", "--repository", tree)
+    write_layout(image(layer_of_tar(tar(file("first", b"1")))), layout, "1")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _fill_schedule(tree, size)
+    moves = itertools.count()
+
+    def move(work: Path) -> Sequence[Command]:
+        built = image(layer_of_tar(tar(file("moved", b"%d" % next(moves)))))
+        write_layout(built, layout, "1")
+        return [command]
+
+    return move
+
+
+def _fill_schedule(tree: Path, size: int) -> None:
+    """Put `size` images with ten layers each on the schedule; only their entries exist."""
+    repository = DirectoryRepository(RepositoryURL("dir", str(tree)), writable=True)
+    now = datetime.now(UTC).replace(microsecond=0)
+    layers = [
+        {"mediaType": OCI_LAYER, "digest": digest_of(b"layer %d" % n), "size": 10**6}
+        for n in range(10)
+    ]
+    with repository.transaction("benchmark") as transaction, transaction.exclusive():
+        records = RecordSet(repository)
+        for number in range(size):
+            name = f"registry.example.org/team/tool:{number}"
+            image_id = digest_of(b"config %d" % number)
+            config = {"mediaType": OCI_CONFIG, "digest": image_id, "size": 1000}
+            manifest = {"schemaVersion": 2, "config": config, "layers": layers}
+            digest = digest_of(b"manifest %d" % number)
+            records.put_on_schedule(
+                ScheduledRemoval(
+                    name, name, digest, image_id, manifest, Reason.REMOVED, now, later(now, GRACE)
+                )
+            )
+        records.write(transaction)
+        transaction.commit()
+    repository.close()
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "new-layers": Benchmark(
         "ingest of an image whose layers are all new, two files in each",
@@ -130,6 +184,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "files",
         (125_000, 250_000, 500_000, 1_000_000),
         found_path("file-01005*"),
+    "moved-tag": Benchmark(
+        "ingest of an image whose tag moved, beside ever more scheduled images",
+        "scheduled",
+        (100, 1_000, 10_000),
+        moved_tag,
     ),
 }
 

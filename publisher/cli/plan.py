@@ -23,6 +23,7 @@ from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
 from publisher.sources.wish_lists import list_identity
+from publisher.verify.initialize import load_policy
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
 
@@ -62,7 +63,14 @@ def plan(
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():
             opened = open_repository(url, may_be_new=True)
-            planned += make_plan(wanted, opened, sources, datetime.now(UTC), jobs=jobs)
+            planned += make_plan(
+                wanted,
+                opened,
+                sources,
+                datetime.now(UTC),
+                jobs=jobs,
+                limits=load_policy(opened).limits,
+            )
     planned += [
         PlannedImage(
             problem.subject,

@@ -97,3 +97,18 @@ def test_images_that_are_published_at_once_fetch_what_they_share_once(
             assert statuses(report) == ["published"] * 4
             assert registry.count("GET", lower.digest) == 1
             assert registry.count("GET", upper.digest) == 1
+
+
+def test_a_layer_that_two_images_share_counts_as_fetched_once(
+    registries: tuple[OwnRegistry, OwnRegistry], ingest_all: IngestAll
+) -> None:
+    one, two = registries
+    one.add("team/x", "1", image(BASE))
+    two.add("team/y", "1", image(BASE, UPPER))
+    slow_down(one)
+    report = ingest_all(f"{one.url}/team/x:1", f"{two.url}/team/y:1")
+    assert statuses(report) == ["published", "published"]
+    assert sum(outcome.layers_fetched for outcome in report.outcomes) == 2
+    sizes = {BASE.digest: len(BASE.blob), UPPER.digest: len(UPPER.blob)}
+    assert sum(outcome.bytes_fetched for outcome in report.outcomes) == sum(sizes.values())
+    assert sum(outcome.layers_reused for outcome in report.outcomes) == 1

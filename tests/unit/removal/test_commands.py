@@ -292,3 +292,20 @@ def test_every_command_s_json_is_what_its_schema_says(place: Place) -> None:
     assert (foreseen["layers"], foreseen["flatImages"], foreseen["bytes"]) == (1, 1, 0)
     assert run("gc", "--now")["collected"] == []
     assert run("remove", X, code=1)["error"]["what"].endswith(X)
+
+
+def test_remove_takes_patterns_and_says_which_list_publishes_the_images_again(
+    place: Place,
+) -> None:
+    result = place.run("remove", "local/app:*")
+    assert result.code == 0
+    assert result.out.count("scheduled: local/app:") == 2
+    assert f"the next ingest of {place.list} publishes again what it still requests" in result.err
+
+
+def test_restore_takes_the_digest_that_schedule_prints(place: Place) -> None:
+    write_layout(image(layer(file("moved"))), place.folder / "app", "x")
+    place.ingest()
+    _, name, digest, *_ = place.run("schedule").out.split()
+    assert name == X
+    assert place.run("restore", f"{X}@{digest}").out == f"restored: {X}\n"

@@ -15,6 +15,7 @@ from publisher.ingest.report import Status
 from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.removal import pins
+from publisher.removal.names import AmbiguousDigest
 from publisher.removal.restore import CannotRestore, NotScheduled, restore
 from publisher.removal.schedule import list_schedule, remove
 from publisher.repository.published import NotPublished
@@ -236,3 +237,51 @@ def test_the_list_names_what_a_pin_holds_and_what_is_in_doubt(tree: Tree) -> Non
         record.write_bytes(b"{")
     (planned,) = list_schedule(tree.repository, tree.now)
     assert "origin.json" in planned.problem
+
+
+def test_several_images_and_patterns_are_removed_in_one_transaction(tree: Tree) -> None:
+    for tag in ("x1", "x2", "y", "z"):
+        tree.publish(tag, FIRST)
+    before = len(list(tree.repository.history()))
+    removed = remove(tree.repository, ["local/app:x*", "local/app:y", "*:x1"], tree.clock)
+    names = ["local/app:x1", "local/app:x2", "local/app:y"]
+    assert [each.entry.name for each in removed] == names
+    assert [entry.name for entry in load_schedule(tree.repository).entries] == names
+    assert len(list(tree.repository.history())) == before + 1
+
+
+def test_a_pattern_that_matches_nothing_removes_nothing(tree: Tree) -> None:
+    tree.publish("x", FIRST)
+    with pytest.raises(NotPublished, match="no image is published as local/b"):
+        remove(tree.repository, [X, "local/b*"], tree.clock)
+    assert not load_schedule(tree.repository).entries
+
+
+def test_removing_names_the_lists_that_will_publish_the_image_again(tree: Tree) -> None:
+    tree.publish("x", FIRST, "/lists/a")
+    tree.publish("x", FIRST, "/lists/b")
+    (removed,) = remove(tree.repository, [X], tree.clock)
+    assert removed.wish_lists == ("/lists/a", "/lists/b")
+
+
+@pytest.mark.parametrize("start", [7, 0])
+def test_an_earlier_image_is_restored_by_the_digest_that_schedule_prints(
+    tree: Tree, start: int
+) -> None:
+    """`publisher schedule` prints 12 digits, without the algorithm."""
+    tree.publish("x", FIRST)
+    tree.publish("x", SECOND)
+    assert restore(tree.repository, f"{X}@{FIRST.manifest.digest[start:19]}", tree.clock) == [X]
+    assert (tree.root / X / "one").exists()
+
+
+def test_a_shortened_digest_has_to_mean_one_manifest_of_the_name(tree: Tree) -> None:
+    tree.publish("x", FIRST)
+    tree.publish("x", SECOND)
+    with pytest.raises(NotPublished, match="as local/app:x@0123456789ab"):
+        restore(tree.repository, f"{X}@0123456789ab", tree.clock)
+    digits = {FIRST.manifest.digest: "a" * 6 + "b", SECOND.manifest.digest: "a" * 6 + "c"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("publisher.removal.names._hex", lambda digest: digits[digest])
+        with pytest.raises(AmbiguousDigest, match=r"is the beginning of sha256:.* and sha256:"):
+            restore(tree.repository, f"{X}@aaaaaa", tree.clock)
