@@ -184,6 +184,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "files",
         (125_000, 250_000, 500_000, 1_000_000),
         found_path("file-01005*"),
+    ),
     "moved-tag": Benchmark(
         "ingest of an image whose tag moved, beside ever more scheduled images",
         "scheduled",
