@@ -22,8 +22,8 @@ from publisher.cli.wishlists import read_requests
 from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
+from publisher.repository.settings import load_policy
 from publisher.sources.wish_lists import list_identity
-from publisher.verify.initialize import load_policy
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
 
