@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ import zstandard
 
 from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
+from publisher.sources.spool import Part, spool
 
 MAX_MEMBERS = 10_000
 """An image has at most some hundred layers, with up to three files each."""
@@ -91,7 +92,7 @@ class Archive:
             member = self._find(name)
             assert member is not None
         assert self._plain is not None
-        part = _Part(os.dup(self._plain.fileno()), member.offset, member.size)
+        part = Part(os.dup(self._plain.fileno()), member.offset, member.size)
         return io.BufferedReader(part, 256 * 1024)
 
     def size(self, name: str) -> int | None:
@@ -220,19 +221,6 @@ class Archive:
             return members
 
 
-def spool(chunks: Iterable[bytes]) -> IO[bytes]:
-    """Return the chunks in a temporary file without a name, which ends with its last user."""
-    file = tempfile.TemporaryFile(prefix="publisher-")  # noqa: SIM115  # returned while open
-    try:
-        for chunk in chunks:
-            file.write(chunk)
-        file.flush()
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
 def _scan(stream: _Counted, what: str) -> dict[str, _Member]:
     """Return the members of a compressed archive, read once from the start to the end."""
     members: dict[str, _Member] = {}
@@ -296,30 +284,6 @@ class _Counted:
                 hint="decompress the file yourself if that is right, and name the result",
             )
         return data
-
-
-class _Part(io.RawIOBase):
-    """A part of a file, read by position, so that several readers can share the file."""
-
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        self._file = descriptor
-        self._position = offset
-        self._end = offset + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self._end - self._position)
-        data = os.pread(self._file, wanted, self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._file)
-        super().close()
 
 
 def _clean(path: str | PurePosixPath) -> str:

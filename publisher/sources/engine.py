@@ -18,9 +18,9 @@ import urllib3.exceptions
 
 from publisher.oci.digest import is_digest
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.archive import spool
 from publisher.sources.http.faults import describe
 from publisher.sources.settings import EngineTLS
+from publisher.sources.spool import spool
 
 LOOKUP_TIMEOUT = 60
 """Seconds without an answer to a lookup."""

@@ -24,7 +24,6 @@ from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.faults import (
-    MAX_TRIES,
     MAX_WAIT,
     RETRIED,
     backoff,
@@ -34,6 +33,7 @@ from publisher.sources.http.faults import (
     place,
 )
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
+from publisher.sources.http.retries import Fault, Tries
 from publisher.sources.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,6 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 MAX_REDIRECTS = 5
 TIMEOUTS = (15.0, 60.0)
 """Seconds to connect, and between two pieces of an answer."""
-LONGEST_BACKOFF = 5
-"""The try after which the back-off grows no more: 8 to 16 seconds."""
 _VERBS = {"HEAD": "reach", "POST": "send to", "PUT": "send to"}
 _HEADERS = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
 
@@ -71,37 +69,6 @@ class _Request:
         if not same_origin(url, self.url):
             headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
         return dataclasses.replace(self, url=url, headers=headers)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Fault:
-    """Why a try failed that may succeed later; `wait` is what the server asked for, in seconds."""
-
-    why: str
-    wait: float | None = None
-    is_unreachable: bool = False
-
-
-@dataclasses.dataclass(slots=True)
-class _Tries:
-    """The tries of one request."""
-
-    base_delay: float
-    began: float = dataclasses.field(default_factory=time.monotonic)
-    count: int = 0
-    waited: float = 0.0
-    """Seconds of the waits that the server asked for."""
-
-    def pause_after(self, fault: _Fault, *, is_down: bool) -> float | None:
-        """Return the seconds until the next try, or None after the last one."""
-        asked = fault.wait is not None and self.waited < MAX_WAIT and self.count < 2 * MAX_TRIES
-        if not asked and self.count >= (1 if is_down else MAX_TRIES):
-            return None
-        pause = backoff(min(self.count, LONGEST_BACKOFF), self.base_delay)
-        if fault.wait is not None:
-            pause = max(pause, fault.wait)
-            self.waited += pause
-        return pause
 
 
 class Exchange:
@@ -215,7 +182,7 @@ class Exchange:
             raise SourceError(
                 request.what, why=f"{host.name} could not be reached a moment ago either: {why}"
             )
-        tries = _Tries(self._base_delay)
+        tries = Tries(self._base_delay)
         why = "its answer is awaited"
         while True:
             tries.count += 1
@@ -241,20 +208,20 @@ class Exchange:
                 host.wait_until(time.monotonic() + pause)
                 self._report_wait(f"waiting {pause:.0f} s for {host.name}: {why}")
 
-    def _try(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer | _Fault:
+    def _try(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer | Fault:
         """Return an answer or a fault that may pass; SourceError for one that does not."""
         request.deadline.check(request.what, "its answer is awaited")
         try:
             answer = self._redirected(stack, request, tried)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             _raise_if_lasting(request, error)
-            return _Fault(describe(error), is_unreachable=True)
+            return Fault(describe(error), is_unreachable=True)
         if answer.status not in RETRIED:
             return answer
         stack.close()
         # Zero means that the server is ready now: nothing that is worth a wait of its own.
         wait = answer.retry_after(datetime.datetime.now(datetime.UTC)) or None
-        return _Fault(f"status {answer.status}", wait)
+        return Fault(f"status {answer.status}", wait)
 
     def _wait_for(self, host: Host, request: _Request, why: str) -> None:
         """Wait until requests to the host are allowed again."""

@@ -6,45 +6,25 @@ sent to its registry, and to the token service that this registry names; nowhere
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import enum
-import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import urlencode
 
-from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.lookup import Credential, Credentials
-from publisher.sources.http.answer import Answer, BrokenBody, same_origin
+from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.exchange import Exchange
 from publisher.sources.http.faults import place
 from publisher.sources.registry.challenge import Challenge, parse_challenges
+from publisher.sources.registry.tokens import Token, basic_header, parse_token, token_request
 from publisher.sources.settings import canonical_name
 
-MAX_TOKEN_ANSWER = 1024 * 1024
-DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives if its service states no lifetime (token specification)."""
-LONGEST_LIFETIME = 30 * 86400.0
-"""Seconds; a longer lifetime, or one that is not positive, counts as not stated."""
-MARGIN = 10.0
-"""Seconds before its end at which a token is no longer used."""
 REMEMBERED = 256
 """Image repositories of a registry whose tokens are kept, the latest used. A long wish list names
 the tags of one image together, and the tokens of thousands of images would take much memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    header: str = field(repr=False)
-    good_until: float  # of time.monotonic
-
-    @property
-    def is_good(self) -> bool:
-        return time.monotonic() < self.good_until
 
 
 class _Standing(enum.Enum):
@@ -128,7 +108,7 @@ class RepositoryAuth:
         self._verb = "push to" if "push" in actions else "pull from"
         self._scopes = (f"repository:{repository}:{actions}",) if repository else ()
         self._lock = threading.Lock()
-        self._token: _Token | None = None
+        self._token: Token | None = None
 
     @contextlib.contextmanager
     def request(
@@ -230,14 +210,14 @@ class RepositoryAuth:
         offered = ", ".join(schemes) or "nothing"
         raise self.denied(f"it asks for a kind of authentication that is not supported: {offered}")
 
-    def _obtain(self, challenge: Challenge, scopes: tuple[str, ...], deadline: Deadline) -> _Token:
+    def _obtain(self, challenge: Challenge, scopes: tuple[str, ...], deadline: Deadline) -> Token:
         credential = self._registry.credential(self._repository)
         if self._registry.standing(credential) is _Standing.WRONG:
             raise self._failed("it has refused the user name and password before", credential)
         if challenge.scheme == "basic":
             if credential is None or not credential.password:
                 raise self._failed("it asks for a user name and password", credential)
-            return _Token(_basic(credential), float("inf"))
+            return Token(basic_header(credential), float("inf"))
         if scopes and self._registry.standing(credential) is _Standing.DOUBTFUL:
             # Without scopes, a token service checks the credential alone.
             self._fetch_token(challenge, (), credential, deadline)
@@ -249,10 +229,10 @@ class RepositoryAuth:
         scopes: tuple[str, ...],
         credential: Credential | None,
         deadline: Deadline,
-    ) -> _Token:
+    ) -> Token:
         """Fetch a token from the service that the registry names."""
         registry = self._registry
-        asked = _token_request(
+        asked = token_request(
             self._service_url(challenge, credential), challenge, scopes, credential
         )
         began = time.monotonic()
@@ -270,7 +250,7 @@ class RepositoryAuth:
                 )
             registry.note_standing(credential, _Standing.ACCEPTED)
             what = f"cannot get a token for {registry.registry} from {place(asked.url)}"
-            return _parse_token(answer, what, began)
+            return parse_token(answer, what, began)
 
     def _service_url(self, challenge: Challenge, credential: Credential | None) -> str:
         realm = challenge.realm.partition("#")[0]
@@ -281,62 +261,3 @@ class RepositoryAuth:
         if credential is not None and not is_protected:
             raise self._failed(f"its token service {place(realm)} does not use HTTPS", None)
         return realm
-
-
-@dataclass(frozen=True, slots=True)
-class _TokenRequest:
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-    data: bytes | None = field(default=None, repr=False)
-
-    @property
-    def method(self) -> str:
-        return "GET" if self.data is None else "POST"
-
-
-def _token_request(
-    url: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
-) -> _TokenRequest:
-    headers = {"Accept": "application/json"}
-    if credential is not None and credential.identity_token:
-        form = [
-            ("grant_type", "refresh_token"),
-            ("client_id", "publisher"),
-            ("service", challenge.service),
-            ("scope", " ".join(scopes)),
-            ("refresh_token", credential.identity_token),
-        ]
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
-        return _TokenRequest(url, headers, urlencode(form).encode())
-    query = [("service", challenge.service)] if challenge.service else []
-    query += [("scope", scope) for scope in scopes]
-    if credential is not None:
-        headers["Authorization"] = _basic(credential)
-        query.append(("account", credential.username))
-    return _TokenRequest(url + ("&" if "?" in url else "?") + urlencode(query), headers)
-
-
-def _parse_token(answer: Answer, what: str, began: float) -> _Token:
-    """Return the token in a service's answer to a request that `began` then (time.monotonic)."""
-    if answer.status != 200:
-        raise SourceError(what, why=f"status {answer.status}")
-    try:
-        value = json.loads(answer.document(what, MAX_TOKEN_ANSWER))
-    except BrokenBody as error:
-        raise SourceError(what, why=str(error)) from None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise SourceError(what, why="its answer is not a JSON object")
-    token = value.get("token") or value.get("access_token")
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise SourceError(what, why="its answer has no token")
-    lifetime = value.get("expires_in")
-    if not isinstance(lifetime, int | float) or not 0 < lifetime < LONGEST_LIFETIME:
-        lifetime = DEFAULT_LIFETIME
-    return _Token(f"Bearer {token}", began + max(lifetime - MARGIN, lifetime / 2))
-
-
-def _basic(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.password}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"

@@ -308,7 +308,7 @@ def test_a_compressed_archive_is_resolved_without_temporary_files(
     plain = fetch(sources, f"docker-archive:{write_tar(tmp_path / 'plain.tar', files)}")
     archive = compressed(write_tar(tmp_path / "saved.tar", files), form)
     with monkeypatch.context() as patch:
-        patch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+        patch.setattr("publisher.sources.spool.tempfile.TemporaryFile", refuse_temporary_file)
         source = sources.open(parse_reference(f"docker-archive:{archive}:x:1.0"))
         assert source.resolve() == plain.document.digest
         assert fetch_images(source, [AMD64])[0].document == plain.document
@@ -336,7 +336,7 @@ def test_an_archive_that_does_not_fit_into_the_temporary_folder_is_refused_befor
     archive = compressed(write_tar(tmp_path / "saved.tar", saved(built, "x:1.0")), "gzip")
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr("publisher.sources.archive.shutil.disk_usage", lambda folder: usage)
-    monkeypatch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+    monkeypatch.setattr("publisher.sources.spool.tempfile.TemporaryFile", refuse_temporary_file)
     with pytest.raises(SourceError, match=r"needs \d+ bytes in .*, which has 1000.*set TMPDIR"):
         fetch(sources, f"docker-archive:{archive}")
 

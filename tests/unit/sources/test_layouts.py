@@ -220,7 +220,7 @@ def test_a_compressed_archive_of_a_layout_is_resolved_without_temporary_files(
     archive = pack(layout, tmp_path / "layout.tar")
     data = archive.read_bytes()
     archive.write_bytes(gzip.compress(data) if form == "gzip" else zstandard.compress(data))
-    monkeypatch.setattr("publisher.sources.archive.tempfile.TemporaryFile", refuse_temporary_file)
+    monkeypatch.setattr("publisher.sources.spool.tempfile.TemporaryFile", refuse_temporary_file)
     source = sources.open(parse_reference(f"oci-archive:{archive}:1.0"))
     assert source.resolve() == built.manifest.digest
     assert source.manifest() == built.manifest

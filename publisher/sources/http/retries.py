@@ -1,0 +1,42 @@
+"""When a request is tried again, and after how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from publisher.sources.http.faults import MAX_TRIES, MAX_WAIT, backoff
+
+LONGEST_BACKOFF = 5
+"""The try after which the back-off grows no more: 8 to 16 seconds."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a try failed that may succeed later; `wait` is what the server asked for, in seconds."""
+
+    why: str
+    wait: float | None = None
+    is_unreachable: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class Tries:
+    """The tries of one request."""
+
+    base_delay: float
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    count: int = 0
+    waited: float = 0.0
+    """Seconds of the waits that the server asked for."""
+
+    def pause_after(self, fault: Fault, *, is_down: bool) -> float | None:
+        """Return the seconds until the next try, or None after the last one."""
+        asked = fault.wait is not None and self.waited < MAX_WAIT and self.count < 2 * MAX_TRIES
+        if not asked and self.count >= (1 if is_down else MAX_TRIES):
+            return None
+        pause = backoff(min(self.count, LONGEST_BACKOFF), self.base_delay)
+        if fault.wait is not None:
+            pause = max(pause, fault.wait)
+            self.waited += pause
+        return pause
