@@ -237,3 +237,25 @@ def test_fixups_are_never_applied_through_a_link(tmp_path: Path) -> None:
             apply_fixups(tree, [fixup], [])
         assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
     assert tree_identity(victim) == before
+
+
+def test_open_directories_do_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
+    def most_open(count: int) -> int:
+        place = tmp_path / str(count)
+        place.mkdir()
+        trees = [
+            make(place / f"layer-{n}", ROOT, Entry(f"f{n:03}", FILE, size=1)) for n in range(count)
+        ]
+        most = 0
+
+        def watched() -> Iterator[Merged]:
+            nonlocal most
+            yield Merged(ROOT, 0, "")
+            for n in range(count):
+                yield Merged(Entry(f"f{n:03}", FILE, size=1), n, f"f{n:03}")
+                most = max(most, len(os.listdir("/proc/self/fd")))
+
+        assert link_tree(place / "flat", watched(), trees).links == count
+        return most
+
+    assert most_open(40) == most_open(120)
