@@ -10,6 +10,7 @@ cvmfs/         the backend for CVMFS
 from publisher.repository.errors import (
     DeviceRefused,
     DiskFull,
+    NothingPublished,
     PathTaken,
     RepositoryBusy,
     RepositoryChanged,
@@ -22,6 +23,7 @@ __all__ = [
     "DiskFull",
     "Found",
     "LayerStage",
+    "NothingPublished",
     "PathTaken",
     "Repository",
     "RepositoryBusy",

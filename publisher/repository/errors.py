@@ -15,6 +15,10 @@ class RepositoryBusy(RepositoryError):
     """Another process changed the repository for longer than the time to wait."""
 
 
+class NothingPublished(RepositoryError):
+    """The repository is new, or not mounted: there are no records that could be read."""
+
+
 class RepositoryChanged(RepositoryError):
     """Content that a transaction depends on was removed concurrently: prepare it again."""
 

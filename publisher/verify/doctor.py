@@ -12,7 +12,7 @@ from pathlib import Path
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import parse_reference
-from publisher.repository import Repository
+from publisher.repository import NothingPublished, Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
@@ -125,6 +125,9 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         unfinished = repository.unfinished()
     except InvalidRecord as error:
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", "publisher verify")
+        return
+    except NothingPublished as error:
+        yield Check("records", Verdict.WARNING, f"{error.what}: {error.why}", error.hint)
         return
     except PublisherError as error:
         hint = error.hint or "publisher verify"

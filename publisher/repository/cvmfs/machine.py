@@ -13,6 +13,7 @@ from pathlib import Path
 from publisher.repository import RepositoryError
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.progress import mount_holders
 from publisher.repository.cvmfs.server import Server, holders_of, version
 from publisher.tree import layout
 
@@ -35,6 +36,7 @@ def check_machine(configuration: Configuration, state: Path) -> Iterator[Check]:
     yield _check_mount(configuration)
     yield _check_transaction(configuration)
     yield _check_users(configuration)
+    yield _check_namespaces(configuration)
     for what, place in (("the publisher's state", state), ("the server", configuration.spool)):
         yield _check_space(what, place)
     yield _check_union(configuration)
@@ -155,6 +157,18 @@ def _check_users(configuration: Configuration) -> Check:
             "end them: the server does not publish while the mounted repository is in use",
         )
     return Check("users of the mount", Verdict.GOOD, "none that this user can see")
+
+
+def _check_namespaces(configuration: Configuration) -> Check:
+    holders = mount_holders(configuration)
+    if holders:
+        return Check(
+            "mount namespaces",
+            Verdict.WARNING,
+            "; ".join(holders[:5]),
+            "end them before the next publication, whose remount may wait for them",
+        )
+    return Check("mount namespaces", Verdict.GOOD, "no other one that this user can see")
 
 
 def _check_space(what: str, place: Path) -> Check:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO, cast
 
 from publisher.entry import EntryType
-from publisher.repository import Found, RepositoryChanged, RepositoryError
+from publisher.repository import Found, NothingPublished, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.directory.repository import DirectoryRepository
@@ -96,7 +96,7 @@ class PublishedTree:
             return self._mounted
         if self._mirror.exists:
             return self._mirror.tree
-        raise RepositoryError(
+        raise NothingPublished(
             f"cannot read {self._url}",
             why=f"nothing is published at {place}",
             hint=f"mount it: cvmfs_server mount {self._configuration.name}; or publish into it",

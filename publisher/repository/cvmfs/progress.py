@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.errors import printable
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 
@@ -108,21 +109,28 @@ class Watch:
         self._announced = False
 
     def _describe(self) -> str:
-        return "; ".join([describe_processes(self._group), *_holders(self._configuration)])
+        return "; ".join([describe_processes(self._group), *mount_holders(self._configuration)])
 
     def _stalled(self, quiet: float) -> ServerStalled:
-        holders = _holders(self._configuration)
+        holders = mount_holders(self._configuration)
         processes = describe_processes(self._group)
         ended = f"made no progress for {quiet:.0f} s and was ended"
         return ServerStalled(
             f"cannot change cvmfs:{self._configuration.name}",
             why="; ".join([f"{self._what} {ended}", processes, *holders]),
-            hint="end the processes that have the old mount, and run the command again"
-            if holders
-            else f"see what blocks it: cvmfs_server list, cvmfs_config status, dmesg; then run the "
-            f"command again, which aborts what is still open in {self._configuration.name}",
+            hint=_hint(holders),
             processes=processes,
         )
+
+
+def _hint(holders: list[str]) -> str:
+    again = "run the command again, which aborts what is still open"
+    if holders:
+        return f"end the processes that have the old mount, and {again}"
+    look = "see what blocks it (cvmfs_config status, dmesg)"
+    if os.geteuid() != 0:
+        look += "; `publisher doctor` run by root finds mounts in other namespaces"
+    return f"{look}, and {again}"
 
 
 def describe_processes(group: int) -> str:
@@ -133,16 +141,19 @@ def describe_processes(group: int) -> str:
         command, waits = "", ""
         with suppress(OSError):
             words = (place / "cmdline").read_bytes().replace(b"\0", b" ")
-            command = words.decode("utf-8", "replace").strip()[:_SHOWN_COMMAND]
+            command = printable(words.decode("utf-8", "replace").strip()[:_SHOWN_COMMAND])
         with suppress(OSError):
-            waits = (place / "wchan").read_text().strip("0")
-        where = f", waiting in {waits}" if waits else ""
+            waits = (place / "wchan").read_text()
+        where = f", waiting in {waits}" if waits not in ("", "0") else ""
         shown.append(f"process {process.pid} ({command or 'a process that has ended'}{where})")
     return " > ".join(shown) or "no process of it is left"
 
 
-def _holders(configuration: Configuration) -> list[str]:
-    """Return which other mount namespaces have the repository mounted, one process for each."""
+def mount_holders(configuration: Configuration) -> list[str]:
+    """Return which other mount namespaces have the repository mounted, one process for each.
+
+    Only root sees the namespaces of other users.
+    """
     places = {str(configuration.mount), str(configuration.union)}
     own = _namespace(os.getpid())
     seen = {own, ""}
@@ -155,7 +166,7 @@ def _holders(configuration: Configuration) -> list[str]:
         with suppress(OSError):
             lines = (_PROC / str(pid) / "mountinfo").read_text().splitlines()
             points = {line.split()[4] for line in lines} & places
-            name = (_PROC / str(pid) / "comm").read_text().strip()
+            name = printable((_PROC / str(pid) / "comm").read_text().strip())
             if points:
                 found.append(
                     f"the mount namespace of process {pid} ({name}) has {min(points)} mounted"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.command import Result, publisher, succeed
+from tests.components import require_mounts
 from tests.cvmfs import Machine
 from tests.layer_builder import file, image, layer, write_layout
 from tests.registry import OwnRegistry
@@ -87,6 +88,22 @@ def test_a_process_that_uses_the_mount_is_named(ready: Machine) -> None:
     finally:
         user.kill()
         user.wait()
+
+
+def test_another_mount_namespace_that_has_the_repository_mounted_is_named(ready: Machine) -> None:
+    require_mounts()
+    assert finding(doctor(ready), "mount namespaces")["verdict"] == "good"
+    holder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"ready\n"
+        found = finding(doctor(ready), "mount namespaces")
+        assert found["verdict"] == "warning"
+        assert f"the mount namespace of process {holder.pid} (sleep) has" in found["finding"]
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_an_old_server_and_a_missing_one_are_problems(ready: Machine) -> None:
