@@ -14,8 +14,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion
 from publisher.repository import RepositoryError
 from publisher.repository.disk import (
     exchange,
@@ -32,8 +33,16 @@ VERSION = 1
 _RESERVED_PER_OPERATION = 4096
 
 
+def _is_inside(path: str) -> bool:
+    return not any(part in ("", ".", "..") or "\0" in part for part in path.split("/"))
+
+
+_Path = Annotated[str, Check(_is_inside, "is not a path in the repository")]
+"""A damaged journal must not lead out of the repository."""
+
+
 @dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(AsArray):
     """Move `source` to `target`, both relative to the repository's root.
 
     A file or symlink at `target` is replaced atomically. A tree is exchanged with the one at
@@ -41,10 +50,21 @@ class Rename:
     operations are on disk before this one is executed.
     """
 
-    source: str
-    target: str
+    source: _Path
+    target: _Path
     inode: int = 0
     after_sync: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    """The file: the transaction's line in the history, and what it does."""
+
+    record: Record
+    operations: tuple[Rename, ...]
+
+
+_CODEC = Codec(_Journal, version=VERSION)
 
 
 def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
@@ -55,12 +75,7 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
     sync_filesystem(journal.parent)
     draft = journal.with_suffix(".draft")
     draft.unlink(missing_ok=True)
-    value = {
-        "version": VERSION,
-        "record": record.to_value(),
-        "operations": [[o.source, o.target, o.inode, o.after_sync] for o in operations],
-    }
-    data = json.dumps(value).encode()
+    data = json.dumps(_CODEC.to_object(_Journal(record, tuple(operations)))).encode()
     write_new_file(draft, data, mode=0o600)
     _reserve(draft, len(data) + _RESERVED_PER_OPERATION * len(operations))
     sync_filesystem(journal.parent)
@@ -93,18 +108,18 @@ def apply(root: Path, journal: Path) -> bool:
     except FileNotFoundError:
         return False
     data = data.rstrip(b"\0")
-    operations, record = _parse(data, journal)
+    committed = _parse(data, journal)
     staging = f"{journal.parent.relative_to(root).as_posix()}/"
     try:
         os.truncate(journal, len(data))  # the reserved space is needed now
-        for operation in operations:
+        for operation in committed.operations:
             if operation.after_sync:
                 sync_filesystem(root)
             _execute(root, operation)
             if not operation.source.startswith(staging):
                 remove_empty_parents(root / operation.source, root)
         sync_filesystem(root)
-        History(journal.parent).append(record)
+        History(journal.parent).append(committed.record.to_value())
         journal.unlink()
         sync_directory(journal.parent)
     except OSError as error:
@@ -145,38 +160,23 @@ def _move(source: Path, target: Path, inode: int) -> None:
         exchange(source, target)
 
 
-def _parse(data: bytes, journal: Path) -> tuple[list[Rename], dict[str, Any]]:
+def _parse(data: bytes, journal: Path) -> _Journal:
     what = f"cannot finish the transaction in {journal}"
     try:
-        value = json.loads(data)
-        version = value["version"]
-        if version == VERSION and version is not True:
-            operations = [_operation(fields) for fields in value["operations"]]
-            return operations, Record.from_value(value["record"]).to_value()
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return _CODEC.parse(data)
+    except UnknownVersion as error:
+        raise RepositoryError(
+            what,
+            why=f"another release of publisher wrote it: {error}",
+            hint=_away(journal, "run that release once more on this repository. If there is none"),
+        ) from error
+    except Malformed as error:
         # It was complete before it got its name: no interruption leaves a part of it.
         raise RepositoryError(
             what,
-            why=f"the file is damaged ({type(error).__name__}: {error})",
+            why=f"the file is damaged: {error}",
             hint=_away(journal, "check the disk, or restore the file. If that is impossible"),
         ) from error
-    raise RepositoryError(
-        what,
-        why=f"a release of publisher with journal version {version!r} wrote it",
-        hint=_away(journal, "run that release once more on this repository. If there is none"),
-    )
-
-
-def _operation(fields: Any) -> Rename:
-    """Read an operation; a damaged one must not lead out of the repository."""
-    source, target, inode, after_sync = fields
-    for path in (source, target):
-        parts = path.split("/") if isinstance(path, str) else [""]
-        if any(part in ("", ".", "..") or "\0" in part for part in parts):
-            raise ValueError(f"{path!r} is not a path in the repository")
-    if not isinstance(inode, int) or not isinstance(after_sync, bool):
-        raise TypeError("an operation has a field of the wrong type")
-    return Rename(source, target, inode, after_sync)
 
 
 def _away(journal: Path, first: str) -> str:
