@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from publisher.cli.rendering import echo
+from publisher.cli.rendering import echo, plural
 from publisher.errors import printable
 from publisher.oci.config import HealthCheck, ImageConfig
 
@@ -42,11 +42,19 @@ def _lines(config: ImageConfig) -> Iterator[tuple[str, str]]:
         ("volumes", ", ".join(container.volumes)),
         ("stop signal", container.stop_signal),
         ("health", _health(container.health_check)),
+        ("history", _history(config)),
     )
     yield from ((label, text) for label, text in single if text)
     yield from (("environment", variable) for variable in container.variables)
     yield from (("label", f"{name}={text}") for name, text in container.labels.items())
     yield from (("note", note) for note in config.notes)
+
+
+def _history(config: ImageConfig) -> str:
+    if not config.history:
+        return ""
+    with_layer = sum(not step.empty_layer for step in config.history)
+    return f"{plural(len(config.history), 'step')}, {with_layer} with a layer"
 
 
 def _health(check: HealthCheck | None) -> str:

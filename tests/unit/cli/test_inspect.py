@@ -42,6 +42,7 @@ EXPECTED = [
     "volumes:     /data",
     "stop signal: SIGINT",
     "health:      'CMD' 'true', every 30 s, retries 3",
+    "history:     1 step, 1 with a layer",
 ]
 
 
