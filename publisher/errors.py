@@ -98,12 +98,14 @@ def explain(error: Exception) -> PublisherError:
     if isinstance(error, PublisherError):
         return error
     if not isinstance(error, OSError):
-        return PublisherError("cannot go on", why=f"{type(error).__name__}: {error}")
+        return PublisherError("cannot continue", why=f"{type(error).__name__}: {error}")
     name = error.filename2 or error.filename
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     # An operation on an open file names its descriptor.
-    what = "cannot go on" if not name or isinstance(name, int) else f"cannot use {name}"
+    what = (
+        "cannot complete the command" if not name or isinstance(name, int) else f"cannot use {name}"
+    )
     cause = error.strerror or str(error) or type(error).__name__
     why, hint = _CAUSES.get(error.errno or 0, (cause, ""))
     return PublisherError(what, why=why, hint=hint)

@@ -61,8 +61,8 @@ def require_user_namespaces() -> None:
 
 @functools.cache
 def _has_user_namespaces() -> bool:
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    ordinary = nobody if os.geteuid() == 0 else []
+    unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    ordinary = unprivileged if os.geteuid() == 0 else []
     command = [*ordinary, "unshare", "--user", "--map-root-user", "true"]
     return subprocess.run(command, capture_output=True).returncode == 0
 
@@ -177,7 +177,7 @@ def docker_registry(
         }
     settings = {
         "version": "0.1",
-        "log": {"level": "info"},  # the port it got is told at this level
+        "log": {"level": "info"},  # which includes the port
         "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
         "http": {"addr": "127.0.0.1:0"},
         **({"auth": auth} if auth else {}),

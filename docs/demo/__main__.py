@@ -33,7 +33,7 @@ images:
 
 
 def main() -> int:
-    """Tell the story; 1 when something is not as told."""
+    """Run the demo; return 1 if a claim does not hold."""
     started = time.monotonic()
     try:
         prepare()
@@ -45,7 +45,7 @@ def main() -> int:
     except DemoError as error:
         print(f"\ndemo failed: {error}", file=sys.stderr)
         return 1
-    say_what_next(time.monotonic() - started)
+    print_next_steps(time.monotonic() - started)
     return 0
 
 
@@ -59,18 +59,20 @@ def prepare() -> None:
     Path("wishlist.yaml").write_text(WISH_LIST)
     say(
         """Two sample images lie in ./demo/images, as OCI image layouts: folders that hold what a
-        registry would serve, so that this needs no network. Both stand on one base layer of 2 MiB.
+        registry would serve, so that no network is needed. Both have the same base layer of 2 MiB.
         The upper layers of "tools" delete a manual and replace the greeting in /etc/motd."""
     )
     file(Path("wishlist.yaml"))
 
 
 def publish() -> None:
-    heading("2. Publish what is wished")
+    heading("2. Publish the images of the list")
     publisher("check", "wishlist.yaml")
     publisher("ingest", "wishlist.yaml")
     for name in (TOOLS, "local/analysis:2024"):
-        check((TREE / name / "etc/os-release").read_bytes() == samples.RELEASE, f"{name} is there")
+        check(
+            (TREE / name / "etc/os-release").read_bytes() == samples.RELEASE, f"{name} is published"
+        )
 
 
 def look_at_the_tree() -> None:
@@ -81,8 +83,11 @@ def look_at_the_tree() -> None:
         and each layer one tree below .layers. Directories are named by digest, in 256 shards."""
     )
     flat, base = TREE / TOOLS, layer_tree(samples.BASE.digest)
-    check((flat / "etc/motd").read_text() == "Look up!\n", "the upper layer's greeting won")
-    check((base / "etc/motd").read_text() != "Look up!\n", "the base layer still has its own")
+    check(
+        (flat / "etc/motd").read_text() == "Look up!\n",
+        "the flat image has the greeting of the upper layer",
+    )
+    check((base / "etc/motd").read_text() != "Look up!\n", "the base layer has its own")
     manual = "usr/share/doc/manual.txt"
     check((base / manual).exists() and not (flat / manual).exists(), "the manual is deleted")
     library = "usr/lib/libsample.so.1.0"
@@ -112,21 +117,21 @@ def look_at_the_metadata() -> None:
 
 
 def publish_again() -> None:
-    heading("5. A second run has nothing to do")
+    heading("5. A second run changes nothing")
     before = published()
     started = time.monotonic()
     output = publisher("ingest", "wishlist.yaml")
     seconds = time.monotonic() - started
     check("2 unchanged" in output, "both images are current")
     check(published() == before, "no inode and no time in the tree has changed")
-    check(seconds < 10, f"it took {seconds:.1f} s, the start of Python included")
+    check(seconds < 10, f"it took {seconds:.1f} s, including the start of Python")
 
 
 def move_a_tag() -> None:
     heading("6. A tag moves")
     say(
-        """Somebody pushes a newer "tools:stable". The next run sees that the tag names another
-        image, and publishes that one."""
+        """A newer "tools:stable" is pushed. The next run finds that the tag names another image,
+        and publishes that one."""
     )
     old_flat, old = (TREE / TOOLS).resolve(), describe_tree((TREE / TOOLS).resolve())
     write_layout(samples.newer_tools(), Path("images/tools"), "stable")
@@ -136,22 +141,21 @@ def move_a_tag() -> None:
     check(
         {path: node.sha256 for path, node in describe_tree(old_flat).items()}
         == {path: node.sha256 for path, node in old.items()},
-        "the old image is untouched, for whoever still runs it",
+        "the old image is unchanged, for jobs that still use it",
     )
     print()
-    schedule = TREE / ".metadata/remove-schedule.json"
+    value = samples.tools().manifest.digest.removeprefix("sha256:")
+    schedule = TREE / ".metadata/.retired" / value[:2] / value / "schedule.json"
     file(schedule)
     check(
-        samples.tools().manifest.digest in schedule.read_text(),
-        "the old image is scheduled, to go after its grace period and not before",
+        TOOLS in schedule.read_text(),
+        "the old image is scheduled for removal after its grace period",
     )
 
 
-def say_what_next(seconds: float) -> None:
+def print_next_steps(seconds: float) -> None:
     heading(f"Done in {seconds:.0f} s. What next")
-    say(
-        "Everything is left in ./demo to look at; make demo begins afresh. With the environment on:"
-    )
+    say("The tree stays in ./demo; make demo starts again. With the virtual environment:")
     print("  source .venv/bin/activate")
     print("  publisher list --repository dir:demo/tree")
     print("  publisher show local/analysis:2024 --repository dir:demo/tree --output json")
@@ -165,7 +169,7 @@ def layer_tree(digest: str) -> Path:
 
 
 def published() -> dict[str, tuple[int, int, int]]:
-    """What was published, by inode and times; our own working state (a lock) is not part of it."""
+    """What was published, by inode and times, without the publisher's own state (a lock)."""
     return {
         path: identity
         for path, identity in tree_identity(TREE).items()

@@ -31,7 +31,7 @@ BASE = layer(
     symlink("usr/lib/libsample.so", "libsample.so.1.0"),
     directory("usr/share"),
     directory("usr/share/doc"),
-    file("usr/share/doc/manual.txt", b"A manual that nobody reads.\n" * 1000),
+    file("usr/share/doc/manual.txt", b"The manual of Sample Linux.\n" * 1000),
 )
 
 

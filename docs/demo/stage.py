@@ -16,7 +16,7 @@ _HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 class DemoError(Exception):
-    """Something is not as the demo claims."""
+    """A claim of the demo does not hold."""
 
 
 def say(text: str) -> None:

@@ -74,28 +74,17 @@ def run_reporting_failures(command: click.Command) -> int:
         _report(error)
         return exit_code(error)
     except OSError as error:
+        _LOG.debug("the command ended with a system error", exc_info=True)
         explained = explain(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            explained.hint = "make a little room (100 kB); then `publisher gc` makes more"
+            explained.hint = "free 100 kB on that file system; `publisher gc` then frees more"
         _report(explained)
         return REPOSITORY_UNUSABLE
+    except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback
+        _LOG.debug("the command ended with an unexpected error", exc_info=True)
+        _report(_unexpected(error))
+        return INTERNAL_ERROR
     return code if isinstance(code, int) else DONE
-
-
-def _system_error(error: OSError) -> PublisherError:
-    why = error.strerror or str(error) or type(error).__name__
-    if error.filename:
-        why = f"{_text(error.filename)}: {why}"
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return PublisherError(
-        "cannot complete the command",
-        why=why,
-        hint="free 100 kB on that file system; `publisher gc` then frees more" if full else "",
-    )
-
-
-def _text(name: str | bytes | int) -> str:
-    return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)
 
 
 def _unexpected(error: Exception) -> PublisherError:

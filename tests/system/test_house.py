@@ -58,7 +58,7 @@ def test_a_fresh_debian_runs_the_demo_as_an_ordinary_user(fresh_machine: Path) -
         "git clone --quiet file:///home/user/publisher.git fresh && cd fresh && make demo",
     )
     assert output.count("verified:") >= 12
-    assert "remove-schedule.json" in output
+    assert "/schedule.json" in output and "notBefore" in output
     tree = fresh_machine / "home/user/fresh/demo/tree"
     public = tree / "local/tools:stable"
     assert not os.path.isabs(public.readlink())

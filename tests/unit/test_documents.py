@@ -1,4 +1,4 @@
-"""What documents and deployment files tell people to type is what the program understands."""
+"""The commands in documents and deployment files are valid."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def test_commands_are_found_in_documents_and_deployment_files() -> None:
 
 
 @pytest.mark.parametrize(("place", "words"), list(command_lines()))
-def test_every_command_that_is_shown_can_be_typed(place: str, words: str) -> None:
+def test_every_command_that_is_shown_is_valid(place: str, words: str) -> None:
     parses(shlex.split(words))
 
 
 def parses(words: list[str]) -> None:
-    """Fail unless the command line is one that would be carried out."""
+    """Fail unless the command line is valid."""
     group = click.Context(publisher, info_name="publisher")
     name, *arguments = words
     command = publisher.get_command(group, name)
@@ -83,7 +83,7 @@ def test_the_cron_job_has_a_time_a_user_and_a_command() -> None:
     assert "%" not in jobs[0]  # cron would make a line break of it
 
 
-def test_the_units_are_what_systemd_understands(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     require("systemd-analyze")
     for name in ("publisher.service", "publisher.timer"):
         text = (ROOT / "deploy/systemd" / name).read_text()
@@ -149,7 +149,7 @@ def test_the_container_image_can_fetch_wish_lists_from_git() -> None:
     assert re.search(r"apt-get install .*\bgit openssh-client\b", final_stage)
 
 
-def test_the_kubernetes_job_runs_a_command_that_can_be_typed() -> None:
+def test_the_kubernetes_job_runs_a_valid_command() -> None:
     (document,) = yaml.safe_load_all((ROOT / "deploy/kubernetes/cronjob.yaml").read_text())
     assert (document["apiVersion"], document["kind"]) == ("batch/v1", "CronJob")
     pod = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -192,7 +192,7 @@ def test_the_pull_request_check_annotates_the_lines(tmp_path: Path) -> None:
     assert result.endswith("code 2\n")
 
 
-def test_every_wish_list_in_a_document_is_sound() -> None:
+def test_every_wish_list_in_a_document_is_valid() -> None:
     count = 0
     for path in DOCUMENTS:
         if path.suffix != ".md":

@@ -1,4 +1,4 @@
-"""Which registry `login` and `logout` mean. Whether it lets us in is tests/unit/sources' matter."""
+"""The registry that `login` and `logout` mean. tests/unit/sources has the tests of the login."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def shell(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[st
 
 
 def abandoned_pipe() -> int:
-    """The end of a pipe that nobody reads."""
+    """The writing end of a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
@@ -54,7 +54,7 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, layout: Path) -> 
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_nobody_reading_the_progress_fails_no_image(tmp_path: Path, layout: Path) -> None:
+def test_a_closed_progress_stream_fails_no_image(tmp_path: Path, layout: Path) -> None:
     writer = abandoned_pipe()
     arguments = ("ingest-image", f"oci:{layout}:1", "--repository", tmp_path / "images")
     try:

@@ -1,4 +1,4 @@
-"""Machines that are not like the developer's: no home, no user name, other signals."""
+"""Unusual environments: no home, no user name, another locale; and signals."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_command_without_a_transaction_ends_by_either_signal_with_130(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("path", ["/manifests/", "/blobs/"])
-def test_an_ingest_that_a_registry_told_to_wait_ends_at_once(
+def test_an_ingest_that_waits_for_a_registry_ends_at_once(
     tmp_path: Path, number: signal.Signals, path: str
 ) -> None:
     with OwnRegistry() as registry:

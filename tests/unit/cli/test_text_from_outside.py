@@ -1,4 +1,4 @@
-"""Texts that anybody may have written do not command a terminal, or forge lines of a log."""
+"""Text from outside cannot control a terminal or forge lines of a log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def on_a_terminal(*arguments: str | Path) -> bytes:
     try:
         while piece := os.read(ours, 4096):
             written += piece
-    except OSError:  # EIO: nobody has the terminal open any more
+    except OSError:  # EIO: no process has the terminal open
         pass
     process.wait(60)
     os.close(ours)
@@ -45,7 +45,7 @@ def on_a_terminal(*arguments: str | Path) -> bytes:
 
 @pytest.mark.parametrize("tag", ["absent", "odd-link"])
 @pytest.mark.parametrize("verb", ["ingest", "ingest-image", "check", "plan", "inspect"])
-def test_what_a_source_says_is_shown_without_its_control_characters(
+def test_text_from_a_source_is_shown_without_control_characters(
     tmp_path: Path, layout: Path, verb: str, tag: str
 ) -> None:
     reference = f"oci:{layout}:{tag}"
@@ -63,7 +63,7 @@ def test_what_a_source_says_is_shown_without_its_control_characters(
         assert b"forged" in written
 
 
-def test_names_of_attributes_that_were_dropped_or_refused_are_shown_harmless(
+def test_names_of_dropped_and_refused_attributes_are_escaped(
     tmp_path: Path,
 ) -> None:
     attributes = {f"trusted.{EVIL}": b"", f"user.{EVIL}": bytes(70_000)}
