@@ -1,4 +1,4 @@
-"""Is a wish list sound, and can its wishes be granted? The use case behind `publisher check`.
+"""Check wish lists, and whether their images can be published: behind `publisher check`.
 
 Nothing is touched: lists are parsed, and their images' manifests and configs are looked at where
 they come from.
@@ -33,7 +33,7 @@ class CheckedImage:
     """One image that was looked for: what was found, or in `error` why it cannot be published.
 
     `name` is its public path, or the wish's own text where it has none. `layers` are the sizes in
-    bytes, as downloaded, of the layers for all its wished platforms, by digest.
+    bytes, as downloaded, of the layers for all its requested platforms, by digest.
     """
 
     name: str
@@ -49,7 +49,7 @@ class CheckedImage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is to be said about wish lists; `images` is empty unless sources were asked."""
+    """The problems of wish lists; `images` is empty unless sources were asked."""
 
     wishes: int
     problems: tuple[Problem, ...]

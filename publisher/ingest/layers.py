@@ -17,15 +17,15 @@ from publisher.sources import Source
 
 
 class Interrupted(PublisherError):
-    """We were asked to stop. What is finished and verified is kept for the next run."""
+    """The run is to stop. What is finished and verified is kept for the next run."""
 
 
 class LayerFetcher:
     """Downloads and unpacks layers, `jobs` at a time; two images that share one wait for the same.
 
     `stop` is asked at every chunk, and ends the download by raising Interrupted when it is set.
-    `refused` is told the kinds of things that the filesystem would not store as they should be;
-    `space` is the room for what all images have still to fetch.
+    `refused` is called with each kind of thing that the filesystem does not store;
+    `space` is what all images have still to fetch, and the space for it.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LayerFetcher:
     ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
         """What is fetched from `source` from now on, and what another image is fetching, by digest.
 
-        What the repository has is in neither. None is begun unless there is room for all.
+        What the repository has is in neither. None is begun unless there is space for all.
         """
         with self._lock:
             others = {d: future for d, future in self._in_flight.items() if d in layers}
@@ -142,7 +142,7 @@ class LayerFetcher:
             raise self.space.explained_download(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
-            # Before the future tells: whoever is woken by it finds the layer, or room to try.
+            # Before the future is done: who waits for it then finds the layer, or may try.
             self._forget(descriptor.digest)
 
     def _watched(
@@ -156,6 +156,6 @@ class LayerFetcher:
             yield chunk
 
     def check_stop(self) -> None:
-        """Raise Interrupted if we were asked to stop."""
+        """Raise Interrupted if the run is to stop."""
         if self._stop.is_set():
             raise Interrupted("stopped", why="the run was interrupted")

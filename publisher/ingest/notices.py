@@ -1,4 +1,4 @@
-"""What a filesystem would not store as it should be, said once a run and in words."""
+"""Notices about what a filesystem does not store: one per kind and run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _CONSEQUENCES = {
 
 
 class Notices:
-    """Tells `progress` of each kind once. Safe to use from several threads."""
+    """Passes one notice per kind to `progress`. Safe to use from several threads."""
 
     def __init__(self, url: RepositoryURL, progress: Progress) -> None:
         self._url = url
         self._progress = progress
-        self._said: set[str] = set()
+        self._noticed: set[str] = set()
         self._lock = threading.Lock()
 
     def refused(self, kind: str) -> None:
         """The filesystem refused something of this kind, such as "hard link (EMLINK)"."""
         with self._lock:
-            if kind in self._said:
+            if kind in self._noticed:
                 return
-            self._said.add(kind)
+            self._noticed.add(kind)
         for word, consequence in _CONSEQUENCES.items():
             if kind.startswith(word):
                 self._progress.notice(

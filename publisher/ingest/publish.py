@@ -1,4 +1,4 @@
-"""One transaction that makes one wished image, for all its platforms, visible."""
+"""The transaction that makes one requested image visible, for all its platforms."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from publisher.wishlist.model import Request
 
 
 class Status(enum.StrEnum):
-    """What became of one wished image."""
+    """The outcome for one requested image."""
 
     PUBLISHED = "published"  # it was not there before
     UPDATED = "updated"  # its tag has moved; the old image is scheduled for removal
@@ -27,7 +27,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one wished image: `name` is its public path, or the wish's own text.
+    """The outcome for one requested image: `name` is its public path, or the wish's own text.
 
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
@@ -120,7 +120,7 @@ class Progress(Protocol):
         """The image is now being "resolved", "fetched", "published"."""
 
     def image_done(self, outcome: Outcome) -> None:
-        """The image is done with, well or badly."""
+        """The image has its outcome."""
 
     def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
         """The image `name` causes these layers to be downloaded: compressed sizes by digest."""
@@ -132,10 +132,10 @@ class Progress(Protocol):
         """`count` more bytes of it have arrived."""
 
     def layer_done(self, digest: str) -> None:
-        """The layer is complete and verified, or was given up."""
+        """The layer is complete and verified, or its download failed."""
 
     def notice(self, text: str) -> None:
-        """Something that whoever runs this should know, once a run."""
+        """Something that an administrator should know; once per run."""
 
 
 class Silent:

@@ -28,7 +28,7 @@ from publisher.tree.thin_image import ThinRecord, ThinTerms
 
 @dataclass(frozen=True, slots=True)
 class _Published:
-    """What the tree says of one image that has a thin image, or shall get one."""
+    """What is published of one image that has a thin image, or is to get one."""
 
     original: Original
     layers: tuple[str, ...]
@@ -116,7 +116,7 @@ def write_records(repository: Repository, records: Sequence[tuple[str, ThinRecor
     with repository.transaction("recording thin images") as transaction:
         with transaction.exclusive():
             for name, record in records:
-                # Should the image be gone by now, nobody asks for its record any more.
+                # The record of an image that was removed since is not needed.
                 if repository.exists(layout.manifest_file(name)):
                     transaction.replace(layout.thin_file(name), record.to_bytes())
                     transaction.record(name, "thin image pushed", record.digest)

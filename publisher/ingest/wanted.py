@@ -209,7 +209,7 @@ def compare(
     records = RecordSet(repository)
     wish, reference = image.request.wish, image.reference
     places = places_of(wish, reference)
-    # Read before the source is asked: what another run publishes meanwhile may be newer.
+    # Read before the source is asked: what another run publishes since may be newer.
     found = tuple(records.readable_publication(name) for _, name in places)
     source = sources.open(reference)
     digest = source.resolve()

@@ -26,7 +26,7 @@ _TRANSACTION_RECORDS = 400
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An image that is due, and stays because the records are uncertain: `why` says about what."""
+    """An image that is due, and stays because its records are uncertain; `why` gives the cause."""
 
     entry: ScheduledRemoval
     why: str
@@ -36,7 +36,7 @@ class Kept:
 class Choice:
     """Which scheduled images to collect.
 
-    `grace` replaces the grace periods that the wishes asked for; it counts from scheduling as well.
+    `grace` replaces the grace periods that the wishes specify; it counts from scheduling as well.
     With `at_once` everything that is scheduled counts as due. `only` restricts it to one image,
     `limit` to so many images.
     """

@@ -47,7 +47,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An image that was put on the schedule by hand, or was there already.
+    """An image that was put on the schedule by hand, or was on it already.
 
     `wish_lists` are those that requested it: an ingest of one of them publishes it again.
     """

@@ -22,7 +22,7 @@ class NotPublished(PublisherError):
 class PublishedImage:
     """One published image. `publication` is None where another tool published it.
 
-    `problem` says, in words, why the image's metadata could not be read in full; else it is "".
+    `problem` is why the image's metadata could not be read in full, or "".
     """
 
     name: str
@@ -34,7 +34,10 @@ class PublishedImage:
 
 
 def load_image(repository: Repository, name: str) -> PublishedImage:
-    """What is published as `name`; unreadable metadata is reported, not raised."""
+    """Return what is published as `name`; unreadable metadata is reported, not raised.
+
+    Raises NotPublished if there is no such name.
+    """
     data = repository.read(layout.manifest_file(name))
     if data is None:
         raise NotPublished(
@@ -65,7 +68,7 @@ def published_places(repository: Repository, name: str) -> list[str]:
 
 
 def find_name(repository: Repository, text: str) -> str:
-    """The published name that `text` means; NotPublished if there is none."""
+    """Return the published name that `text` means; it need not be published."""
     if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):
         return text
     if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):

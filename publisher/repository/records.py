@@ -1,7 +1,7 @@
 """The records of a repository, as one transaction reads and changes them.
 
 A `RecordSet` reads each file at most once, keeps changes in memory, and writes what differs from
-what was read. Under the writer lock it is a snapshot: no other process changes a record meanwhile.
+what was read. Under the writer lock it is a snapshot: no other process changes a record.
 Without the lock it is what a dry run, a plan or a listing needs.
 """
 

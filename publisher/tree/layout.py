@@ -1,4 +1,4 @@
-"""Where everything lies in the published tree: names and paths only, nothing is touched here.
+"""Where everything lies in the published tree: names and paths only, without input or output.
 
 Every path is relative to the repository's root, with "/" between components. The structure is the
 one of the thesis' chapter 4, with the details that existing readers depend on; `layout/README.md`
@@ -21,10 +21,10 @@ LAYERS = ".layers"
 METADATA = ".metadata"
 MULTIARCH = ".multiarch"
 LOCAL = "local"
-"""Stands where a registry's host would, for images that come from no registry."""
+"""Takes the place of a registry's host, for images that come from no registry."""
 
 PODMAN_STORE = "podmanStore"
-"""The additional image store for Podman, for images whose wishes ask for it."""
+"""The additional image store for Podman, for images that are requested with the output `podman`."""
 
 STATE = f"{METADATA}/.publisher"
 """The publisher's own working state: staged trees, journal, lock. Not part of what is published."""
@@ -38,10 +38,10 @@ REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
 PINS = f"{METADATA}/pins.json"
 
 IMAGES = f"{METADATA}/.images"
-"""Who uses which image: to a flat image what origin.json is to a layer."""
+"""Which names use which image: for a flat image what origin.json is for a layer."""
 
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
-"""What holds for the whole repository, such as the policy for what images may hold."""
+"""What applies to the whole repository, such as the policy for what is published of images."""
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
@@ -115,7 +115,7 @@ def config_file(name: str) -> str:
 
 
 def publication_file(name: str) -> str:
-    """What the manifest cannot say of the publication: reference, source digest, time, …"""
+    """What the manifest cannot state about the publication: reference, source digest, time, …"""
     return f"{image_metadata(name)}/{PUBLICATION_FILE}"
 
 
@@ -125,14 +125,14 @@ def thin_file(name: str) -> str:
 
 
 def link_target(name: str, image_id: str) -> str:
-    """The text of the public symlink `name`: relative, so that it holds wherever we are mounted."""
+    """The text of the public symlink `name`: relative, so that the tree can be mounted anywhere."""
     return "../" * name.count("/") + flat_image(image_id)
 
 
 def public_name(
     reference: ImageReference, name: str | None = None, platform: Platform | None = None
 ) -> str:
-    """The path at which people find the image, which is also its name in our own messages.
+    """Return the path at which people find the image, which is also its name in messages.
 
     `name` replaces what an image without a registry would be called. `platform` is given for the
     second place of an image published for several platforms, below `.multiarch/`. A reference with
@@ -143,7 +143,7 @@ def public_name(
         if reference.registry == LOCAL or reference.registry.endswith(".json"):
             raise InvalidReference(
                 f"cannot publish {reference}",
-                why=f"{reference.registry!r} means something else in the published tree",
+                why=f"{reference.registry!r} is a reserved name in the published tree",
                 hint="use another name of the registry's host",
             )
         path = f"{reference.registry}/{reference.repository}"
@@ -183,7 +183,7 @@ def split_platform(name: str) -> tuple[str, str]:
 
 
 def is_public_name(name: str) -> bool:
-    """Whether an image can be published as `name`: what is read from a file may be anything."""
+    """Return whether an image can be published as `name`, which may be read from a file."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         return False
@@ -223,7 +223,7 @@ class RepositoryURL:
 
     @classmethod
     def parse(cls, text: str) -> RepositoryURL:
-        """Read a repository URL; PublisherError says what is wrong with another text."""
+        """Read a repository URL; raise PublisherError for any other text."""
         kind, colon, location = text.partition(":")
         if kind in ("dir", "cvmfs") and colon:
             if not location:

@@ -134,7 +134,7 @@ def parse_summary(data: bytes, path: str) -> ScheduleSummary | RemoveSchedule:
             path,
             why="it is a list, as DUCC writes it; those images have neither names nor times",
             hint="`publisher adopt` takes the repository over, once DUCC has collected what is "
-            "in the list (cvmfs_ducc garbage-collection); nothing is removed meanwhile",
+            "in the list (cvmfs_ducc garbage-collection); nothing is removed until then",
         )
     return read_record(_parse_summary, data, path)
 

@@ -52,7 +52,7 @@ def test_a_full_disk_is_explained_and_leaves_the_tree_as_it_was(
     point = mount(options)
     result = publisher("ingest-image", f"oci:{layout}:1", "--repository", point / "images")
     assert result.code == 1
-    assert "no room in" in result.err and said in result.err, result.err
+    assert "cannot store an image in" in result.err and said in result.err, result.err
     assert {path.name for path in (point / "images").iterdir()} == {".metadata"}
     assert not list((point / "images/.metadata/.publisher/sessions").iterdir())
     run("mount", "-o", "remount,size=100m,nr_inodes=10000", point)
@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_only_when_the_image_is_linked_is_explained_as_well(
     source = write_layout(built, tmp_path / "layout", "1")
     result = publisher("ingest-image", f"oci:{source}:1", "--repository", point / "images")
     assert result.code == 1 and "publishing" in result.err, result.err
-    assert "no room in" in result.err and "[Errno" not in result.err, result.err
+    assert "cannot store an image in" in result.err and "[Errno" not in result.err, result.err
     run("mount", "-o", "remount,size=100m,nr_inodes=10000", point)
     again = publisher("ingest-image", f"oci:{source}:1", "--repository", point / "images")
     assert again.code == 0 and "layer sha256" not in again.err, "what was fetched was kept"

@@ -166,7 +166,7 @@ def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
             "oci:/srv/.hidden",
             "cannot name oci:/srv/.hidden: '.hidden' has a part that",
         ),
-        ("https://local/x:1", "'local' means something else in the published tree"),
+        ("https://local/x:1", "'local' is a reserved name in the published tree"),
         ("quay.io/x:1*2 3", "it contains white space"),
     ],
 )
