@@ -19,10 +19,10 @@ from tests.schemas import ROOT, output_schema
 BROKEN = """
 import publisher.cli.images as images
 
-def list_images(*arguments):
+def open_repository(*arguments):
     raise {error}
 
-images.list_images = list_images
+images.open_repository = open_repository
 from publisher.cli.main import main
 main()
 """
@@ -65,7 +65,7 @@ def test_debug_adds_the_traceback_of_an_unexpected_exception(tmp_path: Path) -> 
     ended = list_with(DEFECT, tmp_path, "--debug")
     assert ended.returncode == 70
     assert "Traceback (most recent call last)" in ended.stderr
-    assert "in list_images" in ended.stderr
+    assert "in open_repository" in ended.stderr
 
 
 def test_an_unexpected_exception_has_a_result_document(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_unexpected_exception_has_a_result_document(tmp_path: Path) -> None:
 def test_system_errors_are_shown_in_words(tmp_path: Path) -> None:
     ended = list_with("OSError(5, 'Input/output error')", tmp_path)
     assert ended.returncode == 3
-    assert "why: Input/output error" in ended.stderr and "Errno" not in ended.stderr
+    assert "why: the disk reports an error" in ended.stderr and "Errno" not in ended.stderr
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
