@@ -30,7 +30,7 @@ def sources() -> Iterator[Sources]:
         yield sources
 
 
-def test_offline_every_problem_of_every_list_is_found_and_nobody_is_asked() -> None:
+def test_offline_every_problem_of_every_list_is_found_without_a_request() -> None:
     report = check(
         [
             ("a.yaml", GOOD),
@@ -103,7 +103,7 @@ images:
     assert report.download_size == sum(distinct.values())
 
 
-def test_layers_of_all_wished_platforms_count(registry: OwnRegistry, sources: Sources) -> None:
+def test_layers_of_all_requested_platforms_count(registry: OwnRegistry, sources: Sources) -> None:
     images = {
         f"linux/{name}": image(noisy_layer(1000, seed), architecture=name)
         for seed, name in enumerate(("amd64", "arm64", "riscv64"))
@@ -160,7 +160,7 @@ def test_the_command_ends_with_2_for_a_list_with_mistakes(tmp_path: Path) -> Non
     assert result.out.endswith("\n0 wishes, 1 error\n")
 
 
-def test_the_command_ends_with_1_for_an_image_that_is_not_there(tmp_path: Path) -> None:
+def test_the_command_ends_with_1_for_an_image_that_is_missing(tmp_path: Path) -> None:
     write_layout(sample_image(1000), tmp_path / "layout", "v1")
     (tmp_path / "l.yaml").write_text("version: 2\nimages: [oci:layout:v1, oci:layout:v2]\n")
     result = publisher("check", "l.yaml", "--output", "json", cwd=tmp_path, home=tmp_path)
@@ -179,7 +179,7 @@ def test_the_command_ends_with_1_for_an_image_that_is_not_there(tmp_path: Path) 
     assert "l.yaml:2:25: failed: local/layout:v2: " in text.out
 
 
-def test_the_command_says_which_file_it_cannot_read(tmp_path: Path) -> None:
+def test_the_command_names_the_file_that_it_cannot_read(tmp_path: Path) -> None:
     result = publisher("check", "--offline", "missing.yaml", cwd=tmp_path)
     assert result.code == 2
     assert "cannot read wish list missing.yaml" in result.err

@@ -64,7 +64,7 @@ def publish(repository: Repository, wished: Wish) -> Outcome:
     ],
     ids=["other order", "one twice", "one too few", "another diff ID", "another size"],
 )
-def test_an_image_whose_config_promises_other_layers_is_refused_though_all_are_there(
+def test_an_image_whose_config_names_other_layers_is_refused_although_all_are_staged(
     repository: Repository, registry: OwnRegistry, bad: Image, outputs: tuple[str, ...]
 ) -> None:
     registry.add("team/bad", "1", bad)

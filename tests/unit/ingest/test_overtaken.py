@@ -76,7 +76,9 @@ def test_a_tag_that_moves_again_and_again_is_followed_to_its_end(publishers: Pub
     publishers.assert_sound()
 
 
-def test_forms_that_another_list_gets_meanwhile_are_not_taken_away(publishers: Publishers) -> None:
+def test_outputs_that_another_list_gets_concurrently_are_not_removed(
+    publishers: Publishers,
+) -> None:
     publishers.tag(NEW)
     publishers.meanwhile(NEW.layers[1].digest, lambda: publishers.run("ann", ("flat",)))
     assert statuses(publishers.run("ben", ("layers",))) == ["recorded"]
@@ -88,7 +90,7 @@ def test_forms_that_another_list_gets_meanwhile_are_not_taken_away(publishers: P
     publishers.assert_sound()
 
 
-def test_a_flat_image_is_not_linked_to_a_layer_that_a_repair_replaces_meanwhile(
+def test_a_flat_image_is_not_linked_to_a_layer_that_a_repair_replaces_concurrently(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publishers.tag(image(BASE))
@@ -124,7 +126,7 @@ def iter_of(first: Path, then: Callable[[str], Path | None]) -> Callable[[str], 
     return lambda digest: next(answers, None) or then(digest)
 
 
-def test_what_a_collection_takes_out_of_the_podman_store_meanwhile_comes_again(
+def test_what_a_collection_removes_from_the_podman_store_concurrently_is_added_again(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = image(BASE)

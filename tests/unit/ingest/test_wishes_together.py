@@ -85,7 +85,7 @@ def test_lists_that_want_other_forms_get_them_all_and_come_to_rest(
     assert repository.link_text(name) is not None
 
 
-def test_lists_that_are_read_together_get_what_each_of_them_wants(
+def test_lists_that_are_read_together_get_what_each_of_them_requests(
     repository: Repository, registry: OwnRegistry, wish_lists: dict[str, bytes]
 ) -> None:
     both = requests(wish_lists, "layers", "flat")
@@ -115,7 +115,7 @@ def test_a_changed_owner_or_note_is_recorded_and_another_list_does_not_change_it
 
 
 @pytest.mark.parametrize("lists", [("twice",), ("ann", "arm")])
-def test_wishes_that_cannot_both_be_granted_are_named_by_check_plan_and_ingest(
+def test_wishes_that_exclude_each_other_are_named_by_check_plan_and_ingest(
     repository: Repository, wish_lists: dict[str, bytes], lists: tuple[str, ...]
 ) -> None:
     documents = [(name, wish_lists[name]) for name in lists]
@@ -131,7 +131,7 @@ def test_wishes_that_cannot_both_be_granted_are_named_by_check_plan_and_ingest(
     assert "with other settings" in failure.error or "linux/a" in failure.error
 
 
-def test_patterns_may_overlap_where_they_wish_the_same(
+def test_patterns_may_overlap_where_they_request_the_same(
     repository: Repository, wish_lists: dict[str, bytes]
 ) -> None:
     report = run(repository, requests(wish_lists, "twice alike"))

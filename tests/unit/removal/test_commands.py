@@ -177,7 +177,7 @@ def published(tree: Path) -> dict[str, object]:
     return {p: each for p, each in tree_identity(tree).items() if "/.publisher" not in p}
 
 
-def test_a_list_under_another_path_is_said_to_be_unknown(place: Place, tmp_path: Path) -> None:
+def test_a_list_under_another_path_is_reported_as_unknown(place: Place, tmp_path: Path) -> None:
     place.wish("x")
     (tmp_path / "link.yaml").symlink_to(place.list)
     elsewhere = place.run("prune", tmp_path / "link.yaml", "--output", "json")
@@ -217,7 +217,7 @@ def test_a_pin_ends_with_a_day_and_not_with_a_time(place: Place, text: str) -> N
     assert place.run("pin").out == ""
 
 
-def test_why_a_named_image_is_not_collected_is_said(place: Place) -> None:
+def test_the_reason_why_a_named_image_is_not_collected_is_reported(place: Place) -> None:
     assert "it is not scheduled" in place.run("gc", "--image", X).err
     place.run("remove", X)
     assert "(or with --now)" in place.run("gc", "--image", X).err
@@ -235,7 +235,7 @@ def test_why_a_named_image_is_not_collected_is_said(place: Place) -> None:
 
 
 @pytest.mark.parametrize("command", ["remove", "restore", "pin", "gc"])
-def test_what_is_not_there_is_called_as_it_was_asked_for(place: Place, command: str) -> None:
+def test_a_missing_image_is_named_as_on_the_command_line(place: Place, command: str) -> None:
     words = ("gc", "--image", "local/app:z") if command == "gc" else (command, "local/app:z")
     result = place.run(*words)
     assert result.code == 1 and "as local/app:z\n" in result.err
@@ -248,14 +248,14 @@ def test_a_collection_of_nothing_or_of_the_past_is_a_usage_error(
     assert place.run("gc", *words).code == 2
 
 
-def test_a_shorter_grace_period_counts_instead_of_the_wish_s(place: Place) -> None:
+def test_a_shorter_grace_period_replaces_that_of_the_wish(place: Place) -> None:
     place.run("remove", X, "--grace", "90d")
     assert "0 images collected" in place.run("gc", "--grace", "1h").out
     assert "1 image collected" in place.run("gc", "--grace", "0s").out
     assert place.run("verify", "--deep").code == 0
 
 
-def test_every_command_s_json_is_what_its_schema_says(place: Place) -> None:
+def test_the_json_of_every_command_matches_its_schema(place: Place) -> None:
     def run(*words: str | Path, code: int = 0) -> Any:
         result = place.run(*words, "--output", "json")
         assert result.code == code, result
@@ -294,7 +294,7 @@ def test_every_command_s_json_is_what_its_schema_says(place: Place) -> None:
     assert run("remove", X, code=1)["error"]["what"].endswith(X)
 
 
-def test_remove_takes_patterns_and_says_which_list_publishes_the_images_again(
+def test_remove_takes_patterns_and_names_the_list_that_publishes_the_images_again(
     place: Place,
 ) -> None:
     result = place.run("remove", "local/app:*")

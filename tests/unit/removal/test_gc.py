@@ -109,7 +109,7 @@ def test_an_image_under_two_names_stays_as_long_as_one_has_it(tree: Tree) -> Non
     tree.assert_sound()
 
 
-def test_a_dry_run_touches_nothing_and_says_what_the_run_then_does(tree: Tree) -> None:
+def test_a_dry_run_changes_nothing_and_reports_what_the_run_then_does(tree: Tree) -> None:
     for number in range(6):
         tree.publish(f"x{number}", image(BASE, layer(file(str(number), b"x" * number))))
         schedule.remove(tree.repository, [f"local/app:x{number}"], tree.clock)
@@ -170,7 +170,7 @@ DAMAGE = [b"", b"{", b'{"origin": "x"}', b'{"origin": []}', b"[]", b"\xff\xfe", 
 
 
 @pytest.mark.parametrize("content", DAMAGE)
-def test_a_layer_whose_record_is_in_doubt_keeps_the_image_and_no_other(
+def test_a_layer_with_an_uncertain_record_keeps_its_image_and_no_other(
     tree: Tree, content: bytes | None
 ) -> None:
     tree.publish("x", FIRST)
@@ -255,7 +255,7 @@ def test_a_process_reads_on_from_a_file_of_an_image_that_is_collected(tree: Tree
     assert first + rest == content
 
 
-def test_an_ingest_that_reuses_a_dying_layer_wins(
+def test_an_ingest_that_reuses_a_layer_that_is_collected_fetches_it_again(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collection happens between preparing the new image and its commit: it is fetched anew."""

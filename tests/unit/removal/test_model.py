@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.removal_run import run
 
 
-def test_the_tree_holds_exactly_what_somebody_needs(tmp_path: Path) -> None:
+def test_the_tree_holds_exactly_what_live_images_need(tmp_path: Path) -> None:
     counts = run(tmp_path, sequences=25)
     assert counts["sequences"] >= 25
     assert counts["steps"] > counts["sequences"]

@@ -48,7 +48,7 @@ def test_the_tag_of_a_pinned_image_does_not_move(tree: Tree) -> None:
     assert tree.publish("x", SECOND).status is Status.UPDATED
 
 
-def test_a_plan_says_what_is_pinned_and_what_has_expired(tree: Tree) -> None:
+def test_a_plan_reports_what_is_pinned_and_what_has_expired(tree: Tree) -> None:
     tree.publish("x", FIRST)
     pin(tree.repository, X, tree.clock)
     write_layout(SECOND, tree.layout, "x")
@@ -70,7 +70,7 @@ def test_a_pin_that_comes_while_an_image_is_prepared_still_holds_its_tag(
     assert (tree.root / X / "one").exists()
 
 
-def test_a_pinned_image_cannot_be_removed_and_says_why(tree: Tree) -> None:
+def test_a_pinned_image_cannot_be_removed_and_the_error_has_the_reason(tree: Tree) -> None:
     tree.publish("x", FIRST)
     pin(tree.repository, X, tree.clock, until=date(2026, 12, 1), reason="survey")
     with pytest.raises(ImagePinned, match="until 2026-12-01: survey"):
@@ -154,19 +154,19 @@ SAMPLE_USERS = ImageUsers(frozenset({(X, FIRST.manifest.digest)}))
 
 
 @given(PINS)
-def test_pins_are_read_back_and_are_what_their_schema_says(pins: Pins) -> None:
+def test_pins_are_read_back_and_match_their_schema(pins: Pins) -> None:
     assert Pins.parse(pins.to_bytes(), "pins.json") == pins
     layout_schema("pins").validate(json.loads(pins.to_bytes()))
 
 
 @given(USERS)
-def test_users_are_read_back_and_are_what_their_schema_says(users: ImageUsers) -> None:
+def test_users_are_read_back_and_match_their_schema(users: ImageUsers) -> None:
     assert ImageUsers.parse(users.to_bytes(), "x.json") == users
     layout_schema("image-users").validate(json.loads(users.to_bytes()))
 
 
 @given(mutated(*(json.loads(r.to_bytes()) for r in (SAMPLE_PINS, SAMPLE_USERS))) | st.binary())
-def test_damaged_records_are_refused_in_our_own_words(data: bytes) -> None:
+def test_damaged_records_are_refused_as_invalid(data: bytes) -> None:
     for kind, schema in ((Pins, "pins"), (ImageUsers, "image-users")):
         try:
             found = kind.parse(data, "record.json")

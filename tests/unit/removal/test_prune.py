@@ -50,7 +50,7 @@ def record(tree: Tree, tag: str) -> Publication:
     return found
 
 
-def test_a_withdrawn_image_stays_usable_for_the_grace_that_its_wish_asked_for(tree: Tree) -> None:
+def test_a_withdrawn_image_stays_usable_for_the_grace_period_of_its_wish(tree: Tree) -> None:
     for tag, days in (("x", 7), ("y", 90), ("z", 30)):
         tree.publish(tag, IMAGE, days=days)
     report = run(tree, tree.wish_list("z"), guard=Guard(at_most=2))
@@ -97,7 +97,7 @@ def test_what_one_list_published_is_never_scheduled_because_of_another(tree: Tre
     assert (scheduled(tree), report.others) == (["b2"], 2)
 
 
-def test_lists_can_be_the_truth_about_the_whole_repository(tree: Tree) -> None:
+def test_lists_can_decide_about_the_whole_repository(tree: Tree) -> None:
     tree.publish("a1", IMAGE, A)
     tree.publish("b1", IMAGE, B)
     tree.publish("hand", IMAGE, "")
@@ -105,7 +105,7 @@ def test_lists_can_be_the_truth_about_the_whole_repository(tree: Tree) -> None:
     assert (sorted(scheduled(tree)), report.others) == (["a1", "hand"], 0)
 
 
-def test_an_image_that_two_lists_wish_goes_with_the_second(tree: Tree) -> None:
+def test_an_image_that_two_lists_request_goes_with_the_second(tree: Tree) -> None:
     tree.publish("x", IMAGE, A)
     tree.publish("x", IMAGE, B)
     tree.publish("a", IMAGE, A)
@@ -161,7 +161,7 @@ def test_an_empty_list_schedules_nothing(tree: Tree) -> None:
     assert report.uncertain == (f"{A}: the list requests nothing",)
 
 
-def test_one_list_in_doubt_is_doubt_about_all(tree: Tree) -> None:
+def test_one_uncertain_list_makes_all_uncertain(tree: Tree) -> None:
     tree.publish("x", IMAGE, A)
     tree.publish("y", IMAGE, A)
     run(tree, tree.wish_list("y"), tree.wish_list(name=B), guard=Guard(off=True))
@@ -201,7 +201,7 @@ def test_while_a_registry_does_not_answer_nothing_is_scheduled(tree: Tree) -> No
     assert scheduled(tree) == []
 
 
-def test_a_registry_that_goes_away_in_the_middle_is_doubt_about_all(tree: Tree) -> None:
+def test_a_registry_that_fails_in_the_middle_makes_all_uncertain(tree: Tree) -> None:
     with OwnRegistry() as registry:
         publish_from(registry, tree, "1.0", "1.1", "2.0")
         with OwnRegistry() as other:
@@ -214,7 +214,7 @@ def test_a_registry_that_goes_away_in_the_middle_is_doubt_about_all(tree: Tree) 
     assert scheduled(tree) == []
 
 
-def test_an_expired_wish_is_not_wished_and_not_ingested(tree: Tree) -> None:
+def test_an_expired_wish_requests_nothing_and_is_not_ingested(tree: Tree) -> None:
     tree.publish("x", IMAGE)
     tree.publish("y", IMAGE)
     expired = tree.wish("x", expires=NOON.date())
@@ -246,7 +246,7 @@ def test_more_than_a_share_is_refused(tree: Tree, guard: Guard, passes: bool) ->
     assert len(run(tree, wished, guard=Guard(at_most=3)).scheduled) == 3
 
 
-def test_the_guard_lets_a_fifth_pass_and_always_one() -> None:
+def test_the_guard_allows_a_fifth_and_always_one() -> None:
     assert [Guard().allowed(n) for n in (1, 4, 9, 10, 100)] == [1, 1, 1, 2, 20]
     assert Guard(off=True).allowed(5) == 5
     assert Guard(at_most=0).allowed(100) == 0
@@ -288,7 +288,7 @@ def test_what_is_ingested_while_a_prune_decides_is_not_scheduled(
     assert [e.reason for e in load_schedule(tree.repository).entries] == ["tag-moved"]
 
 
-def test_what_was_removed_by_hand_and_is_wished_comes_back(tree: Tree) -> None:
+def test_what_was_removed_by_hand_and_is_requested_is_restored(tree: Tree) -> None:
     tree.publish("x", IMAGE)
     schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     assert run(tree, tree.wish_list("x")).restored == ("local/app:x",)
@@ -303,7 +303,7 @@ IMAGES = st.lists(
 
 
 @given(IMAGES, st.dictionaries(NAMES, LISTS.filter(bool)), LISTS, st.booleans())
-def test_only_what_every_list_of_it_let_go_is_withdrawn(
+def test_only_what_all_its_lists_withdrew_is_withdrawn(
     images: list[Image], wished: dict[str, frozenset[str]], given_lists: frozenset[str], whole: bool
 ) -> None:
     wished = {name: lists & given_lists for name, lists in wished.items() if lists & given_lists}

@@ -38,7 +38,9 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
         yield made
 
 
-def test_a_removed_image_is_scheduled_with_its_wish_s_grace_or_the_one_given(tree: Tree) -> None:
+def test_a_removed_image_is_scheduled_with_the_grace_of_its_wish_or_the_one_given(
+    tree: Tree,
+) -> None:
     tree.publish("x", FIRST, days=9)
     tree.publish("y", FIRST)
     (one,) = remove(tree.repository, [X], tree.clock)
@@ -48,14 +50,14 @@ def test_a_removed_image_is_scheduled_with_its_wish_s_grace_or_the_one_given(tre
     assert tree.links() == ["local/app:x", "local/app:y"]
 
 
-def test_removing_twice_does_not_begin_the_grace_period_anew(tree: Tree) -> None:
+def test_removing_twice_does_not_renew_the_grace_period(tree: Tree) -> None:
     tree.publish("x", FIRST)
     (first,) = remove(tree.repository, [X], tree.clock)
     tree.now += timedelta(days=5)
     assert remove(tree.repository, [X], tree.clock) == [first]
 
 
-def test_what_is_removed_and_still_wished_comes_back_with_the_next_ingest(tree: Tree) -> None:
+def test_what_is_removed_and_still_requested_is_restored_by_the_next_ingest(tree: Tree) -> None:
     tree.publish("x", FIRST)
     remove(tree.repository, [X], tree.clock, drop_link=True)
     assert tree.links() == []
@@ -104,7 +106,7 @@ def test_an_earlier_image_whose_metadata_is_incomplete_is_not_restored(
 
 
 @pytest.mark.parametrize("what", ["flat", "layers"])
-def test_an_earlier_image_that_is_not_there_any_more_is_not_restored(tree: Tree, what: str) -> None:
+def test_an_earlier_image_that_lacks_content_is_not_restored(tree: Tree, what: str) -> None:
     tree.publish("x", FIRST)
     tree.publish("x", SECOND)
     digest = FIRST.image_id if what == "flat" else FIRST.layers[1].digest
@@ -115,7 +117,7 @@ def test_an_earlier_image_that_is_not_there_any_more_is_not_restored(tree: Tree,
     assert (tree.root / X / "two").exists()
 
 
-def test_an_earlier_image_without_a_flat_form_takes_the_link_of_its_successor_away(
+def test_an_earlier_image_without_a_flat_image_removes_the_link_of_its_successor(
     tree: Tree,
 ) -> None:
     write_layout(FIRST, tree.layout, "x")
@@ -175,7 +177,7 @@ def test_a_restored_image_stays_if_it_is_pinned_and_else_follows_its_tag(tree: T
 
 
 @pytest.mark.parametrize("text", ["local/app:none", "quay.io/no/such:1", f"{X}@sha256:{'0' * 64}"])
-def test_what_is_not_there_cannot_be_removed(tree: Tree, text: str) -> None:
+def test_what_is_not_published_cannot_be_removed(tree: Tree, text: str) -> None:
     tree.publish("x", FIRST)
     with pytest.raises(NotPublished):
         remove(tree.repository, [text], tree.clock)
@@ -208,7 +210,7 @@ def test_an_image_is_removed_and_restored_at_the_places_of_all_its_platforms(tre
     assert tree.names_in("") == {".metadata"}
 
 
-def test_the_list_says_what_each_frees_once_those_before_have_gone(tree: Tree) -> None:
+def test_the_list_reports_what_each_image_frees_once_those_before_have_gone(tree: Tree) -> None:
     tree.publish("x", FIRST, days=5)
     tree.publish("y", SECOND, days=9)
     tree.publish("z", image(layer(file("other"))), days=7)
@@ -225,7 +227,7 @@ def test_the_list_says_what_each_frees_once_those_before_have_gone(tree: Tree) -
     ]
 
 
-def test_the_list_names_what_a_pin_holds_and_what_is_in_doubt(tree: Tree) -> None:
+def test_the_list_names_pinned_and_uncertain_images(tree: Tree) -> None:
     tree.publish("x", FIRST)
     tree.publish("x", SECOND)
     pins.pin(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock, until=date(2027, 1, 31))

@@ -174,7 +174,7 @@ def test_a_registry_cannot_take_a_name_that_the_tree_uses(host: str) -> None:
 @pytest.mark.parametrize(
     "text", ["oci:.:1", "oci:/:1", "oci:/x/.hidden:1", "oci-archive:/x/.tar.gz", "oci:.tar/..x"]
 )
-def test_a_place_without_a_usable_name_wants_one(text: str) -> None:
+def test_an_image_without_a_usable_name_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference, match="give the wish a name"):
         public_name(parse_reference(text))
 

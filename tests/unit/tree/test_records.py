@@ -92,7 +92,7 @@ def test_equal_origins_are_equal_files_sorted_and_without_duplicates(order: list
 
 
 @given(st.frozensets(st.text(max_size=3)), st.text(max_size=3))
-def test_an_image_comes_to_a_layer_and_goes_again(images: frozenset[str], image: str) -> None:
+def test_an_image_is_added_to_an_origin_and_removed(images: frozenset[str], image: str) -> None:
     origin = Origin(images, {"other": 1})
     assert origin.with_image(image).images == images | {image}
     assert origin.with_image(image).without_image(image).images == images - {image}
@@ -106,7 +106,7 @@ def test_a_publication_is_read_back(publication: Publication) -> None:
 
 
 @given(PUBLICATIONS)
-def test_a_publication_is_what_its_schema_says(publication: Publication) -> None:
+def test_a_publication_matches_its_schema(publication: Publication) -> None:
     layout_schema("publication").validate(json.loads(publication.to_bytes()))
 
 
@@ -116,7 +116,7 @@ def test_a_schedule_is_read_back(schedule: RemoveSchedule) -> None:
 
 
 @given(SCHEDULES)
-def test_a_schedule_is_what_its_schema_says(schedule: RemoveSchedule) -> None:
+def test_a_schedule_matches_its_schema(schedule: RemoveSchedule) -> None:
     layout_schema("schedule").validate(json.loads(schedule.to_bytes()))
 
 
@@ -137,7 +137,7 @@ def test_a_schedule_of_an_earlier_release_is_read_with_all_its_entries(
 
 
 @given(st.frozensets(DIGESTS), st.dictionaries(st.text(), JSON_VALUES))
-def test_an_origin_is_what_its_schema_says(images: frozenset[str], extra: dict[str, Any]) -> None:
+def test_an_origin_matches_its_schema(images: frozenset[str], extra: dict[str, Any]) -> None:
     layout_schema("origin").validate(json.loads(Origin(images, extra).to_bytes()))
 
 
@@ -169,7 +169,7 @@ DOCUMENTS = [json.loads(r.to_bytes()) for r in (PUBLICATION, SCHEDULE, ORIGIN)]
 
 
 @given(mutated(*DOCUMENTS) | st.binary())
-def test_a_damaged_record_is_read_soundly_or_refused_in_our_own_words(data: bytes) -> None:
+def test_a_damaged_record_is_read_correctly_or_refused_as_invalid(data: bytes) -> None:
     for record in (Origin, Publication, RemoveSchedule):
         try:
             found = record.parse(data, PATH)
