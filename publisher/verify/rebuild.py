@@ -15,7 +15,7 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.manifest import Manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
-from publisher.repository.records import schedule_files
+from publisher.repository.schedule_files import schedule_files
 from publisher.times import format_time, later
 from publisher.tree import layout
 from publisher.tree import pins as pins_format

@@ -10,7 +10,7 @@ from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
-from publisher.repository.records import schedule_files
+from publisher.repository.schedule_files import schedule_files
 from publisher.tree import layout
 from publisher.tree import publication as publication_format
 from publisher.tree import schedule as schedule_format
