@@ -45,7 +45,7 @@ TOP = layer(
 FIRST, SECOND = image(BASE), image(BASE, TOP)
 
 _OF_THE_SERVER = (".cvmfscatalog", "new_repository")
-_TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt)": "[^"]*"')
+_TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt|latest)": "[^"]*"')
 
 
 @contextmanager
