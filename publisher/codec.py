@@ -80,11 +80,6 @@ def camel_case(name: str) -> str:
     return first + "".join(part.capitalize() for part in others)
 
 
-def same_name(name: str) -> str:
-    """Return the name unchanged: for records whose keys are the fields' names."""
-    return name
-
-
 def omit_default(default: Any) -> Any:
     """Return a dataclass field that is not written while it has its default value."""
     return dataclasses.field(default=default, metadata={"omit": True})

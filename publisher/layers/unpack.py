@@ -37,7 +37,6 @@ class LayerSummary:
     entries: int
     files: int
     directories: int
-    symlinks: int
     whiteouts: int
     content_size: int
     holes: int
@@ -113,7 +112,6 @@ def _summary(
         entries=builder.ledger.entries,
         files=counts[EntryType.FILE],
         directories=counts[EntryType.DIRECTORY],
-        symlinks=counts[EntryType.SYMLINK],
         whiteouts=counts[EntryType.WHITEOUT],
         content_size=builder.content_size,
         holes=builder.holes,
