@@ -23,17 +23,9 @@ from publisher.oci.reference import api_host
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.deadline import Deadline
-from publisher.sources.http.faults import (
-    MAX_WAIT,
-    RETRIED,
-    backoff,
-    describe,
-    is_certificate_error,
-    is_not_tls,
-    place,
-)
+from publisher.sources.http.faults import describe, is_certificate_error, is_not_tls, place
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
-from publisher.sources.http.retries import Fault, Tries
+from publisher.sources.http.retries import MAX_WAIT, RETRIED, Fault, Tries, backoff
 from publisher.sources.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -7,18 +7,11 @@ credential. Their texts are therefore never used: only those of the system and o
 from __future__ import annotations
 
 import http.client
-import random
 import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import requests
-
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that mean "not now". All others are answers."""
-MAX_TRIES = 5
-MAX_WAIT = 300.0
-"""Seconds that a registry may ask to wait; longer is an error."""
 
 _CUT = (http.client.IncompleteRead, http.client.NotConnected)
 _BY_NAME = {
@@ -85,11 +78,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield item
             pending += [item.__cause__, item.__context__, getattr(item, "reason", None)]
             pending += item.args
-
-
-def backoff(tries: int, base: float) -> float:
-    """Return the seconds before the next try: doubling, with jitter so that clients spread out."""
-    return float(base * 2 ** (tries - 1) * random.uniform(0.5, 1.0))
 
 
 def place(url: str) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 
-from publisher.sources.http.faults import MAX_TRIES, MAX_WAIT, backoff
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that mean "not now". All others are answers."""
+MAX_TRIES = 5
+MAX_WAIT = 300.0
+"""Seconds that a registry may ask to wait; longer is an error."""
 
 LONGEST_BACKOFF = 5
 """The try after which the back-off grows no more: 8 to 16 seconds."""
@@ -40,3 +45,8 @@ class Tries:
             pause = max(pause, fault.wait)
             self.waited += pause
         return pause
+
+
+def backoff(tries: int, base: float) -> float:
+    """Return the seconds before the next try: doubling, with jitter so that clients spread out."""
+    return float(base * 2 ** (tries - 1) * random.uniform(0.5, 1.0))

@@ -9,7 +9,8 @@ from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, BrokenBody
-from publisher.sources.http.faults import MAX_TRIES, place
+from publisher.sources.http.faults import place
+from publisher.sources.http.retries import MAX_TRIES
 from publisher.sources.registry.endpoint import Endpoint
 from publisher.sources.registry.refusal import Refusal
 

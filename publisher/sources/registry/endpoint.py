@@ -18,7 +18,7 @@ from publisher.oci.reference import api_host
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import Answer, BrokenBody
 from publisher.sources.http.exchange import Exchange
-from publisher.sources.http.faults import MAX_TRIES
+from publisher.sources.http.retries import MAX_TRIES
 from publisher.sources.registry.auth import RegistryAuth
 from publisher.sources.registry.refusal import Refusal
 

@@ -12,7 +12,7 @@ from publisher.oci.document import Document
 from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import same_origin
-from publisher.sources.http.faults import MAX_TRIES
+from publisher.sources.http.retries import MAX_TRIES
 from publisher.sources.registry.endpoint import Endpoint, announced_digest
 from publisher.sources.registry.refusal import Refusal
 

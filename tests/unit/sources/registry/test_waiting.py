@@ -16,7 +16,7 @@ from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import parse_retry_after
 from publisher.sources.http.deadline import RATE, Deadline, OutOfTime
-from publisher.sources.http.faults import MAX_WAIT, backoff
+from publisher.sources.http.retries import MAX_WAIT, backoff
 from publisher.sources.open import Sources
 from publisher.sources.settings import RegistrySettings, Settings
 from tests.registry import OwnRegistry, wait_for
