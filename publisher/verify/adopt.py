@@ -26,6 +26,7 @@ from publisher.repository.reading import (
     load_schedule,
     load_users,
 )
+from publisher.repository.schedule_files import schedule_files
 from publisher.sources import ImageNotFound
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
@@ -33,7 +34,12 @@ from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import DEFAULT_GRACE, ScheduleSummary, parse_summary
+from publisher.tree.schedule import (
+    DEFAULT_GRACE,
+    RemoveSchedule,
+    ScheduleSummary,
+    parse_summary,
+)
 from publisher.tree.users import ImageUsers
 
 
@@ -215,7 +221,22 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
             hint="let it finish first: cvmfs_ducc garbage-collection",
         )
     else:
-        plan.write(repository, layout.REMOVE_SCHEDULE, ScheduleSummary().to_bytes())
+        plan.write(
+            repository, layout.REMOVE_SCHEDULE, ScheduleSummary(_latest(repository)).to_bytes()
+        )
+
+
+def _latest(repository: Repository) -> datetime | None:
+    """The latest scheduling, if this publisher has scheduled images; else None."""
+    files = {path: repository.read(path) for path in schedule_files(repository)}
+    return max(
+        (
+            entry.scheduled_at
+            for path, data in files.items()
+            for entry in RemoveSchedule.parse(data or b"", path).entries
+        ),
+        default=None,
+    )
 
 
 def _unreadable(why: str) -> InvalidRecord:

@@ -100,12 +100,13 @@ def _take_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
     listed = _list_of_manifests(data)
     if listed is None:
         return False
-    inventory.note(
-        Kind.OTHER_TOOL,
-        layout.REMOVE_SCHEDULE,
-        f"a list of {len(listed)} manifests without times, as DUCC writes it",
-        how="publisher adopt" if not listed else "let DUCC collect them, then: publisher adopt",
-    )
+    what = f"a list of {len(listed)} manifests without times, as DUCC writes it"
+    how = "publisher adopt" if not listed else "let DUCC collect them, then: publisher adopt"
+    if any(image.reference for image in inventory.images):  # it is not DUCC's repository any more
+        what += "; nothing is published or removed until it is adopted"
+        inventory.warning(Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE, what, how=how)
+    else:
+        inventory.note(Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE, what, how=how)
     inventory.images += [
         LiveImage("", "", manifest, None, flat=False, linked=False) for manifest in listed
     ]
