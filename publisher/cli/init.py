@@ -39,6 +39,12 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
     help="Extended attributes user.*; all others are always dropped.  [default: keep]",
 )
 @click.option(
+    "--writable",
+    type=click.Choice(["drop", "keep"]),
+    help="Write permission of group and others. Keep it only if no ordinary user can reach the "
+    "tree on the publishing host.  [default: drop for directories, keep for CVMFS]",
+)
+@click.option(
     "--readable/--as-in-image",
     default=None,
     help="Make every file and directory readable to all users.  [default: as in the image]",
@@ -59,6 +65,7 @@ def init(
     owner: str | None,
     devices: str | None,
     xattrs: str | None,
+    writable: str | None,
     readable: bool | None,
     limits: tuple[str, ...],
     wait: float,
@@ -80,6 +87,7 @@ def init(
             "setuid": setuid,
             "devices": devices,
             "xattrs": xattrs,
+            "writable": writable,
             "readable": readable,
         }
         policy, problem = current_policy(repository)
@@ -128,5 +136,6 @@ def _print_policy(policy: Policy) -> None:
     echo(f"  devices:  {policy.devices}")
     echo(f"  xattrs:   {policy.xattrs} (user.*)")
     echo(f"  readable: {'for all users' if policy.readable else 'as in the image'}")
+    echo(f"  writable: {policy.writable or 'keep for CVMFS, else drop'}")
     for name, value in policy_values(policy).get("limits", {}).items():
         echo(f"  limit:    {name.replace('_', '-')}={value}")

@@ -11,6 +11,7 @@ from publisher.layers.errors import LayerError, LimitExceeded
 
 _SETUID = 0o4000
 _SETGID = 0o2000
+_WRITABLE = 0o022
 _DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
 """Linux's limits: larger numbers would become those of another device."""
@@ -59,6 +60,10 @@ class Policy:
     else in a tree, and so are numbers that Linux does not have.
     `xattrs`: whether `user.*` is kept. `security.capability` follows `setuid`; all others are
     dropped, among them overlayfs's own, with which an image could redirect what runtimes mount.
+    `writable`: whether group and others keep write permission. "drop" suits a directory whose host
+    has ordinary users: one of them could replace a program that an image makes writable. None is
+    for the repository to decide: a directory drops it, and CVMFS, which is mounted read-only, does
+    not.
     `readable`: adds read permission to all files, and search permission to all directories.
     """
 
@@ -67,6 +72,7 @@ class Policy:
     devices: Literal["drop", "keep"] = "drop"
     xattrs: Literal["drop", "keep"] = "keep"
     readable: bool = False
+    writable: Literal["drop", "keep"] | None = None
     limits: Limits = field(default_factory=Limits)
 
     def apply(self, entry: Entry) -> Entry:
@@ -76,6 +82,7 @@ class Policy:
             kind is EntryType.FILE
             and entry.mode & 0o6600 == 0o600
             and not (entry.xattrs or self.owner or self.readable)
+            and not (entry.mode & _WRITABLE and self.writable == "drop")
             and entry.uid != NO_OWNER != entry.gid
         ):
             return entry  # most entries of most layers
@@ -107,6 +114,9 @@ class Policy:
             if mode & _SETGID and not is_directory:
                 dropped = (*dropped, "setgid")
             mode &= ~_SETUID if is_directory else ~(_SETUID | _SETGID)
+        if mode & _WRITABLE and self.writable == "drop":
+            mode &= ~_WRITABLE
+            dropped = (*dropped, "writable")
         if is_directory:
             mode |= 0o755 if self.readable else 0o700
         elif kind is EntryType.FILE:
@@ -179,7 +189,7 @@ def policy_from_values(values: Mapping[str, Any]) -> Policy:
 
 def _is_valid(name: str, value: Any) -> bool:
     match name:
-        case "setuid" | "devices" | "xattrs":
+        case "setuid" | "devices" | "xattrs" | "writable":
             return value in ("drop", "keep")
         case "owner":
             ids = value if isinstance(value, list | tuple) else ()

@@ -121,7 +121,7 @@ def _summary(
 
 
 def _header(summary: LayerSummary, policy: Policy) -> IndexHeader:
-    described = asdict(policy)
+    described = {key: value for key, value in asdict(policy).items() if key != "writable" or value}
     del described["limits"]
     return IndexHeader(
         digest=summary.digest,

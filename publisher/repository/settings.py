@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from publisher.layers.policy import Policy, policy_from_values
 from publisher.repository.protocol import Repository
 from publisher.tree import layout
@@ -20,11 +22,19 @@ def load_settings(repository: Repository) -> RepositorySettings:
     return RepositorySettings.parse(data, layout.REPOSITORY_SETTINGS)
 
 
-def load_policy(repository: Repository) -> Policy:
-    """Return what of images may appear in this repository.
+def stored_policy(repository: Repository) -> Policy:
+    """Return the policy as it was set, without what follows from the kind of repository.
 
     Raises:
         InvalidRecord: The settings are unreadable.
         LayerError: They have an option or value that this release does not know.
     """
     return policy_from_values(load_settings(repository).policy)
+
+
+def load_policy(repository: Repository) -> Policy:
+    """Return what of images may appear in this repository; raise as `stored_policy` does."""
+    policy = stored_policy(repository)
+    if policy.writable is None and repository.url.kind == "dir":
+        return replace(policy, writable="drop")
+    return policy

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
-from publisher.entry import Generated, Merged
+from publisher.entry import EntryType, Generated, Merged
 from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.layers.index import IndexHeader, LayerIndex, read_header
 from publisher.layers.merge import merge
@@ -39,7 +40,17 @@ def flat_plan(
         for index, digest, expected in zip(indexes, layers, config.diff_ids, strict=True):
             _check_diff_id(index.header, digest, expected, what)
     generated = runtime_files(config.container) if config is not None else []
+    if any(index.header.policy.get("writable") == "drop" for index in indexes):
+        generated = [_not_writable(each) for each in generated]
     yield insert(merge(indexes), generated)
+
+
+def _not_writable(generated: Generated) -> Generated:
+    """Return a file for runtimes as the policy of the image's layers requires it."""
+    entry = generated.entry
+    if entry.type is EntryType.SYMLINK:
+        return generated
+    return replace(generated, entry=replace(entry, mode=entry.mode & ~0o022))
 
 
 def check_layers(

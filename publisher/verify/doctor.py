@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from publisher.errors import PublisherError
@@ -17,12 +18,13 @@ from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.repository.reading import load_pins, load_schedule
+from publisher.repository.reading import live_manifests, load_pins, load_schedule
 from publisher.repository.settings import load_policy
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
+from publisher.verify.published_layers import has_writable_files
 
 _LITTLE_SPACE = 20 * 2**30
 _SKEW_SECONDS = 300
@@ -117,6 +119,23 @@ def _clock(newest: float) -> Check:
     return Check("clock", Verdict.GOOD, "agrees with the last publication")
 
 
+def _permissions(repository: Repository) -> Iterator[Check]:
+    """Warn of layers from before the policy knew `writable`."""
+    layers: set[str] = set()
+    with suppress(PublisherError):  # `verify` reports what cannot be read
+        for *_, manifest in live_manifests(repository):
+            layers |= {layer.digest for layer in manifest.layers}
+    writable = sum(has_writable_files(repository, digest) for digest in layers)
+    if writable:
+        yield Check(
+            "permissions",
+            Verdict.WARNING,
+            f"{writable} layers have write permission for group or others: users of this host may "
+            "be able to change what is published",
+            "publisher verify --refetch",
+        )
+
+
 def _examine_records(repository: Repository) -> Iterator[Check]:
     try:
         schedule, pins = load_schedule(repository), load_pins(repository)
@@ -133,6 +152,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         hint = error.hint or "publisher verify"
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
+    yield from _permissions(repository)
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:
         yield Check(

@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     FUTURE_VERSION = "future-version"
     LAYER_MISSING = "layer-missing"
     LAYER_DAMAGED = "layer-damaged"
+    LAYER_WRITABLE = "layer-writable"
     INDEX_MISSING = "index-missing"
     INDEX_DAMAGED = "index-damaged"
     INDEX_DERIVED = "index-derived"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from publisher.layers.errors import LayerError
 from publisher.layers.policy import Policy, policy_values
 from publisher.repository import Repository
-from publisher.repository.settings import load_policy, load_settings
+from publisher.repository.settings import load_settings, stored_policy
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
 from publisher.tree.settings import RepositorySettings
@@ -39,6 +39,6 @@ def current_policy(repository: Repository) -> tuple[Policy, str]:
     The policy is the default one then, and the second value is not "".
     """
     try:
-        return load_policy(repository), ""
+        return stored_policy(repository), ""
     except (InvalidRecord, LayerError) as error:
         return Policy(), f"{error.what}: {error.why}"

@@ -6,7 +6,7 @@ from collections.abc import Set
 
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError
-from publisher.layers.index import IndexHeader, read_header
+from publisher.layers.index import IndexHeader, read_header, read_index
 from publisher.repository import Repository
 from publisher.tree import layout
 from publisher.tree.origin import Origin
@@ -14,6 +14,8 @@ from publisher.tree.record import InvalidRecord
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, read_record
+
+_CHANGEABLE = (EntryType.FILE, EntryType.DIRECTORY)
 
 DERIVED = "derivedFrom"
 """The key in an index's policy that marks an index made from the layer's tree, not its blob."""
@@ -71,7 +73,33 @@ def _check_layer(
         what = f"it is the index of layer {header.digest}"
         inventory.error(Kind.INDEX_DAMAGED, index, what, Remedy.DERIVE, image=name)
         return
+    if has_writable_files(repository, digest):
+        inventory.warning(
+            Kind.LAYER_WRITABLE,
+            tree,
+            "group or others have write permission in it: users of the publishing host may be able "
+            "to change what is published",
+            Remedy.REFETCH,
+            image=name,
+        )
     _check_diff_id(inventory, digest, header, expected)
+
+
+def has_writable_files(repository: Repository, digest: str) -> bool:
+    """Return whether users of the publishing host could change a layer of an earlier release.
+
+    The policy of this release removes the permission, unless it was told to keep it.
+    """
+    if repository.url.kind != "dir" or not repository.has_layer(digest):
+        return False
+    try:
+        with repository.open_index(digest) as file:
+            index = read_index(file)
+            if "writable" in index.header.policy or not index.header.policy:
+                return False
+            return any(entry.mode & 0o022 and entry.type in _CHANGEABLE for entry in index)
+    except LayerError:
+        return False  # a finding of its own
 
 
 def _check_diff_id(

@@ -27,7 +27,10 @@ from publisher.verify.refetch_metadata import refetch_metadata, refetch_retired
 from publisher.verify.relink import relink_flat_image
 from publisher.verify.survey import survey, take_inventory
 
-_LAYERS = (Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
+_LAYERS = (
+    *(Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.LAYER_WRITABLE),
+    *(Kind.INDEX_MISSING, Kind.INDEX_DAMAGED),
+)
 _RETIRED = (Kind.RETIRED_MISSING, Kind.RETIRED_DAMAGED)
 _TRIES = 3
 

@@ -72,6 +72,18 @@ def test_the_default_policy_keeps_no_privileges(entry: Entry) -> None:
     assert not [name for name in result.xattrs if not name.startswith("user.")]
 
 
+@given(some_entries)
+def test_without_writable_no_bit_lets_group_or_others_write(entry: Entry) -> None:
+    result = Policy(writable="drop").apply(entry)
+    kept = Policy(writable="keep").apply(entry)
+    assert kept == Policy().apply(entry)
+    if result.type in (EntryType.SYMLINK, EntryType.WHITEOUT):
+        assert result == kept
+        return
+    assert result.mode == kept.mode & ~0o022
+    assert ("writable" in result.dropped) == bool(entry.mode & 0o022)
+
+
 @given(policies, some_entries)
 def test_everything_that_is_dropped_is_named(policy: Policy, entry: Entry) -> None:
     result = policy.apply(entry)

@@ -392,6 +392,10 @@ def test_init_reports_the_policy(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "images" / layout.REPOSITORY_SETTINGS).read_bytes())
     strict(layout_schema("repository")).validate(settings)
     assert not run("init", tmp_path / "images")["changed"]
+    kept = run("init", tmp_path / "images", "--writable", "keep")["policy"]
+    assert kept == {"readable": True, "writable": "keep"}
+    settings = json.loads((tmp_path / "images" / layout.REPOSITORY_SETTINGS).read_bytes())
+    strict(layout_schema("repository")).validate(settings)
 
 
 def test_verify_finds_the_example_sound_in_every_byte(root: Path) -> None:
