@@ -1,7 +1,7 @@
 """JSON records to typed values and back: one codec for every record that the program writes.
 
-A record is a frozen dataclass. Its type hints say what a reader accepts and its fields' order is
-the order in which they are written. A reader ignores keys that it does not know (or keeps them,
+A record is a frozen dataclass. Its type hints define what a reader accepts, and its fields' order
+is the order in which they are written. A reader ignores keys that it does not know (or keeps them,
 where the codec names a field for them), refuses values of a wrong type, and takes the field's
 default where a key is missing.
 
@@ -39,7 +39,7 @@ class Malformed(ValueError):
     """A record does not have the form that its codec expects.
 
     `field` is the path of the offending value, such as "entries[3].name"; it is empty for the
-    record as a whole. `why` says what is wrong with it.
+    record as a whole. `why` states the defect.
     """
 
     def __init__(self, why: str, field: str = "") -> None:
@@ -252,7 +252,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def _coder(hint: Any, naming: Callable[[str], str]) -> _Coder:
-    """Return what reads and what writes values of one type."""
+    """Return the functions that read and write values of one type."""
     simple = _SIMPLE.get(hint)
     if simple is not None:
         return simple

@@ -31,7 +31,7 @@ class Entry:
     negative). `target` is a symlink's text, kept exactly, or the path that a HARDLINK names.
     `sha256` is the bare hex digest of a file's content. `opaque` marks a directory that hides
     everything lower layers have below it. `implicit` marks a directory that the archive implied but
-    had no entry for. `dropped` names what policy took away ("setuid", "xattr:security.capability").
+    had no entry for. `dropped` names what policy removed ("setuid", "xattr:security.capability").
     `links` counts the names that a file, symlink or FIFO has in its tree.
 
     A HARDLINK carries mode, owner, size, time and digest of what it names, which comes before it in

@@ -1,4 +1,4 @@
-"""The root of the error hierarchy, and how text from outside is made fit for a terminal."""
+"""The root of the error hierarchy, and functions that make text from outside safe to print."""
 
 import errno
 import re
@@ -87,7 +87,7 @@ _CAUSES = {
     errno.ENOTSUP: ("its file system does not support that", "choose another file system"),
     errno.EIO: ("the disk reports an error (EIO)", "look at the kernel's log: dmesg"),
 }
-"""What the errors of a file system mean to a user, and what helps."""
+"""For errors of a file system: the cause in words for a user, and a hint."""
 
 
 def explain(error: Exception) -> PublisherError:

@@ -1,6 +1,6 @@
 """YAML nodes with line and column, and readers that report every mistake with its place.
 
-PyYAML keeps the last of two equal keys without a word, reads 1.10 as the number 1.1, and expands a
+PyYAML accepts a key twice and keeps the last value, reads 1.10 as the number 1.1, and expands a
 few bytes of aliases to gigabytes. The readers therefore work on nodes, not on PyYAML's values.
 """
 

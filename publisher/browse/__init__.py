@@ -1,1 +1,1 @@
-"""What is published: list, show, ls, diff, find, run, module files."""
+"""The published images: list, show, ls, diff, find, run, module files."""

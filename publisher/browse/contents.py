@@ -125,7 +125,7 @@ def _manifest(repository: Repository, image: str) -> Manifest:
 
 
 def _entries(repository: Repository, manifest: Manifest) -> Iterator[Entry]:
-    """The entries of the image's flat form, sorted."""
+    """Return the entries of the image's flat form, sorted."""
     indexes = [layer_index(repository, layer.digest) for layer in manifest.layers]
     return (as_file(item.entry) for item in merge(indexes))
 

@@ -96,7 +96,7 @@ class _Search:
                 yield Found(image.name, as_file(entry))
 
     def _merged(self, digests: Sequence[str], indexes: Sequence[LayerIndex]) -> Iterator[Entry]:
-        """The entries of the image's flat form, or those that the matches depend on."""
+        """Yield the entries of the image's flat form, or those that the matches depend on."""
         paths: set[str] = set()
         for digest, index in zip(digests, indexes, strict=True):
             matches = self._matches_in(digest, index)
@@ -133,6 +133,6 @@ class _Search:
 
 
 def _parents(path: str) -> Iterable[str]:
-    """The root and every directory above `path`."""
+    """Return the root and every directory above `path`."""
     parts = path.split("/")
     return ("/".join(parts[:number]) for number in range(len(parts)))

@@ -161,7 +161,7 @@ def _read_records(
 def _size(
     repository: Repository, image: PublishedImage, sizes: dict[str, int | None]
 ) -> int | None:
-    """The bytes of the image's files; `sizes` keeps those of layers that other images share."""
+    """Return the bytes of the image's files; `sizes` keeps those of layers for other images."""
     if image.manifest is None:
         return None
     total = 0

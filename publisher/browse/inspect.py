@@ -1,4 +1,4 @@
-"""Look at an image where it comes from: behind `publisher inspect`. Nothing is published."""
+"""Show an image at its source: the use case behind `publisher inspect`. Nothing is published."""
 
 from __future__ import annotations
 

@@ -143,7 +143,10 @@ def _collect_orphans(
                 echo(f"{would}: {printable(path)}")
             echo(f"{plural(len(paths), 'orphan')} {would}: {human_size(orphans.size)}")
     for path in orphans.uncertain:
-        echo(f"publisher: {printable(path)} is in doubt, so nothing is an orphan", err=True)
+        echo(
+            f"publisher: {printable(path)} is unreadable, so no content is known to be an orphan",
+            err=True,
+        )
     if orphans.uncertain:
         echo("  try: publisher verify", err=True)
     return SOME_FAILED if orphans.uncertain else DONE
@@ -203,5 +206,5 @@ def _print_summary(report: Report, dry_run: bool, quiet: bool) -> None:
         f"{plural(len(report.released), 'image')} {would}: {plural(report.layers, 'layer')}, "
         f"{plural(report.flat_images, 'flat image')}, {human_size(report.size)}; "
         f"{report.waiting} still scheduled"
-        + (f", {len(report.kept)} kept because of a doubt" if report.kept else "")
+        + (f", {len(report.kept)} kept because their records are uncertain" if report.kept else "")
     )

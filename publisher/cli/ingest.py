@@ -64,7 +64,7 @@ no_progress_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What `ingest` and `ingest-image` are run with. `wait` is in seconds."""
+    """The options of `ingest` and `ingest-image`. `wait` is in seconds."""
 
     jobs: int
     wait: float
@@ -304,7 +304,7 @@ def _print_summary(report: Report, quiet: bool) -> None:
 def _describe(outcome: Outcome) -> str:
     text = (
         f"{outcome.status}: {outcome.name}  {plural(outcome.layers_fetched, 'layer')} fetched "
-        f"({human_size(outcome.bytes_fetched)}), {outcome.layers_reused} already there"
+        f"({human_size(outcome.bytes_fetched)}), {outcome.layers_reused} already stored"
     )
     if outcome.dropped:
         dropped = ", ".join(f"{what} {count}x" for what, count in sorted(outcome.dropped.items()))

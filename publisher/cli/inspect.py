@@ -1,4 +1,4 @@
-"""`publisher inspect` and `publisher tags`: an image where it comes from."""
+"""`publisher inspect` and `publisher tags`: an image, and tags, at their source."""
 
 from __future__ import annotations
 

@@ -161,5 +161,5 @@ class LiveProgress:
 
 
 def _shortened(name: str) -> str:
-    """The end of an image's name, which tells it from others more often than its beginning."""
+    """Return the end of an image's name, which differs more often than its beginning."""
     return name if len(name) <= _NAME_WIDTH else f"…{name[1 - _NAME_WIDTH :]}"

@@ -37,7 +37,7 @@ from publisher.runtimes.modulefile import FORMATS, RUNTIMES
     "commands",
     multiple=True,
     metavar="NAME",
-    help="A program of the image to bring as well; may be given several times.",
+    help="Another program of the image to provide; may be given several times.",
 )
 @repository_option
 @output_option
@@ -71,4 +71,4 @@ def modulefile(
         }
         print_json("modulefile/1", value)
     else:
-        echo(f"{written.file}: module load {written.name} brings {', '.join(written.commands)}")
+        echo(f"{written.file}: module load {written.name} provides {', '.join(written.commands)}")

@@ -117,7 +117,7 @@ def _print(planned: list[PlannedImage]) -> None:
             echo(
                 f"{_WORDS[image.status]}: {image.name}  {plural(len(image.new_layers), 'layer')} "
                 f"to fetch ({human_size(sum(image.new_layers.values()))}), "
-                f"{image.known_layers} already there"
+                f"{image.known_layers} already stored"
             )
             new |= image.new_layers
         elif image.status in (Status.PINNED, Status.EXPIRED):

@@ -55,7 +55,7 @@ class Layer:
 
 
 class Totals:
-    """What the run has to do and has done so far. The caller holds the lock."""
+    """Counts of a run: what is expected, and what is done. The caller holds the lock."""
 
     def __init__(self) -> None:
         self.requests = self.requests_done = 0
@@ -72,7 +72,7 @@ class Totals:
             self.bytes += size
 
     def finish(self, digest: str, layer: Layer) -> None:
-        """Count the layer as done; what a failed one did not deliver is expected no more."""
+        """Count the layer as done; bytes that a failed one lacks are no longer expected."""
         self.images.pop(digest, None)
         self.layers_done += 1
         self.bytes += layer.received - layer.size

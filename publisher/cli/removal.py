@@ -1,4 +1,4 @@
-"""What the commands about removal share: the time, durations, schedule entries as text and JSON."""
+"""Shared by the commands about removal: the time, durations, schedule entries as text and JSON."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def failed_line(name: str, error: str, wish_list: str = "", line: int = 0, colum
 
 
 def human_size(count: float) -> str:
-    """Bytes for people: "999 B", "48.2 MB" (powers of 1000, as disks and networks are sold)."""
+    """Return a size in bytes as text: "999 B", "48.2 MB" (powers of 1000, as disks are sold)."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -25,9 +25,9 @@ def open_repository(
     wait: float = DEFAULT_WAIT,
     verify: bool = False,
 ) -> Repository:
-    """The repository that a URL names; UsageError if none was given.
+    """Return the repository that a URL names; raise UsageError if none was given.
 
-    `may_be_new`: for reading, accept a directory that publishing would begin.
+    `may_be_new`: for reading, accept a directory in which publishing would create one.
     `verify` asks a CVMFS repository to read back what it publishes.
     """
     if not text:
@@ -56,7 +56,7 @@ def open_repository(
 
 
 def _spool_limit() -> int:
-    """How much may wait to be published, in bytes, from PUBLISHER_SPOOL_LIMIT."""
+    """Return the limit of the spool in bytes, from PUBLISHER_SPOOL_LIMIT."""
     text = os.environ.get("PUBLISHER_SPOOL_LIMIT", "").strip()
     if not text:
         return DEFAULT_LIMIT

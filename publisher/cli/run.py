@@ -22,7 +22,7 @@ from publisher.cli.repositories import open_repository
     type=click.Choice(["auto", *WAYS]),
     default="auto",
     show_default=True,
-    help="How to run it; auto takes the first that is here.",
+    help="The program that runs it; auto uses the first that is installed.",
 )
 @click.option(
     "--no-entrypoint", is_flag=True, help="COMMAND replaces the image's entry point as well."
@@ -34,7 +34,7 @@ def run(
 ) -> None:
     """Run the flat image of a published IMAGE on this machine, to test it.
 
-    Environment, user, working directory and command are those that the image says; COMMAND after
+    Environment, user, working directory and command are those of the image's config; COMMAND after
     "--" replaces its command, not its entry point (but see --no-entrypoint). bwrap and chroot show
     the tree as it is; with podman the container can write, above it. Ends with the exit code of
     what was run.

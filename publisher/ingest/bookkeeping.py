@@ -1,4 +1,4 @@
-"""What a transaction records of the images that it publishes. All under the writer lock."""
+"""Write the records of the images that a transaction publishes, under the writer lock."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from publisher.tree.users import ImageUsers
 def record(
     records: RecordSet, transaction: Transaction, items: Sequence[Item], now: datetime
 ) -> Status:
-    """Change `records` so that they describe `items` as published; return what that makes of them.
+    """Change `records` so that they describe `items` as published; return the status of the image.
 
-    What leaves its name is scheduled, what is requested again leaves the schedule.
+    An image that leaves its name is scheduled; one that is requested again leaves the schedule.
 
     Raises:
-        ImagePinned: What would leave its name is pinned.
+        ImagePinned: An image that would leave its name is pinned.
         InvalidRecord: A record that has to be changed is damaged.
     """
     _count_references(records, items)
@@ -64,7 +64,7 @@ def _count_references(records: RecordSet, items: Sequence[Item]) -> None:
 
 
 def _known_users(records: RecordSet, manifest: Manifest) -> ImageUsers | None:
-    """Return what uses the image so far; None where that cannot be told, and is not recorded."""
+    """Return the names that use the image so far; None if they cannot be determined."""
     recorded = records.users(manifest.image_id)
     if recorded is not None:
         return recorded

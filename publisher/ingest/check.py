@@ -1,7 +1,7 @@
 """Check wish lists, and whether their images can be published: behind `publisher check`.
 
-Nothing is touched: lists are parsed, and their images' manifests and configs are looked at where
-they come from.
+Nothing is changed: lists are parsed, and the manifests and configs of their images are read from
+their sources.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """What is wrong in the lists themselves."""
+        """The errors in the lists themselves."""
         return tuple(p for p in self.problems if p.severity is Severity.ERROR)
 
     @property
@@ -80,10 +80,10 @@ def check(
     jobs: int = 8,
     limits: Limits = Limits(),  # noqa: B008  # frozen: one value for all is right
 ) -> Report:
-    """Look at wish lists, given as names and contents, and with `sources` at their images too.
+    """Check wish lists, given as names and contents, and with `sources` their images too.
 
-    The lists named in `untrusted` may not name what is local. Wishes that
-    have expired by `today` are warned of. `jobs` wishes are looked at at a time.
+    The lists named in `untrusted` may not name what is local. A wish that has expired by `today`
+    causes a warning. `jobs` wishes are processed at a time.
     """
     lists, problems = _parse(documents, untrusted)
     wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]

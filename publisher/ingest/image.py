@@ -34,7 +34,7 @@ _PUBLISH_TRIES = 3
 
 @dataclass(slots=True)
 class Run:
-    """What all images of one run share. `cut_short` is set once an image is left out."""
+    """The state that all images of one run share. `cut_short` is set once an image is left out."""
 
     repository: Repository
     sources: Sources
@@ -128,8 +128,8 @@ def _fetch_until_published(
             digests = {layer.digest for item in items for layer in item.image.manifest.layers}
             raise run.layers.space.explained_linking(error, digests) from error
         except RepositoryChanged:
-            # Another image is publishing a layer, which exists after that; or a collection removed
-            # a layer that no image used until now, and it has to be fetched again.
+            # Another image is publishing one of the layers: wait until it exists. Or a collection
+            # removed a layer that no image used: fetch it again.
             if attempt == _PUBLISH_TRIES:
                 raise
             wait_for_others(run.repository, purpose)
@@ -137,7 +137,7 @@ def _fetch_until_published(
 
 
 def _fetch_layers(run: Run, name: str, source: Source, items: list[Item]) -> list[LayerSummary]:
-    # Of an image whose content is published no layer is needed, not even for its index.
+    # An image whose content is published needs no layers, not even their indexes.
     layers = [
         pair
         for item in items

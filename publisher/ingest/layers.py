@@ -21,11 +21,11 @@ class Interrupted(PublisherError):
 
 
 class LayerFetcher:
-    """Downloads and unpacks layers, `jobs` at a time; two images that share one wait for the same.
+    """Downloads and unpacks layers, `jobs` at a time; each is downloaded once for all images.
 
-    `stop` is asked at every chunk, and ends the download by raising Interrupted when it is set.
+    `stop` is checked at every chunk: once it is set, downloads end by raising Interrupted.
     `refused` is called with each kind of thing that the filesystem does not store;
-    `space` is what all images have still to fetch, and the space for it.
+    `space` reserves disk space for the downloads of all images.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class LayerFetcher:
     def _begin(
         self, name: str, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
     ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
-        """What is fetched from `source` from now on, and what another image is fetching, by digest.
+        """Begin the missing downloads; return them, and those of other images, by digest.
 
-        What the repository has is in neither. None is begun unless there is space for all.
+        Layers that the repository has are in neither. Without space for all, none is begun.
         """
         with self._lock:
             others = {d: future for d, future in self._in_flight.items() if d in layers}
-            # Under the lock: what has just come is not in flight any more, but there.
+            # Under the lock: a layer that has just arrived left `_in_flight`, but is staged.
             new = {
                 digest: pair
                 for digest, pair in layers.items()
@@ -142,7 +142,7 @@ class LayerFetcher:
             raise self.space.explained_download(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
-            # Before the future is done: who waits for it then finds the layer, or may try.
+            # Before the future is done: a thread that waits for it finds the layer, or may try.
             self._forget(descriptor.digest)
 
     def _watched(

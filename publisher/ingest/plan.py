@@ -1,4 +1,4 @@
-"""What an ingest would do: behind `publisher plan`. Manifests are read, layers are not."""
+"""Determine what an ingest would do: behind `publisher plan`. Only manifests are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from publisher.wishlist.model import Request
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """What would become of one requested image.
+    """What an ingest would do for one requested image.
 
     `new_layers` maps the digests of layers that would be fetched to their sizes in bytes;
     `known_layers` counts those that the repository has. `line` and `column` are the place of the

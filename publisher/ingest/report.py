@@ -1,4 +1,4 @@
-"""What an ingest tells: while it goes on, and when it is done."""
+"""Reports of an ingest: its progress, and the outcomes at its end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from publisher.wishlist.model import Request
 class Status(enum.StrEnum):
     """The outcome for one requested image."""
 
-    PUBLISHED = "published"  # it was not there before
+    PUBLISHED = "published"  # no image had its name
     UPDATED = "updated"  # its tag has moved; the old image is scheduled for removal
-    RECORDED = "recorded"  # the same image, of which something new was written down
-    UNCHANGED = "unchanged"  # nothing to do, and nothing done
+    RECORDED = "recorded"  # the same image with a changed record or link
+    UNCHANGED = "unchanged"  # it is current; nothing was changed
     PINNED = "pinned"  # its tag has moved, but the image is pinned and stays as it is
     EXPIRED = "expired"  # the wish has expired; the image is left to `publisher prune`
     FAILED = "failed"
@@ -30,9 +30,9 @@ class Outcome:
     """The outcome for one requested image: `name` is its public path, or the wish's own text.
 
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
-    `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were there before.
-    `error` says why it failed; beside another status, that its thin image could not be pushed.
-    `remark` says why an image is kept or left out without that being a failure.
+    `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were stored before.
+    `error` is why it failed; with another status, why its thin image could not be pushed.
+    `remark` is why an image is kept or left out without that being a failure.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Report:
         return tuple(o for o in self.outcomes if o.error)
 
     def count(self, status: Status) -> int:
-        """How many images ended so."""
+        """Return how many images have this status."""
         return sum(o.status is status for o in self.outcomes)
 
 

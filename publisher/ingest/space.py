@@ -22,7 +22,7 @@ class NotEnoughSpace(PublisherError):
 
 
 class DiskSpace:
-    """What all images of a run still have to download into a repository, and the space for it.
+    """Reserves the space for the pending downloads of all images of a run.
 
     Sizes are in bytes.
     """

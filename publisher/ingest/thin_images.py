@@ -28,7 +28,7 @@ from publisher.tree.thin_image import ThinRecord, ThinTerms
 
 @dataclass(frozen=True, slots=True)
 class _Published:
-    """What is published of one image that has a thin image, or is to get one."""
+    """The published metadata of one image that has a thin image, or is to get one."""
 
     original: Original
     layers: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Published:
 
 
 def build_thin(repository: Repository, names: Sequence[str], *, flat: bool = False) -> ThinSet:
-    """The thin image of what is published under `names`: one image for several platforms.
+    """Return the thin image of what is published under `names`: one image for several platforms.
 
     `flat`: the recipe names the flat image instead of the layers.
     """
@@ -155,7 +155,7 @@ def _load(repository: Repository, name: str) -> _Published:
 
 
 def _original_name(name: str, publication: Publication | None) -> str:
-    """The original's reference without its digest: for an image of no registry, its public name."""
+    """Return the original's reference without its digest; without a registry, its public name."""
     if publication is not None:
         reference = parse_reference(publication.reference)
         if reference.transport is Transport.REGISTRY:

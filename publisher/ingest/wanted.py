@@ -1,4 +1,4 @@
-"""What a wish requests, what is published, and what has to happen: one answer for all commands.
+"""Compare what a wish requests with what is published. All commands decide by this comparison.
 
 `ingest`, `plan` and `check` go through the images of a wish by `for_each_image`; `ingest` and
 `plan` then compare what an image's source names with what is published under its name. Nothing is
@@ -44,7 +44,7 @@ class ConcurrentlyPublished(RepositoryChanged):
 
 @dataclass(frozen=True, slots=True)
 class RequestedImage:
-    """One image of a wish; `name` is its plain public name, `place` what its publisher locks."""
+    """One image of a wish: its plain public `name`, and the `place` to lock for publishing it."""
 
     request: Request
     reference: ImageReference
@@ -54,7 +54,7 @@ class RequestedImage:
 
 @dataclass(frozen=True, slots=True)
 class WantedImage:
-    """What is to be published under one name, as far as it is known before anything is fetched."""
+    """An image to be published under one name: what is known before its manifest is fetched."""
 
     name: str
     reference: str
@@ -114,7 +114,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the source of an image names now, compared with what is published.
+    """The comparison of what an image's source names now with what is published.
 
     `digest` is what the reference was resolved to; `wanted` and `found` are in the same order, the
     plain name first. `is_current`: there is nothing to do.
@@ -183,7 +183,7 @@ def for_each_image(
             results.append(act(requested))
         except Exception as error:  # see above: it is this image's failure
             if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
-                raise  # every other image would meet it as well
+                raise  # it affects every other image as well
             results.append(failed(name, str(reference), reason(error, name)))
     return _without_none(results)
 

@@ -33,7 +33,7 @@ def ingest_wish(run: Run, request: Request) -> list[Outcome]:
 
     def failed(name: str, reference: str, why: str) -> Outcome | None:
         if is_stopped():
-            return None  # stopping closes the connections, which is probably the cause
+            return None  # stopping closes the connections, which probably caused the error
         failure = Outcome(
             name,
             reference,

@@ -44,7 +44,7 @@ class IndexHeader:
     `entries` counts the lines that follow, `content_size` (bytes) what all files hold together, and
     `holes` (bytes) how much of that are holes of sparse files, which take no space.
     `unresolved` counts hard links whose target lies in a lower layer. `dropped` counts what policy
-    took away, and `policy` is that policy.
+    removed, and `policy` is that policy.
     """
 
     digest: str
@@ -93,7 +93,7 @@ class LayerIndex(Iterable[Entry]):
             count = 0
             for block in itertools.chain([rest] if rest else (), blocks):
                 lines = block.split("\n")
-                lines.pop()  # what follows the last newline: nothing
+                lines.pop()  # the empty string after the last newline
                 count += len(lines)
                 yield from lines
         if count != header.entries:
@@ -294,7 +294,7 @@ class _Position(io.RawIOBase):
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[str]:
-    """The text of the index as blocks of whole lines, of about `size` bytes."""
+    """Yield the text of the index as blocks of whole lines, of about `size` bytes."""
     what = "cannot read a layer index"
     reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=size, closefd=False)
     rest = b""

@@ -41,7 +41,7 @@ CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the layer has at one path. `details` is the rest of its line in the index.
+    """The entry of the layer at one path. `details` is the rest of its line in the index.
 
     A hard link whose target was found has a row like the target's, with the same `inode`. Another
     one has type HARDLINK, and the path in `target`.

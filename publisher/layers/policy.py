@@ -18,7 +18,7 @@ _MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
 _CAPABILITY = "security.capability"
 _LONGEST_XATTR_NAME = 255
 NO_OWNER = 2**32 - 1
-"""What chown takes for "do not change": no file can belong to this or a larger number."""
+"""chown interprets it as "do not change": no file can belong to this or a larger number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is kept and what is dropped. The defaults suit a tree that many machines mount.
+    """Which properties of entries are published; all others are dropped.
+
+    The defaults suit a tree that many machines mount.
 
     `setuid`: set-user-ID and set-group-ID bits of files, and file capabilities. An old program with
     them would make every user of every machine root. Directories keep their set-group-ID bit, which
@@ -76,7 +78,7 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
 
     def apply(self, entry: Entry) -> Entry:
-        """Return `entry` as it may be published; its `dropped` names what policy took away."""
+        """Return `entry` as it may be published; its `dropped` names what policy removed."""
         kind = entry.type
         if (
             kind is EntryType.FILE

@@ -159,7 +159,7 @@ def _own(layer: LayerIndex) -> Iterator[Entry]:
 
 @contextmanager
 def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, Entry]]]:
-    """The content number and the entry of each file of the index, by that number."""
+    """Open an iterator over the files of the index: content number and entry, by that number."""
     with closing(temporary_database(_HEADS)) as database:
         for line in layer.lines():
             entry = decode_entry(line)

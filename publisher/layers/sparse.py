@@ -33,7 +33,7 @@ class SparseMap:
 def with_holes(
     sparse: SparseMap, stored: Iterator[memoryview]
 ) -> Iterator[bytes | memoryview | Hole]:
-    """The file's content: the stored pieces, and holes where nothing is stored."""
+    """Yield the file's content: the stored pieces, and holes where nothing is stored."""
     at = 0
     piece = memoryview(b"")
     for offset, length in sparse.regions:
@@ -51,7 +51,7 @@ def with_holes(
 
 
 def gnu_map(header: bytes, stream: ArchiveStream, stored: int, where: object) -> SparseMap:
-    """The old GNU format: four regions in the header, and 21 in each block that follows it."""
+    """Read a map of the old GNU format: 4 regions in the header, 21 in each block after it."""
     regions = _gnu_regions(header[386:482])
     more = header[482]
     while more:
@@ -66,7 +66,7 @@ def gnu_map(header: bytes, stream: ArchiveStream, stored: int, where: object) ->
 def pax_map(
     records: Mapping[str, bytes], listed: Sequence[tuple[int, int]], stored: int
 ) -> SparseMap:
-    """Formats 0.0 (`listed`, one record for each number) and 0.1 (all in one record)."""
+    """Read a map of format 0.0 (`listed`, a record for each number) or 0.1 (one record)."""
     numbers = records.get("GNU.sparse.map")
     regions = _pairs(numbers.split(b",")) if numbers else listed
     size = records.get("GNU.sparse.size") or records.get("GNU.sparse.realsize")
@@ -76,7 +76,10 @@ def pax_map(
 def pax_map_in_content(
     records: Mapping[str, bytes], stream: ArchiveStream, stored: int, where: object
 ) -> SparseMap:
-    """Format 1.0: a count and the numbers, a line each, padded to a block, before the content."""
+    """Read a map of format 1.0: a count and the numbers, one per line, before the content.
+
+    It is padded to a whole block.
+    """
     lines = _Lines(stream, where)
     count = lines.number()
     if not 0 <= count <= _MOST_REGIONS:

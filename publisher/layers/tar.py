@@ -172,7 +172,7 @@ def _check_header(header: bytes, stream: ArchiveStream, layer: str) -> None:
 
 
 def _signed_checksum(header: bytes) -> int:
-    """The checksum as some old systems computed it, with signed characters."""
+    """Return the checksum as some old systems computed it, with signed characters."""
     counted = header[:148] + header[156:]
     return sum(counted) - 256 * sum(byte > 127 for byte in counted) + _CHECKSUM_SPACES
 

@@ -22,10 +22,10 @@ from publisher.oci.media_types import FOREIGN_LAYER_TYPES, LAYER_TYPES
 
 @dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """What a layer contains. Sizes are in bytes.
+    """The summary of a layer. Sizes are in bytes.
 
     `content_size` is the size of all files together, of which `holes` take no space. `unresolved`
-    counts hard links whose target is in a lower layer. `dropped` counts what policy took away, by
+    counts hard links whose target is in a lower layer. `dropped` counts what policy removed, by
     kind; extended attributes, of which an archive may invent any number, are counted by name for
     the first hundred names only.
     """

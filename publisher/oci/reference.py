@@ -1,7 +1,7 @@
 """Image references: the value, and the forms of text that it is read from.
 
 What hosts, image repositories, tags and digests may look like is in `reference_grammar`. Transports
-have the names that skopeo and podman give them; short names mean what Docker takes them for.
+have the names that skopeo and podman give them; short names are resolved as Docker resolves them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def parse_reference(text: str) -> ImageReference:
     for Docker. A layout or archive without a tag means the only image in it.
 
     Raises:
-        InvalidReference: with a hint that says what to write instead.
+        InvalidReference: the text is malformed; the hint is what to write instead.
     """
     reference, pattern = parse_pattern(text)
     if pattern is not None:

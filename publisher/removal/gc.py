@@ -66,7 +66,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a collection did, or would do. `waiting` images are scheduled and stay for now."""
+    """The result of a collection, or of its dry run. `waiting` counts images that are not due."""
 
     released: tuple[Released, ...]
     kept: tuple[Kept, ...]
@@ -79,12 +79,12 @@ class Report:
 
     @property
     def layers(self) -> int:
-        """How many layers went."""
+        """The number of removed layers."""
         return sum(each.layers for each in self.released)
 
     @property
     def flat_images(self) -> int:
-        """How many flat images went."""
+        """The number of removed flat images."""
         return sum(each.flat for each in self.released)
 
 
@@ -163,7 +163,7 @@ def _collect_some(
     pending: Sequence[tuple[str, str]],
     limit: int,
 ) -> tuple[Sequence[Released], Sequence[Kept], list[tuple[str, str]]]:
-    """Run one transaction; return what went, what is kept, and the keys of what is left."""
+    """Run one transaction; return the removed, the kept, and the keys of the remaining images."""
     with repository.transaction("gc") as transaction, transaction.exclusive():
         records = RecordSet(repository)
         counts = ReferenceCounts(records)

@@ -1,4 +1,4 @@
-"""Which image an administrator means: a public name, an image reference, or one exact manifest."""
+"""Names of images on the command line: public names, image references, NAME@DIGEST."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Schedule what no wish list requests any more: the use case behind `publisher prune`.
 
-The wish lists that are given decide about the images that they published, or, if the caller says
-so, about the whole repository. Uncertainty keeps: if one list is empty or has an error, or one
-pattern cannot be expanded, nothing is scheduled at all.
+The wish lists that are given decide about the images that they published, or, with `whole`,
+about the whole repository. If anything is uncertain, images are kept: nothing at all is scheduled
+if one list is empty or has an error, or one pattern cannot be expanded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GivenList:
-    """A wish list, and what it is called in the repository's records: its path or URL."""
+    """A wish list, and its name in the repository's records: its path or URL."""
 
     identity: str
     wish_list: WishList
@@ -43,13 +43,13 @@ class GivenList:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a prune did, or would do.
+    """The result of a prune, or of its dry run.
 
-    With `uncertain` nothing was scheduled; nor was it where the guard objected, and `refused` says
-    why. `withdrawn` names what is not requested any more, `kept` what stays nevertheless, each with
-    the reason, and `unreadable` images whose wish lists are unknown. About `others` the given lists
-    do not decide. Of `unknown_lists` nothing is published: their images may be recorded under other
-    names of theirs.
+    If `uncertain` or `refused` (the objection of the guard) is not empty, nothing was scheduled.
+    `withdrawn` are the images that are no longer requested. `kept` are those that stay
+    nevertheless, and `unreadable` those whose wish lists are unknown, each with the reason. The
+    given lists do not decide about `others`. No image records one of `unknown_lists`: the list
+    may have had another name when its images were published.
     """
 
     scheduled: tuple[ScheduledRemoval, ...] = ()
@@ -176,7 +176,7 @@ def _restore(
 def _requested_names(
     lists: Sequence[GivenList], sources: Sources, now: datetime, jobs: int
 ) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """Return the requested names, each with the lists that do; and what could not be found out."""
+    """Return the requested names, each with its lists; and sentences about what is uncertain."""
     uncertain: list[str] = []
     requests: list[Request] = []
     for given in lists:
@@ -234,7 +234,7 @@ def _published_images(records: RecordSet, now: datetime) -> tuple[dict[str, Imag
 
 
 def _load_image(shared: RecordSet, records: RecordSet, name: str, now: datetime) -> Image | None:
-    """Return what `records` say of one image, and `shared` ones of pins and the schedule."""
+    """Return an image from `records`; pins and the schedule are read from `shared`."""
     current = records.manifest(name)
     if current is None:
         return None

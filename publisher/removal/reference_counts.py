@@ -1,7 +1,7 @@
-"""What goes with scheduled images: reference counts, decreased image by image.
+"""Reference counts, decreased image by image: which content is removed with scheduled images.
 
-Reading costs what the released images' own records cost, whatever the size of the repository.
-Nothing is written here: the record set holds the outcome, and a dry run drops it.
+Only the records of the released images are read, so that the cost does not grow with the
+repository. Nothing is written here: the record set holds the outcome, and a dry run discards it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class UncertainState(PublisherError):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """An image that goes, how many layers go with it, and how many bytes that frees.
+    """An image that is removed, the number of layers removed with it, and the bytes that it frees.
 
-    `thin` is what was pushed as its thin image, if that is on record.
+    `thin` is the record of its thin image, if one was pushed.
 
     The bytes are those of all files of the layers (compressed bytes for a layer without an index,
     which another tool published). A flat image is links to layers, and frees nothing by itself.
@@ -46,7 +46,7 @@ class Released:
 
 
 UNCERTAIN_ERRORS = (UncertainState, InvalidRecord, InvalidManifest, LayerError, OSError)
-"""What `release` raises about one image, which stays then; other images are not affected."""
+"""The errors of `release` that concern one image, which then stays; others are not affected."""
 
 
 class ReferenceCounts:
@@ -66,7 +66,7 @@ class ReferenceCounts:
     def release(self, entry: ScheduledRemoval) -> Released:
         """Remove a scheduled image from the records.
 
-        Raises one of UNCERTAIN_ERRORS, with nothing changed, if the records do not say for certain
+        Raises one of UNCERTAIN_ERRORS, with nothing changed, if it is uncertain from the records
         what the image uses.
         """
         if not layout.is_public_name(entry.name):
@@ -125,7 +125,7 @@ class ReferenceCounts:
         users = self.records.users(entry.image_id)
         if users is not None and entry.key in users.users:
             return users
-        # Another tool published the image, or one that shares it: only counting tells.
+        # Another tool published the image, or one that shares it: only a count of all images shows.
         if self._usage is None:
             self._usage = count_usage(self.records.repository)
         counted = frozenset(self._usage.images.get(entry.image_id, ()))

@@ -1,7 +1,7 @@
-"""What goes with one image, decided from the records of its own layers alone.
+"""Decide which content is removed with one image, from the records of its own layers alone.
 
 The rule of the thesis (section 5.3), by image ID: an image releases the layers that no other live
-manifest with the same image ID lists, and a layer goes with the last image that uses it.
+manifest with the same image ID lists, and a layer is removed with the last image that uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from publisher.tree.users import ImageUsers
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the decision about a scheduled image needs.
+    """The input of the decision about a scheduled image.
 
     `users` are the names and manifests that use its image ID, its own included. `siblings` are the
     manifests, other than its own, through which they do. `origins` holds the record of each of its
@@ -33,10 +33,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What becomes of the records, and which content goes.
+    """The decision: which records change, and which content is removed.
 
-    `origins` holds the records that change, those of the `layers` that go (bottom to top) included.
-    `flat` says whether the flat image goes: it does when its image ID has no users any more.
+    `origins` are the records that change, including those of the removed `layers` (bottom to top).
+    `flat` is whether the flat image is removed: if its image ID has no users any more.
     """
 
     entry: ScheduledRemoval
@@ -47,7 +47,7 @@ class Release:
 
 
 def decide(facts: Facts) -> Release:
-    """Return what goes when this image goes."""
+    """Return what is removed together with this image."""
     entry, manifest = facts.entry, facts.manifest
     users = ImageUsers(facts.users.users - {entry.key})
     needed = {layer.digest for sibling in facts.siblings for layer in sibling.layers}

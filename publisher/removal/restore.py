@@ -28,7 +28,7 @@ class NotScheduled(PublisherError):
 
 
 class CannotRestore(PublisherError):
-    """What is left of a scheduled image is not enough to publish it again."""
+    """A scheduled image cannot be published again: a file that it needs is missing or damaged."""
 
 
 def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> list[str]:

@@ -24,8 +24,8 @@ from publisher.tree.schedule import Reason, ScheduledRemoval
 class Planned:
     """A scheduled image: when it may go, and what that frees if all before it have gone.
 
-    `pin` is a pin that holds it now. `problem` says why it cannot be told what goes with it; the
-    image stays then. `size` is in bytes.
+    `pin` is a pin that holds it now. `problem` is why that is uncertain; the
+    image then stays. `size` is in bytes.
     """
 
     entry: ScheduledRemoval

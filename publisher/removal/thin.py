@@ -17,7 +17,7 @@ from publisher.tree import layout
 
 @dataclass(frozen=True, slots=True)
 class DeletedThin:
-    """The outcome for one thin image; `error` says why it was not deleted."""
+    """The outcome for one thin image; `error` is why it was not deleted."""
 
     reference: str
     digest: str

@@ -1,4 +1,4 @@
-"""What becomes of published images, given what the wish lists request: the decision, pure."""
+"""Decide which published images the wish lists withdraw, and which they request again. Pure."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with which images. `kept` holds why some stay that the given lists withdrew.
+    """The images to be scheduled (`withdrawn`), and those to be taken off the schedule.
 
-    `lists` holds, for images that some of their lists withdrew, those that still request them.
+    `kept` are images that stay although the given lists withdrew them, each with the reason.
+    `lists` names, for images that some of their lists withdrew, the lists that still request them.
     `in_question` counts the images about which the lists decide, without those already scheduled;
-    `others` those about which they do not: images of other lists, and what was published by hand.
+    `others` the remaining ones: images of other lists, and images published by hand.
     """
 
     withdrawn: tuple[str, ...]
@@ -77,7 +78,7 @@ def decide(
     *,
     whole: bool = False,
 ) -> Decision:
-    """Decide what becomes of `images`.
+    """Decide which of `images` are withdrawn, requested again, or kept.
 
     Args:
         images: What is published.

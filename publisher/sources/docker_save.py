@@ -1,4 +1,4 @@
-"""What an archive of `docker save` lists: the files of its images.
+"""Read the lists in an archive of `docker save`: the files of its images.
 
 Sources: Docker image specification 1.0 to 1.2. Since Docker 1.10, `manifest.json` names the config
 and layers of each image. Before, `repositories` names images by the ID of their top layer, and each
@@ -71,7 +71,7 @@ def _legacy_images(archive: Archive) -> list[SavedImage]:
 
 
 def _top_layers(archive: Archive) -> list[str]:
-    """Return the layers that are no other layer's parent."""
+    """Return the layers that are not the parent of another layer."""
     layers = [name.removesuffix("/json") for name in archive.names() if name.endswith("/json")]
     parents = {_layer_json(archive, layer).get("parent") for layer in layers}
     return [layer for layer in layers if layer not in parents]

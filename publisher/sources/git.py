@@ -146,7 +146,7 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
 
 
 def _cause(lines: list[str]) -> str:
-    """Return the first of git's messages that is no warning: those after it are advice."""
+    """Return the first of git's messages that is not a warning: later ones are advice."""
     return next((line for line in lines if not line.lower().startswith(("warning:", "hint:"))), "")
 
 

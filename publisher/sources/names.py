@@ -22,5 +22,5 @@ def nearest(wanted: str, available: Iterable[str]) -> list[str]:
 
 
 def name_one(place: str, names: Sequence[str]) -> str:
-    """Return the hint to write one of `names` behind the place that has them; "" for no names."""
+    """Return the hint to write `place` with one of its `names`; "" if there are none."""
     return f"write {place}:{names[0]}" if names else ""

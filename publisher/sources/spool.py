@@ -10,7 +10,7 @@ from typing import IO
 
 
 def spool(chunks: Iterable[bytes]) -> IO[bytes]:
-    """Return the chunks in a temporary file without a name, which ends with its last user."""
+    """Return the chunks in a temporary file without a name, which is deleted when it is closed."""
     file = tempfile.TemporaryFile(prefix="publisher-")  # noqa: SIM115  # returned while open
     try:
         for chunk in chunks:

@@ -11,7 +11,7 @@ from publisher.codec import AsArray, Codec
 
 @dataclass(frozen=True, slots=True)
 class Change(AsArray):
-    """What a transaction did to one image or layer, in a word ("published"), and why."""
+    """A change of one image or layer by a transaction: a word such as "published", and why."""
 
     name: str
     what: str

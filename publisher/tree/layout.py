@@ -33,15 +33,15 @@ RETIRED = f"{METADATA}/.retired"
 """The remove schedule by manifest: entries, and the metadata of images that left their names."""
 
 REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
-"""What applies to the remove schedule as a whole."""
+"""The file of what applies to the remove schedule as a whole."""
 
 PINS = f"{METADATA}/pins.json"
 
 IMAGES = f"{METADATA}/.images"
-"""Which names use which image: for a flat image what origin.json is for a layer."""
+"""The records of the names that use each image: for flat images what origin.json is for layers."""
 
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
-"""What applies to the whole repository, such as the policy for what is published of images."""
+"""The settings of the whole repository, such as the policy for the contents of images."""
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
@@ -60,72 +60,72 @@ def _sharded(top: str, digest: str) -> str:
 
 
 def flat_image(image_id: str) -> str:
-    """The merged root filesystem of the image whose config has the digest `image_id`."""
+    """Return the path of the flat image whose config has the digest `image_id`."""
     return _sharded(FLAT, image_id)
 
 
 def layer_directory(digest: str) -> str:
-    """What is kept of one layer: its tree and its metadata."""
+    """Return the directory of one layer, with its tree and its metadata."""
     return _sharded(LAYERS, digest)
 
 
 def layer_tree(digest: str) -> str:
-    """The unpacked layer itself."""
+    """Return the path of the unpacked layer."""
     return f"{layer_directory(digest)}/{LAYER_TREE}"
 
 
 def layer_index(digest: str) -> str:
-    """The list of everything in the layer."""
+    """Return the path of the layer index."""
     return f"{layer_directory(digest)}/{LAYER_INDEX}"
 
 
 def layer_origin(digest: str) -> str:
-    """The record of the images that use the layer."""
+    """Return the path of the record of the images that use the layer."""
     return f"{layer_directory(digest)}/{LAYER_ORIGIN}"
 
 
 def image_users(image_id: str) -> str:
-    """The record of the names that use the image with that config."""
+    """Return the path of the record of the names that use the image with that config."""
     return f"{_sharded(IMAGES, image_id)}.json"
 
 
 def retired_directory(manifest_digest: str) -> str:
-    """The schedule's entries for a manifest, and the metadata that its former name had of it."""
+    """Return the directory of a retired manifest: its schedule entries and its metadata."""
     return _sharded(RETIRED, manifest_digest)
 
 
 def retired_schedule(manifest_digest: str) -> str:
-    """The entries of the remove schedule that retire the manifest."""
+    """Return the path of the schedule entries that retire the manifest."""
     return f"{retired_directory(manifest_digest)}/{SCHEDULE_FILE}"
 
 
 def image_metadata(name: str) -> str:
-    """The metadata directory of the image published as `name`."""
+    """Return the metadata directory of the image published as `name`."""
     return f"{METADATA}/{name}"
 
 
 def manifest_file(name: str) -> str:
-    """The exact bytes of the manifest published as `name`."""
+    """Return the path of the exact bytes of the manifest published as `name`."""
     return f"{image_metadata(name)}/{MANIFEST_FILE}"
 
 
 def config_file(name: str) -> str:
-    """The exact bytes of the image's config."""
+    """Return the path of the exact bytes of the image's config."""
     return f"{image_metadata(name)}/{CONFIG_FILE}"
 
 
 def publication_file(name: str) -> str:
-    """What the manifest cannot state about the publication: reference, source digest, time, …"""
+    """Return the path of the record of the publication: reference, source digest, time, …"""
     return f"{image_metadata(name)}/{PUBLICATION_FILE}"
 
 
 def thin_file(name: str) -> str:
-    """What was pushed as the thin image of `name`."""
+    """Return the path of the record of the thin image that was pushed for `name`."""
     return f"{image_metadata(name)}/{THIN_FILE}"
 
 
 def link_target(name: str, image_id: str) -> str:
-    """The text of the public symlink `name`: relative, so that the tree can be mounted anywhere."""
+    """Return the text of the public symlink `name`: relative, so that any mount point works."""
     return "../" * name.count("/") + flat_image(image_id)
 
 

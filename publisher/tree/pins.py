@@ -79,7 +79,7 @@ def check_pin(
 ) -> None:
     """Raise ImagePinned if a pin holds that manifest under `name` at the moment `now`.
 
-    `action` says what the pin prevents: "cannot ACTION NAME".
+    `action` is what the pin prevents, for the error: "cannot ACTION NAME".
     """
     pin = pins.find(name, manifest_digest, now)
     if pin is not None:

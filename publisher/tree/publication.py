@@ -1,4 +1,4 @@
-"""publication.json: what the manifest cannot state about a published image."""
+"""publication.json: the record of a published image, beside its manifest."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the exact bytes of the manifest cannot state about an image that is published.
+    """The record of a published image: everything that its manifest does not contain.
 
     `source_digest` is what the reference named when it was published: the digest of an image index,
-    or of the manifest itself. A run whose source still names it has nothing to do. `wish_list` is
-    the list that requested the image first; `other_lists` are those that request it as well.
+    or of the manifest itself. While the source names the same digest, the image is current.
+    `wish_list` is the list that requested the image first; `other_lists` are those that request it
+    as well.
     `grace_seconds` is how long the image stays usable once it is scheduled for removal.
     """
 

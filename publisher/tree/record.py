@@ -1,4 +1,4 @@
-"""What all metadata files of the published tree have in common: reading them, and their errors."""
+"""Shared by all metadata files of the published tree: reading them, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""thin-image.json: what was pushed as the thin image of a publication."""
+"""thin-image.json: the record of the thin image that was pushed for a publication."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ThinTerms:
-    """What a thin image is made from; whatever differs from the last push has to be pushed again.
+    """The input of a thin image; if it differs from the last push, the image is pushed again.
 
     `reference` is the thin image's name. `source_digest` is the original's, `platforms` are those
     that it is made for, and `base_url` is what its recipes' URLs begin with.
@@ -27,7 +27,7 @@ class ThinTerms:
 
 @dataclass(frozen=True, slots=True)
 class ThinRecord:
-    """What was pushed last, and with which outcome: `digest` is the manifest's or index's."""
+    """The last push: its input, and the `digest` of the pushed manifest or index."""
 
     reference: str
     digest: str
@@ -50,7 +50,7 @@ class ThinRecord:
 
     @property
     def terms(self) -> ThinTerms:
-        """What the thin image was made from."""
+        """The input of the thin image."""
         return ThinTerms(self.reference, self.source_digest, self.platforms, self.base_url)
 
     @classmethod

@@ -88,7 +88,7 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
 
 
 def _terms(wish: Wish) -> tuple[Any, ...]:
-    """The settings of a request, without the text that names the image."""
+    """Return the settings of a request, without the text that names the image."""
     return wish.platforms, wish.outputs, wish.grace, wish.thin, wish.owner, wish.note
 
 

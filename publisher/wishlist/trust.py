@@ -1,4 +1,4 @@
-"""What a wish list may name that lies on the publishing host: only where its editors are trusted.
+"""Refuse wishes for anything on the publishing host, if the editors of the list are not trusted.
 
 A list that comes over the network is written by everyone with access to its place. Without this
 check they could publish files of the host (`oci:`, `docker-archive:`), images of its container
@@ -53,7 +53,7 @@ def refuse_local(wish_list: WishList, place: tuple[int, int], problems: Problems
 
 
 def _local_part(wish: Wish) -> str:
-    """Return what of a wish is of the publishing host, "" if nothing is."""
+    """Return the name in a wish that belongs to the publishing host; "" if there is none."""
     if wish.image.transport is not Transport.REGISTRY:
         return str(wish.image)
     names = (parse_reference(name) for name in thin_names(wish))

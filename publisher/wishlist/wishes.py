@@ -1,4 +1,4 @@
-"""What both versions share: reading an image, and checking all wishes together."""
+"""Shared by both versions: reading an image, and checking all wishes together."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def finish(
 def read_entries(
     fields: Mapping[str, yaml.Node], key: str, root: yaml.Node, problems: Problems
 ) -> Iterator[yaml.Node]:
-    """Yield the entries of the list under `key`; errors reported meanwhile concern one entry."""
+    """Yield the entries under `key`; until the next one, reported errors concern this entry."""
     node = fields.get(key)
     if node is None:
         problems.error(

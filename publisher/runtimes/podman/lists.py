@@ -53,7 +53,7 @@ class ListEntry:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """The lists after a removal, and the paths in the repository that nothing needs any more."""
+    """The lists after a removal, and the paths in the repository that are no longer used."""
 
     images: bytes
     layers: bytes

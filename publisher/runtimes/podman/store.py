@@ -33,7 +33,7 @@ def describe(
 
 
 def leaving(before: Publication | None, publication: Publication) -> list[str]:
-    """Return the store's name of an image that was in it `before`, and is not to be any more."""
+    """Return the store's name of an image that loses the output podman, which it had `before`."""
     if before is None or _is_second_place(publication.name):
         return []
     if "podman" in before.outputs and "podman" not in publication.outputs:
@@ -84,7 +84,7 @@ def prepare(
 
 
 def missing(repository: Repository, images: Sequence[StoreImage]) -> set[str]:
-    """Return the directories that the store lacks; a collection may have removed them meanwhile."""
+    """Return the directories that the store lacks; a collection may have removed them since."""
     return {path for image in images for path, _ in image.trees() if not repository.exists(path)}
 
 

@@ -1,11 +1,11 @@
 """Connections under requests and urllib3, with three properties that those do not have.
 
-- They can be broken off from another thread: a thread that waits for a server's next byte cannot be
+- Another thread can end them: a thread that waits for a server's next byte cannot be
   interrupted, but its socket can be shut down, which ends the wait at once. urllib3 does not expose
   its sockets, so they are collected as they are made.
 - Interim answers (1xx) are skipped, and an answer that ends inside its header is an error. The
-  standard library takes the former for the answer, and the latter for an answer without a body.
-- An answer that arrives too slowly is an error, wherever in it the server is slow.
+  standard library returns the former as the answer, and the latter as an answer without a body.
+- An answer that arrives too slowly is an error, in whichever part the server is slow.
 """
 
 from __future__ import annotations

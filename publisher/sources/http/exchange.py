@@ -52,11 +52,11 @@ class _Request:
 
     @property
     def what(self) -> str:
-        """What fails if the request fails."""
+        """The beginning of errors about the request: "cannot fetch HOST/PATH"."""
         return f"cannot {_VERBS.get(self.method, 'fetch')} {place(self.url)}"
 
     def at(self, url: str) -> _Request:
-        """The same request at another address, which gets the Authorization of its origin only."""
+        """Return the request for another address; Authorization is only sent to the same origin."""
         headers = self.headers
         if not same_origin(url, self.url):
             headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}

@@ -1,4 +1,4 @@
-"""What failed in a request, in words without secrets, and which failures are tried again.
+"""Describe failed requests without secrets, and decide which of them are tried again.
 
 Exceptions of the HTTP libraries quote whole addresses, and the query of a signed address is a
 credential. Their texts are therefore never used: only those of the system and of TLS are.

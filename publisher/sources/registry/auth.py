@@ -28,7 +28,7 @@ the tags of one image together, and the tokens of thousands of images would take
 
 
 class _Standing(enum.Enum):
-    """What is known of a credential after it was used."""
+    """The result of the requests that used a credential."""
 
     ACCEPTED = enum.auto()
     DOUBTFUL = enum.auto()
@@ -37,7 +37,7 @@ class _Standing(enum.Enum):
 
 
 class RegistryAuth:
-    """What is known of one registry's authentication, shared by its image repositories."""
+    """The state of one registry's authentication, shared by its image repositories."""
 
     def __init__(
         self, registry: str, plain_http: bool, exchange: Exchange, credentials: Credentials

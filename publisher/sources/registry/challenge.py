@@ -1,4 +1,4 @@
-"""What a registry asks for when it answers 401: the WWW-Authenticate header, parsed. Pure.
+"""Parse the header WWW-Authenticate, with which a registry answers 401. Pure.
 
 Sources: RFC 9110 section 11.6.1 (challenges), and the token specification of the Docker registry.
 Registries leave out quotes, put commas into quoted scopes, and send several challenges in one

@@ -69,7 +69,7 @@ class Endpoint:
     def at_this_host(self, url: str) -> str:
         """Return an address of the registry with the scheme and host by which it is reached.
 
-        A registry behind a proxy often takes itself for another host, or its own scheme for http.
+        A registry behind a proxy often writes addresses with another host, or with http.
         """
         base, parts = urlsplit(self.base_url), urlsplit(url)
         return urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))

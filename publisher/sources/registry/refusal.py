@@ -1,4 +1,4 @@
-"""What a registry's refusal means: the image does not exist, or another error.
+"""Interpret a registry's refusal: the image does not exist, or another error.
 
 Source: OCI distribution specification 1.1, "Error Codes".
 """

@@ -57,7 +57,7 @@ class RegistryDestination:
     def put_blob(self, blob: Document) -> None:
         """Upload a blob in one request; anew where the registry lost the upload.
 
-        A blob that is sent twice, because the answer to the first request was lost, is no error.
+        A blob that is sent twice, because the answer to the first request was lost, is accepted.
         """
         what = f"cannot push {blob.digest} to {self.name}"
         for tries in range(1, MAX_TRIES + 1):
