@@ -89,17 +89,23 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
             parse_float=_finite,
             parse_constant=_finite,
         )
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise _too_deep(what) from error  # Python 3.11; later versions parse far deeper
+    except ValueError as error:
         raise InvalidManifest(
             f"cannot read {what}", why=f"not JSON: {error}; it begins {data[:60]!r}"
         ) from error
     if not isinstance(value, dict):
         raise InvalidManifest(f"cannot read {what}", why="not a JSON object")
     if _nesting_exceeds(value, MAX_NESTING):
-        raise InvalidManifest(
-            f"cannot read {what}", why=f"it is nested deeper than {MAX_NESTING} levels"
-        )
+        raise _too_deep(what)
     return value
+
+
+def _too_deep(what: str) -> InvalidManifest:
+    return InvalidManifest(
+        f"cannot read {what}", why=f"it is nested deeper than {MAX_NESTING} levels"
+    )
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def layer_with(**changes: Any) -> dict[str, Any]:
             "artifact of type 'application/vnd.in-toto+json'",
         ),
         (nested(40, '{"a":[', "]}"), "nested"),
-        (nested(5000), "not JSON"),
+        (nested(5000), "nested deeper than 64 levels"),
         (b'{"schemaVersion": 2, "a": NaN}', "not JSON"),
         (b'{"schemaVersion": 2, "a": -Infinity}', "not JSON"),
         (b'{"schemaVersion": 2, "a": 1e999}', "not JSON"),
