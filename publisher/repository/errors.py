@@ -16,18 +16,22 @@ class RepositoryBusy(RepositoryError):
 
 
 class NothingPublished(RepositoryError):
-    """The repository is new, or not mounted: there are no records that could be read."""
+    """The repository is new, or not mounted: it has no records."""
 
 
 class RepositoryChanged(RepositoryError):
-    """Content that a transaction depends on was removed concurrently: prepare it again."""
+    """Another process removed or changed what a transaction depends on.
+
+    The transaction has no effect; the caller prepares it again from the current state.
+    """
 
 
 class DiskFull(OSError):
     """A file system had no space (ENOSPC) or a quota was used up (EDQUOT).
 
-    `free_bytes` and `free_inodes` are what was free at that moment, before any clean-up;
-    `free_inodes` is None where the file system has no fixed number of inodes.
+    Attributes:
+        free_bytes: The free space at that moment, before any clean-up.
+        free_inodes: The free inodes; None where the file system has no fixed number of them.
     """
 
     def __init__(self, error: OSError, free_bytes: int, free_inodes: int | None) -> None:
@@ -37,7 +41,7 @@ class DiskFull(OSError):
 
     @staticmethod
     def is_meant_by(error: OSError) -> bool:
-        """Whether `error` reports a full disk, or a quota that is used up."""
+        """Whether `error` is a full disk, or a quota that is used up."""
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -46,4 +50,4 @@ class PathTaken(PublisherError):
 
 
 class DeviceRefused(PublisherError):
-    """An image has a device node that the policy keeps and the kernel refuses to make."""
+    """The policy keeps a device node of an image that the kernel refuses to create."""

@@ -1,9 +1,9 @@
-"""The published filesystem: what reads it, and the transactions that change it.
+"""The interface of a published file system: reading it, and the transactions that change it.
 
-Reading never takes a lock and never changes anything. Changing goes through a `Transaction`, which
-knows five verbs: add content, link a path to content, replace a small file or symlink, remove a
-path, commit (or abort). Content is staged out of readers' sight first, which takes long and
-excludes nobody; the commit is exclusive, short, and the one moment of visibility.
+Reading never takes a lock and never changes anything. Changes are made by a `Transaction`, which
+has five operations: add content, link a path to content, replace a small file or symlink, remove a
+path, commit (or abort). Content is staged first, invisible to readers, which takes long and needs
+no lock. The commit needs the writer lock, is short, and is the moment of visibility.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from publisher.tree.layout import RepositoryURL
 
 
 class Found(Protocol):
-    """One thing in a published tree, as it lies there. Good until the next one is asked for.
+    """One entry of a published tree as it is stored; valid until the iterator advances.
 
-    `entry` has no digest, and its `links` counts names wherever they are. What has the same
-    `identity` has the same content and metadata: it is one thing by two names.
+    `entry` has no digest, and its `links` counts all names, also those outside the tree. Two
+    entries with equal `identity` are hard links to one file, with the same content and metadata.
     """
 
     @property
     def entry(self) -> Entry:
-        """What can be seen of it without reading it."""
+        """Its metadata, without its content."""
 
     @property
     def identity(self) -> object:
-        """Equal for two names of one thing."""
+        """Equal for two hard links to one file."""
 
     def sha256(self) -> str:
-        """The bare hex digest of a file's content, which is read for it."""
+        """Read the file's content, and return its SHA-256 digest in hex without a prefix."""
 
 
 class LayerStage(Protocol):
@@ -41,28 +41,35 @@ class LayerStage(Protocol):
 
     @property
     def sink(self) -> TreeSink:
-        """Takes the layer's entries."""
+        """Where the layer's entries are written."""
 
     @property
     def index(self) -> BinaryIO:
-        """Takes the layer's index."""
+        """Where the layer's index is written."""
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
-        """Pass on the blob as it comes; who sends it later instead of unpacking it now keeps it."""
+        """Yield the blob's chunks unchanged.
+
+        A backend that sends the blob at the commit, instead of unpacking it now, stores a copy.
+
+        Raises:
+            PublisherError: There is no space for the copy.
+        """
 
     def finish(self) -> Mapping[str, int]:
         """Keep the layer, complete and verified, for the transaction that publishes it.
 
-        Returns how often, by its kind, the filesystem would not store what it should: a whiteout,
-        an opaque marker, an attribute.
+        Returns:
+            How often the file system could not store something, by kind: a whiteout, an opaque
+            marker, an attribute.
         """
 
 
 class Transaction(Protocol):
-    """One atomic change. Leaving its `with` block without `commit` leaves the repository as it was.
+    """One atomic change. Without `commit`, the repository is unchanged after the `with` block.
 
-    Prepare content first (`link`); then, inside `exclusive()`, read the current state, say the rest
-    and commit.
+    Prepare content first (`link`); then, inside `exclusive()`, read the current state, add the
+    remaining changes and commit.
     """
 
     def link(
@@ -75,14 +82,29 @@ class Transaction(Protocol):
     ) -> Mapping[str, int]:
         """Prepare a tree at `path` whose files are links to content of the layer trees.
 
-        `layers` holds layer digests from bottom to top, each published or staged; `plan` names them
-        by number. Raises RepositoryChanged when one of them is neither any more. A tree that is at
-        `path` already stays, unless `anew` says to replace it. The result counts, by kind, what the
-        filesystem refused: a hard link became a copy, an attribute is not there.
+        Args:
+            path: Where the tree is published.
+            plan: The entries of the tree; they refer to layers by their position in `layers`.
+            layers: Layer digests from bottom to top, each published or staged.
+            anew: Whether to replace a tree that is already published at `path`; otherwise it stays.
+
+        Returns:
+            How often the file system could not store something, by kind: a hard link that became a
+            copy, an attribute.
+
+        Raises:
+            RepositoryChanged: A layer is no longer published or staged.
         """
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer out, having finished or discarded what a dead one left."""
+        """Take the writer lock; first recover what an ended process left.
+
+        Inside the block no other process commits, and records do not change.
+
+        Raises:
+            RepositoryBusy: Another process held the lock for longer than the time to wait.
+            RepositoryError: An interrupted transaction cannot be finished.
+        """
 
     def add_layer(
         self,
@@ -92,71 +114,89 @@ class Transaction(Protocol):
         *,
         anew: bool = False,
     ) -> None:
-        """Publish a staged layer, completed by what `fixups` takes from the layers below it.
+        """Publish a staged layer. Only inside `exclusive()`.
 
-        One that is published already stays, and what is staged of it is given up, unless `anew`
-        says to replace it by the staged one.
+        Args:
+            digest: The layer's digest.
+            fixups: What its tree needs from the layers below it.
+            layers: The layer digests that `fixups` refer to, from bottom to top.
+            anew: Whether the staged layer replaces one that is already published; otherwise the
+                published one stays and the staged one is discarded.
+
+        Raises:
+            RepositoryChanged: The layer is neither published nor staged any more.
         """
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
-        """Create or replace a small file; `last`: only once all else that is new is visible."""
+        """Create or replace a small file; with `last`, after all other changes are visible."""
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
 
     def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        """Remove a file, a symlink or a whole tree; a missing path is ignored."""
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Say for the history what happens to the image or layer `name`, and why."""
+        """Add to the history what happens to the image or layer `name`.
+
+        Args:
+            name: The name of an image, or the digest of a layer.
+            what: What happens to it ("published").
+            why: The reason, or "".
+        """
 
     def commit(self) -> None:
-        """Make it all visible. Only inside `exclusive()`."""
+        """Make all changes visible. Only inside `exclusive()`.
+
+        Raises:
+            RepositoryError: The change cannot be published.
+            RepositoryChanged: Another process removed or changed what the transaction depends on.
+        """
 
 
 class Repository(Protocol):
-    """A published filesystem. Paths are relative to its root, as `tree.layout` gives them."""
+    """A published file system. Paths are relative to its root, as in `tree.layout`."""
 
     @property
     def url(self) -> RepositoryURL:
-        """Which repository this is."""
+        """The URL of the repository."""
 
     @property
     def keeps_xattrs(self) -> bool:
-        """Whether layer trees can say by an attribute that a directory is opaque."""
+        """Whether layer trees can store the attribute that marks a directory as opaque."""
 
     def read(self, path: str) -> bytes | None:
-        """A small file's bytes; None where there is none."""
+        """The content of a small file; None if it is missing."""
 
     def link_text(self, path: str) -> str | None:
-        """A symlink's text; None where there is none."""
+        """The target of a symlink, as it is stored; None if the symlink is missing."""
 
     def exists(self, path: str) -> bool:
-        """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+        """Whether `path` exists. Symlinks are not followed: a dangling one exists."""
 
     def kind(self, path: str) -> EntryType | None:
-        """What is at `path`, without following a link there; None where nothing is."""
+        """The type of the entry at `path`, not following symlinks; None if it is missing."""
 
     def identity(self, path: str) -> object | None:
-        """Equal for two paths that are names of one thing; None where that cannot be told."""
+        """Equal for two hard links to one file; None where that is unknown."""
 
     def children(self, path: str) -> list[str]:
-        """The names in the directory `path`, sorted; none where there is no such directory."""
+        """The names in the directory `path`, sorted; empty if there is no such directory."""
 
     def names(self) -> Iterator[str]:
-        """Every published image's name, sorted."""
+        """The names of all published images, sorted."""
 
     def walk(self, path: str) -> Iterator[Found]:
-        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+        """All entries of the tree at `path`, its root first (as ""), in the order of an index."""
 
     def unfinished(self) -> bool:
-        """Whether a committed transaction waits to be carried out to its end."""
+        """Whether a committed transaction is not yet finished."""
 
     def history(self) -> Iterator[Record]:
-        """What transactions did here, the latest first, as far back as it is kept."""
+        """The past transactions, the latest first, as far back as they are kept."""
 
     def free_space(self) -> int | None:
-        """How many bytes can still be stored; None where that cannot be told."""
+        """How many bytes can still be stored; None where that is unknown."""
 
     def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
@@ -170,16 +210,20 @@ class Repository(Protocol):
         """
 
     def has_layer(self, digest: str) -> bool:
-        """Whether the layer need not be fetched: it is published, or staged by an earlier run."""
+        """Whether the layer is published, or staged by an earlier run: it need not be fetched."""
 
     def open_index(self, digest: str) -> BinaryIO:
-        """The index of a published or staged layer; RepositoryChanged where there is neither."""
+        """Open the index of a published or staged layer; the caller closes it.
+
+        Raises:
+            RepositoryChanged: The layer is neither published nor staged.
+        """
 
     def stage_layer(self, digest: str) -> AbstractContextManager[LayerStage]:
-        """Begin to unpack a layer; without `finish` nothing of it is kept."""
+        """Begin to unpack a layer, which is discarded unless `finish` is called."""
 
     def transaction(self, purpose: str) -> AbstractContextManager[Transaction]:
-        """Begin a change; `purpose` tells others what goes on ("ingest of …")."""
+        """Begin a change; `purpose` is shown to waiting processes ("ingest of …")."""
 
     def close(self) -> None:
-        """Let go of private staging space. What is finished stays for the next run."""
+        """Delete the private staging space. Finished layers stay for the next run."""
