@@ -22,6 +22,9 @@ class Found(Protocol):
 
     `entry` has no digest, and its `links` counts all names, also those outside the tree. Two
     entries with equal `identity` are hard links to one file, with the same content and metadata.
+
+    It is a Protocol because the backends import this module, so it cannot import the class of a
+    backend (`directory.survey.FoundOnDisk`); a backend that keeps no files needs one of its own.
     """
 
     @property
