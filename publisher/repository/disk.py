@@ -140,7 +140,7 @@ _ON_DISK = (
 def name_path(error: OSError, path: str) -> None:
     """Let an error of a file system name `path`, instead of a descriptor or a last component.
 
-    Errors of a network, by which content comes, stay as they are.
+    Errors of the network, from which content is read, are not changed.
     """
     if error.errno in _ON_DISK and not str(error.filename).startswith("/"):
         error.filename = path

@@ -94,7 +94,7 @@ class RecordSet:
         return CurrentManifest(digest_of(data, algorithm), data)
 
     def is_published(self, name: str, manifest_digest: str) -> bool:
-        """Return whether `name` has this very manifest, and not one that came later."""
+        """Return whether `name` has this very manifest, and not a later one."""
         current = self.manifest(name)
         return current is not None and current.digest == manifest_digest
 
@@ -178,7 +178,7 @@ class RecordSet:
             self.remove(layout.layer_directory(digest))
 
     def set_users(self, image_id: str, users: ImageUsers) -> None:
-        """Replace the record of an image; its flat image goes if no name uses it any more."""
+        """Replace the record of an image; its flat image is removed if no name uses it any more."""
         self._set(layout.image_users(image_id), users, users.to_bytes())
         if not users.users:
             self.remove(layout.image_users(image_id))
@@ -238,7 +238,7 @@ class RecordSet:
     def take_off_schedule(self, name: str, manifest_digest: str) -> bool:
         """Remove an entry; return whether there was one.
 
-        With the last entry of a manifest the metadata that was kept of it goes.
+        With the last entry of a manifest, its retired metadata is removed.
         """
         return self._schedule.take(name, manifest_digest)
 

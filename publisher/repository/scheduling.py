@@ -30,10 +30,10 @@ def schedule_removal(
     Args:
         records: The records, under the writer lock; nothing is written yet.
         name: A public name.
-        reason: Why; TAG_MOVED and REPLACED mean that something else takes the name.
+        reason: Why; TAG_MOVED and REPLACED mean that another image takes the name.
         now: The time of scheduling, unless the clock was set back since an earlier one.
         grace: How long the image stays usable; by default what its wish specifies.
-        reference: Where the image came from, if no record of the image says it.
+        reference: The reference to record if the image has no publication.
 
     Returns:
         The entry, and whether it is new.
@@ -84,7 +84,7 @@ def remove_scheduled_link(records: RecordSet, entry: ScheduledRemoval) -> Schedu
 
 
 def restore_link(records: RecordSet, name: str) -> None:
-    """Create the public link again, if the image should have one and its flat image is there."""
+    """Create the public link again, if the image should have one and its flat image exists."""
     publication = records.publication(name)
     if publication is None or "flat" not in publication.outputs:
         return

@@ -1,1 +1,1 @@
-"""The tree is held against its records: verify, repair, refetch, doctor, adopt, init."""
+"""The tree is compared with its records: verify, repair, refetch, doctor, adopt, init."""

@@ -125,9 +125,9 @@ def _look_up(
     now: Callable[[], datetime],
     progress: Callable[[str], None],
 ) -> dict[str, tuple[PlatformImage, Publication] | str]:
-    """What the registries have for each image without a publication, or why they do not help.
+    """Return, for each image without a publication, what its registry has, or the error's text.
 
-    "" stands for a tag that has moved.
+    An empty text means that the tag has moved.
     """
     found: dict[str, tuple[PlatformImage, Publication] | str] = {}
     for name in repository.names():
@@ -150,7 +150,7 @@ def _ask(
     reference = parse_reference(name)
     source = sources.open(reference)
     digest = source.resolve()
-    # Its config says for which platform the image is; an index may offer several.
+    # An index may list several platforms; the config contains the one of this image.
     try:
         config = parse_config(source.fetch(manifest.config), manifest.image_id)
     except ImageNotFound:

@@ -285,8 +285,9 @@ def _compare_metadata(name: str, entry: Entry, actual: Entry, stored: _Stored) -
 def _is_stored_time(expected: int, actual: int) -> bool:
     """Whether a file system may have stored `actual` (ns) for the time `expected`.
 
-    They differ in how early, late and exact a time they can store. With inodes of 128 bytes (ext2,
-    ext3, ext4) and without bigtime (xfs) the latest is 2**31 - 1 seconds, and stands for all later.
+    File systems differ in the range and precision of the times that they can store. With inodes of
+    128 bytes (ext2, ext3, ext4) and without bigtime (xfs) the latest time is 2**31 - 1 seconds,
+    which is stored for all later ones.
     """
     if expected not in _TIMES or abs(actual - expected) <= _TIME_PRECISION:
         return True

@@ -163,7 +163,7 @@ class _Records:
         self._reschedule = False
 
     def repair(self, finding: Finding) -> None:
-        """Repair one finding; PublisherError where something else has to be repaired first."""
+        """Repair one finding; PublisherError if another finding has to be repaired first."""
         path, kind = finding.path, finding.kind
         if kind in _LINKS:
             self._link(path)

@@ -1,4 +1,4 @@
-"""Give up an image whose metadata is unreadable: `publisher remove --unreadable`.
+"""Discard an image whose metadata is unreadable: `publisher remove --unreadable`.
 
 Such an image cannot be scheduled, since its manifest is unknown. Its name is removed; its content
 stays, and is an orphan unless another image names it.
@@ -42,7 +42,7 @@ def discard_unreadable(repository: Repository, name: str) -> Finding:
 
     Raises:
         NotPublished: The name has no metadata.
-        Readable: Nothing is wrong with the metadata.
+        Readable: The metadata of the image is readable.
     """
     with repository.transaction(f"removal of {name}") as transaction, transaction.exclusive():
         inventory = survey(repository)[0]

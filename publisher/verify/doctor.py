@@ -1,6 +1,6 @@
 """Check that this machine can publish: the use case behind `publisher doctor`.
 
-Nothing is changed. Every check that is not good names what helps.
+Nothing is changed. Every check that is not good names a remedy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SKEW_SECONDS = 300
 
 
 def examine(repository: Repository) -> Iterator[Check]:
-    """Yield everything that publishing to `repository`, opened for reading, needs here."""
+    """Yield the checks of what publishing to `repository`, opened for reading, needs here."""
     if isinstance(repository, CvmfsRepository):
         yield from check_machine(repository.configuration, repository.state)
         yield from largest_catalogs(repository.configuration.mount)
@@ -41,10 +41,10 @@ def examine(repository: Repository) -> Iterator[Check]:
 
 
 def ask_registries(hosts: Iterable[str], sources: Sources) -> Iterator[Check]:
-    """Yield whether each registry ("host[:port]", "http://host:port") answers and accepts us."""
+    """Yield whether each registry ("host[:port]", "http://host:port") accepts the credentials."""
     for host in dict.fromkeys(hosts):
         try:
-            # No registry has this image. How it is refused shows what the credentials allow.
+            # No registry has this image. The kind of refusal shows what the credentials allow.
             sources.open(parse_reference(f"{host}/publisher-doctor/none:none")).resolve()
         except ImageNotFound:
             yield Check(host, Verdict.GOOD, "answers")

@@ -1,4 +1,4 @@
-"""The findings of a verification: one value for each thing that is not as it should be."""
+"""The findings of a verification: one value for each difference from the expected state."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ ORPHANS = (Kind.ORPHAN_LINK, Kind.ORPHAN_FLAT, Kind.ORPHAN_LAYER, Kind.ORPHAN_ME
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One difference from the expected state.
 
     Attributes:
         path: Relative to the repository's root; "" for the repository as a whole.

@@ -84,7 +84,7 @@ def _take_publication(
             inventory.warning(
                 Kind.PUBLICATION_MISSING,
                 path,
-                "the record of where the image came from is missing",
+                "the record of the image's source is missing",
                 Remedy.DERIVE,
                 image=name,
             )

@@ -17,7 +17,7 @@ COLLECT = "publisher gc --orphans"
 
 
 def check_leftovers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
-    """Add what is neither named by a manifest nor known to this publisher."""
+    """Add what no manifest names and this publisher does not use."""
     _check_public_names(repository, inventory)
     for top, known, kind, what in (
         (layout.LAYERS, expected.layers, Kind.ORPHAN_LAYER, "a layer"),

@@ -1,4 +1,4 @@
-"""What came of repairing findings."""
+"""The results of repairing findings."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _check_layer(
 def has_writable_files(repository: Repository, digest: str) -> bool:
     """Return whether users of the publishing host could change a layer of an earlier release.
 
-    The policy of this release removes the permission, unless it was told to keep it.
+    The policy of this release removes the permission, unless the repository's settings keep it.
     """
     if repository.url.kind != "dir" or not repository.has_layer(digest):
         return False

@@ -143,7 +143,7 @@ def rebuild_schedule(
 def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) -> Pins:
     """Rebuild the pins: what can be read of them, and what the history names beside.
 
-    The history has no digests: it is what is published now that is pinned, without an end.
+    The history has no digests: the pins hold what is published now, without an end.
     """
     pins = Pins(tuple(_readable_pins(repository.read(layout.PINS) or b"")))
     known = {pin.name for pin in pins.pins}
@@ -169,7 +169,7 @@ def _rebuilt(
     readable = salvage_fields(data, (*_OPTIONAL, *likely))
     for key, found in readable.items():
         if key == "reference":
-            continue  # checked by who gave the likely one
+            continue  # the caller has checked it already
         try:
             record = Publication.parse(json.dumps(value | {key: found}).encode(), path)
         except InvalidRecord:

@@ -164,7 +164,7 @@ class _Layers:
             needed = tuple(fixups([*lower, read_index(index)], repository.keeps_xattrs))
         with repository.transaction(f"repair of layer {layer.digest}") as transaction:
             with transaction.exclusive():
-                # What a concurrent publisher removed does not come back.
+                # A layer that a concurrent publisher removed is not published again.
                 if not any(
                     each.digest == layer.digest
                     for image in take_inventory(repository).images
@@ -177,9 +177,9 @@ class _Layers:
                 transaction.commit()
 
     def _relink(self, fetched: Collection[str], findings: Sequence[Finding]) -> list[Failure]:
-        """Link flat images anew: theirs are links to the files that were replaced."""
+        """Link flat images anew, which still have links to the replaced files."""
         failures = []
-        # Taken again, for the images that were published in the meantime.
+        # Read again, since images may have been published in the meantime.
         for image in take_inventory(self._repository).images if fetched else ():
             if image.flat and any(layer.digest in fetched for layer in image.manifest.layers):
                 try:

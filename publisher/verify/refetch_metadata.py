@@ -31,7 +31,7 @@ _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What has to be fetched: `digest` "" where no record has the manifest's digest."""
+    """What has to be fetched; `digest` is "" if no record has the manifest's digest."""
 
     reference: str
     digest: str
@@ -119,7 +119,7 @@ def refetch_retired(
 def _fetch(
     repository: Repository, sources: Sources, wanted: _Wanted, name: str
 ) -> tuple[Mapping[str, bytes], PlatformImage | None]:
-    """Manifest and config by file name; the image where its source had to be asked."""
+    """Manifest and config by file name; the image, if its source had to be asked."""
     copy = _find_copy(repository, wanted.digest)
     if copy is not None:
         return copy, None

@@ -38,7 +38,7 @@ def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
     with repository.transaction(f"repair of {image.name}") as transaction:
         _link_flat_image(repository, transaction, image)
         with transaction.exclusive():
-            # What a concurrent publisher removed does not come back.
+            # An image that a concurrent publisher removed is not published again.
             if any(
                 each.flat and each.manifest.image_id == image.manifest.image_id
                 for each in take_inventory(repository).images

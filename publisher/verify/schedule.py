@@ -169,7 +169,7 @@ def _retired_image(
 def _retired_publication(
     repository: Repository, inventory: Inventory, entry: ScheduledRemoval
 ) -> tuple[Publication | None, bool]:
-    """The record, and whether it says for certain in which forms the image exists."""
+    """Return the record, and whether the forms in which the image exists are certain."""
     path = f"{layout.retired_directory(entry.manifest_digest)}/{layout.PUBLICATION_FILE}"
     data = read_record(repository, inventory, path)
     if data is None:

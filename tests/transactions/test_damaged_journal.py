@@ -83,7 +83,7 @@ def interrupted(folder: Path, commands: FaultyCommands) -> Stage:
 
 
 @pytest.mark.parametrize("damage", range(len(DAMAGES)))
-def test_a_damaged_journal_is_reported_and_the_printed_command_gets_out_of_it(
+def test_a_damaged_journal_is_reported_and_the_printed_command_removes_it(
     damage: int, interrupted: Stage, commands: FaultyCommands
 ) -> None:
     stage, command = interrupted, interrupted.ingest("one")

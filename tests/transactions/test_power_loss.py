@@ -204,7 +204,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
     [each for each in SCENARIOS if each.name in ("moved tag", "gc")],
     ids=lambda scenario: scenario.name,
 )
-def test_after_a_loss_of_power_the_next_command_puts_everything_right(
+def test_after_a_power_failure_the_next_command_repairs_the_tree(
     scenario: Scenario, folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()

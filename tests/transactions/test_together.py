@@ -52,7 +52,9 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     [(2, "directory"), (8, "directory"), (3, "cvmfs")],
     indirect=["stage"],
 )
-def test_publishers_with_overlapping_lists_come_to_what_one_would(stage: Stage, count: int) -> None:
+def test_publishers_with_overlapping_lists_publish_the_same_as_one(
+    stage: Stage, count: int
+) -> None:
     published = stage.published
     layers = [layer(directory(f"d{n}"), file(f"d{n}/file", b"x" * n)) for n in range(6)]
     for number in range(count + 2):
@@ -147,7 +149,7 @@ class Reader(threading.Thread):
             self.complaints.append(f"{public} shows {sorted(found)}, which is no image")
 
 
-def test_a_reader_who_never_looks_away_sees_only_whole_images(stage: Stage) -> None:
+def test_a_continuous_reader_sees_only_whole_images(stage: Stage) -> None:
     base = layer(*(file(f"base{n}", b"base") for n in range(5)))
     images: list[tuple[Image, dict[str, bytes]]] = []
     for number in range(8):
@@ -182,7 +184,7 @@ def commands(stage: Stage) -> Iterator[FaultyCommands]:
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
-def test_without_hard_links_files_are_copied_and_that_is_said_once(
+def test_without_hard_links_files_are_copied_and_one_warning_is_printed(
     stage: Stage, commands: FaultyCommands, code: int
 ) -> None:
     for tag in ("one", "two"):
@@ -199,7 +201,9 @@ def test_without_hard_links_files_are_copied_and_that_is_said_once(
     commands.succeed(stage.repository, stage.verify())
 
 
-def test_history_tells_what_every_command_did(stage: Stage, commands: FaultyCommands) -> None:
+def test_the_history_contains_the_changes_of_every_command(
+    stage: Stage, commands: FaultyCommands
+) -> None:
     stage.put(SECOND, "one")
     commands.succeed(stage.repository, stage.ingest("one"))
     words = ["log", "--image", "local/tool:one", "--output", "json", *stage.place]

@@ -128,7 +128,7 @@ class Guard:
         try:
             yield
         except ServerStalled:
-            raise  # an abort would wait for the same thing: it is left to the next run
+            raise  # an abort would wait for the same process: the next run aborts it
         except BaseException:
             self.recover()
             raise

@@ -130,7 +130,7 @@ class CvmfsRepository:
         try:
             left = pending.read(self.mirror.pending) if self.mirror.exists else None
         except PermissionError:
-            return False  # only the publisher's user can tell
+            return False  # other users cannot read the state directory
         return left is not None and bool(left.rest) and left.is_decided(self.tree)
 
     def history(self) -> Iterator[Record]:
@@ -162,7 +162,7 @@ class CvmfsRepository:
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[CvmfsLayerStage]:
-        """Begin to stage a layer; without `finish` nothing of it is kept."""
+        """Begin to stage a layer; which is discarded unless `finish` is called."""
         staging = self.mirror.tree.staging
         directory = staging.new_path()
         stage = CvmfsLayerStage(directory, self.mirror.staged(digest))

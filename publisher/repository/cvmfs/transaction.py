@@ -145,7 +145,7 @@ class CvmfsTransaction:
         self._removals.append(path)
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Record in the history what happens to the image or layer `name`, and why."""
+        """Add to the history what happens to the image or layer `name`, and why."""
         self._mirror.record(name, what, why)
 
     def commit(self) -> None:

@@ -1,8 +1,8 @@
 """What a file system and a process must be able to do to publish, tried before anything is fetched.
 
-Everything is tried in a private scratch directory. What a file system may lack without harm
-(extended attributes, whiteouts, hard links, owners) is not asked here: content does without, and
-the commands report it.
+Everything is tried in a private scratch directory. Optional abilities (extended attributes,
+whiteouts, hard links, owners) are not tested here: content is published without them, and the
+commands report that.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ class Obstacles:
     def _can_rename_into(self, directory: Path) -> bool:
         """Whether the kernel renames from the staging space into `directory`.
 
-        A bind mount has the device number of the rest and still refuses, so that only trying
-        tells. The kernel compares the mounts before it looks for the source, which is missing.
+        A bind mount has the device number of the rest and still refuses, so a rename is
+        tried. The kernel compares the mounts before it looks for the source, which is missing.
         """
         if directory in self._reachable:
             return True

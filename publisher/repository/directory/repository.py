@@ -83,12 +83,12 @@ class DirectoryRepository:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
-            if self.exists(path):  # something else than a symlink
+            if self.exists(path):  # it is not a symlink
                 return None
             raise
 
     def exists(self, path: str) -> bool:
-        """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+        """Whether `path` exists. Symlinks are not followed: a dangling one exists."""
         return os.path.lexists(self.root / path)
 
     def kind(self, path: str) -> EntryType | None:
@@ -142,7 +142,7 @@ class DirectoryRepository:
         try:
             return not is_writing(state) and journal.check(state / JOURNAL)
         except PermissionError:
-            return False  # only the user who publishes can tell
+            return False  # other users cannot read the state directory
 
     def history(self) -> Iterator[Record]:
         """The records of past transactions, the latest first, as far back as they are kept."""
@@ -164,7 +164,7 @@ class DirectoryRepository:
     def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
-        """Nothing to wait for: layers are unpacked where they will be published."""
+        """Reserve nothing: layers are unpacked on the file system of the repository."""
         return nullcontext()
 
     def has_layer(self, digest: str) -> bool:
@@ -185,7 +185,7 @@ class DirectoryRepository:
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
-        """Begin to unpack a layer; without `finish` nothing of it is kept."""
+        """Begin to unpack a layer; which is discarded unless `finish` is called."""
         directory = self.staging.new_path()
         stage = DirectoryLayerStage(directory, self.staging.finished_layer(digest))
         try:

@@ -72,7 +72,7 @@ class Staging:
                 for directory in (session, session / _DELETING):
                     directory.mkdir(mode=0o700)
                 return session, lock
-            lock.release()  # a writer deleted it before we held it
+            lock.release()  # a writer deleted it before this process held it
 
     @property
     def session(self) -> Path:
@@ -119,7 +119,7 @@ class Staging:
                 remove_empty_parents(self._root / parent / "-", self._root)
 
     def needs_sweep(self) -> bool:
-        """Whether there is a journal to finish, a dead process' session, or trash."""
+        """Whether there is a journal to finish, the session of an ended process, or trash."""
         sessions = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
         return (
             self.journal.exists()
@@ -128,7 +128,7 @@ class Staging:
         )
 
     def sweep(self) -> None:
-        """Discard what dead processes left, and old finished layers. Needs the writer lock.
+        """Discard what ended processes left, and old finished layers. Needs the writer lock.
 
         What cannot be discarded is logged and tried again by the next sweep; it does no harm.
         """
@@ -189,7 +189,7 @@ class Staging:
         """End this process' session: everything unfinished in it is deleted.
 
         If a commit could not be finished, its sources may be here. Then the session stays; the next
-        writer finishes the commit, and discards the session like that of a dead process.
+        writer finishes the commit, and discards the session like that of an ended process.
         """
         if self.journal.exists():
             self._alive.release()

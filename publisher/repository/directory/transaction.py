@@ -1,4 +1,4 @@
-"""The transaction of the directory backend: everything is prepared aside, then renamed."""
+"""The transaction of the directory backend: prepared in the staging space, then renamed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class DirectoryTransaction:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Exclude every other writer, and first finish or discard what a dead one left."""
+        """Take the writer lock; first finish or discard what an ended process left."""
         try:
             with self._workspace.lock.hold(self._purpose):
                 self._workspace.settle()
@@ -134,7 +134,7 @@ class DirectoryTransaction:
         self._removals.append(self._to_trash(path))
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Note for the history what happens to the image or layer `name`, and why."""
+        """Add to the history what happens to the image or layer `name`, and why."""
         self._changes.append(Change(name, what, why))
 
     def commit(self) -> None:

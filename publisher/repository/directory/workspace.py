@@ -26,7 +26,7 @@ class Workspace:
         self.lock = WriterLock(staging.directory, wait, on_wait)
 
     def recover(self) -> None:
-        """Finish or discard what a dead process left; a live writer has already done it."""
+        """Finish or discard what an ended process left; a live writer has already done it."""
         if self.staging.needs_sweep():
             with self.lock.hold("recovery after an interrupted run", wait=False) as held:
                 if held:

@@ -58,7 +58,7 @@ def wished(tmp_path: Path, any_repository: AnyRepository) -> Wished:
     return Wished(tmp_path, any_repository)
 
 
-def test_images_are_published_follow_their_tags_and_rest(wished: Wished) -> None:
+def test_images_are_published_follow_their_tags_and_stay_unchanged(wished: Wished) -> None:
     root = wished.repository.root
     wished.wish(a=FIRST, b=SECOND)
     statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
@@ -73,7 +73,7 @@ def test_images_are_published_follow_their_tags_and_rest(wished: Wished) -> None
     wished.assert_sound()
 
 
-def test_what_is_not_wished_is_scheduled_and_collected_and_shared_layers_stay(
+def test_an_image_that_is_no_longer_requested_is_scheduled_and_collected_and_shared_layers_stay(
     wished: Wished,
 ) -> None:
     root = wished.repository.root
@@ -88,7 +88,7 @@ def test_what_is_not_wished_is_scheduled_and_collected_and_shared_layers_stay(
     wished.assert_sound()
 
 
-def test_an_image_that_is_wished_again_leaves_the_schedule(wished: Wished) -> None:
+def test_an_image_that_is_requested_again_leaves_the_schedule(wished: Wished) -> None:
     wished.wish(a=FIRST)
     wished.run("ingest", wished.list)
     wished.run("remove", "local/tool:a")
@@ -98,7 +98,7 @@ def test_an_image_that_is_wished_again_leaves_the_schedule(wished: Wished) -> No
     wished.assert_sound()
 
 
-def test_a_bad_blob_shows_nothing_of_its_image_and_harms_no_other(wished: Wished) -> None:
+def test_a_corrupt_blob_fails_its_image_only_and_publishes_nothing_of_it(wished: Wished) -> None:
     wished.wish(a=SECOND, b=FIRST)
     digest = SECOND.layers[1].descriptor.digest.removeprefix("sha256:")
     blob = wished.folder / "layout/blobs/sha256" / digest

@@ -113,7 +113,7 @@ def test_what_is_published_can_be_read(repository: Repository) -> None:
     ]
 
 
-def test_what_is_not_there_is_nothing(repository: Repository) -> None:
+def test_missing_paths_and_layers_read_as_missing(repository: Repository) -> None:
     assert list(repository.names()) == []
     assert repository.read("nothing") is None
     assert repository.link_text("nothing") is None
@@ -127,7 +127,7 @@ def test_what_is_not_there_is_nothing(repository: Repository) -> None:
         repository.open_index(BASE.digest)
 
 
-def test_all_kinds_of_repositories_come_to_the_same(tmp_path: Path) -> None:
+def test_all_kinds_of_repositories_publish_the_same_tree(tmp_path: Path) -> None:
     both: tuple[Repository, ...] = (in_directory(tmp_path), MemoryRepository())
     for repository in both:
         publish(repository, FIRST)
@@ -165,7 +165,7 @@ def test_an_unfinished_layer_is_not_kept(repository: Repository) -> None:
     assert not repository.has_layer(BASE.digest)
 
 
-def test_a_finished_layer_is_kept_for_whoever_publishes_it(repository: Repository) -> None:
+def test_a_finished_layer_is_kept_for_a_later_transaction(repository: Repository) -> None:
     stage(repository, BASE)
     assert repository.has_layer(BASE.digest)
     assert not repository.exists(layout.LAYERS)
@@ -173,7 +173,9 @@ def test_a_finished_layer_is_kept_for_whoever_publishes_it(repository: Repositor
         assert read_index(index).header.diff_id == BASE.diff_id
 
 
-def test_removing_takes_empty_directories_along_and_minds_nothing(repository: Repository) -> None:
+def test_removing_includes_empty_directories_and_ignores_missing_paths(
+    repository: Repository,
+) -> None:
     publish(repository)
     with repository.transaction("test") as transaction, transaction.exclusive():
         transaction.remove(FLAT)
@@ -185,7 +187,7 @@ def test_removing_takes_empty_directories_along_and_minds_nothing(repository: Re
     assert repository.exists(layout.layer_tree(BASE.digest))
 
 
-def test_content_that_is_there_stays_unless_it_is_to_be_made_anew(repository: Repository) -> None:
+def test_published_content_stays_unless_it_is_replaced_explicitly(repository: Repository) -> None:
     publish(repository)
     motd = f"{layout.layer_tree(BASE.digest)}/etc/motd"
     before = repository.identity(motd), repository.identity(f"{FLAT}/etc/motd")
@@ -198,7 +200,7 @@ def test_content_that_is_there_stays_unless_it_is_to_be_made_anew(repository: Re
 
 
 @pytest.mark.parametrize("path", ["local", f"{NAME}/below", FLAT])
-def test_what_is_in_the_way_is_refused_before_anything_happens(
+def test_a_foreign_file_or_directory_at_a_path_is_refused_before_any_change(
     repository: Repository, path: str
 ) -> None:
     publish(repository)
@@ -211,7 +213,7 @@ def test_what_is_in_the_way_is_refused_before_anything_happens(
     assert seen(repository) == before
 
 
-def test_a_layer_that_nobody_staged_cannot_be_published(repository: Repository) -> None:
+def test_a_layer_that_is_not_staged_cannot_be_published(repository: Repository) -> None:
     with repository.transaction("test") as transaction:
         with pytest.raises(RepositoryChanged):
             transaction.link("x", [], [BASE.digest])

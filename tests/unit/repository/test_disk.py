@@ -37,7 +37,7 @@ def test_directories_are_open_to_readers_whatever_the_umask_is(tmp_path: Path) -
     assert [mode(tmp_path / path) for path in ("a", "a/b", "a/b/c")] == [0o755] * 3
 
 
-def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_directory_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     make_directories(tmp_path / "a/b")
     assert (mode(tmp_path / "a"), mode(tmp_path / "a/b")) == (0o700, 0o755)
@@ -83,7 +83,7 @@ def test_a_file_is_never_written_over_or_through_anything(tmp_path: Path) -> Non
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_removing_takes_links_and_never_what_they_point_to(tmp_path: Path) -> None:
+def test_links_are_removed_and_never_their_targets(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "sub").mkdir(parents=True)
     (outside / "sub/file").write_text("precious")
@@ -106,7 +106,7 @@ def test_removing_takes_links_and_never_what_they_point_to(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("sync", [sync_directory, sync_filesystem])
-def test_syncing_what_is_no_directory_is_an_error(tmp_path: Path, sync: object) -> None:
+def test_syncing_a_path_that_is_not_a_directory_is_an_error(tmp_path: Path, sync: object) -> None:
     assert callable(sync)
     sync(tmp_path)
     (tmp_path / "file").touch()

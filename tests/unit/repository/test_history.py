@@ -16,7 +16,7 @@ def record(number: int) -> Record:
     return Record(str(number), "2026-01-01T00:00:00Z", "me", "here", 1, "test", (), {})
 
 
-def test_who_reads_while_files_are_rotated_sees_no_record_twice(
+def test_a_reader_sees_no_record_twice_while_files_are_rotated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(str(record(100).to_value()))

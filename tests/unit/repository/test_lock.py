@@ -66,7 +66,7 @@ def holder(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def test_who_is_kept_out_is_told_who_holds_it_since_when_and_for_what(state: Path) -> None:
+def test_a_refused_writer_gets_the_holder_its_start_and_its_purpose(state: Path) -> None:
     with holder(state) as process:
         with pytest.raises(RepositoryBusy) as caught, WriterLock(state, 0).hold("test"):
             pytest.fail("two writers at once")
@@ -79,7 +79,7 @@ def test_who_is_kept_out_is_told_who_holds_it_since_when_and_for_what(state: Pat
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.5])
-def test_waiting_lasts_as_long_as_was_asked(state: Path, seconds: float) -> None:
+def test_the_wait_has_the_requested_length(state: Path, seconds: float) -> None:
     with holder(state):
         began = time.monotonic()
         with pytest.raises(RepositoryBusy), WriterLock(state, seconds).hold("test"):
@@ -87,7 +87,7 @@ def test_waiting_lasts_as_long_as_was_asked(state: Path, seconds: float) -> None
         assert seconds <= time.monotonic() - began < seconds + 1
 
 
-def test_who_waits_says_so_once_and_goes_on_when_the_other_is_done(state: Path) -> None:
+def test_a_waiting_writer_reports_it_once_and_continues_after_the_release(state: Path) -> None:
     said: list[str] = []
     with holder(state) as process:
         assert process.stdin is not None
@@ -104,7 +104,7 @@ def test_who_waits_says_so_once_and_goes_on_when_the_other_is_done(state: Path) 
     assert f"process {process.pid}" in said[0]
 
 
-def test_who_need_not_wait_says_nothing(state: Path) -> None:
+def test_a_writer_that_need_not_wait_reports_nothing(state: Path) -> None:
     said: list[str] = []
     with WriterLock(state, 30, said.append).hold("test"):
         pass
@@ -119,7 +119,7 @@ def test_a_lock_ends_with_its_process_even_by_sigkill(state: Path) -> None:
             pass
 
 
-def test_a_lock_is_not_kept_by_a_child_of_a_dead_process(state: Path) -> None:
+def test_a_lock_is_not_kept_by_a_child_of_an_ended_process(state: Path) -> None:
     with holder(state, "with a child") as process:
         process.kill()
         process.wait()
@@ -135,7 +135,7 @@ def test_an_exception_frees_the_lock(state: Path) -> None:
         pytest.fail("two writers at once")
 
 
-def test_what_cannot_be_written_down_frees_the_lock(state: Path) -> None:
+def test_a_holder_that_cannot_be_recorded_frees_the_lock(state: Path) -> None:
     (state / "holder.json").mkdir()
     with pytest.raises(OSError, match=r"holder\.json"), WriterLock(state, 0).hold("test"):
         pytest.fail("nobody could have said who holds it")
@@ -145,14 +145,14 @@ def test_what_cannot_be_written_down_frees_the_lock(state: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '"x"', "\0", '{"pid": 1'])
-def test_a_holder_that_cannot_be_read_is_somebody(state: Path, text: str) -> None:
+def test_an_unreadable_holder_is_reported_as_another_process(state: Path, text: str) -> None:
     with holder(state):
         (state / "holder.json").write_text(text)
         with pytest.raises(RepositoryBusy, match="another process"), WriterLock(state, 0).hold("x"):
             pytest.fail("two writers at once")
 
 
-def test_nobody_else_can_see_or_take_the_lock(state: Path) -> None:
+def test_other_users_cannot_read_or_take_the_lock(state: Path) -> None:
     before = os.umask(0)
     try:
         with WriterLock(state, 0).hold("test"):
@@ -222,7 +222,7 @@ def test_processes_take_turns(state: Path, tmp_path: Path) -> None:
     assert counter.read_text() == "120"
 
 
-def test_a_journal_that_somebody_is_at_is_not_unfinished(state: Path) -> None:
+def test_a_journal_that_a_writer_executes_is_not_unfinished(state: Path) -> None:
     repository = DirectoryRepository(RepositoryURL("dir", str(state.parents[1])))
     (state / "journal.json").write_text("{}")
     assert repository.unfinished(), "there never was a lock"

@@ -73,7 +73,7 @@ def write_ducc_tree(root: Path, host: str, **images: Image) -> None:
         link.symlink_to(layout.link_target(name, image_id))
 
 
-def test_what_the_registry_still_has_becomes_ours_and_nothing_is_downloaded(
+def test_an_image_that_its_registry_still_has_is_adopted_without_a_download(
     tmp_path: Path, registry: OwnRegistry
 ) -> None:
     root = tmp_path / "images"
@@ -114,7 +114,7 @@ def test_what_the_registry_still_has_becomes_ours_and_nothing_is_downloaded(
     assert succeed(*arguments).json["records"] == 0
 
 
-def test_an_image_whose_registry_is_away_is_kept_and_named(tmp_path: Path) -> None:
+def test_an_image_whose_registry_is_unavailable_is_kept_and_named(tmp_path: Path) -> None:
     root = tmp_path / "images"
     write_ducc_tree(root, "127.0.0.1:9", a=FIRST)
     result = publisher("adopt", "--repository", root)
@@ -149,7 +149,7 @@ def test_an_image_with_a_malformed_config_is_kept_and_named(
     assert (root / layout.image_users(malformed.image_id)).exists()
 
 
-def test_what_ducc_has_still_to_collect_is_not_lost(tmp_path: Path) -> None:
+def test_images_that_ducc_has_scheduled_are_not_lost(tmp_path: Path) -> None:
     root = tmp_path / "images"
     write_ducc_tree(root, "127.0.0.1:9", a=FIRST)
     (root / ".metadata/remove-schedule.json").write_text(json.dumps([{"Layers": []}]))

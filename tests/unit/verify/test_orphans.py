@@ -76,7 +76,7 @@ def test_an_unreadable_manifest_may_name_anything_so_that_nothing_is_an_orphan(r
     assert before.keys() <= describe_tree(root / "images").keys()
 
 
-def test_a_layer_that_is_staged_and_one_that_is_scheduled_are_no_orphans(root: Path) -> None:
+def test_staged_and_scheduled_layers_are_not_orphans(root: Path) -> None:
     assert ask(root, "remove", NAME).code == 0
     staged = layer(file("staged"))
     place = RepositoryURL.parse(f"dir:{root}/images")

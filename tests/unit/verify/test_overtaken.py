@@ -68,7 +68,7 @@ def test_metadata_that_is_fetched_again_does_not_replace_that_of_a_newer_image(
     assert left <= ({*ORPHANS, Kind.USERS_WRONG} if lost == layout.MANIFEST_FILE else set())
 
 
-def test_metadata_of_an_image_that_is_collected_meanwhile_does_not_come_back(
+def test_metadata_of_a_concurrently_collected_image_is_not_published_again(
     publishers: Publishers,
 ) -> None:
     (publishers.root / layout.config_file(publishers.name)).unlink()
@@ -78,7 +78,7 @@ def test_metadata_of_an_image_that_is_collected_meanwhile_does_not_come_back(
     publishers.assert_sound()
 
 
-def test_a_layer_that_is_collected_meanwhile_does_not_come_back(publishers: Publishers) -> None:
+def test_a_concurrently_collected_layer_is_not_published_again(publishers: Publishers) -> None:
     damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
     publishers.meanwhile(BASE.digest, publishers.collect)
     publishers.repair()
@@ -86,7 +86,7 @@ def test_a_layer_that_is_collected_meanwhile_does_not_come_back(publishers: Publ
     publishers.assert_sound()
 
 
-def test_a_layer_is_repaired_though_an_ingest_uses_the_damaged_one_meanwhile(
+def test_a_layer_is_repaired_although_a_concurrent_ingest_uses_the_damaged_one(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(publishers, f"{LAYER}/layerfs/base", b"BASE")
@@ -98,7 +98,7 @@ def test_a_layer_is_repaired_though_an_ingest_uses_the_damaged_one_meanwhile(
     publishers.assert_sound()
 
 
-def test_a_flat_image_that_is_collected_meanwhile_does_not_come_back(
+def test_a_concurrently_collected_flat_image_is_not_published_again(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though its name is there, of a newer image."""
@@ -115,7 +115,7 @@ def test_a_flat_image_that_is_collected_meanwhile_does_not_come_back(
     publishers.assert_sound()
 
 
-def test_an_index_that_comes_back_with_its_layer_is_not_replaced_by_a_derived_one(
+def test_an_index_that_is_fetched_with_its_layer_is_not_replaced_by_a_derived_one(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = publishers.root / layout.layer_index(BASE.digest)

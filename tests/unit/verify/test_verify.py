@@ -272,7 +272,7 @@ def test_an_index_made_from_its_tree_merges_to_the_same_image(stage: Stage, root
     assert differences(state_of(root), before) == [layout.layer_index(BASE.digest)]
 
 
-def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(
+def test_with_an_unreadable_manifest_nothing_is_an_orphan_or_removed_from_a_record(
     stage: Stage, root: Path
 ) -> None:
     """An unreadable manifest may name anything."""
@@ -284,7 +284,7 @@ def test_on_doubt_nothing_is_called_superfluous_or_taken_from_a_record(
     assert differences(state_of(root), before) == [layout.manifest_file(OTHER)]
 
 
-def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(
+def test_a_tree_of_another_tool_is_read_and_its_differences_are_reported(
     stage: Stage, root: Path
 ) -> None:
     """As DUCC leaves one: its own form of the manifest, no config, no index, no publication."""
@@ -323,7 +323,9 @@ def test_a_tree_of_another_tool_is_read_and_its_differences_are_told(
     assert {finding.kind for finding in errors} <= {Kind.USERS_WRONG}
 
 
-def test_a_finding_that_a_writer_causes_meanwhile_is_not_told(stage: Stage, root: Path) -> None:
+def test_a_finding_that_a_concurrent_writer_causes_is_not_reported(
+    stage: Stage, root: Path
+) -> None:
     """What is only found once was just being changed."""
     repository = stage.published.open(writable=False)
     text = os.readlink(root / NAME)

@@ -87,7 +87,7 @@ def test_a_full_disk_can_be_opened_for_a_collection(
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_whether_opaque_directories_can_be_marked_is_asked_of_the_file_system(
+def test_whether_opaque_directories_can_be_marked_is_tried_on_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     if not supported:

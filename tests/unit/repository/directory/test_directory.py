@@ -61,7 +61,7 @@ def opened_at(root: Path, *, writable: bool = True) -> DirectoryRepository:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
-def test_a_repository_that_is_made_is_open_to_readers_and_one_that_is_there_stays_as_it_is(
+def test_a_new_repository_is_open_to_readers_and_an_existing_one_keeps_its_mode(
     root: Path, umask: int
 ) -> None:
     before = os.umask(umask)
@@ -179,7 +179,7 @@ def test_nothing_is_visible_before_the_commit_and_everything_after_it(
     assert [name for name in private(root) if not name.startswith("sessions/")] == []
 
 
-def test_a_transaction_that_is_left_without_a_commit_leaves_nothing_but_finished_layers(
+def test_without_a_commit_only_finished_layers_remain(
     repository: DirectoryRepository, root: Path
 ) -> None:
     before = visible(root)
@@ -262,9 +262,7 @@ def test_a_moved_link_is_at_every_moment_the_old_or_the_new_one(
     assert seen == allowed
 
 
-def test_removing_takes_the_tree_and_nothing_else(
-    repository: DirectoryRepository, root: Path
-) -> None:
+def test_only_the_named_tree_is_removed(repository: DirectoryRepository, root: Path) -> None:
     publish(repository)
     before = visible(root)
     gone = layout.flat_image(IMAGE.image_id)
@@ -293,7 +291,7 @@ def test_a_transaction_without_a_change_does_not_touch_anything(
     assert after == before
 
 
-def test_what_somebody_else_published_meanwhile_is_the_same_and_stays(
+def test_content_that_another_publisher_published_concurrently_stays(
     repository: DirectoryRepository, root: Path
 ) -> None:
     other = opened_at(root)
@@ -318,7 +316,9 @@ def test_what_somebody_else_published_meanwhile_is_the_same_and_stays(
     other.close()
 
 
-def test_linking_to_a_layer_that_is_gone_says_so(repository: DirectoryRepository) -> None:
+def test_linking_to_a_removed_layer_raises_repository_changed(
+    repository: DirectoryRepository,
+) -> None:
     with repository.transaction("test") as transaction:
         with pytest.raises(RepositoryChanged, match=BASE.digest):
             transaction.link(layout.flat_image(IMAGE.image_id), (), [BASE.digest])
@@ -327,7 +327,7 @@ def test_linking_to_a_layer_that_is_gone_says_so(repository: DirectoryRepository
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
-def test_everybody_can_read_what_is_published_whatever_the_umask_is(
+def test_all_users_can_read_published_files_whatever_the_umask_is(
     tmp_path: Path, umask: int
 ) -> None:
     before = os.umask(umask)
@@ -352,7 +352,7 @@ def test_everybody_can_read_what_is_published_whatever_the_umask_is(
 # What is in the way
 
 
-def test_a_foreign_directory_in_the_place_of_a_link_is_refused_before_anything_happens(
+def test_a_foreign_directory_at_the_path_of_a_link_is_refused_before_any_change(
     repository: DirectoryRepository, root: Path
 ) -> None:
     (root / NAME).mkdir(parents=True)
@@ -367,7 +367,7 @@ def test_a_foreign_directory_in_the_place_of_a_link_is_refused_before_anything_h
     assert broken_promises(root) == []
 
 
-def test_a_file_in_the_place_of_a_directory_is_refused_before_anything_happens(
+def test_a_file_at_the_path_of_a_directory_is_refused_before_any_change(
     repository: DirectoryRepository, root: Path
 ) -> None:
     (root / "registry.example.org").write_text("mine")
@@ -377,7 +377,7 @@ def test_a_file_in_the_place_of_a_directory_is_refused_before_anything_happens(
     assert visible(root) == before
 
 
-def test_a_path_that_is_in_the_way_of_one_image_does_not_end_the_run(
+def test_a_foreign_path_fails_one_image_and_not_the_run(
     repository: DirectoryRepository, root: Path
 ) -> None:
     (root / NAME).mkdir(parents=True)
@@ -391,7 +391,7 @@ def test_a_path_that_is_in_the_way_of_one_image_does_not_end_the_run(
 # Opening
 
 
-def test_a_directory_with_something_else_in_it_is_not_taken_over(root: Path) -> None:
+def test_a_directory_with_foreign_content_does_not_become_a_repository(root: Path) -> None:
     root.mkdir()
     (root / "thesis.tex").write_text("precious")
     with pytest.raises(RepositoryError, match=r"thesis\.tex") as caught:
@@ -401,7 +401,7 @@ def test_a_directory_with_something_else_in_it_is_not_taken_over(root: Path) -> 
 
 
 @pytest.mark.parametrize("present", [[], ["lost+found"], [".flat"], [".metadata", "quay.io"]])
-def test_an_empty_directory_or_a_published_tree_is_taken(root: Path, present: list[str]) -> None:
+def test_an_empty_directory_or_a_published_tree_is_accepted(root: Path, present: list[str]) -> None:
     for name in present:
         (root / name).mkdir(parents=True)
     repository = opened_at(root)
@@ -502,7 +502,7 @@ def test_names_may_vanish_while_they_are_listed(
     assert list(listing) == []
 
 
-def test_what_is_asked_for_may_be_missing_or_of_another_kind(
+def test_reading_a_missing_path_or_another_type_returns_none(
     repository: DirectoryRepository, root: Path
 ) -> None:
     publish(repository)
@@ -609,7 +609,7 @@ def test_a_commit_that_stops_after_its_commit_point_keeps_what_it_still_needs(
 
 
 @pytest.mark.parametrize("place", [".layers", "mounted"])
-def test_a_bind_mount_in_the_tree_is_refused_before_anything_happens(
+def test_a_bind_mount_in_the_tree_is_refused_before_any_change(
     root: Path, tmp_path: Path, place: str
 ) -> None:
     """It has the device number of the rest, and nothing can be renamed into it."""

@@ -123,7 +123,7 @@ def test_an_interrupted_commit_ends_like_one_that_was_not(
 
 
 @given(changes())
-def test_a_commit_that_is_carried_out_twice_changes_nothing_the_second_time(
+def test_executing_a_commit_twice_has_the_effect_of_executing_it_once(
     change: Change,
 ) -> None:
     with prepared(change) as (root, file):
@@ -171,7 +171,7 @@ journal.apply(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_process_that_is_killed_at_any_system_call_of_a_commit_leaves_it_to_the_next() -> None:
+def test_a_commit_killed_at_any_system_call_is_finished_by_the_next_process() -> None:
     with prepared(CHANGE) as (root, file):
         journal.apply(root, file)
         expected = _state(root)
@@ -197,7 +197,7 @@ def test_without_a_journal_nothing_is_done(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_draft_that_never_became_the_journal_is_not_carried_out() -> None:
+def test_a_draft_of_a_journal_is_not_executed() -> None:
     with prepared(CHANGE) as (root, file):
         file.rename(file.with_suffix(".draft"))
         before = _state(root)
@@ -210,7 +210,7 @@ def test_a_draft_that_never_became_the_journal_is_not_carried_out() -> None:
         assert (root / "old").exists()
 
 
-def test_a_commit_that_cannot_go_on_is_finished_once_the_obstacle_is_gone() -> None:
+def test_a_blocked_commit_is_finished_after_the_obstacle_is_removed() -> None:
     with prepared(CHANGE) as (root, file):
         journal.apply(root, file)
         expected = _state(root)
@@ -226,7 +226,7 @@ def test_a_commit_that_cannot_go_on_is_finished_once_the_obstacle_is_gone() -> N
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_a_journal_of_another_release_is_left_to_it(version: object) -> None:
+def test_a_journal_of_another_release_is_refused_and_kept(version: object) -> None:
     with prepared(CHANGE) as (root, file):
         value = {**json.loads(file.read_bytes().rstrip(b"\0")), "version": version}
         file.write_text(json.dumps(value))
@@ -268,7 +268,7 @@ def _strace(arguments: Sequence[str], log: Path) -> list[str]:
 
 
 @pytest.mark.system
-def test_everything_is_on_disk_before_the_commit_point_and_before_the_journal_goes(
+def test_all_changes_are_synced_before_the_commit_point_and_before_the_journal_is_removed(
     tmp_path: Path,
 ) -> None:
     code = (

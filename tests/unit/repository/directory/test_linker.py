@@ -116,7 +116,7 @@ def test_a_missing_layer_tree_raises_file_not_found(tmp_path: Path) -> None:
         link_tree(tmp_path / "flat", plan(ROOT, Entry("f", FILE)), [tmp_path / "gone"])
 
 
-def test_a_layer_tree_that_was_tampered_with_leads_nowhere_else(tmp_path: Path) -> None:
+def test_links_in_a_modified_layer_tree_are_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "f").write_text("secret")

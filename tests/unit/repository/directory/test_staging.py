@@ -60,7 +60,7 @@ def sessions(root: Path) -> list[Path]:
     return sorted(p for p in (root / layout.STATE / "sessions").iterdir() if p.is_dir())
 
 
-def test_readers_cannot_look_into_it_whatever_the_umask_is(tmp_path: Path) -> None:
+def test_other_users_cannot_read_the_staging_space_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         staging = Staging(tmp_path)
@@ -71,7 +71,7 @@ def test_readers_cannot_look_into_it_whatever_the_umask_is(tmp_path: Path) -> No
     assert staging.directory.parent.stat().st_mode & 0o777 == 0o755
 
 
-def test_it_lies_in_the_file_system_of_what_is_published(tmp_path: Path) -> None:
+def test_the_staging_space_is_on_the_file_system_of_the_tree(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     paths = [staging.new_path(), staging.new_trash(), staging.finished_layer(ONE)]
     assert all(tmp_path in path.parents for path in paths)
@@ -87,7 +87,7 @@ def test_no_two_paths_are_the_same(tmp_path: Path) -> None:
     assert one.finished_layer(ONE) == other.finished_layer(ONE) != one.finished_layer(TWO)
 
 
-def test_what_a_killed_process_left_is_swept_by_the_next_writer(tmp_path: Path) -> None:
+def test_the_next_writer_deletes_the_session_of_a_killed_process(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     with worker(tmp_path) as (process, path):
         process.send_signal(signal.SIGKILL)
@@ -99,7 +99,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next_writer(tmp_path: Path) 
         assert len(list(path.parent.parent.iterdir())) == 2  # our own, and its lock
 
 
-def test_what_a_living_process_works_on_is_not_touched(tmp_path: Path) -> None:
+def test_the_session_of_a_running_process_is_not_changed(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     with worker(tmp_path) as (process, path):
         for _ in range(3):
@@ -135,7 +135,7 @@ def test_closing_deletes_what_is_unfinished_and_keeps_what_is_finished(tmp_path:
     assert Staging(tmp_path).finished_layer(ONE).is_dir()
 
 
-def test_what_cannot_be_deleted_at_the_end_does_not_hide_how_the_run_ended(
+def test_an_error_during_clean_up_does_not_replace_the_result_of_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require_root()
@@ -185,7 +185,7 @@ def test_the_trash_is_emptied_without_following_links(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_a_foreign_file_among_the_sessions_stops_nobody(
+def test_a_foreign_file_among_the_sessions_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     staging = Staging(tmp_path)
@@ -227,7 +227,7 @@ while True:
 """
 
 
-def test_a_session_that_is_just_beginning_is_never_taken_for_a_dead_one(tmp_path: Path) -> None:
+def test_a_new_session_is_never_taken_for_an_abandoned_one(tmp_path: Path) -> None:
     sweeper = subprocess.Popen(
         [sys.executable, "-c", _SWEEPER, str(tmp_path)], stdout=subprocess.PIPE
     )
@@ -269,7 +269,7 @@ def test_two_processes_do_not_delete_one_tree(
     assert list((tmp_path / layout.STATE / "trash").iterdir()) == []
 
 
-def test_what_a_dead_process_was_deleting_is_deleted_and_never_taken_for_its_notes(
+def test_a_tree_that_an_ended_process_was_deleting_is_not_taken_for_its_notes(
     tmp_path: Path,
 ) -> None:
     """A file that somebody published may have the name of the notes of a transaction."""

@@ -50,7 +50,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda e: f"{e.type} {e.path}")
-def test_a_path_that_leads_through_a_symlink_is_refused_even_if_the_engine_did_not_notice(
+def test_a_path_through_a_symlink_is_refused_by_the_writer_itself(
     attack: Entry, tree: Path, writer: TreeWriter, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
@@ -80,7 +80,7 @@ def test_a_symlink_is_replaced_and_not_followed(
     assert stat.S_ISLNK(status.st_mode) == (kind is SYMLINK)
 
 
-def test_a_directory_full_of_things_is_replaced_by_a_file_without_following_links_in_it(
+def test_a_directory_with_content_is_replaced_by_a_file_without_following_links(
     tree: Path, writer: TreeWriter, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
@@ -96,7 +96,7 @@ def test_a_directory_full_of_things_is_replaced_by_a_file_without_following_link
     assert os.listdir(tree) == ["d"]
 
 
-def test_nothing_is_written_into_a_directory_that_something_else_replaced(
+def test_no_file_is_written_into_a_directory_that_was_replaced_by_a_link(
     tree: Path, writer: TreeWriter
 ) -> None:
     for path in "d", "d/e":
@@ -199,7 +199,9 @@ def test_a_copy_that_took_further_names_is_not_used_once_it_is_replaced(
     assert (tree / "a").stat().st_ino == (tree / "b").stat().st_ino
 
 
-def test_a_tree_that_was_removed_beneath_us_is_an_error(tree: Path, writer: TreeWriter) -> None:
+def test_a_tree_that_is_removed_while_it_is_written_is_an_error(
+    tree: Path, writer: TreeWriter
+) -> None:
     writer.add(Entry("d", DIRECTORY, 0o700))
     with Directories(tree.parent) as directories:
         remove_at(directories.root, tree.name)
