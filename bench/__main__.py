@@ -1,4 +1,4 @@
-"""`make bench`: publishing an image, beside what one would use instead, on the same image.
+"""`make bench`: publishing an image, compared with other programs on the same image.
 
 The image is the tests' own (Debian, Python, numpy), in a registry on this machine. Prints a table,
 and writes all figures to build/bench.json.
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def contenders(registry: Registry, layout: Path) -> dict[str, Contender]:
-    """What is compared: each leaves a root file system, but for the last, a bound from below."""
+    """Return the compared programs: all leave a root file system; the last is a lower bound."""
     reference = f"{registry.host}/bench:numpy"
     blobs = layer_files(layout, "numpy")
     skopeo, umoci, podman = program("skopeo"), program("umoci"), program("podman")
@@ -85,7 +85,7 @@ def contenders(registry: Registry, layout: Path) -> dict[str, Contender]:
 
 
 def layer_files(layout: Path, tag: str) -> list[Path]:
-    """The files of a layout that hold the layers of one tag, bottom to top."""
+    """Return the files of a layout that hold the layers of one tag, bottom to top."""
 
     def blob(digest: str) -> Path:
         return layout / "blobs" / digest.replace(":", "/")
@@ -99,7 +99,7 @@ def layer_files(layout: Path, tag: str) -> list[Path]:
 
 
 def print_table(costs: Mapping[str, list[Cost]]) -> None:
-    """Medians, and their ratio to what one would use instead."""
+    """Print medians, and their ratio to those of skopeo and umoci."""
     baseline = median(costs[BASELINE])
     print(f"{'':34}{'wall s':>8}{'':>7}{'CPU s':>8}{'':>7}{'peak MB':>9}")
     for name, each in costs.items():

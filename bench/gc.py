@@ -75,14 +75,14 @@ def build(folder: Path, size: int) -> DirectoryRepository:
 
 
 def own_layers(number: int) -> list[Layer]:
-    """Five small layers that no other image has."""
+    """Return five small layers that no other image has."""
     return [layer(file(f"data/{number}-{part}", b"x" * 100)) for part in range(OWN_LAYERS)]
 
 
 def measure(
     repositories: dict[int, DirectoryRepository], rounds: int
 ) -> dict[str, dict[int, list[Times]]]:
-    """The times of every step, by step and by the repository's number of images."""
+    """Return the times of every step, by step and by the repository's number of images."""
     results: dict[str, dict[int, list[Times]]] = {
         step: {size: [] for size in repositories} for step in ("schedule", "dry run", "collect")
     }
@@ -109,12 +109,12 @@ def moment() -> Times:
 
 
 def now() -> datetime:
-    """This moment."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 def print_table(results: dict[str, dict[int, list[Times]]]) -> None:
-    """Median and range of each, in milliseconds."""
+    """Print median and range of each, in milliseconds."""
     print(f"\n{'':20}" + "".join(f"{f'{size} images':>28}" for size in results["collect"]))
     for step, by_size in results.items():
         for number, kind in enumerate(("", "processor")):

@@ -18,14 +18,12 @@ RUNNER = Path(__file__).with_name("run_one.py")
 
 Command = Sequence[str | Path]
 Contender = Callable[[Path], Sequence[Command]]
-"""What to run, one after the other, given an empty directory to work in."""
+"""Returns the commands to run one after the other, given an empty directory to work in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run took: seconds on the clock, of CPU by the program and by the kernel for it, and
-    peak memory in bytes.
-    """
+    """The cost of one run: wall, user and system seconds, and peak memory in bytes."""
 
     wall: float
     user: float
@@ -41,10 +39,10 @@ class Cost:
 def measure(
     contenders: Mapping[str, Contender], rounds: int, folder: Path | None = None
 ) -> dict[str, list[Cost]]:
-    """Run every contender `rounds` times, in turn, so that a slow moment hits all alike.
+    """Run every contender `rounds` times, in turn, so that a slow moment affects all alike.
 
-    Each works in an empty directory below `folder`; without it, where temporary files are. What one
-    left unwritten is on the disk before the next begins, or that one would pay for it.
+    Each works in an empty directory below `folder`; without it, where temporary files are.
+    Unwritten data of one is synced before the next begins.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -67,7 +65,7 @@ def measure(
 
 
 def median(costs: Sequence[Cost]) -> Cost:
-    """The median of each figure by itself."""
+    """Return the median of each figure by itself."""
     return Cost(
         statistics.median(cost.wall for cost in costs),
         statistics.median(cost.user for cost in costs),

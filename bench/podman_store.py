@@ -87,7 +87,7 @@ def _write(folder: Path, base: Layer, number: int) -> str:
 
 
 def _publish(tree: Path, images: list[str], outputs: tuple[str, ...]) -> float:
-    """Seconds that it takes to publish these images."""
+    """Return the seconds that publishing these images takes."""
     wishes = [
         Request(Wish(parse_reference(text), outputs=outputs, name=f"n{Path(text[4:-2]).name}"))
         for text in images

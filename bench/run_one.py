@@ -1,4 +1,4 @@
-"""Runs one command, and prints as JSON what it took.
+"""Runs one command, and prints its cost as JSON.
 
 A separate process, since the kernel counts the memory of the process that starts a command as the
 command's: this one has very little.

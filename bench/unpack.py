@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def contenders(registry: Registry, layout: Path, tag: str) -> dict[str, Contender]:
-    """What is compared for one image."""
+    """Return the compared programs for one image."""
     reference = f"{registry.host}/bench:{tag}"
     blobs = layer_files(layout, tag)
     urls = [f"{registry.url}/v2/bench/blobs/sha256:{blob.name}" for blob in blobs]
@@ -104,7 +104,7 @@ def contenders(registry: Registry, layout: Path, tag: str) -> dict[str, Contende
 
 
 def _script(urls: Sequence[str], decompress: Sequence[str]) -> str:
-    """Each layer into a directory of its own, and its digest beside it."""
+    """Return the script that unpacks each layer into a directory of its own, with its digest."""
     lines = ["set -euo pipefail", 'cd "$1"']
     for number, url in enumerate(urls):
         lines += [
@@ -116,7 +116,7 @@ def _script(urls: Sequence[str], decompress: Sequence[str]) -> str:
 
 
 def print_table(costs: Mapping[str, list[Cost]]) -> None:
-    """Medians, and the ratio of the publisher's to each."""
+    """Print medians, and the ratio of the publisher's to each."""
     own = median(costs["publisher ingest-image"])
     print(f"{'':38}{'wall s':>8}{'':>7}{'user s':>8}{'':>7}{'system s':>9}{'peak MB':>9}")
     for name, each in costs.items():
@@ -129,7 +129,7 @@ def print_table(costs: Mapping[str, list[Cost]]) -> None:
 
 
 def build_images(folder: Path) -> None:
-    """All four images, as tags of one OCI layout."""
+    """Write all four images, as tags of one OCI layout."""
     layout = folder / "layout"
     base = [
         subprocess.run(["gzip", "-dc", blob], stdout=subprocess.PIPE, check=True).stdout

@@ -38,12 +38,12 @@ class AnyRepository:
 
     @property
     def whole(self) -> Path:
-        """Everything that a publisher changes: the tree, and what is kept beside it."""
+        """Everything that a publisher changes: the tree, and its state."""
         return self.root if self.machine is None else self.machine.root
 
     @property
     def state(self) -> Path:
-        """Where publishers keep what readers do not see."""
+        """The directory of the publishers' own state."""
         if self.machine is None:
             return self.root / layout.STATE
         return self.machine.state / NAME / layout.STATE

@@ -154,7 +154,7 @@ def _running_server() -> socket.socket:
 
 
 def _coverage() -> dict[str, str]:
-    """What lets coverage measure a child process, where the tests run under it."""
+    """Return the variables by which coverage, if it runs, measures a child process."""
     return {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_PROCESS_")}
 
 

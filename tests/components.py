@@ -117,7 +117,7 @@ def _unavailable(reason: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """The token service that a registry sends its clients to, and whose signature it believes."""
+    """The token service that a registry sends its clients to, and whose signature it accepts."""
 
     realm: str
     issuer: str
@@ -337,7 +337,7 @@ def _succeeds(engine: Engine, *arguments: str) -> bool:
 
 @contextmanager
 def _short_directory() -> Iterator[Path]:
-    """A temporary directory with a short name: a socket's path has room for 107 bytes only."""
+    """A temporary directory with a short name: a socket's path has at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))
     try:
         yield path

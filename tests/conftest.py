@@ -14,7 +14,7 @@ from hypothesis import settings
 from tests.components import NEEDS_PROGRAMS
 from tests.real_image import RealImages, build_real_images
 
-# How long an example takes says more about what else the machine does than about the program.
+# The duration of an example depends more on the load of the machine than on the program.
 settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
 

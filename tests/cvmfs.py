@@ -53,7 +53,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the publisher and the stand-in have to know."""
+        """The variables for the publisher and the stand-in."""
         return {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "CVMFS_STANDIN_ROOT": str(self.root),
@@ -98,7 +98,7 @@ class Machine:
 
     @contextmanager
     def nothing_mounted(self, name: str) -> Iterator[None]:
-        """Let neither mount of the repository show anything."""
+        """Make both mounts of the repository empty."""
         place = self.published(name).resolve()
         subprocess.run(["umount", "-l", self.mount(name)], check=True) if self.overlay else None
         away = place.rename(place.with_name(f"{place.name}-away"))
@@ -112,7 +112,7 @@ class Machine:
         return [json.loads(line) for line in (self.root / "standin.log").read_text().splitlines()]
 
     def wait_for_commands(self, note: Path) -> None:
-        """Wait for the commands that a publisher, who may be dead, wrote into its `note`."""
+        """Wait for the commands in the `note` of a publisher, which may have been killed."""
         deadline = time.monotonic() + 60
         groups = json.loads(note.read_bytes())["pids"] if note.exists() else []
         while any(map(is_running, groups)):
@@ -141,7 +141,7 @@ class Machine:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs (one that is dead and not waited for does not)."""
+    """Whether the process runs (a zombie does not)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -150,7 +150,7 @@ def is_running(pid: int) -> bool:
 
 
 def die_around_calls(number: int) -> None:
-    """Let this process be killed before (0, 2, …) or after (1, 3, …) one of its server calls."""
+    """Kill this process before (0, 2, …) or after (1, 3, …) one of its server calls."""
     count = 0
     retry = Guard.retry
 

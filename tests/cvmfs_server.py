@@ -231,7 +231,7 @@ class Server:
         self.lock.unlink(missing_ok=True)
 
     def ask_about_open_files(self, dialog: bool) -> None:
-        """What the real server does about processes that use the mounted repository."""
+        """Treat processes that use the mounted repository as the real server does."""
         holders = processes_below(self.mount)
         if not holders:
             return
@@ -308,7 +308,7 @@ class Exclusive:
 
 
 def is_alive(pid: str) -> bool:
-    """Whether the process runs; what is dead and waits for its parent does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -357,7 +357,7 @@ def remove(path: Path) -> None:
 
 
 def mkfs(root: Path, arguments: list[str]) -> None:
-    """`mkfs [-zg] [-o OWNER] [-f UNION] [-u gw,…] NAME`, as far as anyone looks at the result."""
+    """`mkfs [-zg] [-o OWNER] [-f UNION] [-u gw,…] NAME`, as far as tests need it."""
     owner, upstream, more = pwd.getpwuid(os.geteuid()).pw_name, "", ""
     while len(arguments) > 1:
         option, *arguments = arguments
@@ -408,7 +408,7 @@ def mkfs(root: Path, arguments: list[str]) -> None:
 
 
 def rmfs(root: Path, arguments: list[str]) -> None:
-    """`rmfs -f NAME`: nothing is left of the repository."""
+    """`rmfs -f NAME`: remove the repository completely."""
     server = Server(root, arguments[-1])
     if "-f" not in arguments:
         die("Are you sure? (y/N) aborting!")
@@ -428,7 +428,7 @@ def list_repositories(root: Path) -> None:
 
 
 def transaction(root: Path, arguments: list[str]) -> None:
-    """Make the tree writable; what it was is kept, so that it can come back."""
+    """Make the tree writable; keep its former state for an abort."""
     name, _, path = arguments[-1].partition("/")
     server = Server(root, name)
     server.require_owner()
@@ -450,7 +450,7 @@ def keep(source: Path, target: Path) -> None:
 
 
 def restore(before: Path, now: Path) -> None:
-    """Make `now` what `before` is, touching only what differs: others may be reading."""
+    """Make `now` what `before` is, touching only what differs: other processes may be reading."""
     with os.scandir(before) as entries:
         wanted = {entry.name: entry for entry in entries}
     with os.scandir(now) as entries:
@@ -504,7 +504,7 @@ def abort(root: Path, arguments: list[str]) -> None:
 
 
 def check(root: Path, arguments: list[str]) -> None:
-    """What the real check finds of what can go wrong here: catalogs that are too large."""
+    """Find catalogs that are too large, as the real check does."""
     server = Server(root, arguments[-1])
     for directory, _, _ in os.walk(server.rdonly):
         if (Path(directory) / ".cvmfscatalog").exists():

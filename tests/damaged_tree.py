@@ -1,7 +1,7 @@
 """A small tree with a file of every kind, ways to damage one, and the hints that commands print.
 
-The images come from a registry over http, from a layout, and from an archive: of the last two no
-public name tells where they came from.
+The images come from a registry over http, from a layout, and from an archive: the public names
+of the last two do not show their source.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def published(tree: Tree) -> dict[str, bytes]:
 
 
 def damages(content: bytes) -> dict[str, bytes | None]:
-    """What can become of a file with this content, by a name for it; None: it is removed."""
+    """Return damaged forms of a file with this content, by a name; None: it is removed."""
     found: dict[str, bytes | None] = {
         "cut off": content[: len(content) * 2 // 3],
         "cut off early": content[: len(content) // 5],
@@ -285,7 +285,7 @@ def hints(result: Result) -> list[list[str]]:
 
 
 def follow_hints(tree: Tree, result: Result, *, rounds: int = 6) -> list[list[str]]:
-    """Do what the hints say, until `verify --deep` finds nothing; what was done, for messages."""
+    """Run the hinted commands until `verify --deep` finds nothing; return them, for messages."""
     done: list[list[str]] = []
     for _ in range(rounds):
         commands = hints(result)

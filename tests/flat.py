@@ -1,4 +1,4 @@
-"""What in a flat image comes from its layers, and what the publisher put there for runtimes."""
+"""Distinguish the files of a flat image: those of its layers, and those added for runtimes."""
 
 from __future__ import annotations
 

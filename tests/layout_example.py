@@ -170,7 +170,7 @@ def _ingest(root: Path, scratch: Path, wishes: bytes, now: datetime) -> Report:
 
 
 def describe(root: Path) -> dict[str, bytes]:
-    """What `layout/example` holds of the tree at `root`: path -> content."""
+    """Return the files of `layout/example` for the tree at `root`: path -> content."""
     state = root / layout.STATE
     nodes = {
         path: node

@@ -1,4 +1,4 @@
-"""A repository in memory: what stands above repositories is tried out on it, without a disk."""
+"""A repository in memory, for tests of the code above repositories, without a disk."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Tree = dict[str, Node]
 
 
 class MemoryRepository:
-    """A `publisher.repository.Repository` that is gone with the process. Safe between threads.
+    """A `publisher.repository.Repository` that ends with the process. Safe between threads.
 
-    A commit puts another mapping in place of `nodes`, and never changes the one that is there.
+    A commit replaces the mapping `nodes`, and never changes an existing one.
     """
 
     keeps_xattrs = True
@@ -55,14 +55,14 @@ class MemoryRepository:
         self.writing = threading.Lock()
 
     def read(self, path: str) -> bytes | None:
-        """A small file's bytes; None where there is none."""
+        """Return a small file's bytes; None if it is missing."""
         node = self.nodes.get(path)
         if node is not None and node.entry.type is EntryType.DIRECTORY:
             raise IsADirectoryError(f"{path} is a directory")
         return node.content if node is not None and node.entry.type is EntryType.FILE else None
 
     def link_text(self, path: str) -> str | None:
-        """A symlink's text; None where there is none."""
+        """Return a symlink's text; None if it is missing."""
         node = self.nodes.get(path)
         is_link = node is not None and node.entry.type is EntryType.SYMLINK
         return node.entry.target if node is not None and is_link else None
@@ -72,7 +72,7 @@ class MemoryRepository:
         return path in self.nodes
 
     def kind(self, path: str) -> EntryType | None:
-        """What is at `path`, without following a link there; None where nothing is."""
+        """Return the type of the entry at `path`, a symlink not followed; None if it is missing."""
         node = self.nodes.get(path)
         return node.entry.type if node is not None else None
 
@@ -105,16 +105,16 @@ class MemoryRepository:
         tree = _cut_out(self.nodes, path)
         for below in sorted(tree, key=sort_key):
             node = tree[below]
-            # No tree can say why something is there, or what policy took away.
+            # A tree does not record which entries are implicit, or what policy removed.
             seen = replace(node.entry, path=below, implicit=False, dropped=())
             yield replace(node, entry=seen)
 
     def unfinished(self) -> bool:
-        """Never: a commit here is one step."""
+        """Return no transaction: a commit here is one step."""
         return False
 
     def history(self) -> Iterator[Record]:
-        """What transactions did here, the latest first."""
+        """Yield the records of transactions, the latest first."""
         yield from reversed(self.records)
 
     def free_space(self) -> int | None:
@@ -151,7 +151,7 @@ class MemoryRepository:
         yield MemoryTransaction(self, purpose)
 
     def close(self) -> None:
-        """Nothing is to be let go of."""
+        """Do nothing."""
 
     def layer_tree(self, digest: str) -> Tree:
         """A published or staged layer's tree; RepositoryChanged where there is neither."""
@@ -179,7 +179,7 @@ class MemoryLayerStage:
         return chunks
 
     def finish(self) -> Mapping[str, int]:
-        """Keep the layer, complete and verified; nothing is ever refused."""
+        """Keep the layer, which is complete and verified."""
         self.index.seek(0)
         self._keep(self.tree.nodes, self.index.read())
         return {}
@@ -192,7 +192,7 @@ class MemoryTree:
         self.nodes: Tree = {}
 
     def add(self, entry: Entry, content: Content = ()) -> None:
-        """Make what `entry` says, in place of whatever is at its path."""
+        """Create `entry`, in place of anything at its path."""
         old = self.nodes.get(entry.path)
         is_directory = entry.type is EntryType.DIRECTORY
         if old is not None and not (is_directory and old.entry.type is EntryType.DIRECTORY):
@@ -204,7 +204,7 @@ class MemoryTree:
         self.nodes[entry.path] = Node(entry, b"".join(filled(content)))
 
     def finish(self) -> None:
-        """All is done."""
+        """Do nothing."""
 
 
 class MemoryTransaction:
@@ -297,11 +297,11 @@ class MemoryTransaction:
         self._small[path] = Node(Entry(path, EntryType.SYMLINK, 0o777, target=text))
 
     def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole tree; what is not there needs no removing."""
+        """Remove a file, a symlink or a whole tree; a missing path is ignored."""
         self._removals.append(path)
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Say for the history what happens to the image or layer `name`, and why."""
+        """Record for the history a change of the image or layer `name`, and its reason."""
         self._changes.append(Change(name, what, why))
 
     def commit(self) -> None:

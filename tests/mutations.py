@@ -58,5 +58,5 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def nested(depth: int, around: str = '{"a":', after: str = "}") -> bytes:
-    """Valid JSON of this many levels, which recursive programs die of."""
+    """Valid JSON of this many levels, which exhausts the stack of recursive programs."""
     return (around * depth + "0" + after * depth).encode()

@@ -32,7 +32,7 @@ OF_THE_RUNTIME = {"HOSTNAME", "container", "TERM", "PWD", "OLDPWD", "SHLVL", "_"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the image saw: user and group, working directory, arguments, environment."""
+    """What the image received: user and group, working directory, arguments, environment."""
 
     id: str
     directory: str
@@ -74,7 +74,7 @@ def write_probe(folder: Path, **settings: object) -> str:
 
 
 def read_report(output: str) -> Report:
-    """What the script printed, without the runtime's own variables."""
+    """Return what the script printed, without the runtime's own variables."""
     items = output.split("\0")[:-1]
     who, where, rest = items[0], items[1], items[2:]
     arguments = tuple(item.removeprefix("arg=") for item in rest if item.startswith("arg="))
@@ -89,5 +89,5 @@ def read_report(output: str) -> Report:
 
 
 def run_original(podman: Engine, source: str, *words: str) -> Report:
-    """What the image sees when podman runs it from where it comes from."""
+    """Return the report of the image when podman runs it from its source."""
     return read_report(podman.run(source, *words))

@@ -70,7 +70,7 @@ def processes_naming(text: str) -> list[int]:
         try:
             words = (directory / "cmdline").read_bytes()
         except OSError:
-            continue  # ended meanwhile
+            continue  # it has ended
         if text.encode() in words and int(directory.name) != os.getpid():
             found.append(int(directory.name))
     return found
@@ -124,7 +124,7 @@ def _stat(pid: int) -> list[str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return []  # ended meanwhile
+        return []  # it has ended
     return text.rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""Several publishers of one directory, in one process: what one does while another is at it."""
+"""Several publishers of one directory, in one process: one acts while another one runs."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class RealImages:
     layout: Path
 
     def source(self, tag: str) -> str:
-        """The image as skopeo, and we, name it."""
+        """The reference of the image, for skopeo and for the publisher."""
         return f"oci:{self.layout}:{tag}"
 
 
@@ -140,7 +140,7 @@ def _python_version(buildah: list[str]) -> str:
 
 
 def _download_numpy(site: Path, version: str) -> None:
-    """Install numpy into `site` for the image's Python, which need not be the one we run on."""
+    """Install numpy into `site` for the image's Python, which may not be that of the tests."""
     wheels = f"manylinux2014_{platform.machine()}"
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--target", site, "--no-deps"),

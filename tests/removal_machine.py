@@ -1,7 +1,7 @@
-"""The rules by which images come and go at random, for `publisher.removal` to be held against.
+"""Random publications and removals of images, by which `publisher.removal` is tested.
 
-Each rule does something to the repository and to the model; `EXECUTED` counts what came about, and
-`REACHED` names what has to come about in a run that is worth the name.
+Each rule does something to the repository and to the model; `EXECUTED` counts the situations, and
+`REACHED` names those that every sufficient run has to reach.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ REACHED = (
     "unpin",
     "unpin: with fresh grace",
     "prune: withdrawn",
-    "prune: wished again",
+    "prune: requested again",
     "prune: other lists still wish it",
     "prune: left to other lists",
     "prune: pinned",
@@ -105,11 +105,11 @@ deaths = st.sampled_from([None] * 36 + list(range(12)))
 
 
 DAMAGE = [None, b"", b"{", b'{"origin": 1}', b'{"origin": []}', b'{"version": 1, "users": []}']
-"""What a record of users becomes: gone, unreadable, or one that lacks somebody."""
+"""Damaged forms of a record of users: missing, unreadable, or without one user."""
 
 
 class Removal(World):
-    def carry_out(
+    def apply_step(
         self, what: str, dies_at: int | None, act: Callable[[Any], object], after: Model
     ) -> None:
         """Let `act` make `after` of the model, unless it is killed."""
@@ -126,7 +126,7 @@ class Removal(World):
             act(self.repository)
         EXECUTED[what] += 1
 
-    # What happens elsewhere
+    # Events at registries
 
     @rule(tag=tags, image=images)
     def a_tag_moves_at_the_source(self, tag: str, image: int) -> None:
@@ -141,7 +141,7 @@ class Removal(World):
             step < timedelta(0) and self.model.schedule
         )
 
-    # What people and jobs do
+    # Actions of users and jobs
 
     @rule(tag=tags, image=st.none() | images, wish_list=lists, grace=graces, dies_at=deaths)
     def ingest(
@@ -155,7 +155,7 @@ class Removal(World):
         held = moves and self.holds(tag)
         after = self.model.ingested(tag, number, wish_list, grace, self.now)
         if dies_at is not None and not held:
-            self.carry_out(
+            self.apply_step(
                 "ingest", dies_at, lambda r: self.run_ingest(r, tag, wish_list, grace), after
             )
             return
@@ -173,7 +173,7 @@ class Removal(World):
         several=st.lists(st.tuples(tags, images, lists, graces), min_size=2, max_size=5),
     )
     def several_ingests(self, several: Sequence[tuple[str, int, str, timedelta]]) -> None:
-        """A busy day, for something to be there that can be taken away."""
+        """Several ingests, so that there are images to remove."""
         for tag, image, wish_list, grace in several:
             self.ingest(tag, image, wish_list, grace, None)
 
@@ -221,7 +221,7 @@ class Removal(World):
         EXECUTED["remove: scheduled already"] += after.schedule == self.model.schedule
         if drop_link:
             after = after.relinked(tag, False)
-        self.carry_out("remove", dies_at, act, after)
+        self.apply_step("remove", dies_at, act, after)
 
     @precondition(lambda self: self.model.schedule)
     @rule(data=st.data(), dies_at=deaths)
@@ -235,7 +235,7 @@ class Removal(World):
         if not current:
             self.refused("restore: only earlier images are scheduled", act, NotScheduled)
             return
-        self.carry_out("restore", dies_at, act, self.model.restored(current[0], self.now))
+        self.apply_step("restore", dies_at, act, self.model.restored(current[0], self.now))
 
     @precondition(lambda self: self.model.schedule)
     @rule(data=st.data(), dies_at=deaths)
@@ -253,7 +253,7 @@ class Removal(World):
         after = self.model.restored(entry, self.now)
         EXECUTED["restore: an earlier image"] += bool(found and found.image != entry.image)
         EXECUTED["restore: an earlier image of a tag that has gone"] += found is None
-        self.carry_out("restore", dies_at, act, after)
+        self.apply_step("restore", dies_at, act, after)
 
     @precondition(lambda self: self.model.live())
     @rule(data=st.data(), until=days, exact=st.booleans(), dies_at=deaths)
@@ -276,7 +276,7 @@ class Removal(World):
             after = after.unscheduled(tag, number).relinked(tag, True)
         EXECUTED["pin: until a day"] += last is not None
         EXECUTED["pin: what its tag has left"] += not is_current
-        self.carry_out("pin", dies_at, act, after)
+        self.apply_step("pin", dies_at, act, after)
 
     @precondition(lambda self: self.model.pins)
     @rule(data=st.data(), dies_at=deaths)
@@ -297,10 +297,10 @@ class Removal(World):
         def act(repository: Any) -> None:
             pins.unpin(repository, name_of(tag), self.clock)
 
-        self.carry_out("unpin", dies_at, act, after)
+        self.apply_step("unpin", dies_at, act, after)
 
     @rule(
-        wished=st.dictionaries(tags, lists.filter(bool), min_size=1),
+        requested=st.dictionaries(tags, lists.filter(bool), min_size=1),
         given=st.sampled_from([None] * 9 + [["/lists/a"], ["/lists/b"], ["/lists/c"]]),
         whole=st.booleans(),
         drop_links=st.booleans(),
@@ -309,16 +309,16 @@ class Removal(World):
     )
     def prune(
         self,
-        wished: dict[str, str],
+        requested: dict[str, str],
         given: list[str] | None,
         whole: bool,
         drop_links: bool,
         guarded: bool,
         dies_at: int | None,
     ) -> None:
-        """With the lists that are `given`, or with all that wish anything."""
-        given = given or sorted(set(wished.values()))
-        documents = [GivenList(each, self.document(each, wished)) for each in given]
+        """With the lists that are `given`, or with all that request an image."""
+        given = given or sorted(set(requested.values()))
+        documents = [GivenList(each, self.document(each, requested)) for each in given]
 
         def run(repository: Any, dry_run: bool = False) -> Any:
             return prune(
@@ -341,20 +341,20 @@ class Removal(World):
             assert run(self.repository) == foreseen
             EXECUTED["prune: an empty list"] += 1
             return
-        after = self.after_prune(wished, given, whole, drop_links, guarded, foreseen)
+        after = self.after_prune(requested, given, whole, drop_links, guarded, foreseen)
         if dies_at is not None:
-            self.carry_out("prune", dies_at, run, after)
+            self.apply_step("prune", dies_at, run, after)
             return
         assert run(self.repository) == foreseen
         self.model = after
 
-    def document(self, name: str, wished: dict[str, str]) -> WishList:
-        wishes = tuple(self.wish(tag) for tag, wishing in wished.items() if wishing == name)
+    def document(self, name: str, requested: dict[str, str]) -> WishList:
+        wishes = tuple(self.wish(tag) for tag, wishing in requested.items() if wishing == name)
         return WishList(name, 2, "", None, wishes)
 
     def after_prune(
         self,
-        wished: dict[str, str],
+        requested: dict[str, str],
         given: Sequence[str],
         whole: bool,
         drop_links: bool,
@@ -365,7 +365,7 @@ class Removal(World):
         withdrawn, in_question = [], 0
         again: list[str] = []
         for tag, published in sorted(self.model.published.items()):
-            wishing = {wished[tag]} & set(given) if tag in wished else set()
+            wishing = {requested[tag]} & set(given) if tag in requested else set()
             if self.model.find(tag, published.image) is not None:
                 if wishing:
                     again.append(tag)
@@ -402,7 +402,7 @@ class Removal(World):
             after = after.unscheduled(tag, after.published[tag].image).relinked(tag, True)
         self.count_late_schedule(after)
         EXECUTED["prune: withdrawn"] += bool(withdrawn)
-        EXECUTED["prune: wished again"] += bool(again)
+        EXECUTED["prune: requested again"] += bool(again)
         return after
 
     @precondition(lambda self: self.model.published or self.model.schedule)
@@ -459,7 +459,7 @@ class Removal(World):
         self.check_freed(foreseen, after)
         assert foreseen.waiting == len(after.schedule)
         if dies_at is not None and due:
-            self.carry_out("collect", dies_at, lambda r: collect(r, choice, self.clock), after)
+            self.apply_step("collect", dies_at, lambda r: collect(r, choice, self.clock), after)
             return
         assert collect(self.repository, choice, self.clock) == foreseen
         self.count_collection(due, after)
@@ -477,7 +477,7 @@ class Removal(World):
     @precondition(lambda self: self.model.published)
     @rule(data=st.data())
     def remove_and_collect_at_once(self, data: st.DataObject) -> None:
-        """What is published now, while what its tag has left may still be scheduled."""
+        """Remove the published image while images that its tag has left may still be scheduled."""
         tag = data.draw(st.sampled_from(sorted(self.model.published)))
         number = self.model.published[tag].image
         if not self.holds(tag):
@@ -486,7 +486,7 @@ class Removal(World):
         self.run_collection(None, at_once=True, tag=tag, exact=number)
 
     def due(self, grace: timedelta | None, at_once: bool) -> list[Entry]:
-        """What a collection has to take, the longest due first."""
+        """Return what a collection has to remove, the longest due first."""
 
         def due_at(entry: Entry) -> datetime:
             return entry.due if grace is None else entry.since + grace
@@ -528,7 +528,7 @@ class Removal(World):
                 entry.image == TWICE and digests <= layers.keys() - left.keys()
             )
 
-    # What goes wrong
+    # Failures
 
     @precondition(lambda self: self.model.schedule)
     @rule(
@@ -539,7 +539,7 @@ class Removal(World):
     def a_record_is_damaged_and_repaired(
         self, data: st.DataObject, content: bytes | None, dies_at: int | None
     ) -> None:
-        """Doubt keeps: what a collection can still tell goes, the rest stays until the repair."""
+        """Images with uncertain records stay until the repair; all others are removed."""
         records = [*self.root.glob(".layers/*/*/.metadata/origin.json")]
         records += self.root.glob(".metadata/.images/*/*.json")
         record: Path = data.draw(st.sampled_from(sorted(records)))

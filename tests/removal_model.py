@@ -1,7 +1,7 @@
-"""A model of how images come and go, and the published trees that it is compared with.
+"""A model of publication and removal, and its comparison with published trees.
 
 The model knows images as bundles of layers and nothing of records, transactions or paths: what must
-be in the tree follows from who is published, scheduled and pinned.
+be in the tree follows from which images are published, scheduled and pinned.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Source:
         self._index = json.loads((folder / "index.json").read_bytes())
 
     def reference(self, tag: str) -> str:
-        """What a wish says."""
+        """Return the reference for a wish."""
         return f"oci:{self.folder}:{tag}"
 
     def set(self, tags: Mapping[str, int]) -> None:
@@ -83,7 +83,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What one tag has in the tree."""
+    """The published image of one tag."""
 
     image: int
     lists: frozenset[str]
@@ -94,10 +94,10 @@ class Published:
 
 @dataclass(slots=True)
 class Model:
-    """What is published, scheduled and pinned. Every change returns a new model.
+    """All published, scheduled and pinned images. Every change returns a new model.
 
     `retired` has the grace period of the wish for each image that a tag has left, while that image
-    is scheduled: a restoration brings it back.
+    is scheduled: a restoration needs it.
     """
 
     published: dict[str, Published] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Model:
         return max([now, *(e.since for e in self.schedule)])
 
     def scheduled(self, tag: str, now: datetime, grace: timedelta | None = None) -> Model:
-        """What is published under the tag enters the schedule; an earlier entry stays as it is."""
+        """Schedule what is published under the tag; an earlier entry stays as it is."""
         after = self.copy()
         found = self.published[tag]
         if self.find(tag, found.image) is None:
@@ -180,7 +180,7 @@ class Model:
         return after
 
     def restored(self, entry: Entry, now: datetime) -> Model:
-        """The image of the entry is what its tag names; what is there now is scheduled."""
+        """Publish the image of the entry under its tag again; the current one is scheduled."""
         if self.is_current(entry):
             return self.unscheduled(entry.tag, entry.image).relinked(entry.tag, True)
         found = self.published.get(entry.tag)
@@ -203,7 +203,7 @@ class Model:
 
 
 def layers_of(model: Model) -> dict[str, set[str]]:
-    """Which image IDs use each layer that must be there."""
+    """Return the image IDs that use each layer that must exist."""
     users: dict[str, set[str]] = {}
     for _, number in model.live():
         for each in IMAGES[number].layers:
@@ -212,7 +212,7 @@ def layers_of(model: Model) -> dict[str, set[str]]:
 
 
 def users_of(model: Model) -> dict[str, set[tuple[str, str]]]:
-    """Who uses each image that must be there: (name, manifest digest), by image ID."""
+    """Return the users (name, manifest digest) of each image that must exist, by image ID."""
     users: dict[str, set[tuple[str, str]]] = {}
     for tag, number in model.live():
         pair = (name_of(tag), IMAGES[number].manifest.digest)
@@ -221,7 +221,7 @@ def users_of(model: Model) -> dict[str, set[tuple[str, str]]]:
 
 
 def assert_tree_is(root: Path, model: Model) -> None:
-    """The tree has exactly what the model says, its records too, and nothing is left empty."""
+    """Fail unless tree and records equal the model, and no directory is empty."""
     layers = layers_of(model)
     origins = {
         f"sha256:{found.name}": set(json.loads(read(found / ".metadata/origin.json"))["origin"])
@@ -262,7 +262,7 @@ def _assert_name_is(root: Path, tag: str, published: Published | None) -> None:
 
 
 def _directories(root: Path) -> Iterator[str]:
-    """Every directory of the publisher's own making; its working state is its own affair."""
+    """Return every directory that the publisher makes, except for its working state."""
     for here, below, _ in os.walk(root):
         depth = here.count("/") - str(root).count("/")
         below[:] = [name for name in below if name != ".publisher"] if depth < 3 else []
@@ -271,7 +271,7 @@ def _directories(root: Path) -> Iterator[str]:
 
 
 def sharded(top: Path) -> list[Path]:
-    """What lies in the super-directories of `top`."""
+    """Return the contents of the super-directories of `top`."""
     shards = sorted(os.listdir(top)) if top.exists() else []
     return [top / shard / name for shard in shards for name in sorted(os.listdir(top / shard))]
 

@@ -1,4 +1,4 @@
-"""`python -m tests.removal_run`: thousands of sequences of what happens to images, at random.
+"""`python -m tests.removal_run`: thousands of random sequences of publications and removals.
 
 After every step the published tree is compared with a model of what must be in it
 (tests/removal_machine.py has the rules). The sequences are tried in shares, each from a seed of its
@@ -78,7 +78,7 @@ def _run_share(folder: str, number: int) -> Counter[str]:
 def run(folder: Path, sequences: int, number: int | None = None) -> Counter[str]:
     """Try so many sequences in `folder`; what was done and reached.
 
-    With `number` as a seed it is the same at every time, and a failure is told as it was found,
+    With `number` as a seed it is the same at every time, and a failure is reported as it was found,
     without looking for a shorter one.
     """
 

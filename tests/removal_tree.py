@@ -23,7 +23,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class Tree:
-    """A repository, and a layout to fill it from. `now` is what its clock says."""
+    """A repository, and a layout to fill it from. `now` is the time of its clock."""
 
     def __init__(self, folder: Path, kind: str = "directory") -> None:
         self.place = make_repository(kind, folder)
@@ -81,7 +81,7 @@ class Tree:
         return {f"sha256:{path.name}" for path in self.root.glob(".flat/*/*") if path.is_dir()}
 
     def names_in(self, path: str) -> set[str]:
-        """What is there, but for directories that hold nothing, and what is the server's own."""
+        """Return the names in a directory, without empty directories and the server's own files."""
         own = (".cvmfscatalog", "new_repository")
         return {
             found.relative_to(self.root / path).parts[0]
@@ -98,11 +98,11 @@ class Tree:
         )
 
     def assert_sound(self) -> None:
-        """Nothing is superfluous, nothing is missing, records say what is."""
+        """Fail unless all content and records are present and correct, and nothing else is."""
         assert not verify(self.repository, deep=True).findings
 
     def forget_layout(self) -> None:
-        """The source is gone."""
+        """Remove the source."""
         shutil.rmtree(self.layout)
 
 

@@ -1,7 +1,7 @@
-"""The world in which images come and go at random: a repository, its model, a clock, and death.
+"""A repository, its model and a clock, for random publications, removals and kills.
 
-What happens in it are the rules of tests/removal_machine.py. Here is how they are carried out, and
-what must hold after each.
+The rules are in tests/removal_machine.py. This module executes them, and checks the invariants
+after each.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class World(RuleBasedStateMachine):
             EXECUTED["killed before its commit"] += 1
 
     def recorded(self) -> tuple[object, ...]:
-        """What the repository's records say; what the tree holds is looked at elsewhere."""
+        """Return the contents of the repository's records; the tree is compared elsewhere."""
         records = {tag: load_publication(self.repository, name_of(tag)) for tag in TAGS}
         return (
             {e.key: (e.scheduled_at, e.not_before) for e in load_schedule(self.repository).entries},
@@ -118,7 +118,7 @@ class World(RuleBasedStateMachine):
         )
 
     def expected(self, model: Model) -> tuple[object, ...]:
-        """What the model says that they are."""
+        """Return the records that the model expects."""
         return (
             {key_of(e): (e.since, e.due) for e in model.schedule},
             {
@@ -178,7 +178,7 @@ def die_at(operation: int) -> None:
     The one before the first writes the journal that makes a commit of it.
     """
     count = 0
-    write, carry_out = journal.write, journal._execute
+    write, execute = journal.write, journal._execute
 
     def step() -> None:
         nonlocal count
@@ -192,7 +192,7 @@ def die_at(operation: int) -> None:
 
     def carried_out(*arguments: Any) -> None:
         step()
-        carry_out(*arguments)
+        execute(*arguments)
 
     setattr(journal, "write", written)  # noqa: B010  # mypy knows that it is a function
     setattr(journal, "_execute", carried_out)  # noqa: B010

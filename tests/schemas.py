@@ -47,7 +47,7 @@ def _validator(path: Path) -> Draft202012Validator:
 
 
 def strict(validator: Draft202012Validator) -> Draft202012Validator:
-    """The same schema, refusing keys that it does not describe: what we write is documented.
+    """The same schema, refusing keys that it does not describe: all written keys are documented.
 
     The published schemas allow them, since readers must expect what later releases add.
     """

@@ -18,7 +18,7 @@ from tests.command import environment
 
 
 class Screen:
-    """What a terminal of 80 columns shows after the bytes that were written to it."""
+    """The contents of a terminal of 80 columns after the bytes that were written to it."""
 
     def __init__(self) -> None:
         self._screen = pyte.Screen(80, 24)

@@ -1,4 +1,4 @@
-"""Directory trees as values, so that tests can compare them and say how they differ."""
+"""Directory trees as values, so that tests can compare them and print the differences."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ OPAQUE = "trusted.overlay.opaque" if os.geteuid() == 0 else "user.overlay.opaque
 
 
 def owned(uid: int, gid: int = 0) -> tuple[int, int]:
-    """Whose a published thing is that an image gives to `uid` and `gid`: without root, our own."""
+    """Return the published owner for `uid` and `gid`: without root, those of this process."""
     return (uid, gid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What can be seen of one path. `type` is find's letter; `links` all paths of its inode.
+    """The visible properties of one path. `type` is find's letter; `links` all paths of its inode.
 
     Sizes are those of files and symlinks only. Overlayfs's own extended attributes are left out.
     """
@@ -95,7 +95,7 @@ def assert_same_tree(
     """Fail with a list of differences unless both trees look the same.
 
     `ignore` names fields of Node, `ignore_paths` holds shell patterns of paths. The mtimes of
-    directories are compared on request only: they tell who wrote into a directory last.
+    directories are compared on request only: they show the last write into a directory.
     """
     unknown = set(ignore) - {field.name for field in fields(Node)}
     assert not unknown, f"a node has no {unknown}"

@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def prepare() -> None:
-    heading("1. Images, and a wish list that asks for them")
+    heading("1. Images, and a wish list that requests them")
     if FOLDER.exists():
         shutil.rmtree(FOLDER)
     FOLDER.mkdir()
@@ -109,7 +109,7 @@ def look_at_the_metadata() -> None:
     check(
         json.loads(origin.read_bytes())["origin"]
         == sorted([samples.tools().image_id, samples.analysis().image_id]),
-        "the base layer knows both images that use it",
+        "the record of the base layer names both images that use it",
     )
     print()
     publisher("list", "--repository", "dir:tree")
@@ -169,7 +169,7 @@ def layer_tree(digest: str) -> Path:
 
 
 def published() -> dict[str, tuple[int, int, int]]:
-    """What was published, by inode and times, without the publisher's own state (a lock)."""
+    """Return the published files, by inode and times, without the publisher's own state."""
     return {
         path: identity
         for path, identity in tree_identity(TREE).items()

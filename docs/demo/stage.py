@@ -1,4 +1,4 @@
-"""What the demo shows: headings, commands with their output, trees, and verified claims."""
+"""The output of the demo: headings, commands with their output, trees, and verified claims."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def file(path: Path) -> None:
 
 
 def short(text: str) -> str:
-    """Digests cut to twelve digits, to keep lines readable."""
+    """Return the text with digests cut to twelve digits, to keep lines readable."""
     return _HEX.sub(r"\1…", text)
 
 

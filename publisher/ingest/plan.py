@@ -20,7 +20,7 @@ from publisher.wishlist.model import Request
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """What an ingest would do for one requested image.
+    """The expected result of an ingest for one requested image.
 
     `new_layers` maps the digests of layers that would be fetched to their sizes in bytes;
     `known_layers` counts those that the repository has. `line` and `column` are the place of the

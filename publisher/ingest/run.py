@@ -57,7 +57,7 @@ def ingest(
         policy: What of an image may be published, and how large it may be.
         progress: Receives what happens, from several threads.
         stop: Once it is set no other image is begun, downloads end at their next chunk, `sources`
-            are closed, and the report says that the run was interrupted.
+            are closed, and the report is marked as interrupted.
         now: The clock.
 
     Raises:

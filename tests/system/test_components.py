@@ -101,7 +101,7 @@ def test_a_registry_serves_what_skopeo_pushed_and_goes_away(tmp_path: Path) -> N
         requests.get(registry.url, timeout=10)
 
 
-def test_a_registry_with_passwords_refuses_who_has_none(tmp_path: Path) -> None:
+def test_a_registry_with_passwords_refuses_clients_without_one(tmp_path: Path) -> None:
     with docker_registry(tmp_path, htpasswd={"mary": "s3cret"}) as registry:
         url = f"{registry.url}/v2/"
         assert requests.get(url, timeout=10).status_code == 401
@@ -109,7 +109,7 @@ def test_a_registry_with_passwords_refuses_who_has_none(tmp_path: Path) -> None:
         assert requests.get(url, auth=("mary", "s3cret"), timeout=10).status_code == 200
 
 
-def test_a_registry_believes_the_tokens_of_its_service_only(tmp_path: Path) -> None:
+def test_a_registry_accepts_the_tokens_of_its_service_only(tmp_path: Path) -> None:
     source, digest = write_image(tmp_path / "layout")
     with (
         token_service(tmp_path / "service", {"mary": "s3cret"}) as service,
@@ -311,7 +311,7 @@ def test_podman_runs_an_image_from_a_registry(tmp_path: Path) -> None:
 
 
 def assert_nothing_left(directory: Path, engine: Engine) -> None:
-    """No process and no mount of this test is there any more."""
+    """Fail if a process or mount of this test remains."""
     short = next((w for w in engine.command if "/pt-" in w), "").partition("/pt-")[2][:8]
     assert short
     assert processes_naming(f"/pt-{short}") == []

@@ -1,4 +1,4 @@
-"""What the README promises of a fresh machine: git, make and Python are enough."""
+"""On a fresh machine, git, make and Python are enough, as the README states."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NETWORK_VARIABLES = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "H
 
 @pytest.fixture
 def fresh_machine(tmp_path: Path) -> Iterator[Path]:
-    """The root of a Debian just installed, with a user 1000 in /home/user, and our history there.
+    """The root of a fresh Debian, with a user 1000 in /home/user, and a clone of this repository.
 
     It reaches package mirrors as this machine does. Each test gets its own writable overlay.
     """

@@ -58,7 +58,7 @@ def layer_trees(repository: Path, name: str) -> list[Path]:
     return [repository / ".layers" / d[:2] / d / "layerfs" for d in digests]
 
 
-def test_a_real_image_is_published_runs_and_a_second_run_touches_nothing(
+def test_a_real_image_is_published_and_runs_and_a_second_run_changes_nothing(
     tmp_path: Path, registry: Registry, real_images: RealImages
 ) -> None:
     require_root()

@@ -156,7 +156,7 @@ def test_credentials_are_looked_up_in_the_documented_order(tmp_path: Path) -> No
         assert registry.requests[-1].headers["authorization"] == basic("in-environment", "x")
 
 
-def test_plain_http_goes_through_its_proxy_unless_no_proxy_says_otherwise() -> None:
+def test_plain_http_goes_through_its_proxy_unless_no_proxy_excludes_the_host() -> None:
     with OwnRegistry() as proxy, OwnRegistry() as registry:
         for each in (proxy, registry):
             each.add("library/x", "1", sample_image())

@@ -39,7 +39,7 @@ class Site:
         self.list = folder / "wishes.yaml"
 
     def push(self, name: str, built: Image | None = None) -> str:
-        """Push an image; the reference as a wish says it."""
+        """Push an image; return the reference for a wish."""
         built = built or image(BASE, layer(file(name.replace(":", "-"))))
         layout = write_layout(built, self.folder / "layout" / name.replace(":", "-"), "x")
         self.registry.push(f"oci:{layout}:x", f"{self.prefix}/{name}")
@@ -97,7 +97,7 @@ def test_from_a_withdrawn_wish_to_a_collected_image(site: Site) -> None:
     site.verify()
 
 
-def test_an_ingest_brings_back_what_is_wished_again(site: Site) -> None:
+def test_an_ingest_restores_an_image_that_is_requested_again(site: Site) -> None:
     images = [site.push(f"tool:{n}") for n in range(2)]
     site.wish(*images)
     site.ingest()
@@ -125,7 +125,7 @@ def test_an_ingest_brings_back_what_is_wished_again(site: Site) -> None:
     ],
     ids=["emptied", "no images", "YAML error", "a broken wish"],
 )
-def test_a_list_that_is_broken_schedules_nothing_and_says_why(
+def test_a_broken_list_schedules_nothing_and_the_reason_is_printed(
     site: Site, text: str, code: int, message: str
 ) -> None:
     site.wish(*(site.push(f"tool:{n}") for n in range(2)))
@@ -144,7 +144,9 @@ def published_paths(site: Site) -> dict[str, tuple[int, int, int]]:
     return {path: each for path, each in paths.items() if "/.publisher" not in path}
 
 
-def test_when_the_registry_is_away_nothing_is_scheduled(site: Site, tmp_path: Path) -> None:
+def test_nothing_is_scheduled_while_the_registry_does_not_answer(
+    site: Site, tmp_path: Path
+) -> None:
     with docker_registry(tmp_path / "short") as short:
         site.registry = short
         images = [site.push(f"tool:{n}") for n in range(2)]
@@ -157,7 +159,7 @@ def test_when_the_registry_is_away_nothing_is_scheduled(site: Site, tmp_path: Pa
     assert site.scheduled() == []
 
 
-def test_more_than_a_fifth_at_once_has_to_be_asked_for(site: Site) -> None:
+def test_more_than_a_fifth_at_once_needs_confirmation(site: Site) -> None:
     images = [site.push(f"tool:{n}") for n in range(5)]
     site.wish(*images)
     site.ingest()
@@ -188,7 +190,7 @@ def test_a_list_in_git_is_followed_from_commit_to_commit(site: Site, tmp_path: P
     assert lost.code == 2 and "nothing was scheduled" in lost.err
 
 
-def test_a_process_goes_on_in_an_image_that_is_collected(site: Site) -> None:
+def test_a_process_continues_in_an_image_that_is_collected(site: Site) -> None:
     reference = site.push("tool:1", image(BASE, layer(file("data", b"x" * 100_000))))
     site.wish(reference)
     site.ingest()
@@ -280,10 +282,10 @@ def is_there(name: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-# What the tool in use gets wrong
+# Cases that DUCC handles wrongly
 
 
-def test_hidden_files_in_the_repository_s_root_disturb_nothing_and_stay(site: Site) -> None:
+def test_hidden_files_in_the_root_of_the_repository_have_no_effect_and_stay(site: Site) -> None:
     images = [site.push(f"tool:{n}") for n in range(2)]
     site.wish(*images)
     site.ingest()
@@ -310,7 +312,7 @@ def pinned(site: Site, name: str) -> tuple[str, str]:
     return f"{repository}@{digest_of(raw)}", site.name(f"{name}@{digest_of(raw)}")
 
 
-def test_an_image_pinned_by_digest_beside_a_nested_name_goes_alone(site: Site) -> None:
+def test_an_image_pinned_by_digest_beside_a_nested_name_is_removed_alone(site: Site) -> None:
     wish, public = pinned(site, "group")
     nested = site.push("group/tool:1")
     site.wish(wish, nested)
@@ -331,7 +333,7 @@ def test_an_image_pinned_by_digest_beside_a_nested_name_goes_alone(site: Site) -
     site.verify()
 
 
-def test_of_two_images_of_one_repository_pinned_by_digest_one_goes(site: Site) -> None:
+def test_of_two_images_of_one_repository_pinned_by_digest_one_is_removed(site: Site) -> None:
     first, first_name = pinned(site, "tool")
     second_digest = image(BASE, layer(file("second")))
     site.push("tool:second", second_digest)

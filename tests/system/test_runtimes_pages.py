@@ -86,7 +86,7 @@ def shell(command: str, *before: str, **variables: str) -> str:
 
 
 def engine_environment(engine: Engine, folder: Path, point: Path) -> Mapping[str, str]:
-    """Podman's configuration as its page says, but with storage of the test's own."""
+    """Podman's configuration as on its page, but with storage of the test's own."""
     words = list(engine.command)
     text = (PAGES / "podman.md").read_text()
     [storage] = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)

@@ -67,7 +67,7 @@ def registry(folder: Path, built: Image) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def authority(folder: Path) -> Authority:
-    """Signs the engine's certificate, and ours, which lie as docker keeps them."""
+    """The authority of the engine's and the client's certificates, stored as docker stores them."""
     authority = Authority.create(folder)
     issued = authority.issue("engine"), authority.issue("client")
     for name, each in zip(("engine", "client"), issued, strict=True):

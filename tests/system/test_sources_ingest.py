@@ -1,4 +1,4 @@
-"""What misbehaving registries, credentials, engines and many wishes mean for a whole ingest."""
+"""Whole ingests with misbehaving registries, credentials, engines and many wishes."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ finally:
 def quiet_run(wishes: Path, images: Path) -> tuple[int, float]:
     """`publisher ingest`: its peak memory in KiB, and its seconds.
 
-    The peak is what the kernel says of this process image alone: what wait4 tells of a child
-    counts the memory of its parent from before the exec.
+    The peak is the kernel's figure for this process image alone: that of wait4 for a child counts
+    the memory of its parent from before the exec.
     """
     words = ["ingest", wishes, "--repository", images, "--quiet"]
     command = [sys.executable, "-c", WITH_PEAK, *map(str, words)]
@@ -136,7 +136,7 @@ def test_a_thousand_wishes_with_nothing_new(tmp_path: Path) -> None:
 def test_a_registry_that_does_not_answer_does_not_delay_the_end_of_a_run(
     tmp_path: Path, number: signal.Signals, stalls_in: str
 ) -> None:
-    """Seconds, where a server's silence is otherwise borne for a minute; the next run goes on."""
+    """The run ends in seconds, not after the timeout of a minute; the next run continues."""
     images = {f"library/x{n}": sample_image(2_000_000, seed=n) for n in range(3)}
     with OwnRegistry() as registry:
         for name, built in images.items():

@@ -1,4 +1,4 @@
-"""Sources against the real docker-registry, with skopeo as the other opinion."""
+"""Sources against the real docker-registry, compared with skopeo."""
 
 from __future__ import annotations
 

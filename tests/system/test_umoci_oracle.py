@@ -168,7 +168,7 @@ def test_an_image_with_unusual_metadata_equals_that_of_umoci_and_overlayfs(
 
 
 def as_policy_makes_it(tree: Tree, *kept: str) -> Tree:
-    """What policy changes: owners may do everything; only `user.*` attributes and `kept` stay."""
+    """Return the tree with policy applied: owner permissions; only `user.*` and `kept` stay."""
     wider = {"f": 0o600, "d": 0o700}
     return {
         path: replace(

@@ -1,4 +1,4 @@
-"""What all tests of the first two rings share."""
+"""Shared by all tests of the first two rings."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_another_version_is_refused(version: object) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", nested(100_000), b'{"version": null}'])
-def test_what_is_no_record_is_malformed(data: bytes) -> None:
+def test_json_that_is_not_a_record_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         CODEC.parse(data)
 

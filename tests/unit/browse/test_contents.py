@@ -1,4 +1,4 @@
-"""`publisher ls`, `diff` and `find`, on images made for what they have to tell."""
+"""`publisher ls`, `diff` and `find` report the contents of images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def json_of(root: Path, *arguments: str, code: int = 0) -> Any:
     return result.json
 
 
-def test_ls_shows_one_directory_or_one_thing(root: Path) -> None:
+def test_ls_shows_one_directory_or_one_entry(root: Path) -> None:
     for path in "usr/bin", "/usr/bin/", "./usr//bin":
         lines = ask(root, "ls", "local/base:1", path).out.splitlines()
         assert [line.split()[-1] for line in lines] == ["usr/bin/tool"]
@@ -86,12 +86,12 @@ def test_ls_shows_one_directory_or_one_thing(root: Path) -> None:
     assert line.endswith("bin -> usr/bin")
     top = json_of(root, "ls", "local/top:1", "usr/bin")["entries"]
     assert [(e["path"], e["type"], e["size"]) for e in top] == [
-        ("usr/bin/again", "f", 1),  # whoever looks at the image sees two files
+        ("usr/bin/again", "f", 1),  # programs in the image see two files
         ("usr/bin/tool", "f", 1),
     ]
 
 
-def test_ls_says_where_a_path_through_a_symlink_leads(root: Path) -> None:
+def test_ls_shows_where_a_path_through_a_symlink_leads(root: Path) -> None:
     result = ask(root, "ls", "local/base:1", "bin/tool")
     assert result.code == 1
     assert "local/base:1 has no bin/tool" in result.err
@@ -99,7 +99,7 @@ def test_ls_says_where_a_path_through_a_symlink_leads(root: Path) -> None:
     assert "publisher ls local/base:1" in ask(root, "ls", "local/base:1", "nothing/here").err
 
 
-def test_names_that_no_terminal_should_get_are_escaped_and_names_that_are_not_utf_8_are_found(
+def test_control_characters_in_names_are_escaped_and_names_that_are_not_utf_8_are_found(
     root: Path,
 ) -> None:
     text = ask(root, "ls", "local/base:1").out
@@ -111,7 +111,7 @@ def test_names_that_no_terminal_should_get_are_escaped_and_names_that_are_not_ut
     assert [entry["path"] for entry in entries] == ["caf\udce9"]
 
 
-def test_diff_tells_what_the_flat_images_have_not_how_the_layers_came_to_it(root: Path) -> None:
+def test_diff_compares_the_flat_images_and_not_the_layers(root: Path) -> None:
     assert ask(root, "diff", "local/base:1", "local/top:1").out.splitlines() == [
         "~ .  (mode)",
         "- old/x",
@@ -122,13 +122,13 @@ def test_diff_tells_what_the_flat_images_have_not_how_the_layers_came_to_it(root
     assert json_of(root, "diff", "local/top:1", "local/top:1")["differences"] == []
 
 
-def test_diff_tells_devices_apart(tmp_path: Path) -> None:
+def test_diff_distinguishes_devices(tmp_path: Path) -> None:
     succeed("init", f"dir:{tmp_path}/images", "--devices", "keep")
     for name, minor in ("zero", 5), ("random", 8):
         made = write_layout(image(layer(character_device("d", 1, minor))), tmp_path / name, "1")
         result = ask(tmp_path, "ingest-image", f"oci:{made}:1")
         if "leaves that to root" in result.err:
-            return  # nobody but root gets images with devices
+            return  # only root can publish images with devices
     (difference,) = json_of(tmp_path, "diff", "local/zero:1", "local/random:1")["differences"]
     assert difference["fields"] == ["device"]
 
@@ -143,7 +143,7 @@ def test_find_matches_names_anywhere_and_with_a_slash_whole_paths(root: Path) ->
     assert found("bin/tool") == found("ssl") == found("TOOL") == []
 
 
-def test_find_goes_on_where_one_image_cannot_be_looked_into(tmp_path: Path) -> None:
+def test_find_continues_where_one_image_is_unreadable(tmp_path: Path) -> None:
     for name, layers in ("a", [OTHER]), ("b", [BASE]):
         publish(tmp_path, name, layers)
     (tmp_path / "images" / layout.layer_index(OTHER.digest)).unlink()
@@ -157,7 +157,7 @@ def test_find_goes_on_where_one_image_cannot_be_looked_into(tmp_path: Path) -> N
     assert ask(tmp_path, "ls", "local/a:1").code == 1
 
 
-def test_an_image_without_its_flat_form_can_be_looked_into_all_the_same(tmp_path: Path) -> None:
+def test_the_contents_of_an_image_without_a_flat_image_are_shown(tmp_path: Path) -> None:
     write_layout(image(BASE, TOP), tmp_path / "top", "1")
     (tmp_path / "list.yaml").write_text(
         f"version: 2\ndefaults: {{outputs: [layers]}}\nimages:\n- oci:{tmp_path}/top:1\n"
@@ -168,7 +168,7 @@ def test_an_image_without_its_flat_form_can_be_looked_into_all_the_same(tmp_path
     assert ask(tmp_path, "find", "again").out == "local/top:1  usr/bin/again\n"
 
 
-def test_an_image_that_is_not_published_is_told_as_such(root: Path) -> None:
+def test_an_image_that_is_not_published_is_reported_as_such(root: Path) -> None:
     for arguments in ("ls", "local/none:1"), ("diff", "local/base:1", "local/none:1"):
         result = ask(root, *arguments)
         assert result.code == 1
@@ -204,7 +204,7 @@ def test_find_agrees_with_a_comparison_of_all_entries(tmp_path: Path) -> None:
         assert found == expected, pattern
 
 
-def test_a_layer_that_was_deleted_is_called_missing_and_the_hint_brings_it_back(
+def test_a_deleted_layer_is_reported_as_missing_and_the_hint_restores_it(
     tmp_path: Path,
 ) -> None:
     publish(tmp_path, "a", [BASE, OTHER])

@@ -1,4 +1,4 @@
-"""`publisher list` and `show`: what they tell of images, and of what is unreadable."""
+"""`publisher list` and `show` report images, and what is unreadable."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_list_and_show_end_with_1_where_an_image_is_unreadable(root: Path) -> No
 
 
 @pytest.mark.parametrize("record", [layout.REMOVE_SCHEDULE, layout.PINS])
-def test_list_and_show_tell_of_unreadable_records_and_show_the_images(
+def test_list_and_show_report_unreadable_records_and_show_the_images(
     root: Path, record: str
 ) -> None:
     ask(root, "pin", NAMES[0])

@@ -1,4 +1,4 @@
-"""What all commands have in common: names, versions, errors, and wish lists that are remote."""
+"""Shared by all commands: names, versions, errors, and wish lists that are remote."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_unknown_command_is_answered_with_similar_ones(typed: str, meant: str
     assert f"No such command '{typed}'. Did you mean {meant}" in result.err
 
 
-def test_an_unknown_command_that_resembles_none_is_only_named() -> None:
+def test_an_unknown_command_without_similar_ones_is_only_named() -> None:
     assert "No such command 'xyzzy'.\n" in publisher("xyzzy").err
 
 
@@ -107,7 +107,7 @@ def wishes(tmp_path: Path) -> Path:
     return path
 
 
-def test_plan_tells_by_its_exit_code_whether_an_ingest_would_change_something(
+def test_the_exit_code_of_plan_shows_whether_an_ingest_would_change_something(
     wishes: Path,
 ) -> None:
     assert publisher("plan", wishes).code == 0

@@ -1,4 +1,4 @@
-"""What bash completes on a command line of `publisher`."""
+"""Bash completes command lines of `publisher`."""
 
 from __future__ import annotations
 

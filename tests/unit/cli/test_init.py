@@ -25,7 +25,7 @@ def published(tmp_path: Path, *options: str) -> os.stat_result:
     return (images / "local/su:1/su").stat()
 
 
-def test_what_is_given_holds_and_stays_when_something_else_is_given(tmp_path: Path) -> None:
+def test_an_option_stays_in_force_when_another_one_is_given(tmp_path: Path) -> None:
     images = f"dir:{tmp_path}/images"
     succeed("init", images, "--setuid", "keep", "--readable")
     status = published(tmp_path, "--xattrs", "drop", "--limit", "layer-entries=5")
@@ -58,7 +58,9 @@ def test_a_limit_refuses_what_exceeds_it(tmp_path: Path) -> None:
     "option",
     ["--owner=1", "--owner=-1:0", "--owner=0:4294967295", "--limit=patience=1", "--limit=depth=x"],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(option: str, tmp_path: Path) -> None:
+def test_an_impossible_policy_is_refused_before_anything_is_written(
+    option: str, tmp_path: Path
+) -> None:
     result = publisher("init", f"dir:{tmp_path}/images", option)
     assert result.code == 2
     assert "cannot use --" in result.err

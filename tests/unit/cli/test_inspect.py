@@ -1,4 +1,4 @@
-"""`publisher inspect` and `publisher show`: what of an image is shown, and how it is escaped."""
+"""`publisher inspect` and `publisher show`: the config of an image is shown, and escaped."""
 
 from __future__ import annotations
 

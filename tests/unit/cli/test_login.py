@@ -31,7 +31,7 @@ def test_docker_hub_is_known_by_its_names(authfile: Path, name: str) -> None:
     assert kept(authfile) == {"team", "127.0.0.1:1"}
 
 
-def test_a_name_without_a_dot_is_a_host_and_never_a_place_at_docker_hub(authfile: Path) -> None:
+def test_a_name_without_a_dot_is_a_host_and_never_a_name_of_docker_hub(authfile: Path) -> None:
     succeed("logout", "team", "--authfile", authfile)
     assert kept(authfile) == {HUB, "127.0.0.1:1"}
 
@@ -44,7 +44,7 @@ def test_a_registry_may_be_written_with_its_scheme(authfile: Path, name: str) ->
 
 @pytest.mark.parametrize("name", ["127.0.0.1:1/team", "http://127.0.0.1:1/team", "quay.io/a:1", ""])
 @pytest.mark.parametrize("verb", ["login", "logout"])
-def test_what_is_no_registry_is_refused_before_anything_is_sent(
+def test_text_that_is_not_a_registry_is_refused_before_anything_is_sent(
     authfile: Path, verb: str, name: str
 ) -> None:
     credentials = ("-u", "ann", "--password-stdin") if verb == "login" else ()
@@ -54,5 +54,5 @@ def test_what_is_no_registry_is_refused_before_anything_is_sent(
     assert kept(authfile) == {HUB, "team", "127.0.0.1:1"}
 
 
-def test_an_engine_or_a_layout_is_no_registry(authfile: Path) -> None:
+def test_an_engine_or_a_layout_is_not_a_registry(authfile: Path) -> None:
     assert publisher("logout", "oci:x", "--authfile", authfile).code == 2

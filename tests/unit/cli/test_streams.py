@@ -36,9 +36,7 @@ def abandoned_pipe() -> int:
     return writer
 
 
-def test_a_reader_that_goes_away_does_not_hide_that_an_image_failed(
-    tmp_path: Path, layout: Path
-) -> None:
+def test_a_closed_pipe_does_not_hide_that_an_image_failed(tmp_path: Path, layout: Path) -> None:
     writer = abandoned_pipe()
     arguments = ("ingest-image", f"oci:{layout}:absent", "--repository", tmp_path / "images")
     try:
@@ -48,7 +46,7 @@ def test_a_reader_that_goes_away_does_not_hide_that_an_image_failed(
     assert ended.returncode == 1
 
 
-def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, layout: Path) -> None:
+def test_a_closed_pipe_is_not_a_failure(tmp_path: Path, layout: Path) -> None:
     succeed("ingest-image", f"oci:{layout}:1", "--repository", tmp_path / "images")
     ended = shell('"$@" | true', "list", "--repository", tmp_path / "images")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -77,7 +75,7 @@ def test_closed_streams_change_nothing(tmp_path: Path, layout: Path, closed: str
     assert "Traceback" not in closed_list.stderr
 
 
-def test_results_that_cannot_be_stored_are_an_error_and_no_traceback(
+def test_results_that_cannot_be_stored_are_an_error_without_a_traceback(
     tmp_path: Path, layout: Path
 ) -> None:
     succeed("ingest-image", f"oci:{layout}:1", "--repository", tmp_path / "images")
@@ -90,7 +88,7 @@ def test_results_that_cannot_be_stored_are_an_error_and_no_traceback(
         assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr
 
 
-def test_names_that_are_no_text_are_printed_as_before(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_printed_as_before(tmp_path: Path) -> None:
     built = image(layer(file(b"caf\xe9", b"x")))
     layout = write_layout(built, tmp_path / "layout", "1")
     succeed("ingest-image", f"oci:{layout}:1", "--repository", tmp_path / "images")

@@ -26,7 +26,7 @@ def layout(tmp_path: Path) -> Path:
 
 
 def on_a_terminal(*arguments: str | Path) -> bytes:
-    """What the command writes to a terminal."""
+    """Return what the command writes to a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         command(*arguments), env=environment(), stdin=theirs, stdout=theirs, stderr=theirs

@@ -1,4 +1,4 @@
-"""How a wish list is called in results: always the same, however it was named."""
+"""A wish list has one name in results, however it is written on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wish lists are checked, with and without asking where the images come from."""
+"""Wish lists are checked, with and without requests to the sources of images."""
 
 from __future__ import annotations
 

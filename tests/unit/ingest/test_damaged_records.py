@@ -71,7 +71,7 @@ def test_an_image_with_a_damaged_publication_is_scheduled_when_its_tag_moves(
 
 
 def test_a_tag_can_move_on_from_a_damaged_manifest(publishers: Publishers) -> None:
-    """What it leaves cannot be scheduled: verify finds its content, and gc can collect that."""
+    """The old image cannot be scheduled: verify finds its content, and gc can collect that."""
     damage(publishers, layout.manifest_file(publishers.name), "cut off")
     publishers.tag(NEW)
     assert not publishers.run("/lists/a").failed

@@ -1,4 +1,4 @@
-"""Manifests and configs that do not belong together, of layers that are all there already."""
+"""Manifests and configs that do not belong together, of layers that are all published or staged."""
 
 from __future__ import annotations
 

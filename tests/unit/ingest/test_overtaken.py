@@ -1,4 +1,4 @@
-"""An image that another run publishes, or takes away, while this one is still at it."""
+"""Another run publishes or removes an image during an ingest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def statuses(report: Report) -> list[str]:
 
 
 @pytest.mark.parametrize("published_before", [False, True])
-def test_a_slow_run_does_not_take_a_tag_back_that_a_later_one_moved_on(
+def test_a_slow_run_does_not_move_a_tag_back_that_a_later_run_moved(
     publishers: Publishers, published_before: bool
 ) -> None:
     if published_before:

@@ -1,4 +1,4 @@
-"""Two images with one layer, wished at once: they share what is sound, and no failure."""
+"""Two images with one layer in one run: they share sound layers, and no failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def statuses(report: Report) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", [corrupt(), status(404), status(403)])
-def test_a_layer_that_one_registry_cannot_give_is_had_from_the_other(
+def test_a_layer_that_one_registry_cannot_serve_is_fetched_from_the_other(
     registries: tuple[OwnRegistry, OwnRegistry], ingest_all: IngestAll, fault: Change
 ) -> None:
     one, two = registries
@@ -51,7 +51,7 @@ def test_a_layer_that_one_registry_cannot_give_is_had_from_the_other(
     assert statuses(report) == ["failed", "published"], report.outcomes
 
 
-def test_a_config_that_lies_about_a_layer_spoils_no_other_image(
+def test_a_config_with_a_wrong_diff_id_affects_no_other_image(
     registries: tuple[OwnRegistry, OwnRegistry], ingest_all: IngestAll
 ) -> None:
     one, two = registries
@@ -65,7 +65,7 @@ def test_a_config_that_lies_about_a_layer_spoils_no_other_image(
     assert statuses(report) == ["failed", "published"], report.outcomes
 
 
-def test_what_both_can_give_is_fetched_once(
+def test_a_layer_that_both_registries_have_is_fetched_once(
     registries: tuple[OwnRegistry, OwnRegistry],
     ingest_all: IngestAll,
     repository: Repository,

@@ -1,4 +1,4 @@
-"""What is said when a disk is full, by real file systems that are."""
+"""Messages about full disks, on real file systems that are full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room on the disk is looked at before anything is downloaded, and its lack explained."""
+"""Space on the disk is checked before anything is downloaded, and a lack is explained."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_image_that_cannot_fit_is_refused_before_its_first_byte(tmp_path: Pat
             assert "missing" in outcome.error
 
 
-def test_what_several_images_will_need_is_counted_together() -> None:
+def test_the_space_for_several_images_is_added_up() -> None:
     space = DiskSpace(SmallDisk(100))
     space.expect(60)
     with pytest.raises(NotEnoughSpace):
@@ -60,7 +60,7 @@ def test_what_several_images_will_need_is_counted_together() -> None:
     space.expect(50)
 
 
-def test_a_full_disk_is_explained_and_other_errors_stay_what_they_are() -> None:
+def test_a_full_disk_is_explained_and_other_errors_are_unchanged() -> None:
     space = DiskSpace(SmallDisk(1_000_000))
     full = space.explained_download(OSError(errno.ENOSPC, "No space left on device"), 2_000_000)
     assert isinstance(full, NotEnoughSpace)

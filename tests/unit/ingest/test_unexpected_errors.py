@@ -30,7 +30,7 @@ MOST_CALLS = 300
 
 
 class Unexpected(Exception):
-    """What no code expects."""
+    """An exception that no code expects."""
 
 
 class Fault:

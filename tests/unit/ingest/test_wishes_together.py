@@ -1,5 +1,5 @@
-"""One image, wished by several lists or more than once: what is published does not depend on who
-came last, and a second run has nothing to do."""
+"""One image that several lists or wishes request: the result does not depend on their order,
+and a second run has nothing to do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def statuses(report: Report) -> list[str]:
     return [str(outcome.status) for outcome in report.outcomes]
 
 
-def test_lists_that_want_other_forms_get_them_all_and_come_to_rest(
+def test_an_image_is_published_with_the_outputs_of_all_lists_and_is_then_current(
     repository: Repository, registry: OwnRegistry, wish_lists: dict[str, bytes]
 ) -> None:
     name = f"{registry.host}/team/x:1"

@@ -147,7 +147,7 @@ class Mutator:
         self._mend(archive, at)
 
     def _mend(self, archive: bytearray, at: int) -> None:
-        """A right checksum, mostly: what is wrong behind it is what is interesting."""
+        """Usually write a correct checksum, so that the fields behind it are tested."""
         if self._random.random() < 0.95:
             archive[at + 148 : at + 156] = b" " * 8
             archive[at + 148 : at + 156] = b"%06o\0 " % sum(archive[at : at + BLOCK])

@@ -101,7 +101,7 @@ MUST_BE_REFUSED = [
 
 
 @pytest.mark.parametrize("name", MUST_BE_REFUSED)
-def test_what_can_only_be_an_attack_is_refused(name: str, tmp_path: Path) -> None:
+def test_archives_that_can_only_be_attacks_are_refused(name: str, tmp_path: Path) -> None:
     attack = layer(*aimed_at(CORPUS[name], str(tmp_path / "victim")))
     assert attempt(tmp_path / "trees", POLICIES["default"], attack) is None
 

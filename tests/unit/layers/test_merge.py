@@ -79,7 +79,7 @@ def _resolve(image: dict[str, Entry], path: str) -> Entry:
 
 
 def comparable(entry: Entry) -> tuple[object, ...]:
-    """What one can see of a file system entry. A hard link is a file like its other names."""
+    """Return the visible properties of an entry. A hard link is a file like its other names."""
     is_file = entry.type in (FILE, EntryType.HARDLINK)
     return (
         FILE if is_file else entry.type,
@@ -158,7 +158,7 @@ def test_each_merged_entry_names_its_layer() -> None:
     assert placed == {"": 1, "a": 0, "b": 1, "d": 1, "d/x": 0, "d/y": 1}
 
 
-def test_siblings_whose_names_sort_before_the_slash_are_no_children() -> None:
+def test_siblings_whose_names_sort_before_the_slash_are_not_children() -> None:
     lower = entries(("a", DIRECTORY), ("a/x", FILE), ("a-b", FILE), ("a!", DIRECTORY))
     upper = entries(("a", WHITEOUT), ("a!/z", FILE))
     assert [m.entry.path for m in merge([lower, upper])] == ["", "a!", "a!/z", "a-b"]

@@ -81,7 +81,7 @@ def test_a_whiteout_that_names_nothing_is_an_error(name: str, unpack: Unpack) ->
         unpack(directory("d"), file(name))
 
 
-def test_a_whiteout_of_a_missing_name_is_no_error(tmp_path: Path) -> None:
+def test_a_whiteout_of_a_missing_name_is_accepted(tmp_path: Path) -> None:
     names = flat_names(tmp_path, BASE, layer(whiteout("none"), whiteout("d/none")))
     assert names == ALL
 

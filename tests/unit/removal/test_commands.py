@@ -1,4 +1,4 @@
-"""The commands about removal: mistakes that are easily made get an answer, and change nothing."""
+"""The commands about removal: common mistakes are explained, and change nothing."""
 
 from __future__ import annotations
 

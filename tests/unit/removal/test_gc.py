@@ -1,4 +1,4 @@
-"""Collection: what is due goes, with what only it used; doubt keeps."""
+"""Collection removes due images, and what only they used; uncertainty keeps images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tree]:
         yield made
 
 
-def test_an_image_goes_when_its_grace_is_over_and_not_a_second_before(tree: Tree) -> None:
+def test_an_image_is_collected_when_its_grace_period_is_over_and_not_a_second_before(
+    tree: Tree,
+) -> None:
     tree.publish("x", FIRST, days=10)
     tree.publish("x", SECOND, days=10)
     tree.now = NOON + timedelta(days=10) - timedelta(seconds=1)
@@ -71,7 +73,7 @@ def test_a_clock_set_back_after_scheduling_delays_the_collection(tree: Tree) -> 
     assert tree.collected() == []
 
 
-def test_everything_goes_with_the_last_image_but_the_repository_itself(tree: Tree) -> None:
+def test_collecting_the_last_image_removes_everything_but_the_repository_itself(tree: Tree) -> None:
     tree.publish("x", FIRST)
     tree.publish("y", SECOND)
     for tag in "xy":
@@ -120,7 +122,7 @@ def test_a_dry_run_changes_nothing_and_reports_what_the_run_then_does(tree: Tree
     assert foreseen.size == len(b"base") + sum(range(6))
 
 
-def test_what_an_administrator_may_not_write_can_be_foreseen_nevertheless(tree: Tree) -> None:
+def test_a_dry_run_works_without_write_permission(tree: Tree) -> None:
     tree.publish("x", FIRST)
     schedule.remove(tree.repository, ["local/app:x"], tree.clock)
     reader = tree.place.open(writable=False)
@@ -219,7 +221,7 @@ def test_a_name_that_no_image_can_have_is_never_deleted(tree: Tree, name: str) -
     assert "an image cannot have that name" in report.kept[0].why
 
 
-def test_an_image_that_another_tool_published_is_counted_before_it_goes(tree: Tree) -> None:
+def test_an_image_that_another_tool_published_is_counted_before_it_is_removed(tree: Tree) -> None:
     tree.publish("x", FIRST)
     tree.publish("y", FIRST)
     for record in tree.root.glob(".metadata/.images/*/*.json"):
@@ -243,7 +245,7 @@ def test_what_cannot_be_counted_because_a_manifest_is_unreadable_stays(tree: Tre
 
 
 @pytest.mark.parametrize("tree", ["directory"], indirect=True)  # CVMFS keeps what is open itself
-def test_a_process_reads_on_from_a_file_of_an_image_that_is_collected(tree: Tree) -> None:
+def test_a_process_can_still_read_an_open_file_of_an_image_that_is_collected(tree: Tree) -> None:
     content = b"y" * 300_000
     tree.publish("x", image(layer(file("large", content))))
     with (tree.root / "local/app:x/large").open("rb", buffering=0) as opened:
@@ -310,17 +312,17 @@ def test_collections_and_ingests_at_the_same_time_leave_a_sound_tree(tree: Tree)
     assert usage.layers.keys() == tree.layers()
 
 
-# The decision by itself
+# The decision alone
 
 DIGITS = st.integers(0, 5)
 IMAGES_OF_LAYERS = st.lists(DIGITS, min_size=1, max_size=4)
 
 
 @given(st.lists(st.tuples(DIGITS, IMAGES_OF_LAYERS, st.integers(0, 2)), min_size=1, max_size=6))
-def test_a_layer_goes_exactly_when_no_other_live_manifest_lists_it(
+def test_a_layer_is_removed_exactly_when_no_other_live_manifest_lists_it(
     live: list[tuple[int, list[int], int]],
 ) -> None:
-    """Against counting everything: `live` is (name, layers, config) of all that is there."""
+    """Compared with a full count: `live` is (name, layers, config) of all images."""
     built = [
         (f"local/x:{name}-{number}", manifest_of(layers, config))
         for number, (name, layers, config) in enumerate(live)

@@ -1,4 +1,4 @@
-"""Images come and go at random, and after every step the tree holds exactly what somebody needs.
+"""After every random publication or removal, the tree holds exactly what live images need.
 
 A few sequences of steps here; `python -m tests.removal_run` tries thousands.
 """

@@ -99,7 +99,7 @@ def test_an_image_that_its_tag_left_can_be_pinned_and_is_not_collected(tree: Tre
     assert list_pins(tree.repository) == ()
 
 
-def test_a_pin_to_the_end_of_time_and_a_clock_near_it_are_borne(tree: Tree) -> None:
+def test_the_last_representable_day_is_accepted_for_a_pin_and_the_clock(tree: Tree) -> None:
     tree.publish("x", FIRST, days=10)
     tree.now = datetime(9999, 12, 30, tzinfo=UTC)
     tree.publish("x", SECOND, days=10)

@@ -1,4 +1,4 @@
-"""What no list wishes any more is scheduled; what is in doubt, or of others, is left alone."""
+"""Prune schedules images that no list requests; uncertain and other lists' images stay."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_changed_grace_period_is_recorded_by_the_next_ingest(tree: Tree) -> No
     assert record(tree, "x").grace_seconds == 60 * 86400
 
 
-def test_links_can_be_taken_away_at_once_and_come_back_when_requested_again(tree: Tree) -> None:
+def test_links_can_be_removed_at_once_and_are_created_when_requested_again(tree: Tree) -> None:
     tree.publish("x", IMAGE)
     tree.publish("y", IMAGE)
     run(tree, tree.wish_list("y"), drop_links=True)
@@ -105,7 +105,9 @@ def test_lists_can_decide_about_the_whole_repository(tree: Tree) -> None:
     assert (sorted(scheduled(tree)), report.others) == (["a1", "hand"], 0)
 
 
-def test_an_image_that_two_lists_request_goes_with_the_second(tree: Tree) -> None:
+def test_an_image_that_two_lists_request_is_scheduled_when_the_second_withdraws_it(
+    tree: Tree,
+) -> None:
     tree.publish("x", IMAGE, A)
     tree.publish("x", IMAGE, B)
     tree.publish("a", IMAGE, A)

@@ -65,7 +65,7 @@ def test_what_is_removed_and_still_requested_is_restored_by_the_next_ingest(tree
     assert not load_schedule(tree.repository).entries and tree.links() == [X]
 
 
-def test_restoring_gives_the_link_back(tree: Tree) -> None:
+def test_restoring_creates_the_link_again(tree: Tree) -> None:
     tree.publish("x", FIRST)
     remove(tree.repository, [X], tree.clock, drop_link=True)
     assert restore(tree.repository, X, tree.clock) == [X]
@@ -143,7 +143,7 @@ def test_an_image_that_two_names_had_in_different_forms_keeps_its_link_when_rest
     tree.assert_sound()
 
 
-def test_podman_knows_a_restored_image_by_its_name_again(tree: Tree) -> None:
+def test_a_restored_image_has_its_name_in_the_podman_store_again(tree: Tree) -> None:
     def names() -> dict[str, list[str]]:
         data = (tree.root / "podmanStore/overlay-images/images.json").read_bytes()
         return {each["id"]: each["names"] for each in json.loads(data)}
@@ -210,7 +210,7 @@ def test_an_image_is_removed_and_restored_at_the_places_of_all_its_platforms(tre
     assert tree.names_in("") == {".metadata"}
 
 
-def test_the_list_reports_what_each_image_frees_once_those_before_have_gone(tree: Tree) -> None:
+def test_the_list_reports_what_each_image_frees_after_those_before_it(tree: Tree) -> None:
     tree.publish("x", FIRST, days=5)
     tree.publish("y", SECOND, days=9)
     tree.publish("z", image(layer(file("other"))), days=7)

@@ -103,7 +103,7 @@ def environment_of(output: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_every_nasty_value_reaches_a_program_as_it_is(tmp_path: Path, shell: str) -> None:
+def test_every_awkward_value_reaches_a_program_unchanged(tmp_path: Path, shell: str) -> None:
     wanted = {f"V{number}": value for number, value in enumerate(NASTY)}
     root = write(tmp_path, config(Env=[f"{name}={value}" for name, value in wanted.items()]))
     done = call(root, "exec", "/usr/bin/env", "-0", shell=shell, PATH="/usr/bin:/bin")
@@ -113,7 +113,9 @@ def test_every_nasty_value_reaches_a_program_as_it_is(tmp_path: Path, shell: str
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_every_nasty_word_of_entrypoint_and_command_arrives(tmp_path: Path, shell: str) -> None:
+def test_every_awkward_word_of_entrypoint_and_command_reaches_a_program(
+    tmp_path: Path, shell: str
+) -> None:
     program = ["/usr/bin/printf", "%s\\0"]
     for entrypoint, command in (
         (program, NASTY),

@@ -77,7 +77,7 @@ def test_a_nul_character_is_refused_before_the_program_is_started(settings: Any)
         launch.prepare_start("/x", config(**settings), (), PASSWD, GROUP)
 
 
-def test_an_image_without_a_command_asks_for_one() -> None:
+def test_an_image_without_a_command_is_refused_with_the_command_to_use() -> None:
     with pytest.raises(CannotRun, match="publisher run IMAGE -- COMMAND"):
         launch.prepare_start("/x", config(), (), "", "")
 

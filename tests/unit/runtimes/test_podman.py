@@ -112,7 +112,7 @@ def test_a_list_that_another_tool_wrote_is_continued() -> None:
     ]
 
 
-def test_ids_and_short_names_have_the_form_that_the_driver_wants() -> None:
+def test_ids_and_short_names_have_the_form_that_the_driver_requires() -> None:
     image = stored(1, "a:1", depth=3)
     for layer in image.layers:
         assert len(layer.id) == 64

@@ -41,7 +41,7 @@ def write_tar(path: Path, files: Mapping[str, bytes | str]) -> Path:
 
 
 def saved(built: Image, *names: str) -> dict[str, bytes | str]:
-    """What Docker 1.10 to 24 saves."""
+    """Return an archive as Docker 1.10 to 24 saves it."""
     files: dict[str, bytes | str] = {}
     layers = []
     for number, layer in enumerate(built.layers):

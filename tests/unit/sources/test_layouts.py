@@ -107,7 +107,7 @@ def test_a_missing_tag_in_a_layout_is_absent_and_the_existing_ones_are_named(
 
 
 def test_a_missing_folder_is_not_an_absent_image(sources: Sources, tmp_path: Path) -> None:
-    """It may be a disk that is not mounted: only a layout that is there can say "gone"."""
+    """Its disk may not be mounted: only an existing layout shows that an image is absent."""
     for reference in (f"oci:{tmp_path}/gone:1.0", f"oci-archive:{tmp_path}/gone.tar:1.0"):
         with pytest.raises(SourceError) as caught:
             sources.open(parse_reference(reference)).resolve()

@@ -176,7 +176,7 @@ def test_recipes_fit_the_schema_and_name_layers_bottom_to_top() -> None:
     ]
 
 
-def test_several_platforms_make_an_index_and_one_is_no_index() -> None:
+def test_several_platforms_make_an_index_and_one_makes_a_manifest() -> None:
     arm = original()
     amd = original(architecture="amd64", variant="")
     images = [(each, build(each)) for each in (amd, arm)]

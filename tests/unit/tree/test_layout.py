@@ -1,4 +1,4 @@
-"""Places in the tree: safe, unambiguous, and resolvable by whoever follows a link."""
+"""Places in the tree: safe, unambiguous, and reachable through links."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_each_of_several_platforms_has_a_place_of_its_own(platform: str, directo
 
 
 @given(references(), st.sampled_from([None, "linux/amd64", "linux/arm/v6"]))
-def test_no_reference_leads_out_of_the_tree_or_into_its_machinery(
+def test_no_reference_leads_out_of_the_tree_or_into_its_metadata(
     reference: ImageReference, platform: str | None
 ) -> None:
     name = _named(reference, platform=Platform.parse(platform) if platform else None)

@@ -1,4 +1,4 @@
-"""The published tree is what `layout/` says, and JSON output is what `docs/schemas/` say."""
+"""The published tree follows `layout/`, and JSON output follows `docs/schemas/`."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_publishing_again_gives_the_same_tree(root: Path) -> None:
 
 
 def run(*arguments: str | Path, code: int = 0) -> Any:
-    """What a command prints with --output json, having been held to its documented schema."""
+    """Return what a command prints with --output json, validated with its schema."""
     result = publisher(*arguments, "--output", "json")
     return checked(result, code)
 
@@ -294,7 +294,7 @@ def test_list_and_show_report_what_cannot_be_read(repository: Path) -> None:
     assert manifest.exists()
 
 
-def test_what_strangers_chose_cannot_command_a_terminal(tmp_path: Path) -> None:
+def test_text_from_outside_cannot_control_a_terminal(tmp_path: Path) -> None:
     config = {
         "User": "\x1b[2J\nevil",
         "Entrypoint": "\x9b31m",
@@ -312,7 +312,7 @@ def test_what_strangers_chose_cannot_command_a_terminal(tmp_path: Path) -> None:
     assert run("show", "local/tool:1", *repository)["config"]["config"] == config
 
 
-def test_a_name_that_is_not_published_is_repeated_as_it_was_asked_for(repository: Path) -> None:
+def test_a_name_that_is_not_published_is_repeated_as_it_was_written(repository: Path) -> None:
     for name, shown in (
         ("local/nothing:1", "local/nothing:1"),
         ("debian", "docker.io/library/debian:latest"),
@@ -487,7 +487,7 @@ def test_an_error_is_one_document_and_one_message(
     assert "Traceback" not in result.err
 
 
-def test_what_the_disk_refuses_is_a_message_too(repository: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_disk_is_a_message_too(repository: Path, tmp_path: Path) -> None:
     (tmp_path / layout.publication_file("local/x:1")).mkdir(parents=True)
     (tmp_path / layout.manifest_file("local/x:1")).write_bytes(MOVED_IMAGE.manifest.data)
     result = publisher("list", "--repository", tmp_path, "--output", "json")

@@ -1,4 +1,4 @@
-"""Metadata files: written as their schemas say, read back as they were, never misread."""
+"""Metadata files follow their schemas, are read back unchanged, and are never misread."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_record_that_cannot_be_read_gives_the_reason_and_a_command(
 
 @pytest.mark.parametrize("record", [PUBLICATION, SCHEDULE])
 @pytest.mark.parametrize("version", [2, 0, None, "1", True])
-def test_a_record_of_another_version_is_not_guessed_at(
+def test_a_record_of_another_version_is_refused(
     record: Publication | RemoveSchedule, version: object
 ) -> None:
     data = json.dumps({**json.loads(record.to_bytes()), "version": version}).encode()

@@ -37,7 +37,7 @@ def test_a_record_is_read_back_as_it_was_written_and_fits_its_schema() -> None:
         replace(RECORD, base_url="file:///mnt/images"),
     ],
 )
-def test_whatever_would_change_the_thin_image_asks_for_another_push(changed: ThinRecord) -> None:
+def test_any_change_of_the_thin_image_requires_another_push(changed: ThinRecord) -> None:
     assert RECORD.terms != changed.terms
     pushed_again = replace(RECORD, digest=f"sha256:{'d' * 64}", pushed_at=datetime.now(UTC))
     assert RECORD.terms == pushed_again.terms

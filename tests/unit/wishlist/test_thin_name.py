@@ -1,4 +1,4 @@
-"""The variables of output formats mean what they mean in the field."""
+"""The variables of output formats mean the same as in earlier tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version 1 is read as the tools that came before read it."""
+"""Version 1 is read as earlier tools read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ input:
 
 
 def problems_of(text: str) -> list[str]:
-    """Everything that is said about a list, without the file's name."""
+    """Return all problems of a list, without the file's name."""
     try:
         problems = parse_wish_list(text, "list.yaml").problems
     except WishListError as error:
@@ -128,26 +128,26 @@ def test_ignored_errors_are_a_warning_since_failures_are_never_hidden() -> None:
 
 
 def test_an_output_format_that_gives_two_images_one_name_is_a_warning() -> None:
-    said = problems_of(
+    messages = problems_of(
         "version: 1\noutput_format: https://example.org/thin\ninput:\n  - debian\n  - alpine\n"
     )
-    assert len(said) == 1
+    assert len(messages) == 1
     assert (
         "5:5: warning: the thin image of docker.io/library/alpine:latest would be called"
-        in (said[0])
+        in (messages[0])
     )
 
 
 def test_an_output_format_that_cannot_be_a_name_makes_the_wishes_unusable() -> None:
-    said = problems_of(
+    messages = problems_of(
         "version: 1\noutput_format: https://example.org/Thin/$(image)\ninput: [debian]\n"
     )
-    assert len(said) == 1
-    assert "'Thin' has upper-case letters" in said[0]
+    assert len(messages) == 1
+    assert "'Thin' has upper-case letters" in messages[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "messages"),
     [
         ("version: 1\n", "1:1: error: the list of images is missing: there is no key 'input'"),
         ("version: 1\ninput: []\n", "2:8: error: 'input' is an empty list"),
@@ -155,6 +155,6 @@ def test_an_output_format_that_cannot_be_a_name_makes_the_wishes_unusable() -> N
         ("version: 1\ninput:\n", "2:7: error: 'input' must be a list of images"),
     ],
 )
-def test_a_list_without_images_is_refused(text: str, said: str) -> None:
+def test_a_list_without_images_is_refused(text: str, messages: str) -> None:
     (problem,) = problems_of(text)
-    assert problem.startswith(said)
+    assert problem.startswith(messages)

@@ -32,8 +32,8 @@ images:
 """
 
 
-def said_about(images: str, head: str = "") -> list[str]:
-    """What is said about `images`, which stand from line 3 on if there is no `head`."""
+def problems_of_images(images: str, head: str = "") -> list[str]:
+    """Return the problems of `images`, which begin on line 3 without a `head`."""
     text = f"version: 2\n{head}images:\n{images}"
     try:
         problems = parse_wish_list(text, "l").problems
@@ -94,7 +94,7 @@ def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
         f"version: 2\n{head}images:\n  - debian\n  - {{image: alpine, outputs: [thin]}}\n", "l"
     )
     assert [wish.thin is not None for wish in wish_list.wishes] == [False, True]
-    (warning,) = said_about("  - debian\n", head)
+    (warning,) = problems_of_images("  - debian\n", head)
     assert warning.startswith("2:7: warning: no image requests a thin image")
 
 
@@ -217,7 +217,9 @@ def test_all_problems_of_a_file_come_at_once_in_its_order() -> None:
 
 
 def test_credentials_in_a_list_are_refused_and_never_repeated() -> None:
-    said = said_about("  - https://me:s3cret@quay.io/a:1\n  - {image: 'me:s3cret@quay.io/a:1'}\n")
+    said = problems_of_images(
+        "  - https://me:s3cret@quay.io/a:1\n  - {image: 'me:s3cret@quay.io/a:1'}\n"
+    )
     assert len(said) == 2
     assert "s3cret" not in "".join(said)
     wish_list = parse_wish_list("version: 2\nimages: ['https://me:s3cret@quay.io/a']\n", "l")
@@ -255,18 +257,18 @@ def test_credentials_anywhere_else_in_a_list_are_not_repeated_either(text: str) 
     ],
 )
 def test_two_wishes_with_the_same_public_path_are_a_warning(entry: str, warned: bool) -> None:
-    said = said_about(f"  - debian\n  - {entry}\n")
+    said = problems_of_images(f"  - debian\n  - {entry}\n")
     assert bool(said) is warned
     assert all("4:5: warning:" in text and "on line 3" in text for text in said)
 
 
 def test_a_repetition_is_found_anywhere_in_the_list() -> None:
-    (said,) = said_about("  - debian\n  - alpine\n  - busybox\n  - debian\n")
+    (said,) = problems_of_images("  - debian\n  - alpine\n  - busybox\n  - debian\n")
     assert said.startswith("6:5: warning: docker.io/library/debian:latest is already listed on ")
 
 
 def test_a_value_given_twice_is_a_warning() -> None:
-    (said,) = said_about("  - {image: a, platforms: [linux/amd64, linux/x86_64]}\n")
+    (said,) = problems_of_images("  - {image: a, platforms: [linux/amd64, linux/x86_64]}\n")
     assert said == ("3:41: warning: 'linux/x86_64' is in platforms twice (remove one of them)")
 
 

@@ -1,4 +1,4 @@
-"""What YAML does not say, or says wrongly, is found and placed."""
+"""Mistakes that YAML accepts or explains badly are reported with their place."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_a_missing_blob_is_an_error(registry: OwnRegistry, sources: Sources) -> 
         read_blob(open_image(sources, registry), built.layers[0].descriptor)
 
 
-def test_a_foreign_layer_is_fetched_from_where_it_says(
+def test_a_foreign_layer_is_fetched_from_the_urls_in_its_descriptor(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     built = sample_image(SIZE)

@@ -204,7 +204,7 @@ def test_a_403_is_a_matter_of_permission(registry: OwnRegistry, sources: Sources
         open_image(sources, registry).manifest()
 
 
-def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
+def test_a_manifest_with_another_digest_than_requested_is_refused(
     registry: OwnRegistry, sources: Sources
 ) -> None:
     digest = registry.add("library/x", "latest", sample_image())

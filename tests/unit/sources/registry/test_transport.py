@@ -1,4 +1,4 @@
-"""TLS, proxies and mirrors: what lies between us and a registry."""
+"""TLS, proxies and mirrors between the publisher and a registry."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def connecting_proxy() -> Iterator[tuple[str, list[str]]]:
         listener.close()
 
 
-def test_https_goes_through_the_proxy_unless_no_proxy_says_otherwise(
+def test_https_goes_through_the_proxy_unless_no_proxy_excludes_the_host(
     authority: Authority,
 ) -> None:
     certificate = authority.issue("far", host="DNS:registry.example.org")

@@ -67,12 +67,12 @@ def test_the_backoff_doubles_with_jitter(tries: int) -> None:
 def test_a_requested_wait_in_seconds_is_observed(registry: OwnRegistry, code: int) -> None:
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(status(code, retry_after="1"), times=1)
-    said: list[str] = []
+    messages: list[str] = []
     began = time.monotonic()
-    with fast_sources(on_wait=said.append) as sources:
+    with fast_sources(on_wait=messages.append) as sources:
         open_image(sources, registry).resolve()
     assert time.monotonic() - began >= 1
-    assert said == [f"waiting 1 s for {registry.host}: status {code}"]
+    assert messages == [f"waiting 1 s for {registry.host}: status {code}"]
 
 
 def test_a_requested_wait_until_a_date_is_observed(registry: OwnRegistry, sources: Sources) -> None:
