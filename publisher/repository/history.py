@@ -63,7 +63,7 @@ class History:
                 for line in _lines_backwards(file):
                     try:
                         yield Record.from_value(json.loads(line))
-                    except (ValueError, TypeError, KeyError):
+                    except (ValueError, RecursionError):
                         _log.warning("%s has a damaged line", file.name)
 
     def _latest_rotated_id(self) -> str:
@@ -85,7 +85,7 @@ class History:
 def _latest_id(file: BinaryIO) -> str:
     try:
         return str(json.loads(next(_lines_backwards(file), b"{}")).get("id", ""))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
 
 

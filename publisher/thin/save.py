@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from publisher.codec import Malformed, load_object
 from publisher.oci.digest import digest_hex
 from publisher.oci.document import Document
 from publisher.oci.media_types import OCI_INDEX
@@ -69,18 +70,21 @@ def engine_archive(image: ThinImage, name: str) -> bytes:
 
 
 def _read_entries(index_file: Path) -> list[Any]:
+    """Return the entries of an existing index.json; entries of other programs are kept as is."""
     try:
-        value = json.loads(index_file.read_bytes())
-        entries = value["manifests"]
+        entries = load_object(index_file.read_bytes())["manifests"]
+        if not isinstance(entries, list):
+            raise Malformed("is not a list", "manifests")
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError, KeyError) as error:
+    except (Malformed, KeyError) as error:
+        why = "manifests is missing" if isinstance(error, KeyError) else str(error)
         raise ThinImageError(
             f"cannot save to {index_file.parent}",
-            why=f"its index.json is damaged: {error}",
+            why=f"its index.json is damaged: {why}",
             hint="save to another directory",
         ) from error
-    return list(entries)
+    return entries
 
 
 def _tag(entry: Any) -> Any:

@@ -18,6 +18,7 @@ from publisher.layers.index import (
     IndexHeader,
     decode_entry,
     encode_entry,
+    path_key,
     read_header,
     read_index,
     write_index,
@@ -39,7 +40,9 @@ from tests.stacks import Draft, drafts
 SCHEMAS = Path(__file__).parents[3] / "layout" / "schemas"
 DIGEST = "sha256:" + "0" * 64
 
-names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=8)
+characters = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
+undecodable = st.sampled_from([chr(0xDC00 + byte) for byte in range(0xF5, 0x100)])
+names = st.text(st.one_of(characters, undecodable), min_size=1, max_size=8)
 paths = st.lists(names, min_size=1, max_size=4).map("/".join)
 counts = st.integers(0, 2**63)
 
@@ -230,6 +233,24 @@ def test_an_index_with_fewer_lines_than_its_header_states_is_an_error() -> None:
         list(read_index(file))
 
 
+def header_with(change: dict[str, object]) -> bytes:
+    fields = json.loads(plain(written().getvalue()))
+    return json.dumps(fields | change).encode() + b"\n"
+
+
+WRONG_HEADERS: list[dict[str, object]] = [
+    dict.fromkeys(IndexHeader.__dataclass_fields__, "x"),
+    {"version": True},
+    {"digest": "x"},
+    {"diff_id": 1},
+    {"size": "1"},
+    {"entries": -1},
+    {"holes": None},
+    {"dropped": {"setuid": "x"}},
+    {"policy": []},
+]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -239,6 +260,8 @@ def test_an_index_with_fewer_lines_than_its_header_states_is_an_error() -> None:
         zstandard.compress(b"[]\n"),
         zstandard.compress(b'{"format":"something"}\n'),
         zstandard.compress(b'{"format":"publisher-layer-index","version":1}\n'),
+        zstandard.compress(b"[" * 10_000 + b"\n"),
+        *(zstandard.compress(header_with(change)) for change in WRONG_HEADERS),
     ],
 )
 def test_a_file_that_is_not_an_index_is_refused(content: bytes) -> None:
@@ -272,12 +295,61 @@ def test_unknown_fields_are_ignored() -> None:
     assert decode_entry('{"path":"a","type":"p","mode":"0600","later":1}').mode == 0o600
 
 
+NESTED = "[" * 100_000
+
+
+def line_with(fields: str) -> str:
+    return f'{{"path":"a","type":"f",{fields}}}'
+
+
 @pytest.mark.parametrize(
-    "line", ["", "{}", "[]", '{"path":"a","type":"?"}', '{"path":1', '{"path":"a","type":"p"} {}']
+    "line",
+    [
+        "",
+        "{}",
+        "[]",
+        "5",
+        '{"path":"a","type":"?"}',
+        '{"path":"a","type":["f"]}',
+        '{"path":1',
+        '{"path":"a","type":"p"} {}',
+        '{"path":5,"type":"f"}',
+        NESTED,
+        line_with(f'"later":{NESTED}'),
+        line_with('"mode":5'),
+        line_with('"mode":"-1"'),
+        line_with('"mode":"10000"'),
+        line_with('"uid":"x"'),
+        line_with('"uid":true'),
+        line_with('"gid":-1'),
+        line_with('"size":"9"'),
+        line_with('"size":-9'),
+        line_with('"mtime_ns":1.5'),
+        line_with('"target":[]'),
+        line_with('"sha256":7'),
+        line_with('"links":"1"'),
+        line_with('"device":[1]'),
+        line_with('"device":[1,"2"]'),
+        line_with('"device":"12"'),
+        line_with('"device":0'),
+        line_with('"xattrs":[]'),
+        line_with('"xattrs":{"user.a":1}'),
+        line_with('"opaque":1'),
+        line_with('"implicit":"x"'),
+        line_with('"dropped":"abc"'),
+        line_with('"dropped":[1]'),
+    ],
 )
 def test_a_malformed_line_is_an_error(line: str) -> None:
     with pytest.raises(LayerError, match="malformed"):
         decode_entry(line)
+
+
+@pytest.mark.parametrize("path", [r"\ud800", r"\udd00"])
+def test_a_path_of_other_surrogates_than_those_of_bytes_is_an_error(path: str) -> None:
+    line = f'{{"path":"{path}","type":"p"}}'
+    with pytest.raises(LayerError, match="malformed"):
+        path_key(line)
 
 
 def test_the_header_describes_the_layer_and_counts_what_was_dropped(tmp_path: Path) -> None:

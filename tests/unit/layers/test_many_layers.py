@@ -21,6 +21,7 @@ from publisher.layers.merge import merge
 from publisher.layers.side_by_side import FAN_IN, by_path
 
 T = EntryType
+DIGEST = "sha256:" + "0" * 64
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Files:
 def written(entries: Sequence[Entry]) -> bytes:
     file = io.BytesIO()
     unresolved = sum(entry.is_unresolved for entry in entries)
-    header = IndexHeader("sha256:0", "sha256:1", 0, 0, len(entries), 0, unresolved)
+    header = IndexHeader(DIGEST, DIGEST, 0, 0, len(entries), 0, unresolved)
     write_index(file, header, map(encode_entry, entries))
     return file.getvalue()
 

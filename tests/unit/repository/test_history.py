@@ -33,3 +33,15 @@ def test_a_reader_sees_no_record_twice_while_files_are_rotated(
                 written.append(record(next(numbers)).to_value())
     assert sorted(set(seen), reverse=True) == seen
     assert seen == list(range(109, 99, -1)), "and none is missing"
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b'{"id":' * 100_000, b"5", b"null", b"not JSON", b'{"id":[]}', b"\xff"]
+)
+def test_a_damaged_line_is_left_out(tmp_path: Path, line: bytes) -> None:
+    written = History(tmp_path)
+    written.append(record(1).to_value())
+    with (tmp_path / "history.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    written.append(record(2).to_value())
+    assert [each.id for each in written.read()] == ["2", "1"]

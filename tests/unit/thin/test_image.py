@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,9 +26,10 @@ from publisher.oci.media_types import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
-from publisher.thin import archive
+from publisher.thin import ThinImageError, archive
 from publisher.thin.image import Original, ThinImage, build_image, build_set
 from publisher.thin.recipe import Recipe, RecipeLayer, base_url, flat_recipe, layered_recipe
+from publisher.thin.save import save_layout
 from tests.schemas import ROOT, recipe_schema
 
 SETTINGS: dict[str, Any] = {
@@ -190,6 +192,29 @@ def test_several_platforms_make_an_index_and_one_makes_a_manifest() -> None:
         "org.opencontainers.image.base.digest": "sha256:" + "f" * 64,
     }
     assert build_set(images[:1]).top == images[0][1].manifest
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"5",
+        b"[]",
+        b"{}",
+        b'{"manifests":null}',
+        b'{"manifests":5}',
+        b'{"manifests":{"a":1}}',
+        b'{"manifests":"abc"}',
+        b'{"manifests":' + b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_a_damaged_layout_is_refused_with_a_hint(tmp_path: Path, index: bytes) -> None:
+    image = original()
+    (tmp_path / "index.json").write_bytes(index)
+    with pytest.raises(ThinImageError, match=r"index\.json is damaged") as caught:
+        save_layout(build_set([(image, build(image))]), tmp_path, "1")
+    assert caught.value.hint
+    assert (tmp_path / "index.json").read_bytes() == index
 
 
 def test_an_index_of_docker_images_is_a_manifest_list_and_a_mixed_one_is_not() -> None:
