@@ -61,12 +61,12 @@ class Member:
     padded: bool = True
 
     def __repr__(self) -> str:
-        reported = [
+        changed = [
             f"{f.name}={getattr(self, f.name)!r}"
             for f in fields(self)
             if f.name != "name" and getattr(self, f.name) not in (f.default, {})
         ]
-        return f"Member({', '.join([repr(self.name), *reported])})"
+        return f"Member({', '.join([repr(self.name), *changed])})"
 
     def encode(self) -> bytes:
         """The member's headers, content and padding."""

@@ -30,9 +30,9 @@ def test_images_of_many_layers_are_published_under_a_low_limit_of_open_files(
         images = images[:1]
     for number, each in enumerate(images):
         write_layout(each, tmp_path / "layout", f"t{number}")
-    wished = [{"image": f"oci:{tmp_path}/layout:t{number}"} for number in range(len(images))]
+    requested = [{"image": f"oci:{tmp_path}/layout:t{number}"} for number in range(len(images))]
     wishes = tmp_path / "wishes.yaml"
-    wishes.write_text(json.dumps({"version": 2, "images": wished}))
+    wishes.write_text(json.dumps({"version": 2, "images": requested}))
     root = tmp_path / "images"
     words = command("ingest", wishes, "--jobs", str(jobs), "--quiet", "--repository", str(root))
     ended = subprocess.run(

@@ -84,10 +84,10 @@ class Publisher:
         write_layout(built, self.layout, tag)
 
     def ingest(self, *tags: str) -> Ended:
-        wished = [
+        requested = [
             {"image": f"oci:{self.layout}:{tag}", "name": "tool", "grace": "0d"} for tag in tags
         ]
-        self.wishes.write_text(json.dumps({"version": 2, "images": wished}))
+        self.wishes.write_text(json.dumps({"version": 2, "images": requested}))
         return self.run("ingest", str(self.wishes))
 
     def run(self, *words: str) -> Ended:

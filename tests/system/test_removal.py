@@ -174,8 +174,8 @@ def test_more_than_a_fifth_at_once_needs_confirmation(site: Site) -> None:
 def test_a_list_in_git_is_followed_from_commit_to_commit(site: Site, tmp_path: Path) -> None:
     images = [site.push(f"tool:{n}") for n in range(2)]
 
-    def publish_list(*wished: str) -> None:
-        text = "\n".join(["version: 2", "images:", *(f"- '{i}'" for i in wished)])
+    def publish_list(*requested: str) -> None:
+        text = "\n".join(["version: 2", "images:", *(f"- '{i}'" for i in requested)])
         commit(tmp_path / "git/wishes.git", {"lists/all.yaml": text})
 
     (tmp_path / "git").mkdir()

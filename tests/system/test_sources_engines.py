@@ -260,11 +260,11 @@ def test_an_engine_image_by_another_store_is_the_same(
     docker: Engine, built: Image, tmp_path: Path
 ) -> None:
     """skopeo reads the engine too: both make the same layers of it."""
-    told = json.loads(
+    reported = json.loads(
         run(program("skopeo"), "inspect", "--daemon-host", docker.socket, "docker-daemon:mine:2")
     )
     found = fetch("docker-daemon:mine:2", docker.socket)
-    assert [each.digest for each in found.manifest.layers] == told["Layers"]
+    assert [each.digest for each in found.manifest.layers] == reported["Layers"]
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])

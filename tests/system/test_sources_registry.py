@@ -99,11 +99,11 @@ def test_images_of_every_form_are_read_as_skopeo_reads_them(
     assert found.document == built.manifest
     assert found.document.data == skopeo_raw(f"{registry.host}/{name}:1.0")
     if (form, compression) != ("v2s2", "zstd"):  # a name that skopeo does not know
-        told = skopeo_inspect(f"{registry.host}/{name}:1.0")
-        assert found.document.digest == told["Digest"]
-        assert [each.digest for each in found.manifest.layers] == told["Layers"]
+        reported = skopeo_inspect(f"{registry.host}/{name}:1.0")
+        assert found.document.digest == reported["Digest"]
+        assert [each.digest for each in found.manifest.layers] == reported["Layers"]
         assert found.config_document.data == skopeo_raw(f"{registry.host}/{name}:1.0", "--config")
-        assert list(source.tags()) == told["RepoTags"]
+        assert list(source.tags()) == reported["RepoTags"]
     for descriptor, each in zip(found.manifest.layers, built.layers, strict=True):
         assert descriptor.media_type == each.descriptor.media_type
         stored = registry.blob_path(descriptor.digest).read_bytes()
@@ -164,8 +164,8 @@ def test_an_index_with_three_platforms_and_attestations(
         chosen = ["--override-arch", platform.architecture, "--override-os", "linux"]
         if platform.variant:
             chosen += ["--override-variant", platform.variant]
-        told = skopeo_inspect(f"{registry.host}/multi/x:1.0", *chosen)
-        assert told["Layers"] == [each.digest for each in built.layers]
+        reported = skopeo_inspect(f"{registry.host}/multi/x:1.0", *chosen)
+        assert reported["Layers"] == [each.digest for each in built.layers]
     with pytest.raises(SourceError, match=r"linux/amd64, linux/arm/v7, linux/arm64"):
         fetch_images(source, [Platform("linux", "riscv64")])
 
@@ -179,12 +179,12 @@ def test_tags_are_listed_and_matched(registry: Registry, sources: Sources, tmp_p
             *(f"docker://{registry.host}/tags/x:1.0", f"docker://{registry.host}/tags/x:{tag}"),
         )
     source = open_at(sources, registry.host, "tags/x")
-    told = json.loads(
+    reported = json.loads(
         run(
             program("skopeo"), "list-tags", "--tls-verify=false", f"docker://{registry.host}/tags/x"
         )
     )
-    assert sorted(source.tags()) == sorted(told["Tags"])
+    assert sorted(source.tags()) == sorted(reported["Tags"])
     assert expand_tags(source, [">=1.1,<2"], ["1.2"]) == ["1.1", "1.10"]
 
 

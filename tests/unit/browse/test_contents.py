@@ -151,9 +151,9 @@ def test_find_continues_where_one_image_is_unreadable(tmp_path: Path) -> None:
     assert (result.code, result.out) == (1, "local/b:1  usr/bin/tool\n")
     assert "local/a:1: cannot look into layer" in result.err
     assert "it has no index (publisher verify --repair)" in result.err
-    told = json_of(tmp_path, "find", "tool", code=1)
-    assert [each["image"] for each in told["found"]] == ["local/b:1"]
-    assert [each["image"] for each in told["unknown"]] == ["local/a:1"]
+    reported = json_of(tmp_path, "find", "tool", code=1)
+    assert [each["image"] for each in reported["found"]] == ["local/b:1"]
+    assert [each["image"] for each in reported["unknown"]] == ["local/a:1"]
     assert ask(tmp_path, "ls", "local/a:1").code == 1
 
 

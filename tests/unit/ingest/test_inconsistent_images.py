@@ -46,9 +46,9 @@ def wish(registry: OwnRegistry, name: str) -> Wish:
     return wish_for(f"{registry.url}/{name}")
 
 
-def publish(repository: Repository, wished: Wish) -> Outcome:
+def publish(repository: Repository, requested: Wish) -> Outcome:
     with fast_sources() as sources:
-        (outcome,) = ingest([Request(wished)], repository, sources).outcomes
+        (outcome,) = ingest([Request(requested)], repository, sources).outcomes
     return outcome
 
 

@@ -39,7 +39,7 @@ def layout(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "reported"),
     [
         ("size=1m", "are missing"),
         ("size=3500k", "are missing"),
@@ -47,12 +47,12 @@ def layout(tmp_path: Path) -> Path:
     ],
 )
 def test_a_full_disk_is_explained_and_leaves_the_tree_as_it_was(
-    mount: Mount, layout: Path, options: str, said: str
+    mount: Mount, layout: Path, options: str, reported: str
 ) -> None:
     point = mount(options)
     result = publisher("ingest-image", f"oci:{layout}:1", "--repository", point / "images")
     assert result.code == 1
-    assert "cannot store an image in" in result.err and said in result.err, result.err
+    assert "cannot store an image in" in result.err and reported in result.err, result.err
     assert {path.name for path in (point / "images").iterdir()} == {".metadata"}
     assert not list((point / "images/.metadata/.publisher/sessions").iterdir())
     run("mount", "-o", "remount,size=100m,nr_inodes=10000", point)

@@ -240,12 +240,12 @@ def test_a_pinned_image_is_kept_and_named(tree: Tree) -> None:
 def test_more_than_a_share_is_refused(tree: Tree, guard: Guard, passes: bool) -> None:
     for number in range(10):
         tree.publish(f"x{number}", IMAGE)
-    wished = tree.wish_list(*(f"x{number}" for number in range(7)))
-    report = run(tree, wished, guard=guard)
+    requested = tree.wish_list(*(f"x{number}" for number in range(7)))
+    report = run(tree, requested, guard=guard)
     assert bool(report.scheduled) is passes
     assert "3 of 10" in report.refused and len(report.withdrawn) == 3
     assert scheduled(tree) == []
-    assert len(run(tree, wished, guard=Guard(at_most=3)).scheduled) == 3
+    assert len(run(tree, requested, guard=Guard(at_most=3)).scheduled) == 3
 
 
 def test_the_guard_allows_a_fifth_and_always_one() -> None:
@@ -306,16 +306,21 @@ IMAGES = st.lists(
 
 @given(IMAGES, st.dictionaries(NAMES, LISTS.filter(bool)), LISTS, st.booleans())
 def test_only_what_all_its_lists_withdrew_is_withdrawn(
-    images: list[Image], wished: dict[str, frozenset[str]], given_lists: frozenset[str], whole: bool
+    images: list[Image],
+    requested: dict[str, frozenset[str]],
+    given_lists: frozenset[str],
+    whole: bool,
 ) -> None:
-    wished = {name: lists & given_lists for name, lists in wished.items() if lists & given_lists}
-    decision = decide(images, wished, given_lists, whole=whole)
+    requested = {
+        name: lists & given_lists for name, lists in requested.items() if lists & given_lists
+    }
+    decision = decide(images, requested, given_lists, whole=whole)
     for each in images:
         if each.name in decision.withdrawn:
-            assert each.name not in wished
+            assert each.name not in requested
             assert not (each.pinned or each.scheduled)
             assert whole or (each.lists and each.lists <= given_lists)
         elif not whole and each.lists and each.lists <= given_lists:
-            assert each.name in wished or each.pinned or each.scheduled
+            assert each.name in requested or each.pinned or each.scheduled
         if each.name in decision.requested_again:
-            assert each.scheduled and each.name in wished
+            assert each.scheduled and each.name in requested

@@ -147,7 +147,7 @@ def test_an_output_format_that_cannot_be_a_name_makes_the_wishes_unusable() -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "messages"),
+    ("text", "expected"),
     [
         ("version: 1\n", "1:1: error: the list of images is missing: there is no key 'input'"),
         ("version: 1\ninput: []\n", "2:8: error: 'input' is an empty list"),
@@ -155,6 +155,6 @@ def test_an_output_format_that_cannot_be_a_name_makes_the_wishes_unusable() -> N
         ("version: 1\ninput:\n", "2:7: error: 'input' must be a list of images"),
     ],
 )
-def test_a_list_without_images_is_refused(text: str, messages: str) -> None:
+def test_a_list_without_images_is_refused(text: str, expected: str) -> None:
     (problem,) = problems_of(text)
-    assert problem.startswith(messages)
+    assert problem.startswith(expected)

@@ -99,7 +99,7 @@ def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "reported"),
     [
         ("{image: debian, platform: [a/b]}", "unknown key 'platform' in a wish (did you mean "),
         ("{image: debian, tag: '1'}", "unknown key 'tag' in a wish (put the tag into 'image'"),
@@ -170,11 +170,13 @@ def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
         ("quay.io/x:1*2 3", "it contains white space"),
     ],
 )
-def test_a_mistake_in_a_wish_is_explained_and_affects_only_this_wish(entry: str, said: str) -> None:
+def test_a_mistake_in_a_wish_is_explained_and_affects_only_this_wish(
+    entry: str, reported: str
+) -> None:
     text = f"version: 2\nimages:\n  - {entry}\n  - debian:stable\n"
     wish_list = parse_wish_list(text, "l")
     assert [str(wish) for wish in wish_list.wishes] == ["docker.io/library/debian:stable"]
-    assert any(said.strip('("') in str(problem) for problem in wish_list.unusable)
+    assert any(reported.strip('("') in str(problem) for problem in wish_list.unusable)
     for problem in wish_list.unusable:
         assert (problem.line, problem.file) == (3, "l")
         assert problem.subject
@@ -182,7 +184,7 @@ def test_a_mistake_in_a_wish_is_explained_and_affects_only_this_wish(entry: str,
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "reported"),
     [
         ("repository: images.example.org\n", "2:13: error: 'images.example.org' may be the name"),
         ("repository: s3:bucket\n", "2:13: error: cannot use repository 's3:bucket'"),
@@ -198,11 +200,11 @@ def test_a_mistake_in_a_wish_is_explained_and_affects_only_this_wish(entry: str,
         ("image: x\n", "(did you mean 'images'?)"),
     ],
 )
-def test_a_mistake_about_all_images_makes_the_list_unusable(head: str, said: str) -> None:
+def test_a_mistake_about_all_images_makes_the_list_unusable(head: str, reported: str) -> None:
     text = f"version: 2\n{head}images: [debian]\n"
     with pytest.raises(WishListError) as caught:
         parse_wish_list(text, "l")
-    assert said in caught.value.why
+    assert reported in caught.value.why
     assert caught.value.what == "cannot use wish list l"
 
 
@@ -217,11 +219,11 @@ def test_all_problems_of_a_file_come_at_once_in_its_order() -> None:
 
 
 def test_credentials_in_a_list_are_refused_and_never_repeated() -> None:
-    said = problems_of_images(
+    reported = problems_of_images(
         "  - https://me:s3cret@quay.io/a:1\n  - {image: 'me:s3cret@quay.io/a:1'}\n"
     )
-    assert len(said) == 2
-    assert "s3cret" not in "".join(said)
+    assert len(reported) == 2
+    assert "s3cret" not in "".join(reported)
     wish_list = parse_wish_list("version: 2\nimages: ['https://me:s3cret@quay.io/a']\n", "l")
     assert "s3cret" not in wish_list.unusable[0].subject
 
@@ -238,11 +240,11 @@ def test_credentials_in_a_list_are_refused_and_never_repeated() -> None:
 )
 def test_credentials_anywhere_else_in_a_list_are_not_repeated_either(text: str) -> None:
     try:
-        said = parse_wish_list(f"version: 2\n{text}\n", "l").problems
+        reported = parse_wish_list(f"version: 2\n{text}\n", "l").problems
     except WishListError as error:
-        said = error.problems
-    assert said
-    assert not [str(problem) for problem in said if "s3cret" in f"{problem} {problem.subject}"]
+        reported = error.problems
+    assert reported
+    assert not [str(problem) for problem in reported if "s3cret" in f"{problem} {problem.subject}"]
 
 
 @pytest.mark.parametrize(
@@ -257,19 +259,21 @@ def test_credentials_anywhere_else_in_a_list_are_not_repeated_either(text: str) 
     ],
 )
 def test_two_wishes_with_the_same_public_path_are_a_warning(entry: str, warned: bool) -> None:
-    said = problems_of_images(f"  - debian\n  - {entry}\n")
-    assert bool(said) is warned
-    assert all("4:5: warning:" in text and "on line 3" in text for text in said)
+    reported = problems_of_images(f"  - debian\n  - {entry}\n")
+    assert bool(reported) is warned
+    assert all("4:5: warning:" in text and "on line 3" in text for text in reported)
 
 
 def test_a_repetition_is_found_anywhere_in_the_list() -> None:
-    (said,) = problems_of_images("  - debian\n  - alpine\n  - busybox\n  - debian\n")
-    assert said.startswith("6:5: warning: docker.io/library/debian:latest is already listed on ")
+    (reported,) = problems_of_images("  - debian\n  - alpine\n  - busybox\n  - debian\n")
+    assert reported.startswith(
+        "6:5: warning: docker.io/library/debian:latest is already listed on "
+    )
 
 
 def test_a_value_given_twice_is_a_warning() -> None:
-    (said,) = problems_of_images("  - {image: a, platforms: [linux/amd64, linux/x86_64]}\n")
-    assert said == ("3:41: warning: 'linux/x86_64' is in platforms twice (remove one of them)")
+    (reported,) = problems_of_images("  - {image: a, platforms: [linux/amd64, linux/x86_64]}\n")
+    assert reported == ("3:41: warning: 'linux/x86_64' is in platforms twice (remove one of them)")
 
 
 def test_a_note_may_have_several_lines() -> None:

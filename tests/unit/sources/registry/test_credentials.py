@@ -392,14 +392,14 @@ def test_concurrent_logins_and_logouts_do_not_overwrite_each_other(tmp_path: Pat
 
 
 def test_a_login_goes_to_the_helper_where_one_is_named(programs: Path, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    make_helper(programs, "test", f'echo "$1 $(cat)" >> {told}')
+    reported = tmp_path / "reported"
+    make_helper(programs, "test", f'echo "$1 $(cat)" >> {reported}')
     path = tmp_path / "config.json"
     path.write_text('{"credHelpers": {"quay.io": "test"}}')
     assert store_login(path, "quay.io", "ann", "s3cret") == "docker-credential-test"
     assert remove_login(path, "quay.io") is True
     assert path.read_text() == '{"credHelpers": {"quay.io": "test"}}'
-    stored, erased = told.read_text().splitlines()
+    stored, erased = reported.read_text().splitlines()
     assert json.loads(stored.removeprefix("store ")) == {
         "ServerURL": "quay.io",
         "Username": "ann",
