@@ -24,19 +24,19 @@ from publisher.tree.layout import RepositoryURL
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing in the tree; names of the same thing have the same `identity`."""
+    """One entry of the tree; hard links to one file have the same `identity`."""
 
     entry: Entry
     content: bytes = b""
     identity: object = field(default_factory=object)
 
     def sha256(self) -> str:
-        """The bare hex digest of a file's content."""
+        """The SHA-256 digest of a file's content, in hex without a prefix."""
         return hashlib.sha256(self.content).hexdigest()
 
 
 Tree = dict[str, Node]
-"""The things in a tree by their paths; "" is its root."""
+"""The entries of a tree by their paths; "" is its root."""
 
 
 class MemoryRepository:
@@ -68,7 +68,7 @@ class MemoryRepository:
         return node.entry.target if node is not None and is_link else None
 
     def exists(self, path: str) -> bool:
-        """Whether anything is at `path` (a symlink counts, whatever it points to)."""
+        """Whether `path` exists; symlinks are not followed."""
         return path in self.nodes
 
     def kind(self, path: str) -> EntryType | None:
@@ -77,18 +77,18 @@ class MemoryRepository:
         return node.entry.type if node is not None else None
 
     def identity(self, path: str) -> object | None:
-        """Equal for two paths that are names of one thing."""
+        """Equal for two hard links to one file."""
         node = self.nodes.get(path)
         return node.identity if node is not None else None
 
     def children(self, path: str) -> list[str]:
-        """The names in the directory `path`, sorted; none where there is no such directory."""
+        """The names in the directory `path`, sorted; empty if there is no such directory."""
         start = f"{path}/" if path else ""
         below = (other[len(start) :] for other in self.nodes if other.startswith(start))
         return sorted(name for name in below if name and "/" not in name)
 
     def names(self) -> Iterator[str]:
-        """Every published image's name, sorted."""
+        """The names of all published images, sorted."""
         start, end = f"{layout.METADATA}/", f"/{layout.MANIFEST_FILE}"
         found = (
             path[len(start) : -len(end)]
@@ -99,9 +99,9 @@ class MemoryRepository:
         yield from sorted(name for name in found if not name.startswith(hidden))
 
     def walk(self, path: str) -> Iterator[Node]:
-        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+        """All entries of the tree at `path`, its root first (as ""), in the order of an index."""
         if self.kind(path) is not EntryType.DIRECTORY:
-            raise NotADirectoryError(f"{path} is no directory")
+            raise NotADirectoryError(f"{path} is not a directory")
         tree = _cut_out(self.nodes, path)
         for below in sorted(tree, key=sort_key):
             node = tree[below]
@@ -124,7 +124,7 @@ class MemoryRepository:
     def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> AbstractContextManager[None]:
-        """Memory is not bounded."""
+        """None: memory has no limit."""
         return nullcontext()
 
     def has_layer(self, digest: str) -> bool:
@@ -132,7 +132,7 @@ class MemoryRepository:
         return layout.layer_index(digest) in self.nodes or digest in self.finished
 
     def open_index(self, digest: str) -> BinaryIO:
-        """The index of a published or staged layer; RepositoryChanged where there is neither."""
+        """Open the index of a published or staged layer; RepositoryChanged if it is neither."""
         published = self.nodes.get(layout.layer_index(digest))
         if published is not None:
             return io.BytesIO(published.content)
@@ -142,7 +142,7 @@ class MemoryRepository:
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[MemoryLayerStage]:
-        """Begin to unpack a layer; without `finish` nothing of it is kept."""
+        """Begin to unpack a layer, which is discarded unless `finish` is called."""
         yield MemoryLayerStage(lambda tree, index: self._finish(digest, tree, index))
 
     @contextmanager
@@ -154,7 +154,7 @@ class MemoryRepository:
         """Do nothing."""
 
     def layer_tree(self, digest: str) -> Tree:
-        """A published or staged layer's tree; RepositoryChanged where there is neither."""
+        """The tree of a published or staged layer; RepositoryChanged if it is neither."""
         if layout.layer_index(digest) in self.nodes:
             return _cut_out(self.nodes, layout.layer_tree(digest))
         if digest in self.finished:
@@ -166,7 +166,7 @@ class MemoryRepository:
 
 
 class MemoryLayerStage:
-    """One layer being unpacked; its own sink."""
+    """A layer while it is unpacked, and its own sink."""
 
     def __init__(self, keep: Callable[[Tree, bytes], None]) -> None:
         self._keep = keep
@@ -175,7 +175,7 @@ class MemoryLayerStage:
         self.index: BinaryIO = io.BytesIO()
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
-        """Pass on the blob; nothing of it is needed later."""
+        """Return the blob unchanged; it is not stored."""
         return chunks
 
     def finish(self) -> Mapping[str, int]:
@@ -186,7 +186,7 @@ class MemoryLayerStage:
 
 
 class MemoryTree:
-    """A tree being made of entries; a `TreeSink`."""
+    """A `TreeSink` that builds a tree."""
 
     def __init__(self) -> None:
         self.nodes: Tree = {}
@@ -245,7 +245,7 @@ class MemoryTransaction:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out."""
+        """Take the writer lock."""
         with self._repository.writing:
             self._exclusive = True
             try:
@@ -305,7 +305,7 @@ class MemoryTransaction:
         self._changes.append(Change(name, what, why))
 
     def commit(self) -> None:
-        """Make it all visible, at once."""
+        """Make all changes visible, in one step."""
         assert self._exclusive
         repository = self._repository
         nodes = dict(repository.nodes)
@@ -319,7 +319,7 @@ class MemoryTransaction:
                 nodes[at] = node
         for path, node in self._small.items():
             if path in nodes and nodes[path].entry.type is EntryType.DIRECTORY:
-                raise PathTaken(f"cannot publish {path}", why="a directory stands there")
+                raise PathTaken(f"cannot publish {path}", why="a directory is at that path")
             _make_parents(nodes, path)
             nodes[path] = node
         for path in self._removals:

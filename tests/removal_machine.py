@@ -87,7 +87,7 @@ REACHED = (
     "damage: repair killed",
     "killed before its commit",
     "killed after its commit",
-    "came to its end unkilled",
+    "ended without being killed",
     *(
         f"kill: {what}"
         for what in ("ingest", "remove", "restore", "pin", "unpin", "prune", "collect")
@@ -101,7 +101,7 @@ graces = st.sampled_from([timedelta(0), timedelta(hours=10), timedelta(days=3)])
 steps = st.sampled_from([1, 10, 80, 30, -5, -30]).map(lambda hours: timedelta(hours=hours))
 days = st.sampled_from([None, 0, 1, 3])
 deaths = st.sampled_from([None] * 36 + list(range(12)))
-"""At which step on the tree to be killed, if at all."""
+"""The step on the tree at which the process is killed; None if it is not."""
 
 
 DAMAGE = [None, b"", b"{", b'{"origin": 1}', b'{"origin": []}', b'{"version": 1, "users": []}']
@@ -112,7 +112,7 @@ class Removal(World):
     def apply_step(
         self, what: str, dies_at: int | None, act: Callable[[Any], object], after: Model
     ) -> None:
-        """Let `act` make `after` of the model, unless it is killed."""
+        """Execute `act`, which changes the model to `after`, unless it is killed."""
         if dies_at is None:
             act(self.repository)
             EXECUTED[what] += 1
@@ -376,7 +376,7 @@ class Removal(World):
             in_question += 1
             left = wishing if whole else published.lists - set(given) | wishing
             if left:
-                EXECUTED["prune: other lists still wish it"] += not wishing
+                EXECUTED["prune: other lists still request it"] += not wishing
                 if published.lists:
                     after = after.copy()
                     after.published[tag] = replace(published, lists=frozenset(left))
@@ -423,7 +423,7 @@ class Removal(World):
         only: str,
         dies_at: int | None,
     ) -> None:
-        """All that is due, or of one tag, or one exact image."""
+        """Collect everything that is due, or of one tag, or one exact image."""
         tag, number = data.draw(st.sampled_from(sorted(self.model.live()))) if only else (None, 0)
         exact = number if only == "manifest" else None
         self.run_collection(grace, at_once, limit, tag, exact, dies_at)
@@ -468,7 +468,7 @@ class Removal(World):
     @precondition(lambda self: self.model.schedule)
     @rule(data=st.data(), early=st.booleans())
     def collect_at_the_very_second(self, data: st.DataObject, early: bool) -> None:
-        """When something is due, or in the last second before."""
+        """Collect when an entry is due, or in the last second before."""
         entry = data.draw(st.sampled_from(self.model.schedule))
         self.now = entry.due - timedelta(seconds=early)
         EXECUTED["collect: in the last second before" if early else "collect: on the second"] += 1

@@ -43,7 +43,7 @@ IMAGES: tuple[Image, ...] = (
 
 
 def name_of(tag: str) -> str:
-    """Where the tag is public."""
+    """The public path of the tag."""
     return f"local/app:{tag}"
 
 
@@ -61,7 +61,7 @@ class Source:
         return f"oci:{self.folder}:{tag}"
 
     def set(self, tags: Mapping[str, int]) -> None:
-        """Make the tags name these images, and have no others."""
+        """Make the tags name these images; remove all other tags."""
         key = "org.opencontainers.image.ref.name"
         entries = [self._index["manifests"][number] for number in tags.values()]
         manifests = [

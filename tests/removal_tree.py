@@ -69,7 +69,7 @@ class Tree:
         return collect(self.repository, choice, self.clock, dry_run=dry_run)
 
     def collected(self, *, at_once: bool = False) -> list[str]:
-        """The names of what a collection takes."""
+        """The names of the images that a collection removes."""
         return [each.entry.name for each in self.collect(at_once=at_once).released]
 
     def layers(self) -> set[str]:
@@ -90,7 +90,7 @@ class Tree:
         }
 
     def links(self) -> list[str]:
-        """The public names that lead somewhere."""
+        """The public names whose links are not dangling."""
         return sorted(
             path.relative_to(self.root).as_posix()
             for path in self.root.glob("local/*")

@@ -40,7 +40,7 @@ from tests.removal_model import (
 )
 
 EXECUTED: Counter[str] = Counter({"sequences": 0, "steps": 0, "kills": 0})
-"""How often what was reached: by rules whose preconditions held, not by those that had to pass."""
+"""How often each case was reached, by rules whose preconditions held."""
 
 KILLED = 77
 
@@ -74,11 +74,11 @@ class World(RuleBasedStateMachine):
         return replace(wish_for(self.source.reference(tag)), grace=grace)
 
     def holds(self, tag: str) -> bool:
-        """Whether a pin holds what is published under the tag."""
+        """Whether a pin holds the image that is published under the tag."""
         return self.model.holds(tag, self.model.published[tag].image, self.now)
 
     def killed(self, operation: int, act: Callable[[Any], object], after: Model) -> None:
-        """Do it in a process that ends at its n-th step on the tree; then go on regardless."""
+        """Execute `act` in a process that is killed at its n-th step on the tree; then continue."""
         pid = os.fork()
         if pid == 0:
             die_at(operation)
@@ -91,14 +91,14 @@ class World(RuleBasedStateMachine):
         self.survive(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), after)
 
     def survive(self, code: int, after: Model) -> None:
-        """The process that would make `after` of the model has ended with `code`; it has or not."""
+        """Continue after a process ended with `code`, with or without the change to `after`."""
         assert code in (0, KILLED)
         EXECUTED["kills"] += 1
         with self.repository.transaction("next") as transaction, transaction.exclusive():
             pass
         if self.recorded() != self.expected(self.model):
-            note("it had happened")
-            EXECUTED["killed after its commit" if code else "came to its end unkilled"] += 1
+            note("its commit was executed")
+            EXECUTED["killed after its commit" if code else "ended without being killed"] += 1
             self.model = after
         elif code:
             EXECUTED["killed before its commit"] += 1
@@ -168,12 +168,12 @@ class World(RuleBasedStateMachine):
 
 
 def key_of(entry: Entry) -> tuple[str, str]:
-    """Under which key the repository's schedule has the entry."""
+    """The key of the entry in the repository's schedule."""
     return name_of(entry.tag), IMAGES[entry.image].manifest.digest
 
 
 def die_at(operation: int) -> None:
-    """End this process, without any cleaning up, when it begins its n-th rename of a commit.
+    """End this process, without any clean-up, when it begins its n-th rename of a commit.
 
     The one before the first writes the journal that makes a commit of it.
     """
@@ -190,9 +190,9 @@ def die_at(operation: int) -> None:
         step()
         write(*arguments)
 
-    def carried_out(*arguments: Any) -> None:
+    def counted_execute(*arguments: Any) -> None:
         step()
         execute(*arguments)
 
     setattr(journal, "write", written)  # noqa: B010  # mypy knows that it is a function
-    setattr(journal, "_execute", carried_out)  # noqa: B010
+    setattr(journal, "_execute", counted_execute)  # noqa: B010

@@ -21,7 +21,7 @@ TYPES = {
 }
 
 OPAQUE = "trusted.overlay.opaque" if os.geteuid() == 0 else "user.overlay.opaque"
-"""The attribute by which overlayfs knows opaque directories of who runs the tests."""
+"""The attribute that marks opaque directories for overlayfs, for the user of the tests."""
 
 
 def owned(uid: int, gid: int = 0) -> tuple[int, int]:
@@ -57,7 +57,7 @@ Tree = Mapping[str, Node]
 
 
 def describe_tree(root: Path, *, skip_phantoms: bool = False) -> dict[str, Node]:
-    """Every path below `root`, relative to it ("" is the root itself), with what can be seen of it.
+    """Every path below `root`, relative to it ("" is the root itself), with its metadata.
 
     With `skip_phantoms`, names that directories list but that do not exist are passed over: so
     overlayfs shows whiteouts that hide nothing, in directories that only one layer has. Works from
@@ -77,7 +77,7 @@ def describe_tree(root: Path, *, skip_phantoms: bool = False) -> dict[str, Node]
 
 
 def tree_identity(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, mtime and ctime (ns) of every path below `root`: equal only if nothing was touched."""
+    """Inode, mtime and ctime (ns) of every path below `root`: equal only if nothing changed."""
     return {
         path: (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         for path, status, _ in _walk(root)
@@ -92,7 +92,7 @@ def assert_same_tree(
     ignore_paths: Collection[str] = (),
     directory_times: bool = False,
 ) -> None:
-    """Fail with a list of differences unless both trees look the same.
+    """Fail with a list of differences unless both trees are equal.
 
     `ignore` names fields of Node, `ignore_paths` holds shell patterns of paths. The mtimes of
     directories are compared on request only: they show the last write into a directory.
@@ -120,7 +120,7 @@ def _differences(
     if left is None:
         yield f"{name} is missing: expected {right}"
     elif right is None:
-        yield f"{name} should not be there: {left}"
+        yield f"{name} is unexpected: {left}"
     else:
         for field in fields(Node):
             if field.name in ignore:

@@ -1,4 +1,4 @@
-"""Commands that die or fail on purpose, as tests ask for them; see tests/transactions/server.py."""
+"""Commands that are killed or fail on purpose; see tests/transactions/server.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILLED = -9
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How commands ended: the code of the last, how many operations all made, what they printed.
+    """The results of commands: the last exit code, the number of operations, the output.
 
     `failed` is the name of the operation that was the first to fail on purpose, `served` which ones
     began, fed and ended a `cvmfs_server`.
@@ -79,7 +79,7 @@ class FaultyCommands:
 
 @contextmanager
 def faulty_commands(scratch: Path) -> Iterator[FaultyCommands]:
-    """The server, for as long as the block lasts."""
+    """The server, until the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.transactions.server"],
         cwd=CHECKOUT,

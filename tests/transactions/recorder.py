@@ -1,4 +1,4 @@
-"""Writes down what a command does to a tree, so that a model can do a part of it again."""
+"""Records what a command does to a tree, so that a model can repeat a part of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recorder:
         self._note({"root": os.stat(root).st_ino, "inodes": self._changed(names=True)})
 
     def around(self, name: str, place: str, source: str, call: Callable[[], _T]) -> _T:
-        """Do `call`, and note it."""
+        """Execute `call`, and record it."""
         if not place.startswith(f"{self._root}/") and place != self._root:
             return call()
         with self._lock:
@@ -68,7 +68,7 @@ class Recorder:
         os.writev(self._log, [json.dumps(value).encode() + b"\n"])
 
     def _changed(self, names: bool = False) -> dict[str, Any]:
-        """What is not any more as it was noted last, by inode."""
+        """What has changed since it was recorded last, by inode."""
         found: dict[str, Any] = {}
         waiting = [self._root]
         while waiting:

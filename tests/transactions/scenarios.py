@@ -50,7 +50,7 @@ _TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt|latest)": "[
 
 @contextmanager
 def quick_directory() -> Iterator[Path]:
-    """A temporary directory in memory, where syncing costs nothing and others are not disturbed."""
+    """A temporary directory in memory, where syncing is cheap and does not disturb other tests."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
         yield Path(path)
@@ -58,7 +58,7 @@ def quick_directory() -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a scenario plays: images in a layout, and a repository."""
+    """The place of a scenario: images in a layout, and a repository."""
 
     folder: Path
     kind: str = "directory"
@@ -69,11 +69,11 @@ class Stage:
 
     @property
     def repository(self) -> Path:
-        """Where the repository is read."""
+        """The directory at which the repository is read."""
         return self.published.root
 
     def begin(self) -> None:
-        """Make the folder, and in it what a publisher needs to be there."""
+        """Create the folder with the files that a publisher needs."""
         self.folder.mkdir()
         make_repository(self.kind, self.folder)
 
@@ -85,7 +85,7 @@ class Stage:
         at: int = 0,
         code: int = 0,
     ) -> Ended:
-        """Run commands here, and wait for servers that outlive them."""
+        """Run commands in this place, and wait for server processes that outlive them."""
         published = self.published
         ended = commands.run(
             published.whole, *words, mode=mode, at=at, code=code, env=published.env
@@ -128,7 +128,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A change of a repository: what is there before, and the command that changes it."""
+    """A change of a repository: its initial state, and the command that changes it."""
 
     name: str
     prepare: Callable[[Stage, FaultyCommands], None]
@@ -178,7 +178,7 @@ def _unwished(stage: Stage, commands: FaultyCommands) -> None:
 
 
 def _due(stage: Stage, commands: FaultyCommands) -> None:
-    """Something to collect: an image whose tag has moved, another that nobody wishes any more."""
+    """Something to collect: an image whose tag has moved, another that is no longer requested."""
     published(stage, commands)
     stage.put(SECOND, "one")
     stage.succeed(commands, stage.ingest("one"), _prune(stage))
@@ -215,17 +215,17 @@ State = dict[str, Node | bytes]
 
 
 def state_of(root: Path) -> State:
-    """All that readers can see, but for when it was published."""
+    """Everything that readers can see, except the time of publication."""
     if not root.exists():
         return {}
     state: State = {}
-    # To CVMFS a hard link is a name with the same content, and nothing more.
+    # In CVMFS a hard link is a name with the same content only.
     has_links = not (root / layout.METADATA / ".cvmfscatalog").exists()
     for path, node in describe_tree(root).items():
         if path.startswith(layout.STATE) or path.rpartition("/")[2] in _OF_THE_SERVER:
             continue
         if node.type == "d" and not path.startswith((f"{layout.LAYERS}/", f"{layout.FLAT}/")):
-            continue  # a directory of the publisher's own means nothing until it holds something
+            continue  # an empty directory of the publisher has no meaning
         seen = tuple(p for p in node.links if has_links and not p.startswith(layout.STATE))
         node = replace(node, links=seen if len(seen) > 1 else ())
         is_content = "/layerfs" in path or path.startswith(layout.FLAT)
@@ -241,13 +241,13 @@ def _is_shard(path: str) -> bool:
 
 
 def differences(actual: State, expected: State) -> list[str]:
-    """The paths that are not the same in both."""
+    """The paths that differ."""
     paths = actual.keys() | expected.keys()
     return sorted(path for path in paths if actual.get(path) != expected.get(path))
 
 
 def assert_nothing_is_left(published: AnyRepository) -> None:
-    """No journal, no dead session, no trash: a finished command leaves nothing to be done."""
+    """No journal, no abandoned session, no trash: a finished command leaves no work."""
     state = published.state
     for name in ("journal.json", "pending.json", "server-command.json"):
         assert not (state / name).exists()
@@ -258,14 +258,14 @@ def assert_nothing_is_left(published: AnyRepository) -> None:
 
 
 def assert_readers_are_served(root: Path) -> None:
-    """Every public link leads somewhere, and every manifest's content is there."""
+    """No public link is dangling, and the content of every manifest exists."""
     for folder, directories, files in os.walk(root):
         here = Path(folder)
         if here == root:
             directories[:] = [name for name in directories if not name.startswith(".")]
         for name in (*directories, *files):
             path = here / name
-            assert not path.is_symlink() or path.exists(), f"{path} leads nowhere"
+            assert not path.is_symlink() or path.exists(), f"{path} is dangling"
     for manifest in (root / layout.METADATA).glob("local/*/manifest.json"):
         value = json.loads(manifest.read_bytes())
         for entry in value["layers"]:
@@ -273,7 +273,7 @@ def assert_readers_are_served(root: Path) -> None:
 
 
 def warm_up(commands: FaultyCommands, folder: Path) -> None:
-    """Let the server do everything once."""
+    """Run each scenario once, so that the server has loaded everything."""
     stage = Stage(folder)
     stage.begin()
     stage.put(SECOND, "warm")

@@ -1,4 +1,4 @@
-"""Runs `publisher` commands in forked children that die, or fail, at a chosen operation.
+"""Runs `publisher` commands in forked children that are killed, or fail, at a chosen operation.
 
 A process of its own, started by `tests.transactions.client`: it imports everything once, and then
 forks for each command, which saves starting Python a thousand times. Reads a request per line (a
@@ -30,7 +30,7 @@ from tests.transactions.recorder import Recorder
 
 _GO = b"go\n"
 _PIPE_PIECE = 64 * 1024 - 1
-"""No multiple of a tar block, as no write of the publisher's own is."""
+"""Not a multiple of a tar block, like the writes of the publisher."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _BY_PATH = (
@@ -44,7 +44,7 @@ _PLACE = {"symlink": 1, "rename": 1, "replace": 1, "link": 1}
 
 
 class Faults:
-    """Counts operations below `root`, and does at the `at`-th (from 1) what `mode` says.
+    """Counts operations below `root`, and acts by `mode` at the `at`-th (from 1).
 
     "count" nothing; "kill" end the process before the operation; "fail" raise OSError(code), once;
     "broken" raise it from then on; "never" raise it for all operations called `only`. With
@@ -254,7 +254,7 @@ def run(request: dict[str, Any], answer: int) -> None:
 
 
 def warm_up(commands: list[list[str]]) -> None:
-    """Do here, once, what every child would have to do for its first time."""
+    """Do here, once, what every child would otherwise do when it starts."""
     for arguments in commands:
         sys.argv = ["publisher", *arguments]
         with contextlib.suppress(SystemExit):
@@ -267,9 +267,9 @@ def warm_up(commands: list[list[str]]) -> None:
 def serve() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what commands say while they warm up
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the output of commands while they warm up
     cli = importlib.import_module("publisher.cli.main")
-    for target in cli._COMMANDS.values():  # each is imported only when it is asked for
+    for target in cli._COMMANDS.values():  # each is imported only when it is requested
         importlib.import_module(target.partition(":")[0])
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,4 +1,4 @@
-"""A damaged journal is reported by every command, and the printed command gets out of it."""
+"""Every command reports a damaged journal, and the printed command repairs the repository."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def kill_after_commit_point(stage: Stage, commands: FaultyCommands, command: lis
         return (stage.published.state / JOURNAL).exists()
 
     low, high = 1, commands.succeed(stage.repository, command).operations
-    while not commits(high):  # at its end the journal is gone
+    while not commits(high):  # at its end the journal is removed
         high -= 1
     while low < high:
         middle = (low + high) // 2

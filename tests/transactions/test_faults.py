@@ -1,4 +1,4 @@
-"""A file system that fails at any operation: the tree stays as it was, or is as it should be."""
+"""A file system that fails at any operation: the tree is unchanged, or as after the command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.transactions.scenarios import (
 )
 
 TOLERATED = ("setxattr", "removexattr")
-"""A file system may have no extended attributes: an image does without them, then."""
+"""A file system may have no extended attributes: an image is then published without them."""
 
 SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.1)}
 """The part of all operations that fail. On CVMFS, whose server is slow, a part is enough."""
@@ -50,7 +50,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
         yield running
 
 
-@pytest.mark.timeout(1800)  # on a machine that does much else as well
+@pytest.mark.timeout(1800)  # on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_operation_that_fails_leaves_nothing_half_done(
@@ -124,7 +124,7 @@ def test_a_disk_that_is_full_stops_an_image_and_leaves_the_tree_as_it_was(
             stopped += 1
             assert "No space left" in ended.output
             assert "Traceback" not in ended.output
-            assert not differences(state_of(root), before), "the tree is not as it was"
+            assert not differences(state_of(root), before), "the tree has changed"
             assert commands.run(root, stage.verify()).code == 0
         finally:
             run("umount", root)

@@ -1,4 +1,4 @@
-"""A command that is killed at any operation leaves the tree as it was or as it should be."""
+"""A command that is killed at any operation leaves the tree as before or after a commit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARTS = 4
 """Each scenario is split into so many tests, so that they run on several processors."""
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25" if COMPLETE else "8"))
-"""How many random kills to add; docs/transactions.md says what came of 10,000."""
+"""How many random kills to add; docs/transactions.md has the result of 10,000."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
 
 
 class Killing:
-    """One scenario, to be played again and again from its beginning."""
+    """One scenario, which is repeated from its beginning."""
 
     def __init__(
         self, scenario: Scenario, kind: str, folder: Path, commands: FaultyCommands
@@ -99,10 +99,10 @@ class Killing:
         for at in operations:
             ended = self.stage.run(self.commands, self.command, mode="kill", at=at)
             killed += ended.code == KILLED
-            # The server cannot replace a tree in one revision: a damaged one is away between two.
+            # The server cannot replace a tree in one revision: it is missing between two.
             if self.published.machine is None or "verify" not in self.command:
                 assert_readers_are_served(self.root)
-        # A second repair finds less to do than the first, and may come by other states.
+        # A second repair has fewer findings than the first, and may have other states between.
         is_between = len(operations) > 1 or self.published.machine is not None
         self.recover(any_state=is_between and "verify" in self.command)
         again = self.stage.run(self.commands, self.command, self.stage.verify())
@@ -112,7 +112,7 @@ class Killing:
         return killed
 
     def recover(self, *, any_state: bool) -> None:
-        """Do what every command does that may write; the tree is then as it was at some commit."""
+        """Do what every writing command does first; the tree then has the state of a commit."""
         if self.root.exists():
             with environment_of(self.published):
                 repository = self.published.open()
@@ -124,7 +124,7 @@ class Killing:
         assert any_state or state in self.states, [differences(state, each) for each in self.states]
 
 
-@pytest.mark.timeout(1800)  # on a machine that does much else as well
+@pytest.mark.timeout(1800)  # on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -172,7 +172,7 @@ def test_killed_again_and_again_at_random(
     kills = 0
     while kills < RANDOM_KILLS:
         killing = chance.choice(played)
-        # Also during what comes after a kill: recovery itself may be interrupted.
+        # Also during the recovery from a kill, which may be interrupted as well.
         times = [chance.randint(1, killing.operations) for _ in range(chance.randint(1, 4))]
         try:
             done = killing.kill_at(*times)

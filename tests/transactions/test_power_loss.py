@@ -1,4 +1,4 @@
-"""Power fails at any moment of a command: what was not synced is lost, or is there in any order.
+"""Power fails at any moment of a command: what was not synced is lost, or was written in any order.
 
 The command's operations are recorded, with the contents that files had whenever they were synced.
 A model of a disk then keeps everything up to the last sync, and of what came later whatever chance
@@ -43,7 +43,7 @@ LOSSES = int(os.environ.get("PUBLISHER_POWER_LOSSES", "100" if COMPLETE else "20
 
 @dataclass(slots=True)
 class Inode:
-    """One thing on the model's disk; `names` are what a directory holds."""
+    """One inode on the model's disk; `names` are the entries of a directory."""
 
     mode: int
     uid: int = 0
@@ -59,7 +59,7 @@ Disk = dict[int, Inode]
 
 
 class Loss:
-    """What is left of a recorded command when power fails after its operation `at`."""
+    """The disk after a recorded command whose power fails after its operation `at`."""
 
     def __init__(self, log: list[dict[str, Any]], at: int, chance: random.Random) -> None:
         self.disk: Disk = {}
@@ -67,7 +67,7 @@ class Loss:
         self._log = log
         self._chance = chance
         done = log[1 : at + 1]
-        # All that a syncfs saw is safe.
+        # Everything before a syncfs is on disk.
         synced = max((n for n, each in enumerate(done) if each["op"] == "syncfs"), default=-1)
         self._load(log[0]["inodes"])
         for each in done[: synced + 1]:
@@ -76,7 +76,7 @@ class Loss:
         later = done[synced + 1 :]
         old = {number: inode.content for number, inode in self.disk.items()}
         kept = [e for e in later if self._is_safe(e, later) or chance.random() < 0.5]
-        # What an fsync made safe keeps its order; all else may have been written in any.
+        # What was fsynced keeps its order; everything else may be written in any order.
         if chance.random() < 0.5:
             free = [each for each in kept if not self._is_safe(each, later)]
             kept = [each for each in kept if self._is_safe(each, later)]
@@ -117,7 +117,7 @@ class Loss:
         )
 
     def _apply(self, each: dict[str, Any]) -> None:
-        """One change of names; what cannot be (its parts were lost) is lost as well."""
+        """One change of names; one that depends on a lost change is lost as well."""
         for number, value in each.get("inodes", {}).items():
             if int(number) not in self.disk:
                 self._learn_inode(int(number), value)
@@ -228,7 +228,7 @@ def test_after_a_power_failure_the_next_command_repairs_the_tree(
     syncs = [number for number, each in enumerate(log) if each.get("op") in ("syncfs", "fsync")]
     for _ in range(LOSSES):
         at = chance.randint(0, len(log) - 1)
-        if chance.random() < 0.6:  # what a sync is for shows soon after it
+        if chance.random() < 0.6:  # the effect of a sync shows soon after it
             at = min(chance.choice(syncs) + chance.randint(0, 12), len(log) - 1)
         what = f"seed {SEED}, power lost after operation {at} of {len(log) - 1}"
         Loss(log, at, chance).make(root)

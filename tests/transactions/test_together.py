@@ -1,4 +1,4 @@
-"""Several at once: publishers with overlapping wish lists, and readers who never look away."""
+"""Several at once: publishers with overlapping wish lists, and continuous readers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _whoever_was_first(state: State) -> State:
 
 
 class Reader(threading.Thread):
-    """Walks all images without pause, and notes what is not whole."""
+    """Walks all images without pause, and records what is incomplete."""
 
     def __init__(self, root: Path, allowed: dict[str, dict[str, bytes]]) -> None:
         super().__init__()
@@ -127,10 +127,10 @@ class Reader(threading.Thread):
         assert data is not None
         for each in parse_published_manifest(data).layers:
             if not repository.exists(layout.layer_tree(each.digest)):
-                self.complaints.append(f"{name} names {each.digest}, which is not there")
+                self.complaints.append(f"{name} names {each.digest}, which is missing")
 
     def _walk(self, public: Path) -> None:
-        # A process that runs in an image has it open: the link may move on meanwhile.
+        # A process that runs in an image has it open: the link may move concurrently.
         top = os.open(public, os.O_RDONLY | os.O_DIRECTORY)
         try:
             image_id = Path(os.readlink(f"/proc/self/fd/{top}")).name
@@ -146,7 +146,7 @@ class Reader(threading.Thread):
             os.close(top)
         self.seen.add(image_id)
         if found != self.allowed.get(image_id):
-            self.complaints.append(f"{public} shows {sorted(found)}, which is no image")
+            self.complaints.append(f"{public} shows {sorted(found)}, which is not an image")
 
 
 def test_a_continuous_reader_sees_only_whole_images(stage: Stage) -> None:

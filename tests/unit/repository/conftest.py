@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def most_links(tmp_path: Path) -> int:
-    """How many names a file can have here. Tried: what pathconf says is a guess in a chroot."""
+    """The maximum of links of a file here. It is tried: pathconf returns a guess in a chroot."""
     names = tmp_path / "names"
     names.mkdir()
     (names / "0").touch()

@@ -1,4 +1,4 @@
-"""The life of images, told once, and true of every kind of repository."""
+"""The life of images, from publication to removal, in every kind of repository."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def any_repository(
     return made
 
 
-class Wished:
+class Requested:
     """A wish list of tags of one layout, published into one repository."""
 
     def __init__(self, folder: Path, repository: AnyRepository) -> None:
@@ -38,7 +38,7 @@ class Wished:
         self.repository = repository
         self.list = folder / "wishes.yaml"
 
-    def wish(self, **images: Image) -> None:
+    def set(self, **images: Image) -> None:
         for tag, built in images.items():
             write_layout(built, self.folder / "layout", tag)
         wishes = [{"image": f"oci:{self.folder}/layout:{t}", "name": "tool"} for t in images]
@@ -54,85 +54,87 @@ class Wished:
 
 
 @pytest.fixture
-def wished(tmp_path: Path, any_repository: AnyRepository) -> Wished:
-    return Wished(tmp_path, any_repository)
+def requested(tmp_path: Path, any_repository: AnyRepository) -> Requested:
+    return Requested(tmp_path, any_repository)
 
 
-def test_images_are_published_follow_their_tags_and_stay_unchanged(wished: Wished) -> None:
-    root = wished.repository.root
-    wished.wish(a=FIRST, b=SECOND)
-    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+def test_images_are_published_follow_their_tags_and_stay_unchanged(requested: Requested) -> None:
+    root = requested.repository.root
+    requested.set(a=FIRST, b=SECOND)
+    statuses = [o["status"] for o in requested.run("ingest", requested.list)["outcomes"]]
     assert statuses == ["published", "published"]
-    wished.wish(a=SECOND, b=SECOND)
-    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+    requested.set(a=SECOND, b=SECOND)
+    statuses = [o["status"] for o in requested.run("ingest", requested.list)["outcomes"]]
     assert statuses == ["updated", "unchanged"]
     assert (root / "local/tool:a/etc/motd").read_bytes() == b"changed"
     assert not (root / "local/tool:a/gone").exists()
-    statuses = [o["status"] for o in wished.run("ingest", wished.list)["outcomes"]]
+    statuses = [o["status"] for o in requested.run("ingest", requested.list)["outcomes"]]
     assert statuses == ["unchanged", "unchanged"]
-    wished.assert_sound()
+    requested.assert_sound()
 
 
 def test_an_image_that_is_no_longer_requested_is_scheduled_and_collected_and_shared_layers_stay(
-    wished: Wished,
+    requested: Requested,
 ) -> None:
-    root = wished.repository.root
-    wished.wish(a=FIRST, b=SECOND)
-    wished.run("ingest", wished.list)
-    wished.wish(b=SECOND)
-    wished.run("prune", wished.list, "--yes-really")
+    root = requested.repository.root
+    requested.set(a=FIRST, b=SECOND)
+    requested.run("ingest", requested.list)
+    requested.set(b=SECOND)
+    requested.run("prune", requested.list, "--yes-really")
     assert (root / "local/tool:a/gone").exists(), "running jobs go on"
-    wished.run("gc", "--now")
+    requested.run("gc", "--now")
     assert not os.path.lexists(root / "local/tool:a")
     assert (root / "local/tool:b/etc/motd").read_bytes() == b"changed"
-    wished.assert_sound()
+    requested.assert_sound()
 
 
-def test_an_image_that_is_requested_again_leaves_the_schedule(wished: Wished) -> None:
-    wished.wish(a=FIRST)
-    wished.run("ingest", wished.list)
-    wished.run("remove", "local/tool:a")
-    assert wished.run("ingest", wished.list)["outcomes"][0]["status"] == "recorded"
-    wished.run("gc", "--now")
-    assert (wished.repository.root / "local/tool:a/gone").exists()
-    wished.assert_sound()
+def test_an_image_that_is_requested_again_leaves_the_schedule(requested: Requested) -> None:
+    requested.set(a=FIRST)
+    requested.run("ingest", requested.list)
+    requested.run("remove", "local/tool:a")
+    assert requested.run("ingest", requested.list)["outcomes"][0]["status"] == "recorded"
+    requested.run("gc", "--now")
+    assert (requested.repository.root / "local/tool:a/gone").exists()
+    requested.assert_sound()
 
 
-def test_a_corrupt_blob_fails_its_image_only_and_publishes_nothing_of_it(wished: Wished) -> None:
-    wished.wish(a=SECOND, b=FIRST)
+def test_a_corrupt_blob_fails_its_image_only_and_publishes_nothing_of_it(
+    requested: Requested,
+) -> None:
+    requested.set(a=SECOND, b=FIRST)
     digest = SECOND.layers[1].descriptor.digest.removeprefix("sha256:")
-    blob = wished.folder / "layout/blobs/sha256" / digest
+    blob = requested.folder / "layout/blobs/sha256" / digest
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(data)
-    more = ("--repository", wished.repository.url)
-    result = publisher("ingest", wished.list, *more, env=wished.repository.env)
+    more = ("--repository", requested.repository.url)
+    result = publisher("ingest", requested.list, *more, env=requested.repository.env)
     assert result.code == 1 and digest in result.err
-    assert not os.path.lexists(wished.repository.root / "local/tool:a")
-    assert (wished.repository.root / "local/tool:b/gone").exists()
-    wished.assert_sound()
+    assert not os.path.lexists(requested.repository.root / "local/tool:a")
+    assert (requested.repository.root / "local/tool:b/gone").exists()
+    requested.assert_sound()
 
 
 def test_a_layer_that_another_run_publishes_while_it_is_fetched_is_not_kept_twice(
-    wished: Wished,
+    requested: Requested,
 ) -> None:
-    write_layout(SECOND, wished.folder / "layout", "other")
+    write_layout(SECOND, requested.folder / "layout", "other")
     runs = []
 
     def other_publisher(_: Request, reply: Reply) -> Reply:
-        runs.append(wished.run("ingest-image", f"oci:{wished.folder}/layout:other"))
+        runs.append(requested.run("ingest-image", f"oci:{requested.folder}/layout:other"))
         return reply
 
     with OwnRegistry() as registry:
         registry.add("tool", "1", SECOND)
         registry.misbehave(other_publisher, method="GET", path=BASE.digest, times=1)
-        ended = wished.run("ingest-image", f"{registry.url}/tool:1")
+        ended = requested.run("ingest-image", f"{registry.url}/tool:1")
 
     statuses = [run["outcomes"][0]["status"] for run in (*runs, ended)]
     assert statuses == ["published", "published"]
     places = [
-        p for name in ("layers", "blobs") for p in wished.folder.glob(f"**/.publisher/{name}")
+        p for name in ("layers", "blobs") for p in requested.folder.glob(f"**/.publisher/{name}")
     ]
     assert places
     assert not [kept for place in places for kept in place.iterdir()]
-    wished.assert_sound()
+    requested.assert_sound()

@@ -1,4 +1,4 @@
-"""What every kind of repository promises to what stands above it."""
+"""The contract of `Repository` and `Transaction`, checked with every kind of repository."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def publish(repository: Repository, image: build.Image = SECOND, *, anew: bool =
 def seen(
     repository: Repository, owner: Callable[[int, int], object] = lambda uid, gid: (uid, gid)
 ) -> dict[str, object]:
-    """Everything but times of what the publisher makes, and the publisher's own state.
+    """The tree without the times of the publisher's own files, and without its state.
 
-    `owner` says what is to be seen of a user and a group.
+    `owner` returns the value that represents a user and a group.
     """
     found: dict[str, object] = {}
     for each in repository.walk(""):

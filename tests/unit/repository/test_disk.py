@@ -1,4 +1,4 @@
-"""What is asked of a disk: modes that readers need, nothing overwritten, no link followed."""
+"""Operations on a disk: modes that readers need, nothing overwritten, no link followed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_links_are_removed_and_never_their_targets(tmp_path: Path) -> None:
     link.symlink_to("outside")
     remove_tree(tree)
     remove_tree(link)
-    remove_tree(tmp_path / "never was there")
+    remove_tree(tmp_path / "missing")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside"]
     assert {p: n.sha256 for p, n in describe_tree(outside).items()} == {
         p: n.sha256 for p, n in before.items()

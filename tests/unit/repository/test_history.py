@@ -1,4 +1,4 @@
-"""The history while it is being read and written at once."""
+"""The history while it is read and written concurrently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_reader_sees_no_record_twice_while_files_are_rotated(
     seen = []
     for each in written.read():
         seen.append(int(each.id))
-        if len(seen) == 1:  # as much as makes the file that is being read another one
+        if len(seen) == 1:  # enough to rotate the file that is being read
             for _ in range(4):
                 written.append(record(next(numbers)).to_value())
     assert sorted(set(seen), reverse=True) == seen

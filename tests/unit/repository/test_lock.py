@@ -1,4 +1,4 @@
-"""One writer at a time, between real processes: named to who waits, and gone with its process."""
+"""The writer lock between real processes: it names its holder, and ends with its process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from publisher.repository import RepositoryBusy, RepositoryError
+from publisher.repository.directory import journal
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.lock import WriterLock
+from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
 _HOLDER = """
@@ -45,7 +47,7 @@ def state(tmp_path: Path) -> Path:
 
 @contextmanager
 def holder(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock until it is killed or gets a line."""
+    """Another process that holds the lock until it is killed or receives a line."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(state), *arguments],
         stdin=subprocess.PIPE,
@@ -138,7 +140,7 @@ def test_an_exception_frees_the_lock(state: Path) -> None:
 def test_a_holder_that_cannot_be_recorded_frees_the_lock(state: Path) -> None:
     (state / "holder.json").mkdir()
     with pytest.raises(OSError, match=r"holder\.json"), WriterLock(state, 0).hold("test"):
-        pytest.fail("nobody could have said who holds it")
+        pytest.fail("the lock is held without a record of its holder")
     (state / "holder.json").rmdir()
     with WriterLock(state, 0).hold("test"):
         pass
@@ -224,10 +226,11 @@ def test_processes_take_turns(state: Path, tmp_path: Path) -> None:
 
 def test_a_journal_that_a_writer_executes_is_not_unfinished(state: Path) -> None:
     repository = DirectoryRepository(RepositoryURL("dir", str(state.parents[1])))
-    (state / "journal.json").write_text("{}")
-    assert repository.unfinished(), "there never was a lock"
+    record = Record("1", "2026-11-20T08:15:00Z", "me", "here", 1, "test", (), {})
+    journal.write(state / "journal.json", (), record)
+    assert repository.unfinished(), "no process ever held the lock"
     with holder(state):
         assert not repository.unfinished()
     assert repository.unfinished()
     with WriterLock(state, 0).hold("next"):
-        pass  # who looked is in nobody's way
+        pass  # looking does not hold the lock

@@ -224,7 +224,7 @@ def test_a_clock_that_was_set_back_does_not_shorten_a_grace_period(repository: C
     assert RecordSet(repository).latest_scheduling(NOON) == NOON + DAY
     assert RecordSet(repository).latest_scheduling(NOON + 2 * DAY) == NOON + 2 * DAY
     change(repository, lambda records: records.take_off_schedule(*entry("1").key))
-    # The entry of the wrong time is gone: what is scheduled after that counts right.
+    # The entry with the wrong time is removed: later entries have the right times.
     assert RecordSet(repository).latest_scheduling(NOON) == NOON
 
 

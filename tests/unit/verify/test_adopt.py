@@ -108,7 +108,7 @@ def test_an_image_that_its_registry_still_has_is_adopted_without_a_download(
     assert origin["extra"] == 1
     assert (root / layout.image_users(FIRST.image_id)).exists()
 
-    # The image is current for whoever wishes it.
+    # The image is current for a wish that requests it.
     again = succeed("ingest-image", f"http://{name}", "--repository", root, "--output", "json")
     assert again.json["outcomes"][0]["layersFetched"] == 0
     assert succeed(*arguments).json["records"] == 0

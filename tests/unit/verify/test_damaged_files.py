@@ -39,7 +39,7 @@ JOURNAL = b'{"version": 1, "record": {"id": "1"}, "operations": []}'
 
 LOST_WITH_THE_FILE = {
     ("pins", "missing"): "pinned",
-    ("schedule of the published", "missing"): "scheduled",  # it is published all the same
+    ("schedule of the published", "missing"): "scheduled",  # it is published nevertheless
 }
 
 

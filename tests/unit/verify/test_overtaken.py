@@ -1,4 +1,4 @@
-"""A repair that another run overtakes: what that one did stays, and nothing comes back."""
+"""A repair with a concurrent run: that run's changes stay, and removed content stays removed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def publishers(tmp_path: Path, registry: OwnRegistry) -> Publishers:
 
 
 def damage(publishers: Publishers, path: str, content: bytes) -> None:
-    """Change it in place, which all its hard links show."""
+    """Change the file in place, so that all its hard links change."""
     before = (publishers.root / path).stat()
     with (publishers.root / path).open("r+b") as stream:
         stream.write(content)
@@ -101,7 +101,7 @@ def test_a_layer_is_repaired_although_a_concurrent_ingest_uses_the_damaged_one(
 def test_a_concurrently_collected_flat_image_is_not_published_again(
     publishers: Publishers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though its name is there, of a newer image."""
+    """Although its name is published, with a newer image."""
     flat = layout.flat_image(OLD.image_id)
     (publishers.root / flat / "extra").write_bytes(b"extra")
 

@@ -119,7 +119,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def overwrite(path: str, content: bytes) -> Callable[[Path], None]:
-    """In place, as a bad disk or a bad program does it: all hard links are the same file.
+    """In place, like a faulty disk or program: all hard links are the same file.
 
     But in CVMFS, where each name has content of its own.
     """
@@ -164,7 +164,7 @@ def truncate(path: str) -> Callable[[Path], None]:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """`heals` says what makes the tree as it was: "repair", "refetch", or nothing that we have."""
+    """`heals` says what makes the tree as it was: "repair", "refetch", or no command (None)."""
 
     what: str
     do: Callable[[Path], None]
@@ -189,7 +189,7 @@ DAMAGES = [
     Damage("publication of the future", edit(layout.publication_file(NAME), lambda v: v.update(version=99)), Kind.FUTURE_VERSION, layout.publication_file(NAME)),
     Damage("schedule cut off", truncate(layout.REMOVE_SCHEDULE), Kind.RECORD_DAMAGED, layout.REMOVE_SCHEDULE),
     Damage("schedule of the future", edit(layout.REMOVE_SCHEDULE, lambda v: v.update(version=7)), Kind.FUTURE_VERSION, layout.REMOVE_SCHEDULE),
-    Damage("pins that are no pins", write(layout.PINS, b"[]"), Kind.RECORD_DAMAGED, layout.PINS),
+    Damage("pins that are not pins", write(layout.PINS, b"[]"), Kind.RECORD_DAMAGED, layout.PINS),
     Damage("retired manifest lost", remove(f"{RETIRED}/manifest.json"), Kind.RETIRED_MISSING, f"{RETIRED}/manifest.json"),
     Damage("link lost", remove(NAME), Kind.LINK_MISSING, NAME, "repair"),
     Damage("link to another image", link(NAME, f"../{SECOND_FLAT}"), Kind.LINK_WRONG, NAME, "repair"),
@@ -287,7 +287,7 @@ def test_with_an_unreadable_manifest_nothing_is_an_orphan_or_removed_from_a_reco
 def test_a_tree_of_another_tool_is_read_and_its_differences_are_reported(
     stage: Stage, root: Path
 ) -> None:
-    """As DUCC leaves one: its own form of the manifest, no config, no index, no publication."""
+    """A tree of DUCC: its own form of the manifest, no config, no index, no publication."""
     value = json.loads(FIRST.manifest.data)
     ducc = {
         "SchemaVersion": 2,
@@ -326,7 +326,7 @@ def test_a_tree_of_another_tool_is_read_and_its_differences_are_reported(
 def test_a_finding_that_a_concurrent_writer_causes_is_not_reported(
     stage: Stage, root: Path
 ) -> None:
-    """What is only found once was just being changed."""
+    """A finding of one survey only belongs to a change in progress."""
     repository = stage.published.open(writable=False)
     text = os.readlink(root / NAME)
     (root / NAME).unlink()

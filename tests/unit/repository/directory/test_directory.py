@@ -88,7 +88,7 @@ def publish(
     *,
     before_commit: Callable[[], object] = lambda: None,
 ) -> None:
-    """What an ingest does, in short: layers, flat image, manifest and link in one transaction."""
+    """Publish as an ingest does: layers, flat image, manifest and link in one transaction."""
     for layer in image.layers:
         if not repository.has_layer(layer.digest):
             stage(repository, layer)
@@ -113,7 +113,7 @@ def publish(
 
 
 def visible(root: Path) -> Tree:
-    """What readers see. Times of directories do not count."""
+    """The tree as readers see it, without the times of directories."""
     return {
         path: node
         for path, node in describe_tree(root).items()
@@ -122,7 +122,7 @@ def visible(root: Path) -> Tree:
 
 
 def private(root: Path) -> list[str]:
-    """What lies in the staging space, but for locks, drafts, who holds it, and the history."""
+    """The content of the staging space without locks, drafts, the lock's holder and the history."""
     state = root / layout.STATE
     return sorted(
         path.relative_to(state).as_posix()
@@ -134,13 +134,13 @@ def private(root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Broken:
-    """A promise to readers that does not hold."""
+    """A violated guarantee to readers."""
 
     what: str
 
 
 def broken_promises(root: Path) -> list[Broken]:
-    """Dangling public links, manifests without content, and partial trees: must be empty always."""
+    """Dangling public links, manifests without content, and partial trees: always empty."""
     broken = []
     reader = opened_at(root, writable=False)
     for name in reader.names():
@@ -150,7 +150,7 @@ def broken_promises(root: Path) -> list[Broken]:
         for layer in manifest.layers:
             tree = root / layout.layer_tree(layer.digest)
             if not tree.is_dir() or not (root / layout.layer_index(layer.digest)).is_file():
-                broken.append(Broken(f"{name} names {tree}, which is not whole"))
+                broken.append(Broken(f"{name} names {tree}, which is incomplete"))
         if not (root / layout.flat_image(manifest.image_id)).is_dir():
             broken.append(Broken(f"{name} has no flat image"))
     for directory, _, files in os.walk(root):
@@ -158,7 +158,7 @@ def broken_promises(root: Path) -> list[Broken]:
             path = Path(directory, file)
             public = not path.relative_to(root).parts[0].startswith(".")
             if public and path.is_symlink() and not path.is_dir():
-                broken.append(Broken(f"{path} leads nowhere"))
+                broken.append(Broken(f"{path} is dangling"))
     return broken
 
 
@@ -272,10 +272,10 @@ def test_only_the_named_tree_is_removed(repository: DirectoryRepository, root: P
         transaction.commit()
     after = visible(root)
     assert not any(path.startswith(gone) for path in after)
-    # The directories that it leaves empty go with it.
+    # Directories that become empty are removed as well.
     emptied = {".flat", str(Path(gone).parent)}
     assert {p for p in before if not p.startswith(gone)} - emptied == set(after)
-    # Bytes that were shared with a layer tree are still there.
+    # Files that were shared with a layer tree still exist.
     assert (root / layout.layer_tree(TOP.digest) / "etc/new").read_bytes() == b"new"
     assert not list((root / layout.STATE / "trash").iterdir())
 
@@ -298,7 +298,7 @@ def test_content_that_another_publisher_published_concurrently_stays(
     stage(repository, BASE)
     stage(repository, TOP)
 
-    # The flat image is linked here, published there, and published here again.
+    # The flat image is linked here, published by the other, and published here again.
     with repository.transaction("slow") as transaction, ExitStack() as stack:
         files = [stack.enter_context(repository.open_index(layer.digest)) for layer in IMAGE.layers]
         flat = layout.flat_image(IMAGE.image_id)
@@ -345,11 +345,11 @@ def test_all_users_can_read_published_files_whatever_the_umask_is(
             assert node.mode == wanted, path
         assert not node.mode & 0o022 or node.type == "l", path
     assert stat.S_IMODE((root / layout.STATE).stat().st_mode) == 0o700
-    # The image's own modes are the image's own.
+    # Modes inside the image are not changed.
     assert stat.S_IMODE((root / NAME / "opt").stat().st_mode) == 0o700
 
 
-# What is in the way
+# Obstacles
 
 
 def test_a_foreign_directory_at_the_path_of_a_link_is_refused_before_any_change(
@@ -575,7 +575,7 @@ def test_a_publisher_that_is_killed_leaves_the_state_before_or_after(tmp_path: P
         results.append(left == after)
         assert [name for name in private(root) if not name.startswith("layers/")] == []
     assert child.returncode == 0
-    # Some before the commit point, some after it, and never back again.
+    # Some kills are before the commit point, some after it, and the order never reverses.
     assert results == sorted(results)
     assert {True, False} == set(results)
 

@@ -1,4 +1,4 @@
-"""A journal that is on disk has happened: however often it is interrupted, the end is the same."""
+"""A journal on disk is a committed transaction: interruptions do not change its result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATE = "state"
 
 @dataclass(frozen=True)
 class Change:
-    """A commit of any size: what is there, what is staged, and the renames that make it visible."""
+    """A commit of any size: the published tree, what is staged, and the renames that publish it."""
 
     present: dict[str, str]
     staged: dict[str, str]
@@ -90,7 +90,7 @@ def prepared(change: Change) -> Iterator[tuple[Path, Path]]:
 
 
 def _state(root: Path) -> dict[str, object]:
-    """What there is, without times, and without the names that only the journal's owner sees."""
+    """The tree without times, and without the names that only the journal's owner sees."""
     return {
         path: (node.type, node.mode, node.sha256, node.target)
         for path, node in describe_tree(root).items()
@@ -108,7 +108,7 @@ def test_an_interrupted_commit_ends_like_one_that_was_not(
         assert not file.exists()
     with prepared(change) as (root, file):
         for _ in range(choice.draw(st.integers(1, 3))):
-            # What an interrupted run had already done, by the plainest means.
+            # The steps that an interrupted run had executed, by the simplest means.
             for operation in change.operations[
                 : choice.draw(st.integers(0, len(change.operations)))
             ]:
@@ -188,7 +188,7 @@ def test_a_commit_killed_at_any_system_call_is_finished_by_the_next_process() ->
             assert len(list(History(file.parent).read())) == 1
         if child.returncode == 0:
             break
-    assert steps > 8  # it has really been killed in many places
+    assert steps > 8  # it was killed at many places
     assert child.returncode == 0
 
 
@@ -203,7 +203,7 @@ def test_a_draft_of_a_journal_is_not_executed() -> None:
         before = _state(root)
         assert not journal.apply(root, file)
         assert _state(root) == before
-        # The next transaction is not disturbed by it.
+        # The next transaction succeeds.
         journal.write(file, CHANGE.operations[:1], RECORD)
         assert journal.apply(root, file)
         assert (root / "trees/0/inner/file").exists()

@@ -1,4 +1,4 @@
-"""Flat images out of links; trees completed from lower ones."""
+"""Flat images of hard links; layer trees completed from lower layers."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_file_with_as_many_links_as_there_can_be_is_copied(
     files = [Entry(name, FILE, 0o600) for name in "abc"]
     steps = [Merged(ROOT, 0, ""), *(Merged(entry, 0, "f") for entry in files)]
     report = link_tree(tmp_path / "flat", steps, [tree])
-    assert (report.links, report.copies) == (2, 1)  # the third is another name of the copy
+    assert (report.links, report.copies) == (2, 1)  # the third is a hard link to the copy
     assert report.refused == {"hard link (EMLINK)": 2}
     for name in "abc":
         assert (tmp_path / "flat" / name).read_bytes() == b"xxxx"

@@ -1,4 +1,4 @@
-"""Staging space: hidden from readers, kept while its process lives, swept when it does not."""
+"""Staging space: hidden from readers, kept until its process ends, deleted afterwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ staging.close()
 
 @contextmanager
 def worker(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Another process with unfinished work, and where that lies."""
+    """Another process with unfinished work, and its session's directory."""
     process = subprocess.Popen(
         [sys.executable, "-c", _WORKER, str(root)],
         stdin=subprocess.PIPE,
@@ -96,7 +96,7 @@ def test_the_next_writer_deletes_the_session_of_a_killed_process(tmp_path: Path)
         staging.sweep()
         assert not path.parent.exists()
         assert len(sessions(tmp_path)) == 1
-        assert len(list(path.parent.parent.iterdir())) == 2  # our own, and its lock
+        assert len(list(path.parent.parent.iterdir())) == 2  # this process' session and its lock
 
 
 def test_the_session_of_a_running_process_is_not_changed(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_two_processes_do_not_delete_one_tree(
 def test_a_tree_that_an_ended_process_was_deleting_is_not_taken_for_its_notes(
     tmp_path: Path,
 ) -> None:
-    """A file that somebody published may have the name of the notes of a transaction."""
+    """A published file may have the name of a transaction's notes."""
     (tmp_path / "victim").mkdir()
     dead = Staging(tmp_path)
     for content in ("[]", '["victim"]'):

@@ -1,4 +1,4 @@
-"""The tree writer by itself: whatever it is told, nothing outside its tree is touched."""
+"""The tree writer by itself: no entry makes it change anything outside its tree."""
 
 from __future__ import annotations
 
