@@ -1,7 +1,10 @@
 """The root of the error hierarchy, and functions that make text from outside safe to print."""
 
 import errno
+import logging
 import re
+
+_log = logging.getLogger(__name__)
 
 _SHOWN = 100
 """The most characters of a text that a message quotes."""
@@ -109,6 +112,14 @@ def explain(error: Exception) -> PublisherError:
     cause = error.strerror or str(error) or type(error).__name__
     why, hint = _CAUSES.get(error.errno or 0, (cause, ""))
     return PublisherError(what, why=why, hint=hint)
+
+
+def failure_text(error: Exception, name: str) -> str:
+    """Return why `name` failed; the traceback of an unexpected error goes to the log."""
+    if isinstance(error, PublisherError | OSError):
+        return str(explain(error))
+    _log.error("unexpected error at %s", name, exc_info=error)
+    return f"unexpected error: {type(error).__name__}: {error}"
 
 
 class InvalidReference(PublisherError):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from publisher.errors import failure_text
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.notices import Notices
 from publisher.ingest.publish import publish, wait_for_others
@@ -19,7 +20,6 @@ from publisher.ingest.wanted import (
     RequestedImage,
     compare,
     has_content,
-    reason,
 )
 from publisher.layers.policy import Limits
 from publisher.layers.unpack import LayerSummary
@@ -158,7 +158,7 @@ def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:
     except Exception as error:
         if isinstance(error, RepositoryError):
             raise
-        why = reason(error, image.name)
+        why = failure_text(error, image.name)
         return replace(outcome, error=f"its thin image, which the next run tries again: {why}")
     unchanged = outcome.status is Status.UNCHANGED
     return replace(outcome, status=Status.RECORDED) if unchanged else outcome

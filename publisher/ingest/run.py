@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from publisher.ingest.image import Run
@@ -87,11 +88,24 @@ def ingest(
         stop.set()
         pool.shutdown()
         fetcher.close()
-    thin.record()
+    unrecorded = thin.record()
     # A wish that was never begun has no outcome.
-    outcomes = [outcome for done in work.outcomes if done is not None for outcome in done]
+    outcomes = [
+        _with_unrecorded_push(outcome, unrecorded.get(outcome.name, ""))
+        for done in work.outcomes
+        if done is not None
+        for outcome in done
+    ]
     cut_short = run.cut_short or None in work.outcomes
     return Report(tuple(outcomes), time.monotonic() - began, cut_short)
+
+
+def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:
+    """Add why the push of an image's thin image could not be recorded, unless `why` is empty."""
+    if not why or outcome.error:
+        return outcome
+    text = f"its thin image was pushed, but not recorded; the next run pushes it again: {why}"
+    return replace(outcome, error=text)
 
 
 class _Work:

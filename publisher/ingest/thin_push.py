@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from publisher.errors import InvalidReference
+from publisher.errors import InvalidReference, failure_text
 from publisher.ingest.thin_images import build_thin, wanted_terms, write_records
 from publisher.ingest.wanted import RequestedImage
 from publisher.oci.reference import ImageReference, Transport, parse_reference
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
 from publisher.sources.registry.upload import RegistryDestination
@@ -69,11 +69,21 @@ class ThinPushes:
             record = ThinRecord.of(wanted, pushed.digest, self._now())
             self._pushed.append((image.name, record))
 
-    def record(self) -> None:
-        """Record, in one transaction, what was pushed."""
+    def record(self) -> dict[str, str]:
+        """Record, in one transaction, what was pushed; return why that failed, by image.
+
+        Raises RepositoryError if the repository itself cannot be used.
+        """
         with self._lock:
-            write_records(self._repository, self._pushed)
-            self._pushed.clear()
+            pushed, self._pushed = self._pushed, []
+        try:
+            write_records(self._repository, pushed)
+        except Exception as error:
+            if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
+                raise
+            why = failure_text(error, "the records of thin images")
+            return {name: why for name, _ in pushed}
+        return {}
 
 
 def _places(image: RequestedImage) -> list[str]:

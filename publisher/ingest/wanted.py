@@ -7,13 +7,12 @@ changed here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from publisher.errors import PublisherError, explain
+from publisher.errors import failure_text
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
@@ -34,8 +33,6 @@ from publisher.wishlist.model import Request
 from publisher.wishlist.places import Place, places_of
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 
 class ConcurrentlyPublished(RepositoryChanged):
@@ -168,7 +165,7 @@ def for_each_image(
     try:
         references = expand_wish(sources, wish)
     except Exception as error:  # noqa: BLE001  # see above: it is this wish's failure
-        return _without_none([failed(str(wish), str(wish.image), reason(error, str(wish)))])
+        return _without_none([failed(str(wish), str(wish.image), failure_text(error, str(wish)))])
     results: list[T | None] = []
     for reference in references:
         if is_stopped():
@@ -184,16 +181,8 @@ def for_each_image(
         except Exception as error:  # see above: it is this image's failure
             if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
                 raise  # it affects every other image as well
-            results.append(failed(name, str(reference), reason(error, name)))
+            results.append(failed(name, str(reference), failure_text(error, name)))
     return _without_none(results)
-
-
-def reason(error: Exception, name: str) -> str:
-    """Return why an image failed; the traceback of an unexpected error goes to the log."""
-    if isinstance(error, PublisherError | OSError):
-        return str(explain(error))
-    _log.error("unexpected error at %s", name, exc_info=error)
-    return f"unexpected error: {type(error).__name__}: {error}"
 
 
 def compare(

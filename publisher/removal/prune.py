@@ -7,13 +7,12 @@ if one list is empty or has an error, or one pattern cannot be expanded.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from publisher.errors import InvalidManifest, PublisherError
+from publisher.errors import InvalidManifest, failure_text
 from publisher.removal.withdrawal import Decision, Guard, Image, decide, unknown_lists
 from publisher.repository import Repository, RepositoryError, Transaction
 from publisher.repository.records import RecordSet
@@ -29,8 +28,6 @@ from publisher.tree.schedule import Reason, ScheduledRemoval
 from publisher.wishlist import WishList
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +200,8 @@ def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
     try:
         references = expand_wish(sources, request.wish)
         names = [name for r in references for _, name in places_of(request.wish, r)]
-    except (PublisherError, OSError) as error:
-        return [], str(error)
     except Exception as error:  # noqa: BLE001  # whatever happens, it makes the outcome uncertain
-        _log.exception("unexpected error while %s was looked up", request.wish)
-        return [], f"unexpected error: {error!r}"
+        return [], failure_text(error, str(request.wish))
     return names, ""
 
 
@@ -225,8 +219,7 @@ def _published_images(records: RecordSet, now: datetime) -> tuple[dict[str, Imag
         except RepositoryError:
             raise
         except Exception as error:  # noqa: BLE001  # it concerns this image, which stays
-            _log.exception("unexpected error while the records of %s were read", name)
-            unreadable[name] = f"unexpected error: {error!r}"
+            unreadable[name] = failure_text(error, name)
         else:
             if image is not None:
                 images[name] = image

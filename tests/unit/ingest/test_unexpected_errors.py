@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from publisher.errors import PublisherError
 from publisher.ingest.check import check
 from publisher.ingest.plan import plan
 from publisher.ingest.report import Outcome, Report, Silent, Status
 from publisher.ingest.run import ingest
+from publisher.ingest.thin_push import Pushed
 from publisher.removal.prune import GivenList, prune
-from publisher.repository import RepositoryBusy
+from publisher.repository import RepositoryBusy, RepositoryError
 from publisher.sources.open import Sources
 from publisher.wishlist import Wish, WishList, wish_for
 from publisher.wishlist.model import Request
@@ -138,6 +141,68 @@ def test_an_unexpected_error_at_any_call_is_the_failure_of_its_image(
     else:
         pytest.fail("the calls have no end")
     assert failed > 30
+
+
+def test_an_unexpected_error_of_one_tag_of_a_pattern_is_the_failure_of_that_tag(
+    wishes: list[Wish],
+) -> None:
+    image = replace(wishes[0].image, tag=None)
+    request = Request(replace(wishes[0], image=image, tags=("*",)), "/lists/a")
+    with FailingSources() as sources:
+        report = ingest([request], MemoryRepository(), sources, jobs=1)
+    bad, good = sorted(report.outcomes, key=lambda outcome: outcome.name)
+    assert (bad.name, bad.status) == ("local/app:bad", Status.FAILED)
+    assert "unexpected error: Unexpected: boom" in bad.error
+    assert (good.name, good.status, good.error) == ("local/app:good", Status.PUBLISHED, "")
+
+
+class NoRecordsOfThinImages(MemoryRepository):
+    """Raises an error where the run records which thin images it pushed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def transaction(self, purpose: str) -> Any:
+        if purpose == "recording thin images":
+            raise self.error
+        return super().transaction(purpose)
+
+
+@pytest.fixture
+def thin_request(wishes: list[Wish], monkeypatch: pytest.MonkeyPatch) -> Request:
+    pushed = Pushed("example.org/thin:1", "sha256:" + "a" * 64, True)
+    monkeypatch.setattr("publisher.ingest.thin_push.push_thin", lambda *_: pushed)
+    wish = replace(wishes[0], outputs=("flat", "thin"), thin="example.org/thin:1")
+    return Request(wish, "/lists/a")
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "full"), "No space left on device"),
+        (PublisherError("cannot write"), "cannot write"),
+        (Unexpected("boom"), "unexpected error: Unexpected: boom"),
+    ],
+)
+def test_a_failure_to_record_thin_images_is_that_of_their_images_alone(
+    wishes: list[Wish], thin_request: Request, error: Exception, why: str
+) -> None:
+    with Sources() as sources:
+        requests = [thin_request, Request(wishes[1], "/lists/a")]
+        report = ingest(requests, NoRecordsOfThinImages(error), sources, jobs=1)
+    bad, good = report.outcomes
+    assert (bad.status, good.status) == (Status.PUBLISHED, Status.PUBLISHED)
+    assert "thin image was pushed, but not recorded" in bad.error
+    assert why in bad.error
+    assert not good.error
+
+
+def test_a_repository_that_fails_while_thin_images_are_recorded_ends_the_run(
+    thin_request: Request,
+) -> None:
+    with Sources() as sources, pytest.raises(RepositoryError, match="gone"):
+        ingest([thin_request], NoRecordsOfThinImages(RepositoryError("gone")), sources, jobs=1)
 
 
 def test_the_traceback_of_an_unexpected_error_is_logged(
