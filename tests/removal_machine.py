@@ -61,7 +61,7 @@ REACHED = (
     "unpin: with fresh grace",
     "prune: withdrawn",
     "prune: requested again",
-    "prune: other lists still wish it",
+    "prune: other lists still request it",
     "prune: left to other lists",
     "prune: pinned",
     "prune: an empty list",

@@ -27,7 +27,7 @@ _PER_JOB = 32
 
 
 def raise_limit(most: int = 65536) -> None:
-    """Let this process open as many files as it may, up to `most`."""
+    """Raise this process' limit of open files as far as allowed, up to `most`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -90,7 +90,7 @@ class Directories:
             self.root = -1
 
     def open(self, path: str) -> int:
-        """A descriptor of the directory `path`; OSError unless all of it are directories."""
+        """A descriptor of the directory `path`; OSError unless every component is a directory."""
         if not path:
             return self.root
         descriptor = self._open.pop(path, None)
@@ -132,7 +132,7 @@ class Directories:
 
 
 def remove_at(parent: int, name: str) -> None:
-    """Remove `name` in the directory `parent`, and if it is a directory everything below it.
+    """Remove `name` in the directory `parent`, and if it is a directory, everything below it.
 
     Needs two descriptors and no recursion however deep the tree is: directories are moved up into
     the topmost one before they are emptied.

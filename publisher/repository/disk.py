@@ -18,7 +18,7 @@ _RENAME_EXCHANGE = 2
 
 
 def sync_filesystem(path: Path) -> None:
-    """Wait until everything written to the filesystem that holds `path` is on its disk.
+    """Wait until everything written to the file system that holds `path` is on its disk.
 
     One syncfs(2) serves a tree of any number of files, where fsync would need one call each.
     """
@@ -113,11 +113,11 @@ def file_system_type(device: int) -> str:
 
 
 OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
-"""What marks an opaque directory for overlayfs: for mounts of root, and with `userxattr`."""
+"""The attributes of opaque directories for overlayfs: for root's mounts, and with `userxattr`."""
 
 
 def keeps_opaque(directory: Path) -> bool:
-    """Whether the file system of `directory` can store, for this user, that one is opaque."""
+    """Whether this user can mark opaque directories on the file system of `directory`."""
     for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
         try:
             os.getxattr(directory, name)
@@ -168,7 +168,7 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_empty_parents(path: Path, root: Path) -> None:
-    """Remove the directories above `path`, up to `root`, that hold nothing any more."""
+    """Remove the directories above `path`, up to `root`, that are empty."""
     for directory in path.parents:
         if directory == root:
             return

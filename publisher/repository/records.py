@@ -30,7 +30,7 @@ from publisher.tree.users import ImageUsers
 T = TypeVar("T")
 
 IMAGE_FILES = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
-"""What is kept of an image that leaves its name."""
+"""The metadata files that are kept of an image that leaves its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class RecordSet:
         self._schedule.open()
 
     def replace_schedule(self, entries: Iterable[ScheduledRemoval]) -> None:
-        """Replace the whole schedule, whatever can be read of it."""
+        """Replace the whole schedule, even if the existing one is damaged."""
         self._schedule = StoredSchedule(self.repository, self._read, entries)
         kept = {layout.retired_schedule(digest) for digest in self._schedule.changed}
         for path in schedule_files(self.repository):
@@ -245,9 +245,9 @@ class RecordSet:
     def write(self, transaction: Transaction) -> bool:
         """Put everything that changed into the transaction; return whether anything did.
 
-        Links are removed before what they lead to.
+        Links are removed before their targets.
         """
-        # Of what leaves its name the entry comes first: at every moment something names its layers.
+        # The entry of a retired image comes first, so that its layers are always named.
         files = [
             (path, content)
             for path, content in (self._schedule.new_files() | self._new_files).items()

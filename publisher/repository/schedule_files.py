@@ -123,7 +123,7 @@ class StoredSchedule:
         return None if summary == self._summary else summary
 
     def open(self) -> None:
-        """Read what applies to the whole schedule; raise UnsupportedRecord for a foreign one."""
+        """Read the summary of the schedule; raise UnsupportedRecord for a foreign one."""
         if self._is_opened:
             return
         data = self._read(layout.REMOVE_SCHEDULE)
@@ -137,7 +137,7 @@ class StoredSchedule:
         except UnsupportedRecord:
             raise
         except InvalidRecord as error:
-            # Single entries can be read nevertheless; what needs the whole schedule fails.
+            # Single entries can be read nevertheless; operations that need the whole schedule fail.
             self._damage = error
             return
         if isinstance(found, RemoveSchedule):

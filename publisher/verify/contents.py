@@ -169,7 +169,7 @@ def _unreadable(error: OSError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Which properties of an entry a tree has.
+    """The properties of an entry that a tree stores.
 
     `owners`: without privileges, all files belong to the publishing user. `opaque`: the attribute
     of an opaque directory is visible to root only.

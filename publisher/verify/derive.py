@@ -127,7 +127,7 @@ def _repair_records(repository: Repository, findings: Sequence[Finding], now: da
         with transaction.exclusive():
             work = _Records(repository, transaction, *survey(repository), now)
             wanted = set(findings)
-            # A finding that is gone needs no repair; a new one is for the next verification.
+            # A finding that no longer holds needs no repair; new ones are verified later.
             for finding in (f for f in work.inventory.findings if f in wanted):
                 try:
                     work.repair(finding)
@@ -219,7 +219,7 @@ class _Records:
         return rebuild_publication(self._repository, image, self._now).to_bytes()
 
     def _origin(self, path: str) -> bytes:
-        """The record as it should be, with the keys that another tool added."""
+        """The correct record, with the keys that another tool added."""
         certain = self.inventory.certain
         try:
             found = Origin.parse(self._repository.read(path) or b"", path)

@@ -16,7 +16,7 @@ class Expected:
 
     Attributes:
         usage: Which names use an image, and which images use a layer.
-        diff_ids: By layer digest, the diff IDs that the configs promise.
+        diff_ids: By layer digest, the diff IDs that the configs list.
         layer_names: By layer digest, the first published name that uses the layer.
         image_names: By image ID, the first published name that uses the image.
         origins: By path of an origin record, the layer's digest.

@@ -43,7 +43,7 @@ def take_image(repository: Repository, inventory: Inventory, name: str) -> None:
     record = _matching(publication.record, name, manifest, inventory)
     if record is not None:
         flat = "flat" in record.outputs
-    else:  # DUCC's image has one; of what is unreadable, the link is the only sign
+    else:  # DUCC's image has one; if it is unreadable, the link is the only evidence
         flat = not publication.unreadable or repository.link_text(name) is not None
     required = not (other_tool and publication.record is None)
     config = _take_config(repository, inventory, name, manifest, required=required)

@@ -47,8 +47,8 @@ class Inventory:
 
     Attributes:
         names: The published names, including those whose metadata is unreadable.
-        certain: False if a record that may name images or layers is unreadable. Nothing is called
-            superfluous then.
+        certain: False if a record that may name images or layers is unreadable. Then nothing
+            is reported as superfluous.
     """
 
     images: list[LiveImage] = field(default_factory=list)
@@ -110,7 +110,7 @@ def read_record(repository: Repository, inventory: Inventory, path: str) -> byte
 def metadata_directories(repository: Repository, inventory: Inventory) -> Iterator[str]:
     """Yield the names below `.metadata` that have an image's metadata, or a part of it.
 
-    What is not known there is noted in `inventory`.
+    Unknown files are noted in `inventory`.
     """
     top = layout.METADATA
     waiting = [top]

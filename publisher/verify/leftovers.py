@@ -1,4 +1,4 @@
-"""Find what no published or scheduled manifest names: orphans, and what other tools left."""
+"""Find what no published or scheduled manifest names: orphans, and files of other tools."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Orphans:
     Attributes:
         findings: The orphans, in the order in which they are removed.
         size: The bytes of all files of the layers; a layer without an index counts as 0.
-        uncertain: The paths of unreadable records. As long as there are any, nothing is called an
-            orphan, since such a record may name it.
+        uncertain: The paths of unreadable records. If there are any, nothing is an orphan, since
+            such a record may name it.
     """
 
     findings: tuple[Finding, ...]

@@ -27,7 +27,7 @@ def check_podman_store(repository: Repository, inventory: Inventory) -> None:
 
 
 def rebuild_podman_store(repository: Repository) -> None:
-    """Remove the store, and make it anew of every published image whose outputs include it.
+    """Remove the store, and rebuild it from all published images whose outputs include it.
 
     Raises:
         PublisherError: The metadata or a layer index of such an image is missing or damaged:

@@ -75,7 +75,7 @@ def _check_link(
         inventory.error(
             Kind.LINK_WRONG,
             image.name,
-            "something that is not a link is in the place of the image's public link",
+            "a file or directory is in the place of the image's public link",
             how="move it away; then: publisher verify --repair",
             image=image.name,
         )

@@ -124,7 +124,7 @@ def reference_of(repository: Repository, path: str, name: str) -> str:
 def rebuild_schedule(
     repository: Repository, inventory: Inventory, now: datetime
 ) -> list[ScheduledRemoval]:
-    """Rebuild the remove schedule: what can be read of it, and every retired image beside.
+    """Rebuild the remove schedule: what can be read of it, and every other retired image.
 
     An image that the schedule lacks gets its whole grace period, from `now` on.
     """
@@ -141,7 +141,7 @@ def rebuild_schedule(
 
 
 def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) -> Pins:
-    """Rebuild the pins: what can be read of them, and what the history names beside.
+    """Rebuild the pins: what can be read of them, and what else the history names.
 
     The history has no digests: the pins hold what is published now, without an end.
     """
@@ -278,7 +278,7 @@ def _grace(seconds: object) -> timedelta:
 
 
 def _users(repository: Repository, image_id: str, digest: str) -> set[str]:
-    """The names that use the image by the manifest with this digest, as far as is recorded."""
+    """The names that use the image by the manifest with this digest, as recorded."""
     path = layout.image_users(image_id)
     try:
         users = ImageUsers.parse(repository.read(path) or b"", path).users

@@ -1,9 +1,9 @@
 """Power fails at any moment of a command: what was not synced is lost, or was written in any order.
 
 The command's operations are recorded, with the contents that files had whenever they were synced.
-A model of a disk then keeps everything up to the last sync, and of what came later whatever chance
-says: some operations, in another order, files empty or cut off. The tree that comes of it is made
-for real, and the next command has to put it right.
+A model of a disk then keeps everything up to the last sync, and a random part of what came later:
+some operations, in another order, files empty or cut off. The resulting tree is written to a real
+file system, and the next command has to repair it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_publishers_with_overlapping_lists_publish_the_same_as_one(
     ]
     ended = [(process.communicate(timeout=240)[0], process.returncode) for process in running]
     assert [code for _, code in ended] == [0] * count, ended
-    together = _whoever_was_first(state_of(stage.repository))
+    together = _in_any_order(state_of(stage.repository))
     with environment_of(published):
         repository = published.open(writable=False)
     assert verify(repository, deep=True).findings == ()
@@ -84,12 +84,12 @@ def test_publishers_with_overlapping_lists_publish_the_same_as_one(
     with faulty_commands(stage.folder) as commands:
         for words in lists:
             stage.succeed(commands, words)
-    alone = _whoever_was_first(state_of(stage.repository))
+    alone = _in_any_order(state_of(stage.repository))
     assert not differences(together, alone)
 
 
-def _whoever_was_first(state: State) -> State:
-    """A publication names the list that was first, and then all others: here they are a set."""
+def _in_any_order(state: State) -> State:
+    """Sort the lists that a publication names, whose order depends on which list was first."""
     for path, data in state.items():
         if path.endswith(layout.PUBLICATION_FILE):
             assert isinstance(data, bytes)

@@ -84,7 +84,7 @@ def _opened(directory: int, name: str) -> Iterator[tuple[int, _Inode]]:
 
 
 def _link_open(descriptor: int, parent: int, name: str) -> bool:
-    """Link an open file; False if it has no name any more, or the maximum of links."""
+    """Link an open file; False if it has no name any more or too many links."""
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     except OSError as error:

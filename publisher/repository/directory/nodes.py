@@ -18,7 +18,7 @@ _LATEST_NS = 2**55 * 10**9
 """Later times (ns) are replaced by this one; the range of every file system is smaller."""
 
 NO_LINK = (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
-"""What link(2) answers if a file has the maximum of links, or its file system has no hard links."""
+"""The errors of link(2) at the maximum of links, and on file systems without hard links."""
 
 _MOST_KINDS = 20
 _NO_XATTR = (

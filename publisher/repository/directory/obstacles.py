@@ -1,4 +1,4 @@
-"""What would stop a commit after its commit point: it is looked for, and refused, before that."""
+"""Obstacles that would stop a commit after its commit point: they are refused before it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _ALWAYS_PRESENT = {"lost+found"}
 
 
 def is_new(root: Path) -> bool:
-    """Whether a first publication would begin a tree at `root`: it is empty, or only missing."""
+    """Whether a first publication would create a tree at `root`, which is empty or missing."""
     try:
         return not set(os.listdir(root)) - _ALWAYS_PRESENT
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def prepare(root: Path) -> Staging:
     """Make `root` ready to be published into, and begin a session in its staging space.
 
     Raises:
-        RepositoryError: It holds something else, lies inside a published tree, or cannot be written
+        RepositoryError: It has foreign content, lies inside a published tree, or cannot be written
             to.
     """
     check_process(root)
@@ -72,7 +72,7 @@ def _refuse_nested(root: Path) -> None:
     """Raise RepositoryError where a new repository would lie inside a published tree.
 
     Readers of the outer tree would see the inner one as an image, and `gc` and `verify` of the
-    outer one would meet names that they do not know.
+    outer one would find unknown names.
     """
     if _is_published_tree(root):
         return

@@ -88,7 +88,7 @@ class Staging:
         return self._trash / secrets.token_hex(16)
 
     def finished_layer(self, digest: str) -> Path:
-        """The place of the layer when it is unpacked and verified."""
+        """The path of the layer once it is unpacked and verified."""
         return self._layers / digest_hex(digest)
 
     def make_parents(self, directory: Path, targets: Iterable[str]) -> None:
@@ -196,7 +196,7 @@ class Staging:
             return
         try:
             remove_tree(self._session)
-            # The lock goes last, and is held until then.
+            # The lock is deleted last, and is held until then.
             Path(self._alive.lock_file).unlink(missing_ok=True)
         except OSError as error:
             # The result of the run itself counts; a later writer deletes what is left.
@@ -206,6 +206,6 @@ class Staging:
 
 
 def _session_lock(session: Path) -> filelock.BaseFileLock:
-    # Beside the session, so that either can be deleted without the other coming back.
+    # Beside the session, so that deleting one does not create the other again.
     lock_file = session.with_name(session.name + _LOCK_SUFFIX)
     return new_lock(lock_file, thread_local=False)

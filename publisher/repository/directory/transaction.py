@@ -99,7 +99,7 @@ class DirectoryTransaction:
         if digest in self._added:
             return
         if os.path.lexists(self._root / path) and not anew:
-            self._staging.move_to_trash(staged)  # another publisher was first, with the same bytes
+            self._staging.move_to_trash(staged)  # another publisher published the same bytes first
             return
         if not staged.exists():
             raise RepositoryChanged(
@@ -177,7 +177,7 @@ class DirectoryTransaction:
         ]
 
     def _operations(self, trees: list[Rename]) -> list[Rename]:
-        """Content, then what names it, then removals.
+        """Content, then the records and links that name it, then removals.
 
         A tree that is replaced is exchanged with the new one, and then removed from its place.
         """
@@ -187,7 +187,7 @@ class DirectoryTransaction:
         )
 
     def _make_parents(self, trees: Sequence[Rename], operations: Sequence[Rename]) -> None:
-        """Make the directories to rename into, but for those that come with a tree."""
+        """Create the directories to rename into, except those that are part of a tree."""
         inside = tuple(f"{tree.target}/" for tree in trees)
         targets = (operation.target for operation in operations)
         self._staging.make_parents(

@@ -1,4 +1,4 @@
-"""What changes to a directory repository share: its root, its staging space and its writer lock."""
+"""What all transactions of a directory repository share: root, staging space, writer lock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Workspace:
         self.staging.sweep()
 
     def locate_layer(self, digest: str) -> Path:
-        """Where a published or staged layer is; RepositoryChanged if it is neither."""
+        """The path of a published or staged layer; RepositoryChanged if it is neither."""
         found = find_layer(self.root, digest, self.staging)
         if found is None:
             raise layer_gone(digest)

@@ -1,7 +1,7 @@
 """Every file of a tree and of the publisher's state is damaged, and every command is run.
 
-No command ends with an exit code that is not documented, and whoever follows the `try:` lines has a
-sound tree in the end, in which nothing that was published is lost.
+No command ends with an exit code that is not documented, and the commands in the `try:` lines
+lead to a sound tree, in which nothing that was published is lost.
 
 By default a part of all combinations is tried, by a seed that is printed; PUBLISHER_DAMAGE_SEED
 repeats it. With CI set all damages are tried, each with a part of the commands. With

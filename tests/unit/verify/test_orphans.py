@@ -92,7 +92,7 @@ def test_staged_and_scheduled_layers_are_not_orphans(root: Path) -> None:
     assert ask(root, "verify", "--deep").code == 0
 
 
-def test_an_image_whose_source_is_gone_too_is_discarded_by_the_printed_commands(
+def test_an_image_whose_source_is_missing_too_is_discarded_by_the_printed_commands(
     root: Path,
 ) -> None:
     shutil.rmtree(root / "first")

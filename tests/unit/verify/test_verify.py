@@ -164,7 +164,7 @@ def truncate(path: str) -> Callable[[Path], None]:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """`heals` says what makes the tree as it was: "repair", "refetch", or no command (None)."""
+    """`heals` is the option that restores the tree: "repair", "refetch", or "" for none."""
 
     what: str
     do: Callable[[Path], None]

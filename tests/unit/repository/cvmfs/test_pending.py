@@ -143,9 +143,9 @@ def test_an_update_that_adds_layers_and_removes_a_link_is_valid_wherever_its_pub
 
     mount = machine.published(NAME)
     link = mount / "local/tool:1"
-    assert (link / "etc/os").exists() == (calls < 3), "it leads to content as long as it is there"
+    assert (link / "etc/os").exists() == (calls < 3), "it leads to content as long as it exists"
     machine.open(NAME).close()
-    assert os.path.lexists(link) == (calls < 1), "the rest is carried out once it was decided"
+    assert os.path.lexists(link) == (calls < 1), "the rest is executed once it was decided"
     succeed("ingest", wishes, *url, env=machine.environment)
     assert not os.path.lexists(link)
     assert not verify(machine.open(NAME, writable=False), deep=True).findings

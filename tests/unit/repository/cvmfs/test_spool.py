@@ -177,7 +177,7 @@ def test_the_spool_keeps_its_limit_however_many_images_are_fetched_at_once(
     limit: int,
     most: int,
 ) -> None:
-    """Images of 1 MB in two layers; all are there in the end, also where each is too large."""
+    """Images of 1 MB in two layers; all are published in the end, also where each is too large."""
     machine.make(NAME)
     requests = []
     for number in range(6):
