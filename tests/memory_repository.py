@@ -319,7 +319,9 @@ class MemoryTransaction:
                 nodes[at] = node
         for path, node in self._small.items():
             if path in nodes and nodes[path].entry.type is EntryType.DIRECTORY:
-                raise PathTaken(f"cannot publish {path}", why="a directory is at that path")
+                raise PathTaken(
+                    f"cannot publish {path}", path=path, why="a directory is at that path"
+                )
             _make_parents(nodes, path)
             nodes[path] = node
         for path in self._removals:
@@ -363,7 +365,7 @@ def _make_parents(nodes: Tree, path: str) -> None:
     while above := above.rpartition("/")[0]:
         kind = nodes.setdefault(above, _directory()).entry.type
         if kind is not EntryType.DIRECTORY:
-            raise PathTaken(f"cannot publish {path}", why=f"{above} is not a directory")
+            raise PathTaken(f"cannot publish {path}", path=path, why=f"{above} is not a directory")
 
 
 def _remove_empty_parents(nodes: Tree, path: str) -> None:

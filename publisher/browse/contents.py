@@ -25,7 +25,12 @@ class NoContents(PublisherError):
 
 
 class NoSuchPath(PublisherError):
-    """The image has no entry at that path."""
+    """`image` has no entry at `path`, which is relative to its root."""
+
+    def __init__(self, what: str, *, image: str, path: str, hint: str) -> None:
+        super().__init__(what, hint=hint)
+        self.image = image
+        self.path = path
 
 
 class Change(enum.StrEnum):
@@ -77,7 +82,7 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
         hint = f"publisher ls {image}"
         if above is not None:
             hint = f"{above.path} is a symbolic link to {above.target}: list that path"
-        raise NoSuchPath(f"{image} has no {wanted}", hint=hint)
+        raise NoSuchPath(f"{image} has no {wanted}", image=image, path=wanted, hint=hint)
     return children
 
 

@@ -18,7 +18,18 @@ _DIRECTORY_SIZE = 4096
 
 
 class NotEnoughSpace(PublisherError):
-    """The repository's filesystem has not enough space for an image."""
+    """The repository's filesystem has not enough space for an image.
+
+    `needed` is how many bytes are needed, about, and `free` how many are free; each is None where
+    the number of bytes is not what is missing (inodes), or is not known (a quota).
+    """
+
+    def __init__(
+        self, what: str, *, needed: float | None, free: int | None, why: str, hint: str
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.needed = None if needed is None else round(needed)
+        self.free = free
 
 
 class DiskSpace:
@@ -43,6 +54,8 @@ class DiskSpace:
             if free is not None and wanted > free:
                 raise NotEnoughSpace(
                     f"cannot store an image in {self._repository.url}",
+                    needed=wanted,
+                    free=free,
                     why=f"{_size(wanted)} are still to be downloaded, {_size(free)} are free: "
                     f"{_size(wanted - free)} are missing, and probably "
                     f"{_size(wanted * UNPACKED_RATIO - free)} once it is unpacked",
@@ -81,6 +94,8 @@ class DiskSpace:
         if known and known.free_inodes == 0:
             return NotEnoughSpace(
                 f"cannot store an image in {self._repository.url}",
+                needed=None,
+                free=None,
                 why=f"{error.strerror}: all inodes are in use (df -i shows them)",
                 hint="free some, for example by `publisher gc`: an image takes an inode for each "
                 "of its files; the published tree is unchanged",
@@ -88,12 +103,16 @@ class DiskSpace:
         if error.errno == errno.EDQUOT:
             return NotEnoughSpace(
                 f"cannot store an image in {self._repository.url}",
+                needed=wanted,
+                free=None,
                 why=f"{error.strerror}; about {_size(wanted)} were needed",
                 hint="raise the quota, or free some space by `publisher gc`; the published tree is "
                 "unchanged",
             )
         return NotEnoughSpace(
             f"cannot store an image in {self._repository.url}",
+            needed=wanted,
+            free=free,
             why=f"{error.strerror}; {_size(free)} are free, about {_size(wanted)} were needed: "
             f"some {_size(max(wanted - free, 0))} are missing",
             hint="free some space, for example by `publisher gc`; the published tree is unchanged",

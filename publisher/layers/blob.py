@@ -118,6 +118,8 @@ class BlobReader:
                 if self.archive_bytes > self._max_bytes:
                     raise LimitExceeded(
                         f"cannot unpack {self._what}",
+                        limit="archive_bytes",
+                        allowed=self._max_bytes,
                         why=f"it expands to more than {self._max_bytes} bytes",
                     )
                 self._put(block)

@@ -164,11 +164,18 @@ class LayerBuilder:
         limits = self._limits
         if self.content_size - self.holes > limits.layer_bytes:
             raise LimitExceeded(
-                str(where), why=f"the layer's files hold more than {limits.layer_bytes} bytes"
+                str(where),
+                limit="layer_bytes",
+                allowed=limits.layer_bytes,
+                found=self.content_size - self.holes,
+                why=f"the layer's files hold more than {limits.layer_bytes} bytes",
             )
         if self.content_size > limits.layer_apparent_bytes:
             raise LimitExceeded(
                 str(where),
+                limit="layer_apparent_bytes",
+                allowed=limits.layer_apparent_bytes,
+                found=self.content_size,
                 why=f"the layer's files have more than {limits.layer_apparent_bytes} bytes, of "
                 f"which {self.holes} are holes of sparse files",
             )
@@ -272,7 +279,11 @@ def _entry(path: str, member: Member, where: Where, sha256: str = "") -> Entry:
             )
         if len(member.target) > _LONGEST_SYMLINK:
             raise LimitExceeded(
-                str(where), why=f"a symlink's target is longer than {_LONGEST_SYMLINK} bytes"
+                str(where),
+                limit="symlink_bytes",
+                allowed=_LONGEST_SYMLINK,
+                found=len(member.target),
+                why=f"a symlink's target is longer than {_LONGEST_SYMLINK} bytes",
             )
         target = member.target.decode("utf-8", "surrogateescape")
     return Entry(

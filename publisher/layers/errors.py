@@ -18,4 +18,17 @@ class UnsafeName(LayerError):
 
 
 class LimitExceeded(LayerError):
-    """A layer or image is larger than policy allows."""
+    """A layer or image is larger than a limit allows.
+
+    `limit` is the name of the limit, that of a field of `Limits` where there is one; `allowed` is
+    its value, and `found` the value that exceeds it, None where reading ended at the limit. Sizes
+    are in bytes.
+    """
+
+    def __init__(
+        self, what: str, *, limit: str, allowed: int, found: int | None = None, why: str
+    ) -> None:
+        super().__init__(what, why=why)
+        self.limit = limit
+        self.allowed = allowed
+        self.found = found

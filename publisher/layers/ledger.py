@@ -207,6 +207,8 @@ class Ledger:
         if self._metadata_bytes > self._most_metadata_bytes:  # each name repeats its file's
             raise LimitExceeded(
                 self._what,
+                limit="metadata_bytes",
+                allowed=self._most_metadata_bytes,
                 why=f"paths and metadata of its entries exceed {self._most_metadata_bytes} bytes",
             )
         try:
@@ -217,7 +219,10 @@ class Ledger:
         self.entries += 1
         if self.entries > self._limits.layer_entries:
             raise LimitExceeded(
-                self._what, why=f"it has more than {self._limits.layer_entries} entries"
+                self._what,
+                limit="layer_entries",
+                allowed=self._limits.layer_entries,
+                why=f"it has more than {self._limits.layer_entries} entries",
             )
 
     def _replace(
@@ -306,13 +311,22 @@ class Ledger:
             )
 
     def _check_length(self, path: str) -> None:
-        if len(path.encode("utf-8", "surrogateescape")) > self._limits.path_bytes:
+        size = len(path.encode("utf-8", "surrogateescape"))
+        if size > self._limits.path_bytes:
             raise LimitExceeded(
-                self._what, why=f"a path is longer than {self._limits.path_bytes} bytes"
+                self._what,
+                limit="path_bytes",
+                allowed=self._limits.path_bytes,
+                found=size,
+                why=f"a path is longer than {self._limits.path_bytes} bytes",
             )
         if path.count("/") >= self._limits.depth:
             raise LimitExceeded(
-                self._what, why=f"a path is nested deeper than {self._limits.depth} directories"
+                self._what,
+                limit="depth",
+                allowed=self._limits.depth,
+                found=path.count("/") + 1,
+                why=f"a path is nested deeper than {self._limits.depth} directories",
             )
 
 

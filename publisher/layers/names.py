@@ -57,10 +57,20 @@ def safe_path(
         parts.append(part)
     path = b"/".join(parts)
     if len(path) > max_bytes:
-        raise LimitExceeded(str(where), why=f"the path is longer than {max_bytes} bytes")
+        raise LimitExceeded(
+            str(where),
+            limit="path_bytes",
+            allowed=max_bytes,
+            found=len(path),
+            why=f"the path is longer than {max_bytes} bytes",
+        )
     if len(parts) > max_depth:
         raise LimitExceeded(
-            str(where), why=f"the path is nested deeper than {max_depth} directories"
+            str(where),
+            limit="depth",
+            allowed=max_depth,
+            found=len(parts),
+            why=f"the path is nested deeper than {max_depth} directories",
         )
     return path.decode("utf-8", "surrogateescape")
 

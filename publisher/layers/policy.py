@@ -42,9 +42,21 @@ class Limits:
     def check_image(self, what: str, entries: int, size: int) -> None:
         """Raise LimitExceeded if the layers of the image `what` together exceed its bounds."""
         if entries > self.image_entries:
-            raise LimitExceeded(what, why=f"{entries} entries are more than {self.image_entries}")
+            raise LimitExceeded(
+                what,
+                limit="image_entries",
+                allowed=self.image_entries,
+                found=entries,
+                why=f"{entries} entries are more than {self.image_entries}",
+            )
         if size > self.image_bytes:
-            raise LimitExceeded(what, why=f"{size} bytes are more than {self.image_bytes}")
+            raise LimitExceeded(
+                what,
+                limit="image_bytes",
+                allowed=self.image_bytes,
+                found=size,
+                why=f"{size} bytes are more than {self.image_bytes}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

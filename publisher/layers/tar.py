@@ -190,7 +190,13 @@ def _read_extension(
     except ValueError as error:
         raise LayerError(where, why=f"the size is {error}") from error
     if not 0 <= size <= max_bytes:
-        raise LimitExceeded(where, why=f"an extended header of {size} bytes; {max_bytes} at most")
+        raise LimitExceeded(
+            where,
+            limit="header_bytes",
+            allowed=max_bytes,
+            found=size,
+            why=f"an extended header of {size} bytes; {max_bytes} at most",
+        )
     content = bytes(stream.exactly(size, where))
     stream.skip(-size % BLOCK, where)
     if flag == b"L":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from publisher.errors import PublisherError
@@ -18,7 +18,17 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class AmbiguousDigest(PublisherError):
-    """A shortened digest is the beginning of several manifests' digests."""
+    """A shortened digest is the beginning of several manifests' digests.
+
+    `name` is the public name, and `matching` are the full digests.
+    """
+
+    def __init__(
+        self, what: str, *, name: str, matching: Sequence[str], why: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
+        self.matching = tuple(matching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ def expand_pattern(records: RecordSet, text: str) -> list[str]:
     names = [name for name in records.repository.names() if matches(name)]
     if not names:
         raise NotPublished(
-            f"no image is published as {text}", hint=f"publisher list {_quoted(text)}"
+            f"no image is published as {text}", name=text, hint=f"publisher list {_quoted(text)}"
         )
     return names
 
@@ -89,6 +99,8 @@ def _full_digest(records: RecordSet, name: str, short: str) -> str:
     if len(matching) > 1:
         raise AmbiguousDigest(
             f"{name}@{short} is ambiguous",
+            name=name,
+            matching=matching,
             why=f"it is the beginning of {' and '.join(matching)}",
             hint="write more digits of the digest",
         )
@@ -115,6 +127,7 @@ def _quoted(text: str) -> str:
 def _unknown(name: str) -> NotPublished:
     return NotPublished(
         f"no image is published, or scheduled for removal, as {name}",
+        name=name,
         hint="`publisher list` and `publisher schedule` show what exists",
     )
 

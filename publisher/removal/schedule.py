@@ -137,6 +137,7 @@ def _current_places(records: RecordSet, target: Target) -> list[str]:
     if not places:
         raise NotPublished(
             f"{target.name} is not published{f' as {target.digest}' if target.digest else ''}",
+            name=target.name,
             hint="`publisher schedule` shows what is scheduled already",
         )
     return places

@@ -12,7 +12,14 @@ class RepositoryError(PublisherError):
 
 
 class RepositoryBusy(RepositoryError):
-    """Another process changed the repository for longer than the time to wait."""
+    """Another process changed the repository for longer than the time to wait.
+
+    `holder` describes the process or transaction in a sentence; "" if it is not known.
+    """
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "", holder: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.holder = holder
 
 
 class NothingPublished(RepositoryError):
@@ -46,7 +53,14 @@ class DiskFull(OSError):
 
 
 class PathTaken(PublisherError):
-    """A file or directory that the publisher did not make is at the path of an image."""
+    """A file or directory that the publisher did not make is at the path of an image.
+
+    `path` is the path that cannot be published, relative to the repository.
+    """
+
+    def __init__(self, what: str, *, path: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.path = path
 
 
 class DeviceRefused(PublisherError):

@@ -111,10 +111,12 @@ class WriterLock:
             return True
         except filelock.Timeout as error:
             self._wait = 0  # the other threads of this run need not wait as long again
+            holder = self._describe_holder()
             raise RepositoryBusy(
                 f"cannot change {self._path.parents[2]}",
-                why=f"{self._describe_holder()}; waited {time.monotonic() - began:.0f} s",
+                why=f"{holder}; waited {time.monotonic() - began:.0f} s",
                 hint="try again later, or wait longer with --wait SECONDS",
+                holder=holder,
             ) from error
 
     def _write_holder(self, purpose: str) -> None:

@@ -15,7 +15,11 @@ from publisher.tree.record import InvalidRecord
 
 
 class NotPublished(PublisherError):
-    """No image of that name is published."""
+    """No image is published as `name`, which may be a pattern."""
+
+    def __init__(self, what: str, *, name: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
     if data is None:
         raise NotPublished(
             f"no image is published as {name}",
+            name=name,
             hint="`publisher list` shows what is; names are registry/path/name:tag",
         )
     linked = repository.link_text(name) is not None

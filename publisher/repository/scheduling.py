@@ -45,7 +45,7 @@ def schedule_removal(
     """
     current = records.manifest(name)
     if current is None:
-        raise NotPublished(f"no image is published as {name}")
+        raise NotPublished(f"no image is published as {name}", name=name)
     leaves_name = reason in (Reason.TAG_MOVED, Reason.REPLACED)
     action = "move the tag of" if leaves_name else "schedule"
     check_pin(records.pins, name, current.digest, now, action)

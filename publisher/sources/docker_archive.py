@@ -50,10 +50,12 @@ def open_docker_archive(archive: Archive, name: str | None) -> Source:
     if name is not None:
         images = [i for i in images if canonical(name) in map(canonical, i.names)]
     if not images:
+        shown = nearest(name or "", names)
         raise ImageNotFound(
             f"no image {name or ''} in {archive.name}".replace("  ", " "),
-            why=f"its images: {', '.join(nearest(name or '', names)) or 'none with a name'}",
-            hint=name_one(archive.name, nearest(name or "", names)),
+            why=f"its images: {', '.join(shown) or 'none with a name'}",
+            hint=name_one(archive.name, shown),
+            nearest=shown,
         )
     if len({image.config for image in images}) > 1:
         raise _several(archive, names)

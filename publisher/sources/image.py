@@ -24,7 +24,17 @@ _SHOWN = 16
 
 
 class PlatformNotFound(SourceError):
-    """The image exists, but not for a requested platform."""
+    """The image exists, but not for a requested platform.
+
+    `wanted` is that platform, as "os/architecture[/variant]"; `available` are those that exist.
+    """
+
+    def __init__(
+        self, what: str, *, wanted: str, available: Sequence[str], why: str, hint: str
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.wanted = wanted
+        self.available = tuple(available)
 
 
 def fetch_images(
@@ -142,6 +152,8 @@ def _not_found(platform: Platform, offered: Sequence[str]) -> PlatformNotFound:
     one = f"{offered[0]}" if offered else ""
     return PlatformNotFound(
         f"the image does not exist for {platform}",
+        wanted=str(platform),
+        available=offered,
         why=f"it exists for {', '.join(offered[:_SHOWN])}{more}"
         if offered
         else "it has no platform",

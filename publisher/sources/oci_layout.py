@@ -86,6 +86,7 @@ class LayoutSource:
                 f"no image {self.tag or ''} in {self.files.name}".replace("  ", " "),
                 why=f"its tags: {', '.join(shown) or 'none'}",
                 hint=name_one(self.files.name, shown) or self._other_name(entries),
+                nearest=shown,
             )
         if len({entry.digest for entry in chosen}) > 1:
             shown = [] if self.tag is not None else nearest("", filter(None, tags))

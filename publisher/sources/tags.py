@@ -15,7 +15,14 @@ _SHOWN = 5
 
 
 class NoMatchingTags(PublisherError):
-    """No tag of an image repository matches the patterns."""
+    """No tag of an image repository matches `patterns` without matching `exclude`."""
+
+    def __init__(
+        self, what: str, *, patterns: Sequence[str], exclude: Sequence[str], why: str
+    ) -> None:
+        super().__init__(what, why=why)
+        self.patterns = tuple(patterns)
+        self.exclude = tuple(exclude)
 
 
 def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
@@ -34,6 +41,8 @@ def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] 
         sample = ", ".join(first[:_SHOWN]) + (", …" if len(first) > _SHOWN else "")
         raise NoMatchingTags(
             f"no tag matches {wanted}",
+            patterns=patterns,
+            exclude=exclude,
             why=f"there are {len(available)} tags" + (f": {sample}" if available else ""),
         )
     return chosen

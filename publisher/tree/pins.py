@@ -14,7 +14,18 @@ VERSION = 1
 
 
 class ImagePinned(PublisherError):
-    """An operation would replace or schedule an image that is pinned."""
+    """An operation would replace or schedule an image that is pinned.
+
+    `name` is the image's public name; `until` and `reason` are those of its `Pin`.
+    """
+
+    def __init__(
+        self, what: str, *, name: str, until: date | None, reason: str, why: str, hint: str
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
+        self.until = until
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,9 @@ def check_pin(
         why = f": {pin.reason}" if pin.reason else ""
         raise ImagePinned(
             f"cannot {action} {name}",
+            name=name,
+            until=pin.until,
+            reason=pin.reason,
             why=f"it is pinned{until}{why}",
             hint=f"publisher unpin {name}",
         )

@@ -58,7 +58,10 @@ def discard_unreadable(repository: Repository, name: str) -> Finding:
 def _reason(inventory: Inventory, name: str) -> Finding:
     if name not in inventory.names:
         raise NotPublished(
-            f"no image is published as {name}", hint="publisher list", why="it has no metadata"
+            f"no image is published as {name}",
+            name=name,
+            why="it has no metadata",
+            hint="publisher list",
         )
     own = {f"{layout.image_metadata(name)}/{file}" for file in _files()}
     for finding in inventory.findings:

@@ -14,7 +14,14 @@ from publisher.wishlist.model import Wish
 
 
 class NameTaken(PublisherError):
-    """Two wishes request different images, or different settings, at the same place."""
+    """Two wishes request different images, or different settings, at the same place.
+
+    `name` is the public name of the place.
+    """
+
+    def __init__(self, what: str, *, name: str, why: str, hint: str) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
 
 
 @dataclass(slots=True)
@@ -49,6 +56,7 @@ class Places:
             if place.reference != reference:
                 raise NameTaken(
                     f"cannot publish {reference}",
+                    name=name,
                     why=f"{place.reference} is published at the same place, {name}",
                     hint="remove one of the wishes, or give an image without a registry a `name`",
                 )
@@ -56,12 +64,14 @@ class Places:
                 if other_list == wish_list and _terms(other) != _terms(wish):
                     raise NameTaken(
                         f"cannot publish {reference} as line {wish.line} requests it",
+                        name=name,
                         why=f"line {other.line} requests it with other settings",
                         hint="request it once: `exclude` removes tags from a pattern",
                     )
                 if other.platforms != wish.platforms:
                     raise NameTaken(
                         f"cannot publish {reference} for {_platforms(wish)}",
+                        name=name,
                         why=f"{other_list or 'another list'} requests it for {_platforms(other)}",
                         hint="request the same platforms, in the same order, in both lists",
                     )

@@ -192,6 +192,7 @@ def _check_places(changes: Changes, kind: Kind) -> None:
         if kind(path) is EntryType.DIRECTORY:
             raise PathTaken(
                 f"cannot publish {path}",
+                path=path,
                 why="a directory that the publisher did not create is there",
                 hint=f"remove {path} from the repository by hand",
             )
@@ -203,6 +204,7 @@ def _check_places(changes: Changes, kind: Kind) -> None:
             if found is not None:
                 raise PathTaken(
                     f"cannot publish {path}",
+                    path=path,
                     why=f"{above} is not a directory",
                     hint=f"remove {above} from the repository by hand",
                 )
@@ -220,7 +222,9 @@ def _check_apart(changes: Changes, removals: Sequence[str]) -> None:
         for path in added:
             if path == removal or path.startswith(f"{removal}/"):
                 raise PathTaken(
-                    f"cannot publish {path}", why=f"{removal} is removed in the same transaction"
+                    f"cannot publish {path}",
+                    path=path,
+                    why=f"{removal} is removed in the same transaction",
                 )
 
 

@@ -80,7 +80,9 @@ class Guard:
                 return
             except (TransactionOpen, FilesInUse) as error:
                 if pause is None:
-                    raise RepositoryBusy(error.what, why=error.why, hint=error.hint) from error
+                    raise RepositoryBusy(
+                        error.what, why=error.why, hint=error.hint, holder=error.why
+                    ) from error
 
     def wait_until_free(self) -> None:
         """Return when no transaction is open and no process uses the mount.
@@ -94,7 +96,10 @@ class Guard:
                 return
             if pause is None:
                 raise RepositoryBusy(
-                    f"cannot change cvmfs:{self._configuration.name}", why=reason, hint=hint
+                    f"cannot change cvmfs:{self._configuration.name}",
+                    why=reason,
+                    hint=hint,
+                    holder=reason,
                 )
 
     def recover(self) -> None:
@@ -107,10 +112,14 @@ class Guard:
             if not alive:
                 break
             if pause is None:
+                holder = (
+                    "cvmfs_server of an interrupted run is still running: "
+                    f"{describe_processes(alive[0])}"
+                )
                 raise RepositoryBusy(
                     f"cannot change cvmfs:{self._configuration.name}",
-                    why="cvmfs_server of an interrupted run is still running: "
-                    f"{describe_processes(alive[0])}",
+                    why=holder,
+                    holder=holder,
                     hint=f"wait until it ends, or end it: kill -9 -- -{alive[0]}; the next run "
                     "aborts its transaction",
                 )

@@ -28,6 +28,7 @@ class Obstacles:
         if target.is_dir() and not target.is_symlink() and not is_tree:
             raise PathTaken(
                 f"cannot publish {rename.target}",
+                path=rename.target,
                 why="it is a directory that the publisher did not make",
                 hint=f"move {target} away",
             )
@@ -45,6 +46,7 @@ class Obstacles:
         if not can_be_moved(tree, self._occupied):
             raise PathTaken(
                 f"cannot move {tree}",
+                path=str(tree.relative_to(self._root)),
                 why="it is in a lower layer of an overlay file system",
                 hint="mount the overlay with redirect_dir=on, or copy the repository (cp -a) to a "
                 "file system of its own",
@@ -62,7 +64,9 @@ class Obstacles:
             why = f"{above} is on another file system than the staging space, or a mount point"
         else:
             return
-        raise PathTaken(f"cannot publish {path}", why=why, hint=f"move {above} away, or correct it")
+        raise PathTaken(
+            f"cannot publish {path}", path=path, why=why, hint=f"move {above} away, or correct it"
+        )
 
     def _nearest(self, path: str) -> Path:
         """The first symlink among the directories above `path`, else the lowest that exists."""

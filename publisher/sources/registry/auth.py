@@ -196,7 +196,7 @@ class RepositoryAuth:
         what = f"cannot {self._verb} {name}/{self._repository}"
         if not self._repository:
             what = f"cannot log in to {name}"
-        return AuthenticationFailed(what, why=why, hint=hint)
+        return AuthenticationFailed(what, why=why, hint=hint, registry=name)
 
     def _choose(self, header: str) -> Challenge:
         challenges = parse_challenges(header)

@@ -75,7 +75,8 @@ class RegistrySource:
             tags = []
         if not tags:
             return error
-        return ImageNotFound(error.what, why=f"{error.why}; its nearest tags: {', '.join(tags)}")
+        why = f"{error.why}; its nearest tags: {', '.join(tags)}"
+        return ImageNotFound(error.what, why=why, nearest=tags)
 
     def _first(self, ask: Callable[[Endpoint], _T]) -> _T:
         """Return the result of the first endpoint that has one, or raise the error of the last."""

@@ -53,8 +53,9 @@ def test_an_image_that_cannot_fit_is_refused_before_its_first_byte(tmp_path: Pat
 def test_the_space_for_several_images_is_added_up() -> None:
     space = DiskSpace(SmallDisk(100))
     space.expect(60)
-    with pytest.raises(NotEnoughSpace):
+    with pytest.raises(NotEnoughSpace) as caught:
         space.expect(41)
+    assert (caught.value.needed, caught.value.free) == (101, 100)
     space.expect(40)
     space.arrived(50)  # and is on the disk by now
     space.expect(50)

@@ -109,8 +109,10 @@ def test_a_file_without_a_possible_owner_never_runs_as_root() -> None:
 def test_limits_of_a_whole_image() -> None:
     limits = Limits(image_entries=10, image_bytes=100)
     limits.check_image("image x", 10, 100)
-    with pytest.raises(LimitExceeded, match=r"image x.*11 entries"):
+    with pytest.raises(LimitExceeded, match=r"image x.*11 entries") as caught:
         limits.check_image("image x", 11, 0)
+    error = caught.value
+    assert (error.limit, error.allowed, error.found) == ("image_entries", 10, 11)
     with pytest.raises(LimitExceeded, match="101 bytes"):
         limits.check_image("image x", 0, 101)
 

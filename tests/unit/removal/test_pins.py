@@ -73,8 +73,10 @@ def test_a_pin_that_comes_while_an_image_is_prepared_still_holds_its_tag(
 def test_a_pinned_image_cannot_be_removed_and_the_error_has_the_reason(tree: Tree) -> None:
     tree.publish("x", FIRST)
     pin(tree.repository, X, tree.clock, until=date(2026, 12, 1), reason="survey")
-    with pytest.raises(ImagePinned, match="until 2026-12-01: survey"):
+    with pytest.raises(ImagePinned, match="until 2026-12-01: survey") as caught:
         remove(tree.repository, [X], tree.clock)
+    error = caught.value
+    assert (error.name, error.until, error.reason) == (X, date(2026, 12, 1), "survey")
 
 
 def test_pinning_takes_an_image_off_the_schedule(tree: Tree) -> None:

@@ -254,8 +254,9 @@ def test_several_images_and_patterns_are_removed_in_one_transaction(tree: Tree) 
 
 def test_a_pattern_that_matches_nothing_removes_nothing(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    with pytest.raises(NotPublished, match="no image is published as local/b"):
+    with pytest.raises(NotPublished, match="no image is published as local/b") as caught:
         remove(tree.repository, [X, "local/b*"], tree.clock)
+    assert caught.value.name == "local/b*"
     assert not load_schedule(tree.repository).entries
 
 
@@ -285,5 +286,8 @@ def test_a_shortened_digest_has_to_mean_one_manifest_of_the_name(tree: Tree) -> 
     digits = {FIRST.manifest.digest: "a" * 6 + "b", SECOND.manifest.digest: "a" * 6 + "c"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("publisher.removal.names._hex", lambda digest: digits[digest])
-        with pytest.raises(AmbiguousDigest, match=r"is the beginning of sha256:.* and sha256:"):
+        with pytest.raises(AmbiguousDigest, match="is the beginning of sha256:") as caught:
             restore(tree.repository, f"{X}@aaaaaa", tree.clock)
+    assert caught.value.name == X
+    assert caught.value.matching == tuple(sorted(digits))
+    assert " and ".join(sorted(digits)) in caught.value.why

@@ -77,6 +77,7 @@ def test_a_refused_writer_gets_the_holder_its_start_and_its_purpose(state: Path)
         assert "collection of 3 images" in message
         assert str(state.parent.parent) in caught.value.what
         assert "--wait" in caught.value.hint
+        assert message.startswith(f"{caught.value.what}: {caught.value.holder}; waited")
         assert time.strftime("since %Y-%m-%dT", time.gmtime()) in message
 
 

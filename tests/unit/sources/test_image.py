@@ -171,6 +171,8 @@ def test_a_missing_platform_is_an_error_that_names_the_existing_ones(
     with pytest.raises(PlatformNotFound, match=r"linux/s390x.*linux/amd64, linux/arm64") as caught:
         fetch_images(open_image(sources, registry), [AMD64, Platform("linux", "s390x")])
     assert not isinstance(caught.value, ImageNotFound)
+    assert caught.value.wanted == "linux/s390x"
+    assert caught.value.available == ("linux/amd64", "linux/arm64")
 
 
 def test_the_message_about_an_index_of_thousands_of_platforms_is_short(

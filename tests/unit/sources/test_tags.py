@@ -20,8 +20,9 @@ def test_patterns_that_match_nothing_are_an_error_with_some_existing_tags(
     source = open_image(sources, registry, "library/x")
     with pytest.raises(NoMatchingTags, match=r"3\.\*.*7 tags: 1\.7\.0, 1\.7\.12, .*, …"):
         expand_tags(source, ["3.*"])
-    with pytest.raises(NoMatchingTags, match=r"1\.\* without \*"):
+    with pytest.raises(NoMatchingTags, match=r"1\.\* without \*") as caught:
         expand_tags(source, ["1.*"], ["*"])
+    assert (caught.value.patterns, caught.value.exclude) == (("1.*",), ("*",))
     registry.tags["library/x"].clear()
     with pytest.raises(NoMatchingTags, match="there are 0 tags"):
         expand_tags(source, ["*"])

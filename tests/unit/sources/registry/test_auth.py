@@ -84,6 +84,7 @@ def test_a_wrong_password_is_an_error_without_an_anonymous_retry(
         assert "ann" in str(caught.value)
         assert "wrong-pass" not in str(caught.value)
         assert "publisher login" in str(caught.value)
+        assert caught.value.registry == registry.host
         sent = [r for r in registry.requests if "authorization" in r.headers]
         assert len(sent) == 1
 

@@ -445,8 +445,9 @@ def test_a_missing_tag_is_an_error_that_names_the_nearest_ones(
         registry.add("library/x", tag, sample_image())
     source = open_image(sources, registry, "library/x:1.7.13")
     for ask in (source.resolve, source.manifest):
-        with pytest.raises(ImageNotFound, match=r"nearest tags: 1\.7\.12, 1\.7\.0"):
+        with pytest.raises(ImageNotFound, match=r"nearest tags: 1\.7\.12, 1\.7\.0") as caught:
             ask()
+        assert caught.value.nearest[:2] == ("1.7.12", "1.7.0")
     registry.misbehave(status(403), path="/tags/")
     with pytest.raises(ImageNotFound, match=r"does not have it$"):
         open_image(sources, registry, "library/x:1.7.13").resolve()
