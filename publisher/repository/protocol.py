@@ -40,7 +40,7 @@ class Found(Protocol):
 
 
 class LayerStage(Protocol):
-    """A place where one layer is unpacked, private until `finish`."""
+    """Private space in which one layer is unpacked, until `finish`."""
 
     @property
     def sink(self) -> TreeSink:

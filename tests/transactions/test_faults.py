@@ -53,7 +53,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
 @pytest.mark.timeout(1800)  # on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_operation_that_fails_leaves_nothing_half_done(
+def test_a_failing_operation_leaves_the_tree_before_or_after_the_commit(
     kind: str,
     part: int,
     folder: Path,

@@ -63,7 +63,7 @@ def test_layer_trees_are_not_written_to(tmp_path: Path) -> None:
     assert {path: (i[0], i[1]) for path, i in tree_identity(tree).items()} == inodes
 
 
-def test_content_is_taken_from_the_layer_and_place_that_the_plan_says(tmp_path: Path) -> None:
+def test_content_comes_from_the_layer_and_path_in_the_plan(tmp_path: Path) -> None:
     one = make(tmp_path / "one", ROOT, Entry("f", FILE, size=1), Entry("g", FILE, size=2))
     two = make(tmp_path / "two", ROOT, Entry("f", FILE, size=3))
     steps = [
@@ -84,7 +84,7 @@ def other_file_system() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_what_lies_on_another_file_system_is_copied_once_and_reported(
+def test_content_of_another_file_system_is_copied_once_and_reported(
     tmp_path: Path, other_file_system: Path
 ) -> None:
     tree = make(other_file_system / "layer", *EVERYTHING)
@@ -136,7 +136,7 @@ def test_a_destination_that_is_in_use_is_an_error(tmp_path: Path) -> None:
     assert (tmp_path / "flat/f").read_text() == "mine"
 
 
-def test_depth_and_number_of_directories_do_not_cost_descriptors(tmp_path: Path) -> None:
+def test_open_descriptors_do_not_grow_with_depth_or_number_of_directories(tmp_path: Path) -> None:
     deep = [Entry("/".join("d" * n), DIRECTORY, 0o755, mtime_ns=n) for n in range(1, 400)]
     wide = [Entry(f"w{n:04}", DIRECTORY, 0o755, mtime_ns=n) for n in range(400)]
     files = [Entry(f"{entry.path}/f", FILE) for entry in (*deep, *wide)]
