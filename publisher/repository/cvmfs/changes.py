@@ -193,7 +193,7 @@ def _check_places(changes: Changes, kind: Kind) -> None:
             raise PathTaken(
                 f"cannot publish {path}",
                 path=path,
-                why="a directory that the publisher did not create is there",
+                why="a directory that the publisher did not create is at that path",
                 hint=f"remove {path} from the repository by hand",
             )
         above = path

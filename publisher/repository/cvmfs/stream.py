@@ -131,7 +131,7 @@ class TarStream:
         is_directory = entry.type is EntryType.DIRECTORY
         if published is not None and is_directory != (published is EntryType.DIRECTORY):
             raise _unfit(
-                path, f"the repository has something else there ({published.name.lower()})"
+                path, f"the repository has an entry at that path already ({published.name.lower()})"
             )
         new = _DIRECTORY if published else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)

@@ -147,7 +147,7 @@ def test_changes_are_seen_before_they_are_written(repository: Counting) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("ab"), st.booleans())))
-def test_the_schedule_is_what_was_put_on_it_and_not_taken_off(
+def test_the_schedule_has_the_added_entries_without_the_removed_ones(
     steps: list[tuple[str, str, bool]],
 ) -> None:
     repository = MemoryRepository()
@@ -283,7 +283,7 @@ def test_an_image_that_leaves_its_name_is_kept_with_its_metadata(
     assert kept == [*metadata, "schedule.json"]
 
 
-def test_what_is_scheduled_keeps_its_first_time(repository: Counting) -> None:
+def test_a_scheduled_image_keeps_its_first_time(repository: Counting) -> None:
     publish(repository)
     first = RecordSet(repository)
     made, is_new = schedule_removal(first, NAME, Reason.REMOVED, NOON)

@@ -57,7 +57,7 @@ def test_metadata_that_is_fetched_again_does_not_replace_that_of_a_newer_image(
     (publishers.root / layout.image_metadata(publishers.name) / lost).unlink()
     publishers.meanwhile(OLD.image_id, lambda: move_tag(publishers))
     repaired, _ = publishers.repair()
-    assert not repaired.failures, "what was to be repaired is not there any more"
+    assert not repaired.failures, "the damaged metadata no longer exists"
     found = load_publication(publishers.read(), publishers.name)
     assert found is not None and found.manifest_digest == NEW.manifest.digest
     manifest = publishers.read().read(layout.manifest_file(publishers.name))

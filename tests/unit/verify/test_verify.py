@@ -224,7 +224,7 @@ DAMAGES = [
 ]  # fmt: skip
 
 
-def test_what_was_just_published_is_sound(pristine: Stage) -> None:
+def test_a_newly_published_repository_is_sound(pristine: Stage) -> None:
     report = look(pristine)
     assert report.findings == ()
     assert (report.images, report.layers, report.flat_images) == (2, 2, 2)

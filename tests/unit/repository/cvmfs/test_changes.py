@@ -95,7 +95,7 @@ def test_a_path_is_not_removed_and_added_in_one_transaction() -> None:
 
 
 def test_a_directory_at_a_path_or_a_file_above_it_is_refused() -> None:
-    with pytest.raises(PathTaken, match="did not create is there"):
+    with pytest.raises(PathTaken, match="did not create is at that path"):
         compile_calls(Changes(files={"a/b": b""}), lambda p: EntryType.DIRECTORY)
     with pytest.raises(PathTaken, match="a is not a directory") as caught:
         compile_calls(Changes(links={"a/b/c": "x"}), {"a": EntryType.FILE}.get)

@@ -203,7 +203,7 @@ def test_without_a_commit_only_finished_layers_remain(
     assert (root / NAME / "etc/new").read_bytes() == b"new"
 
 
-def test_the_flat_image_takes_no_space_of_its_own(
+def test_the_files_of_a_flat_image_are_hard_links(
     repository: DirectoryRepository, root: Path
 ) -> None:
     publish(repository)
@@ -410,7 +410,7 @@ def test_an_empty_directory_or_a_published_tree_is_accepted(root: Path, present:
     repository.close()
 
 
-def test_a_missing_parent_is_not_made_since_it_may_be_a_missing_mount(tmp_path: Path) -> None:
+def test_a_missing_parent_is_not_created_since_it_may_be_a_missing_mount(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="does not exist") as caught:
         opened_at(tmp_path / "mnt" / "images")
     assert "mount" in caught.value.hint
@@ -436,7 +436,7 @@ def test_a_directory_that_was_never_published_into_cannot_be_read_as_a_repositor
         list(opened_at(tmp_path, writable=False).names())
 
 
-def test_a_repository_stays_where_it_was_opened(
+def test_a_repository_keeps_its_directory_if_the_working_directory_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -584,7 +584,7 @@ def _shape(root: Path) -> dict[str, tuple[str, int, str, str]]:
     return {p: (n.type, n.mode, n.sha256, n.target) for p, n in visible(root).items()}
 
 
-def test_a_commit_that_stops_after_its_commit_point_keeps_what_it_still_needs(
+def test_a_commit_interrupted_after_its_commit_point_keeps_its_sources(
     repository: DirectoryRepository, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.rename

@@ -94,9 +94,7 @@ def test_content_of_another_file_system_is_copied_once_and_reported(
     assert report.refused == {"hard link (EXDEV)": 3}
 
 
-def test_a_file_with_as_many_links_as_there_can_be_is_copied(
-    tmp_path: Path, most_links: int
-) -> None:
+def test_a_file_with_the_maximum_of_links_is_copied(tmp_path: Path, most_links: int) -> None:
     tree = make(tmp_path / "layer", ROOT, Entry("f", FILE, 0o600, size=4, mtime_ns=9))
     (tmp_path / "links").mkdir()
     for number in range(most_links - 2):

@@ -126,7 +126,7 @@ def test_one_process_may_have_several_sessions(tmp_path: Path) -> None:
     assert list((tmp_path / layout.STATE / "sessions").iterdir()) == []
 
 
-def test_closing_deletes_what_is_unfinished_and_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_closing_deletes_unfinished_work_and_keeps_finished_layers(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     staging.new_path().mkdir()
     staging.finished_layer(ONE).mkdir()

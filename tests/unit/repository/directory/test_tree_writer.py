@@ -140,9 +140,7 @@ def test_descriptors_are_bounded_and_all_closed(tree: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_times_are_those_of_the_last_entry_for_what_is_still_a_directory(
-    tree: Path, writer: TreeWriter
-) -> None:
+def test_a_directory_has_the_times_of_its_last_entry(tree: Path, writer: TreeWriter) -> None:
     writer.add(Entry("", DIRECTORY, 0o755, mtime_ns=1))
     writer.add(Entry("d", DIRECTORY, 0o755, mtime_ns=2))
     writer.add(Entry("d/odd\nname ", DIRECTORY, 0o755, mtime_ns=-3))
@@ -183,7 +181,7 @@ def test_more_hard_links_than_the_file_system_allows_become_names_of_a_copy(
     assert len(copies) == 1
 
 
-def test_a_copy_that_took_further_names_is_not_used_once_it_is_replaced(
+def test_a_replaced_copy_gets_no_further_links(
     tree: Path, writer: TreeWriter, most_links: int
 ) -> None:
     writer.add(Entry("f", FILE, size=4), [b"data"])
@@ -209,7 +207,7 @@ def test_a_tree_that_is_removed_while_it_is_written_is_an_error(
         writer.add(Entry("e", FILE))
 
 
-def test_removing_takes_everything_and_nothing_else(tmp_path: Path) -> None:
+def test_a_tree_is_removed_completely_and_nothing_else(tmp_path: Path) -> None:
     beside = tmp_path / "beside"
     beside.mkdir()
     (beside / "f").write_text("kept")
