@@ -44,11 +44,19 @@ def saved_images(archive: Archive) -> list[SavedImage]:
 
 
 def _entry(archive: Archive, entry: dict[str, Any]) -> SavedImage:
-    config = read_file(archive, str(entry["Config"]))
+    [file] = _texts([entry["Config"]])
+    names = entry.get("RepoTags")
+    layers = _texts(entry["Layers"])
+    config = read_file(archive, file)
     if config is None:
-        raise SourceError(f"cannot read {archive.name}", why=f"it has no {entry['Config']}")
-    names = entry.get("RepoTags") or []
-    return SavedImage(tuple(map(str, names)), config, tuple(map(str, entry["Layers"])))
+        raise SourceError(f"cannot read {archive.name}", why=f"it has no {file}")
+    return SavedImage(() if names is None else _texts(names), config, layers)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError("not a list of strings")
+    return tuple(value)
 
 
 def _legacy_images(archive: Archive) -> list[SavedImage]:

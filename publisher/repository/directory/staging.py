@@ -111,7 +111,7 @@ class Staging:
     def remove_unused_parents(self, directory: Path) -> None:
         """Remove the directories that were made for a transaction and are still empty."""
         try:
-            parents = json.loads((directory / _PARENTS).read_bytes())
+            parents = _parents((directory / _PARENTS).read_bytes())
         except (FileNotFoundError, ValueError):
             return  # interrupted before anything was made
         if not self.journal.exists():
@@ -209,3 +209,19 @@ def _session_lock(session: Path) -> filelock.BaseFileLock:
     # Beside the session, so that deleting one does not create the other again.
     lock_file = session.with_name(session.name + _LOCK_SUFFIX)
     return new_lock(lock_file, thread_local=False)
+
+
+def _parents(data: bytes) -> list[str]:
+    """Return the list that `make_parents` wrote; raise ValueError for anything else.
+
+    Directories are removed by it: none of its paths may lead out of the repository.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
+        raise ValueError("not a list of paths")
+    if any(path.startswith("/") or ".." in path.split("/") or "\0" in path for path in value):
+        raise ValueError("a path leads out of the repository")
+    return value

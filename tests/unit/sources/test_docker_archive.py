@@ -391,3 +391,18 @@ def test_an_image_for_windows_names_the_platform_to_request(
     with pytest.raises(SourceError, match=r"exists for windows/amd64.*--platform windows/amd64"):
         fetch_images(source, [AMD64])
     assert fetch_images(source, [Platform("windows", "amd64")])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"RepoTags": "x:1"}, {"Layers": "abc"}, {"RepoTags": [1]}, {"Layers": [None]}, {"Config": 5}],
+)
+def test_lists_of_docker_save_that_hold_something_else_are_malformed(
+    built: Image, sources: Sources, tmp_path: Path, change: dict[str, object]
+) -> None:
+    files = saved(built, "x:1.0")
+    [entry] = json.loads(files["manifest.json"])
+    files["manifest.json"] = json.dumps([entry | change]).encode()
+    archive = write_tar(tmp_path / "saved.tar", files)
+    with pytest.raises(SourceError, match="not one of docker save"):
+        fetch(sources, f"docker-archive:{archive}")

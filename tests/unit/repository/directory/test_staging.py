@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -286,3 +287,28 @@ def test_a_tree_that_an_ended_process_was_deleting_is_not_taken_for_its_notes(
     staging.empty_trash()
     assert (tmp_path / "victim").is_dir()
     assert sessions(tmp_path) == [staging.session]
+
+
+@pytest.mark.parametrize("outside", ["../outside", "a/../../outside", "ABSOLUTE"])
+def test_a_list_of_parents_that_leads_out_of_the_repository_removes_nothing(
+    tmp_path: Path, outside: str
+) -> None:
+    root, victim, work = tmp_path / "root", tmp_path / "outside", tmp_path / "root" / "work"
+    for made in (victim, work, root / "a"):
+        made.mkdir(parents=True)
+    listed = [str(victim) if outside == "ABSOLUTE" else outside]
+    (work / "places.json").write_text(json.dumps(listed))
+    Staging(root).remove_unused_parents(work)
+    assert victim.is_dir()
+
+
+@pytest.mark.parametrize(
+    "data", [b"5", b"null", b'"a"', b"[1]", b'{"a":1}', b"[" * 100_000, b"\xff"]
+)
+def test_a_malformed_list_of_parents_is_ignored(tmp_path: Path, data: bytes) -> None:
+    work = tmp_path / "root" / "work"
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    work.mkdir()
+    (work / "places.json").write_bytes(data)
+    Staging(tmp_path / "root").remove_unused_parents(work)
+    assert (tmp_path / "root" / "a").is_dir()
