@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import parse_reference
-from publisher.repository.published import NotPublished
+from publisher.repository.published import NotPublished, possible_places
 from publisher.repository.records import RecordSet
 from publisher.tree import layout
 
@@ -92,7 +92,7 @@ def expand_pattern(records: RecordSet, text: str) -> list[str]:
 def _full_digest(records: RecordSet, name: str, short: str) -> str:
     """Return the digest of the manifest under `name` that begins with `short`."""
     target = Target(name)
-    published = (records.manifest(place) for place in _places(records, name))
+    published = (records.manifest(place) for place in possible_places(records.repository, name))
     digests = {found.digest for found in published if found is not None}
     digests |= {e.manifest_digest for e in records.all_scheduled() if target.includes(*e.key)}
     matching = sorted(d for d in digests if d.startswith(short) or _hex(d).startswith(short))
@@ -109,11 +109,6 @@ def _full_digest(records: RecordSet, name: str, short: str) -> str:
     if ":" in short:
         return short
     raise _unknown(f"{name}@{short}")
-
-
-def _places(records: RecordSet, name: str) -> Iterable[str]:
-    platforms = records.repository.children(layout.image_metadata(layout.MULTIARCH))
-    return [name, *(layout.platform_name(name, platform) for platform in platforms)]
 
 
 def _hex(digest: str) -> str:

@@ -65,11 +65,16 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
 
 def published_places(repository: Repository, name: str) -> list[str]:
     """Return the names at which the image `name` is published: that name, and those by platform."""
-    names = [name]
-    if not layout.split_platform(name)[0]:
-        platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
-        names += [layout.platform_name(name, platform) for platform in platforms]
+    names = possible_places(repository, name)
     return [each for each in names if repository.exists(layout.manifest_file(each))]
+
+
+def possible_places(repository: Repository, name: str) -> list[str]:
+    """Return `name`, and its places by the platforms that the repository has images of."""
+    if layout.split_platform(name)[0]:
+        return [name]
+    platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
+    return [name, *(layout.platform_name(name, platform) for platform in platforms)]
 
 
 def find_name(repository: Repository, text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from publisher.codec import Codec, dump, load_object, omit_default, take_version
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.times import later
-from publisher.tree.record import Digest, UnsupportedRecord, read_record
+from publisher.tree.record import Digest, InvalidRecord, UnsupportedRecord, read_record
 
 VERSION = 1
 """The version of a list of entries: of one manifest, and formerly of the whole schedule."""
@@ -121,6 +121,29 @@ class ScheduleSummary:
         return _SUMMARY.dump(self)
 
 
+def is_ducc_schedule(data: bytes) -> bool:
+    """Return whether remove-schedule.json is a list, as DUCC writes it: of bare manifests."""
+    return data.lstrip().startswith(b"[")
+
+
+def parse_ducc_schedule(data: bytes, path: str) -> tuple[bytes, ...]:
+    """Return the manifests in the remove schedule of DUCC, as JSON but not byte for byte.
+
+    Raises InvalidRecord if the file is not a list of objects; `path` names it.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _invalid_ducc_schedule(path, f"not JSON: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise _invalid_ducc_schedule(path, "it is a list, but not of manifests")
+    return tuple(json.dumps(each).encode() for each in value)
+
+
+def _invalid_ducc_schedule(path: str, why: str) -> InvalidRecord:
+    return InvalidRecord(path, why=why, hint="restore it from a backup")
+
+
 def parse_summary(data: bytes, path: str) -> ScheduleSummary | RemoveSchedule:
     """Read remove-schedule.json, in its former version with all entries.
 
@@ -129,7 +152,7 @@ def parse_summary(data: bytes, path: str) -> ScheduleSummary | RemoveSchedule:
             writes it.
         InvalidRecord: The file is damaged.
     """
-    if data.lstrip().startswith(b"["):
+    if is_ducc_schedule(data):
         raise UnsupportedRecord(
             path,
             why="it is a list, as DUCC writes it; those images have neither names nor times",

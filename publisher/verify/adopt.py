@@ -8,7 +8,6 @@ as an image whose registry was unavailable.
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,11 +32,12 @@ from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
-from publisher.tree.record import InvalidRecord
 from publisher.tree.schedule import (
     DEFAULT_GRACE,
     RemoveSchedule,
     ScheduleSummary,
+    is_ducc_schedule,
+    parse_ducc_schedule,
     parse_summary,
 )
 from publisher.tree.users import ImageUsers
@@ -205,25 +205,18 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
     data = repository.read(layout.REMOVE_SCHEDULE)
     if data is None:
         return
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(f"not JSON: {error}") from error
-    if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
-        raise _unreadable("it is a list, but not of manifests")
-    if not isinstance(value, list):
+    if not is_ducc_schedule(data):
         parse_summary(data, layout.REMOVE_SCHEDULE)
-    elif value:
+        return
+    listed = parse_ducc_schedule(data, layout.REMOVE_SCHEDULE)
+    if listed:
         raise PublisherError(
             f"cannot adopt {layout.REMOVE_SCHEDULE}",
-            why=f"DUCC has {len(value)} images in it that it has not collected; they have neither "
+            why=f"DUCC has {len(listed)} images in it that it has not collected; they have neither "
             "names nor times",
             hint="let it finish first: cvmfs_ducc garbage-collection",
         )
-    else:
-        plan.write(
-            repository, layout.REMOVE_SCHEDULE, ScheduleSummary(_latest(repository)).to_bytes()
-        )
+    plan.write(repository, layout.REMOVE_SCHEDULE, ScheduleSummary(_latest(repository)).to_bytes())
 
 
 def _latest(repository: Repository) -> datetime | None:
@@ -237,10 +230,6 @@ def _latest(repository: Repository) -> datetime | None:
         ),
         default=None,
     )
-
-
-def _unreadable(why: str) -> InvalidRecord:
-    return InvalidRecord(layout.REMOVE_SCHEDULE, why=why, hint="restore it from a backup")
 
 
 def _record_users(
@@ -276,7 +265,7 @@ def _count(repository: Repository) -> Usage:
         if found is not None:
             usage.add(name, found.digest, found.parse())
     data = repository.read(layout.REMOVE_SCHEDULE)
-    if data is None or isinstance(json.loads(data), dict):
+    if data is None or not is_ducc_schedule(data):
         for entry in load_schedule(repository).entries:
             usage.add(entry.name, entry.manifest_digest, entry.parse_manifest())
     return usage

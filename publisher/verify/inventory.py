@@ -9,13 +9,13 @@ from publisher.entry import EntryType
 from publisher.oci.config import ImageConfig
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
+from publisher.repository.records import IMAGE_FILES
 from publisher.tree import layout
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
-IMAGE_FILES = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
 _KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE)
 
 

@@ -14,13 +14,13 @@ from publisher.oci.manifest import parse_published_manifest
 from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryChanged
+from publisher.repository.records import IMAGE_FILES
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
 from publisher.tree.schedule import ScheduledRemoval
-from publisher.verify.inventory import IMAGE_FILES
 from publisher.verify.rebuild import reference_of
 from publisher.verify.salvage import salvage_fields
 from publisher.verify.survey import take_inventory

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from publisher.errors import InvalidManifest
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_like, digest_of
@@ -16,7 +13,13 @@ from publisher.tree import publication as publication_format
 from publisher.tree import schedule as schedule_format
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval, parse_summary
+from publisher.tree.schedule import (
+    RemoveSchedule,
+    ScheduledRemoval,
+    is_ducc_schedule,
+    parse_ducc_schedule,
+    parse_summary,
+)
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage, read_record
 from publisher.verify.record_versions import add_newer_version, is_newer
@@ -114,15 +117,14 @@ def _take_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
 
 
 def _list_of_manifests(data: bytes) -> list[Manifest] | None:
-    try:
-        value: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, list) or not all(isinstance(raw, dict) for raw in value):
+    if not is_ducc_schedule(data):
         return None
     try:
-        return [parse_published_manifest(json.dumps(raw).encode()) for raw in value]
-    except InvalidManifest:
+        return [
+            parse_published_manifest(each)
+            for each in parse_ducc_schedule(data, layout.REMOVE_SCHEDULE)
+        ]
+    except (InvalidRecord, InvalidManifest):
         return None
 
 
