@@ -193,6 +193,13 @@ def _dataclass(
         (naming(f.name), f.name, coders[f.name][1], f.default, bool(f.metadata.get("omit")))
         for f in fields
     ]
+    return _object_decoder(kind, reading, extra), _object_encoder(writing, extra)
+
+
+def _object_decoder(
+    kind: type[Any], reading: Sequence[tuple[str, str, _Decoder, bool]], extra: str
+) -> _Decoder:
+    """Return the reader of `kind`; `reading` has key, field, decoder, and "may be missing"."""
     keys = {key for key, *_ in reading}
 
     def decode(value: Any) -> Any:
@@ -211,6 +218,14 @@ def _dataclass(
             found[extra] = {key: each for key, each in value.items() if key not in keys}
         return kind(**found)
 
+    return decode
+
+
+def _object_encoder(
+    writing: Sequence[tuple[str, str, _Encoder, Any, bool]], extra: str
+) -> _Encoder:
+    """Return the writer of a record; `writing` has key, field, encoder, default, and "omit"."""
+
     def encode(record: Any) -> dict[str, Any]:
         written: dict[str, Any] = {}
         for key, name, encoder, default, omit in writing:
@@ -219,7 +234,7 @@ def _dataclass(
                 written[key] = encoder(found)
         return written | dict(getattr(record, extra)) if extra else written
 
-    return decode, encode
+    return encode
 
 
 def _array(

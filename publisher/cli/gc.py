@@ -116,11 +116,7 @@ def gc(
         _print_summary(report, dry_run, quiet)
         if image is not None and not (report.released or report.kept):
             echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
-        for deleted in thin:
-            if deleted.error:
-                echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
-            elif not quiet:
-                echo(f"thin image deleted: {deleted.reference}")
+        _print_thin(thin, quiet)
     return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
 
 
@@ -150,6 +146,14 @@ def _collect_orphans(
     if orphans.uncertain:
         echo("  try: publisher verify", err=True)
     return SOME_FAILED if orphans.uncertain else DONE
+
+
+def _print_thin(thin: Sequence[DeletedThin], quiet: bool) -> None:
+    for deleted in thin:
+        if deleted.error:
+            echo(f"failed: thin image {deleted.reference}: {deleted.error}", err=True)
+        elif not quiet:
+            echo(f"thin image deleted: {deleted.reference}")
 
 
 def _why_not(repository: Repository, choice: Choice) -> str:
