@@ -78,7 +78,7 @@ SCRIPT = "/bin/busybox cat /etc/kept /var/seen; [ ! -e /etc/gone ] && [ ! -e /va
 
 def test_a_missing_program_skips_here_and_fails_under_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match=r"apt-get install .*\bskopeo\b"):
+    with pytest.raises(pytest.skip.Exception, match="needs the programs no-such-program"):
         require("no-such-program")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="no-such-program"):
