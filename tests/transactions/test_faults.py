@@ -28,7 +28,7 @@ from tests.transactions.scenarios import (
 TOLERATED = ("setxattr", "removexattr")
 """A file system may have no extended attributes: an image is then published without them."""
 
-SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.1)}
+SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.04)}
 """The part of all operations that fail. On CVMFS, whose server is slow, a part is enough."""
 
 PARTS = 4

@@ -27,7 +27,7 @@ from tests.transactions.scenarios import (
     warm_up,
 )
 
-SHARES = {"directory": share(0.1), "cvmfs": share(0.03, complete=0.1)}
+SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.04)}
 """The part of all operations at which a command is killed.
 
 A server makes each kill on CVMFS ten times slower. There, a part is enough under CI as well, beside

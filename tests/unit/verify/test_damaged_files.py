@@ -3,14 +3,12 @@
 No command ends with an exit code that is not documented, and the commands in the `try:` lines
 lead to a sound tree, in which nothing that was published is lost.
 
-By default a part of all combinations is tried, by a seed that is printed; PUBLISHER_DAMAGE_SEED
-repeats it. With CI set all damages are tried, each with a part of the commands. With
-PUBLISHER_DAMAGES=all every command is run for every damage.
+A part of all combinations is tried, chosen by the seed of tests/sampling.py, and a larger one with
+CI set. With PUBLISHER_SAMPLE=all every command is run for every damage, which takes hours.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +25,12 @@ from tests.damaged_tree import (
     published,
 )
 from tests.registry import OwnRegistry
+from tests.sampling import SEED, share
 from tests.transactions.scenarios import copy, quick_directory
 
-ALL = os.environ.get("PUBLISHER_DAMAGES") == "all"
-EVERY_DAMAGE = ALL or bool(os.environ.get("CI"))
-SEED = int(os.environ.get("PUBLISHER_DAMAGE_SEED") or random.randrange(10**9))
 COMMANDS = {**READING, **WRITING}
-TRIED = len(COMMANDS) if ALL else 6
+SHARE = share(0.05, complete=0.1)
+"""The part of the damages of a file, and of the commands for each, that is tried."""
 
 JOURNAL = b'{"version": 1, "record": {"id": "1"}, "operations": []}'
 
@@ -65,13 +62,12 @@ def harm(tree: Tree, path: Path, data: bytes | None) -> None:
 def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, bytes | None], random.Random]:
     """The file, its damages that are tried, and the source of further choices."""
     choice = random.Random(f"{SEED} {what}")
-    print(f"PUBLISHER_DAMAGE_SEED={SEED}")
     copy(tree.folder.parent / "origin", tree.root)
     path = tree.files()[what]
     every = damages(path.read_bytes() if path.exists() else JOURNAL)
     if not path.exists():
         del every["missing"]
-    names = list(every) if EVERY_DAMAGE else choice.sample(list(every), 1)
+    names = choice.sample(list(every), max(1, round(len(every) * SHARE)))
     return path, {name: every[name] for name in names}, choice
 
 
@@ -79,7 +75,7 @@ def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, bytes | None], random
 def test_no_command_fails_in_an_undocumented_way(pristine: Tree, what: str) -> None:
     path, tried, choice = chosen(pristine, what)
     for name, data in tried.items():
-        for command in choice.sample(list(COMMANDS), TRIED):
+        for command in choice.sample(list(COMMANDS), max(1, round(len(COMMANDS) * SHARE))):
             harm(pristine, path, data)
             result = pristine.run(*COMMANDS[command](pristine))
             assert result.code in (0, 1, 3), (what, name, command, result)
