@@ -46,6 +46,7 @@ def test_a_real_images_stream_unpacks_to_the_directory_backends_tree_and_is_repr
     require_root()
     source = real_images.source("numpy")
     directory = tmp_path / "directory"
+    succeed("init", f"dir:{directory}", "--writable", "keep")  # as CVMFS does
     succeed("ingest-image", source, "--name", "numpy", "--repository", directory)
     streams = []
     for name in (NAME, machine.make("again.test.org")):
