@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 exec </dev/null
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/publisher-tests
-root=$cache/trixie-$(uname -m)-1
+root=$cache/trixie-$(uname -m)-2
 tests=(
   tests/unit/browse
   tests/unit/layers
@@ -32,7 +32,7 @@ if [ ! -d "$root" ]; then
   mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
     sed -n "s/^$(. /etc/os-release && echo "$VERSION_CODENAME") //p" | head -n 1)
   building=$(mktemp -d "$cache/trixie.XXXXXX")
-  debootstrap --variant=minbase --include=git,jq,make,openssl,python3,python3-venv,strace \
+  debootstrap --variant=minbase --include=git,jq,make,openssl,python3,python3-venv,strace,tcl \
     trixie "$building" "$mirror" >"$building.log" || { tail -n 20 "$building.log" >&2; exit 1; }
   rm -rf "$building.log" "$building"/var/cache/apt/archives "$building"/var/lib/apt/lists
   chmod 755 "$building"
