@@ -65,11 +65,52 @@ def test_the_paths_that_the_guide_for_contributors_names_exist() -> None:
         assert (ROOT / path).exists() or (ROOT / "publisher" / path).exists(), path
 
 
-def test_unit_tests_mirror_the_package() -> None:
-    for directory in (ROOT / "tests/unit").rglob("*/"):
-        if directory.name != "__pycache__" and any(directory.glob("test_*.py")):
-            room = ROOT / "publisher" / directory.relative_to(ROOT / "tests/unit")
-            assert room.is_dir(), f"{directory} has no counterpart"
+UNIT_TESTS = ROOT / "tests/unit"
+NOT_OF_ONE_MODULE = {
+    "test_documents.py": "the documentation, compared with the program",
+    "test_house.py": "the files at the top of the checkout",
+}
+WITHOUT_TESTS_OF_ITS_OWN = {
+    "schemas": "one JSON file, compared with the parser in tests/unit/wishlist/test_schema.py",
+}
+IMPORTS_THE_OTHER_BACKEND = {
+    "repository/cvmfs/test_same_tree.py": "what CVMFS publishes is compared with a directory",
+}
+
+
+def unit_tests() -> list[Path]:
+    """The modules in tests/unit, relative to it."""
+    return sorted(path.relative_to(UNIT_TESTS) for path in UNIT_TESTS.rglob("test_*.py"))
+
+
+def test_each_module_of_unit_tests_belongs_to_a_module_or_package() -> None:
+    at_the_top = {path.name for path in unit_tests() if path.parent == Path()}
+    assert set(NOT_OF_ONE_MODULE) <= at_the_top
+    for name in at_the_top - set(NOT_OF_ONE_MODULE):
+        assert (ROOT / "publisher" / name.removeprefix("test_")).exists(), name
+    for path in unit_tests():
+        assert (ROOT / "publisher" / path.parent / "__init__.py").exists(), path
+
+
+def test_each_package_has_unit_tests() -> None:
+    packages = {room.partition("/")[2] for room in rooms()}
+    tested = {str(path.parent) for path in unit_tests()} - {"."}
+    assert packages - tested == set(WITHOUT_TESTS_OF_ITS_OWN)
+
+
+def test_unit_tests_of_a_package_inside_a_room_are_in_its_own_directory() -> None:
+    """A module that imports from such a package, and not from its own, is in the wrong place."""
+    packages = {Path(room).relative_to("publisher") for room in rooms()}
+    misplaced = set()
+    for path in unit_tests():
+        names = re.findall(r"^from publisher\.([\w.]+)", (UNIT_TESTS / path).read_text(), re.M)
+        modules = {Path(name.replace(".", "/")) for name in names}
+        imported = {module if module in packages else module.parent for module in modules}
+        beside = {each for each in imported if each.parts[:1] == path.parts[:1]}
+        beside -= set(path.parent.parents)
+        if beside and path.parent not in beside:
+            misplaced.add(str(path))
+    assert misplaced == set(IMPORTS_THE_OTHER_BACKEND)
 
 
 def pinned() -> dict[str, str]:

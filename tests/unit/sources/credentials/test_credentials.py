@@ -11,15 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.files import remove_login, store_login
 from publisher.sources.credentials.helper import get_from_helper
 from publisher.sources.credentials.lookup import Credential, Credentials, key_of, lookup_keys
-from publisher.sources.registry.login import check_login
 from publisher.sources.settings import RegistrySettings, Settings
-from tests.registry import OwnRegistry
-from tests.registry_auth import BasicAuth, BearerAuth
-from tests.registry_faults import html, status
 
 
 def auth(user: str, password: str) -> dict[str, str]:
@@ -413,19 +409,3 @@ def test_a_login_that_cannot_be_stored_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AuthenticationFailed) as caught:
         store_login(tmp_path / "file" / "config.json", "quay.io", "ann", "s3cret")
     assert "s3cret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", [BasicAuth, BearerAuth])
-def test_a_login_is_checked_before_it_is_stored(kind: type[BasicAuth | BearerAuth]) -> None:
-    with OwnRegistry(kind({"ann": "s3cret"})) as registry:
-        check_login(Settings(), registry.host, "ann", "s3cret", plain_http=True)
-        with pytest.raises(AuthenticationFailed) as caught:
-            check_login(Settings(), registry.host, "ann", "wr0ng", plain_http=True)
-        assert "wr0ng" not in str(caught.value)
-        assert "check the password, or access token, of ann" in str(caught.value)
-        assert "environment" not in str(caught.value)
-        for answer, text in ((html(), "a web page"), (status(404), "status 404")):
-            registry.heal()
-            registry.misbehave(answer)
-            with pytest.raises(SourceError, match=text):
-                check_login(Settings(), registry.host, "ann", "s3cret", plain_http=True)
