@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest
@@ -176,7 +177,10 @@ def _take_config(
     try:
         return parse_config(data, manifest.image_id)
     except InvalidManifest as error:  # published by a release that did not check it
-        inventory.error(Kind.CONFIG_DAMAGED, path, error.why, image=name)
+        # Its source has the same bytes: only another image, or none, helps.
+        quoted = shlex.quote(name)
+        how = f"publisher remove --grace 0d {quoted} && publisher gc --now --image {quoted}"
+        inventory.error(Kind.CONFIG_DAMAGED, path, error.why, how=how, image=name)
         return None
 
 
