@@ -94,7 +94,7 @@ def prune(
         settings = load_settings(source_settings)
         by_repository: dict[str | None, list[GivenList]] = {}
         for path in wishlists:
-            wish_list = read_wish_list(path, settings, allow_local=allow_local)
+            wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
             lists = by_repository.setdefault(repository or wish_list.repository, [])
             lists.append(GivenList(list_identity(path), wish_list))
     except WishListError:

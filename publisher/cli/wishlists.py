@@ -30,10 +30,22 @@ def may_name_local(path: str, allow_local: bool) -> bool:
     return allow_local or not is_remote(path)
 
 
-def read_wish_list(path: str, settings: Settings, *, allow_local: bool) -> WishList:
-    """Return the wish list at `path`; print its warnings to stderr."""
+def read_wish_list(
+    path: str, settings: Settings, repository: str | None, *, allow_local: bool
+) -> WishList:
+    """Return the wish list at `path`; print its warnings to stderr.
+
+    Args:
+        path: A file, an address, or "-" for standard input.
+        settings: How addresses are reached.
+        repository: What replaces the repository that the list names, if anything does.
+        allow_local: Whether an address may name files, engines and directories of this host.
+    """
     wish_list = parse_wish_list(
-        read_document(path, settings), path, allow_local=may_name_local(path, allow_local)
+        read_document(path, settings),
+        path,
+        allow_local=may_name_local(path, allow_local),
+        repository_counts=not repository,
     )
     for problem in wish_list.warnings:
         echo(printable(str(problem)), err=True)
@@ -50,7 +62,7 @@ def read_requests(
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
     for path in paths:
-        wish_list = read_wish_list(path, settings, allow_local=allow_local)
+        wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
         wanted = requests.setdefault(repository or wish_list.repository, [])
         wanted += [Request(wish, list_identity(path)) for wish in wish_list.wishes]
         unusable += wish_list.unusable

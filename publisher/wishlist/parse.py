@@ -15,7 +15,7 @@ from publisher.wishlist.model import (
     WishList,
     WishListError,
 )
-from publisher.wishlist.trust import refuse_local
+from publisher.wishlist.trust import refuse_local_repository, refuse_local_wishes
 from publisher.wishlist.version1 import parse_version1
 from publisher.wishlist.version2 import parse_version2
 from publisher.wishlist.wishes import check_local_name
@@ -27,7 +27,9 @@ MAX_BYTES = 4 * 1024 * 1024
 _PARSERS = {"1": parse_version1, "2": parse_version2}
 
 
-def parse_wish_list(data: bytes | str, name: str, *, allow_local: bool = True) -> WishList:
+def parse_wish_list(
+    data: bytes | str, name: str, *, allow_local: bool = True, repository_counts: bool = True
+) -> WishList:
     """Read a wish list of any version.
 
     Wishes that have errors are left out and named in the result's `problems`, so that the others
@@ -38,6 +40,8 @@ def parse_wish_list(data: bytes | str, name: str, *, allow_local: bool = True) -
         name: the file's name in messages.
         allow_local: whether the list may name files, engines and directories of this host; False
             for a list that comes over the network.
+        repository_counts: whether the repository that the list names is used; False if another one
+            replaces it, so that a local directory is no reason to refuse the list.
 
     Raises:
         WishListError: the list as a whole cannot be used: it is not YAML, or a field that applies
@@ -56,7 +60,9 @@ def parse_wish_list(data: bytes | str, name: str, *, allow_local: bool = True) -
     wish_list = _PARSERS[_version(root, problems)](root, problems)
     if allow_local:
         return wish_list
-    return refuse_local(wish_list, _place_of_repository(root), problems)
+    if repository_counts:
+        refuse_local_repository(wish_list, _place_of_repository(root), problems)
+    return refuse_local_wishes(wish_list, problems)
 
 
 def _place_of_repository(root: yaml.MappingNode) -> tuple[int, int]:

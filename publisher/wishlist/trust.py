@@ -18,16 +18,15 @@ from publisher.yaml_nodes import Problems
 _HINT = "--allow-local, if everyone who may edit the list may use this host's files"
 
 
-def refuse_local(wish_list: WishList, place: tuple[int, int], problems: Problems) -> WishList:
-    """Return the list without the wishes that name something of the publishing host.
+def refuse_local_repository(
+    wish_list: WishList, place: tuple[int, int], problems: Problems
+) -> None:
+    """Raise WishListError if the list publishes to a directory of the host.
 
     Args:
         wish_list: the list as read.
         place: line and column of the repository that it names.
-        problems: those of the list, to which each refused wish is added.
-
-    Raises:
-        WishListError: the list publishes to a directory.
+        problems: those of the list, which the error holds.
     """
     if wish_list.repository and RepositoryURL.parse(wish_list.repository).kind != "cvmfs":
         raise problems.refuse(
@@ -36,6 +35,15 @@ def refuse_local(wish_list: WishList, place: tuple[int, int], problems: Problems
             "over the network",
             f"remove it and give the directory with --repository; or {_HINT}",
         )
+
+
+def refuse_local_wishes(wish_list: WishList, problems: Problems) -> WishList:
+    """Return the list without the wishes that name something of the publishing host.
+
+    Args:
+        wish_list: the list as read.
+        problems: those of the list, to which each refused wish is added.
+    """
     kept = []
     for wish in wish_list.wishes:
         local = _local_part(wish)

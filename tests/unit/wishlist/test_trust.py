@@ -50,6 +50,27 @@ def test_a_directory_of_the_host_is_refused_as_the_repository(text: str) -> None
     assert parse_wish_list(text, "l").repository == "dir:/etc"
 
 
+@pytest.mark.parametrize("verb", ["plan", "ingest", "prune"])
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_directory_of_the_host_that_another_repository_replaces_is_harmless(
+    tmp_path: Path, verb: str, how: str
+) -> None:
+    (tmp_path / "git").mkdir()
+    (tree := tmp_path / "images").mkdir()
+    wishes = f"version: 2\nrepository: dir:{tmp_path}/other\nimages: ['127.0.0.1:1/x:1']\n"
+    commit(tmp_path / "git/wishes.git", {"list.yaml": wishes})
+    option = ("--repository", tree) if how == "option" else ()
+    environment = {} if how == "option" else {"PUBLISHER_REPOSITORY": str(tree)}
+    with git_server(tmp_path / "git") as url:
+        address = f"git+{url}/wishes.git//list.yaml"
+        refused = publisher(verb, address)
+        assert (refused.code, "directory of the publishing host" in refused.err) == (2, True)
+        accepted = publisher(verb, address, *option, env=environment)
+        assert "of the publishing host" not in accepted.out + accepted.err
+        assert accepted.code in (0, 1)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_cvmfs_repository_and_registries_are_allowed() -> None:
     text = (
         "version: 2\nrepository: cvmfs:images.example.org\nthin: 'quay.io/thin/$(image)'\n"
