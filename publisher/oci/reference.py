@@ -62,13 +62,20 @@ class ImageReference:
                 scheme = "https://"  # "registry/x" alone would be a name of Docker Hub
             text = f"{scheme}{self.registry}/{self.repository}"
         else:
-            parts = (self.transport, self.location, self.repository)
-            text = ":".join(part for part in parts if part)
+            location = self.location
+            if self._needs_final_colon():
+                location += ":"
+            text = ":".join(part for part in (self.transport, location, self.repository) if part)
         if self.tag is not None:
             text += f":{self.tag}"
-        elif self.transport in _LAYOUTS and ":" in self.location.rpartition("/")[2]:
-            text += ":"  # what follows the colon of the file name is not a tag
         return text if self.digest is None else f"{text}@{self.digest}"
+
+    def _needs_final_colon(self) -> bool:
+        """Return whether what follows a colon in the location would be read as a name or tag."""
+        if self.transport is Transport.DOCKER_ARCHIVE:
+            return ":" in self.location
+        is_bare = self.transport in _LAYOUTS and self.tag is None
+        return is_bare and ":" in self.location.rpartition("/")[2]
 
     def with_tag(self, tag: str) -> ImageReference:
         """Return the reference with `tag` and without a digest; InvalidReference for a bad tag."""
@@ -202,7 +209,12 @@ def _parse_layout(text: str, transport: Transport, rest: str) -> ImageReference:
 
 
 def _parse_docker_archive(text: str, rest: str) -> ImageReference:
-    location, colon, name = rest.partition(":")
+    # As for a layout, a final colon ends a path that contains colons: "a:b:", "a:b::name:tag".
+    location, colon, name = rest.rpartition("::")
+    if rest.endswith(":") and ":" in rest[:-1]:
+        location, colon, name = rest[:-1], "", ""
+    elif not colon:
+        location, colon, name = rest.partition(":")
     location = _check_location(text, location)
     if not colon:
         return ImageReference(Transport.DOCKER_ARCHIVE, location=location)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from publisher.oci.reference import Transport
 from publisher.oci.tag_patterns import natural
 
 SHOWN = 5
@@ -23,4 +24,7 @@ def nearest(wanted: str, available: Iterable[str]) -> list[str]:
 
 def name_one(place: str, names: Sequence[str]) -> str:
     """Return the hint to write `place` with one of its `names`; "" if there are none."""
+    form, _, path = place.partition(":")
+    if form == Transport.DOCKER_ARCHIVE and ":" in path:
+        place += ":"  # it ends the path
     return f"write {place}:{names[0]}" if names else ""

@@ -102,7 +102,7 @@ class LayoutSource:
         names = [n for n in (e.annotations.get(FULL_NAME, "") for e in entries) if n]
         place = self.files.name.partition(":")[2]
         if names and self.files.size("manifest.json") is not None and self.files.is_archive:
-            return f"write docker-archive:{place}:{names[0]}"
+            return name_one(f"docker-archive:{place}", names)
         tags = {entry.annotations.get(REF_NAME, "") for entry in entries}
         if entries and (len(tags) < len(entries) or "" in tags):
             return f"write {self.files.name}@{entries[0].digest}"

@@ -148,6 +148,21 @@ def registry(host: str, path: str, **others: Any) -> ImageReference:
             ),
             "docker-archive:/tmp/saved.tar:team/name:v1",
         ),
+        (
+            "docker-archive:/tmp/a:b/saved:1.tar:",
+            ImageReference(Transport.DOCKER_ARCHIVE, location="/tmp/a:b/saved:1.tar"),
+            "docker-archive:/tmp/a:b/saved:1.tar:",
+        ),
+        (
+            "docker-archive:/tmp/saved:1.tar::localhost:5000/name:v1",
+            ImageReference(
+                Transport.DOCKER_ARCHIVE,
+                location="/tmp/saved:1.tar",
+                repository="localhost:5000/name",
+                tag="v1",
+            ),
+            "docker-archive:/tmp/saved:1.tar::localhost:5000/name:v1",
+        ),
     ],
 )
 def test_every_form_is_read_and_printed_canonically(
@@ -349,9 +364,14 @@ def texts(draw: st.DrawFn) -> str:
         case "engine":
             return f"docker-daemon:{name}{suffix}"
         case _:
-            return f"docker-archive:{draw(location)}" + draw(
-                st.sampled_from(["", f":{name}{suffix}"])
-            )
+            place = draw(location)
+            chosen = [
+                place,
+                f"{place}:{name}{suffix}",
+                f"{place}:1:",
+                f"{place}:1::{name}{suffix}",
+            ]
+            return "docker-archive:" + draw(st.sampled_from(chosen))
 
 
 @given(texts())

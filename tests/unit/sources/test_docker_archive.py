@@ -406,3 +406,22 @@ def test_lists_of_docker_save_that_hold_something_else_are_malformed(
     archive = write_tar(tmp_path / "saved.tar", files)
     with pytest.raises(SourceError, match="not one of docker save"):
         fetch(sources, f"docker-archive:{archive}")
+
+
+def test_an_archive_whose_name_contains_colons_is_named_with_a_final_colon(
+    built: Image, sources: Sources, tmp_path: Path
+) -> None:
+    other = sample_image(seed=8)
+    (tmp_path / "with:colon").mkdir()
+    one = write_tar(tmp_path / "with:colon/saved:1.tar", saved(built, "team/x:1.0"))
+    for text in (f"docker-archive:{one}:", f"docker-archive:{one}::team/x:1.0"):
+        assert fetch(sources, text).manifest.image_id == built.image_id
+    first, second = saved(built, "x:1.0"), saved(other, "localhost:5000/y:2.0")
+    entries = [*json.loads(first["manifest.json"]), *json.loads(second["manifest.json"])]
+    both = {**first, **second, "manifest.json": json.dumps(entries).encode()}
+    several = write_tar(tmp_path / "saved:2.tar", both)
+    with pytest.raises(SourceError, match="several images") as caught:
+        fetch(sources, f"docker-archive:{several}:")
+    named = parse_reference(caught.value.hint.removeprefix("write "))
+    assert named.location == str(several)
+    assert sources.open(named).resolve()
