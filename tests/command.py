@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from publisher.cli import failures, main
+from publisher.errors import PublisherError
+from tests.schemas import output_schema
 
 TIMEOUT = 300.0
 
@@ -36,6 +38,15 @@ class Result:
     def json(self) -> Any:
         """The result document of a command that was called with --output json."""
         return json.loads(self.out)
+
+
+def error_data(error: PublisherError) -> dict[str, Any]:
+    """The `data` of the error's document, which matches its schema."""
+    value = failures.error_value(error)
+    output_schema("error/1").validate({"schema": "publisher/error/1", "error": value})
+    data = value["data"]
+    assert isinstance(data, dict)
+    return data
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -21,7 +21,17 @@ from publisher.tree import layout
 
 
 class NoContents(PublisherError):
-    """An image's contents are unknown: its manifest, or a layer or its index, is missing."""
+    """An image's contents are unknown: its manifest, or a layer or its index, is missing.
+
+    `name` is the image's public name, or `layer` the layer's digest; the other one is "".
+    """
+
+    def __init__(
+        self, what: str, *, why: str, hint: str = "", name: str = "", layer: str = ""
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
+        self.layer = layer
 
 
 class NoSuchPath(PublisherError):
@@ -100,7 +110,7 @@ def diff_images(repository: Repository, old: str, new: str) -> Iterator[Differen
 def manifest_of(image: PublishedImage) -> Manifest:
     """Return the manifest of a published image; raise NoContents where it is unreadable."""
     if image.manifest is None:
-        raise NoContents(f"cannot look into {image.name}", why=image.problem)
+        raise NoContents(f"cannot look into {image.name}", why=image.problem, name=image.name)
     return image.manifest
 
 
@@ -112,9 +122,11 @@ def layer_index(repository: Repository, digest: str) -> LayerIndex:
     """
     what = f"cannot look into layer {digest}"
     if not repository.exists(layout.layer_tree(digest)):
-        raise NoContents(what, why="it is missing", hint="publisher verify --refetch")
+        raise NoContents(what, why="it is missing", hint="publisher verify --refetch", layer=digest)
     if not repository.exists(layout.layer_index(digest)):
-        raise NoContents(what, why="it has no index", hint="publisher verify --repair")
+        raise NoContents(
+            what, why="it has no index", hint="publisher verify --repair", layer=digest
+        )
     return LayerIndex(partial(repository.open_index, digest))
 
 

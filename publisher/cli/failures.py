@@ -9,6 +9,7 @@ import logging
 import re
 import signal
 import sys
+from dataclasses import asdict
 from datetime import date
 
 import click
@@ -18,7 +19,7 @@ from publisher.codec import camel_case
 from publisher.errors import InvalidReference, PublisherError, explain, printable
 from publisher.repository import RepositoryError
 from publisher.tree.record import InvalidRecord
-from publisher.wishlist import WishListError
+from publisher.wishlist import Problem, WishListError
 
 DONE = 0
 SOME_FAILED = 1
@@ -141,7 +142,10 @@ def _data(error: PublisherError) -> dict[str, object]:
 
 
 def _json_value(value: object) -> object:
-    """Return strings, numbers, days, and lists of strings as JSON values; None for all else."""
+    """Return what the schema of `error/1` knows as a JSON value; None for all else.
+
+    That is strings, numbers, days, lists of strings, and the problems of a file.
+    """
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, int | float):
@@ -150,7 +154,13 @@ def _json_value(value: object) -> object:
         return value.isoformat()
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return [printable(each) for each in value]
+    if isinstance(value, tuple) and all(isinstance(each, Problem) for each in value):
+        return [_problem_value(each) for each in value]
     return None
+
+
+def _problem_value(problem: Problem) -> dict[str, object]:
+    return {key: _json_value(value) for key, value in asdict(problem).items()}
 
 
 def _json_is_requested() -> bool:

@@ -21,11 +21,20 @@ from publisher.tree.pins import Pin
 
 
 class NotPinned(PublisherError):
-    """The image is not pinned, or cannot be: only what its tag named before exists."""
+    """The image `name` is not pinned, or cannot be: only what its tag named before exists."""
+
+    def __init__(self, what: str, *, name: str, why: str, hint: str) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = name
 
 
 class InvalidPin(PublisherError):
-    """A pin that would never hold."""
+    """A pin that would never hold: the day `until` is over. `image` is as the user named it."""
+
+    def __init__(self, *, image: str, until: date) -> None:
+        super().__init__(f"cannot pin {image} until {until}", why="that day is over")
+        self.image = image
+        self.until = until
 
 
 def list_pins(repository: Repository) -> Sequence[Pin]:
@@ -61,7 +70,7 @@ def pin(
     with repository.transaction(f"pin of {image}") as transaction, transaction.exclusive():
         moment = now().replace(microsecond=0)
         if until is not None and until < moment.date():
-            raise InvalidPin(f"cannot pin {image} until {until}", why="that day is over")
+            raise InvalidPin(image=image, until=until)
         records = RecordSet(repository)
         pins = records.pins
         target = find_target(records, image)
@@ -72,6 +81,7 @@ def pin(
         if not keys:
             raise NotPinned(
                 f"cannot pin {target.name}",
+                name=target.name,
                 why="only what its tag named before exists, and is scheduled",
                 hint="name the manifest, as `publisher schedule` prints it: NAME@DIGEST",
             )
@@ -106,7 +116,10 @@ def unpin(repository: Repository, image: str, now: Callable[[], datetime]) -> li
         gone = [p for p in pins.pins if target.includes(p.name, p.manifest_digest)]
         if not gone:
             raise NotPinned(
-                f"cannot unpin {target.name}", why="it is not pinned", hint="publisher pin"
+                f"cannot unpin {target.name}",
+                name=target.name,
+                why="it is not pinned",
+                hint="publisher pin",
             )
         for each in gone:
             pins = pins.without(each.name, each.manifest_digest)

@@ -25,7 +25,19 @@ from publisher.tree.users import ImageUsers
 
 
 class UncertainState(PublisherError):
-    """The records contradict each other about what an image uses, so the image stays."""
+    """The records contradict each other about what an image uses, so the image stays.
+
+    `name` and `manifest_digest` are those of the image; `path` is the record that is not up to
+    date, relative to the repository, or "".
+    """
+
+    def __init__(
+        self, entry: ScheduledRemoval, what: str, *, why: str, hint: str = "", path: str = ""
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.name = entry.name
+        self.manifest_digest = entry.manifest_digest
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +83,12 @@ class ReferenceCounts:
         """
         if not layout.is_public_name(entry.name):
             raise UncertainState(
-                f"cannot collect {entry.name!r}", why="an image cannot have that name"
+                entry, f"cannot collect {entry.name!r}", why="an image cannot have that name"
             )
         manifest = entry.parse_manifest()
         if manifest.image_id != entry.image_id:
             raise UncertainState(
+                entry,
                 f"cannot collect {entry.name}",
                 why=f"its entry has image ID {entry.image_id}, its manifest {manifest.image_id}",
             )
@@ -107,17 +120,18 @@ class ReferenceCounts:
     def _facts(self, entry: ScheduledRemoval, manifest: Manifest) -> Facts:
         users = self._users_of(entry)
         siblings = {
-            digest: self._manifest_of(name, digest)
+            digest: self._manifest_of(entry, name, digest)
             for name, digest in sorted(users.users - {entry.key})
             if digest != entry.manifest_digest
         }
         origins = {}
         for layer in manifest.layers:
-            origin = self._origin_of(layer.digest)
+            origin = self._origin_of(entry, layer.digest)
             if origin is None:
                 continue
             if entry.image_id not in origin.images:
-                raise _stale(layout.layer_origin(layer.digest), f"it lacks {entry.image_id}")
+                path = layout.layer_origin(layer.digest)
+                raise _stale(entry, path, f"it lacks {entry.image_id}")
             origins[layer.digest] = origin
         return Facts(entry, manifest, users, tuple(siblings.values()), origins)
 
@@ -131,24 +145,25 @@ class ReferenceCounts:
         counted = frozenset(self._usage.images.get(entry.image_id, ()))
         return ImageUsers(counted - self._released)
 
-    def _origin_of(self, digest: str) -> Origin | None:
+    def _origin_of(self, entry: ScheduledRemoval, digest: str) -> Origin | None:
         """Return the layer's record; None for a layer that is not published (any more)."""
         directory = layout.layer_directory(digest)
         if self.records.is_removed(directory):
             return None
         origin = self.records.origin(digest)
         if origin is None and self.records.repository.exists(directory):
-            raise _stale(layout.layer_origin(digest), "it is missing")
+            raise _stale(entry, layout.layer_origin(digest), "it is missing")
         return origin
 
-    def _manifest_of(self, name: str, digest: str) -> Manifest:
-        """Return the manifest through which another name uses the same image."""
-        entry = self.records.scheduled(name, digest)
-        if entry is not None:
-            return entry.parse_manifest()
+    def _manifest_of(self, entry: ScheduledRemoval, name: str, digest: str) -> Manifest:
+        """Return the manifest through which `name` uses the same image as `entry`."""
+        other = self.records.scheduled(name, digest)
+        if other is not None:
+            return other.parse_manifest()
         current = self.records.manifest(name)
         if current is None or current.digest != digest:
-            raise _stale(f"the record of the names that use {digest}", f"{name} does not use it")
+            path = layout.image_users(entry.image_id)
+            raise _stale(entry, path, f"{name} does not use {digest}")
         return current.parse()
 
     def _layer_size(self, manifest: Manifest, digest: str) -> int:
@@ -159,9 +174,7 @@ class ReferenceCounts:
         return next(layer.size for layer in manifest.layers if layer.digest == digest)
 
 
-def _stale(what: str, why: str) -> UncertainState:
+def _stale(entry: ScheduledRemoval, path: str, why: str) -> UncertainState:
     return UncertainState(
-        f"{what} is not up to date",
-        why=why,
-        hint="publisher verify --repair",
+        entry, f"{path} is not up to date", why=why, hint="publisher verify --repair", path=path
     )

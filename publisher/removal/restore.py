@@ -6,7 +6,7 @@ else nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -24,11 +24,29 @@ from publisher.wishlist import OUTPUTS
 
 
 class NotScheduled(PublisherError):
-    """The image is not on the remove schedule."""
+    """The image `name` is not on the remove schedule.
+
+    `scheduled` are the images, as NAME@DIGEST, that its tag named before and that are on it.
+    """
+
+    def __init__(self, *, name: str, scheduled: Sequence[str], why: str, hint: str = "") -> None:
+        super().__init__(f"cannot restore {name}", why=why, hint=hint)
+        self.name = name
+        self.scheduled = tuple(scheduled)
 
 
 class CannotRestore(PublisherError):
-    """A scheduled image cannot be published again: a file that it needs is missing or damaged."""
+    """A scheduled image cannot be published again: a file that it needs is missing or damaged.
+
+    `name` and `manifest_digest` are those of the image; `path` is the file or tree, relative to the
+    repository.
+    """
+
+    def __init__(self, entry: ScheduledRemoval, *, path: str, why: str, hint: str) -> None:
+        super().__init__(f"cannot restore {entry.name}", why=why, hint=hint)
+        self.name = entry.name
+        self.manifest_digest = entry.manifest_digest
+        self.path = path
 
 
 def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> list[str]:
@@ -72,13 +90,14 @@ def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> 
 def _nothing_to_restore(target: Target, entries: list[ScheduledRemoval]) -> NotScheduled:
     if not entries:
         return NotScheduled(
-            f"cannot restore {target.name}", why="it is published, and not scheduled for removal"
+            name=target.name, scheduled=(), why="it is published, and not scheduled for removal"
         )
     latest = max(entries, key=lambda entry: entry.scheduled_at)
+    scheduled = [f"{e.name}@{e.manifest_digest}" for e in entries]
     return NotScheduled(
-        f"cannot restore {target.name}",
-        why="only what its tag named before is scheduled: "
-        + ", ".join(f"{e.name}@{e.manifest_digest}" for e in entries),
+        name=target.name,
+        scheduled=scheduled,
+        why=f"only what its tag named before is scheduled: {', '.join(scheduled)}",
         hint=f"publisher restore {latest.name}@{latest.manifest_digest}",
     )
 
@@ -123,14 +142,14 @@ def _retired_files(
     for file in IMAGE_FILES:
         content = records.file(f"{retired}/{file}")
         if content is None:
-            raise _cannot_restore(entry, f"{retired}/{file} is missing")
+            raise _cannot_restore(entry, f"{retired}/{file}", "missing")
         files[file] = content
     for file, digest in (
         (layout.MANIFEST_FILE, entry.manifest_digest),
         (layout.CONFIG_FILE, entry.image_id),
     ):
         if digest_like(files[file], digest) != digest:
-            raise _cannot_restore(entry, f"{retired}/{file} is damaged")
+            raise _cannot_restore(entry, f"{retired}/{file}", "damaged")
     record = files.pop(layout.PUBLICATION_FILE)
     return files, Publication.parse(record, f"{retired}/{layout.PUBLICATION_FILE}")
 
@@ -144,16 +163,18 @@ def _require_content(
     for path in paths:
         if not repository.exists(path):
             raise CannotRestore(
-                f"cannot restore {entry.name}",
+                entry,
+                path=path,
                 why=f"{path} is missing",
                 hint="publisher verify --repair --refetch",
             )
 
 
-def _cannot_restore(entry: ScheduledRemoval, why: str) -> CannotRestore:
+def _cannot_restore(entry: ScheduledRemoval, path: str, state: str) -> CannotRestore:
     return CannotRestore(
-        f"cannot restore {entry.name}",
-        why=f"{why}; its content stays until it is collected",
+        entry,
+        path=path,
+        why=f"{path} is {state}; its content stays until it is collected",
         hint=f"publish {entry.manifest_digest} from its registry again: `publisher ingest-image "
         f"{entry.reference.partition('@')[0]}@{entry.manifest_digest}`",
     )

@@ -154,7 +154,11 @@ def test_find_continues_where_one_image_is_unreadable(tmp_path: Path) -> None:
     reported = json_of(tmp_path, "find", "tool", code=1)
     assert [each["image"] for each in reported["found"]] == ["local/b:1"]
     assert [each["image"] for each in reported["unknown"]] == ["local/a:1"]
-    assert ask(tmp_path, "ls", "local/a:1").code == 1
+    error = ask(tmp_path, "ls", "local/a:1", "--output", "json").json["error"]
+    assert (error["kind"], error["data"]) == ("no-contents", {"name": "", "layer": OTHER.digest})
+    (tmp_path / "images" / layout.manifest_file("local/a:1")).write_bytes(b"{")
+    error = ask(tmp_path, "ls", "local/a:1", "--output", "json").json["error"]
+    assert (error["kind"], error["data"]) == ("no-contents", {"name": "local/a:1", "layer": ""})
 
 
 def test_the_contents_of_an_image_without_a_flat_image_are_shown(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_a_command_prints_the_kind_and_the_data(tmp_path: Path) -> None:
     assert (error["kind"], error["data"]) == ("not-published", {"name": "local/x:1"})
 
 
+def test_an_unusable_wish_list_has_its_problems_with_their_places(tmp_path: Path) -> None:
+    wish_list = tmp_path / "wishes.yaml"
+    wish_list.write_text(
+        "version: 2\nimages: [quay.io/a/b:1]\nimagse: []\ndefaults: {outputs: [flta]}\n"
+    )
+    result = publisher("ingest", wish_list, "--repository", tmp_path, "--output", "json")
+    output_schema("error/1").validate(json.loads(result.out))
+    error = json.loads(result.out)["error"]
+    assert error["kind"] == "wish-list-error"
+    problems = error["data"]["problems"]
+    assert [(each["file"], each["line"], each["severity"]) for each in problems] == [
+        (str(wish_list), 3, "error"),
+        (str(wish_list), 4, "error"),
+    ]
+    assert "images" in problems[0]["suggestion"]
+
+
 def test_every_documented_kind_is_the_kind_of_an_error() -> None:
     for module in pkgutil.walk_packages(publisher_package.__path__, "publisher."):
         if not module.name.endswith("__main__"):

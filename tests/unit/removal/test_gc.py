@@ -16,9 +16,11 @@ from publisher.ingest.publish import publish
 from publisher.oci.manifest import Manifest, parse_manifest
 from publisher.removal import schedule
 from publisher.removal.gc import Choice, Report, choose, collect
+from publisher.removal.reference_counts import ReferenceCounts, UncertainState
 from publisher.removal.release import Facts, decide
 from publisher.repository import RepositoryChanged
 from publisher.repository.reading import count_usage, load_schedule
+from publisher.repository.records import RecordSet
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.origin import Origin
@@ -26,6 +28,7 @@ from publisher.tree.record import InvalidRecord
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.tree.users import ImageUsers
 from tests.any_repository import KINDS
+from tests.command import error_data
 from tests.layer_builder import Image, file, image, layer, layer_of_tar
 from tests.removal_tree import NOON, Tree, digests, new_tree
 from tests.trees import tree_identity
@@ -188,6 +191,23 @@ def test_a_layer_with_an_uncertain_record_keeps_its_image_and_no_other(
     assert "origin.json" in kept.why
     assert tree.layers() == digests(FIRST)
     assert tree.links() == ["local/app:x"]
+
+
+def test_an_uncertain_state_has_the_image_and_the_record_that_is_not_up_to_date(
+    tree: Tree,
+) -> None:
+    tree.publish("x", FIRST)
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
+    (record,) = tree.root.glob(f".layers/*/{TOOL.digest[7:]}/.metadata/origin.json")
+    record.unlink()
+    (entry,) = load_schedule(tree.repository).entries
+    with pytest.raises(UncertainState) as raised:
+        ReferenceCounts(RecordSet(tree.repository)).release(entry)
+    assert error_data(raised.value) == {
+        "name": "local/app:x",
+        "manifestDigest": FIRST.manifest.digest,
+        "path": layout.layer_origin(TOOL.digest),
+    }
 
 
 def damage(record: Path, content: bytes | None) -> None:

@@ -21,6 +21,7 @@ from publisher.tree.record import InvalidRecord
 from publisher.tree.users import ImageUsers
 from publisher.wishlist.model import Request
 from tests.any_repository import KINDS
+from tests.command import error_data
 from tests.layer_builder import file, image, layer, write_layout
 from tests.mutations import mutated
 from tests.removal_tree import NOON, Tree, new_tree
@@ -91,8 +92,9 @@ def test_pinning_takes_an_image_off_the_schedule(tree: Tree) -> None:
 def test_an_image_that_its_tag_left_can_be_pinned_and_is_not_collected(tree: Tree) -> None:
     tree.publish("x", FIRST, days=10)
     tree.publish("x", SECOND, days=10)
-    with pytest.raises(InvalidPin):
+    with pytest.raises(InvalidPin) as raised:
         pin(tree.repository, EXACT, tree.clock, until=date(2026, 11, 19))
+    assert error_data(raised.value) == {"image": EXACT, "until": "2026-11-19"}
     pin(tree.repository, EXACT, tree.clock, until=date(2026, 12, 24))
     tree.now = datetime(2026, 12, 24, 23, 59, 59, tzinfo=UTC)
     assert tree.collected(at_once=True) == []
@@ -129,8 +131,19 @@ def test_unpinning_gives_the_whole_grace_period_again(tree: Tree) -> None:
 
 def test_what_is_not_pinned_cannot_be_unpinned(tree: Tree) -> None:
     tree.publish("x", FIRST)
-    with pytest.raises(NotPinned):
+    with pytest.raises(NotPinned) as raised:
         unpin(tree.repository, X, tree.clock)
+    assert error_data(raised.value) == {"name": X}
+
+
+def test_an_earlier_image_is_not_pinned_by_the_name_alone(tree: Tree) -> None:
+    tree.publish("x", FIRST)
+    tree.publish("x", SECOND)
+    remove(tree.repository, [X], tree.clock, grace=timedelta(0))
+    assert tree.collected() == [X]
+    with pytest.raises(NotPinned, match="only what its tag named before") as raised:
+        pin(tree.repository, X, tree.clock)
+    assert error_data(raised.value) == {"name": X}
 
 
 def test_only_what_is_published_is_pinned_unless_one_manifest_is_named(tree: Tree) -> None:

@@ -22,6 +22,7 @@ from publisher.repository.published import NotPublished
 from publisher.repository.reading import load_schedule
 from publisher.tree.record import InvalidRecord
 from tests.any_repository import KINDS
+from tests.command import error_data
 from tests.layer_builder import file, image, image_index, layer, write_layout
 from tests.registry import OwnRegistry
 from tests.removal_tree import NOON, Tree, new_tree
@@ -76,9 +77,11 @@ def test_restoring_creates_the_link_again(tree: Tree) -> None:
 def test_an_earlier_image_takes_the_place_of_the_one_that_its_tag_moved_to(tree: Tree) -> None:
     tree.publish("x", FIRST)
     tree.publish("x", SECOND)
-    with pytest.raises(NotScheduled, match=f"{X}@{FIRST.manifest.digest}"):
+    earlier = f"{X}@{FIRST.manifest.digest}"
+    with pytest.raises(NotScheduled, match=earlier) as raised:
         restore(tree.repository, X, tree.clock)
-    restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert error_data(raised.value) == {"name": X, "scheduled": [earlier]}
+    restore(tree.repository, earlier, tree.clock)
     assert (tree.root / X / "one").exists()
     (entry,) = load_schedule(tree.repository).entries
     assert (entry.reason, entry.manifest_digest) == ("replaced", SECOND.manifest.digest)
@@ -100,8 +103,9 @@ def test_an_earlier_image_whose_metadata_is_incomplete_is_not_restored(
     if damage is not None:
         path.write_bytes(damage)
     before = public_state(tree)
-    with pytest.raises((CannotRestore, InvalidRecord), match=file_name):
+    with pytest.raises((CannotRestore, InvalidRecord), match=file_name) as raised:
         restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert error_data(raised.value)["path"] == str(path.relative_to(tree.root))
     assert public_state(tree) == before
 
 
@@ -112,8 +116,13 @@ def test_an_earlier_image_that_lacks_content_is_not_restored(tree: Tree, what: s
     digest = FIRST.image_id if what == "flat" else FIRST.layers[1].digest
     (path,) = tree.root.glob(f".{what}/*/{digest[7:]}")
     shutil.rmtree(path)
-    with pytest.raises(CannotRestore, match=f"{path.name} is missing"):
+    with pytest.raises(CannotRestore, match=f"{path.name} is missing") as raised:
         restore(tree.repository, f"{X}@{FIRST.manifest.digest}", tree.clock)
+    assert error_data(raised.value) == {
+        "name": X,
+        "manifestDigest": FIRST.manifest.digest,
+        "path": str(path.relative_to(tree.root)),
+    }
     assert (tree.root / X / "two").exists()
 
 
