@@ -1,3 +1,3 @@
-"""Publishes container images, unpacked, to a filesystem that many machines mount read-only."""
+"""Publishes container images, unpacked, to a file system that many machines mount read-only."""
 
 __version__ = "0.1.0"

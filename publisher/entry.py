@@ -1,4 +1,4 @@
-"""Entries of layers and root filesystems, and the protocol of what receives a stream of them."""
+"""Entries of layers and root file systems, and the protocol of what receives a stream of them."""
 
 from __future__ import annotations
 

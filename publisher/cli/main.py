@@ -94,7 +94,7 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
     help="Print the version and exit.",
 )
 def publisher() -> None:
-    """Publish container images, unpacked, to a filesystem that many machines mount read-only.
+    """Publish container images, unpacked, to a file system that many machines mount read-only.
 
     A wish list names the images to publish. `publisher check` finds the errors in a list,
     `publisher ingest` publishes its images, and `publisher list` and `publisher show` describe

@@ -27,7 +27,7 @@ repository_option = click.option(
     metavar="URL",
     envvar="PUBLISHER_REPOSITORY",
     show_envvar=True,
-    help="The published filesystem: dir:PATH (or just a path), or cvmfs:NAME.",
+    help="The published file system: dir:PATH (or just a path), or cvmfs:NAME.",
 )
 jobs_option = click.option(
     "--jobs",

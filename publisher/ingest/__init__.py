@@ -9,5 +9,5 @@ publish.py      the transaction of one image; bookkeeping.py: its records
 plan.py         what an ingest would do                       `publisher plan`
 check.py        wish lists, and whether their images exist    `publisher check`
 thin_images.py  thin images of what is published; thin_push.py: pushing them
-report.py       outcomes and progress; notices.py: what a filesystem does not store
+report.py       outcomes and progress; notices.py: what a file system does not store
 """

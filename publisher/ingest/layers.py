@@ -24,7 +24,7 @@ class LayerFetcher:
     """Downloads and unpacks layers, `jobs` at a time; each is downloaded once for all images.
 
     `stop` is checked at every chunk: once it is set, downloads end by raising Interrupted.
-    `refused` is called with each kind of thing that the filesystem does not store;
+    `refused` is called with each kind of thing that the file system does not store;
     `space` reserves disk space for the downloads of all images.
     """
 

@@ -1,4 +1,4 @@
-"""Notices about what a filesystem does not store: one per kind and run."""
+"""Notices about what a file system does not store: one per kind and run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Notices:
         self._lock = threading.Lock()
 
     def refused(self, kind: str) -> None:
-        """The filesystem refused something of this kind, such as "hard link (EMLINK)"."""
+        """The file system refused something of this kind, such as "hard link (EMLINK)"."""
         with self._lock:
             if kind in self._noticed:
                 return
@@ -36,5 +36,5 @@ class Notices:
         for word, consequence in _CONSEQUENCES.items():
             if kind.startswith(word):
                 self._progress.notice(
-                    f"the filesystem of {self._url} refused a {kind}: {consequence}"
+                    f"the file system of {self._url} refused a {kind}: {consequence}"
                 )

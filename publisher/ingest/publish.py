@@ -46,7 +46,7 @@ def publish(
         items: One image, for all its platforms and names.
         now: The clock.
         purpose: What the transaction is for, for other publishers and the history.
-        refused: Called with each kind of thing that the filesystem does not store.
+        refused: Called with each kind of thing that the file system does not store.
         limits: How much an image may hold; by default the usual limits.
 
     Returns:

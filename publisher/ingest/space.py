@@ -18,7 +18,7 @@ _DIRECTORY_SIZE = 4096
 
 
 class NotEnoughSpace(PublisherError):
-    """The repository's filesystem has not enough space for an image.
+    """The repository's file system has not enough space for an image.
 
     `needed` is how many bytes are needed, about, and `free` how many are free; each is None where
     the number of bytes is not what is missing (inodes), or is not known (a quota).

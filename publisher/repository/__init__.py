@@ -1,4 +1,4 @@
-"""The published filesystem: reading it, and the transactions that change it.
+"""The published file system: reading it, and the transactions that change it.
 
 protocol.py    `Repository`, `Transaction`: what every backend offers
 errors.py      the errors of repositories

@@ -216,7 +216,7 @@ def _unnameable(reference: ImageReference, why: str) -> InvalidReference:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryURL:
-    """Which published filesystem: `dir:PATH` (a bare path is one too) or `cvmfs:NAME`."""
+    """Which published file system: `dir:PATH` (a bare path is one too) or `cvmfs:NAME`."""
 
     kind: str
     location: str

@@ -273,7 +273,7 @@ def _compare_metadata(name: str, entry: Entry, actual: Entry, stored: _Stored) -
         return f"{name} belongs to {owner}, expected {entry.uid}:{entry.gid}"
     if not _is_stored_time(entry.mtime_ns, actual.mtime_ns):
         return f"{name} has a different modification time"
-    # Not every filesystem has extended attributes, and only root sees all of them.
+    # Not every file system has extended attributes, and only root sees all of them.
     for key, value in entry.xattrs.items():
         if actual.xattrs.get(key, value) != value:
             return f"{name} has a different attribute {key}"

@@ -23,7 +23,7 @@ def check_images(repository: Repository, inventory: Inventory, expected: Expecte
             inventory.error(
                 Kind.FLAT_MISSING,
                 path,
-                "the image's root filesystem is missing",
+                "the image's root file system is missing",
                 Remedy.DERIVE,
                 image=expected.image_names[image_id],
             )

@@ -58,8 +58,8 @@ class Wish:
 class WishList:
     """A wish list as read from the file `name`.
 
-    `repository` is the URL of the published filesystem that the list names, or None. A wish with an
-    error is not among `wishes`; the others can be published nevertheless.
+    `repository` is the URL of the repository that the list names, or None. A wish with an error is
+    not among `wishes`; the others can be published nevertheless.
     """
 
     name: str
