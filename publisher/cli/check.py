@@ -15,14 +15,18 @@ from publisher.cli.options import (
     jobs_option,
     output_option,
     quiet_option,
+    repository_option,
     wish_lists_argument,
 )
 from publisher.cli.rendering import echo, failed_line, human_size, plural, print_json
+from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import may_name_local, read_document
-from publisher.errors import printable
+from publisher.errors import PublisherError, printable
 from publisher.ingest.check import CheckedImage, Report
 from publisher.ingest.check import check as run_check
+from publisher.layers.policy import Limits
+from publisher.repository.settings import load_policy
 
 
 @click.command()
@@ -30,6 +34,7 @@ from publisher.ingest.check import check as run_check
 @click.option(
     "--offline", is_flag=True, help="Check the lists only, without requests to registries."
 )
+@repository_option
 @jobs_option
 @source_options
 @allow_local_option
@@ -40,6 +45,7 @@ def check(
     wishlists: tuple[str, ...],
     offline: bool,
     allow_local: bool,
+    repository: str | None,
     jobs: int,
     quiet: bool,
     output: str,
@@ -49,7 +55,7 @@ def check(
 
     Nothing is published, fetched or changed. Every error is printed with its place and with what to
     write instead. Then each image is looked up in its registry, for the platforms of the wish;
-    --offline omits that.
+    --offline omits that. The limits for sizes are those of the repository, if it is readable here.
 
     \b
     publisher check wishlist.yaml
@@ -62,6 +68,8 @@ def check(
         report = run_check(
             documents,
             sources,
+            repository=repository,
+            limits_of=_limits_of,
             untrusted=[path for path in wishlists if not may_name_local(path, allow_local)],
             today=datetime.now(UTC).date(),
             jobs=jobs,
@@ -73,6 +81,20 @@ def check(
     if report.errors:
         return USAGE
     return SOME_FAILED if report.failed else DONE
+
+
+def _limits_of(repository: str | None) -> Limits:
+    """Return the limits of the repository; the defaults where it cannot be read on this host."""
+    if not repository:
+        return Limits()
+    try:
+        opened = open_repository(repository, may_be_new=True)
+        try:
+            return load_policy(opened).limits
+        finally:
+            opened.close()
+    except (PublisherError, OSError):
+        return Limits()
 
 
 def _print_json(report: Report) -> None:

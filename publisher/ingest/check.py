@@ -7,7 +7,7 @@ their sources.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -75,17 +75,24 @@ def check(
     documents: Sequence[tuple[str, bytes]],
     sources: Sources | None = None,
     *,
+    repository: str | None = None,
     untrusted: Collection[str] = (),
     today: date | None = None,
     jobs: int = 8,
-    limits: Limits = Limits(),  # noqa: B008  # frozen: one value for all is right
+    limits_of: Callable[[str | None], Limits] = lambda repository: Limits(),
 ) -> Report:
     """Check wish lists, given as names and contents, and with `sources` their images too.
 
-    The lists named in `untrusted` may not name what is local. A wish that has expired by `today`
-    causes a warning. `jobs` wishes are processed at a time.
+    Args:
+        documents: the lists.
+        sources: where the images come from; without them, only the lists are checked.
+        repository: what replaces the repository that each list names, if anything does.
+        untrusted: the lists that may not name what is local.
+        today: a wish that has expired by then causes a warning.
+        jobs: how many wishes are processed at a time.
+        limits_of: returns the limits of a repository, which is None where none is named.
     """
-    lists, problems = _parse(documents, untrusted)
+    lists, problems = _parse(documents, repository, untrusted)
     wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]
     gone = [(w, each) for w, each in wishes if today and w.expires and w.expires <= today]
     problems += [_expired(wish, wish_list.name) for wish, wish_list in gone]
@@ -94,9 +101,12 @@ def check(
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
         try:
             places: dict[str | None, Places] = defaultdict(Places)
+            targets = {each.name: repository or each.repository for each in lists}
+            limits = {target: limits_of(target) for target in targets.values()}
             futures = [
-                pool.submit(_check_wish, wish, each.name, sources, places[each.repository], limits)
+                pool.submit(_check_wish, wish, each.name, sources, places[target], limits[target])
                 for wish, each in wishes
+                for target in [targets[each.name]]
             ]
             images = [image for future in futures for image in future.result()]
         finally:
@@ -105,13 +115,15 @@ def check(
 
 
 def _parse(
-    documents: Sequence[tuple[str, bytes]], untrusted: Collection[str]
+    documents: Sequence[tuple[str, bytes]], repository: str | None, untrusted: Collection[str]
 ) -> tuple[list[WishList], list[Problem]]:
     lists: list[WishList] = []
     problems: list[Problem] = []
     for name, data in documents:
         try:
-            wish_list = parse_wish_list(data, name, allow_local=name not in untrusted)
+            wish_list = parse_wish_list(
+                data, name, allow_local=name not in untrusted, repository_counts=not repository
+            )
         except WishListError as error:
             problems += error.problems
         else:

@@ -68,7 +68,7 @@ def test_plan_and_check_refuse_what_is_too_large_as_downloaded(folder: Path) -> 
         planned = plan(requests(folder), MemoryRepository(), sources, now, limits=LIMITS)
         lines = [f"- 'oci:{folder}/app:{tag}'" for tag in ("large", "small")]
         text = "\n".join(["version: 2", "images:", *lines]).encode()
-        checked = check([("list.yaml", text)], sources, limits=LIMITS)
+        checked = check([("list.yaml", text)], sources, limits_of=lambda repository: LIMITS)
     assert [each.status for each in planned] == [
         Status.FAILED,
         Status.PUBLISHED,
@@ -86,3 +86,25 @@ def test_the_limit_that_init_writes_holds_for_ingest_and_plan(folder: Path, comm
     result = publisher(command, wishes, *tree)
     assert result.code == 1
     assert "are more than 100000" in result.err
+
+
+@pytest.mark.parametrize("named_by", ["list", "option", "environment"])
+def test_the_limit_that_init_writes_holds_for_check(folder: Path, named_by: str) -> None:
+    wishes, tree = folder / "wishes.yaml", folder / "tree"
+    assert publisher("init", tree, "--limit", "image-bytes=100000").code == 0
+    wishes.write_text(
+        f"version: 2\nrepository: dir:{tree if named_by == 'list' else folder / 'none'}\n"
+        f"images: ['oci:{folder}/app:large', 'oci:{folder}/app:small']\n"
+    )
+    option = ("--repository", tree) if named_by == "option" else ()
+    environment = {"PUBLISHER_REPOSITORY": str(tree)} if named_by == "environment" else {}
+    result = publisher("check", wishes, *option, env=environment)
+    assert result.code == 1, result
+    assert "bytes are more than 100000" in result.out
+    assert "app:small" in result.out
+
+
+def test_check_uses_the_default_limits_where_the_repository_cannot_be_read(folder: Path) -> None:
+    wishes = folder / "wishes.yaml"
+    wishes.write_text(f"version: 2\nrepository: /none/x\nimages: ['oci:{folder}/app:large']\n")
+    assert publisher("check", wishes).code == 0
