@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -87,25 +88,30 @@ def choose_way(wanted: str, available: Collection[str]) -> str:
 
 
 def start_by(way: str, start: Start) -> NoReturn:
-    """Replace this process by the container."""
-    if way == "chroot":
-        _enter(start)
-    command = launch.bubblewrap(start) if way == "bwrap" else launch.podman(start)
-    os.execvp(command[0], command)
+    """Replace this process by the container.
+
+    Raises:
+        CannotRun: the kernel, or a missing program, prevents it.
+    """
+    command = [start.arguments[0]]
+    try:
+        if way == "chroot":
+            _enter(start)
+        command = launch.bubblewrap(start) if way == "bwrap" else launch.podman(start)
+        os.execvp(command[0], command)
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise launch.too_long(start) from error
+        raise CannotRun(f"cannot start {command[0]!r}", why=error.strerror or str(error)) from error
 
 
 def _enter(start: Start) -> NoReturn:
-    try:
-        os.chroot(start.root)
-        os.chdir(start.directory)
-        os.setgroups(start.identity.groups)
-        os.setgid(start.identity.gid)
-        os.setuid(start.identity.uid)
-        os.execvpe(start.arguments[0], start.arguments, start.environment)
-    except OSError as error:
-        raise CannotRun(
-            f"cannot start {start.arguments[0]!r}", why=error.strerror or str(error)
-        ) from error
+    os.chroot(start.root)
+    os.chdir(start.directory)
+    os.setgroups(start.identity.groups)
+    os.setgid(start.identity.gid)
+    os.setuid(start.identity.uid)
+    os.execvpe(start.arguments[0], start.arguments, start.environment)
 
 
 def _read_inside(directories: Directories, name: str) -> str:

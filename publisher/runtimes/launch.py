@@ -5,10 +5,12 @@ Each gets the environment, user, working directory and command that an engine wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, shorten
 from publisher.oci.config import ContainerConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -16,6 +18,13 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _MAX_ID = 2**32 - 2
 """The largest user or group ID: Linux uses 2**32 - 1 for "unchanged"."""
+
+
+MAX_STRING = 32 * mmap.PAGESIZE - 1
+"""The most bytes of an argument, or of a variable with its name. See execve(2)."""
+
+MAX_TOTAL = 6 * 2**20
+"""The most bytes of all of them together; the stack limit (ulimit -s) may lower this."""
 
 
 class CannotRun(PublisherError):
@@ -72,7 +81,7 @@ def prepare_start(
 
     Raises:
         CannotRun: there is nothing to execute, the user does not exist in the image, or a value
-            contains a NUL, which no program can be given.
+            contains a NUL or is too long, so that no program can be given it.
     """
     arguments = config.arguments(given)
     if not arguments:
@@ -83,13 +92,41 @@ def prepare_start(
         )
     identity = resolve_user(config.user, passwd, group)
     environment = {"PATH": DEFAULT_PATH, "HOME": identity.home, **config.environment}
-    values = (*arguments, *environment, *environment.values(), config.directory, identity.home)
-    if any("\0" in value for value in values):
-        raise CannotRun(
-            "cannot run the image",
-            why="its command, environment or working directory contains a NUL character",
-        )
+    _check_strings((*arguments, config.directory), environment)
     return Start(root, arguments, environment, config.directory, identity)
+
+
+def too_long(start: Start) -> CannotRun:
+    """Return the error for a start that the kernel refused because of its size (E2BIG)."""
+    size = sum(len(os.fsencode(text)) + 1 for text in _strings(start.arguments, start.environment))
+    hint = "ulimit -s unlimited" if size < MAX_TOTAL else "shorten its environment in the image"
+    return CannotRun(
+        "cannot run the image",
+        why=f"its command and environment of {size} bytes are longer than the kernel allows",
+        hint=hint,
+    )
+
+
+def _check_strings(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    for text in _strings(arguments, environment):
+        if "\0" in text:
+            raise CannotRun(
+                "cannot run the image",
+                why="its command, environment or working directory contains a NUL character",
+            )
+        size = len(os.fsencode(text))
+        if size > MAX_STRING:
+            raise CannotRun(
+                "cannot run the image",
+                why=f"{shorten(text)!r} in its command or environment has {size} bytes; the kernel "
+                f"passes at most {MAX_STRING} to a program",
+                hint="shorten it in the image: no runtime can pass it on",
+            )
+
+
+def _strings(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return what the kernel copies for a new program."""
+    return [*arguments, *(f"{name}={value}" for name, value in environment.items())]
 
 
 def resolve_user(user: str, passwd: str, group: str) -> Identity:

@@ -6,6 +6,7 @@ The commands run in this process, where an exception that no command expects wou
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from publisher.cli.failures import exit_code
 from publisher.cli.main import publisher
 from publisher.errors import PublisherError
 from publisher.oci.document import Document
+from tests.command import publisher as run_publisher
+from tests.components import require, require_root
 from tests.layer_builder import (
     Image,
     digest_of,
@@ -132,6 +135,41 @@ def test_an_image_without_layers_is_published_with_every_output(tmp_path: Path) 
         assert entry["names"] == ["localhost/tool:1"]
         assert call("verify", "--deep", "--repository", tree).code == 0
     assert call("thin", "local/tool:1", "--repository", tree).code == 0
+
+
+LONG = ["V=" + "x" * 7_000_000]
+MANY = [f"V{number}=" + "x" * 100_000 for number in range(70)]
+SOME = [f"V{number}=" + "x" * 100_000 for number in range(25)]
+
+
+@pytest.mark.parametrize("way", ["bwrap", "podman", "chroot"])
+@pytest.mark.parametrize(
+    ("variables", "cause", "hint"),
+    [
+        pytest.param(LONG, "has 7000002 bytes", "no runtime", id="one variable"),
+        pytest.param(MANY, "of 7000", "shorten its environment", id="many variables"),
+        pytest.param(SOME, "of 2500", "ulimit -s unlimited", id="the stack limit"),
+    ],
+)
+def test_an_environment_that_the_kernel_cannot_pass_on_is_named(
+    tmp_path: Path, way: str, variables: list[str], cause: str, hint: str
+) -> None:
+    if way == "chroot":
+        require_root()
+    else:
+        require(way)
+    built = image(
+        layer(file("bin/a", b"", mode=0o755)), config={"Cmd": ["/bin/a"], "Env": variables}
+    )
+    tree = tmp_path / "images"
+    assert publish(write_layout(built, tmp_path / "layout", "1"), tree, "flat, layers").code == 0
+    # A process of its own: it is replaced, or changes its root.
+    words = ("run", "local/tool:1", "--with", way, "--repository", tree)
+    result = run_publisher(*words, env={"PATH": os.environ["PATH"]})
+    assert result.code == 1, result
+    assert result.err.startswith("publisher: cannot run the image")
+    assert cause in result.err and hint in result.err
+    assert len(result.err) < 500
 
 
 @pytest.mark.parametrize("damage", [b"", b"\n", b"[]", b"null"])
