@@ -54,8 +54,9 @@ def check(
     """Find the errors in the wish lists WISHLIST... ("-" reads standard input).
 
     Nothing is published, fetched or changed. Every error is printed with its place and with what to
-    write instead. Then each image is looked up in its registry, for the platforms of the wish;
-    --offline omits that. The limits for sizes are those of the repository, if it is readable here.
+    write instead. Then each image is looked up in its registry, for the platforms of the wish,
+    unless --offline is given. The limits for sizes are those of the repository, if it is readable
+    here.
 
     \b
     publisher check wishlist.yaml

@@ -73,9 +73,9 @@ def init(
 ) -> None:
     """Prepare REPOSITORY and set its policy: what of images may appear in it.
 
-    Optional and repeatable: options that are not given stay as they are. A changed policy applies
-    to layers that are unpacked afterwards. Damaged settings are replaced by
-    the defaults and by what is given.
+    A repository can be used without this command. Settings whose options are not given do not
+    change; damaged settings are replaced by the defaults. A new policy applies to layers that are
+    unpacked afterwards.
 
     \b
     publisher init dir:/srv/images --readable
@@ -99,7 +99,7 @@ def init(
     finally:
         repository.close()
     if problem:
-        message(f"{problem}; its settings were replaced by those that follow")
+        message(f"{problem}; the settings of the repository were replaced by the following")
     if output == "json":
         print_json("init/1", {"changed": changed, "policy": policy_values(policy)})
     else:
@@ -115,7 +115,9 @@ def _owner(text: str) -> tuple[int, int] | None:
         raise UsageError(f"cannot use --owner {text}", hint="write keep, or UID:GID in numbers")
     owner = int(user), int(group)
     if max(owner) >= NO_OWNER:
-        raise UsageError(f"cannot use --owner {text}", why=f"users end before {NO_OWNER}")
+        raise UsageError(
+            f"cannot use --owner {text}", why=f"the largest user or group ID is {NO_OWNER - 1}"
+        )
     return owner
 
 

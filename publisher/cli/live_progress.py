@@ -84,7 +84,7 @@ class LiveProgress:
         self._live.stop()
 
     def run_started(self, requests: int) -> None:
-        """Remember how many requests there are."""
+        """Store the number of requests."""
         with self._lock:
             self._totals.requests = requests
 
@@ -127,7 +127,7 @@ class LiveProgress:
             self._layer_tasks[digest] = self._bars.add_task(text, total=size)
 
     def layer_advanced(self, digest: str, count: int) -> None:
-        """Move the layer's bar and the run's."""
+        """Advance the bars of the layer and of the run."""
         with self._lock:
             self._layers[digest].received += count
             self._totals.received += count
@@ -142,7 +142,7 @@ class LiveProgress:
             self._update_sum()
 
     def notice(self, text: str) -> None:
-        """Print it above the live lines."""
+        """Print the text above the live lines."""
         message(text)
 
     def _update_sum(self) -> None:

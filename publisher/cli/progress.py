@@ -41,7 +41,7 @@ class _Plain:
 
 
 class QuietProgress(_Plain, Silent):
-    """No progress, as --quiet asks."""
+    """No progress, for --quiet and --no-progress."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Layer:
 
 
 class Totals:
-    """Counts of a run: what is expected, and what is done. The caller holds the lock."""
+    """The counts of a run: what is expected, and what is done. Calls need a lock."""
 
     def __init__(self) -> None:
         self.requests = self.requests_done = 0
@@ -72,14 +72,14 @@ class Totals:
             self.bytes += size
 
     def finish(self, digest: str, layer: Layer) -> None:
-        """Count the layer as done; bytes that a failed one lacks are no longer expected."""
+        """Count the layer as done; the missing bytes of a failed download are not expected."""
         self.images.pop(digest, None)
         self.layers_done += 1
         self.bytes += layer.received - layer.size
 
 
 class PlainProgress(_Plain):
-    """A line per step of an image and per finished layer; unchanged images have none."""
+    """Prints a line per step of an image and per finished layer; none for unchanged images."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class PlainProgress(_Plain):
         self._layers: dict[str, Layer] = {}
 
     def run_started(self, requests: int) -> None:
-        """Remember how many requests there are."""
+        """Store the number of requests."""
         with self._lock:
             self._totals.requests = requests
 
@@ -97,7 +97,7 @@ class PlainProgress(_Plain):
             self._totals.requests_done += 1
 
     def image_step(self, name: str, step: str) -> None:
-        """Print the step, except for the one in which most images turn out to be unchanged."""
+        """Print the step, except "resolving", which is the only one of unchanged images."""
         if step != "resolving":
             print_step(f"{name}: {step}")
 
@@ -118,7 +118,7 @@ class PlainProgress(_Plain):
         print_step(f"{name}: {count} to fetch, {human_size(sum(sizes.values()))}")
 
     def layer_started(self, digest: str, size: int) -> None:
-        """Remember when the download began, for its rate."""
+        """Store the time at which the download began, for its rate."""
         with self._lock:
             image = self._totals.images.get(digest, "")
             self._layers[digest] = Layer(image, size, time.monotonic())
@@ -130,7 +130,7 @@ class PlainProgress(_Plain):
             self._totals.received += count
 
     def layer_done(self, digest: str) -> None:
-        """Print the layer's image, size and rate, and how far the run is."""
+        """Print the layer's image, size and rate, and the progress of the run."""
         with self._lock:
             layer = self._layers.pop(digest)
             self._totals.finish(digest, layer)
@@ -143,7 +143,7 @@ class PlainProgress(_Plain):
         )
 
     def notice(self, text: str) -> None:
-        """Print it."""
+        """Print the text."""
         message(text)
 
 

@@ -22,14 +22,12 @@ from publisher.ingest.thin_push import push_thin
 @click.option(
     "--save", metavar="PLACE", help="Save as oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG."
 )
-@click.option("--print", "print_recipe", is_flag=True, help="Print the recipe; also the default.")
-@click.option(
-    "--flat", is_flag=True, help="Name the flat image instead of the layers: one layer only."
-)
+@click.option("--print", "print_recipe", is_flag=True, help="Print the recipe (the default).")
+@click.option("--flat", is_flag=True, help="Write a recipe of one layer, the flat image.")
 @click.option(
     "--through-engine",
     is_flag=True,
-    help="Have the Docker engine (DOCKER_HOST) push, with its own credentials.",
+    help="Push with the Docker engine (DOCKER_HOST) and its credentials.",
 )
 @repository_option
 @source_options
@@ -48,8 +46,8 @@ def thin(
 ) -> None:
     """Make the thin image of a published IMAGE: an image whose only content is a recipe.
 
-    It has the whole config of the original, and is made for engines whose plugin mounts what the
-    recipe names. Published for several platforms, it is one image for all of them.
+    It has the config of the original. An engine needs a plugin that mounts the trees that the
+    recipe names. If IMAGE is published for several platforms, the thin image is an index of all.
 
     \b
     publisher thin docker.io/library/debian:stable
@@ -58,16 +56,18 @@ def thin(
     """
     if sum(map(bool, (push, save, print_recipe))) > 1:
         raise UsageError(
-            "--push, --save and --print exclude each other", hint="run the command twice"
+            "cannot use --push, --save and --print together", hint="use only one of them"
         )
     if through_engine and not push:
-        raise UsageError("--through-engine needs --push", hint="add --push HOST/PATH/NAME:TAG")
+        raise UsageError(
+            "cannot use --through-engine without --push", hint="add --push HOST/PATH/NAME:TAG"
+        )
     opened = open_repository(repository)
     built = build_thin(opened, names_by_platform(opened, image), flat=flat)
     if push:
         with open_sources(source_settings) as sources:
             pushed = push_thin(built, push, sources, through_engine=through_engine)
-        _report(output, "pushed" if pushed.sent else "is there", pushed.reference, pushed.digest)
+        _report(output, "pushed" if pushed.sent else "unchanged", pushed.reference, pushed.digest)
     elif save:
         _report(output, "saved", save_thin(built, save), built.top.digest)
     else:

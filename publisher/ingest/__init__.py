@@ -1,13 +1,13 @@
-"""Wishes become published images: ingest, plan and check.
+"""Publish the images that wishes request: ingest, plan and check.
 
-wanted.py       what a wish requests, what is published, and what has to happen; for all commands
-run.py          a run over many wishes                        `publisher ingest`, `ingest-image`
-wish.py         one wish
-image.py        one image
-layers.py       downloads, of each layer one at a time; space.py: the disk space for them
+wanted.py       compares what a wish requests with what is published; for all commands
+run.py          process many wishes                            `publisher ingest`, `ingest-image`
+wish.py         process one wish
+image.py        publish one image
+layers.py       download each layer once; space.py: the disk space for downloads
 publish.py      the transaction of one image; bookkeeping.py: its records
-plan.py         what an ingest would do                       `publisher plan`
-check.py        wish lists, and whether their images exist    `publisher check`
-thin_images.py  thin images of what is published; thin_push.py: pushing them
-report.py       outcomes and progress; notices.py: what a file system does not store
+plan.py         show what an ingest would do                   `publisher plan`
+check.py        check wish lists, and that their images exist `publisher check`
+thin_images.py  build thin images of published images; thin_push.py: push them
+report.py       outcomes and progress; notices.py: what the file system cannot store
 """

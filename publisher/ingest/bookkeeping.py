@@ -27,10 +27,11 @@ def record(
 ) -> Status:
     """Change `records` so that they describe `items` as published; return the status of the image.
 
-    An image that leaves its name is scheduled; one that is requested again leaves the schedule.
+    The image that is replaced under a name is scheduled for removal. An image that is requested
+    again is taken off the schedule.
 
     Raises:
-        ImagePinned: An image that would leave its name is pinned.
+        ImagePinned: The image that would be replaced is pinned.
         InvalidRecord: A record that has to be changed is damaged.
     """
     _count_references(records, items)
@@ -73,11 +74,11 @@ def _known_users(records: RecordSet, manifest: Manifest) -> ImageUsers | None:
         origin is not None and manifest.image_id in origin.images for origin in origins
     ):
         return ImageUsers()
-    # Another tool published it, which keeps no such record.
+    # The image was published by another program, which writes no such record.
     try:
         usage = count_usage(records.repository)
     except (InvalidManifest, InvalidRecord):
-        return None  # a collection keeps the image then
+        return None  # `publisher gc` keeps an image without this record
     return ImageUsers(frozenset(usage.images.get(manifest.image_id, ())))
 
 
@@ -93,10 +94,10 @@ def _retire(
     if current is None or current.digest == item.manifest_digest:
         return False
     if not _is_sound(records, item.name, found):
-        # What was published cannot be scheduled; `publisher verify` finds what it leaves.
+        # The replaced image cannot be scheduled; `publisher verify` finds its content.
         if found is not None and found.manifest_digest != item.manifest_digest:
             check_pin(records.pins, item.name, found.manifest_digest, now)
-        transaction.record(item.name, "replaced", "the manifest that was published was damaged")
+        transaction.record(item.name, "replaced", "the published manifest was damaged")
         return False
     schedule_removal(
         records,
@@ -111,7 +112,7 @@ def _retire(
 
 
 def _is_sound(records: RecordSet, name: str, found: Publication | None) -> bool:
-    """Return whether the published manifest can be read, and is the one that was recorded."""
+    """Return whether the published manifest is valid and agrees with its record."""
     current = records.manifest(name)
     try:
         return (
@@ -124,7 +125,7 @@ def _is_sound(records: RecordSet, name: str, found: Publication | None) -> bool:
 
 
 def _describe(records: RecordSet, item: Item, found: Publication | None, now: datetime) -> bool:
-    """Change what differs of the image's metadata and link; return whether anything does."""
+    """Write the image's metadata and link where they differ; return whether any did."""
     changed = False
     for path, content in (
         (layout.manifest_file(item.name), item.image.document.data),
@@ -140,7 +141,7 @@ def _describe(records: RecordSet, item: Item, found: Publication | None, now: da
 
 
 def _same_content(one: Publication, other: Publication) -> bool:
-    """Return whether two records differ at most in their times."""
+    """Return whether two records are equal except for their times."""
     keys = ("source_digest", "manifest_digest", "image_id", "platform", "outputs", "reference")
     return one.terms.same_as(other.terms) and all(
         getattr(one, key) == getattr(other, key) for key in keys

@@ -30,10 +30,10 @@ from publisher.wishlist.model import Request
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """One image that was looked for: what was found, or in `error` why it cannot be published.
+    """The result for one image; `error` is why it cannot be published, "" if it can.
 
-    `name` is its public path, or the wish's own text where it has none. `layers` are the sizes in
-    bytes, as downloaded, of the layers for all its requested platforms, by digest.
+    `name` is its public path, or the text of the wish if it has none. `layers` maps the digests of
+    the layers for all requested platforms to their compressed sizes in bytes.
     """
 
     name: str
@@ -49,7 +49,7 @@ class CheckedImage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The problems of wish lists; `images` is empty unless sources were asked."""
+    """The problems of wish lists; `images` is empty if no sources were given."""
 
     wishes: int
     problems: tuple[Problem, ...]
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The errors in the lists themselves."""
+        """The errors in the wish lists."""
         return tuple(p for p in self.problems if p.severity is Severity.ERROR)
 
     @property
@@ -67,7 +67,7 @@ class Report:
 
     @property
     def download_size(self) -> int:
-        """Bytes of all layers that were found, each counted once."""
+        """The compressed size in bytes of all layers, each counted once."""
         return sum({d: s for image in self.images for d, s in image.layers.items()}.values())
 
 
@@ -84,13 +84,13 @@ def check(
     """Check wish lists, given as names and contents, and with `sources` their images too.
 
     Args:
-        documents: the lists.
-        sources: where the images come from; without them, only the lists are checked.
-        repository: what replaces the repository that each list names, if anything does.
-        untrusted: the lists that may not name what is local.
-        today: a wish that has expired by then causes a warning.
-        jobs: how many wishes are processed at a time.
-        limits_of: returns the limits of a repository, which is None where none is named.
+        documents: The lists.
+        sources: Where the images come from; without them, only the lists are checked.
+        repository: Replaces the repository that each list names.
+        untrusted: The lists that may not name files or the container engine of this host.
+        today: A wish that has expired by this day causes a warning.
+        jobs: How many wishes are processed at a time.
+        limits_of: Returns the limits of a repository, which is None if none is named.
     """
     lists, problems = _parse(documents, repository, untrusted)
     wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]

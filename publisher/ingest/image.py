@@ -34,7 +34,10 @@ _PUBLISH_TRIES = 3
 
 @dataclass(slots=True)
 class Run:
-    """The state that all images of one run share. `cut_short` is set once an image is left out."""
+    """The state that all images of one run share.
+
+    `cut_short` is set if an image was not processed because the run is to stop.
+    """
 
     repository: Repository
     sources: Sources
@@ -50,7 +53,7 @@ class Run:
 
 
 def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
-    """Bring one image up to date; return None if the run stops before it is."""
+    """Bring one image up to date; return None if the run is stopped before that is done."""
     try:
         with image.place.lock:
             return _push_thin(run, image, _bring_up_to_date(run, image))
@@ -109,13 +112,13 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
 def _fetch_until_published(
     run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
 ) -> tuple[Status, list[LayerSummary]]:
-    """Publish `items`; return how that went, and the layers that were fetched for it."""
+    """Publish `items`; return the status, and the layers that were fetched for them."""
     purpose = f"ingest of {image.name}"
     fetched: list[LayerSummary] = []
     for attempt in range(1, _PUBLISH_TRIES + 1):
         fetched += _fetch_layers(run, image.name, comparison.source, items)
         if run.stop.is_set():
-            raise Interrupted("stopped", why="the run was interrupted")
+            raise Interrupted("cannot continue", why="the run was interrupted")
         run.progress.image_step(image.name, "publishing")
         try:
             status = publish(
@@ -123,12 +126,12 @@ def _fetch_until_published(
             )
             break
         except ConcurrentlyPublished:
-            raise  # the source has to be asked again
+            raise  # the reference has to be resolved again
         except OSError as error:
             digests = {layer.digest for item in items for layer in item.image.manifest.layers}
             raise run.layers.space.explained_linking(error, digests) from error
         except RepositoryChanged:
-            # Another image is publishing one of the layers: wait until it exists. Or a collection
+            # Another run is publishing one of the layers: wait until it is published. Or `gc`
             # removed a layer that no image used: fetch it again.
             if attempt == _PUBLISH_TRIES:
                 raise
@@ -148,7 +151,7 @@ def _fetch_layers(run: Run, name: str, source: Source, items: list[Item]) -> lis
 
 
 def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:
-    """Bring the thin image up to date; if that fails, what was published stays."""
+    """Bring the thin image up to date; a failure does not affect the published image."""
     try:
         wanted = run.thin.outdated(image, outcome.digest)
         if wanted is None:
@@ -159,6 +162,8 @@ def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:
         if isinstance(error, RepositoryError):
             raise
         why = failure_text(error, image.name)
-        return replace(outcome, error=f"its thin image, which the next run tries again: {why}")
+        return replace(
+            outcome, error=f"cannot push its thin image (the next run tries again): {why}"
+        )
     unchanged = outcome.status is Status.UNCHANGED
     return replace(outcome, status=Status.RECORDED) if unchanged else outcome

@@ -1,4 +1,4 @@
-"""Getting an image's layers into the repository's staging space, each of them once."""
+"""Download the layers of images into the repository's staging area, each layer once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from publisher.sources import Source
 
 
 class Interrupted(PublisherError):
-    """The run is to stop. What is finished and verified is kept for the next run."""
+    """The run was interrupted. Layers that are staged already are kept for the next run."""
 
 
 class LayerFetcher:
-    """Downloads and unpacks layers, `jobs` at a time; each is downloaded once for all images.
+    """Downloads and unpacks layers. A layer that several images have is downloaded once.
 
-    `stop` is checked at every chunk: once it is set, downloads end by raising Interrupted.
-    `refused` is called with each kind of thing that the file system does not store;
-    `space` reserves disk space for the downloads of all images.
+    Args:
+        repository: Where layers are staged.
+        policy: What of a layer may be published.
+        jobs: How many layers are downloaded at a time.
+        progress: Receives the progress of downloads.
+        stop: Once it is set, each download raises Interrupted at its next chunk.
+        refused: Called with the kind of each thing that the file system cannot store.
+
+    Attributes:
+        space: The disk space that is reserved for the downloads of all images.
     """
 
     def __init__(
@@ -45,17 +52,29 @@ class LayerFetcher:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="layer")
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[LayerSummary]] = {}
-        self._left: dict[str, int] = {}
+        self._bytes_left: dict[str, int] = {}
         self.space = DiskSpace(repository)
 
     def fetch(
         self, name: str, source: Source, layers: Iterable[tuple[Descriptor, str]]
     ) -> list[LayerSummary]:
-        """Make sure that all `layers` (descriptor, diff ID) are published or staged.
+        """Download those of `layers` that are neither published nor staged.
 
-        Returns what was fetched for this image; a layer that another image fetches at the same
-        time is not among it. All layers are attempted before the first error is raised, so that
-        the good ones are staged for the next run.
+        A layer that another image is downloading is waited for, and is not downloaded again. After
+        a failure the other layers are still downloaded, so that they are staged for the next run.
+
+        Args:
+            name: The name of the image, for the progress.
+            source: The source of the image.
+            layers: The layers, each with its diff ID.
+
+        Returns:
+            The layers that this call downloaded.
+
+        Raises:
+            Interrupted: The run is to stop.
+            NotEnoughSpace: There is not enough space for all layers.
+            PublisherError: A layer cannot be downloaded or unpacked; the first error is raised.
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
         fetched: list[LayerSummary] = []
@@ -72,26 +91,27 @@ class LayerFetcher:
                 elif digest in own or isinstance(error, Interrupted):
                     errors.append(error)
                 else:
-                    # The layer may be sound at this image's source, and with its config.
+                    # The other image may have another source, or a config with another diff ID.
                     pending[digest] = wanted[digest]
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
         return fetched
 
     def close(self) -> None:
-        """Wait for running downloads; begin no others."""
+        """Wait for the running downloads, and cancel those that have not begun."""
         self._pool.shutdown(cancel_futures=True)
 
     def _begin(
         self, name: str, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
     ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
-        """Begin the missing downloads; return them, and those of other images, by digest.
+        """Begin the downloads that are neither stored nor in progress.
 
-        Layers that the repository has are in neither. Without space for all, none is begun.
+        Returns the new downloads, and those of other images that are in progress, by digest. If
+        there is not enough space for all new downloads, none is begun.
         """
         with self._lock:
             others = {d: future for d, future in self._in_flight.items() if d in layers}
-            # Under the lock: a layer that has just arrived left `_in_flight`, but is staged.
+            # Both checks need the lock: a download that ends in between would be in neither.
             new = {
                 digest: pair
                 for digest, pair in layers.items()
@@ -103,7 +123,7 @@ class LayerFetcher:
             own: dict[str, Future[LayerSummary]] = {}
             try:
                 for digest, (descriptor, diff_id) in new.items():
-                    self._left[digest] = descriptor.size
+                    self._bytes_left[digest] = descriptor.size
                     own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
                     self._in_flight[digest] = own[digest]
             except BaseException:
@@ -114,7 +134,7 @@ class LayerFetcher:
     def _forget(self, digest: str) -> None:
         with self._lock:
             del self._in_flight[digest]
-            left = self._left.pop(digest)
+            left = self._bytes_left.pop(digest)
         self.space.arrived(left)
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
@@ -142,7 +162,8 @@ class LayerFetcher:
             raise self.space.explained_download(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
-            # Before the future is done: a thread that waits for it finds the layer, or may try.
+            # This precedes the end of the future, so that a thread that waits for it either finds
+            # the layer or can begin its download.
             self._forget(descriptor.digest)
 
     def _watched(
@@ -151,11 +172,11 @@ class LayerFetcher:
         for chunk in chunks:
             self.check_stop()
             advanced(digest, len(chunk))
-            self._left[digest] -= len(chunk)
+            self._bytes_left[digest] -= len(chunk)
             self.space.arrived(len(chunk))
             yield chunk
 
     def check_stop(self) -> None:
         """Raise Interrupted if the run is to stop."""
         if self._stop.is_set():
-            raise Interrupted("stopped", why="the run was interrupted")
+            raise Interrupted("cannot continue", why="the run was interrupted")

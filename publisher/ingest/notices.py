@@ -1,4 +1,4 @@
-"""Notices about what a file system does not store: one per kind and run."""
+"""Notices about what the file system of a repository cannot store: one per kind and run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from publisher.ingest.report import Progress
 from publisher.tree.layout import RepositoryURL
 
 _CONSEQUENCES = {
-    "hard link": "such files of flat images are copies of those in the layers, and take space of "
-    "their own",
+    "hard link": "such files of flat images are copies of those in the layers, and take "
+    "additional space",
     "whiteout": "runtimes that mount layers will see files that upper layers deleted; flat images "
-    "are right",
+    "are complete",
     "opaque": "runtimes that mount layers will see files that upper layers deleted; flat images "
-    "are right",
-    "xattr": "published files are without it",
+    "are complete",
+    "xattr": "published files do not have it",
 }
 
 
@@ -28,7 +28,7 @@ class Notices:
         self._lock = threading.Lock()
 
     def refused(self, kind: str) -> None:
-        """The file system refused something of this kind, such as "hard link (EMLINK)"."""
+        """Report that the file system cannot store this kind, such as "hard link (EMLINK)"."""
         with self._lock:
             if kind in self._noticed:
                 return

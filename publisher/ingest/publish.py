@@ -46,14 +46,14 @@ def publish(
         items: One image, for all its platforms and names.
         now: The clock.
         purpose: What the transaction is for, for other publishers and the history.
-        refused: Called with each kind of thing that the file system does not store.
+        refused: Called with the kind of each thing that the file system cannot store.
         limits: How much an image may hold; by default the usual limits.
 
     Returns:
         Whether the image is new, a tag moved, or only records changed.
 
     Raises:
-        RepositoryChanged: A layer was collected since it was staged or found.
+        RepositoryChanged: A layer was removed after it was staged or found.
         ConcurrentlyPublished: Another run published something else under one of the names.
         DigestMismatch: A layer's archive is not the one that the image's config names.
         InvalidManifest: A layer does not fit the image's config.
@@ -109,18 +109,18 @@ def _add_layers(
     for item in items:
         for each in item.image.manifest.layers:
             if each.digest not in new:
-                # Another run may have published it since; what was staged is discarded then.
+                # If another run published it in the meantime, the staged layer is discarded.
                 transaction.add_layer(each.digest, (), ())
 
 
 def wait_for_others(repository: Repository, purpose: str) -> None:
-    """Wait until a commit by another publisher is over."""
+    """Wait until the commit of another publisher has ended."""
     with repository.transaction(purpose) as nothing, nothing.exclusive():
         pass
 
 
 def _require_content(repository: Repository, items: Sequence[Item], coming: Set[str]) -> None:
-    """Raise RepositoryChanged unless all content of `items` is published, or `coming`."""
+    """Raise RepositoryChanged unless all content of `items` is published, or in `coming`."""
     for item in items:
         for path in item.content:
             if path not in coming and not repository.exists(path):
@@ -164,8 +164,8 @@ def _link_flat_image(
 def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer]:
     """Return the layers that are not published yet, with what each needs from those below it.
 
-    This is decided before the lock is taken, since it reads indexes; a layer that another image
-    publishes in the meantime keeps what that image gave it.
+    This reads indexes, and is therefore done before the writer lock is taken. A layer that another
+    run publishes in the meantime is published as that run determined.
     """
     new: dict[str, _NewLayer] = {}
     for item in items:

@@ -27,12 +27,12 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome for one requested image: `name` is its public path, or the wish's own text.
+    """The outcome for one requested image: `name` is its public path, or the text of the wish.
 
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were stored before.
     `error` is why it failed; with another status, why its thin image could not be pushed.
-    `remark` is why an image is kept or left out without that being a failure.
+    `remark` is why an image was not published if that is not a failure.
     """
 
     name: str
@@ -117,13 +117,13 @@ class Progress(Protocol):
         """A request is finished, with all images that its tag patterns matched."""
 
     def image_step(self, name: str, step: str) -> None:
-        """The image is now being "resolved", "fetched", "published"."""
+        """A step for the image begins, such as "resolving", "fetching", "publishing"."""
 
     def image_done(self, outcome: Outcome) -> None:
-        """The image has its outcome."""
+        """The outcome for an image is known."""
 
     def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
-        """The image `name` causes these layers to be downloaded: compressed sizes by digest."""
+        """These layers will be downloaded for the image: compressed sizes by digest."""
 
     def layer_started(self, digest: str, size: int) -> None:
         """A layer's download begins."""
@@ -135,7 +135,7 @@ class Progress(Protocol):
         """The layer is complete and verified, or its download failed."""
 
     def notice(self, text: str) -> None:
-        """Something that an administrator should know; once per run."""
+        """Show a message for administrators; the same message comes once per run."""
 
 
 class Silent:

@@ -1,9 +1,8 @@
 """Publish what wishes request: the use case behind `publisher ingest`.
 
-For each image of a wish (image.py): ask its source what the reference names now; if that is what is
-published, there is nothing to do. Otherwise fetch manifest and config, the layers that the
-repository does not have, merge all layers into a flat image, and make everything visible in one
-transaction.
+For each image of a wish (image.py), the reference is resolved at its source. If that image is
+published, there is nothing to do. Otherwise manifest, config and the missing layers are fetched,
+all layers are merged into a flat image, and everything becomes visible in one transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from publisher.sources.open import Sources
 from publisher.wishlist.model import Request
 
 _WAKE_SECONDS = 0.2
-"""How soon `stop` is noticed: a signal handler can only set it."""
+"""Seconds between checks of `stop`, which a signal handler sets."""
 
 
 def _utc_now() -> datetime:
@@ -47,7 +46,7 @@ def ingest(
     stop: threading.Event | None = None,
     now: Callable[[], datetime] = _utc_now,
 ) -> Report:
-    """Publish every requested image; one that fails never stops the others.
+    """Publish every requested image; the failure of one does not affect the others.
 
     Args:
         requests: The wishes, each with its list.
@@ -79,7 +78,7 @@ def ingest(
     progress.run_started(len(requests))
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
-        # One future per worker: with one per wish, most of a long list's memory would be futures.
+        # One future per worker: one per wish would take most of the memory for a long list.
         workers = [pool.submit(_process, run, work) for _ in range(min(jobs, len(requests)))]
         _wait_for(workers, stop, sources)
         for worker in workers:
@@ -89,7 +88,7 @@ def ingest(
         pool.shutdown()
         fetcher.close()
     unrecorded = thin.record()
-    # A wish that was never begun has no outcome.
+    # A wish that was not begun has no outcome.
     outcomes = [
         _with_unrecorded_push(outcome, unrecorded.get(outcome.name, ""))
         for done in work.outcomes
@@ -123,7 +122,7 @@ class _Work:
 
 
 def _process(run: Run, work: _Work) -> None:
-    """Take one request after the other, until none is left or the run stops."""
+    """Process requests until none is left, or the run is to stop."""
     while not run.stop.is_set() and (taken := work.take()) is not None:
         number, request = taken
         work.outcomes[number] = ingest_wish(run, request)
@@ -131,7 +130,7 @@ def _process(run: Run, work: _Work) -> None:
 
 
 def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources: Sources) -> None:
-    """Wait for all; on `stop`, or when the repository itself fails, have no other wish begun."""
+    """Wait for all workers; on `stop`, or if the repository cannot be used, begin no other wish."""
     pending = set(workers)
     while pending:
         done, pending = wait(pending, timeout=_WAKE_SECONDS, return_when=FIRST_EXCEPTION)
@@ -141,7 +140,7 @@ def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources:
 
 
 def _convert_schedule(repository: Repository) -> None:
-    """Convert a remove schedule that an earlier release wrote, which every image would read."""
+    """Convert the schedule of an earlier release, which otherwise is read again for each image."""
     if not RecordSet(repository).convert_schedule():
         return
     purpose = "conversion of the remove schedule"

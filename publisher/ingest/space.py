@@ -1,4 +1,4 @@
-"""Space on the disk: checked before a download, and explained where it was not enough."""
+"""Disk space: checked before a download, and explained in errors when it is used up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from publisher.layers.index import read_header
 from publisher.repository import DiskFull, Repository, RepositoryChanged
 
 UNPACKED_RATIO = 2.5
-"""How many times larger than its download a layer usually is on disk; few are smaller."""
+"""The usual ratio of the size of a layer on disk to its download; few layers have a smaller one."""
 
 _DIRECTORY_SIZE = 4096
 """Bytes of each entry of a flat image: an upper bound, since only directories take space."""
@@ -20,8 +20,8 @@ _DIRECTORY_SIZE = 4096
 class NotEnoughSpace(PublisherError):
     """The repository's file system has not enough space for an image.
 
-    `needed` is how many bytes are needed, about, and `free` how many are free; each is None where
-    the number of bytes is not what is missing (inodes), or is not known (a quota).
+    `needed` is about how many bytes are needed, and `free` how many are free. Both are None if
+    inodes are missing instead of bytes, and `free` is None if it is unknown (a quota).
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class DiskSpace:
     def expect(self, size: int) -> None:
         """Reserve space for a download; raise NotEnoughSpace if that is more than is free.
 
-        The unpacked layer is probably larger; how large, only the download shows.
+        The unpacked layer is probably larger; its size is known only after the download.
         """
         with self._lock:
             free = self._repository.free_space()
@@ -64,16 +64,16 @@ class DiskSpace:
             self._to_come = wanted
 
     def arrived(self, size: int) -> None:
-        """Release `size` of what was reserved: it is on the disk, or is not downloaded."""
+        """Release `size` of the reserved bytes: they are stored, or will not be downloaded."""
         with self._lock:
             self._to_come -= size
 
     def explained_download(self, error: OSError, size: int) -> Exception:
-        """Return what to raise for `error`, which ended a download of `size` bytes."""
+        """Return the exception to raise for `error`, which ended a download of `size` bytes."""
         return self._explained(error, size * UNPACKED_RATIO)
 
     def explained_linking(self, error: OSError, layers: Iterable[str]) -> Exception:
-        """Return what to raise for `error`, which ended the publishing of `layers` (digests)."""
+        """Return the exception to raise for `error`, which ended the publishing of `layers`."""
         if not DiskFull.is_meant_by(error):
             return error
         entries = 0
@@ -82,13 +82,13 @@ class DiskSpace:
                 with self._repository.open_index(digest) as file:
                     entries += read_header(file).entries
             except RepositoryChanged:
-                continue  # it was completed in part, and was discarded with the transaction
+                continue  # a staged layer that was discarded with the transaction
         return self._explained(error, entries * _DIRECTORY_SIZE)
 
     def _explained(self, error: OSError, wanted: float) -> Exception:
         if not DiskFull.is_meant_by(error):
             return error
-        # Clean-up may have freed since what was used up when the error occurred.
+        # Space may have been freed since the error occurred, so what was free then is preferred.
         known = error if isinstance(error, DiskFull) else None
         free = known.free_bytes if known else self._repository.free_space() or 0
         if known and known.free_inodes == 0:

@@ -1,7 +1,7 @@
-"""Thin images of what is published: the use case behind `publisher thin`, and a step of ingest.
+"""Thin images of published images: the use case behind `publisher thin`, and a step of ingest.
 
-Everything is built from the published metadata alone, so that it names only what is visible, and a
-push that failed can be repeated without asking the original's registry again.
+A thin image is built from published metadata alone. It therefore names only what is visible, and a
+push that failed can be repeated without requests to the registry of the original.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from publisher.tree.thin_image import ThinRecord, ThinTerms
 
 @dataclass(frozen=True, slots=True)
 class _Published:
-    """The published metadata of one image that has a thin image, or is to get one."""
+    """The published metadata of one image."""
 
     original: Original
     layers: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Published:
 
 
 def build_thin(repository: Repository, names: Sequence[str], *, flat: bool = False) -> ThinSet:
-    """Return the thin image of what is published under `names`: one image for several platforms.
+    """Return the thin image of the images published as `names`, which differ in their platform.
 
     `flat`: the recipe names the flat image instead of the layers.
     """
@@ -90,7 +90,7 @@ def save_thin(thin: ThinSet, text: str) -> str:
     else:
         raise InvalidReference(
             f"cannot save to {text!r}",
-            why="it is neither a layout nor an archive",
+            why="it names neither an OCI layout nor an archive",
             hint="write oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG",
         )
     return str(reference)
@@ -99,7 +99,7 @@ def save_thin(thin: ThinSet, text: str) -> str:
 def wanted_terms(
     repository: Repository, names: Sequence[str], reference: ImageReference
 ) -> ThinTerms:
-    """Return what the thin image `reference` of the images published as `names` is made from."""
+    """Return what the thin image `reference` of the images `names` depends on."""
     publications = [_publication(repository, name) for name in names]
     return ThinTerms(
         reference=str(reference),
@@ -116,7 +116,7 @@ def write_records(repository: Repository, records: Sequence[tuple[str, ThinRecor
     with repository.transaction("recording thin images") as transaction:
         with transaction.exclusive():
             for name, record in records:
-                # The record of an image that was removed since is not needed.
+                # An image that was removed in the meantime needs no record.
                 if repository.exists(layout.manifest_file(name)):
                     transaction.replace(layout.thin_file(name), record.to_bytes())
                     transaction.record(name, "thin image pushed", record.digest)

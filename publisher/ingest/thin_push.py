@@ -1,6 +1,6 @@
 """Pushing thin images: to a registry, into a container engine, or through one to a registry.
 
-An ingest pushes them after the commit, and again where that failed.
+An ingest pushes them after the commit. If a push fails, the next run tries again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from publisher.wishlist.places import places_of
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A thin image at its destination; `sent` is False if it was already there."""
+    """A thin image at its destination; `sent` is False if the tag named it already."""
 
     reference: str
     digest: str
@@ -48,10 +48,10 @@ class ThinPushes:
         self._pushed: list[tuple[str, ThinRecord]] = []
 
     def outdated(self, image: RequestedImage, digest: str) -> ThinTerms | None:
-        """Return what has to be pushed for a published image; None for nothing.
+        """Return what has to be pushed for a published image; None if its thin image is current.
 
-        `digest` is what the image's reference was resolved to. The record of the last push is
-        compared, so that an image that is current costs no request; a push that failed left none.
+        `digest` is what the image's reference was resolved to. It is compared with the
+        record of the last successful push, without requests to the registry.
         """
         wish = image.request.wish
         if "thin" not in wish.outputs or wish.thin is None:
@@ -62,7 +62,7 @@ class ThinPushes:
         return None if found is not None and found.terms == wanted else wanted
 
     def push(self, image: RequestedImage, wanted: ThinTerms) -> None:
-        """Push; raises PublisherError, after which the next run tries again."""
+        """Push the thin image; raise PublisherError if that fails."""
         thin = build_thin(self._repository, _places(image))
         pushed = push_thin(thin, wanted.reference, self._sources)
         with self._lock:
@@ -70,7 +70,7 @@ class ThinPushes:
             self._pushed.append((image.name, record))
 
     def record(self) -> dict[str, str]:
-        """Record, in one transaction, what was pushed; return why that failed, by image.
+        """Record the pushed images in one transaction; if that fails, return the reason by image.
 
         Raises RepositoryError if the repository itself cannot be used.
         """
@@ -87,7 +87,7 @@ class ThinPushes:
 
 
 def _places(image: RequestedImage) -> list[str]:
-    """Return the names whose images are in the thin image: one for each platform."""
+    """Return the names of the images that the thin image consists of: one for each platform."""
     names = [name for _, name in places_of(image.request.wish, image.reference)]
     return names[1:] or names
 
@@ -98,7 +98,7 @@ def push_thin(
     """Push a thin image to the reference `text`.
 
     Args:
-        thin: The thin image; an engine gets the one of the first platform.
+        thin: The thin image; an engine receives the one of the first platform.
         text: `HOST/PATH/NAME:TAG` of a registry, or `docker-daemon:NAME:TAG` of the engine.
         sources: How registries and the engine are reached.
         through_engine: Have the engine push to the registry, with the engine's credentials.
@@ -123,10 +123,10 @@ def push_thin(
 
 
 def push_set(thin: ThinSet, destination: RegistryDestination, tag: str) -> bool:
-    """Make `tag` name the thin image; return False if it does already, and nothing was sent.
+    """Push the thin image under `tag`; return False if the tag named it already.
 
-    Only what the registry lacks is sent. Raises ThinImageError if the tag names another manifest
-    afterwards.
+    Only blobs that the registry lacks are sent. Raises ThinImageError if the tag names another
+    manifest afterwards.
     """
     if destination.manifest_digest(tag) == thin.top.digest:
         return False
@@ -156,13 +156,13 @@ def _destination(text: str) -> ImageReference:
     if reference.transport not in (Transport.REGISTRY, Transport.DOCKER_DAEMON):
         raise InvalidReference(
             f"cannot push to {text!r}",
-            why="it is neither a registry nor an engine",
+            why="it names neither a registry nor an engine",
             hint="write HOST/PATH/NAME:TAG or docker-daemon:NAME:TAG; files are for --save",
         )
     if reference.digest is not None:
         raise InvalidReference(
             f"cannot push to {text!r}",
-            why="a thin image has a digest of its own",
+            why="the digest of a thin image is not known in advance",
             hint="name a tag instead of a digest",
         )
     return reference

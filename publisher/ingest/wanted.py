@@ -1,8 +1,7 @@
-"""Compare what a wish requests with what is published. All commands decide by this comparison.
+"""Compare what a wish requests with what is published, for `ingest`, `plan` and `check`.
 
-`ingest`, `plan` and `check` go through the images of a wish by `for_each_image`; `ingest` and
-`plan` then compare what an image's source names with what is published under its name. Nothing is
-changed here.
+All three go through the images of a wish with `for_each_image`. `ingest` and `plan` then use
+`compare`. Nothing is changed here.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ T = TypeVar("T")
 
 
 class ConcurrentlyPublished(RepositoryChanged):
-    """Another run published under an image's name after its source was asked: ask it again."""
+    """Another run published under the image's name in the meantime: resolve the image again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedImage:
-    """One image of a wish: its plain public `name`, and the `place` to lock for publishing it."""
+    """One image of a wish: its public `name`, and the `place` to lock while it is published."""
 
     request: Request
     reference: ImageReference
@@ -51,7 +50,7 @@ class RequestedImage:
 
 @dataclass(frozen=True, slots=True)
 class WantedImage:
-    """An image to be published under one name: what is known before its manifest is fetched."""
+    """An image to be published under one name, before its manifest is fetched."""
 
     name: str
     reference: str
@@ -65,7 +64,7 @@ class WantedImage:
 class Item:
     """One image to be published under one name.
 
-    `before` is what was recorded of that name when the source was asked what to publish.
+    `before` is the record of that name from before the reference was resolved.
     """
 
     wanted: WantedImage
@@ -84,14 +83,14 @@ class Item:
 
     @property
     def content(self) -> list[str]:
-        """The paths of the trees that the image consists of."""
+        """The paths of the image's layer trees and, if requested, its flat image."""
         paths = [layout.layer_directory(layer.digest) for layer in self.image.manifest.layers]
         if "flat" in self.wanted.outputs:
             paths.append(layout.flat_image(self.image.manifest.image_id))
         return paths
 
     def publication(self, terms: Terms, now: datetime) -> Publication:
-        """Return what is to be recorded of the image."""
+        """Return the record of the image with these terms."""
         return Publication(
             name=self.name,
             reference=self.wanted.reference,
@@ -111,10 +110,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The comparison of what an image's source names now with what is published.
+    """An image at its source, compared with the image that is published under its name.
 
-    `digest` is what the reference was resolved to; `wanted` and `found` are in the same order, the
-    plain name first. `is_current`: there is nothing to do.
+    Attributes:
+        source: The source of the image.
+        digest: The digest that the reference was resolved to.
+        wanted: The images to be published, the one with the plain name first.
+        found: The records of the published images, in the same order.
+        is_current: Whether the wanted images are published, so that there is nothing to do.
     """
 
     source: Source
@@ -144,16 +147,16 @@ def for_each_image(
 ) -> list[T]:
     """Go through the images of one wish: one, or as many as its tag patterns match.
 
-    Whatever exception one image causes, it is that image's failure.
+    An exception that one image causes is reported as the failure of that image.
 
     Args:
         request: The wish, and its list.
         sources: Where tags are looked up.
         places: The places of all images of this run.
         act: Handles one image.
-        failed: Makes a result of an image's failure: its name, its reference, and the reason.
-        with_repeated: Do not leave out images that the same list has requested before.
-        is_stopped: Whether no other image is to be begun.
+        failed: Converts the failure of an image (name, reference, reason) to a result.
+        with_repeated: Include images that the same list has requested already.
+        is_stopped: Returns whether the run is to stop before the next image.
 
     Returns:
         What `act` and `failed` returned, without None.
@@ -164,7 +167,7 @@ def for_each_image(
     wish = request.wish
     try:
         references = expand_wish(sources, wish)
-    except Exception as error:  # noqa: BLE001  # see above: it is this wish's failure
+    except Exception as error:  # noqa: BLE001  # reported as this wish's failure
         return _without_none([failed(str(wish), str(wish.image), failure_text(error, str(wish)))])
     results: list[T | None] = []
     for reference in references:
@@ -178,9 +181,9 @@ def for_each_image(
                 continue
             requested = RequestedImage(request, reference, name, place or Place(reference))
             results.append(act(requested))
-        except Exception as error:  # see above: it is this image's failure
+        except Exception as error:  # reported as this image's failure
             if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
-                raise  # it affects every other image as well
+                raise  # all other images would fail as well
             results.append(failed(name, str(reference), failure_text(error, name)))
     return _without_none(results)
 
@@ -188,17 +191,17 @@ def for_each_image(
 def compare(
     repository: Repository, sources: Sources, image: RequestedImage, now: datetime
 ) -> Comparison:
-    """Ask an image's source what it names now, and compare that with what is published.
+    """Resolve an image at its source, and compare it with the published image.
 
     Raises:
         ImagePinned: The image has changed at its source, and what is published is pinned.
-        SourceError: The source cannot be asked.
+        SourceError: The source cannot be read.
         InvalidRecord: A record that has to be compared is damaged.
     """
     records = RecordSet(repository)
     wish, reference = image.request.wish, image.reference
     places = places_of(wish, reference)
-    # Read before the source is asked: what another run publishes since may be newer.
+    # The records are read first: another run may publish a newer image during the request.
     found = tuple(records.readable_publication(name) for _, name in places)
     source = sources.open(reference)
     digest = source.resolve()
@@ -221,10 +224,10 @@ def compare(
 
 
 def is_current(records: RecordSet, found: Publication | None, wanted: WantedImage) -> bool:
-    """Return whether exactly `wanted` is published, as far as the records and links show.
+    """Return whether `wanted` is published, according to the records and links.
 
-    `found` is what is recorded under its name. A scheduled image is not current: it has to leave
-    the schedule first.
+    `found` is the record of its name. An image on the remove schedule is not current: it has to be
+    taken off the schedule.
     """
     return (
         found is not None
@@ -244,17 +247,18 @@ def has_content(repository: Repository, item: Item) -> bool:
 
 
 def check_place(records: RecordSet, item: Item) -> None:
-    """Raise ConcurrentlyPublished if what `item` was made from has changed since.
+    """Raise ConcurrentlyPublished if another run published under the name of `item` meanwhile.
 
-    Its source may have been asked hours ago, and another run later: what that one published is the
-    newer answer. Or it published the same in forms that would be removed again.
+    The reference may have been resolved hours ago, and the other run may have resolved it later, so
+    that its image is newer. Or it published the same image with additional outputs, which `item`
+    would remove.
     """
     found = records.readable_publication(item.name)
     known = {item.wanted.source_digest} | ({item.before.source_digest} if item.before else set())
     if found is not None and found.source_digest not in known:
-        why = f"another run has published {found.source_digest} there since"
+        why = f"another run has published {found.source_digest} under this name"
     elif with_outputs_of(found, item.wanted) != item.wanted:
-        why = "another run has published it in other forms since"
+        why = "another run has published it with other outputs"
     else:
         return
     raise ConcurrentlyPublished(f"cannot publish {item.name}", why=why, hint="run it again")
@@ -266,7 +270,7 @@ def check_size(image: PlatformImage, limits: Limits) -> None:
 
 
 def with_outputs_of(found: Publication | None, wanted: WantedImage) -> WantedImage:
-    """Return `wanted` with those outputs as well that other lists request, as `found` records."""
+    """Return `wanted` with the outputs that other lists request according to `found`."""
     if found is None or not found.wish_lists - wanted.terms.wish_lists:
         return wanted
     outputs = {*found.outputs, *wanted.outputs}
@@ -274,9 +278,9 @@ def with_outputs_of(found: Publication | None, wanted: WantedImage) -> WantedIma
 
 
 def joined_terms(found: Publication | None, wanted: WantedImage) -> Terms:
-    """Return the terms of an image that the lists recorded before request as well.
+    """Return the terms of an image for all lists that request it, as recorded and as wanted.
 
-    Of several lists' grace periods the longest counts; owner and note are those of the first list.
+    The longest of their grace periods applies; owner and note are those of the first list.
     """
     terms = wanted.terms
     if found is None:
@@ -307,7 +311,7 @@ def _check_pins(
 
 
 def _has_metadata(records: RecordSet, found: Publication) -> bool:
-    """Return whether manifest and config are published as their digests promise."""
+    """Return whether manifest and config are published and have the recorded digests."""
     manifest = records.manifest(found.name)
     config = records.file(layout.config_file(found.name))
     return (

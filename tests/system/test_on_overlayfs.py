@@ -39,7 +39,7 @@ def test_an_image_with_deletions_is_published_though_whiteouts_cannot_be_stored(
     write_layout(image(base, top), tmp_path / "sample", "1")
     result = succeed("ingest-image", f"oci:{tmp_path}/sample:1", "--repository", overlay / "tree")
     assert result.err.count("refused a whiteout") == 1
-    assert "flat images are right" in result.err
+    assert "flat images are complete" in result.err
     public = overlay / "tree/local/sample:1"
     names = {str(path.relative_to(public)) for path in public.rglob("*")}
     assert {"d", "kept", "o", "o/seen"} <= names  # and what runtimes need
