@@ -25,6 +25,15 @@ def reset(after: int = 0) -> Change:
     )
 
 
+def dropped() -> Change:
+    """Close the connection without an answer."""
+
+    def change(request: Request, reply: Reply) -> Reply:
+        raise ConnectionAbortedError
+
+    return change
+
+
 def cut(after: int) -> Change:
     """Close the connection after `after` bytes of the body, without a reset."""
     return lambda request, reply: replace(
@@ -67,6 +76,16 @@ def corrupt(position: int = -1) -> Change:
 def slow(delay: float = 0.0, pause: float = 0.0, piece: int = 1024) -> Change:
     """Wait before the answer, and after each piece of it."""
     return lambda request, reply: replace(reply, delay=delay, pause=pause, piece=piece)
+
+
+def held(until: threading.Event, then: Change | None = None) -> Change:
+    """Answer only after `until` has been set: correctly, or as `then` does."""
+
+    def change(request: Request, reply: Reply) -> Reply:
+        assert until.wait(120), "the test does not release the answer"
+        return then(request, reply) if then is not None else reply
+
+    return change
 
 
 def redirect(to: str, code: int = 307) -> Change:

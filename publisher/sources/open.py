@@ -16,6 +16,7 @@ from publisher.sources.docker_archive import open_docker_archive
 from publisher.sources.docker_daemon import EngineSource
 from publisher.sources.engine import Engine
 from publisher.sources.files import Folder
+from publisher.sources.http.clock import Clock
 from publisher.sources.http.exchange import Exchange
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.registry.auth import RegistryAuth
@@ -34,6 +35,7 @@ class Sources:
         settings: How registries and engines are reached.
         on_wait: Called with a sentence whenever a registry asks to wait.
         base_delay: Seconds of the first back-off after a failed request.
+        clock: The time that waits for registries are measured by.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class Sources:
         on_wait: Callable[[str], None] | None = None,
         *,
         base_delay: float = 1.0,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._exchange = Exchange(settings, on_wait, base_delay=base_delay)
+        self._exchange = Exchange(settings, on_wait, base_delay=base_delay, clock=clock)
         self._credentials = Credentials(settings)
         self._registries: dict[tuple[str, bool], RegistryAuth] = {}
         self._lock = threading.Lock()

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from publisher.sources import SourceError
 from publisher.sources.git import parse_git_location, read_git_file
 from publisher.sources.http.answer import BrokenBody
-from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.exchange import Exchange
 from publisher.sources.settings import Settings
 from publisher.wishlist import MAX_BYTES, WishListError
@@ -64,7 +63,8 @@ def _read_web(location: str, settings: Settings) -> bytes:
     _check_address(location)
     exchange = Exchange(settings, base_delay=0.5)
     try:
-        with exchange.request("GET", location, deadline=Deadline(WEB_SECONDS)) as answer:
+        deadline = exchange.deadline_after(WEB_SECONDS)
+        with exchange.request("GET", location, deadline=deadline) as answer:
             if answer.status != 200:
                 raise _unreadable(location, f"{answer.place} answers with status {answer.status}")
             data = b""

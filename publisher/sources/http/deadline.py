@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 from publisher.sources import SourceError
+from publisher.sources.http.clock import Clock
 
 RATE = 64 * 1024
 """Bytes per second: a download that is at least this fast uses none of the time."""
@@ -26,8 +26,9 @@ class Deadline:
     image may take hours, and a server that sends one byte a second ends it after `seconds`.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Clock) -> None:
         self.seconds = seconds
+        self._clock = clock
         self._lock = threading.Lock()
         self._used = 0.0
         self._waiting = 0
@@ -75,7 +76,7 @@ class Deadline:
             )
 
     def _settle(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self._waiting:
             self._used += now - self._since
         self._since = now

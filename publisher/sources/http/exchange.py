@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urljoin
 
@@ -22,6 +20,7 @@ import urllib3.exceptions
 from publisher.oci.reference import api_host
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, same_origin
+from publisher.sources.http.clock import Clock
 from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.faults import describe, is_certificate_error, is_not_tls, place
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
@@ -70,6 +69,7 @@ class Exchange:
         settings: Mirrors, certificates and limits of each registry, and the proxies.
         on_wait: Called with a sentence whenever a server asks to wait.
         base_delay: Seconds of the first back-off.
+        clock: The time that waits and deadlines are measured by.
     """
 
     def __init__(
@@ -78,9 +78,11 @@ class Exchange:
         on_wait: Callable[[str], None] | None = None,
         *,
         base_delay: float = 1.0,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._hosts = Hosts(settings)
+        self._clock = clock or Clock()
+        self._hosts = Hosts(settings, self._clock)
         self._lock = threading.Lock()
         self._insecure: dict[str, str] = {}
         self._on_wait = on_wait
@@ -103,7 +105,11 @@ class Exchange:
 
     def deadline(self, registry: str) -> Deadline:
         """Return the time that one image of a registry may wait."""
-        return Deadline(self._settings.registry(registry).image_timeout.total_seconds())
+        return self.deadline_after(self._settings.registry(registry).image_timeout.total_seconds())
+
+    def deadline_after(self, seconds: float) -> Deadline:
+        """Return a time of `seconds` that requests may wait."""
+        return Deadline(seconds, self._clock)
 
     def base_url(self, registry: str, *, plain_http: bool) -> str:
         """Return scheme and host of a registry's API.
@@ -142,7 +148,7 @@ class Exchange:
     def _sleep(self, seconds: float, what: str, why: str, deadline: Deadline) -> None:
         deadline.check(what, why, seconds)
         with deadline.waiting():
-            self._closed.wait(seconds)
+            self._clock.wait(seconds, self._closed)
         self.check_open()
 
     @contextlib.contextmanager
@@ -174,7 +180,7 @@ class Exchange:
             raise SourceError(
                 request.what, why=f"{host.name} could not be reached a moment ago either: {why}"
             )
-        tries = Tries(self._base_delay)
+        tries = Tries(self._base_delay, self._clock.monotonic())
         why = "its answer is awaited"
         while True:
             tries.count += 1
@@ -186,7 +192,7 @@ class Exchange:
             why = result.why
             log.debug("%s %s: %s (try %d)", request.method, place(request.url), why, tries.count)
             if result.wait is not None and result.wait > MAX_WAIT:
-                host.wait_until(time.monotonic() + result.wait)
+                host.wait_until(self._clock.monotonic() + result.wait)
                 self._wait_for(host, request, why)
             pause = tries.pause_after(result, is_down=host.is_down)
             if pause is None:
@@ -197,7 +203,7 @@ class Exchange:
             if result.wait is None:
                 self._sleep(pause, request.what, why, request.deadline)
             else:
-                host.wait_until(time.monotonic() + pause)
+                host.wait_until(self._clock.monotonic() + pause)
                 self._report_wait(f"waiting {pause:.0f} s for {host.name}: {why}")
 
     def _try(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer | Fault:
@@ -212,13 +218,13 @@ class Exchange:
             return answer
         stack.close()
         # Zero means that the server is ready now: nothing that is worth a wait of its own.
-        wait = answer.retry_after(datetime.datetime.now(datetime.UTC)) or None
+        wait = answer.retry_after(self._clock.utc_now()) or None
         return Fault(f"status {answer.status}", wait)
 
     def _wait_for(self, host: Host, request: _Request, why: str) -> None:
         """Wait until requests to the host are allowed again."""
         self.check_open()
-        while (left := host.waiting - time.monotonic()) > 0:
+        while (left := host.waiting - self._clock.monotonic()) > 0:
             if left > MAX_WAIT + 60:
                 raise SourceError(
                     request.what,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 from urllib.parse import urlsplit
 
 import requests
@@ -12,6 +11,7 @@ import urllib3
 import urllib3.exceptions
 
 from publisher.sources import SourceError
+from publisher.sources.http.clock import Clock
 from publisher.sources.http.connections import Adapter, Sockets
 from publisher.sources.settings import RegistrySettings, Settings
 
@@ -31,8 +31,11 @@ class NotAnAddress(ValueError):
 class Host:
     """One scheme, host and port."""
 
-    def __init__(self, name: str, settings: Settings, scheme: str, host: str, port: int) -> None:
+    def __init__(
+        self, name: str, settings: Settings, scheme: str, host: str, port: int, clock: Clock
+    ) -> None:
         own = settings.registry(name)
+        self._clock = clock
         _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
@@ -80,12 +83,12 @@ class Host:
 
     @property
     def waiting(self) -> float:
-        """The time (of time.monotonic) before which no request is sent to this host."""
+        """The time (of the clock) before which no request is sent to this host."""
         with self._lock:
             return self._waiting
 
     def wait_until(self, moment: float) -> None:
-        """Send no request to this host before `moment` (of time.monotonic)."""
+        """Send no request to this host before `moment` (of the clock)."""
         with self._lock:
             self._waiting = max(self._waiting, moment)
 
@@ -93,15 +96,15 @@ class Host:
     def is_down(self) -> bool:
         """Whether it could not be reached in the last DOWN_SECONDS."""
         with self._lock:
-            return time.monotonic() < self._down
+            return self._clock.monotonic() < self._down
 
     def fails(self, why: str, since: float) -> None:
         """Mark the host as down because of `why`, after all tries of a request.
 
-        It is not down if it answered any request `since` the first try (a time of time.monotonic).
+        It is not down if it answered any request `since` the first try (by the clock).
         """
         with self._lock:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             if self._worked < since:
                 self._down, self._probe, self._reason = now + DOWN_SECONDS, now + PROBE_SECONDS, why
 
@@ -112,7 +115,7 @@ class Host:
         answer, and images of other hosts would wait with them.
         """
         with self._lock:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             if now >= self._down:
                 return ""
             if now < self._probe:
@@ -124,7 +127,7 @@ class Host:
     def works(self) -> None:
         """Mark the host as working: it answered."""
         with self._lock:
-            self._worked, self._down = time.monotonic(), 0.0
+            self._worked, self._down = self._clock.monotonic(), 0.0
 
 
 def _check_certificates(name: str, own: RegistrySettings) -> None:
@@ -150,8 +153,9 @@ def _check_certificates(name: str, own: RegistrySettings) -> None:
 class Hosts:
     """All hosts that requests were sent to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._hosts: dict[tuple[str, str], Host] = {}
         self._lock = threading.Lock()
 
@@ -175,6 +179,7 @@ class Hosts:
                     scheme,
                     parts.hostname,
                     port or (443 if scheme == "https" else 80),
+                    self._clock,
                 )
             return known
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import time
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that mean "not now". All others are answers."""
@@ -30,7 +29,8 @@ class Tries:
     """The tries of one request."""
 
     base_delay: float
-    began: float = dataclasses.field(default_factory=time.monotonic)
+    began: float
+    """When the first try began, by the clock of the exchange."""
     count: int = 0
     waited: float = 0.0
     """Seconds of the waits that the server asked for."""

@@ -5,7 +5,6 @@ import datetime
 import email.utils
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,15 +15,23 @@ from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import parse_retry_after
 from publisher.sources.http.deadline import RATE, Deadline, OutOfTime
+from publisher.sources.http.hosts import PROBE_SECONDS
 from publisher.sources.http.retries import MAX_WAIT, backoff
 from publisher.sources.open import Sources
 from publisher.sources.settings import RegistrySettings, Settings
+from tests.clocks import SkippingClock, StoppedClock
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_auth import BearerAuth
-from tests.registry_faults import slow, status
+from tests.registry_faults import dropped, held, slow, status
 from tests.registry_images import fast_sources, open_image, read_blob, sample_image
+from tests.threads import threads_in
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def clock() -> SkippingClock:
+    return SkippingClock()
 
 
 @pytest.mark.parametrize(
@@ -64,66 +71,73 @@ def test_the_backoff_doubles_with_jitter(tries: int) -> None:
 
 
 @pytest.mark.parametrize("code", [429, 503])
-def test_a_requested_wait_in_seconds_is_observed(registry: OwnRegistry, code: int) -> None:
+def test_a_requested_wait_in_seconds_is_observed(
+    registry: OwnRegistry, clock: SkippingClock, code: int
+) -> None:
     registry.add("library/x", "latest", sample_image())
     registry.misbehave(status(code, retry_after="1"), times=1)
     messages: list[str] = []
-    began = time.monotonic()
-    with fast_sources(on_wait=messages.append) as sources:
+    with fast_sources(on_wait=messages.append, clock=clock) as sources:
         open_image(sources, registry).resolve()
-    assert time.monotonic() - began >= 1
+    assert clock.waits == [1]
     assert messages == [f"waiting 1 s for {registry.host}: status {code}"]
 
 
-def test_a_requested_wait_until_a_date_is_observed(registry: OwnRegistry, sources: Sources) -> None:
-    registry.add("library/x", "latest", sample_image())
-    until = time.time() + 3
-    registry.misbehave(status(429, retry_after=email.utils.formatdate(until, usegmt=True)), times=1)
-    open_image(sources, registry).resolve()
-    assert time.time() >= int(until)
-
-
-def test_a_requested_wait_applies_to_all_requests_to_the_host(
-    registry: OwnRegistry, sources: Sources
+def test_a_requested_wait_until_a_date_is_observed(
+    registry: OwnRegistry, clock: SkippingClock
 ) -> None:
+    registry.add("library/x", "latest", sample_image())
+    until = email.utils.format_datetime(
+        clock.utc_now() + datetime.timedelta(seconds=3), usegmt=True
+    )
+    registry.misbehave(status(429, retry_after=until), times=1)
+    with fast_sources(clock=clock) as sources:
+        open_image(sources, registry).resolve()
+    assert clock.waits == [3]
+
+
+def test_a_requested_wait_applies_to_all_requests_to_the_host(registry: OwnRegistry) -> None:
     registry.add("library/x", "latest", sample_image())
     registry.add("library/y", "latest", sample_image())
     registry.misbehave(status(429, retry_after="1"), path="/x/", times=1)
-    with ThreadPoolExecutor(1) as pool:
+    clock = StoppedClock()
+    with fast_sources(clock=clock) as sources, ThreadPoolExecutor(2) as pool:
         first = pool.submit(open_image(sources, registry, "library/x").resolve)
-        while not registry.count(path="/x/"):
-            time.sleep(0.001)
-        time.sleep(0.05)
-        began = time.monotonic()
-        open_image(sources, registry, "library/y").resolve()
-        assert time.monotonic() - began > 0.8
-        first.result()
+        wait_for(lambda: clock.waiting == 1)
+        second = pool.submit(open_image(sources, registry, "library/y").resolve)
+        wait_for(lambda: clock.waiting == 2)
+        assert registry.count() == 1
+        clock.advance(1)
+        assert first.result(60) and second.result(60)
 
 
-def test_other_hosts_do_not_wait(registry: OwnRegistry, sources: Sources) -> None:
-    with OwnRegistry() as other:
+def test_other_hosts_do_not_wait(registry: OwnRegistry) -> None:
+    clock = StoppedClock()
+    with (
+        OwnRegistry() as other,
+        fast_sources(clock=clock) as sources,
+        ThreadPoolExecutor(1) as pool,
+    ):
         other.add("library/x", "latest", sample_image())
         registry.add("library/x", "latest", sample_image())
         registry.misbehave(status(429, retry_after="2"), times=1)
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(open_image(sources, registry).resolve)
-            while not registry.count():
-                time.sleep(0.001)
-            began = time.monotonic()
-            open_image(sources, other).resolve()
-            assert time.monotonic() - began < 1
-            assert not waiting.done()
+        waiting = pool.submit(open_image(sources, registry).resolve)
+        wait_for(lambda: clock.waiting == 1)
+        assert open_image(sources, other).resolve()
+        assert not waiting.done()
+        clock.advance(2)
+        assert waiting.result(60)
 
 
 def test_a_requested_wait_above_the_limit_is_an_error_for_all_requests_to_the_host(
-    registry: OwnRegistry, sources: Sources
+    registry: OwnRegistry, clock: SkippingClock
 ) -> None:
     registry.misbehave(status(429, retry_after="7200"))
-    began = time.monotonic()
-    for name in ("a", "b", "c"):
-        with pytest.raises(SourceError, match=r"asks to wait 7[0-9]{3} seconds"):
-            open_image(sources, registry, name).resolve()
-    assert time.monotonic() - began < 2
+    with fast_sources(clock=clock) as sources:
+        for name in ("a", "b", "c"):
+            with pytest.raises(SourceError, match="asks to wait 7200 seconds"):
+                open_image(sources, registry, name).resolve()
+    assert not clock.waits
     assert registry.count() == 1
     assert MAX_WAIT < 7200
 
@@ -140,24 +154,18 @@ def test_a_registry_that_never_stops_asking_to_wait_is_an_error(
 def test_no_more_than_four_requests_to_a_host_are_in_flight(
     registry: OwnRegistry, sources: Sources
 ) -> None:
-    lock, running, most = threading.Lock(), 0, 0
-
-    def track(request, reply):  # type: ignore[no-untyped-def]
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.02)
-        with lock:
-            running -= 1
-        return reply
-
+    released = threading.Event()
     registry.add("library/x", "latest", sample_image())
-    registry.misbehave(track)
+    registry.misbehave(held(released))
     with ThreadPoolExecutor(12) as pool:
         futures = [pool.submit(open_image(sources, registry).resolve) for _ in range(40)]
-    assert {future.result() for future in futures}
-    assert most == 4
+        try:
+            wait_for(lambda: registry.count() == 4)
+            wait_for(lambda: threads_in(threading.Semaphore.acquire) == 8)
+            assert registry.count() == 4
+        finally:
+            released.set()
+        assert all(future.result(60) for future in futures)
     assert registry.connections == 4
 
 
@@ -182,69 +190,81 @@ def test_one_slot_is_enough_for_tokens_refusals_and_blobs() -> None:
 
 
 def test_slow_downloads_from_one_host_do_not_delay_another(sources: Sources) -> None:
+    released = threading.Event()
     with OwnRegistry() as lame, OwnRegistry() as swift:
         for registry in (lame, swift):
             registry.add("library/x", "latest", sample_image())
-        lame.misbehave(slow(delay=2))
+        lame.misbehave(held(released))
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(open_image(sources, lame).resolve) for _ in range(8)]
-            began = time.monotonic()
-            open_image(sources, swift).resolve()
-            assert time.monotonic() - began < 1
-            for future in futures:
-                future.result()
+            try:
+                wait_for(lambda: lame.count() == 4)
+                assert open_image(sources, swift).resolve()
+                assert not any(future.done() for future in futures)
+            finally:
+                released.set()
+            assert all(future.result(60) for future in futures)
+
+
+SILENT = ("publisher.sources.http.exchange.TIMEOUTS", (60.0, 0.05))
+"""A short time for the next piece of an answer, where the test's registry sends none."""
 
 
 def test_few_images_wait_for_a_host_that_never_answers(
-    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+    registry: OwnRegistry, clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of thousands of wishes would wait for it, and keep those of other hosts waiting."""
-    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr(*SILENT)
     registry.add("library/x", "latest", sample_image())
-    registry.misbehave(slow(delay=30))
-    with fast_sources() as sources:
+    registry.misbehave(slow(delay=300))
+    with fast_sources(clock=clock) as sources:
         for number in range(200):
             with pytest.raises(SourceError, match="no answer in time") as caught:
                 open_image(sources, registry, f"library/x{number}").resolve()
             assert not isinstance(caught.value, ImageNotFound)
-        assert registry.count() <= 6, "five tries of the first, and at most one of the others"
+        assert registry.count() == 5, "the tries of the first image"
 
 
 def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
-    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+    registry: OwnRegistry, clock: SkippingClock
 ) -> None:
-    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.2, 0.2))
-    monkeypatch.setattr("publisher.sources.http.hosts.PROBE_SECONDS", 0.2)
     registry.add("library/x", "latest", sample_image())
-    registry.misbehave(slow(delay=30))
-    with fast_sources() as sources:
+    registry.misbehave(slow(delay=300))
+    with fast_sources(clock=clock) as sources:
         source = open_image(sources, registry)
-        with pytest.raises(SourceError, match="tried 5 times"):
-            source.resolve()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*SILENT)
+            with pytest.raises(SourceError, match="tried 5 times"):
+                source.resolve()
+            with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
+                source.resolve()
+            clock.advance(PROBE_SECONDS)
+            with pytest.raises(SourceError, match=r"latest: no answer in time$"):
+                source.resolve()
+            assert registry.count() == 6
+        registry.heal()
         with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
             source.resolve()
-        time.sleep(0.3)
-        with pytest.raises(SourceError, match=r"latest: no answer in time$"):
-            source.resolve()
-        assert registry.count() == 6
-        registry.heal()
-        time.sleep(0.3)
+        clock.advance(PROBE_SECONDS)
         for _ in range(3):
             assert source.resolve()
 
 
-def test_a_host_is_not_down_because_one_of_its_addresses_never_answers(
-    registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (0.3, 0.3))
+def test_a_host_is_not_down_because_one_of_its_addresses_never_works(registry: OwnRegistry) -> None:
+    """Another request is answered before the last try for that address ends."""
+    answered = threading.Event()
     registry.add("library/good", "latest", sample_image())
-    registry.misbehave(slow(delay=30), path="/bad/")
+    registry.misbehave(dropped(), path="/bad/", times=4)
+    registry.misbehave(held(answered, dropped()), path="/bad/", skip=4)
     with fast_sources() as sources, ThreadPoolExecutor(1) as pool:
         bad = pool.submit(open_image(sources, registry, "library/bad").resolve)
-        wait_for(lambda: registry.count(path="/bad/") == 5)
-        assert open_image(sources, registry, "library/good").resolve()
+        try:
+            wait_for(lambda: registry.count(path="/bad/") == 5)
+            assert open_image(sources, registry, "library/good").resolve()
+        finally:
+            answered.set()
         with pytest.raises(SourceError, match="tried 5 times"):
-            bad.result()
+            bad.result(60)
         assert open_image(sources, registry, "library/good").resolve()
 
 
@@ -263,18 +283,18 @@ def limited(registry: OwnRegistry, seconds: float) -> Settings:
 
 
 def test_an_image_whose_registry_asks_to_wait_again_and_again_ends_at_its_timeout(
-    registry: OwnRegistry,
+    registry: OwnRegistry, clock: SkippingClock
 ) -> None:
     registry.misbehave(status(429, retry_after="1"))
-    with fast_sources(limited(registry, 2)) as sources:
+    with fast_sources(limited(registry, 2), clock=clock) as sources:
         source = open_image(sources, registry)
-        began = time.monotonic()
         with pytest.raises(OutOfTime, match=r"not served within 2 s \(status 429\)"):
             source.manifest()
+        assert clock.waits == [1, 1]
         with pytest.raises(OutOfTime):
             source.manifest()
-        assert time.monotonic() - began < 10
-        assert registry.count() <= 4
+        assert clock.waits == [1, 1]
+        assert registry.count() == 3
 
 
 @pytest.mark.parametrize("where", ["manifest", "blob"])
@@ -284,7 +304,7 @@ def test_an_image_whose_registry_sends_byte_by_byte_ends_at_its_timeout(
     built = sample_image()
     registry.add("library/x", "latest", built)
     registry.misbehave(slow(pause=0.05, piece=1), method="GET")
-    with fast_sources(limited(registry, 0.5)) as sources:
+    with fast_sources(limited(registry, 0.2)) as sources:
         source = open_image(sources, registry)
         with pytest.raises(OutOfTime, match="not served within"):
             if where == "manifest":
@@ -321,21 +341,19 @@ def test_a_registry_that_sends_a_header_byte_by_byte_is_an_error(
 
 
 def test_a_download_that_makes_progress_may_take_longer_than_the_timeout() -> None:
-    """The clock is the test's: 64 KiB give one second back, up to the whole time."""
-    now = 0.0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("publisher.sources.http.deadline.time.monotonic", lambda: now)
-        deadline = Deadline(900)
-        for _ in range(100):
-            with deadline.waiting():
-                now += 60
-            deadline.received(60 * RATE)
-        assert deadline.left == 900
-        with deadline.waiting(), deadline.waiting():
-            now += 600
-        assert deadline.left == 300, "two threads that wait together use the time once"
-        now += 10_000
-        assert deadline.left == 300, "unpacking uses none of it"
-        deadline.check("cannot", "status 429", 300)
-        with pytest.raises(OutOfTime):
-            deadline.check("cannot", "status 429", 301)
+    """64 KiB give one second back, up to the whole time."""
+    clock = SkippingClock()
+    deadline = Deadline(900, clock)
+    for _ in range(100):
+        with deadline.waiting():
+            clock.advance(60)
+        deadline.received(60 * RATE)
+    assert deadline.left == 900
+    with deadline.waiting(), deadline.waiting():
+        clock.advance(600)
+    assert deadline.left == 300, "two threads that wait together use the time once"
+    clock.advance(10_000)
+    assert deadline.left == 300, "unpacking uses none of it"
+    deadline.check("cannot", "status 429", 300)
+    with pytest.raises(OutOfTime):
+        deadline.check("cannot", "status 429", 301)

@@ -388,7 +388,6 @@ def test_no_secret_appears_in_errors_logs_or_values(
 
 def test_credentials_are_not_sent_without_encryption_to_a_token_service() -> None:
     from publisher.sources.credentials.lookup import Credentials
-    from publisher.sources.http.deadline import Deadline
     from publisher.sources.http.exchange import Exchange
     from publisher.sources.registry.auth import RegistryAuth, RepositoryAuth
 
@@ -404,7 +403,8 @@ def test_credentials_are_not_sent_without_encryption_to_a_token_service() -> Non
             with pytest.raises(AuthenticationFailed, match="refuses" if insecure else "HTTPS"):
                 with OwnRegistry(BasicAuth({}, challenge)) as registry:
                     url = f"{registry.url}/v2/x/manifests/1"
-                    with RepositoryAuth(auth, "x").request("GET", url, deadline=Deadline(60)):
+                    deadline = exchange.deadline_after(60)
+                    with RepositoryAuth(auth, "x").request("GET", url, deadline=deadline):
                         pass
             assert service.count() == int(insecure)
 
