@@ -11,8 +11,10 @@ from pathlib import Path
 
 from publisher.ingest.report import Outcome
 from publisher.ingest.run import ingest
+from publisher.oci.chain import chain_ids
 from publisher.removal.gc import Report, choose, collect
 from publisher.sources.open import Sources
+from publisher.tree import layout
 from publisher.verify.run import verify
 from publisher.wishlist import Wish, WishList, wish_for
 from publisher.wishlist.model import Request
@@ -97,6 +99,15 @@ class Tree:
             if path.is_symlink() and path.is_dir()
         )
 
+    def chains(self) -> dict[str, str]:
+        """The digests of layers by the chain IDs under which they are linked."""
+        found = {}
+        for path in self.root.glob(f"{layout.CHAINS}/??/*"):
+            target = (path / "layerfs").resolve(strict=True).parent
+            assert target.parent.parent == self.root.resolve() / layout.LAYERS
+            found[f"sha256:{path.name}"] = f"sha256:{target.name}"
+        return found
+
     def assert_sound(self) -> None:
         """Fail unless all content and records are present and correct, and nothing else is."""
         assert not verify(self.repository, deep=True).findings
@@ -120,6 +131,17 @@ def new_tree(kind: str, folder: Path) -> Iterator[Tree]:
 def digests(*images: Image) -> set[str]:
     """The layers of these images."""
     return {layer.digest for image in images for layer in image.layers}
+
+
+def chains(*images: Image) -> dict[str, str]:
+    """The layers of these images by their chain IDs."""
+    return {
+        chain: layer.digest
+        for image in images
+        for chain, layer in zip(
+            chain_ids([layer.diff_id for layer in image.layers]), image.layers, strict=True
+        )
+    }
 
 
 def ids(images: Sequence[Image]) -> set[str]:

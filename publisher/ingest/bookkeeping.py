@@ -52,13 +52,15 @@ def record(
 
 
 def _count_references(records: RecordSet, items: Sequence[Item]) -> None:
-    """Record which images use the layers, and which names use the images."""
+    """Record which images use the layers, and their chain IDs; and which names use the images."""
     for item in items:
         manifest = item.image.manifest
         known = _known_users(records, manifest)
         for digest in {layer.digest: None for layer in manifest.layers}:
             origin = records.origin(digest) or Origin()
             records.set_origin(digest, origin.with_image(manifest.image_id))
+        layers = [layer.digest for layer in manifest.layers]
+        records.add_chains(layers, item.image.config.diff_ids)
         if known is not None:
             user = (item.name, item.manifest_digest)
             records.set_users(manifest.image_id, ImageUsers(known.users | {user}))

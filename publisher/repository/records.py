@@ -7,11 +7,12 @@ Without the lock it is what a dry run, a plan or a listing needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository.protocol import Repository, Transaction
@@ -99,7 +100,7 @@ class RecordSet:
         return current is not None and current.digest == manifest_digest
 
     def link(self, name: str) -> str | None:
-        """Return the text of the public link `name`; None where there is none."""
+        """Return the text of a public link or chain link; None where there is none."""
         if name in self._removed_links:
             return None
         if name in self._new_links:
@@ -134,20 +135,14 @@ class RecordSet:
 
     def set_link(self, name: str, image_id: str) -> bool:
         """Make the public link `name` lead to a flat image; return whether it changes."""
-        target = layout.link_target(name, image_id)
-        if self.link(name) == target:
-            return False
-        self._removed_links.pop(name, None)
-        self._new_links[name] = target
-        return True
+        return self._set_link(name, layout.link_target(name, image_id))
 
     def remove_link(self, name: str, image_id: str = "") -> bool:
         """Remove the public link `name`; with `image_id` only if it leads to that flat image."""
         text = self.link(name)
         if text is None or (image_id and text != layout.link_target(name, image_id)):
             return False
-        self._new_links.pop(name, None)
-        self._removed_links[name] = None
+        self._remove_link(name)
         return True
 
     def remove(self, path: str) -> None:
@@ -172,10 +167,44 @@ class RecordSet:
         return self._record(layout.image_users(image_id), ImageUsers.parse)
 
     def set_origin(self, digest: str, origin: Origin) -> None:
-        """Replace the record of a layer, which is removed if no image uses it any more."""
-        self._set(layout.layer_origin(digest), origin, origin.to_bytes())
+        """Replace the record of a layer, which is removed if no image uses it any more.
+
+        With the layer, the links by chain ID that lead to it are removed; one that another layer
+        has as well leads to that layer instead.
+        """
+        self._set_origin(digest, origin)
         if not origin.images:
             self.remove(layout.layer_directory(digest))
+            for chain in origin.chains:
+                self._unlink_chain(chain, digest, origin.alternatives)
+
+    def add_chains(self, layers: Sequence[str], diff_ids: Sequence[str]) -> None:
+        """Link the layers of an image by their chain IDs.
+
+        A link that leads to another published layer stays: that layer has the same content,
+        compressed differently. Both records then name each other, so that the link can be changed
+        when one of them is removed.
+
+        Args:
+            layers: The digests of layers that are published, or about to be, from bottom to top,
+                each with a record of the images that use it.
+            diff_ids: Their diff IDs, from the image's config.
+        """
+        for digest, chain in zip(layers, chain_ids(diff_ids), strict=True):
+            path = layout.chain_link(chain)
+            linked = layout.chained_layer(self.link(path) or "")
+            other = self._readable_origin(linked) if linked not in (None, digest) else None
+            origin = (self.origin(digest) or Origin()).with_chain(chain)
+            if linked is not None and other is not None:
+                self._set_origin(linked, other.with_chain(chain).with_alternative(digest))
+                origin = origin.with_alternative(linked)
+            else:
+                self._set_link(path, layout.chain_target(digest))
+            self._set_origin(digest, origin)
+
+    def remove_chain(self, chain_id: str) -> None:
+        """Remove the link of a chain ID, which leads to the wrong layer."""
+        self._remove_link(layout.chain_link(chain_id))
 
     def set_users(self, image_id: str, users: ImageUsers) -> None:
         """Replace the record of an image; its flat image is removed if no name uses it any more."""
@@ -273,6 +302,42 @@ class RecordSet:
             self._parsed[path] = None if data is None else parse(data, path)
         found: T | None = self._parsed[path]
         return found
+
+    def _readable_origin(self, digest: str) -> Origin | None:
+        """Return the record of a layer that is, and stays, published; None where it is damaged."""
+        directory = layout.layer_directory(digest)
+        is_new = layout.layer_origin(digest) in self._new_files
+        if self.is_removed(directory) or not (is_new or self.repository.exists(directory)):
+            return None
+        try:
+            return self.origin(digest)
+        except InvalidRecord:
+            return None
+
+    def _unlink_chain(self, chain: str, digest: str, alternatives: Iterable[str]) -> None:
+        path = layout.chain_link(chain)
+        if self.link(path) != layout.chain_target(digest):
+            return
+        for other in sorted(alternatives):
+            origin = self._readable_origin(other)
+            if origin is not None and chain in origin.chains:
+                self._set_link(path, layout.chain_target(other))
+                return
+        self._remove_link(path)
+
+    def _set_link(self, path: str, target: str) -> bool:
+        if self.link(path) == target:
+            return False
+        self._removed_links.pop(path, None)
+        self._new_links[path] = target
+        return True
+
+    def _remove_link(self, path: str) -> None:
+        self._new_links.pop(path, None)
+        self._removed_links[path] = None
+
+    def _set_origin(self, digest: str, origin: Origin) -> None:
+        self._set(layout.layer_origin(digest), origin, origin.to_bytes())
 
     def _set(self, path: str, record: object, content: bytes) -> None:
         self.set_file(path, content)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from posixpath import basename
 
 from publisher.errors import InvalidReference, PublisherError, presentable
-from publisher.oci.digest import digest_hex
+from publisher.oci.digest import digest_hex, is_digest
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
 from publisher.oci.reference_grammar import MAX_FILE_NAME
@@ -39,6 +39,9 @@ PINS = f"{METADATA}/pins.json"
 
 IMAGES = f"{METADATA}/.images"
 """The records of the names that use each image: for flat images what origin.json is for layers."""
+
+CHAINS = f"{METADATA}/.chains"
+"""Links by chain ID to the layers: a client that has no layer digest finds a layer by them."""
 
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
 """The settings of the whole repository, such as the policy for the contents of images."""
@@ -87,6 +90,26 @@ def layer_origin(digest: str) -> str:
 def image_users(image_id: str) -> str:
     """Return the path of the record of the names that use the image with that config."""
     return f"{_sharded(IMAGES, image_id)}.json"
+
+
+def chain_link(chain_id: str) -> str:
+    """Return the path of the link to the top layer of the stack with that chain ID."""
+    return _sharded(CHAINS, chain_id)
+
+
+def chain_target(digest: str) -> str:
+    """Return the text of a chain link to the layer `digest`: relative, as public links are."""
+    return "../" * chain_link(digest).count("/") + layer_directory(digest)
+
+
+def chained_layer(text: str) -> str | None:
+    """Return the digest of the layer that a chain link with this text leads to.
+
+    Returns None for a text that no chain link has.
+    """
+    name = basename(text)
+    digest = f"{'sha256' if len(name) == 64 else 'sha512'}:{name}"
+    return digest if is_digest(digest) and text == chain_target(digest) else None
 
 
 def retired_directory(manifest_digest: str) -> str:

@@ -6,6 +6,7 @@ What is replaced is known to be wrong, and is replaced in one transaction. Nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import PublisherError
@@ -16,6 +17,7 @@ from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
 from publisher.tree.users import ImageUsers
+from publisher.verify.chain_links import relink_chains
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage
@@ -37,11 +39,13 @@ _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
 _ORIGINS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG)
 _USERS = (Kind.USERS_MISSING, Kind.USERS_WRONG)
 _PUBLICATIONS = (Kind.PUBLICATION_MISSING, Kind.PUBLICATION_DAMAGED)
+_CHAINS = (Kind.CHAIN_MISSING, Kind.CHAIN_WRONG)
 _RECORDS = (
     *_LINKS,
     *_ORIGINS,
     *_USERS,
     *_PUBLICATIONS,
+    *_CHAINS,
     Kind.RECORD_DAMAGED,
     Kind.RETIRED_DAMAGED,
     Kind.RETIRED_UNSCHEDULED,
@@ -161,6 +165,7 @@ class _Records:
             image.name: image for image in reversed(inventory.images)
         }
         self._reschedule = False
+        self._relink = False
 
     def repair(self, finding: Finding) -> None:
         """Repair one finding; PublisherError if another finding has to be repaired first."""
@@ -173,6 +178,9 @@ class _Records:
             self._transaction.replace(path, self._users(path))
         elif kind in _PUBLICATIONS:
             self._transaction.replace(path, self._publication(finding.image))
+        elif kind in _CHAINS:
+            self._check_origins()
+            self._relink = True
         elif kind is Kind.RETIRED_DAMAGED:
             record = rebuild_retired_publication(self._repository, self.inventory, path, self._now)
             self._transaction.replace(path, record.to_bytes())
@@ -187,10 +195,20 @@ class _Records:
 
     def finish(self) -> None:
         """Write what several findings have in common."""
+        records = RecordSet(self._repository)
         if self._reschedule:
-            records = RecordSet(self._repository)
             records.replace_schedule(rebuild_schedule(self._repository, self.inventory, self._now))
-            records.write(self._transaction)
+        if self._relink:
+            relink_chains(records, self.inventory, self._expected)
+        records.write(self._transaction)
+
+    def _check_origins(self) -> None:
+        """The records of layers are written once in a transaction: their images come first."""
+        for finding in self.inventory.findings:
+            if finding.kind in _ORIGINS:
+                raise PublisherError(
+                    "cannot link layers by chain ID", why=f"{finding.path} is wrong as well"
+                )
 
     def _check_no_newer_schedule(self, path: str) -> None:
         """The schedule is replaced as a whole: a part that cannot be read would be lost."""
@@ -228,7 +246,7 @@ class _Records:
                 raise _uncertain(path) from error
             found = Origin()
         images = frozenset(self._expected.layers[self._expected.origins[path]])
-        return Origin(images if certain else images | found.images, found.extra).to_bytes()
+        return replace(found, images=images if certain else images | found.images).to_bytes()
 
     def _users(self, path: str) -> bytes:
         users = frozenset(self._expected.images[self._expected.users[path]])

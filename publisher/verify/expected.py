@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from publisher.oci.chain import chain_ids
 from publisher.repository.reading import Usage
 from publisher.tree import layout
 from publisher.verify.inventory import LiveImage
@@ -20,11 +21,13 @@ class Expected:
         layer_names: By layer digest, the first published name that uses the layer.
         image_names: By image ID, the first published name that uses the image.
         origins: By path of an origin record, the layer's digest.
+        chains: By chain ID, the layers that complete a stack with it, each of the same content.
         users: By path of a record of an image's users, the image ID.
     """
 
     usage: Usage = field(default_factory=Usage)
     diff_ids: dict[str, set[str]] = field(default_factory=dict)
+    chains: dict[str, set[str]] = field(default_factory=dict)
     layer_names: dict[str, str] = field(default_factory=dict)
     image_names: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -59,5 +62,9 @@ class Expected:
         for layer in manifest.layers:
             self.layer_names.setdefault(layer.digest, image.name)
         if image.config is not None and len(image.config.diff_ids) == len(manifest.layers):
-            for layer, diff_id in zip(manifest.layers, image.config.diff_ids, strict=True):
+            diff_ids = image.config.diff_ids
+            for layer, diff_id, chain in zip(
+                manifest.layers, diff_ids, chain_ids(diff_ids), strict=True
+            ):
                 self.diff_ids.setdefault(layer.digest, set()).add(diff_id)
+                self.chains.setdefault(chain, set()).add(layer.digest)

@@ -54,6 +54,9 @@ class Kind(enum.StrEnum):
     RETIRED_MISSING = "retired-metadata-missing"
     RETIRED_DAMAGED = "retired-metadata-damaged"
     RETIRED_UNSCHEDULED = "retired-image-unscheduled"
+    CHAIN_MISSING = "chain-links-missing"
+    CHAIN_WRONG = "chain-link-wrong"
+    ORPHAN_CHAIN = "orphan-chain-link"
     ORPHAN_LAYER = "orphan-layer"
     ORPHAN_FLAT = "orphan-flat-image"
     ORPHAN_LINK = "orphan-link"
@@ -63,7 +66,13 @@ class Kind(enum.StrEnum):
     OTHER_TOOL = "other-tool"
 
 
-ORPHANS = (Kind.ORPHAN_LINK, Kind.ORPHAN_FLAT, Kind.ORPHAN_LAYER, Kind.ORPHAN_METADATA)
+ORPHANS = (
+    Kind.ORPHAN_LINK,
+    Kind.ORPHAN_CHAIN,
+    Kind.ORPHAN_FLAT,
+    Kind.ORPHAN_LAYER,
+    Kind.ORPHAN_METADATA,
+)
 """What no published or scheduled manifest names, in the order in which it can be removed."""
 
 

@@ -14,7 +14,7 @@ from publisher.tree import layout
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
-_OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES)
+_OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
 _KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE)
 
@@ -83,9 +83,18 @@ class Inventory:
         """Add a finding that affects no image."""
         self.findings.append(Finding(Severity.WARNING, kind, path, what, remedy, how, image))
 
-    def note(self, kind: Kind, path: str, what: str, *, how: str = "", image: str = "") -> None:
+    def note(
+        self,
+        kind: Kind,
+        path: str,
+        what: str,
+        remedy: Remedy = Remedy.NONE,
+        *,
+        how: str = "",
+        image: str = "",
+    ) -> None:
         """Add a finding about something that is sound."""
-        self.findings.append(Finding(Severity.NOTE, kind, path, what, Remedy.NONE, how, image))
+        self.findings.append(Finding(Severity.NOTE, kind, path, what, remedy, how, image))
 
     def foreign(self, path: str) -> None:
         """Note a file or directory that this publisher did not make."""

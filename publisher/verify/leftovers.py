@@ -56,7 +56,7 @@ def _check_public_names(repository: Repository, inventory: Inventory) -> None:
 def _check_retired(repository: Repository, inventory: Inventory) -> None:
     """Metadata of retired images belongs to an entry of the schedule."""
     names = {digest_hex(entry.manifest_digest) for entry in inventory.schedule}
-    for path, name in _sharded(repository, inventory, layout.RETIRED):
+    for path, name in sharded(repository, inventory, layout.RETIRED):
         if name in names or not inventory.certain:
             continue
         if read_retired(repository, path) is not None:
@@ -84,13 +84,13 @@ def _check_shards(
     what: str,
 ) -> None:
     names = {digest_hex(digest) for digest in known}
-    for path, name in _sharded(repository, inventory, top):
+    for path, name in sharded(repository, inventory, top):
         if name not in names and inventory.certain:
             what_it_is = f"{what} that no published or scheduled manifest names"
             inventory.warning(kind, path, what_it_is, how=COLLECT)
 
 
-def _sharded(repository: Repository, inventory: Inventory, top: str) -> Iterator[tuple[str, str]]:
+def sharded(repository: Repository, inventory: Inventory, top: str) -> Iterator[tuple[str, str]]:
     """Yield (path, hex digest) of everything in the 256 directories of `top`."""
     for shard in repository.children(top):
         directory = f"{top}/{shard}"

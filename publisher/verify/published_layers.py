@@ -11,6 +11,7 @@ from publisher.repository import Repository
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
+from publisher.verify.chain_links import check_chains
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, read_record
@@ -23,9 +24,13 @@ DERIVED = "derivedFrom"
 
 def check_layers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
     """Add what is wrong with the layers that the images name."""
+    origins = {}
     for digest in sorted(expected.layers):
         _check_layer(repository, inventory, digest, expected)
-        _check_origin(repository, inventory, digest, expected)
+        origin = _check_origin(repository, inventory, digest, expected)
+        if origin is not None:
+            origins[digest] = origin
+    check_chains(repository, inventory, expected, origins)
 
 
 def layer_header(repository: Repository, digest: str) -> IndexHeader:
@@ -122,7 +127,8 @@ def _check_diff_id(
 
 def _check_origin(
     repository: Repository, inventory: Inventory, digest: str, expected: Expected
-) -> None:
+) -> Origin | None:
+    """Check the record of a layer; return it if it can be read."""
     path, name = layout.layer_origin(digest), expected.layer_names[digest]
     images = expected.layers[digest]
     data = read_record(repository, inventory, path)
@@ -130,14 +136,15 @@ def _check_origin(
         if repository.exists(layout.layer_directory(digest)):
             what = "the record of which images use the layer is missing"
             inventory.error(Kind.ORIGIN_MISSING, path, what, Remedy.DERIVE, image=name)
-        return
+        return None
     try:
-        recorded = Origin.parse(data, path).images
+        origin = Origin.parse(data, path)
     except InvalidRecord as error:
         inventory.error(Kind.ORIGIN_WRONG, path, error.why, Remedy.DERIVE, image=name)
-        return
-    missing = images - recorded
-    surplus = recorded - images if inventory.certain else set()
+        return None
+    missing = images - origin.images
+    surplus = origin.images - images if inventory.certain else set()
     if missing or surplus:
         what = difference("image IDs", missing, surplus)
         inventory.error(Kind.ORIGIN_WRONG, path, what, Remedy.DERIVE, image=name)
+    return origin

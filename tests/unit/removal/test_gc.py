@@ -30,7 +30,7 @@ from publisher.tree.users import ImageUsers
 from tests.any_repository import KINDS
 from tests.command import error_data
 from tests.layer_builder import Image, file, image, layer, layer_of_tar
-from tests.removal_tree import NOON, Tree, digests, new_tree
+from tests.removal_tree import NOON, Tree, chains, digests, new_tree
 from tests.trees import tree_identity
 
 BASE, TOOL, DATA = (layer(file(name, name.encode())) for name in ("base", "tool", "data"))
@@ -102,6 +102,52 @@ def test_two_manifests_of_one_image_id_each_keep_their_own_layers(tree: Tree) ->
     assert (report.layers, report.flat_images) == (1, 0)
     assert tree.layers() == digests(other)
     assert tree.links() == ["local/app:y"]
+    tree.assert_sound()
+
+
+def test_the_links_of_a_layer_by_chain_id_are_removed_with_it(tree: Tree) -> None:
+    tree.publish("x", FIRST)
+    tree.publish("y", image(DATA, TOOL))
+    tree.publish("z", image(DATA))
+    assert tree.chains() == chains(FIRST, image(DATA, TOOL))
+    schedule.remove(tree.repository, ["local/app:x"], tree.clock)
+    tree.collect(at_once=True)
+    # The layer is still published: its link by the first image's chain ID is still correct.
+    kept = {BASE.diff_id}
+    assert tree.chains().keys() == chains(FIRST, image(DATA, TOOL)).keys() - kept
+    tree.assert_sound()
+    schedule.remove(tree.repository, ["local/app:y"], tree.clock)
+    tree.collect(at_once=True)
+    assert tree.chains() == {DATA.diff_id: DATA.digest}
+    tree.assert_sound()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_link_by_chain_id_leads_to_another_compression_of_a_collected_layer(
+    tree: Tree, first: int
+) -> None:
+    zstd = layer_of_tar(TOOL.tar, compression="zstd")
+    images = (FIRST, image(BASE, zstd))
+    assert chains(FIRST).keys() == chains(images[1]).keys()
+    tree.publish("0", images[0])
+    tree.publish("1", images[1])
+    assert tree.chains() == chains(FIRST)
+    schedule.remove(tree.repository, [f"local/app:{first}"], tree.clock)
+    tree.collect(at_once=True)
+    assert tree.chains() == chains(images[1 - first])
+    tree.assert_sound()
+    schedule.remove(tree.repository, [f"local/app:{1 - first}"], tree.clock)
+    tree.collect(at_once=True)
+    assert tree.chains() == {}
+    tree.assert_sound()
+
+
+def test_both_compressions_of_a_layer_are_collected_at_once_with_their_link(tree: Tree) -> None:
+    tree.publish("0", FIRST)
+    tree.publish("1", image(BASE, layer_of_tar(TOOL.tar, compression="zstd")))
+    schedule.remove(tree.repository, ["local/app:0", "local/app:1"], tree.clock)
+    tree.collect(at_once=True)
+    assert tree.chains() == {}
     tree.assert_sound()
 
 

@@ -180,6 +180,28 @@ def test_origins_agree_with_all_manifests(root: Path) -> None:
         assert Origin.parse((root / path).read_bytes(), path).images == images
 
 
+def test_each_layer_is_found_by_the_chain_ids_of_the_configs(root: Path) -> None:
+    expected: dict[str, str] = {}
+    for path in metadata_files(root):
+        if path.endswith(layout.CONFIG_FILE):
+            config = json.loads((root / path).read_bytes())
+            manifest = json.loads((root / path).with_name(layout.MANIFEST_FILE).read_bytes())
+            chain = ""
+            for layer, diff_id in zip(
+                manifest["layers"], config["rootfs"]["diff_ids"], strict=True
+            ):
+                chain = digest_of(f"{chain} {diff_id}".encode()) if chain else diff_id
+                expected[chain] = layer["digest"]
+    links = {f"sha256:{path.name}": path for path in root.glob(".metadata/.chains/??/*")}
+    assert links.keys() == expected.keys()
+    for chain, link in links.items():
+        assert link.parent.name == digest_hex(chain)[:2]
+        assert not os.readlink(link).startswith("/")
+        assert link.resolve() == (root / layout.layer_directory(expected[chain])).resolve()
+        origin = json.loads((link / ".metadata" / "origin.json").read_bytes())
+        assert chain in origin["chains"]
+
+
 def test_a_scheduled_image_is_still_complete(root: Path) -> None:
     (kept,) = (path.parent for path in root.glob(f"{layout.RETIRED}/*/*/{layout.SCHEDULE_FILE}"))
     (entry,) = json.loads((kept / layout.SCHEDULE_FILE).read_bytes())["entries"]
@@ -203,6 +225,7 @@ def test_the_readers_guide_names_every_kind_of_file(root: Path) -> None:
         ".multiarch",
         ".retired",
         ".images",
+        ".chains",
         ".publisher",
         "index.zst",
     ):

@@ -82,6 +82,18 @@ def test_an_origin_is_read_back_with_keys_of_others(
     assert origin.to_bytes().decode() == plain
 
 
+@given(*[st.frozensets(DIGESTS)] * 3)
+def test_an_origin_is_read_back_with_its_chain_ids(
+    images: frozenset[str], chains: frozenset[str], alternatives: frozenset[str]
+) -> None:
+    origin = Origin(images, {"other": 1}, chains, alternatives)
+    assert Origin.parse(origin.to_bytes(), PATH) == origin
+    lists = {"chains": chains, "alternatives": alternatives, "origin": images}
+    written = {key: sorted(value) for key, value in lists.items() if value or key == "origin"}
+    assert json.loads(origin.to_bytes()) == {"other": 1} | written
+    layout_schema("origin").validate(json.loads(origin.to_bytes()))
+
+
 @given(st.permutations(["sha256:1", "sha256:2", "sha256:3"]))
 def test_equal_origins_are_equal_files_sorted_and_without_duplicates(order: list[str]) -> None:
     data = json.dumps({"origin": [*order, order[0]]}).encode()

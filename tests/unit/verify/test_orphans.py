@@ -9,6 +9,7 @@ import pytest
 
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
+from publisher.oci.chain import chain_ids
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
@@ -52,6 +53,7 @@ def test_the_command_that_verify_prints_collects_orphans(root: Path) -> None:
 
     expected = [
         NAME,
+        layout.chain_link(chain_ids([BASE.diff_id, OWN.diff_id])[1]),
         layout.flat_image(FIRST.image_id),
         layout.layer_directory(OWN.digest),
         layout.image_users(FIRST.image_id),

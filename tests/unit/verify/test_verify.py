@@ -16,6 +16,7 @@ import pytest
 
 from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
+from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_hex
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -150,6 +151,7 @@ def remove(path: str) -> Callable[[Path], None]:
 def link(path: str, text: str) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         (root / path).unlink(missing_ok=True)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).symlink_to(text)
 
     return damage
@@ -176,6 +178,7 @@ class Damage:
 USERS = layout.image_users(SECOND.image_id)
 RETIRED = layout.retired_directory(SECOND.manifest.digest)
 STRANGE = "ab" * 32
+BASE_CHAIN, TOP_CHAIN = map(layout.chain_link, chain_ids([BASE.diff_id, TOP.diff_id]))
 
 DAMAGES = [
     Damage("manifest cut off", truncate(layout.manifest_file(NAME)), Kind.MANIFEST_DAMAGED, layout.manifest_file(NAME), "refetch"),
@@ -214,6 +217,13 @@ DAMAGES = [
     Damage("origin with an image too many", edit(layout.layer_origin(TOP.digest), lambda v: v["origin"].append(FIRST.image_id)), Kind.ORIGIN_WRONG, layout.layer_origin(TOP.digest)),  # type: ignore[attr-defined]
     Damage("users lost", remove(USERS), Kind.USERS_MISSING, USERS, "repair"),
     Damage("users emptied", write(USERS, b'{"version": 1, "users": []}'), Kind.USERS_WRONG, USERS, "repair"),
+    Damage("chain link lost", remove(TOP_CHAIN), Kind.CHAIN_MISSING, layout.CHAINS, "repair"),
+    Damage("all chain links lost", remove(layout.CHAINS), Kind.CHAIN_MISSING, layout.CHAINS, "repair"),
+    Damage("chain that the layer does not record", edit(layout.layer_origin(TOP.digest), lambda v: v.pop("chains")), Kind.CHAIN_MISSING, layout.CHAINS, "repair"),
+    Damage("chain link to another layer", link(TOP_CHAIN, layout.chain_target(BASE.digest)), Kind.CHAIN_WRONG, TOP_CHAIN, "repair"),
+    Damage("chain link to nowhere", link(BASE_CHAIN, "nowhere"), Kind.CHAIN_WRONG, BASE_CHAIN, "repair"),
+    Damage("a file in the place of a chain link", lambda root: _write(root / TOP_CHAIN, b"mine"), Kind.CHAIN_WRONG, TOP_CHAIN),
+    Damage("orphan chain link", link(layout.chain_link(f"sha256:{STRANGE}"), layout.chain_target(BASE.digest)), Kind.ORPHAN_CHAIN, layout.chain_link(f"sha256:{STRANGE}")),
     Damage("orphan layer", write(f".layers/ab/{STRANGE}/layerfs/x", b""), Kind.ORPHAN_LAYER, f".layers/ab/{STRANGE}"),
     Damage("orphan flat image", write(f".flat/ab/{STRANGE}/x", b""), Kind.ORPHAN_FLAT, f".flat/ab/{STRANGE}"),
     Damage("orphan retired metadata", write(f".metadata/.retired/ab/{STRANGE}/manifest.json", b"{}"), Kind.ORPHAN_METADATA, f".metadata/.retired/ab/{STRANGE}"),
@@ -241,7 +251,7 @@ def test_damage_is_named_and_repaired(stage: Stage, root: Path, damage: Damage) 
         each for each in report.findings if (each.kind, each.path) == (damage.kind, damage.path)
     ]
     assert len(found) == 1, report.findings
-    assert report.sound == (damage.kind is Kind.FOREIGN)
+    assert report.sound == (damage.kind in (Kind.FOREIGN, Kind.CHAIN_MISSING))
     assert not differences(state_of(root), damaged), "looking changed something"
 
     after_repair = repaired(stage, refetch=False)

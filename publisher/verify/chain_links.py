@@ -1,0 +1,100 @@
+"""Check the links by chain ID, by which clients find layers whose digests they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from publisher.oci.digest import is_digest
+from publisher.repository import Repository
+from publisher.repository.records import RecordSet
+from publisher.tree import layout
+from publisher.tree.origin import Origin
+from publisher.verify.expected import Expected
+from publisher.verify.findings import Kind, Remedy
+from publisher.verify.inventory import Inventory
+from publisher.verify.leftovers import COLLECT, sharded
+
+_MISSING = (
+    "layers without a link by chain ID, or without a record of it: containerd downloads them "
+    "unless its client names their digests"
+)
+
+
+def check_chains(
+    repository: Repository,
+    inventory: Inventory,
+    expected: Expected,
+    origins: Mapping[str, Origin],
+) -> None:
+    """Add what is wrong with the links by chain ID.
+
+    Args:
+        repository: The repository.
+        inventory: Receives the findings.
+        expected: What the images require.
+        origins: The records of the layers that are published, by digest.
+    """
+    complete = True
+    for chain, digests in sorted(expected.chains.items()):
+        published = {digest for digest in digests if digest in origins}
+        if published:
+            recorded = all(chain in origins[digest].chains for digest in published)
+            complete = (
+                _check_link(repository, inventory, chain, published) and recorded and complete
+            )
+    if not complete:
+        inventory.note(Kind.CHAIN_MISSING, layout.CHAINS, _MISSING, Remedy.DERIVE)
+    if inventory.certain:
+        _check_others(repository, inventory, expected, origins)
+
+
+def relink_chains(records: RecordSet, inventory: Inventory, expected: Expected) -> None:
+    """Set the links and records of all images that have a config."""
+    for chain, digests in expected.chains.items():
+        text = records.link(layout.chain_link(chain))
+        if text is not None and text not in {layout.chain_target(digest) for digest in digests}:
+            records.remove_chain(chain)
+    for image in inventory.images:
+        layers = [layer.digest for layer in image.manifest.layers]
+        if image.config is None or len(image.config.diff_ids) != len(layers):
+            continue
+        if all(records.origin(digest) is not None for digest in layers):
+            records.add_chains(layers, image.config.diff_ids)
+
+
+def _check_link(
+    repository: Repository, inventory: Inventory, chain: str, digests: set[str]
+) -> bool:
+    """Check the link of a stack whose top layer is one of `digests`; return whether it exists."""
+    path = layout.chain_link(chain)
+    text = repository.link_text(path)
+    if text is None:
+        if not repository.exists(path):
+            return False
+        what = "a file or directory is in the place of a link by chain ID"
+        how = "move it away; then: publisher verify --repair"
+        inventory.warning(Kind.CHAIN_WRONG, path, what, how=how)
+    elif text not in {layout.chain_target(digest) for digest in digests}:
+        what = f"it points to {text}, which is not the layer with that chain ID"
+        inventory.error(Kind.CHAIN_WRONG, path, what, Remedy.DERIVE)
+    return True
+
+
+def _check_others(
+    repository: Repository,
+    inventory: Inventory,
+    expected: Expected,
+    origins: Mapping[str, Origin],
+) -> None:
+    """Find links that no image needs, and that are not removed with a layer either."""
+    needed = {layout.chain_link(chain) for chain in expected.chains}
+    kept = {
+        (layout.chain_link(chain), layout.chain_target(digest))
+        for digest, origin in origins.items()
+        for chain in origin.chains
+        if is_digest(chain)
+    }
+    for path, _ in sharded(repository, inventory, layout.CHAINS):
+        if path not in needed and (path, repository.link_text(path)) not in kept:
+            what = "a link by chain ID to a layer that is not published, or does not record it"
+            inventory.warning(Kind.ORPHAN_CHAIN, path, what, how=COLLECT)
