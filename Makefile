@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-python313 lint format bench clean
+.PHONY: help demo test test-engines test-python313 lint format bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: lint ## Run all checks and all tests; tests that cannot run name what is m
 
 test-python313: .venv/development ## Run the fast tests on the Python 3.13 of Debian 13 (root; installs it into a folder)
 	tests/python313.sh
+
+test-engines: .venv/development ## Run the tests of today's container engines (root; installs a Debian into a folder)
+	tests/engines.sh $(ARGS)
 
 lint: .venv/development ## Check format, style, types, imports between rooms, unused names
 	$(BIN)/ruff format --check .
