@@ -29,7 +29,7 @@ class History:
         self._file = directory / "history.jsonl"
 
     def append(self, value: dict[str, Any]) -> None:
-        """Append a record and sync it, unless it is the latest one already."""
+        """Append a record, unless it is the latest one already. The caller syncs it."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             if value["id"] in (_latest_id(file), self._latest_rotated_id()):
@@ -38,8 +38,6 @@ class History:
             file.seek(_end_of_last_line(file))
             file.write(json.dumps(value).encode() + b"\n")
             file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
             size = file.tell()
         if size > MAX_BYTES:
             self._rotate()

@@ -118,6 +118,14 @@ class Stage:
         wishes.write_text(json.dumps({"version": 2, "images": wished}))
         return ["ingest", str(wishes), "--jobs", "1", *self.place]
 
+    def publish(self, built: Image) -> list[str]:
+        """The command that publishes an image under a name that all images have in common."""
+        source = write_layout(built, self.folder / built.image_id[-8:], "1")
+        wishes = source / "wishes.yaml"
+        wished = {"image": f"oci:{source}:1", "name": "tool", "grace": "0d"}
+        wishes.write_text(json.dumps({"version": 2, "images": [wished]}))
+        return ["ingest", str(wishes), "--jobs", "1", "--quiet", *self.place]
+
     def verify(self, *options: str) -> list[str]:
         return ["verify", "--deep", "--quiet", *options, *self.place]
 

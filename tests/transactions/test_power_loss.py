@@ -1,9 +1,9 @@
 """Power fails at any moment of a command: what was not synced is lost, or was written in any order.
 
 The command's operations are recorded, with the contents that files had whenever they were synced.
-A model of a disk then keeps everything up to the last sync, and a random part of what came later:
-some operations, in another order, files empty or cut off. The resulting tree is written to a real
-file system, and the next command has to repair it.
+A model of a disk then keeps everything up to the last sync, and a part of what came later: some
+operations, in another order, files empty or cut off. The resulting tree is written to a real file
+system, and the next command has to repair it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import os
 import random
-import stat
-import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
-from tests.sampling import COMPLETE, SEED
+from tests.sampling import COMPLETE, SEED, sample, share
 from tests.transactions.client import FaultyCommands, faulty_commands
+from tests.transactions.disk_model import Operation, all_losses, random_loss
 from tests.transactions.scenarios import (
+    FIRST,
     SCENARIOS,
+    SECOND,
     Scenario,
     Stage,
     assert_nothing_is_left,
@@ -37,153 +37,9 @@ from tests.transactions.scenarios import (
     state_of,
     warm_up,
 )
+from tests.trees import describe_tree
 
 LOSSES = int(os.environ.get("PUBLISHER_POWER_LOSSES", "100" if COMPLETE else "20"))
-
-
-@dataclass(slots=True)
-class Inode:
-    """One inode on the model's disk; `names` are the entries of a directory."""
-
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    mtime_ns: int = 0
-    target: str = ""
-    device: int = 0
-    content: bytes = b""
-    names: dict[str, int] = field(default_factory=dict)
-
-
-Disk = dict[int, Inode]
-
-
-class Loss:
-    """The disk after a recorded command whose power fails after its operation `at`."""
-
-    def __init__(self, log: list[dict[str, Any]], at: int, chance: random.Random) -> None:
-        self.disk: Disk = {}
-        self.root = log[0]["root"]
-        self._log = log
-        self._chance = chance
-        done = log[1 : at + 1]
-        # Everything before a syncfs is on disk.
-        synced = max((n for n, each in enumerate(done) if each["op"] == "syncfs"), default=-1)
-        self._load(log[0]["inodes"])
-        for each in done[: synced + 1]:
-            self._apply(each)
-        self._learn(done[: synced + 1])
-        later = done[synced + 1 :]
-        old = {number: inode.content for number, inode in self.disk.items()}
-        kept = [e for e in later if self._is_safe(e, later) or chance.random() < 0.5]
-        # What was fsynced keeps its order; everything else may be written in any order.
-        if chance.random() < 0.5:
-            free = [each for each in kept if not self._is_safe(each, later)]
-            kept = [each for each in kept if self._is_safe(each, later)]
-            for each in free:
-                kept.insert(chance.randint(0, len(kept)), each)
-        for each in kept:
-            self._apply(each)
-        self._lose_content(later, old)
-
-    @staticmethod
-    def _is_safe(each: dict[str, Any], later: list[dict[str, Any]]) -> bool:
-        number = later.index(each)
-        return any(o["op"] == "fsync" and o["inode"] in _directories(each) for o in later[number:])
-
-    def _load(self, inodes: dict[str, Any]) -> None:
-        for number, value in inodes.items():
-            self._learn_inode(int(number), value)
-            self.disk[int(number)].names = dict(value["names"])
-
-    def _learn(self, operations: list[dict[str, Any]]) -> None:
-        for each in operations:
-            for number, value in each.get("inodes", {}).items():
-                self._learn_inode(int(number), value)
-
-    def _learn_inode(self, number: int, value: dict[str, Any]) -> None:
-        old = self.disk.get(number)
-        names = old.names if old is not None else {}
-        content = bytes.fromhex(value["content"])
-        self.disk[number] = Inode(
-            value["mode"],
-            value["uid"],
-            value["gid"],
-            value["mtime_ns"],
-            value["target"],
-            value["device"],
-            content,
-            names,
-        )
-
-    def _apply(self, each: dict[str, Any]) -> None:
-        """One change of names; one that depends on a lost change is lost as well."""
-        for number, value in each.get("inodes", {}).items():
-            if int(number) not in self.disk:
-                self._learn_inode(int(number), value)
-        match each["op"]:
-            case "add":
-                if each["parent"] in self.disk and each["inode"] in self.disk:
-                    self.disk[each["parent"]].names.setdefault(each["name"], each["inode"])
-            case "drop":
-                if each["parent"] in self.disk:
-                    self.disk[each["parent"]].names.pop(each["name"], None)
-            case "move":
-                source, target = self.disk.get(each["parent"]), self.disk.get(each["to"])
-                if source and target and each["name"] in source.names:
-                    target.names[each["as"]] = source.names.pop(each["name"])
-            case "swap":
-                source, target = self.disk[each["parent"]], self.disk[each["to"]]
-                one, other = source.names.get(each["name"]), target.names.get(each["as"])
-                if one is not None and other is not None:
-                    source.names[each["name"]], target.names[each["as"]] = other, one
-
-    def _lose_content(self, later: list[dict[str, Any]], old: dict[int, bytes]) -> None:
-        """What was written since the last sync may be missing, or end somewhere."""
-        synced = {each["inode"] for each in later if each["op"] == "fsync"}
-        for each in later:
-            for key, value in each.get("inodes", {}).items():
-                number, content = int(key), bytes.fromhex(value["content"])
-                if number not in self.disk or old.get(number) == content:
-                    continue
-                if number not in synced and self._chance.random() < 0.5:
-                    content = content[: self._chance.choice([0, len(content) // 9])]
-                    content = self._chance.choice([content, old.get(number, content)])
-                self.disk[number].content = content
-
-    def make(self, target: Path) -> None:
-        """Put the tree on a real file system."""
-        made: dict[int, Path] = {}
-        subprocess.run(["rm", "-rf", str(target)], check=True)
-        if self.disk[self.root].names or self.root in self.disk:
-            self._make(self.root, target, made)
-
-    def _make(self, number: int, path: Path, made: dict[int, Path]) -> None:
-        inode = self.disk[number]
-        kind = stat.S_IFMT(inode.mode)
-        if number in made:
-            os.link(made[number], path, follow_symlinks=False)
-            return
-        if kind == stat.S_IFDIR:
-            path.mkdir()
-            for name, below in inode.names.items():
-                self._make(below, path / name, made)
-        else:
-            made[number] = path
-            if kind == stat.S_IFLNK:
-                path.symlink_to(inode.target)
-            elif kind == stat.S_IFREG:
-                path.write_bytes(inode.content)
-            else:
-                os.mknod(path, inode.mode, inode.device)
-        os.chown(path, inode.uid, inode.gid, follow_symlinks=False)
-        if kind != stat.S_IFLNK:
-            path.chmod(stat.S_IMODE(inode.mode))
-        os.utime(path, ns=(inode.mtime_ns, inode.mtime_ns), follow_symlinks=False)
-
-
-def _directories(each: dict[str, Any]) -> set[int]:
-    return {each.get("parent", -1), each.get("to", -1)}
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +87,7 @@ def test_after_a_power_failure_the_next_command_repairs_the_tree(
         if chance.random() < 0.6:  # the effect of a sync shows soon after it
             at = min(chance.choice(syncs) + chance.randint(0, 12), len(log) - 1)
         what = f"seed {SEED}, power lost after operation {at} of {len(log) - 1}"
-        Loss(log, at, chance).make(root)
+        random_loss(log, at, chance).make(root)
         DirectoryRepository(RepositoryURL("dir", str(root)), writable=True).close()
         assert_readers_are_served(root)
         state = state_of(root)
@@ -244,3 +100,74 @@ def test_after_a_power_failure_the_next_command_repairs_the_tree(
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\n{scenario.name}: {LOSSES} losses of power in {seconds:.0f} s, seed {SEED}")
+
+
+def test_each_state_that_a_power_failure_can_leave_is_before_or_after_a_commit(
+    folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tag moves, the old image is collected, and the same image is published again.
+
+    Each transaction changes paths that the one before it published or removed, so that executing
+    an earlier one again would be seen.
+    """
+    began = time.monotonic()
+    stage = Stage(folder / "all-losses")
+    stage.folder.mkdir()
+    stage.succeed(commands, stage.publish(FIRST))
+    root = stage.repository
+    origin = stage.folder / "origin"
+    copy(root, origin)
+    steps = [
+        *(stage.publish(SECOND), ["gc", "--now", "--quiet", *stage.place]),
+        *(stage.publish(FIRST), ["gc", "--now", "--quiet", *stage.place]),
+    ]
+    ended = commands.run(root, *steps, mode="snapshot")
+    assert ended.code == 0, ended.output
+    snapshots = sorted(root.parent.glob(f"{root.name}.*"), key=lambda path: int(path.suffix[1:]))
+    states = [state_of(path) for path in (origin, *snapshots)]
+    layers = {path.name: path for each in snapshots for path in each.glob(".layers/*/*")}
+    copy(origin, root)
+    recording = stage.folder / "operations.jsonl"
+    ended = commands.run(root, *steps, mode="record", only=str(recording))
+    assert ended.code == 0, ended.output
+    log = [json.loads(line) for line in recording.read_text().splitlines()]
+    assert len(states) == 1 + len(_commits(log)) > 4
+    tried = set()
+    for loss in sample(all_losses(log), share(0.04, complete=0.4)):
+        disk, at = loss.disk(log), loss.at
+        if disk.key() in tried:
+            continue
+        tried.add(disk.key())
+        what = f"seed {SEED}, power lost after operation {at} of {len(log) - 1}: {loss}"
+        disk.make(root)
+        assert_readers_are_served(root)
+        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True).close()
+        assert_readers_are_served(root)
+        state = state_of(root)
+        commits = [durable for point, durable in _commits(log) if point <= at]
+        certain = sum(durable <= at for durable in commits)
+        allowed = states[certain : len(commits) + 1]
+        assert state in allowed, f"{what}: {[differences(state, each) for each in allowed]}"
+        for layer in (root / layout.STATE / "layers").iterdir():
+            assert _contents(layer) == _contents(layers[layer.name]), what
+    with capsys.disabled():
+        print(f"\n{len(tried)} losses of power in {time.monotonic() - began:.0f} s, seed {SEED}")
+
+
+def _contents(layer: Path) -> dict[str, object]:
+    """What a layer's own archive contains; a link to a lower layer is made when it is published."""
+    nodes = describe_tree(layer / layout.LAYER_TREE)
+    return {
+        path: (node.type, node.sha256, node.target)
+        for path, node in nodes.items()
+        if path != "from-below"
+    }
+
+
+def _commits(log: Sequence[Operation]) -> list[tuple[int, int]]:
+    """For each commit, the operation that names its journal, and the one after which that lasts."""
+    points = [n for n, each in enumerate(log) if each.get("as") == "journal.json"]
+    return [
+        (n, next(m for m in range(n, len(log)) if log[m]["op"] in ("fsync", "syncfs")))
+        for n in points
+    ]

@@ -8,6 +8,7 @@ the directories that they leave empty).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -72,12 +73,12 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
 
     `record` is the transaction's line in the history.
     """
-    sync_filesystem(journal.parent)
     draft = journal.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     data = json.dumps(_CODEC.to_object(_Journal(record, tuple(operations)))).encode()
     write_new_file(draft, data, mode=0o600)
     _reserve(draft, len(data) + _RESERVED_PER_OPERATION * len(operations))
+    # For the content and the draft, and for the removal of the previous journal: see `apply`.
     sync_filesystem(journal.parent)
     draft.rename(journal)
     sync_directory(journal.parent)
@@ -118,10 +119,13 @@ def apply(root: Path, journal: Path) -> bool:
             _execute(root, operation)
             if not operation.source.startswith(staging):
                 remove_empty_parents(root / operation.source, root)
-        sync_filesystem(root)
         History(journal.parent).append(committed.record.to_value())
+        # Before the journal is removed, and before the caller deletes what is in the trash.
+        sync_filesystem(root)
+        # Not synced: if a power failure undoes the removal, the journal is executed once more,
+        # which has no effect. No path can have been published again by then, because the next
+        # transaction syncs the removal before its own commit point.
         journal.unlink()
-        sync_directory(journal.parent)
     except OSError as error:
         raise RepositoryError(
             f"cannot finish the transaction in {journal}",
@@ -154,10 +158,17 @@ def _execute(root: Path, operation: Rename) -> None:
 
 
 def _move(source: Path, target: Path, inode: int) -> None:
-    if not inode or not os.path.lexists(target):
+    if inode and os.path.lexists(target):
+        if target.lstat().st_ino != inode:
+            exchange(source, target)
+        return
+    try:
         source.rename(target)
-    elif target.lstat().st_ino != inode:
-        exchange(source, target)
+    except OSError as error:
+        # The tree was moved before an interruption, and another run has staged the same layer since
+        # under the same name. Trees that have the same path have the same content.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _parse(data: bytes, journal: Path) -> _Journal:

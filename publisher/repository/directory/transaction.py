@@ -180,10 +180,15 @@ class DirectoryTransaction:
         """Content, then the records and links that name it, then removals.
 
         A tree that is replaced is exchanged with the new one, and then removed from its place.
+        Records and links share a phase: after a power failure, and until the next writer executes
+        the journal, each of them may be old or new, and both name content that exists.
         """
         replaced = [self._to_trash(tree.source) for tree in trees if tree.inode]
         return _in_phases(
-            trees, self._files, self._links, self._last_files, [*self._removals, *replaced]
+            trees,
+            [*self._files, *self._links],
+            self._last_files,
+            [*self._removals, *replaced],
         )
 
     def _make_parents(self, trees: Sequence[Rename], operations: Sequence[Rename]) -> None:

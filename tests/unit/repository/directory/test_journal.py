@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,24 @@ def test_a_commit_killed_at_any_system_call_is_finished_by_the_next_process() ->
     assert child.returncode == 0
 
 
+def test_a_layer_that_was_staged_again_during_an_interrupted_commit_does_not_block_it() -> None:
+    """Another run may stage the same layer, under the same name, as soon as it has been moved."""
+    staged = f"{STATE}/layers/1234"
+    change = Change({}, {staged: "tree"}, [Rename(staged, "trees/1234")])
+    with prepared(change) as (root, file):
+        journal.apply(root, file)
+        expected = _state(root)
+    with prepared(change) as (root, file):
+        (root / "trees").mkdir()
+        (root / staged).rename(root / "trees/1234")
+        _make(root / staged, "tree")
+        assert journal.apply(root, file)
+        (root / staged / "inner/file").unlink()  # what is staged is separate from the published
+        assert (root / "trees/1234/inner/file").read_text() == "in the tree"
+        shutil.rmtree(root / staged)
+        assert _state(root) == expected
+
+
 def test_without_a_journal_nothing_is_done(tmp_path: Path) -> None:
     assert not journal.apply(tmp_path, tmp_path / "journal.json")
     assert list(tmp_path.iterdir()) == []
@@ -290,8 +309,5 @@ def test_all_changes_are_synced_before_the_commit_point_and_before_the_journal_i
     calls = _strace([sys.executable, "-c", code, str(root)], root, tmp_path / "log")
     order = [call.partition("(")[0] + "!" * ("journal.json" in call) for call in calls]
     order = order[order.index("syncfs") :]
-    # Content; the draft; its name; then the renames; then their names; then the history; the end.
-    assert order == [
-        *("syncfs", "syncfs", "rename!", "fsync"),
-        *("rename", "syncfs", "fsync", "unlink!", "fsync"),
-    ]
+    # Content and the draft; its name; the renames and the history; the end, which needs no sync.
+    assert order == ["syncfs", "rename!", "fsync", "rename", "syncfs", "unlink!"]
