@@ -123,6 +123,7 @@ class OwnRegistry:
         self.tags: dict[str, dict[str, str]] = {}
         self.page = page
         self.connections = 0
+        self.paused = 0
         self._rules: list[_Rule] = []
         self._uploads: dict[str, bytes] = {}
         self._lock = threading.Lock()
@@ -297,8 +298,11 @@ class OwnRegistry:
     def _pieces(self, body: bytes, reply: Reply) -> Iterator[bytes]:
         for start in range(0, len(body), reply.piece):
             yield body[start : start + reply.piece]
-            if reply.pause and self._closing.wait(reply.pause):
-                return
+            if reply.pause:
+                with self._lock:
+                    self.paused += 1
+                if self._closing.wait(reply.pause):
+                    return
         while reply.endless and not self._closing.is_set():
             yield reply.endless
 

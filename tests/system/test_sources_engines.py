@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -224,14 +223,12 @@ def test_an_engine_that_does_not_answer_does_not_delay_the_end_of_a_run(tmp_path
         Sources(Settings(docker_host=silent.url)) as sources,
         ThreadPoolExecutor(1) as pool,
     ):
-        silent.misbehave(slow(delay=50))
+        silent.misbehave(slow(delay=300))
         waiting = pool.submit(sources.open(parse_reference("docker-daemon:mine:2")).resolve)
         wait_for(lambda: silent.count() > 0)
-        began = time.monotonic()
         sources.close()
         with pytest.raises(SourceError, match="the program is ending"):
-            waiting.result()
-        assert time.monotonic() - began < 10
+            waiting.result(60)
 
 
 def test_a_broken_configuration_of_docker_is_an_error_that_does_not_quote_it(

@@ -141,15 +141,14 @@ def test_a_registry_that_does_not_answer_does_not_delay_the_end_of_a_run(
     with OwnRegistry() as registry:
         for name, built in images.items():
             registry.add(name, "1", built)
-        registry.misbehave(slow(pause=100, piece=300), path=stalls_in)
+        registry.misbehave(slow(pause=300, piece=300), path=stalls_in)
         wishes = wish_list(tmp_path / "wishes.yaml", [f"{registry.url}/{n}:1" for n in images])
         words = ("ingest", wishes, "--repository", tmp_path / "images")
         run = subprocess.Popen(command(*words), env=environment(), stderr=subprocess.DEVNULL)
         try:
-            wait_for(lambda: registry.count("GET", stalls_in) > 0, 60)
-            time.sleep(0.3)
+            wait_for(lambda: registry.paused > 0, 60)
             run.send_signal(number)
-            code = run.wait(20)
+            code = run.wait(60)
         finally:
             run.kill()
         assert code == (-9 if number is signal.SIGKILL else 130)

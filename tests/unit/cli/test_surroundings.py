@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from tests.command import TIMEOUT, command, environment, succeed
 from tests.components import require_user_namespaces
 from tests.layer_builder import file, image, layer, symlink, write_layout
-from tests.registry import OwnRegistry
+from tests.registry import OwnRegistry, wait_for
 from tests.registry_faults import slow, status
 from tests.registry_images import sample_image
 
@@ -56,24 +55,17 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(registry: OwnRegistry, path: str) -> None:
-    deadline = time.monotonic() + 60
-    while not registry.count(path=path):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("verb", ["inspect", "tags"])
 def test_a_command_without_a_transaction_ends_by_either_signal_with_130(
     number: signal.Signals, verb: str
 ) -> None:
     with OwnRegistry() as registry:
-        registry.misbehave(slow(delay=30))
+        registry.misbehave(slow(delay=300))
         process = start(verb, f"{registry.url}/team/x:1")
-        wait_for(registry, "/team/x/")
+        wait_for(lambda: registry.count(path="/team/x/") > 0, 60)
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err.strip()) == (
         130,
         "publisher: interrupted; the next run goes on from there",
@@ -91,10 +83,11 @@ def test_an_ingest_that_waits_for_a_registry_ends_at_once(
         process = start(
             "ingest-image", f"{registry.url}/team/x:1", "--repository", tmp_path / "images"
         )
-        wait_for(registry, path)
-        time.sleep(0.3)  # the answer is on its way
+        assert process.stderr is not None
+        while "waiting 250 s for" not in (line := process.stderr.readline()):
+            assert line, "it ended without waiting"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted" in err and "failed" not in err
 
@@ -102,12 +95,12 @@ def test_an_ingest_that_waits_for_a_registry_ends_at_once(
 def test_a_registry_that_is_slow_is_not_asked_again_after_a_signal(tmp_path: Path) -> None:
     with OwnRegistry() as registry:
         registry.add("team/x", "1", sample_image())
-        registry.misbehave(slow(delay=2), path="/manifests/")
+        registry.misbehave(slow(delay=300), path="/manifests/")
         process = start(
             "ingest-image", f"{registry.url}/team/x:1", "--repository", tmp_path / "images"
         )
-        wait_for(registry, "/manifests/")
+        wait_for(lambda: registry.count(path="/manifests/") > 0, 60)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert [request.method for request in registry.requests] == ["HEAD"]

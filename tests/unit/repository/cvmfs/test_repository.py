@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,9 +62,14 @@ def images(tmp_path: Path) -> Path:
 
 @contextmanager
 def opened(
-    machine: Machine, wait: float = 0.0, *, writable: bool = True, verify: bool = False
+    machine: Machine,
+    wait: float = 0.0,
+    *,
+    writable: bool = True,
+    verify: bool = False,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[CvmfsRepository]:
-    repository = machine.open(NAME, wait=wait, writable=writable, verify=verify)
+    repository = machine.open(NAME, wait=wait, writable=writable, verify=verify, on_wait=on_wait)
     try:
         yield repository
     finally:
@@ -288,13 +293,16 @@ def test_a_transaction_of_another_user_is_waited_for_and_not_changed(
     assert f"cvmfs_server abort {NAME}" in caught.value.hint
     assert (machine.mount(NAME) / "by-hand").read_text() == "other"
     assert b"in transaction" in machine.server("list").stdout
-    # It publishes once the other transaction is closed.
-    process = subprocess.Popen(
-        ["sh", "-c", f"sleep 1; exec cvmfs_server publish {NAME}"], env=os.environ
-    )
-    with opened(machine, wait=60) as repository:
+    # It publishes once the other transaction is closed, here when its wait begins.
+    waits: list[str] = []
+
+    def close_the_other(message: str) -> None:
+        waits.append(message)
+        machine.server("publish", NAME)
+
+    with opened(machine, wait=60, on_wait=close_the_other) as repository:
         assert publish(repository, images, "1") == [Status.PUBLISHED]
-    assert process.wait(timeout=60) == 0
+    assert len(waits) == 1 and "another transaction has been open" in waits[0]
     assert (mount / "by-hand").read_text() == "other"
     assert machine.revision(NAME) == 3
 

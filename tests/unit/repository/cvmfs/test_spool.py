@@ -23,6 +23,8 @@ from publisher.wishlist.model import Request
 from tests.command import publisher
 from tests.cvmfs import Machine
 from tests.layer_builder import file, image, layer, write_layout
+from tests.registry import wait_for
+from tests.threads import threads_in
 
 NAME = "images.test.org"
 
@@ -146,8 +148,7 @@ def test_space_is_granted_in_the_order_of_requests(place: Place) -> None:
         threads = []
         for name, size in (("large", 90), ("small", 10)):
             threads.append(image_of(name, size))
-            while len(place.spool._queue) < len(threads):
-                time.sleep(0.001)
+            wait_for(lambda: len(place.spool._queue) == len(threads))
         assert not came, "a small one does not overtake a large one for ever"
     for thread in threads:
         thread.join(10)
@@ -192,7 +193,10 @@ def test_the_spool_keeps_its_limit_however_many_images_are_fetched_at_once(
         seen.append(
             sum(p.stat().st_size for p in repository.mirror.blobs.iterdir() if not p.suffix)
         )
-        time.sleep(0.05)  # others catch up, if they may
+        if most == 6:
+            wait_for(lambda: len(seen) >= 6, 60)
+        else:
+            wait_for(lambda: bool(seen[most:]) or threads_in(Spool._wait) == 6 - most, 60)
         return done
 
     monkeypatch.setattr(CvmfsLayerStage, "finish", watched)
