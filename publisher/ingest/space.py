@@ -109,12 +109,24 @@ class DiskSpace:
                 hint="raise the quota, or free some space by `publisher gc`; the published tree is "
                 "unchanged",
             )
+        if (
+            wanted <= free
+        ):  # the layer is larger, compared with its download, than layers usually are
+            return NotEnoughSpace(
+                f"cannot store an image in {self._repository.url}",
+                needed=None,
+                free=free,
+                why=f"{error.strerror}; only {_size(free)} were free at that moment, and the "
+                "unpacked image needs more",
+                hint="free some space, for example by `publisher gc`; the published tree is "
+                "unchanged",
+            )
         return NotEnoughSpace(
             f"cannot store an image in {self._repository.url}",
             needed=wanted,
             free=free,
             why=f"{error.strerror}; {_size(free)} are free, about {_size(wanted)} were needed: "
-            f"some {_size(max(wanted - free, 0))} are missing",
+            f"some {_size(wanted - free)} are missing",
             hint="free some space, for example by `publisher gc`; the published tree is unchanged",
         )
 

@@ -68,3 +68,11 @@ def test_a_full_disk_is_explained_and_other_errors_are_unchanged() -> None:
     assert "1.0 MB are free, about 5.0 MB were needed: some 4.0 MB are missing" in str(full)
     other = OSError(errno.EIO, "Input/output error")
     assert space.explained_download(other, 1) is other
+
+
+def test_a_quota_that_is_used_up_is_not_explained_by_the_free_space_of_the_disk() -> None:
+    space = DiskSpace(SmallDisk(10**12))
+    explained = space.explained_download(OSError(errno.EDQUOT, "Disk quota exceeded"), 2_000_000)
+    assert isinstance(explained, NotEnoughSpace)
+    assert "quota" in explained.hint and "5.0 MB were needed" in explained.why
+    assert "inodes" not in str(explained) and "missing" not in str(explained)
