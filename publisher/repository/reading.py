@@ -68,7 +68,12 @@ class Usage:
 
     def add(self, name: str, manifest_digest: str, manifest: Manifest) -> None:
         """Count one manifest in."""
-        self.images.setdefault(manifest.image_id, set()).add((name, manifest_digest))
+        self.add_unnamed(manifest)
+        self.images[manifest.image_id].add((name, manifest_digest))
+
+    def add_unnamed(self, manifest: Manifest) -> None:
+        """Count in a manifest of which neither name nor digest is known."""
+        self.images.setdefault(manifest.image_id, set())
         for layer in manifest.layers:
             self.layers.setdefault(layer.digest, set()).add(manifest.image_id)
 

@@ -67,8 +67,8 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
     inventory, expected = survey(repository)
     layers = {
         layout.layer_index(layer.digest): layer
-        for image in inventory.images
-        for layer in image.manifest.layers
+        for manifest in inventory.manifests
+        for layer in manifest.layers
     }
     images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
     for finding in derivable:

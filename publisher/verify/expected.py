@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from publisher.oci.chain import chain_ids
+from publisher.oci.manifest import Manifest
 from publisher.repository.reading import Usage
 from publisher.tree import layout
-from publisher.verify.inventory import LiveImage
+from publisher.verify.inventory import Inventory, LiveImage
 
 
 @dataclass(slots=True)
@@ -18,8 +18,8 @@ class Expected:
     Attributes:
         usage: Which names use an image, and which images use a layer.
         diff_ids: By layer digest, the diff IDs that the configs list.
-        layer_names: By layer digest, the first published name that uses the layer.
-        image_names: By image ID, the first published name that uses the image.
+        layer_names: By layer digest, the first name that uses the layer; "" if none is known.
+        image_names: By image ID, the first name that uses the image; "" if none is known.
         origins: By path of an origin record, the layer's digest.
         chains: By chain ID, the layers that complete a stack with it, each of the same content.
         users: By path of a record of an image's users, the image ID.
@@ -34,11 +34,16 @@ class Expected:
     users: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Iterable[LiveImage]) -> Expected:
-        """Count what `images` use."""
+    def of(cls, inventory: Inventory) -> Expected:
+        """Count what the images of `inventory` use."""
         expected = cls()
-        for image in images:
-            expected._add(image)
+        for image in inventory.images:
+            expected.usage.add(image.name, image.manifest_digest, image.manifest)
+            expected._add_names(image.name, image.manifest)
+            expected._add_diff_ids(image)
+        for manifest in inventory.unnamed:
+            expected.usage.add_unnamed(manifest)
+            expected._add_names("", manifest)
         expected.origins = {layout.layer_origin(digest): digest for digest in expected.layers}
         expected.users = {layout.image_users(image_id): image_id for image_id in expected.images}
         return expected
@@ -53,18 +58,15 @@ class Expected:
         """By image ID, (name, manifest digest) of those that use the image."""
         return self.usage.images
 
-    def _add(self, image: LiveImage) -> None:
-        manifest = image.manifest
-        self.usage.add(image.name, image.manifest_digest, manifest)
-        if not image.manifest_digest:  # in DUCC's schedule: without a name, so without a user
-            self.usage.images[manifest.image_id].discard((image.name, image.manifest_digest))
-        self.image_names.setdefault(manifest.image_id, image.name)
+    def _add_names(self, name: str, manifest: Manifest) -> None:
+        self.image_names.setdefault(manifest.image_id, name)
         for layer in manifest.layers:
-            self.layer_names.setdefault(layer.digest, image.name)
-        if image.config is not None and len(image.config.diff_ids) == len(manifest.layers):
+            self.layer_names.setdefault(layer.digest, name)
+
+    def _add_diff_ids(self, image: LiveImage) -> None:
+        layers = image.manifest.layers
+        if image.config is not None and len(image.config.diff_ids) == len(layers):
             diff_ids = image.config.diff_ids
-            for layer, diff_id, chain in zip(
-                manifest.layers, diff_ids, chain_ids(diff_ids), strict=True
-            ):
+            for layer, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
                 self.diff_ids.setdefault(layer.digest, set()).add(diff_id)
                 self.chains.setdefault(chain, set()).add(layer.digest)

@@ -24,8 +24,8 @@ class LiveImage:
     """A manifest that is in use: published under `name`, or scheduled for removal.
 
     Attributes:
-        name: The public name; "" for a manifest in the remove schedule of DUCC.
-        manifest_digest: "" where the exact bytes are unknown.
+        name: The public name.
+        manifest_digest: The digest of the published or retired manifest.
         reference: Where the image came from; "" where no record names it.
         flat: Whether the image should have a flat image.
         linked: Whether `name` should be a link to the flat image.
@@ -46,16 +46,25 @@ class Inventory:
     """All images, and what is wrong with their metadata.
 
     Attributes:
+        unnamed: The manifests in the remove schedule of DUCC. Their content is in use, but neither
+            their names nor their exact bytes are known.
         names: The published names, including those whose metadata is unreadable.
         certain: False if a record that may name images or layers is unreadable. Then nothing
             is reported as superfluous.
     """
 
     images: list[LiveImage] = field(default_factory=list)
+    unnamed: tuple[Manifest, ...] = ()
     names: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     schedule: tuple[ScheduledRemoval, ...] = ()
     certain: bool = True
+
+    @property
+    def manifests(self) -> Iterator[Manifest]:
+        """Every manifest that is in use, with or without a name."""
+        yield from (image.manifest for image in self.images)
+        yield from self.unnamed
 
     def error(
         self,

@@ -79,7 +79,7 @@ def rebuild_retired_publication(
     """
     directory = path.rpartition("/")[0]
     for image in inventory.images:
-        if image.linked or layout.retired_directory(image.manifest_digest or "-:--") != directory:
+        if image.linked or layout.retired_directory(image.manifest_digest) != directory:
             continue
         if image.config is not None or repository.exists(f"{directory}/{layout.CONFIG_FILE}"):
             break
@@ -247,7 +247,7 @@ def _entries_of_published(
     """
     users: dict[str, list[LiveImage]] = {}
     for image in inventory.images:
-        if image.name in inventory.names and image.manifest_digest:
+        if image.name in inventory.names:
             users.setdefault(layout.retired_schedule(image.manifest_digest), []).append(image)
     for path in schedule_files(repository):
         directory = path.rpartition("/")[0]

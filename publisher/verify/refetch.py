@@ -119,7 +119,9 @@ class _Layers:
         failures = self._relink(fetched, findings)
         places = {path for digest in fetched for path in _places(digest)}
         failures += [
-            Failure.of(f, errors.get(f.path, PublisherError("no image uses it any more")))
+            Failure.of(
+                f, errors.get(f.path, PublisherError("no image whose name is known uses it"))
+            )
             for f in findings
             if f.path not in places
         ]
@@ -167,8 +169,8 @@ class _Layers:
                 # A layer that a concurrent publisher removed is not published again.
                 if not any(
                     each.digest == layer.digest
-                    for image in take_inventory(repository).images
-                    for each in image.manifest.layers
+                    for manifest in take_inventory(repository).manifests
+                    for each in manifest.layers
                 ):
                     return
                 transaction.add_layer(layer.digest, needed, below, anew=True)

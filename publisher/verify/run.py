@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.tree import layout
 from publisher.verify.contents import check_flat, check_layer
+from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.survey import survey
@@ -58,7 +59,9 @@ def verify(
         inventory, expected = survey(repository)
         inventory.findings = [finding for finding in inventory.findings if finding in before]
     if deep:
-        inventory.findings += _check_contents(repository, inventory, progress or (lambda _: None))
+        inventory.findings += _check_contents(
+            repository, inventory, expected, progress or (lambda _: None)
+        )
     return Report(
         images=len(inventory.names),
         layers=len(expected.layers),
@@ -69,15 +72,15 @@ def verify(
 
 
 def _check_contents(
-    repository: Repository, inventory: Inventory, progress: Callable[[str], None]
+    repository: Repository,
+    inventory: Inventory,
+    expected: Expected,
+    progress: Callable[[str], None],
 ) -> list[Finding]:
     """Read every layer and flat image that the survey did not find missing."""
     absent = {finding.path for finding in inventory.findings if finding.kind in _UNREADABLE}
     findings: list[Finding] = []
-    users = {
-        layer.digest: image.name for image in inventory.images for layer in image.manifest.layers
-    }
-    for digest, name in sorted(users.items()):
+    for digest, name in sorted(expected.layer_names.items()):
         if not absent & {layout.layer_tree(digest), layout.layer_index(digest)}:
             progress(f"layer {digest}")
             findings += _unless_removed(

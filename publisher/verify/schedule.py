@@ -110,20 +110,18 @@ def _take_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
         inventory.warning(Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE, what, how=how)
     else:
         inventory.note(Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE, what, how=how)
-    inventory.images += [
-        LiveImage("", "", manifest, None, flat=False, linked=False) for manifest in listed
-    ]
+    inventory.unnamed = listed
     return True
 
 
-def _list_of_manifests(data: bytes) -> list[Manifest] | None:
+def _list_of_manifests(data: bytes) -> tuple[Manifest, ...] | None:
     if not is_ducc_schedule(data):
         return None
     try:
-        return [
+        return tuple(
             parse_published_manifest(each)
             for each in parse_ducc_schedule(data, layout.REMOVE_SCHEDULE)
-        ]
+        )
     except (InvalidRecord, InvalidManifest):
         return None
 

@@ -13,7 +13,7 @@ from publisher.verify.published_layers import check_layers
 
 def check_structure(repository: Repository, inventory: Inventory) -> Expected:
     """Add to `inventory` what differs from what its images require; return the requirements."""
-    expected = Expected.of(inventory.images)
+    expected = Expected.of(inventory)
     check_layers(repository, inventory, expected)
     check_images(repository, inventory, expected)
     check_leftovers(repository, inventory, expected)

@@ -12,7 +12,11 @@ import pytest
 
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.document import Document
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from publisher.verify.findings import ORPHANS
+from publisher.verify.survey import survey
 from tests.command import publisher, succeed
 from tests.cvmfs import Machine, make_machine
 from tests.layer_builder import Image, directory, file, image, layer
@@ -158,6 +162,22 @@ def test_images_that_ducc_has_scheduled_are_not_lost(tmp_path: Path) -> None:
     assert result.code == 1 and "garbage-collection" in result.err
     after = {path: node for path, node in describe_tree(root).items() if ".publisher" not in path}
     assert_same_tree(after, before)
+
+
+def test_content_that_ducc_has_scheduled_is_in_use_without_a_name(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_ducc_tree(root, "127.0.0.1:9", a=FIRST, b=SECOND)
+    for path in (layout.manifest_file("127.0.0.1:9/team/tool:b"), "127.0.0.1:9/team/tool:b"):
+        (root / path).unlink()
+    schedule = json.dumps([json.loads(as_ducc_writes(SECOND))])
+    (root / layout.REMOVE_SCHEDULE).write_text(schedule)
+    inventory, expected = survey(DirectoryRepository(RepositoryURL.parse(f"dir:{root}")))
+    assert [image.name for image in inventory.images] == ["127.0.0.1:9/team/tool:a"]
+    assert [manifest.image_id for manifest in inventory.unnamed] == [SECOND.image_id]
+    assert expected.images[SECOND.image_id] == set()
+    assert expected.image_names[SECOND.image_id] == ""
+    assert expected.layers[BASE.digest] == {FIRST.image_id, SECOND.image_id}
+    assert not [finding for finding in inventory.findings if finding.kind in ORPHANS]
 
 
 def test_a_cvmfs_repository_is_adopted_in_one_revision(
