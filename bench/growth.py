@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from bench.measure import Command, measure, median
 from bench.synthetic import write_image_of_files, write_images
+from publisher.codec import JsonObject
 from publisher.oci.digest import digest_of
 from publisher.oci.media_types import OCI_CONFIG, OCI_LAYER
 from publisher.repository.directory.repository import DirectoryRepository
@@ -142,7 +144,8 @@ def _fill_schedule(tree: Path, size: int) -> None:
             name = f"registry.example.org/team/tool:{number}"
             image_id = digest_of(b"config %d" % number)
             config = {"mediaType": OCI_CONFIG, "digest": image_id, "size": 1000}
-            manifest = {"schemaVersion": 2, "config": config, "layers": layers}
+            value = {"schemaVersion": 2, "config": config, "layers": layers}
+            manifest = JsonObject(json.dumps(value))
             digest = digest_of(b"manifest %d" % number)
             records.put_on_schedule(
                 ScheduledRemoval(

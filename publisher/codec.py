@@ -67,6 +67,21 @@ class AsArray:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class JsonObject:
+    """A JSON object of another format, which a record contains and this program keeps as it is.
+
+    `text` is the object as JSON. Equal values in the same order have the same text.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, data: bytes | str) -> JsonObject:
+        """Return the object in `data`; raise Malformed for anything else."""
+        return _json_object(load_object(data))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Check:
     """A condition on a value, for use in `Annotated`; `why` completes "FIELD …"."""
 
@@ -106,8 +121,8 @@ class Codec(Generic[T]):
 
     Args:
         kind: The dataclass. Fields may be `str`, `int`, `bool`, `datetime`, `date`, `Any`,
-            mappings, variable-length tuples, frozen sets, dataclasses, and unions with None of
-            these; `Annotated` with `Check`s restricts them further.
+            `JsonObject`, mappings, variable-length tuples, frozen sets, dataclasses, and unions
+            with None of these; `Annotated` with `Check`s restricts them further.
         version: The version that is written, and the only one that is read; None for a format
             without versions.
         naming: Makes a JSON key of a field's name.
@@ -381,6 +396,15 @@ def _day(value: Any) -> date:
         raise Malformed("is not a day such as 2026-11-20") from error
 
 
+def _json_object(value: Any) -> JsonObject:
+    if not isinstance(value, dict):
+        raise Malformed("is not an object")
+    try:
+        return JsonObject(json.dumps(value))
+    except RecursionError as error:
+        raise Malformed("is nested too deeply") from error
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -392,4 +416,5 @@ _SIMPLE: dict[Any, _Coder] = {
     int: (_integer, _same),
     datetime: (_moment, format_time),
     date: (_day, date.isoformat),
+    JsonObject: (_json_object, lambda value: json.loads(value.text)),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 
+from publisher.codec import JsonObject
 from publisher.repository.published import NotPublished
 from publisher.repository.records import IMAGE_FILES, RecordSet
 from publisher.times import later
@@ -66,7 +66,7 @@ def schedule_removal(
         reference=publication.reference if publication else reference or name,
         manifest_digest=current.digest,
         image_id=manifest.image_id,
-        manifest=json.loads(current.data),
+        manifest=JsonObject.parse(current.data),
         reason=reason,
         scheduled_at=began,
         not_before=later(began, grace),

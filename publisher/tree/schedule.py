@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from publisher.codec import Codec, dump, load_object, omit_default, take_version
+from publisher.codec import Codec, JsonObject, dump, load_object, omit_default, take_version
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.times import later
 from publisher.tree.record import Digest, InvalidRecord, UnsupportedRecord, read_record
@@ -42,7 +41,7 @@ class Reason(enum.StrEnum):
 class ScheduledRemoval:
     """An image that is not wanted any more, and the time from which it may be deleted.
 
-    `manifest` is the parsed manifest that is being retired (the old one, when a tag has moved).
+    `manifest` is the manifest that is being retired (the old one, when a tag has moved).
     `reason` is a `Reason`, or another text that a later release wrote. The grace period counts from
     `scheduled_at`, never from the age of files. With `link_dropped` the public link was removed
     when the image was scheduled.
@@ -52,7 +51,7 @@ class ScheduledRemoval:
     reference: str
     manifest_digest: Digest
     image_id: Digest
-    manifest: Mapping[str, Any]
+    manifest: JsonObject
     reason: str
     scheduled_at: datetime
     not_before: datetime
@@ -74,7 +73,7 @@ class ScheduledRemoval:
 
     def parse_manifest(self) -> Manifest:
         """Return the retired manifest; raise InvalidManifest where it is not a manifest."""
-        return parse_published_manifest(json.dumps(dict(self.manifest)).encode())
+        return parse_published_manifest(self.manifest.text.encode())
 
     def to_value(self) -> dict[str, Any]:
         """Return the entry as it is written in the file: the long manifest comes last."""

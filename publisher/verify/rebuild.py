@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from publisher.codec import JsonObject
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.manifest import Manifest
 from publisher.oci.reference import parse_reference
@@ -230,7 +231,7 @@ def _entries_of(
             reference=reference_of(repository, path, name),
             manifest_digest=digest,
             image_id=manifest.image_id,
-            manifest=json.loads(data),
+            manifest=JsonObject.parse(data),
             reason=Reason.TAG_MOVED,
             scheduled_at=now,
             not_before=later(now, grace),
@@ -264,7 +265,7 @@ def _entries_of_published(
             reference=image.reference or image.name,
             manifest_digest=image.manifest_digest,
             image_id=image.manifest.image_id,
-            manifest=json.loads(data),
+            manifest=JsonObject.parse(data),
             reason=Reason.REMOVED,
             scheduled_at=now,
             not_before=later(now, _grace(record.get("graceSeconds"))),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.codec import JsonObject
 from publisher.ingest.publish import publish
 from publisher.oci.manifest import Manifest, parse_manifest
 from publisher.removal import schedule
@@ -395,7 +396,14 @@ def test_a_layer_is_removed_exactly_when_no_other_live_manifest_lists_it(
     ]
     name, going = built[0]
     entry = ScheduledRemoval(
-        name, name, going.manifest.digest, going.image_id, {}, "removed", NOON, NOON
+        name,
+        name,
+        going.manifest.digest,
+        going.image_id,
+        JsonObject("{}"),
+        "removed",
+        NOON,
+        NOON,
     )
     users = ImageUsers(
         frozenset((n, i.manifest.digest) for n, i in built if i.image_id == going.image_id)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.codec import JsonObject
+from publisher.errors import InvalidManifest
 from publisher.times import format_time, parse_time
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
@@ -53,7 +55,9 @@ SCHEDULED = st.builds(
     reference=st.text(),
     manifest_digest=DIGESTS,
     image_id=DIGESTS,
-    manifest=st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())),
+    manifest=st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())).map(
+        lambda value: JsonObject(json.dumps(value))
+    ),
     reason=st.sampled_from(["tag-moved", "withdrawn", "removed"]),
     scheduled_at=MOMENTS,
     not_before=MOMENTS,
@@ -148,6 +152,26 @@ def test_a_schedule_of_an_earlier_release_is_read_with_all_its_entries(
     assert parse_summary(schedule.to_bytes(), PATH) == schedule
 
 
+def test_the_manifest_in_an_entry_is_kept_as_it_is() -> None:
+    manifest = '{"b": 1.50, "a": [{}, null, -0.0, 1e3, "\\ud800\\u00e9"], "": 12345678901234567890}'
+    value = json.loads(RemoveSchedule((entry(),)).to_bytes())
+    value["entries"][0]["manifest"] = json.loads(manifest)
+    data = (json.dumps(value, indent=1) + "\n").encode()
+    [found] = RemoveSchedule.parse(data, PATH).entries
+    assert found.manifest == JsonObject.parse(manifest)
+    assert found.manifest != JsonObject.parse("{}")
+    assert RemoveSchedule((found,)).to_bytes() == data
+
+
+def test_a_manifest_that_is_nested_too_deeply_makes_the_record_invalid() -> None:
+    value = RemoveSchedule((entry(),)).to_bytes().decode()
+    for depth in (900, 100_000):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        data = value.replace('"manifest": {}', f'"manifest": {deep}').encode()
+        with pytest.raises((InvalidRecord, InvalidManifest)):
+            RemoveSchedule.parse(data, PATH).entries[0].parse_manifest()
+
+
 @given(st.frozensets(DIGESTS), st.dictionaries(st.text(), JSON_VALUES))
 def test_an_origin_matches_its_schema(images: frozenset[str], extra: dict[str, Any]) -> None:
     layout_schema("origin").validate(json.loads(Origin(images, extra).to_bytes()))
@@ -156,7 +180,7 @@ def test_an_origin_matches_its_schema(images: frozenset[str], extra: dict[str, A
 def entry(name: str = "quay.io/a/b:1", digit: str = "1", **others: Any) -> ScheduledRemoval:
     digest = f"sha256:{digit * 64}"
     found = ScheduledRemoval(
-        name, name, digest, digest, {}, "tag-moved", NOON, NOON + timedelta(days=30)
+        name, name, digest, digest, JsonObject("{}"), "tag-moved", NOON, NOON + timedelta(days=30)
     )
     return replace(found, **others)
 
@@ -175,7 +199,7 @@ PUBLICATION = Publication(
     note="for the survey pipeline",
     grace_seconds=2592000,
 )
-SCHEDULE = RemoveSchedule((entry(), entry(digit="2", manifest={"schemaVersion": 2, "layers": []})))
+SCHEDULE = RemoveSchedule((entry(), entry(digit="2", manifest=JsonObject('{"schemaVersion": 2}'))))
 ORIGIN = Origin(frozenset({"sha256:1"}), {"other": {"a": [1]}})
 DOCUMENTS = [json.loads(r.to_bytes()) for r in (PUBLICATION, SCHEDULE, ORIGIN)]
 
