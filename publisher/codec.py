@@ -11,6 +11,7 @@ surrogates, which stricter parsers refuse, and the output has to stay the same b
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import types
@@ -120,9 +121,10 @@ class Codec(Generic[T]):
     """Reads and writes the records of one dataclass.
 
     Args:
-        kind: The dataclass. Fields may be `str`, `int`, `bool`, `datetime`, `date`, `Any`,
-            `JsonObject`, mappings, variable-length tuples, frozen sets, dataclasses, and unions
-            with None of these; `Annotated` with `Check`s restricts them further.
+        kind: The dataclass. Fields may be `str`, `int`, `float`, `bool`, `datetime`, `date`,
+            `JsonObject`, `object` (any JSON value), mappings, variable-length tuples, frozen sets,
+            dataclasses, and unions with None of these; `Annotated` with `Check`s restricts them
+            further.
         version: The version that is written, and the only one that is read; None for a format
             without versions.
         naming: Makes a JSON key of a field's name.
@@ -382,6 +384,13 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    raise Malformed("is not a number")
+
+
 def _moment(value: Any) -> datetime:
     try:
         return parse_time(_text(value))
@@ -410,10 +419,11 @@ def _same(value: Any) -> Any:
 
 
 _SIMPLE: dict[Any, _Coder] = {
-    Any: (_same, _same),
+    object: (_same, _same),
     str: (_text, _same),
     bool: (_flag, _same),
     int: (_integer, _same),
+    float: (_number, _same),
     datetime: (_moment, format_time),
     date: (_day, date.isoformat),
     JsonObject: (_json_object, lambda value: json.loads(value.text)),

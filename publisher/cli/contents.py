@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from publisher.browse.contents import Change, diff_images, list_path
@@ -108,8 +106,8 @@ def _shown(entry: Entry) -> str:
     return printable(entry.path) or "."
 
 
-def _entry_value(entry: Entry) -> dict[str, Any]:
-    value: dict[str, Any] = {
+def _entry_value(entry: Entry) -> dict[str, object]:
+    value: dict[str, object] = {
         "path": entry.path,
         "type": str(entry.type),
         "mode": entry.mode,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from publisher.cli.rendering import echo, plural
 from publisher.errors import printable
@@ -19,7 +18,7 @@ def print_config(config: ImageConfig, indent: str) -> None:
         echo(f"{indent}{label + ':':12} {printable(text)}")
 
 
-def config_value(data: bytes) -> dict[str, Any]:
+def config_value(data: bytes) -> dict[str, object]:
     """Return the exact config as a JSON value, to be copied into a result document.
 
     `data` was accepted by `parse_config`; decisions are made on its typed values only.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -134,7 +133,7 @@ def _print_details(details: ImageDetails) -> None:
         )
 
 
-def _listed_value(listed: ListedImage) -> dict[str, Any]:
+def _listed_value(listed: ListedImage) -> dict[str, object]:
     return _image_value(listed.image) | {
         "bytes": listed.size,
         "pinned": listed.pin is not None,
@@ -143,8 +142,8 @@ def _listed_value(listed: ListedImage) -> dict[str, Any]:
     }
 
 
-def _image_value(image: PublishedImage) -> dict[str, Any]:
-    value: dict[str, Any] = {
+def _image_value(image: PublishedImage) -> dict[str, object]:
+    value: dict[str, object] = {
         "name": image.name,
         "manifestDigest": image.manifest_digest,
         "linked": image.linked,
@@ -172,7 +171,7 @@ def _image_value(image: PublishedImage) -> dict[str, Any]:
     return value
 
 
-def _details_value(details: ImageDetails) -> dict[str, Any]:
+def _details_value(details: ImageDetails) -> dict[str, object]:
     value = _image_value(details.image)
     value["layers"] = [
         {

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -267,7 +266,7 @@ def _render(report: Report, quiet: bool, output: str) -> int:
     return SOME_FAILED if report.failed else DONE
 
 
-def _outcome_value(outcome: Outcome) -> dict[str, Any]:
+def _outcome_value(outcome: Outcome) -> dict[str, object]:
     return {
         "name": outcome.name,
         "reference": outcome.reference,

@@ -11,7 +11,7 @@ from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, wait_option
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
-from publisher.layers.policy import NO_OWNER, Limits, Policy, policy_values
+from publisher.layers.policy import NO_OWNER, Limits, Policy, changed_limits, policy_values
 from publisher.verify.initialize import current_policy, initialize
 
 _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
@@ -139,5 +139,5 @@ def _print_policy(policy: Policy) -> None:
     echo(f"  xattrs:   {policy.xattrs} (user.*)")
     echo(f"  readable: {'for all users' if policy.readable else 'as in the image'}")
     echo(f"  writable: {policy.writable or 'keep for CVMFS, else drop'}")
-    for name, value in policy_values(policy).get("limits", {}).items():
+    for name, value in changed_limits(policy.limits).items():
         echo(f"  limit:    {name.replace('_', '-')}={value}")

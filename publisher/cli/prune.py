@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
@@ -182,7 +180,7 @@ def _would(dry_run: bool) -> str:
     return "would be " if dry_run else ""
 
 
-def _value(url: str, report: Report) -> dict[str, Any]:
+def _value(url: str, report: Report) -> dict[str, object]:
     return {
         "repository": url,
         "scheduled": [entry_value(entry) for entry in report.scheduled],

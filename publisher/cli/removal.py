@@ -49,7 +49,7 @@ def describe_reason(entry: ScheduledRemoval) -> str:
     return REASONS.get(entry.reason, entry.reason)
 
 
-def entry_value(entry: ScheduledRemoval) -> dict[str, Any]:
+def entry_value(entry: ScheduledRemoval) -> dict[str, object]:
     """Return a schedule entry as a JSON value, without the manifest."""
     return {
         "name": entry.name,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Mapping
 
 import click
 
 from publisher.errors import printable
 
 
-def print_json(kind: str, value: dict[str, Any]) -> None:
+def print_json(kind: str, value: Mapping[str, object]) -> None:
     """Print a result document; `kind` names its schema and version, such as "list/1"."""
     click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
 
 import click
 
@@ -87,7 +86,7 @@ def _say(what: str) -> None:
     echo(what, err=True)
 
 
-def _value(report: Report, repaired: Repaired) -> dict[str, Any]:
+def _value(report: Report, repaired: Repaired) -> dict[str, object]:
     return {
         "sound": report.sound,
         "deep": report.deep,

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from json.encoder import encode_basestring_ascii
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
 import zstandard
 
@@ -59,7 +59,7 @@ class IndexHeader:
     content_size: _Count
     unresolved: _Count = 0
     dropped: Mapping[str, _Count] = field(default_factory=dict)
-    policy: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, object] = field(default_factory=dict)
     holes: _Count = 0
 
     @property
@@ -186,7 +186,7 @@ def encode_details(entry: Entry) -> str:
             f',"mode":"{entry.mode:04o}","uid":{entry.uid},"gid":{entry.gid},"size":{entry.size},'
             f'"mtime_ns":{entry.mtime_ns},"sha256":"{entry.sha256}"'
         )
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     if kind is not EntryType.WHITEOUT and not entry.is_unresolved:
         fields |= {"mode": f"{entry.mode:04o}", "uid": entry.uid, "gid": entry.gid}
         if kind in (EntryType.FILE, EntryType.HARDLINK):
@@ -286,13 +286,13 @@ def decode_entry(line: str) -> Entry:
         ) from error
 
 
-def _device(value: Any) -> tuple[int, int]:
+def _device(value: object) -> tuple[int, int]:
     if type(value) is not list or [type(number) for number in value] != [int, int]:
         raise ValueError("device is not a list of two integers")
     return value[0], value[1]
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     if type(value) is not list or not all(type(text) is str for text in value):
         raise ValueError("dropped is not a list of strings")
     return tuple(value)

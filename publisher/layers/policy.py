@@ -177,15 +177,20 @@ def _is_real_device(entry: Entry) -> bool:
     return 0 <= major < _MAJOR_NUMBERS and 0 <= minor < _MINOR_NUMBERS
 
 
-def policy_values(policy: Policy) -> dict[str, Any]:
+def policy_values(policy: Policy) -> dict[str, object]:
     """Return what differs from the defaults in `policy`, as JSON values."""
     usual, chosen = asdict(Policy()), asdict(policy)
-    limits = {k: v for k, v in chosen.pop("limits").items() if v != usual["limits"][k]}
     values = {key: value for key, value in chosen.items() if value != usual[key]}
-    return values | ({"limits": limits} if limits else {})
+    return values | ({"limits": changed_limits(policy.limits)} if "limits" in values else {})
 
 
-def policy_from_values(values: Mapping[str, Any]) -> Policy:
+def changed_limits(limits: Limits) -> dict[str, int]:
+    """Return the limits that differ from the defaults, by name."""
+    usual: dict[str, int] = asdict(Limits())
+    return {name: value for name, value in asdict(limits).items() if value != usual[name]}
+
+
+def policy_from_values(values: Mapping[str, object]) -> Policy:
     """Return the policy of `policy_values`. LayerError names an unknown option or value."""
     what = "cannot use the repository's policy"
     for name, value in values.items():
@@ -195,13 +200,14 @@ def policy_from_values(values: Mapping[str, Any]) -> Policy:
                 why=f"{name}: {value!r} is not known",
                 hint="use the newer publisher that wrote it, or set it again by `publisher init`",
             )
-    more = dict(values)
-    if more.get("owner") is not None:
-        more["owner"] = tuple(more["owner"])
-    return Policy(**{**more, "limits": Limits(**values.get("limits", {}))})
+    chosen: dict[str, Any] = dict(values)  # of the types that `_is_valid` has checked
+    if chosen.get("owner") is not None:
+        chosen["owner"] = tuple(chosen["owner"])
+    chosen["limits"] = Limits(**chosen.get("limits", {}))
+    return Policy(**chosen)
 
 
-def _is_valid(name: str, value: Any) -> bool:
+def _is_valid(name: str, value: object) -> bool:
     match name:
         case "setuid" | "devices" | "xattrs" | "writable":
             return value in ("drop", "keep")
@@ -220,5 +226,5 @@ def _is_valid(name: str, value: Any) -> bool:
     return False
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from publisher.errors import InvalidManifest
 from publisher.oci.digest import is_digest
@@ -114,7 +114,7 @@ def parse_config(data: bytes, digest: str) -> ImageConfig:
 class _ConfigReader:
     """Reads one document; `notes` collects what is ignored."""
 
-    def __init__(self, value: Mapping[str, Any], digest: str) -> None:
+    def __init__(self, value: Mapping[str, object], digest: str) -> None:
         self._value = value
         self._digest = digest
         self._notes: list[str] = []
@@ -144,7 +144,7 @@ class _ConfigReader:
             tuple(self._notes),
         )
 
-    def _container(self, value: Mapping[str, Any]) -> ContainerConfig:
+    def _container(self, value: Mapping[str, object]) -> ContainerConfig:
         where = "config."
         self._boolean(value, where, "ArgsEscaped")
         return ContainerConfig(
@@ -160,7 +160,7 @@ class _ConfigReader:
             self._health_check(value),
         )
 
-    def _health_check(self, value: Mapping[str, Any]) -> HealthCheck | None:
+    def _health_check(self, value: Mapping[str, object]) -> HealthCheck | None:
         if value.get("Healthcheck") is None:
             return None
         check = self._object(value, "config.", "Healthcheck")
@@ -181,7 +181,7 @@ class _ConfigReader:
             self._refuse("history", "a list of objects")
         return tuple(self._step(step, f"history[{n}]") for n, step in enumerate(steps))
 
-    def _step(self, step: Any, where: str) -> HistoryStep:
+    def _step(self, step: object, where: str) -> HistoryStep:
         if step is None:
             return HistoryStep()
         if not isinstance(step, dict):
@@ -195,7 +195,7 @@ class _ConfigReader:
             self._boolean(step, where, "empty_layer"),
         )
 
-    def _object(self, holder: Mapping[str, Any], where: str, key: str) -> Mapping[str, Any]:
+    def _object(self, holder: Mapping[str, object], where: str, key: str) -> Mapping[str, object]:
         value = holder.get(key)
         if value is None:
             return {}
@@ -203,20 +203,20 @@ class _ConfigReader:
             self._refuse(where + key, "an object")
         return value
 
-    def _text(self, holder: Mapping[str, Any], where: str, key: str) -> str:
+    def _text(self, holder: Mapping[str, object], where: str, key: str) -> str:
         text = self._as_text(holder.get(key))
         if text is None:
             self._refuse(where + key, "a string")
         return text
 
-    def _time(self, holder: Mapping[str, Any], where: str, key: str) -> str:
+    def _time(self, holder: Mapping[str, object], where: str, key: str) -> str:
         text = self._text(holder, where, key)
         if not text or _is_time(text):
             return text
         self._notes.append(f"{where}{key} is ignored: {text[:40]!r} is not a time (RFC 3339)")
         return ""
 
-    def _texts(self, holder: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
+    def _texts(self, holder: Mapping[str, object], where: str, key: str) -> tuple[str, ...]:
         values = holder.get(key)
         if values is None:
             return ()
@@ -226,7 +226,7 @@ class _ConfigReader:
             self._refuse(where + key, "a list of strings")
         return found
 
-    def _words(self, holder: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    def _words(self, holder: Mapping[str, object], key: str) -> tuple[str, ...]:
         text = holder.get(key)
         if isinstance(text, str):
             return (_unicode(text),)  # Docker's own form before 1.2, which it still reads
@@ -234,9 +234,9 @@ class _ConfigReader:
 
     def _mapping(
         self,
-        holder: Mapping[str, Any],
+        holder: Mapping[str, object],
         key: str,
-        read: Callable[[Any], _T | None],
+        read: Callable[[object], _T | None],
         expected: str,
     ) -> dict[str, _T]:
         value = holder.get(key)
@@ -249,7 +249,7 @@ class _ConfigReader:
             self._refuse(f"config.{key}", expected)
         return read_items
 
-    def _number(self, holder: Mapping[str, Any], where: str, key: str) -> int:
+    def _number(self, holder: Mapping[str, object], where: str, key: str) -> int:
         value = holder.get(key)
         if value is None:
             return 0
@@ -257,7 +257,7 @@ class _ConfigReader:
             self._refuse(where + key, "an integer of 64 bits")
         return value
 
-    def _boolean(self, holder: Mapping[str, Any], where: str, key: str) -> bool:
+    def _boolean(self, holder: Mapping[str, object], where: str, key: str) -> bool:
         value = holder.get(key)
         if value is None:
             return False
@@ -265,13 +265,13 @@ class _ConfigReader:
             self._refuse(where + key, "true or false")
         return value
 
-    def _as_text(self, value: Any) -> str | None:
+    def _as_text(self, value: object) -> str | None:
         """Return a string of a list or object; null is the empty one, as Go decodes it."""
         if value is None:
             return ""
         return _unicode(value) if isinstance(value, str) else None
 
-    def _as_nothing(self, value: Any) -> str | None:
+    def _as_nothing(self, value: object) -> str | None:
         return "" if value is None or isinstance(value, dict) else None
 
     def _refuse(self, field_name: str, expected: str) -> NoReturn:
@@ -295,13 +295,13 @@ def single_layer_config(data: bytes, diff_id: str, variable: str, created_by: st
         created_by: how the history explains the layer.
     """
     original = read_object(data, "config")
-    settings = dict(original.get("config") or {})
+    settings = _members(original.get("config"))
     name = variable.partition("=")[0]
-    kept = [each for each in settings.get("Env") or [] if (each or "").partition("=")[0] != name]
+    kept = [each for each in _items(settings.get("Env")) if str(each).partition("=")[0] != name]
     settings["Env"] = [*kept, variable]
     # As many steps of the history may have a layer as there are layers.
-    steps = [dict(step or {}, empty_layer=True) for step in original.get("history") or []]
-    last: dict[str, Any] = {"created_by": created_by}
+    steps = [_members(step) | {"empty_layer": True} for step in _items(original.get("history"))]
+    last: dict[str, object] = {"created_by": created_by}
     if "created" in original:
         last = {"created": original["created"]} | last
     changed = dict(original) | {
@@ -326,3 +326,13 @@ def _is_time(text: str) -> bool:
 def _unicode(text: str) -> str:
     """Return `text` with U+FFFD for lone surrogates, as engines read them."""
     return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _members(value: object) -> dict[str, object]:
+    """Return the members of a JSON object; none where it is null, as some tools write it."""
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[object]:
+    """Return the items of a JSON list; none where it is null, as some tools write it."""
+    return list(value) if isinstance(value, list) else []

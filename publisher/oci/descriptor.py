@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from publisher.errors import InvalidManifest
 from publisher.oci.digest import is_digest
@@ -41,7 +40,7 @@ def check_size(data: bytes, descriptor: Descriptor) -> None:
         )
 
 
-def parse_descriptor(raw: Any, what: str, name: str) -> Descriptor:
+def parse_descriptor(raw: object, what: str, name: str) -> Descriptor:
     """Return the descriptor in the JSON value `raw`.
 
     Args:
@@ -75,7 +74,7 @@ def parse_descriptor(raw: Any, what: str, name: str) -> Descriptor:
     )
 
 
-def _platform(raw: Any) -> Platform | None:
+def _platform(raw: object) -> Platform | None:
     if not isinstance(raw, dict):
         return None
     os, architecture = raw.get("os"), raw.get("architecture")
@@ -85,7 +84,7 @@ def _platform(raw: Any) -> Platform | None:
     return Platform(os, architecture, variant)
 
 
-def parse_strings(raw: Any) -> Mapping[str, str]:
+def parse_strings(raw: object) -> Mapping[str, str]:
     """Return the string values of a JSON object; all else, such as null, is left out."""
-    items: Iterable[tuple[Any, Any]] = raw.items() if isinstance(raw, dict) else ()
+    items: Iterable[tuple[object, object]] = raw.items() if isinstance(raw, dict) else ()
     return {k: v for k, v in items if isinstance(k, str) and isinstance(v, str)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.errors import InvalidManifest
 from publisher.oci.media_types import (
@@ -70,7 +69,7 @@ def detect_media_type(data: bytes, declared: str = "") -> str:
     )
 
 
-def read_object(data: bytes, what: str) -> dict[str, Any]:
+def read_object(data: bytes, what: str) -> dict[str, object]:
     """Return the JSON object in `data`; InvalidManifest, naming `what`, where there is none.
 
     Stricter than `json.loads`: UTF-8 only, no key twice, no NaN or infinity, at most MAX_NESTING
@@ -108,7 +107,7 @@ def _too_deep(what: str) -> InvalidManifest:
     )
 
 
-def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
         # One reader would take the first and another the last: two images in the same bytes.
@@ -123,8 +122,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _nesting_exceeds(value: Any, limit: int) -> bool:
-    level = [value]
+def _nesting_exceeds(value: dict[str, object], limit: int) -> bool:
+    level: list[dict[str, object] | list[object]] = [value]
     for _ in range(limit):
         level = [
             item

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.errors import InvalidManifest
 from publisher.oci.config import ImageConfig
@@ -61,7 +60,7 @@ def parse_manifest(document: Document) -> Manifest:
     return Manifest(document.media_type, config, _image_layers(value, what))
 
 
-def _image_config(value: Mapping[str, Any], what: str) -> Descriptor:
+def _image_config(value: Mapping[str, object], what: str) -> Descriptor:
     """Return the config; raise InvalidManifest where it, or the manifest, is of an artifact."""
     config = parse_descriptor(value.get("config"), what, "config")
     artifact = value.get("artifactType") or config.media_type
@@ -74,7 +73,7 @@ def _image_config(value: Mapping[str, Any], what: str) -> Descriptor:
     return config
 
 
-def _image_layers(value: Mapping[str, Any], what: str) -> tuple[Descriptor, ...]:
+def _image_layers(value: Mapping[str, object], what: str) -> tuple[Descriptor, ...]:
     """Return the layers; raise InvalidManifest where one is not of a known type."""
     layers = _layers(value, what)
     for number, layer in enumerate(layers, 1):
@@ -85,7 +84,7 @@ def _image_layers(value: Mapping[str, Any], what: str) -> tuple[Descriptor, ...]
     return layers
 
 
-def _layers(value: Mapping[str, Any], what: str) -> tuple[Descriptor, ...]:
+def _layers(value: Mapping[str, object], what: str) -> tuple[Descriptor, ...]:
     raw_layers = value.get("layers")
     if not isinstance(raw_layers, list):
         raise InvalidManifest(what, why="layers is not a list")
@@ -129,9 +128,13 @@ def manifest_annotations(data: bytes) -> Mapping[str, str]:
     return parse_strings(read_object(data, "manifest").get("annotations"))
 
 
-def _lower_keys(value: Any) -> Any:
+def _lower_keys(value: Mapping[str, object]) -> dict[str, object]:
+    return {key.lower(): _with_lower_keys(item) for key, item in value.items()}
+
+
+def _with_lower_keys(value: object) -> object:
     if isinstance(value, dict):
-        return {key.lower(): _lower_keys(item) for key, item in value.items()}
+        return _lower_keys(value)
     if isinstance(value, list):
-        return [_lower_keys(item) for item in value]
+        return [_with_lower_keys(item) for item in value]
     return value

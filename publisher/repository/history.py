@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from publisher.tree.history import Record
 
@@ -28,7 +28,7 @@ class History:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "history.jsonl"
 
-    def append(self, value: dict[str, Any]) -> None:
+    def append(self, value: dict[str, object]) -> None:
         """Append a record, unless it is the latest one already. The caller syncs it."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:

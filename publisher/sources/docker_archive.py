@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 from publisher.oci.config import parse_config
 from publisher.oci.descriptor import Descriptor
@@ -147,7 +146,7 @@ class SavedSource:
         data = json.dumps(manifest, separators=(",", ":")).encode()
         return Document(data, DOCKER_MANIFEST, digest_of(data))
 
-    def _layer(self, name: str, diff_id: str) -> dict[str, Any]:
+    def _layer(self, name: str, diff_id: str) -> dict[str, object]:
         start = self._archive.start(name)
         if start is None:
             raise SourceError(f"cannot read {self._archive.name}", why=f"it has no layer {name}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.sources import SourceError
 from publisher.sources.archive import Archive
@@ -43,7 +42,7 @@ def saved_images(archive: Archive) -> list[SavedImage]:
         ) from None
 
 
-def _entry(archive: Archive, entry: dict[str, Any]) -> SavedImage:
+def _entry(archive: Archive, entry: dict[str, object]) -> SavedImage:
     [file] = _texts([entry["Config"]])
     names = entry.get("RepoTags")
     layers = _texts(entry["Layers"])
@@ -53,7 +52,7 @@ def _entry(archive: Archive, entry: dict[str, Any]) -> SavedImage:
     return SavedImage(() if names is None else _texts(names), config, layers)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise ValueError("not a list of strings")
     return tuple(value)
@@ -102,7 +101,7 @@ def _legacy_image(archive: Archive, top: str, names: tuple[str, ...]) -> SavedIm
     return SavedImage(names, data, layers)
 
 
-def _layer_json(archive: Archive, layer: str) -> dict[str, Any]:
+def _layer_json(archive: Archive, layer: str) -> dict[str, object]:
     data = read_file(archive, f"{layer}/json")
     if data is None:
         raise SourceError(f"cannot read {archive.name}", why=f"it has no {layer}/json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.oci.config import ImageConfig, single_layer_config
 from publisher.oci.digest import digest_of
@@ -81,7 +80,7 @@ def build_image(original: Original, contents: Recipe) -> ThinImage:
         DOCKER_CONFIG if is_docker else OCI_CONFIG,
     )
     layer = _document(archive.gzip(content), DOCKER_LAYER if is_docker else OCI_LAYER)
-    manifest: dict[str, Any] = {
+    manifest: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": DOCKER_MANIFEST if is_docker else OCI_MANIFEST,
         "config": _describe(config),
@@ -104,7 +103,7 @@ def build_set(
         [(_, image)] = images
         return ThinSet(image.manifest, (image,))
     is_docker = all(original.media_type == DOCKER_MANIFEST for original, _ in images)
-    index: dict[str, Any] = {
+    index: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": DOCKER_LIST if is_docker else OCI_INDEX,
         "manifests": [
@@ -127,7 +126,7 @@ def _based_on(name: str, digest: str) -> dict[str, str]:
     return {BASE_NAME: name.removeprefix("http://"), BASE_DIGEST: digest}
 
 
-def _platform(config: ImageConfig) -> dict[str, Any]:
+def _platform(config: ImageConfig) -> dict[str, object]:
     values = {
         "architecture": config.platform.architecture,
         "os": config.platform.os,
@@ -142,7 +141,7 @@ def _document(data: bytes, media_type: str) -> Document:
     return Document(data, media_type, digest_of(data))
 
 
-def _describe(document: Document) -> dict[str, Any]:
+def _describe(document: Document) -> dict[str, object]:
     return {
         "mediaType": document.media_type,
         "size": len(document.data),
@@ -150,5 +149,5 @@ def _describe(document: Document) -> dict[str, Any]:
     }
 
 
-def _dump(value: Mapping[str, Any]) -> bytes:
+def _dump(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from publisher.codec import Malformed, load_object
 from publisher.oci.digest import digest_hex
@@ -69,7 +68,7 @@ def engine_archive(image: ThinImage, name: str) -> bytes:
     )
 
 
-def _read_entries(index_file: Path) -> list[Any]:
+def _read_entries(index_file: Path) -> list[object]:
     """Return the entries of an existing index.json; entries of other programs are kept as is."""
     try:
         entries = load_object(index_file.read_bytes())["manifests"]
@@ -87,7 +86,7 @@ def _read_entries(index_file: Path) -> list[Any]:
     return entries
 
 
-def _tag(entry: Any) -> Any:
+def _tag(entry: object) -> object:
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
     return annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.codec import AsArray, Codec
 
@@ -31,12 +30,12 @@ class Record:
     changes: tuple[Change, ...]
     paths: Mapping[str, int]
 
-    def to_value(self) -> dict[str, Any]:
+    def to_value(self) -> dict[str, object]:
         """Return the record as it is written in a journal or in the history."""
         return _CODEC.to_object(self)
 
     @classmethod
-    def from_value(cls, value: Any) -> Record:
+    def from_value(cls, value: object) -> Record:
         """Read what `to_value` returned; raise ValueError for anything else."""
         return _CODEC.from_value(value)
 

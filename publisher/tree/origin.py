@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from publisher.codec import Codec
 from publisher.tree.record import read_record
@@ -25,7 +24,7 @@ class Origin:
     """
 
     images: frozenset[str] = frozenset()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
     chains: frozenset[str] = frozenset()
     alternatives: frozenset[str] = frozenset()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
 
 from publisher.codec import Codec
 from publisher.errors import PublisherError
@@ -46,9 +45,9 @@ class Pin:
         """Return whether the pin is in force at `moment`."""
         return self.until is None or moment.astimezone(UTC).date() <= self.until
 
-    def to_value(self) -> dict[str, Any]:
+    def to_value(self) -> dict[str, object]:
         """Return the pin as it is written in the file."""
-        value: dict[str, Any] = _PIN.to_value(self)
+        value: dict[str, object] = _PIN.to_value(self)
         return value
 
 

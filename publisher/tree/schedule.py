@@ -11,7 +11,6 @@ import enum
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from publisher.codec import Codec, JsonObject, dump, load_object, omit_default, take_version
 from publisher.oci.manifest import Manifest, parse_published_manifest
@@ -75,7 +74,7 @@ class ScheduledRemoval:
         """Return the retired manifest; raise InvalidManifest where it is not a manifest."""
         return parse_published_manifest(self.manifest.text.encode())
 
-    def to_value(self) -> dict[str, Any]:
+    def to_value(self) -> dict[str, object]:
         """Return the entry as it is written in the file: the long manifest comes last."""
         value = dict(_ENTRY.to_value(self))
         return value | {"manifest": value.pop("manifest")}

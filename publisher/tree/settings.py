@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from publisher.codec import Codec
 from publisher.tree.record import read_record
@@ -20,8 +19,8 @@ class RepositorySettings:
     them. `extra` keeps keys that this release does not know.
     """
 
-    policy: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> RepositorySettings:

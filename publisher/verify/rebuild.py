@@ -7,9 +7,8 @@ no end. The next ingest of an image completes its publication.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from publisher.codec import JsonObject
 from publisher.errors import InvalidManifest, PublisherError
@@ -162,10 +161,10 @@ def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) ->
 
 
 def _rebuilt(
-    data: bytes, path: str, certain: dict[str, Any], likely: dict[str, Any]
+    data: bytes, path: str, certain: Mapping[str, object], likely: Mapping[str, object]
 ) -> Publication:
     """The publication with the `certain` values; of the others those that can still be read."""
-    value = {"version": publication_format.VERSION, "note": REBUILT} | likely | certain
+    value = {"version": publication_format.VERSION, "note": REBUILT, **likely, **certain}
     record = Publication.parse(json.dumps(value).encode(), path)
     readable = salvage_fields(data, (*_OPTIONAL, *likely))
     for key, found in readable.items():
@@ -222,8 +221,9 @@ def _entries_of(
     path = f"{directory}/{layout.PUBLICATION_FILE}"
     record = salvage_fields(repository.read(path) or b"", ("name", "graceSeconds"))
     names = _users(repository, manifest.image_id, digest)
-    if isinstance(record.get("name"), str):
-        names.add(record["name"])
+    own_name = record.get("name")
+    if isinstance(own_name, str):
+        names.add(own_name)
     grace = _grace(record.get("graceSeconds"))
     for name in sorted(filter(layout.is_public_name, names)):
         yield ScheduledRemoval(

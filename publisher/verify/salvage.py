@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"\s*")
 
 
-def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, Any]:
+def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, object]:
     """Return the values of `keys` that can still be read, at whatever depth they are."""
     text = data.decode("utf-8", "replace")
     found = {}
@@ -26,7 +25,7 @@ def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, object]]:
     """Yield the whole objects at the beginning of the list `key`."""
     text = data.decode("utf-8", "replace")
     match = re.search(rf'"{re.escape(key)}"\s*:\s*\[\s*', text)
@@ -37,7 +36,7 @@ def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _value_at(text: str, position: int, after: str) -> tuple[Any, int] | None:
+def _value_at(text: str, position: int, after: str) -> tuple[object, int] | None:
     """The JSON value at `position` if one of `after` follows it, and where the next one begins."""
     try:
         value, end = _DECODER.raw_decode(text, position)

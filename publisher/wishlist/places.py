@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
 
 from publisher.errors import PublisherError
 from publisher.oci.platform import Platform
@@ -97,7 +96,7 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
     return places
 
 
-def _terms(wish: Wish) -> tuple[Any, ...]:
+def _terms(wish: Wish) -> tuple[object, ...]:
     """Return the settings of a request, without the text that names the image."""
     return wish.platforms, wish.outputs, wish.grace, wish.thin, wish.owner, wish.note
 

@@ -16,6 +16,7 @@ from publisher.codec import (
     AsArray,
     Check,
     Codec,
+    JsonObject,
     Malformed,
     UnknownVersion,
     load_object,
@@ -140,3 +141,28 @@ def test_an_object_is_needed() -> None:
     assert load_object(b'{"a": 1}') == {"a": 1}
     with pytest.raises(Malformed, match="not a JSON object"):
         load_object(b"1")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    seconds: float
+    other: JsonObject = field(default_factory=lambda: JsonObject("{}"))
+
+
+def test_a_number_is_read_from_any_json_number_and_from_nothing_else() -> None:
+    codec = Codec(Measured)
+    assert codec.parse('{"seconds": 3}').seconds == codec.parse('{"seconds": 3.0}').seconds == 3
+    for value in ("true", "null", '"3"', "1" + "0" * 400):
+        with pytest.raises(Malformed, match="seconds is not a number"):
+            codec.parse(f'{{"seconds": {value}}}')
+
+
+def test_a_json_object_of_another_format_is_kept_as_it_is() -> None:
+    codec = Codec(Measured)
+    other = '{"b": [1.0, null], "a": {"\\ud800": true}}'
+    data = f'{{"seconds": 1.5, "other": {other}}}'
+    found = codec.parse(data)
+    assert found.other == JsonObject(other) == JsonObject.parse(other)
+    assert json.dumps(codec.to_value(found)) == data
+    with pytest.raises(Malformed, match="other is not an object"):
+        codec.parse('{"seconds": 1.5, "other": []}')

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
-from publisher.codec import Check, Codec, Malformed
+from publisher.codec import Codec, Malformed
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import ServerStalled, describe_processes
@@ -38,7 +37,7 @@ class _Note:
     """
 
     pids: tuple[int, ...]
-    began: Annotated[Any, Check(lambda value: isinstance(value, float | int), "is not a number")]
+    began: float
 
 
 _NOTE = Codec(_Note)
@@ -210,7 +209,7 @@ class Guard:
             return False
         if text.isdecimal():
             return int(text) in note.pids
-        return abs(opened - float(note.began)) <= _CLOCK_SECONDS
+        return abs(opened - note.began) <= _CLOCK_SECONDS
 
 
 def _is_alive(group: int) -> bool:

@@ -12,7 +12,6 @@ import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.entry import Entry, EntryType, Generated
 from publisher.oci.digest import digest_hex, digest_of
@@ -94,7 +93,7 @@ class StoreImage:
             "manifest": self.manifest,
         }
 
-    def to_entry(self) -> dict[str, Any]:
+    def to_entry(self) -> dict[str, object]:
         """Return the image's entry in images.json."""
         data = self._big_data()
         return {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from publisher.runtimes.podman.format import (
     IMAGES_FILE,
@@ -43,7 +42,7 @@ class ListEntry:
     layer: str
     parent: str
     data_names: tuple[str, ...]
-    value: Mapping[str, Any]
+    value: Mapping[str, object]
 
     def data_files(self) -> list[str]:
         """Return the paths of the files that hold an image's data."""
@@ -123,8 +122,8 @@ def remove_images(images: bytes, layers: bytes, image_ids: Sequence[str]) -> Rem
     return Removal(_dump([entry.value for entry in kept]), _dump(left), tuple(sorted(paths)))
 
 
-def _layer_entry(layer: StoreLayer, created: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"id": layer.id}
+def _layer_entry(layer: StoreLayer, created: str) -> dict[str, object]:
+    entry: dict[str, object] = {"id": layer.id}
     if layer.parent:
         entry["parent"] = layer.parent
     entry["created"] = created
@@ -134,14 +133,14 @@ def _layer_entry(layer: StoreLayer, created: str) -> dict[str, Any]:
     return entry | {"diff-digest": layer.diff_id, "diff-size": layer.diff_size}
 
 
-def _parse(data: bytes, path: str) -> Any:
+def _parse(data: bytes, path: str) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(path, why=f"not JSON: {error}", hint=REBUILD) from error
 
 
-def _entry(value: Any, path: str) -> ListEntry:
+def _entry(value: object, path: str) -> ListEntry:
     if isinstance(value, dict):
         texts = [value.get(key) or "" for key in ("id", "layer", "parent")]
         lists = [value.get(key) or [] for key in ("names", "big-data-names")]
@@ -153,7 +152,7 @@ def _entry(value: Any, path: str) -> ListEntry:
     raise InvalidRecord(path, why="an entry has no ID, or a malformed field", hint=REBUILD)
 
 
-def _is_list_of_strings(value: Any) -> bool:
+def _is_list_of_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
@@ -164,16 +163,16 @@ def _lines(data: bytes | None, path: str) -> bytes:
     return _dump([entry.value for entry in parse_list(data, path)])
 
 
-def _dump(values: Sequence[Mapping[str, Any]]) -> bytes:
+def _dump(values: Sequence[Mapping[str, object]]) -> bytes:
     return b"[\n" + b",\n".join(map(_line, values)) + b"\n]\n"
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _line(value: Mapping[str, object]) -> bytes:
     first = {"id": value["id"]}  # lines are found by their beginning
     return json.dumps(first | dict(value), separators=(",", ":")).encode()
 
 
-def _append(lines: bytes, values: Sequence[Mapping[str, Any]]) -> bytes:
+def _append(lines: bytes, values: Sequence[Mapping[str, object]]) -> bytes:
     if not values:
         return lines
     if lines == _EMPTY:

@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import erase_from_helper, store_in_helper
@@ -67,7 +66,7 @@ def remove_login(path: Path, registry: str) -> bool:
     return True
 
 
-def _helper(config: dict[str, Any], registry: str) -> str:
+def _helper(config: dict[str, object], registry: str) -> str:
     helpers = config.get("credHelpers")
     for key, helper in helpers.items() if isinstance(helpers, dict) else ():
         if key_of(key) == canonical_name(registry):
@@ -75,14 +74,14 @@ def _helper(config: dict[str, Any], registry: str) -> str:
     return str(config.get("credsStore") or "")
 
 
-def _auths(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _auths(config: dict[str, object], path: Path) -> dict[str, object]:
     auths = config.get("auths") or {}
     if not isinstance(auths, dict):
         raise AuthenticationFailed(f"cannot use credentials {path}", why="auths is not an object")
     return dict(auths)
 
 
-def _keys(auths: dict[str, Any], registry: str) -> list[str]:
+def _keys(auths: dict[str, object], registry: str) -> list[str]:
     """Return the keys of the registry itself in the file, however they are spelled."""
     return [key for key in auths if key_of(key) == canonical_name(registry)]
 
@@ -118,7 +117,7 @@ def _unwritable(path: Path, error: OSError) -> AuthenticationFailed:
     )
 
 
-def _write(path: Path, config: dict[str, Any]) -> None:
+def _write(path: Path, config: dict[str, object]) -> None:
     """Replace the file atomically, readable by its owner only; a symlink to it is kept."""
     target = path.resolve()
     try:

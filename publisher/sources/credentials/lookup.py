@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import docker.auth
 import docker.errors
@@ -58,7 +57,7 @@ class Credentials:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._files: dict[Path, Mapping[str, Any]] = {}
+        self._files: dict[Path, Mapping[str, object]] = {}
         self._answers: dict[tuple[str, str], _Answer] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +77,7 @@ class Credentials:
         return None
 
     def _find(
-        self, config: Mapping[str, Any], registry: str, repository: str, origin: str
+        self, config: Mapping[str, object], registry: str, repository: str, origin: str
     ) -> Credential | None:
         """Return the credential that one file, or a helper that it names, has."""
         auths = {
@@ -123,7 +122,7 @@ class Credentials:
         """Whether the credential of this registry may be sent without encryption."""
         return self._settings.registry(registry).insecure
 
-    def _configs(self, own: Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _configs(self, own: Path | None) -> Iterator[tuple[str, Mapping[str, object]]]:
         if self._settings.credentials:
             yield "the environment", parse_config(self._settings.credentials, "the environment")
         if own is not None:
@@ -131,13 +130,13 @@ class Credentials:
         for path in self._settings.credential_files:
             yield str(path), self._read(path, required=False)
 
-    def _read(self, path: Path, *, required: bool) -> Mapping[str, Any]:
+    def _read(self, path: Path, *, required: bool) -> Mapping[str, object]:
         if path not in self._files:
             self._files[path] = read_config(path, required=required)
         return self._files[path]
 
 
-def read_config(path: Path, *, required: bool) -> Mapping[str, Any]:
+def read_config(path: Path, *, required: bool) -> Mapping[str, object]:
     """Return the content of a credentials file; empty if it is missing and not `required`."""
     what = f"cannot read credentials {path}"
     try:
@@ -160,7 +159,7 @@ def read_config(path: Path, *, required: bool) -> Mapping[str, Any]:
     return parse_config(data, str(path))
 
 
-def parse_config(text: str | bytes, origin: str) -> Mapping[str, Any]:
+def parse_config(text: str | bytes, origin: str) -> Mapping[str, object]:
     """Return the JSON object in a credentials file. Errors never quote it."""
     try:
         value = json.loads(text)
@@ -175,7 +174,7 @@ def parse_config(text: str | bytes, origin: str) -> Mapping[str, Any]:
     return value
 
 
-def _mapping(config: Mapping[str, Any], name: str, origin: str) -> Mapping[str, Any]:
+def _mapping(config: Mapping[str, object], name: str, origin: str) -> Mapping[str, object]:
     value = config.get(name) or {}
     if not isinstance(value, dict):
         raise AuthenticationFailed(
@@ -205,7 +204,7 @@ def lookup_keys(registry: str, repository: str) -> list[str]:
     return [f"{host}/{path}" for path in paths if path] + [host]
 
 
-def _credential(key: str, entry: Any, origin: str) -> Credential | None:
+def _credential(key: str, entry: object, origin: str) -> Credential | None:
     """Return the credential in one entry of `auths`, parsed by docker's own rules."""
     malformed = AuthenticationFailed(
         f"cannot read the credential for {key} in {origin}",
