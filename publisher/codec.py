@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import (
     Annotated,
@@ -225,10 +226,7 @@ def _object_decoder(
         found: dict[str, Any] = {}
         for key, name, decoder, may_be_missing in reading:
             if key in value:
-                try:
-                    found[name] = decoder(value[key])
-                except Malformed as error:
-                    raise error.within(key) from error
+                found[name] = _decode_at(key, decoder, value[key])
             elif not may_be_missing:
                 raise Malformed("is missing", key)
         if extra:
@@ -260,17 +258,12 @@ def _array(
     coders: Mapping[str, _Coder],
 ) -> _Coder:
     required = sum(not _has_default(field) for field in fields)
+    decoders = [coders[field.name][0] for field in fields]
 
     def decode(value: Any) -> Any:
         if not isinstance(value, list) or not required <= len(value) <= len(fields):
             raise Malformed(f"is not an array of {len(fields)} values")
-        found = []
-        for field, each in zip(fields, value, strict=False):
-            try:
-                found.append(coders[field.name][0](each))
-            except Malformed as error:
-                raise error.within(f"[{len(found)}]") from error
-        return kind(*found)
+        return kind(*map(_decode_at, _places(), decoders, value))
 
     def encode(record: Any) -> list[Any]:
         return [coders[field.name][1](getattr(record, field.name)) for field in fields]
@@ -328,7 +321,7 @@ def _optional(coder: _Coder) -> _Coder:
 
 def _sequence(
     coder: _Coder,
-    collect: Callable[[list[Any]], Any],
+    collect: Callable[[Iterable[Any]], Any],
     order: Callable[[Any], list[Any]],
 ) -> _Coder:
     inner, encode = coder
@@ -336,13 +329,7 @@ def _sequence(
     def decode(value: Any) -> Any:
         if not isinstance(value, list):
             raise Malformed("is not a list")
-        found: list[Any] = []
-        for each in value:
-            try:
-                found.append(inner(each))
-            except Malformed as error:
-                raise error.within(f"[{len(found)}]") from error
-        return collect(found)
+        return collect(map(_decode_at, _places(), itertools.repeat(inner), value))
 
     return decode, lambda value: [encode(each) for each in order(value)]
 
@@ -353,15 +340,21 @@ def _mapping(coder: _Coder) -> _Coder:
     def decode(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise Malformed("is not an object")
-        found: dict[str, Any] = {}
-        for key, each in value.items():
-            try:
-                found[key] = inner(each)
-            except Malformed as error:
-                raise error.within(key) from error
-        return found
+        return {key: _decode_at(key, inner, each) for key, each in value.items()}
 
     return decode, lambda value: {key: encode(each) for key, each in value.items()}
+
+
+def _decode_at(place: str, decoder: _Decoder, value: Any) -> Any:
+    """Return the decoded value; Malformed names its place in the record that contains it."""
+    try:
+        return decoder(value)
+    except Malformed as error:
+        raise error.within(place) from error
+
+
+def _places() -> Iterator[str]:
+    return (f"[{number}]" for number in itertools.count())
 
 
 def _text(value: Any) -> str:
