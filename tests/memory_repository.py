@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged, sort_key
 from publisher.layers.content import filled
-from publisher.repository import PathTaken, RepositoryChanged
+from publisher.repository import LayerChanged, PathTaken
 from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
@@ -132,7 +132,7 @@ class MemoryRepository:
         return layout.layer_index(digest) in self.nodes or digest in self.finished
 
     def open_index(self, digest: str) -> BinaryIO:
-        """Open the index of a published or staged layer; RepositoryChanged if it is neither."""
+        """Open the index of a published or staged layer; LayerChanged if it is neither."""
         published = self.nodes.get(layout.layer_index(digest))
         if published is not None:
             return io.BytesIO(published.content)
@@ -154,7 +154,7 @@ class MemoryRepository:
         """Do nothing."""
 
     def layer_tree(self, digest: str) -> Tree:
-        """The tree of a published or staged layer; RepositoryChanged if it is neither."""
+        """The tree of a published or staged layer; LayerChanged if it is neither."""
         if layout.layer_index(digest) in self.nodes:
             return _cut_out(self.nodes, layout.layer_tree(digest))
         if digest in self.finished:
@@ -384,5 +384,5 @@ def _file(content: bytes) -> Node:
     return Node(Entry("", EntryType.FILE, 0o644, size=len(content)), content)
 
 
-def _gone(digest: str) -> RepositoryChanged:
-    return RepositoryChanged(f"cannot use layer {digest}", why="it is neither published nor staged")
+def _gone(digest: str) -> LayerChanged:
+    return LayerChanged(digest, why="it is neither published nor staged")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -23,6 +22,7 @@ from rich.progress import (
 
 from publisher.cli.progress import Layer, Totals, print_step
 from publisher.cli.rendering import message
+from publisher.closing import Closing
 from publisher.ingest.report import Outcome, Status
 
 _NAME_WIDTH = 28
@@ -34,7 +34,7 @@ def live_progress() -> LiveProgress:
     return LiveProgress(Console(stderr=True))
 
 
-class LiveProgress:
+class LiveProgress(Closing):
     """A live display: a line per image with its step, a bar per layer, and a bar for the run."""
 
     def __init__(self, console: Console) -> None:
@@ -70,14 +70,6 @@ class LiveProgress:
     def __enter__(self) -> Self:
         self._live.start(refresh=True)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Erase the live lines and show the cursor again."""

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from publisher.cli.rendering import human_size, message
+from publisher.closing import Closing
 from publisher.ingest.report import Outcome, Silent, Status
 from publisher.ingest.report import Progress as IngestProgress
 
@@ -22,19 +22,8 @@ class Display(IngestProgress, AbstractContextManager["Display"], Protocol):
         """Restore the terminal. Nothing is displayed from then on; further calls do nothing."""
 
 
-class _Plain:
+class _Plain(Closing):
     """A display that has nothing to restore."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Do nothing."""

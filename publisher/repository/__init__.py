@@ -10,6 +10,7 @@ cvmfs/         the backend for CVMFS
 from publisher.repository.errors import (
     DeviceRefused,
     DiskFull,
+    LayerChanged,
     NothingPublished,
     PathTaken,
     RepositoryBusy,
@@ -22,6 +23,7 @@ __all__ = [
     "DeviceRefused",
     "DiskFull",
     "Found",
+    "LayerChanged",
     "LayerStage",
     "NothingPublished",
     "PathTaken",

@@ -14,7 +14,8 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+
+from publisher.closing import Closing
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -57,7 +58,7 @@ def _limit() -> int:
     return 2**20 if soft == resource.RLIM_INFINITY else soft
 
 
-class Directories:
+class Directories(Closing):
     """Descriptors of directories below `root`; the `capacity` most recently used stay open.
 
     The default capacity depends on the limit of open files.
@@ -68,17 +69,6 @@ class Directories:
         self._capacity = max(2, capacity or pool_size())
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[str, int] = {}
-
-    def __enter__(self) -> Directories:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all descriptors. May be called again."""

@@ -33,6 +33,17 @@ class RepositoryChanged(RepositoryError):
     """
 
 
+class LayerChanged(RepositoryChanged):
+    """A layer that a transaction depends on was removed, replaced or damaged.
+
+    `layer` is its digest.
+    """
+
+    def __init__(self, layer: str, *, why: str) -> None:
+        super().__init__(f"cannot use layer {layer}", why=why)
+        self.layer = layer
+
+
 class DiskFull(OSError):
     """A file system had no space (ENOSPC) or a quota was used up (EDQUOT).
 

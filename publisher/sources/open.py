@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from publisher.closing import Closing
 from publisher.oci.reference import ImageReference, Transport
 from publisher.sources import Source
 from publisher.sources.archive import Archive
@@ -26,7 +25,7 @@ from publisher.sources.registry.upload import RegistryDestination
 from publisher.sources.settings import Settings
 
 
-class Sources:
+class Sources(Closing):
     """Opens sources, which share settings, connections, and the back-off of each host.
 
     A context manager; its end closes all connections. Safe to use from several threads.
@@ -51,17 +50,6 @@ class Sources:
         self._credentials = Credentials(settings)
         self._registries: dict[tuple[str, bool], RegistryAuth] = {}
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all connections; requests that wait end with a SourceError."""

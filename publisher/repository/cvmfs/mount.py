@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO, cast
 
 from publisher.entry import EntryType
-from publisher.repository import Found, NothingPublished, RepositoryChanged, RepositoryError
+from publisher.repository import Found, LayerChanged, NothingPublished, RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.directory.repository import DirectoryRepository
@@ -180,7 +180,7 @@ class PublishedTree:
         It is a copy because no file of the mounted repository may stay open.
 
         Raises:
-            RepositoryChanged: The layer is neither published nor staged.
+            LayerChanged: The layer is neither published nor staged.
         """
         copy = cast(IO[bytes], tempfile.SpooledTemporaryFile(_INDEX_IN_MEMORY))  # noqa: SIM115
         try:
@@ -192,8 +192,8 @@ class PublishedTree:
                     shutil.copyfileobj(file, copy)
         except FileNotFoundError as error:
             copy.close()
-            raise RepositoryChanged(
-                f"cannot use layer {digest}",
+            raise LayerChanged(
+                digest,
                 why="it was collected while this image was being prepared",
             ) from error
         copy.seek(0)

@@ -22,7 +22,7 @@ from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
 from publisher.layers.replay import replay
 from publisher.layers.temporary import temporary_databases
-from publisher.repository import RepositoryChanged
+from publisher.repository import LayerChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.mirror import Mirror
@@ -43,7 +43,7 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
         mirror: Where the layers of `call` are staged.
 
     Raises:
-        RepositoryChanged: A staged layer is damaged; it was discarded.
+        LayerChanged: A staged layer is damaged; it was discarded.
         NoTemporarySpace: The disk has no space for the list of what was sent.
     """
     added = call.additions
@@ -94,9 +94,7 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
         except (LayerError, DigestMismatch) as error:
             # It was verified when it arrived, so the disk lost some of it: fetch it again.
             mirror.discard(layer.digest)
-            raise RepositoryChanged(
-                f"cannot use layer {layer.digest}", why=f"its staged copy is damaged: {error}"
-            ) from error
+            raise LayerChanged(layer.digest, why=f"its staged copy is damaged: {error}") from error
         for directory in sorted(plan_catalogs(read_index(index))):
             stream.start_catalog(f"{tree}/{directory}")
         size = os.fstat(index.fileno()).st_size

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+from publisher.closing import Closing
 from publisher.entry import Content, Entry, EntryType
 from publisher.errors import PublisherError
 from publisher.layers.content import filled
@@ -45,7 +46,7 @@ def starts_catalog(path: str) -> bool:
     return path == layout.METADATA or (top in _TOPS and len(below) <= 2)
 
 
-class TarStream:
+class TarStream(Closing):
     """Writes entries, whose paths are relative to the repository's root, as one tar archive.
 
     Directories that are missing above an entry are sent before it, and markers of nested catalogs
@@ -68,10 +69,8 @@ class TarStream:
         self._parent_is_new = False
         self._database = temporary_database(_SCHEMA)
 
-    def __enter__(self) -> TarStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the database of the directories. May be called again."""
         self._database.close()
 
     def add(self, entry: Entry, content: Content = ()) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
-from publisher.repository import PathTaken, RepositoryChanged, RepositoryError
+from publisher.repository import LayerChanged, PathTaken, RepositoryChanged, RepositoryError
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import (
     Call,
@@ -66,7 +66,7 @@ class CvmfsTransaction:
             self._cleared.append(path)
         for digest in layers:
             if not self._has_layer(digest):
-                raise RepositoryChanged(f"cannot use layer {digest}", why="it was collected")
+                raise LayerChanged(digest, why="it was collected")
         planned = self._directory / f"{len(self._trees)}.plan"
         with self._execution.mirror.writing():
             write_plan(planned, plan, layers)
@@ -125,9 +125,7 @@ class CvmfsTransaction:
                 return
             self._cleared.append(path)
         if not self._execution.mirror.is_staged(digest):
-            raise RepositoryChanged(
-                f"cannot use layer {digest}", why="its staged copy was discarded concurrently"
-            )
+            raise LayerChanged(digest, why="its staged copy was discarded concurrently")
         self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:

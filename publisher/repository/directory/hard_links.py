@@ -6,8 +6,8 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
+from publisher.closing import Closing
 from publisher.repository.descriptors import pool_size
 from publisher.repository.directory.nodes import NO_LINK, NodeMaker
 
@@ -21,7 +21,7 @@ Fewer under a low limit of open files; each takes two descriptors.
 _Inode = tuple[int, int]
 
 
-class HardLinks:
+class HardLinks(Closing):
     """Gives files further names. A file with the maximum of links is copied once, then the copy.
 
     Otherwise a small archive could fill any disk: 512 bytes of it make one more name of a file, and
@@ -33,17 +33,6 @@ class HardLinks:
         self._most_full = max(2, min(_MOST_FULL, pool_size() * 5 // 2))
         # Descriptors of a full file, so that its inode number is not reused, and of its copy.
         self._full: dict[_Inode, tuple[int, int]] = {}
-
-    def __enter__(self) -> HardLinks:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close everything. May be called again."""

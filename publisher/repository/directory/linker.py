@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.closing import Closing
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at, source_pool_size
 from publisher.repository.directory.hard_links import HardLinks
@@ -95,7 +96,7 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Trees) -> Non
             _set_time(parent, before)
 
 
-class _Sources:
+class _Sources(Closing):
     """Directories of layer trees; the trees used most recently stay open.
 
     A descriptor that `open` returned is valid until two others have been opened.
@@ -106,10 +107,7 @@ class _Sources:
         self._most_trees, self._most_in_tree = source_pool_size()
         self._open: dict[int, Directories] = {}
 
-    def __enter__(self) -> _Sources:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for directories in self._open.values():
             directories.close()
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.entry import Fixup, Generated, Merged
-from publisher.repository import RepositoryChanged
+from publisher.repository import LayerChanged
 from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
 from publisher.repository.directory.linker import apply_fixups, link_tree
@@ -102,9 +102,7 @@ class DirectoryTransaction:
             self._staging.move_to_trash(staged)  # another publisher published the same bytes first
             return
         if not staged.exists():
-            raise RepositoryChanged(
-                f"cannot use layer {digest}", why="its staged copy was discarded concurrently"
-            )
+            raise LayerChanged(digest, why="its staged copy was discarded concurrently")
         needed = list(fixups)
         if needed:
             # A partly completed layer is neither what was verified nor what is published. It
@@ -157,7 +155,7 @@ class DirectoryTransaction:
         journal.apply(self._root, self._staging.journal)
 
     def _check_linked_layers(self) -> None:
-        """Raise RepositoryChanged if a layer tree that was linked from has been replaced since.
+        """Raise LayerChanged if a layer tree that was linked from has been replaced since.
 
         A repair replaces a damaged tree: the links would keep the damaged files.
         """
@@ -250,10 +248,8 @@ def _inode(tree: Path) -> int:
         return 0
 
 
-def _moved(digest: str) -> RepositoryChanged:
-    return RepositoryChanged(
-        f"cannot use layer {digest}", why="it was moved or replaced while it was being linked"
-    )
+def _moved(digest: str) -> LayerChanged:
+    return LayerChanged(digest, why="it was moved or replaced while it was being linked")
 
 
 def _user_name() -> str:

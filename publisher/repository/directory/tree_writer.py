@@ -6,9 +6,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, cast
 
+from publisher.closing import Closing
 from publisher.entry import Content, Entry, EntryType
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
@@ -18,7 +18,7 @@ from publisher.repository.disk import name_path
 _TIMES_IN_MEMORY = 2**20
 
 
-class TreeWriter:
+class TreeWriter(Closing):
     """Writes entries below the directory `root`, which is made if it is missing; a `TreeSink`.
 
     Whiteouts are overlayfs's own: a character device 0:0, and an extended attribute on opaque
@@ -33,17 +33,6 @@ class TreeWriter:
         self._maker = NodeMaker()
         self._hard_links = HardLinks(self._maker)
         self._times = cast(IO[bytes], tempfile.SpooledTemporaryFile(_TIMES_IN_MEMORY))  # noqa: SIM115
-
-    def __enter__(self) -> TreeWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def refused(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from publisher.repository import RepositoryChanged
+from publisher.repository import LayerChanged
 from publisher.repository.directory import journal
 from publisher.repository.directory.staging import Staging
 from publisher.repository.lock import WriterLock
@@ -39,7 +39,7 @@ class Workspace:
         self.staging.sweep()
 
     def locate_layer(self, digest: str) -> Path:
-        """The path of a published or staged layer; RepositoryChanged if it is neither."""
+        """The path of a published or staged layer; LayerChanged if it is neither."""
         found = find_layer(self.root, digest, self.staging)
         if found is None:
             raise layer_gone(digest)
@@ -56,8 +56,6 @@ def find_layer(root: Path, digest: str, staging: Staging | None) -> Path | None:
     return next((place for place in places if (place / layout.LAYER_INDEX).exists()), None)
 
 
-def layer_gone(digest: str) -> RepositoryChanged:
+def layer_gone(digest: str) -> LayerChanged:
     """The error for a layer that is neither published nor staged any more."""
-    return RepositoryChanged(
-        f"cannot use layer {digest}", why="it was collected while this image was prepared"
-    )
+    return LayerChanged(digest, why="it was collected while this image was prepared")

@@ -16,6 +16,7 @@ from publisher.cli.failures import error_kind, error_value
 from publisher.errors import DigestMismatch, PublisherError
 from publisher.ingest.space import NotEnoughSpace
 from publisher.layers.errors import LimitExceeded
+from publisher.repository import LayerChanged
 from publisher.sources.image import PlatformNotFound
 from publisher.tree.pins import ImagePinned
 from publisher.wishlist.places import NameTaken
@@ -51,6 +52,7 @@ class _Private(DigestMismatch):
             "not-enough-space",
             {"needed": 3, "free": 1},
         ),
+        (LayerChanged("sha256:0", why="it was collected"), "layer-changed", {"layer": "sha256:0"}),
         (NameTaken("x", name="a:1", why="", hint=""), "name-taken", {"name": "a:1"}),
         (
             _Private("x", expected="sha256:0", actual="sha256:1"),
