@@ -142,7 +142,7 @@ def load(data: bytes | str, problems: Problems, max_bytes: int) -> yaml.Node | N
     """Return the only document in `data`, or None where there is none.
 
     Raises:
-        InvalidFile: of the type of `problems`; the data is too large, not one YAML document, or
+        InvalidFile: Of the type of `problems`; the data is too large, not one YAML document, or
             larger than MAX_NODES values with its aliases expanded.
     """
     text = _decode(data, problems, max_bytes)

@@ -39,7 +39,7 @@ def write_module(
     It provides the image's own program, unless that is a shell, and `commands`.
 
     Raises:
-        CannotWriteModule: there is no program, a command has an unusable name, or a file cannot be
+        CannotWriteModule: There is no program, a command has an unusable name, or a file cannot be
             written.
     """
     image, config = published_config(repository, text)

@@ -27,14 +27,14 @@ def plan_run(
     """Return how the image `text` is started.
 
     Args:
-        repository: contains the image.
-        text: a published name, or an image reference.
-        given: replaces the image's command; may be empty.
+        repository: Contains the image.
+        text: A published name, or an image reference.
+        given: Replaces the image's command; may be empty.
         entrypoint: False to let `given` replace the image's entry point as well.
 
     Raises:
-        CannotRun: the image has no flat image, no usable config, or nothing to execute.
-        NotPublished: there is no such image.
+        CannotRun: The image has no flat image, no usable config, or nothing to execute.
+        NotPublished: There is no such image.
     """
     name, config = published_config(repository, text)
     found = load_image(repository, name)
@@ -91,7 +91,7 @@ def start_by(way: str, start: Start) -> NoReturn:
     """Replace this process by the container.
 
     Raises:
-        CannotRun: the kernel, or a missing program, prevents it.
+        CannotRun: The kernel, or a missing program, prevents it.
     """
     command = [start.arguments[0]]
     try:

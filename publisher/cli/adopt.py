@@ -19,7 +19,7 @@ from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
-from publisher.verify.adopt import Fate, adopt
+from publisher.verify.adopt import AdoptionStatus, adopt
 
 
 @click.command("adopt")
@@ -54,15 +54,15 @@ def adopt_command(
             report = adopt(opened, sources, lambda: datetime.now(UTC), dry_run=dry_run)
     finally:
         opened.close()
-    kept = [image for image in report.images if image.fate is Fate.KEPT]
+    kept = [image for image in report.images if image.status is AdoptionStatus.KEPT]
     if output == "json":
         print_json("adopt/1", {"dryRun": dry_run, **_value(asdict(report))})
     else:
         for image in report.images:
-            if image.fate is Fate.KEPT or not quiet:
+            if image.status is AdoptionStatus.KEPT or not quiet:
                 echo(
-                    f"{image.fate:8} {printable(image.name)}  {image.why}",
-                    err=image.fate is Fate.KEPT,
+                    f"{image.status:8} {printable(image.name)}  {image.why}",
+                    err=image.status is AdoptionStatus.KEPT,
                 )
         would = "would write" if dry_run else "wrote"
         echo(f"{would} {plural(report.records, 'record')} in one transaction")

@@ -62,15 +62,16 @@ def verify(
     publisher verify --repository dir:/srv/images
     publisher verify --deep --repair --refetch
     """
-    say = None if quiet else _say
-    report = run_verify(open_repository(repository), deep=deep, progress=say)
+    progress = None if quiet else _print_progress
+    report = run_verify(open_repository(repository), deep=deep, progress=progress)
     repaired = Repaired()
     if (repair or refetch) and not dry_run and any(is_wanted(f, refetch) for f in report.findings):
         with ExitStack() as stack:
             writable = open_repository(repository, writable=True, wait=wait)
             stack.callback(writable.close)
             sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-            repaired, report = run_repair(writable, report, sources, load_policy(writable), say)
+            policy = load_policy(writable)
+            repaired, report = run_repair(writable, report, sources, policy, progress)
     if output == "json":
         print_json("verify/1", _value(report, repaired))
     else:
@@ -82,7 +83,7 @@ def verify(
     return DONE if report.sound else SOME_FAILED
 
 
-def _say(what: str) -> None:
+def _print_progress(what: str) -> None:
     echo(what, err=True)
 
 
@@ -94,7 +95,7 @@ def _value(report: Report, repaired: Repaired) -> dict[str, object]:
         "layers": report.layers,
         "flatImages": report.flat_images,
         "findings": [_finding_value(finding) for finding in report.findings],
-        "mended": [_finding_value(finding) for finding in repaired.findings],
+        "repaired": [_finding_value(finding) for finding in repaired.findings],
         "failures": [
             {"finding": _finding_value(failure.finding), "why": failure.why, "hint": failure.hint}
             for failure in repaired.failures
@@ -108,7 +109,7 @@ def _finding_value(finding: Finding) -> dict[str, str]:
         "kind": finding.kind,
         "path": finding.path,
         "what": finding.what,
-        "mend": finding.remedy,
+        "remedy": finding.remedy,
         "how": finding.how,
         "image": finding.image,
     }

@@ -1,9 +1,9 @@
-"""Image configs: the JSON document becomes typed values here, and nowhere else.
+"""Parse image configs into typed values. No other module reads their JSON.
 
 Source: OCI image specification 1.1, config page; `Healthcheck` is of Docker's image specification
-1.2. A specified field of the wrong JSON type is refused, as Docker and containerd refuse to decode
-it: no engine could run the image. null is the same as absent. Fields that the specification does
-not name are ignored here and stay in the exact bytes.
+1.2. A field that the specification names is refused if it has the wrong JSON type: Docker
+and containerd do not decode such a config, so no engine could run the image. null is the same as
+absent. Other fields are ignored here, and stay in the exact bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How an engine finds out whether a container works; durations in nanoseconds, 0: inherited."""
+    """The command with which an engine checks a container. Durations are in nanoseconds.
+
+    A duration or number of 0 is that of the base image, or the default.
+    """
 
     test: tuple[str, ...] = ()
     interval: int = 0
@@ -58,18 +61,18 @@ class ContainerConfig:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by name: of two with one name, the last, as engines do."""
+        """The variables by name. The last one of a name counts, as in engines."""
         pairs = (variable.partition("=") for variable in self.variables)
         return {name: value for name, equals, value in pairs if name and equals}
 
     def arguments(self, given: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return what is executed: `given` replaces the command, never the entry point."""
+        """Return the program and its arguments; `given` replaces the command if not empty."""
         return (*self.entrypoint, *(given or self.command))
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryStep:
-    """One step of an image's build; `created` is "" where it is absent or not an RFC 3339 time."""
+    """One step of an image's build; `created` is "" if it is absent or not an RFC 3339 time."""
 
     created: str = ""
     created_by: str = ""
@@ -83,8 +86,8 @@ class ImageConfig:
     """An image config.
 
     `platform` is as written (not normalized). `diff_ids` are the digests of the layers without
-    compression, from bottom to top. `created` is an RFC 3339 time, or "" where the config has none
-    that can be read. `notes` names what was ignored, in words for a person.
+    compression, from bottom to top. `created` is an RFC 3339 time, or "" if the config has no
+    valid one. `notes` are messages about ignored values.
     """
 
     platform: Platform
@@ -102,17 +105,17 @@ def parse_config(data: bytes, digest: str) -> ImageConfig:
     """Read an image config from its exact bytes.
 
     Args:
-        data: the config blob; its digest was verified by the caller.
-        digest: names the config in errors.
+        data: The config blob, whose digest the caller has verified.
+        digest: The digest, for errors.
 
     Raises:
-        InvalidManifest: the bytes are not a JSON object, or a field has the wrong type.
+        InvalidManifest: The bytes are not a JSON object, or a field has the wrong type.
     """
     return _ConfigReader(read_object(data, f"config {digest}"), digest).image()
 
 
 class _ConfigReader:
-    """Reads one document; `notes` collects what is ignored."""
+    """Reads one config; `_notes` collects messages about ignored values."""
 
     def __init__(self, value: Mapping[str, object], digest: str) -> None:
         self._value = value
@@ -154,8 +157,8 @@ class _ConfigReader:
             self._text(value, where, "User"),
             self._text(value, where, "WorkingDir") or "/",
             self._mapping(value, "Labels", self._as_text, "an object of strings"),
-            tuple(self._mapping(value, "ExposedPorts", self._as_nothing, "an object of objects")),
-            tuple(self._mapping(value, "Volumes", self._as_nothing, "an object of objects")),
+            tuple(self._mapping(value, "ExposedPorts", self._as_empty, "an object of objects")),
+            tuple(self._mapping(value, "Volumes", self._as_empty, "an object of objects")),
             self._text(value, where, "StopSignal"),
             self._health_check(value),
         )
@@ -229,7 +232,7 @@ class _ConfigReader:
     def _words(self, holder: Mapping[str, object], key: str) -> tuple[str, ...]:
         text = holder.get(key)
         if isinstance(text, str):
-            return (_unicode(text),)  # Docker's own form before 1.2, which it still reads
+            return (_unicode(text),)  # the form before Docker 1.2, which engines still accept
         return self._texts(holder, "config.", key)
 
     def _mapping(
@@ -254,7 +257,7 @@ class _ConfigReader:
         if value is None:
             return 0
         if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-            self._refuse(where + key, "an integer of 64 bits")
+            self._refuse(where + key, "a 64-bit integer")
         return value
 
     def _boolean(self, holder: Mapping[str, object], where: str, key: str) -> bool:
@@ -266,12 +269,13 @@ class _ConfigReader:
         return value
 
     def _as_text(self, value: object) -> str | None:
-        """Return a string of a list or object; null is the empty one, as Go decodes it."""
+        """Return `value` if it is a string, "" for null as Go decodes it, else None."""
         if value is None:
             return ""
         return _unicode(value) if isinstance(value, str) else None
 
-    def _as_nothing(self, value: object) -> str | None:
+    def _as_empty(self, value: object) -> str | None:
+        """Return "" for an object or null, else None. The values of some objects are unused."""
         return "" if value is None or isinstance(value, dict) else None
 
     def _refuse(self, field_name: str, expected: str) -> NoReturn:
@@ -283,23 +287,22 @@ class _ConfigReader:
 
 
 def single_layer_config(data: bytes, diff_id: str, variable: str, created_by: str) -> bytes:
-    """Return the config of an image with one layer in place of all layers of another image.
+    """Return a copy of an image config that has one layer in place of all layers.
 
-    All else of the other's config stays, fields that no specification names included. Equal
-    arguments give equal bytes.
+    All other fields are kept, also unknown ones. Equal arguments give equal bytes.
 
     Args:
-        data: the other image's config, which `parse_config` accepts.
-        diff_id: the digest of the layer without compression.
-        variable: "NAME=value", which replaces the variables of that name.
-        created_by: how the history explains the layer.
+        data: A config that `parse_config` accepts.
+        diff_id: The digest of the uncompressed layer.
+        variable: "NAME=value", which replaces variables of that name.
+        created_by: The text about the layer in the history.
     """
     original = read_object(data, "config")
     settings = _members(original.get("config"))
     name = variable.partition("=")[0]
     kept = [each for each in _items(settings.get("Env")) if str(each).partition("=")[0] != name]
     settings["Env"] = [*kept, variable]
-    # As many steps of the history may have a layer as there are layers.
+    # The number of steps with a layer has to be the number of layers, which is one.
     steps = [_members(step) | {"empty_layer": True} for step in _items(original.get("history"))]
     last: dict[str, object] = {"created_by": created_by}
     if "created" in original:
@@ -313,7 +316,7 @@ def single_layer_config(data: bytes, diff_id: str, variable: str, created_by: st
 
 
 def _is_time(text: str) -> bool:
-    """Whether Go's time.Time reads `text`: RFC 3339, at most nanoseconds, and a day that exists."""
+    """Return whether Go's time.Time accepts `text`: RFC 3339, up to nanoseconds, a valid date."""
     if not _TIME.match(text):
         return False
     try:
@@ -324,7 +327,7 @@ def _is_time(text: str) -> bool:
 
 
 def _unicode(text: str) -> str:
-    """Return `text` with U+FFFD for lone surrogates, as engines read them."""
+    """Return `text` with U+FFFD in place of lone surrogates, as engines decode it."""
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 

@@ -44,12 +44,12 @@ def parse_descriptor(raw: object, what: str, name: str) -> Descriptor:
     """Return the descriptor in the JSON value `raw`.
 
     Args:
-        raw: a value of a parsed manifest or index.
-        what: what cannot be done without it, for the error.
-        name: the descriptor's place in the document ("config", "layer 2"), for the error.
+        raw: A value of a parsed manifest or index.
+        what: What cannot be done without it, for the error.
+        name: The descriptor's place in the document ("config", "layer 2"), for the error.
 
     Raises:
-        InvalidManifest: media type, digest or size is missing or malformed.
+        InvalidManifest: Media type, digest or size is missing or malformed.
     """
     if not isinstance(raw, dict):
         raise InvalidManifest(what, why=f"{name} is not an object")

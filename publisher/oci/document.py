@@ -35,11 +35,11 @@ def detect_media_type(data: bytes, declared: str = "") -> str:
     """Return the media type: the document's own, else `declared`, else the one its fields imply.
 
     Args:
-        data: a manifest or index.
-        declared: the Content-Type, or the media type of the descriptor; may be empty.
+        data: A manifest or index.
+        declared: The Content-Type, or the media type of the descriptor; may be empty.
 
     Raises:
-        InvalidManifest: the document is neither, or contradicts `declared`, as the specification
+        InvalidManifest: The document is neither, or contradicts `declared`, as the specification
             demands: the same bytes could otherwise be read as two different images.
     """
     value = read_object(data, "manifest")

@@ -96,7 +96,7 @@ def parse_reference(text: str) -> ImageReference:
     for Docker. A layout or archive without a tag means the only image in it.
 
     Raises:
-        InvalidReference: the text is malformed; the hint is what to write instead.
+        InvalidReference: The text is malformed; the hint is what to write instead.
     """
     reference, pattern = parse_pattern(text)
     if pattern is not None:

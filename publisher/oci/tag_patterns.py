@@ -31,7 +31,7 @@ class TagPatterns:
     """Selects the tags that a pattern of `wanted` matches and no pattern of `unwanted`.
 
     Raises:
-        InvalidPattern: one of the patterns is malformed.
+        InvalidPattern: One of the patterns is malformed.
     """
 
     def __init__(self, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> None:

@@ -1,7 +1,7 @@
-"""Collect what is due: the use case behind `publisher gc`.
+"""Collect images whose grace period is over: the use case behind `publisher gc`.
 
-Images go in transactions of bounded size, the longest due first. Everything is decided under the
-lock, so that an image that is requested again, or that uses a layer of one that is due, stays.
+Images are removed in transactions of bounded size, the longest due first. All decisions are made
+under the writer lock, so that an image that is requested again, and layers of other images, stay.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from publisher.tree.pins import Pins
 from publisher.tree.schedule import ScheduledRemoval
 
 _TRANSACTION_RECORDS = 400
-"""From this many records and trees on, a transaction takes no further image."""
+"""The number of changed records and trees from which a transaction ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An image that is due, and stays because its records are uncertain; `why` gives the cause."""
+    """An image that is due, but kept because its records are uncertain, with the reason."""
 
     entry: ScheduledRemoval
     why: str
@@ -37,8 +37,8 @@ class Choice:
     """Which scheduled images to collect.
 
     `grace` replaces the grace periods that the wishes specify; it counts from scheduling as well.
-    With `at_once` everything that is scheduled counts as due. `only` restricts it to one image,
-    `limit` to so many images.
+    With `at_once` all scheduled images count as due. `only` restricts the choice to one image,
+    `limit` to a number of images.
     """
 
     grace: timedelta | None = None
@@ -53,7 +53,7 @@ class Choice:
     def due(
         self, entries: Iterable[ScheduledRemoval], pins: Pins, now: datetime
     ) -> list[ScheduledRemoval]:
-        """Return the entries that may go at `now`, the longest due first."""
+        """Return the entries that may be collected at `now`, the longest due first."""
         found = [
             entry
             for entry in entries
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def size(self) -> int:
-        """Bytes freed."""
+        """The number of bytes freed."""
         return sum(each.size for each in self.released)
 
     @property
@@ -146,7 +146,7 @@ def collect(
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or limit == 1:
                 raise
-            limit = 1  # image by image: that needs the least space, and frees some
+            limit = 1  # a transaction of one image needs the least space, and frees some
             continue
         all_released += released
         all_kept += kept
@@ -163,7 +163,7 @@ def _collect_some(
     pending: Sequence[tuple[str, str]],
     limit: int,
 ) -> tuple[Sequence[Released], Sequence[Kept], list[tuple[str, str]]]:
-    """Run one transaction; return the removed, the kept, and the keys of the remaining images."""
+    """Run one transaction; return removed and kept images, and the keys of the remaining ones."""
     with repository.transaction("gc") as transaction, transaction.exclusive():
         records = RecordSet(repository)
         counts = ReferenceCounts(records)
@@ -185,7 +185,7 @@ def _collect_some(
 def _release(
     counts: ReferenceCounts, entries: Iterable[ScheduledRemoval], limit: int | None = None
 ) -> tuple[Sequence[Released], Sequence[Kept]]:
-    """Release one after the other, until `limit` records and trees change."""
+    """Release the entries in order, until `limit` records and trees change."""
     released, kept = [], []
     for entry in entries:
         if limit is not None and counts.records.changes >= limit:

@@ -39,9 +39,9 @@ class Target:
     digest: str = ""
 
     def includes(self, name: str, manifest_digest: str) -> bool:
-        """Return whether that manifest under that name is meant.
+        """Return whether the target includes that manifest under that name.
 
-        A plain name includes the image's places by platform.
+        A plain name includes the names of the image's platforms.
         """
         if self.digest and self.digest != manifest_digest:
             return False
@@ -51,12 +51,12 @@ class Target:
 def find_target(records: RecordSet, text: str) -> Target:
     """Return what `text` means: NAME, or NAME@DIGEST for one exact manifest.
 
-    NAME is a public name, or any reference of the image. DIGEST may be shortened, as `publisher
-    schedule` prints it.
+    NAME is a public name or an image reference. DIGEST may be shortened, as `publisher schedule`
+    prints it.
 
     Raises:
         InvalidReference: `text` is neither a name nor a reference.
-        NotPublished: Nothing of that name (and digest) is published or scheduled.
+        NotPublished: No such image is published or scheduled.
         AmbiguousDigest: Several manifests of that name begin with the shortened digest.
     """
     if _is_known(records, text):
@@ -65,7 +65,7 @@ def find_target(records: RecordSet, text: str) -> Target:
     if _SHORT_DIGEST.fullmatch(digest) and _is_known(records, before):
         return Target(before, _full_digest(records, before, digest))
     if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
-        raise _unknown(text)  # a name, and no reference
+        raise _unknown(text)  # a name, not a reference
     reference = parse_reference(text)
     name = layout.public_name(reference)
     if not _is_known(records, name):

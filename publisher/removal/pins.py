@@ -1,8 +1,8 @@
-"""Images that stay as they are: the use cases behind `publisher pin` and `publisher unpin`.
+"""Pin images: the use cases behind `publisher pin` and `publisher unpin`.
 
-A pin concerns one manifest under one name. While it holds, the tag does not move away from that
-manifest, and the image is neither scheduled nor collected. What the tag had moved away from before
-can be pinned as well: it then stays on the schedule, and is not collected.
+A pin concerns one manifest under one name. While it is in force, the image is neither updated nor
+scheduled nor collected. A retired image can be pinned as well: it stays on the schedule, and is not
+collected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from publisher.tree.pins import Pin
 
 
 class NotPinned(PublisherError):
-    """The image `name` is not pinned, or cannot be: only what its tag named before exists."""
+    """The image `name` is not pinned, or cannot be, since only earlier images of its tag exist."""
 
     def __init__(self, what: str, *, name: str, why: str, hint: str) -> None:
         super().__init__(what, why=why, hint=hint)
@@ -29,7 +29,7 @@ class NotPinned(PublisherError):
 
 
 class InvalidPin(PublisherError):
-    """A pin that would never hold: the day `until` is over. `image` is as the user named it."""
+    """A pin that would never be in force: the day `until` is over. `image` is the user's text."""
 
     def __init__(self, *, image: str, until: date) -> None:
         super().__init__(f"cannot pin {image} until {until}", why="that day is over")
@@ -38,7 +38,7 @@ class InvalidPin(PublisherError):
 
 
 def list_pins(repository: Repository) -> Sequence[Pin]:
-    """Return every pin, in the order of pinning, also those that no longer hold."""
+    """Return all pins in the order of pinning, including expired ones."""
     return load_pins(repository).pins
 
 
@@ -50,21 +50,21 @@ def pin(
     until: date | None = None,
     reason: str = "",
 ) -> list[Pin]:
-    """Pin `image` at all its places.
+    """Pin `image` under all its names.
 
-    What is published now is pinned, and leaves the schedule if it was on it; NAME@DIGEST pins that
-    manifest, which may be one that the tag has moved away from.
+    The published image is pinned, and taken off the schedule if it was on it. NAME@DIGEST pins that
+    manifest, which may be retired.
 
     Args:
         repository: The repository, opened for writing.
         image: A public name, an image reference, or NAME@DIGEST.
         now: The clock.
-        until: The last day on which the pin holds (UTC); None for a pin without an end.
-        reason: Why, for listings and messages.
+        until: The last day of the pin (UTC); None for a pin without an end.
+        reason: The reason, for listings and messages.
 
     Raises:
         NotPublished: No such image is published or scheduled.
-        NotPinned: Only what its tag named before is scheduled.
+        NotPinned: Only retired images of the name exist.
         InvalidPin: `until` is in the past.
     """
     with repository.transaction(f"pin of {image}") as transaction, transaction.exclusive():
@@ -82,7 +82,7 @@ def pin(
             raise NotPinned(
                 f"cannot pin {target.name}",
                 name=target.name,
-                why="only what its tag named before exists, and is scheduled",
+                why="only earlier images of its tag exist, which are scheduled for removal",
                 hint="name the manifest, as `publisher schedule` prints it: NAME@DIGEST",
             )
         new = [Pin(name, digest, moment, until, reason) for name, digest in sorted(keys)]
@@ -101,7 +101,7 @@ def pin(
 def unpin(repository: Repository, image: str, now: Callable[[], datetime]) -> list[Pin]:
     """Remove the pins of `image`, and return them.
 
-    What is on the schedule gets its whole grace period again, counted from now.
+    The grace period of a scheduled image begins again.
 
     Raises:
         NotPinned: The image has no pins.
@@ -132,7 +132,7 @@ def unpin(repository: Repository, image: str, now: Callable[[], datetime]) -> li
 
 
 def _current(records: RecordSet, target: Target) -> set[tuple[str, str]]:
-    """Return (name, manifest digest) of what is published as `target`."""
+    """Return (name, manifest digest) of the images that are published as `target`."""
     found = set()
     for name in published_places(records.repository, target.name):
         current = records.manifest(name)
@@ -142,7 +142,7 @@ def _current(records: RecordSet, target: Target) -> set[tuple[str, str]]:
 
 
 def _renew_grace(records: RecordSet, keys: Iterable[tuple[str, str]], now: datetime) -> None:
-    """Give those of `keys` that are scheduled their whole grace period again."""
+    """Let the grace periods of those of `keys` that are scheduled begin again at `now`."""
     began = records.latest_scheduling(now).replace(microsecond=0)
     for key in keys:
         entry = records.scheduled(*key)

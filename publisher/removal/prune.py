@@ -1,4 +1,4 @@
-"""Schedule what no wish list requests any more: the use case behind `publisher prune`.
+"""Schedule images that no wish list requests any more: the use case behind `publisher prune`.
 
 The wish lists that are given decide about the images that they published, or, with `whole`,
 about the whole repository. If anything is uncertain, images are kept: nothing at all is scheduled
@@ -42,11 +42,18 @@ class GivenList:
 class Report:
     """The result of a prune, or of its dry run.
 
-    If `uncertain` or `refused` (the objection of the guard) is not empty, nothing was scheduled.
-    `withdrawn` are the images that are no longer requested. `kept` are those that stay
-    nevertheless, and `unreadable` those whose wish lists are unknown, each with the reason. The
-    given lists do not decide about `others`. No image records one of `unknown_lists`: the list
-    may have had another name when its images were published.
+    Attributes:
+        scheduled: The images that were scheduled, or would be.
+        restored: The names of images that were taken off the schedule, or would be.
+        kept: Images that are no longer requested but stay, with the reason.
+        unreadable: Images whose wish lists are unknown, with the reason.
+        withdrawn: The names of the images that are no longer requested.
+        uncertain: Why it is uncertain what the lists request. If it is not empty, nothing was
+            scheduled.
+        refused: Why the guard refused to schedule; "" if it did not.
+        others: How many images the given lists do not decide about.
+        unknown_lists: The given lists that no image records. Such a list may have had another
+            name when its images were published.
     """
 
     scheduled: tuple[ScheduledRemoval, ...] = ()
@@ -72,16 +79,16 @@ def prune(
     dry_run: bool = False,
     jobs: int = 4,
 ) -> Report:
-    """Schedule every image that the given lists published, and that none of them requests any more.
+    """Schedule every image that was published from the given lists and is no longer requested.
 
-    What is scheduled and requested again leaves the schedule.
+    A scheduled image that is requested again is taken off the schedule.
 
     Args:
         repository: The repository, opened for writing unless this is a dry run.
-        lists: The wish lists that decide.
-        sources: Where the tags are looked up that patterns match.
+        lists: The wish lists.
+        sources: Where the tags are looked up.
         now: The clock.
-        whole: The lists decide about all images, whichever list published those.
+        whole: Whether the lists decide about all images, also those of other lists.
         guard: How many images may be scheduled.
         drop_links: Remove the public links of scheduled images at once.
         dry_run: Change nothing.
@@ -117,7 +124,7 @@ def prune(
         return replace(report, scheduled=tuple(entries), restored=decision.requested_again)
     with repository.transaction("prune") as transaction, transaction.exclusive():
         records = RecordSet(repository)
-        # The decision does not apply to what was published, pinned or scheduled since.
+        # The decision does not apply to images that were changed in the meantime.
         unchanged = {
             name
             for name in decision.names
@@ -173,7 +180,7 @@ def _restore(
 def _requested_names(
     lists: Sequence[GivenList], sources: Sources, now: datetime, jobs: int
 ) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """Return the requested names, each with its lists; and sentences about what is uncertain."""
+    """Return the requested names, each with its lists; and the reasons of uncertainty."""
     uncertain: list[str] = []
     requests: list[Request] = []
     for given in lists:
@@ -200,25 +207,25 @@ def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
     try:
         references = expand_wish(sources, request.wish)
         names = [name for r in references for _, name in places_of(request.wish, r)]
-    except Exception as error:  # noqa: BLE001  # whatever happens, it makes the outcome uncertain
+    except Exception as error:  # noqa: BLE001  # any failure makes the result uncertain
         return [], failure_text(error, str(request.wish))
     return names, ""
 
 
 def _published_images(records: RecordSet, now: datetime) -> tuple[dict[str, Image], dict[str, str]]:
-    """Return everything that is published; and what is unreadable, by name, with the reason."""
+    """Return all published images; and the reasons why images are unreadable, by name."""
     images: dict[str, Image] = {}
     unreadable: dict[str, str] = {}
-    records.all_scheduled(), records.pins  # damaged ones end the command
+    records.all_scheduled(), records.pins  # raises if they are damaged
     for name in records.repository.names():
         try:
-            # A record set of its own: memory should not grow with the number of images.
+            # One record set per image, so that memory does not grow with the number of images.
             image = _load_image(records, RecordSet(records.repository), name, now)
         except (InvalidRecord, InvalidManifest, OSError) as error:
             unreadable[name] = str(error)
         except RepositoryError:
             raise
-        except Exception as error:  # noqa: BLE001  # it concerns this image, which stays
+        except Exception as error:  # noqa: BLE001  # this image is kept
             unreadable[name] = failure_text(error, name)
         else:
             if image is not None:
@@ -231,7 +238,7 @@ def _load_image(shared: RecordSet, records: RecordSet, name: str, now: datetime)
     current = records.manifest(name)
     if current is None:
         return None
-    current.parse()  # what cannot be read cannot be scheduled either
+    current.parse()  # raises if the manifest is damaged: the image cannot be scheduled
     publication = records.publication(name)
     return Image(
         name,

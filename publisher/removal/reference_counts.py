@@ -1,7 +1,7 @@
-"""Reference counts, decreased image by image: which content is removed with scheduled images.
+"""Decrease reference counts image by image, and determine the content that has no users left.
 
-Only the records of the released images are read, so that the cost does not grow with the
-repository. Nothing is written here: the record set holds the outcome, and a dry run discards it.
+Only the records of the released images are read, so that the cost does not depend on the size of
+the repository. The changes are made in a record set; nothing is written here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from publisher.tree.users import ImageUsers
 
 
 class UncertainState(PublisherError):
-    """The records contradict each other about what an image uses, so the image stays.
+    """The records of an image contradict each other, so the image is kept.
 
     `name` and `manifest_digest` are those of the image; `path` is the record that is not up to
     date, relative to the repository, or "".
@@ -46,8 +46,8 @@ class Released:
 
     `thin` is the record of its thin image, if one was pushed.
 
-    The bytes are those of all files of the layers (compressed bytes for a layer without an index,
-    which another tool published). A flat image is links to layers, and frees nothing by itself.
+    The bytes are those of all files of the layers (compressed bytes for a layer without an index).
+    A flat image consists of links to layers, so its removal alone frees nothing.
     """
 
     entry: ScheduledRemoval
@@ -58,14 +58,15 @@ class Released:
 
 
 UNCERTAIN_ERRORS = (UncertainState, InvalidRecord, InvalidManifest, LayerError, OSError)
-"""The errors of `release` that concern one image, which then stays; others are not affected."""
+"""The errors of `release` that concern one image, which is then kept."""
 
 
 class ReferenceCounts:
-    """The reference counts of a repository, from which images are released one after the other.
+    """The reference counts of a repository, from which images are released.
 
-    `names` are the publications that go, `unused` the IDs of images that no name uses any more:
-    what Podman's store has to forget.
+    Attributes:
+        names: The names of the publications that are removed.
+        unused: The IDs of images that no name uses any more. Podman's store has to remove them.
     """
 
     def __init__(self, records: RecordSet) -> None:
@@ -78,8 +79,8 @@ class ReferenceCounts:
     def release(self, entry: ScheduledRemoval) -> Released:
         """Remove a scheduled image from the records.
 
-        Raises one of UNCERTAIN_ERRORS, with nothing changed, if it is uncertain from the records
-        what the image uses.
+        Raises one of UNCERTAIN_ERRORS, and changes nothing, if the records of the image are damaged
+        or contradict each other.
         """
         if not layout.is_public_name(entry.name):
             raise UncertainState(
@@ -104,7 +105,7 @@ class ReferenceCounts:
         entry, records = release.entry, self.records
         records.take_off_schedule(*entry.key)
         self._released.add(entry.key)
-        pins = records.pins.without(*entry.key)  # a pin that no longer holds
+        pins = records.pins.without(*entry.key)  # an expired pin
         if pins != records.pins:
             records.set_pins(pins)
         if is_current:
@@ -139,14 +140,14 @@ class ReferenceCounts:
         users = self.records.users(entry.image_id)
         if users is not None and entry.key in users.users:
             return users
-        # Another tool published the image, or one that shares it: only a count of all images shows.
+        # An image of another program has no such record: the users of all images are counted.
         if self._usage is None:
             self._usage = count_usage(self.records.repository)
         counted = frozenset(self._usage.images.get(entry.image_id, ()))
         return ImageUsers(counted - self._released)
 
     def _origin_of(self, entry: ScheduledRemoval, digest: str) -> Origin | None:
-        """Return the layer's record; None for a layer that is not published (any more)."""
+        """Return the layer's record; None if the layer is not published."""
         directory = layout.layer_directory(digest)
         if self.records.is_removed(directory):
             return None
@@ -156,7 +157,7 @@ class ReferenceCounts:
         return origin
 
     def _manifest_of(self, entry: ScheduledRemoval, name: str, digest: str) -> Manifest:
-        """Return the manifest through which `name` uses the same image as `entry`."""
+        """Return the manifest with which `name` uses the same image as `entry`."""
         other = self.records.scheduled(name, digest)
         if other is not None:
             return other.parse_manifest()

@@ -1,7 +1,7 @@
-"""Decide which content is removed with one image, from the records of its own layers alone.
+"""Decide which content is removed with one image, from the records of its own layers.
 
-The rule of the thesis (section 5.3), by image ID: an image releases the layers that no other live
-manifest with the same image ID lists, and a layer is removed with the last image that uses it.
+The rule of the thesis (section 5.3): an image releases the layers that no other live manifest with
+the same image ID lists, and a layer is removed with the last image that uses it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from publisher.tree.users import ImageUsers
 class Facts:
     """The input of the decision about a scheduled image.
 
-    `users` are the names and manifests that use its image ID, its own included. `siblings` are the
-    manifests, other than its own, through which they do. `origins` holds the record of each of its
-    layers that exists.
+    Attributes:
+        entry: Its entry in the remove schedule.
+        manifest: Its manifest.
+        users: The names and manifests that use its image ID, including its own.
+        siblings: The other manifests of these users.
+        origins: The records of its layers, as far as they exist, by digest.
     """
 
     entry: ScheduledRemoval
@@ -35,8 +38,8 @@ class Facts:
 class Release:
     """The decision: which records change, and which content is removed.
 
-    `origins` are the records that change, including those of the removed `layers` (bottom to top).
-    `flat` is whether the flat image is removed: if its image ID has no users any more.
+    `origins` are the records that change, including those of the removed `layers`, which are sorted
+    from bottom to top. `flat`: the flat image is removed, since its image ID has no users left.
     """
 
     entry: ScheduledRemoval
@@ -52,7 +55,7 @@ def decide(facts: Facts) -> Release:
     users = ImageUsers(facts.users.users - {entry.key})
     needed = {layer.digest for sibling in facts.siblings for layer in sibling.layers}
     if any(digest == entry.manifest_digest for _, digest in users.users):
-        needed.update(layer.digest for layer in manifest.layers)  # the same image, another name
+        needed.update(layer.digest for layer in manifest.layers)  # the same image
     released = dict.fromkeys(
         layer.digest
         for layer in manifest.layers

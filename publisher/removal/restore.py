@@ -1,7 +1,6 @@
 """Take images off the remove schedule: the use case behind `publisher restore`.
 
-An image that its name has left is published again only if everything that it needs still exists;
-else nothing changes.
+A retired image is published again only if all its content still exists; otherwise nothing changes.
 """
 
 from __future__ import annotations
@@ -50,19 +49,19 @@ class CannotRestore(PublisherError):
 
 
 def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> list[str]:
-    """Take `image` off the schedule, and publish it again where its name has left it.
+    """Take `image` off the schedule; publish it again if it is retired.
 
-    NAME@DIGEST means a manifest that its tag moved away from: it takes the place of what is
-    published now, which is scheduled in turn.
+    NAME@DIGEST means a retired image. It replaces the published image of that name, which is
+    scheduled.
 
     Returns:
-        The public names of what was restored.
+        The public names of the restored images.
 
     Raises:
-        NotScheduled: The image is not scheduled, or only as what its name has left.
+        NotScheduled: The image is not scheduled, or only retired images of that name are.
         NotPublished: No such image is published or scheduled.
         CannotRestore: A file that it needs is missing or damaged.
-        ImagePinned: What is published under its name is pinned.
+        ImagePinned: The image that would be replaced is pinned.
     """
     with (
         repository.transaction(f"restoration of {image}") as transaction,
@@ -97,7 +96,7 @@ def _nothing_to_restore(target: Target, entries: list[ScheduledRemoval]) -> NotS
     return NotScheduled(
         name=target.name,
         scheduled=scheduled,
-        why=f"only what its tag named before is scheduled: {', '.join(scheduled)}",
+        why=f"only earlier images of its tag are scheduled: {', '.join(scheduled)}",
         hint=f"publisher restore {latest.name}@{latest.manifest_digest}",
     )
 
@@ -105,14 +104,14 @@ def _nothing_to_restore(target: Target, entries: list[ScheduledRemoval]) -> NotS
 def _publish_again(
     records: RecordSet, transaction: Transaction, entry: ScheduledRemoval, now: datetime
 ) -> None:
-    """Publish a retired manifest under its name again; what has the name now is scheduled."""
+    """Publish a retired image under its name again, and schedule the one that it replaces."""
     repository = records.repository
     files, retired = _retired_files(records, entry)
     _require_content(repository, entry, retired)
     current = records.publication(entry.name)
     outputs = set(retired.outputs)
     if current is not None and repository.exists(layout.flat_image(entry.image_id)):
-        # Another name may have left the same image, later, and had it in other forms.
+        # The same image may have been retired later under another name, with other outputs.
         outputs |= {"flat"} & set(current.outputs)
     publication = replace(
         retired,
@@ -129,14 +128,14 @@ def _publish_again(
     if "flat" in publication.outputs:
         records.set_link(entry.name, entry.image_id)
     else:
-        records.remove_link(entry.name)  # it leads to what had the name until now
+        records.remove_link(entry.name)  # the link of the replaced image
     podman_store.move_name(repository, transaction, publication)
 
 
 def _retired_files(
     records: RecordSet, entry: ScheduledRemoval
 ) -> tuple[dict[str, bytes], Publication]:
-    """Return the metadata that was kept of the image, checked, and its publication."""
+    """Return the metadata of a retired image after checking it, and its publication."""
     retired = layout.retired_directory(entry.manifest_digest)
     files: dict[str, bytes] = {}
     for file in IMAGE_FILES:

@@ -1,4 +1,4 @@
-"""Put images on the remove schedule by hand, and list when each scheduled image goes.
+"""Put images on the remove schedule by hand, and list the schedule.
 
 The use cases behind `publisher remove` and `publisher schedule`.
 """
@@ -22,10 +22,10 @@ from publisher.tree.schedule import Reason, ScheduledRemoval
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A scheduled image: when it may go, and what that frees if all before it have gone.
+    """A scheduled image, and what its removal frees after that of all images before it.
 
-    `pin` is a pin that holds it now. `problem` is why that is uncertain; the
-    image then stays. `size` is in bytes.
+    `pin` is the pin that is in force for it. `problem` is why its records are uncertain, so that it
+    is kept. `size` is in bytes.
     """
 
     entry: ScheduledRemoval
@@ -36,7 +36,7 @@ class Planned:
 
     @property
     def held_until(self) -> datetime | None:
-        """When it may go; None while a pin without an end holds it."""
+        """When it may be removed; None if a pin without an end keeps it."""
         if self.pin is None:
             return self.entry.not_before
         if self.pin.until is None:
@@ -47,9 +47,9 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An image that was put on the schedule by hand, or was on it already.
+    """An image that was scheduled by hand, or was scheduled already.
 
-    `wish_lists` are those that requested it: an ingest of one of them publishes it again.
+    `wish_lists` are those that requested it. An ingest of one of them publishes it again.
     """
 
     entry: ScheduledRemoval
@@ -57,7 +57,7 @@ class Removed:
 
 
 def list_schedule(repository: Repository, now: datetime) -> list[Planned]:
-    """Return what is scheduled, in the order in which it goes; nothing is changed."""
+    """Return the scheduled images in the order of their removal; nothing is changed."""
     records = RecordSet(repository)
     counts = ReferenceCounts(records)
     pins = records.pins
@@ -84,7 +84,7 @@ def remove(
     grace: timedelta | None = None,
     drop_link: bool = False,
 ) -> list[Removed]:
-    """Schedule what is published as `images`, at all their places, in one transaction.
+    """Schedule the published `images` under all their names, in one transaction.
 
     Args:
         repository: The repository, opened for writing.
@@ -94,11 +94,11 @@ def remove(
         drop_link: Remove the public links at once.
 
     Returns:
-        What is scheduled now; an image that was scheduled before keeps its time.
+        The scheduled images; an image that was scheduled before keeps its time.
 
     Raises:
         NotPublished: One of the images is not published; nothing is scheduled then.
-        ImagePinned: A pin holds one of them; nothing is scheduled then.
+        ImagePinned: One of them is pinned; nothing is scheduled then.
     """
     with (
         repository.transaction(f"removal of {', '.join(images)}") as transaction,
@@ -122,7 +122,7 @@ def remove(
 
 
 def _chosen_names(records: RecordSet, images: Sequence[str]) -> list[str]:
-    """Return the published names that `images` mean, each once."""
+    """Return the published names that `images` name or match, each once."""
     names: dict[str, None] = {}
     for image in images:
         for text in expand_pattern(records, image):

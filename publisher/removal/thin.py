@@ -27,10 +27,10 @@ class DeletedThin:
 def delete_thin_images(
     repository: Repository, released: Iterable[Released], sources: Sources
 ) -> list[DeletedThin]:
-    """Delete the thin images of collected originals, as far as they were pushed to registries.
+    """Delete the thin images of collected originals from the registries that they were pushed to.
 
-    A thin image that serves a platform that is still published stays. The records of the others
-    went with the originals: what cannot be deleted now is not tried again.
+    A thin image that a published platform of the image still uses is kept. A failed deletion is not
+    tried again, since the record of the thin image was deleted with the original.
     """
     outcomes: dict[tuple[str, str], DeletedThin] = {}
     for each in released:
@@ -51,7 +51,7 @@ def delete_thin_images(
 
 
 def _is_used(repository: Repository, name: str, digest: str) -> bool:
-    """Return whether another place of the same image still has the same thin image."""
+    """Return whether the image is published for another platform with the same thin image."""
     plain = layout.split_platform(name)[1]
     places = {*published_places(repository, name), *published_places(repository, plain)}
     records = (load_thin_record(repository, place) for place in places)

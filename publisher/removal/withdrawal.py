@@ -1,4 +1,4 @@
-"""Decide which published images the wish lists withdraw, and which they request again. Pure."""
+"""Decide which published images are no longer requested, and which are requested again. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 DEFAULT_SHARE = 0.2
-"""The share of the images in question that may be scheduled without confirmation."""
+"""The share of the lists' images that may be scheduled without confirmation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """How many images may be scheduled at once: at most `share` of those in question, but one.
+    """How many images may be scheduled at once: `share` of those in question, or at least one.
 
-    `at_most` is a number of images instead; `off` allows any number.
+    `at_most` is a number of images instead. `off` allows any number.
     """
 
     share: float = DEFAULT_SHARE
@@ -52,10 +52,10 @@ class Image:
 class Decision:
     """The images to be scheduled (`withdrawn`), and those to be taken off the schedule.
 
-    `kept` are images that stay although the given lists withdrew them, each with the reason.
-    `lists` names, for images that some of their lists withdrew, the lists that still request them.
-    `in_question` counts the images about which the lists decide, without those already scheduled;
-    `others` the remaining ones: images of other lists, and images published by hand.
+    `kept` are images that stay although the given lists no longer request them, each with the
+    reason. `lists` maps images that only some of their lists still request to those lists.
+    `in_question` counts the images about which the given lists decide, without those that are
+    scheduled already; `others` counts images of other lists, and images published by hand.
     """
 
     withdrawn: tuple[str, ...]
@@ -81,10 +81,10 @@ def decide(
     """Decide which of `images` are withdrawn, requested again, or kept.
 
     Args:
-        images: What is published.
-        requested: The public names that are requested, each with the `given` lists that do.
+        images: The published images.
+        requested: The requested public names, each with the `given` lists that request it.
         given: The lists that decide.
-        whole: They decide about all images, whichever list requested those.
+        whole: Whether they decide about all images, also those of other lists.
     """
     withdrawn: list[str] = []
     requested_again: list[str] = []
@@ -107,7 +107,7 @@ def decide(
                 lists[image.name] = remaining
             if not requesting:
                 names = ", ".join(sorted(remaining))
-                kept[image.name] = f"{names} requests it, and was not given"
+                kept[image.name] = f"{names} requests it, which was not given"
         elif image.pinned:
             kept[image.name] = "it is pinned"
         else:
@@ -116,6 +116,6 @@ def decide(
 
 
 def unknown_lists(given: frozenset[str], images: Iterable[Image]) -> tuple[str, ...]:
-    """Return those of `given` that no image records; none where no image records any list."""
+    """Return those of `given` that no image records; nothing if no image records any list."""
     known = frozenset[str]().union(*(image.lists for image in images))
     return tuple(sorted(given - known - {""})) if known else ()

@@ -24,16 +24,16 @@ def flat_plan(
     """Open the plan of the flat image of `layers`, with the files for runtimes.
 
     Args:
-        repository: contains the layers.
-        layers: digests, from bottom to top.
-        config: the image's config. Without one, which other tools do not keep, there are no files
+        repository: Contains the layers.
+        layers: Digests, from bottom to top.
+        config: The image's config. Without one, which other tools do not keep, there are no files
             for runtimes, and the layers are not compared with its diff IDs.
-        what: names the image in errors.
+        what: Names the image in errors.
 
     Raises:
-        DigestMismatch: a layer has another diff ID than the config states: it was published for
+        DigestMismatch: A layer has another diff ID than the config states: it was published for
             another image, with which it agreed.
-        LayerError: a layer's index cannot be used.
+        LayerError: A layer's index cannot be used.
     """
     indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in layers]
     if config is not None:
@@ -62,14 +62,14 @@ def check_layers(
     another tool published has no index, and nothing to compare.
 
     Args:
-        repository: may contain the layers.
-        layers: the manifest's, from bottom to top.
-        config: the image's config, with as many diff IDs.
-        what: names the image in errors.
+        repository: May contain the layers.
+        layers: The manifest's, from bottom to top.
+        config: The image's config, with as many diff IDs.
+        what: Names the image in errors.
 
     Raises:
-        DigestMismatch: a layer has another diff ID than the config states.
-        InvalidManifest: a layer has another size than the manifest states.
+        DigestMismatch: A layer has another diff ID than the config states.
+        InvalidManifest: A layer has another size than the manifest states.
     """
     for layer, expected in zip(layers, config.diff_ids, strict=True):
         if not repository.has_layer(layer.digest):

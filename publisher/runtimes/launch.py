@@ -73,15 +73,15 @@ def prepare_start(
     """Return how the image is started.
 
     Args:
-        root: the path of the flat image.
-        config: how its config asks to be started.
-        given: what replaces the config's command; may be empty.
-        passwd: the content of the image's /etc/passwd, "" where it has none.
-        group: the content of the image's /etc/group, "" where it has none.
+        root: The path of the flat image.
+        config: How its config asks to be started.
+        given: What replaces the config's command; may be empty.
+        passwd: The content of the image's /etc/passwd, "" where it has none.
+        group: The content of the image's /etc/group, "" where it has none.
 
     Raises:
-        CannotRun: there is nothing to execute, the user does not exist in the image, or a value
-            contains a NUL or is too long, so that no program can be given it.
+        CannotRun: There is nothing to execute, the user does not exist in the image, or a value
+            contains a NUL or is too long, so that the kernel cannot pass it to a program.
     """
     arguments = config.arguments(given)
     if not arguments:

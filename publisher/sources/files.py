@@ -1,4 +1,4 @@
-"""Files by name, in a folder or in an archive: what layouts and archives consist of."""
+"""Access to the files of image layouts and archives by their names."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ CHUNK = 256 * 1024
 
 
 class Files(Protocol):
-    """Files by their relative names, such as "blobs/sha256/…"."""
+    """The files of a directory or archive, by relative names such as "blobs/sha256/…"."""
 
     name: str
-    """The place in messages and hints, as references write it: "oci:/srv/layout"."""
+    """The name of the place in messages, in the form of a reference: "oci:/srv/layout"."""
     is_archive: bool
 
     def open(self, name: str) -> BufferedReader | None:
-        """Open the file; None if there is none."""
+        """Open the file; return None if it does not exist."""
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of the file; None if there is none."""
+        """Return the size of the file in bytes; None if it does not exist."""
 
 
 class Folder:
@@ -41,7 +41,7 @@ class Folder:
         self.name = name
 
     def open(self, name: str) -> BufferedReader | None:
-        """Open the file, without waiting if it is a pipe; None if there is none."""
+        """Open the file; return None if it does not exist. Opening a pipe does not block."""
         try:
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -54,7 +54,7 @@ class Folder:
         return os.fdopen(descriptor, "rb")
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of the file; None if there is none."""
+        """Return the size of the file in bytes; None if it does not exist."""
         file = self.open(name)
         if file is None:
             return None
@@ -63,9 +63,10 @@ class Folder:
 
 
 def read_file(files: Files, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-    """Return a small file; None if there is none.
+    """Return the content of a small file; None if it does not exist.
 
-    Raises SourceError if it cannot be read, or is longer than `limit` bytes.
+    Raises:
+        SourceError: The file cannot be read, or is longer than `limit` bytes.
     """
     file = files.open(name)
     if file is None:
@@ -84,11 +85,15 @@ def read_file(files: Files, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes
 
 @contextmanager
 def open_blob(files: Files, name: str, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-    """Yield the chunks of a blob's file: exactly as many bytes as its descriptor states."""
+    """Return an iterator over the chunks of a blob's file.
+
+    Raises:
+        SourceError: The file is missing or unreadable, or its size is not that of the descriptor.
+    """
     what = f"cannot read blob {descriptor.digest} of {files.name}"
     file = files.open(name)
     if file is None:
-        raise SourceError(what, why=f"no file {name}")
+        raise SourceError(what, why=f"the file {name} is missing")
     with file:
         yield _chunks(file, descriptor.size, what)
 
@@ -102,7 +107,7 @@ def _chunks(file: BufferedReader, size: int, what: str) -> Iterator[bytes]:
             raise SourceError(what, why=str(error)) from error
         position += len(chunk)
         if position > size:
-            raise SourceError(what, why=f"it is longer than {size} bytes, its size")
+            raise SourceError(what, why=f"it is longer than the {size} bytes of its descriptor")
         if not chunk:
             break
         yield chunk

@@ -24,12 +24,12 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 MARK = "CVMFS_IMAGE=true"
-"""The variable by which programs in a container recognize that their files are a mounted tree."""
+"""The variable that tells programs in a container that their files are a mounted tree."""
 
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
-_CREATED_BY = "publisher: the image's layers are mounted, as thin.json says"
+_CREATED_BY = "publisher: thin.json names the layers to be mounted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _annotations(original: Original) -> dict[str, str]:
 
 
 def _based_on(name: str, digest: str) -> dict[str, str]:
-    # Image references have no scheme; here they have one where the registry has no TLS.
+    # Image references have no scheme, but here "http://" is added for a registry without TLS.
     return {BASE_NAME: name.removeprefix("http://"), BASE_DIGEST: digest}
 
 

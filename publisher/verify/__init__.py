@@ -1,1 +1,1 @@
-"""The tree is compared with its records: verify, repair, refetch, doctor, adopt, init."""
+"""Compare the tree with its records, and repair it: verify, doctor, adopt, init."""

@@ -1,8 +1,8 @@
 """Take over a repository that DUCC filled: the use case behind `publisher adopt`.
 
-Layers and flat images stay in place, and are used from then on; only manifests and configs are
-downloaded. All records are written in one transaction. A later run adopts what failed before, such
-as an image whose registry was unavailable.
+Layers and flat images stay in place and are used; only manifests and configs are downloaded. All
+records are written in one transaction. A later run adopts images for which this failed, such as
+those whose registry was unavailable.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ from publisher.tree.schedule import (
 from publisher.tree.users import ImageUsers
 
 
-class Fate(enum.StrEnum):
-    """What the adoption does with one image."""
+class AdoptionStatus(enum.StrEnum):
+    """The result of the adoption for one image."""
 
     ADOPTED = "adopted"
     MOVED = "moved"
     KEPT = "kept"
-    COMPLETE = "ours"  # the value is part of the JSON output
+    COMPLETE = "complete"
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What the adoption does with one published image, and why."""
+    """The result for one published image, and the reason."""
 
     name: str
-    fate: Fate
+    status: AdoptionStatus
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was done, or would be done. `records` counts the files that are written."""
+    """The result of an adoption, or of its dry run. `records` counts the files that are written."""
 
     images: tuple[Adoption, ...]
     records: int
@@ -72,7 +72,7 @@ class Report:
 
 @dataclass(slots=True)
 class _Plan:
-    """The files to write, by path, and what is done with each image."""
+    """The files to write, by path, and the result for each image."""
 
     images: list[Adoption] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -90,10 +90,10 @@ def adopt(
     dry_run: bool = False,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Write the records that this publisher needs beside those that DUCC wrote.
+    """Write the records that this publisher needs in addition to those of DUCC.
 
-    An image whose tag still names what is published gets the registry's exact manifest, the config
-    and a publication. One whose tag has moved stays as it is, and the next ingest follows the tag.
+    For an image whose tag still names the published image, the registry's exact manifest, the
+    config and a publication are written. An image whose tag has moved is left to the next ingest.
 
     Args:
         repository: Opened for writing, unless for a dry run.
@@ -125,7 +125,7 @@ def _look_up(
     now: Callable[[], datetime],
     progress: Callable[[str], None],
 ) -> dict[str, tuple[PlatformImage, Publication] | str]:
-    """Return, for each image without a publication, what its registry has, or the error's text.
+    """Return for each image without a publication the image at its registry, or the error's text.
 
     An empty text means that the tag has moved.
     """
@@ -178,21 +178,21 @@ def _ask(
 def _plan(
     repository: Repository, found: Mapping[str, tuple[PlatformImage, Publication] | str]
 ) -> _Plan:
-    """What to write, from the current state; for writing, called under the lock."""
+    """Return the files to write for the current state; called under the lock unless dry_run."""
     plan = _Plan()
     _convert_schedule(repository, plan)
     for name in repository.names():
         if repository.exists(layout.publication_file(name)):
-            plan.images.append(Adoption(name, Fate.COMPLETE, "it has all its records"))
+            plan.images.append(Adoption(name, AdoptionStatus.COMPLETE, "it has all its records"))
             continue
         answer = found.get(name, "it was concurrently published")
         if isinstance(answer, str):
-            fate = Fate.KEPT if answer else Fate.MOVED
+            status = AdoptionStatus.KEPT if answer else AdoptionStatus.MOVED
             why = answer or "its tag has moved; the next ingest follows it"
-            plan.images.append(Adoption(name, fate, why))
+            plan.images.append(Adoption(name, status, why))
             continue
         image, publication = answer
-        plan.images.append(Adoption(name, Fate.ADOPTED, publication.manifest_digest))
+        plan.images.append(Adoption(name, AdoptionStatus.ADOPTED, publication.manifest_digest))
         plan.write(repository, layout.manifest_file(name), image.document.data)
         plan.write(repository, layout.config_file(name), image.config_document.data)
         plan.write(repository, layout.publication_file(name), publication.to_bytes())
@@ -220,7 +220,7 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
 
 
 def _latest(repository: Repository) -> datetime | None:
-    """The latest scheduling, if this publisher has scheduled images; else None."""
+    """Return the time of the latest scheduling; None if no image is scheduled."""
     files = {path: repository.read(path) for path in schedule_files(repository)}
     return max(
         (
@@ -237,7 +237,10 @@ def _record_users(
     plan: _Plan,
     found: Mapping[str, tuple[PlatformImage, Publication] | str],
 ) -> None:
-    """Record which names use each image, and which images each layer; existing entries stay."""
+    """Record the names that use each image, and the images that use each layer.
+
+    Existing entries stay.
+    """
     usage = _count(repository)
     for image_id, users in usage.images.items():
         known = load_users(repository, image_id) or ImageUsers()
@@ -250,7 +253,7 @@ def _record_users(
         )
     for digest, images in usage.layers.items():
         if not repository.exists(layout.layer_directory(digest)):
-            continue  # verify reports it, and can fetch it
+            continue  # verify reports the missing layer, and can fetch it
         origin = load_origin(repository, digest) or Origin()
         for image_id in images:
             origin = origin.with_image(image_id)
@@ -258,7 +261,7 @@ def _record_users(
 
 
 def _count(repository: Repository) -> Usage:
-    """Count from all manifests. DUCC's own schedule, if there is one, is empty."""
+    """Count the uses in all manifests. A schedule of DUCC is empty here."""
     usage = Usage()
     for name in repository.names():
         found = current_manifest(repository, name)
@@ -274,7 +277,7 @@ def _count(repository: Repository) -> Usage:
 def _digest_after(
     name: str, digest: str, found: Mapping[str, tuple[PlatformImage, Publication] | str]
 ) -> str:
-    """The digest of the manifest's exact bytes, once they are written."""
+    """Return the digest of the manifest after the adoption."""
     answer = found.get(name, "")
     return digest if isinstance(answer, str) else answer[1].manifest_digest
 
@@ -283,7 +286,7 @@ def _fill(transaction: Transaction, plan: _Plan) -> None:
     for path, content in plan.files.items():
         transaction.replace(path, content)
     for image in plan.images:
-        if image.fate is Fate.ADOPTED:
+        if image.status is AdoptionStatus.ADOPTED:
             transaction.record(image.name, "adopted", image.why)
 
 

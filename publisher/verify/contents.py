@@ -103,17 +103,17 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         what = str(differences)
         yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Remedy.DERIVE, "", image.name)
     elif outdated.count:
-        what = f"the files for runtimes are not those that this release makes: {outdated}"
+        what = f"the files for runtimes differ from those of this release: {outdated}"
         yield Finding(
             Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Remedy.DERIVE, "", image.name
         )
 
 
 class _Whiteouts:
-    """Counts the whiteouts that a layer's tree should have, and those that it has.
+    """Counts the expected and the existing whiteouts of a layer's tree.
 
-    A tree is unpacked without whiteouts in place of dropped devices and below directories that the
-    same layer makes opaque: they hide nothing that is not hidden already.
+    Whiteouts in place of dropped devices, and those below directories that the same layer makes
+    opaque, are not unpacked: they would hide nothing further.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class _Whiteouts:
 
     @property
     def difference(self) -> str:
-        """What is missing; "" on a file system that stores no whiteouts at all."""
+        """Return what is missing; "" if the file system cannot store whiteouts."""
         if self._found[True] and self._found[False]:
             return f"{self._found[False]} whiteouts are missing"
         return ""
@@ -160,19 +160,19 @@ def _unreadable(error: OSError) -> str:
         raise error  # concurrently removed: the caller checks
     if isinstance(error, PermissionError):
         raise RepositoryError(
-            "cannot read everything that is published",
+            "cannot read all published files",
             why=f"{error.filename or 'a file'}: {error.strerror}",
             hint="run it as the user who publishes",
         ) from error
-    return f"{error.filename or 'something in it'} cannot be read: {error.strerror}"
+    return f"{error.filename or 'a file in it'} cannot be read: {error.strerror}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
     """The properties of an entry that a tree stores.
 
-    `owners`: without privileges, all files belong to the publishing user. `opaque`: the attribute
-    of an opaque directory is visible to root only.
+    `owners` is False without privileges: all files belong to the publishing user. `opaque` is False
+    if the attribute of opaque directories is not visible, which only root sees.
     """
 
     owners: bool
@@ -188,7 +188,7 @@ class _Stored:
 def _paired(
     expected: Iterator[tuple[bytes, _T]], found: Iterator[Found]
 ) -> Iterator[tuple[_T | None, Found | None]]:
-    """Pair what is expected and what is found at each path; both are sorted."""
+    """Pair the expected and the found entry of each path. Both inputs are sorted."""
     left, right = next(expected, None), next(found, None)
     while left is not None or right is not None:
         key = sort_key(right.entry.path) if right is not None else b""
@@ -225,7 +225,7 @@ def _is_shared(
     layers: Sequence[str],
     merged: Merged | Generated | None,
 ) -> bool:
-    """Whether the flat image's file is a hard link to the layer's."""
+    """Return whether the flat image's file is a hard link to the layer's."""
     if not isinstance(merged, Merged) or merged.entry.type is EntryType.DIRECTORY:
         return False
     tree = layout.layer_tree(layers[merged.layer])
@@ -234,10 +234,10 @@ def _is_shared(
 
 
 def _compare(entry: Entry | None, found: Found | None, stored: _Stored) -> str:
-    """Describe how `found` differs from `entry`; "" if it does not."""
+    """Return how `found` differs from `entry`; "" if it does not."""
     if entry is None:
         assert found is not None
-        # Whiteouts may be added because of the layers below, which the index does not know.
+        # A whiteout may be a fixup, which the index does not contain.
         if found.entry.type is EntryType.WHITEOUT:
             return ""
         return f"{_shown(found.entry.path)} is not expected"
@@ -283,7 +283,7 @@ def _compare_metadata(name: str, entry: Entry, actual: Entry, stored: _Stored) -
 
 
 def _is_stored_time(expected: int, actual: int) -> bool:
-    """Whether a file system may have stored `actual` (ns) for the time `expected`.
+    """Return whether a file system may have stored `actual` (ns) for the time `expected`.
 
     File systems differ in the range and precision of the times that they can store. With inodes of
     128 bytes (ext2, ext3, ext4) and without bigtime (xfs) the latest time is 2**31 - 1 seconds,

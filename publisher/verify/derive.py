@@ -1,6 +1,6 @@
-"""Repair what follows from the rest of the repository: `publisher verify --repair`.
+"""Repair what can be derived from the rest of the repository: `publisher verify --repair`.
 
-What is replaced is known to be wrong, and is replaced in one transaction. Nothing else is deleted.
+Only what is known to be wrong is replaced, each time in one transaction. Nothing else is deleted.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
 
     Args:
         repository: Opened for writing.
-        findings: Those of a verification; others than derivable ones are left.
-        now: When the grace period of an image begins that is scheduled again.
+        findings: The findings of a verification; those with other remedies are ignored.
+        now: The beginning of the grace period of images that are scheduled again.
     """
     derivable = [finding for finding in findings if finding.remedy is Remedy.DERIVE]
     derivable.sort(key=lambda finding: finding.kind not in _INDEXES)
@@ -122,7 +122,7 @@ def _repair_index(
 
 
 def _repair_records(repository: Repository, findings: Sequence[Finding], now: datetime) -> Repaired:
-    """Repair links and records as they follow from the manifests, read under the lock."""
+    """Derive links and records from the manifests, which are read under the lock."""
     if not findings:
         return Repaired()
     repaired = []
@@ -131,7 +131,7 @@ def _repair_records(repository: Repository, findings: Sequence[Finding], now: da
         with transaction.exclusive():
             work = _Records(repository, transaction, *survey(repository), now)
             wanted = set(findings)
-            # A finding that no longer holds needs no repair; new ones are verified later.
+            # Findings that have disappeared need no repair; new ones are for the next verification.
             for finding in (f for f in work.inventory.findings if f in wanted):
                 try:
                     work.repair(finding)
@@ -168,7 +168,7 @@ class _Records:
         self._relink = False
 
     def repair(self, finding: Finding) -> None:
-        """Repair one finding; PublisherError if another finding has to be repaired first."""
+        """Repair one finding; raise PublisherError if another one has to be repaired first."""
         path, kind = finding.path, finding.kind
         if kind in _LINKS:
             self._link(path)
@@ -190,11 +190,11 @@ class _Records:
         elif kind is Kind.RETIRED_UNSCHEDULED or _is_of_schedule(path):
             self._check_no_newer_schedule(path)
             self._reschedule = True
-        else:  # the record of a thin image: without it the registry is asked
+        else:  # the record of a thin image: without it the next ingest compares with the registry
             self._transaction.remove(path)
 
     def finish(self) -> None:
-        """Write what several findings have in common."""
+        """Write the records that several findings concern."""
         records = RecordSet(self._repository)
         if self._reschedule:
             records.replace_schedule(rebuild_schedule(self._repository, self.inventory, self._now))
@@ -203,7 +203,7 @@ class _Records:
         records.write(self._transaction)
 
     def _check_origins(self) -> None:
-        """The records of layers are written once in a transaction: their images come first."""
+        """Raise PublisherError if a record of a layer is wrong: it has to be repaired first."""
         for finding in self.inventory.findings:
             if finding.kind in _ORIGINS:
                 raise PublisherError(
@@ -211,7 +211,10 @@ class _Records:
                 )
 
     def _check_no_newer_schedule(self, path: str) -> None:
-        """The schedule is replaced as a whole: a part that cannot be read would be lost."""
+        """Raise PublisherError if a newer release wrote a part of the schedule.
+
+        The schedule is replaced as a whole, so that such a part would be lost.
+        """
         for finding in self.inventory.findings:
             if finding.kind is Kind.FUTURE_VERSION and _is_of_schedule(finding.path):
                 raise PublisherError(
@@ -237,7 +240,7 @@ class _Records:
         return rebuild_publication(self._repository, image, self._now).to_bytes()
 
     def _origin(self, path: str) -> bytes:
-        """The correct record, with the keys that another tool added."""
+        """Return the correct record, with the keys that another tool added."""
         certain = self.inventory.certain
         try:
             found = Origin.parse(self._repository.read(path) or b"", path)

@@ -1,7 +1,7 @@
 """Discard an image whose metadata is unreadable: `publisher remove --unreadable`.
 
-Such an image cannot be scheduled, since its manifest is unknown. Its name is removed; its content
-stays, and is an orphan unless another image names it.
+Such an image cannot be scheduled, since its manifest is unknown. Its metadata and link are removed.
+Its content stays, and is an orphan unless another image uses it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNREADABLE = (
 
 
 class Readable(PublisherError):
-    """The image's metadata is readable: it can be removed like any other."""
+    """The image's metadata is readable, so that it can be removed as usual."""
 
 
 def discard_unreadable(repository: Repository, name: str) -> Finding:
@@ -38,7 +38,7 @@ def discard_unreadable(repository: Repository, name: str) -> Finding:
         name: The public name, as `publisher list` prints it.
 
     Returns:
-        What is wrong with the metadata.
+        The finding about the metadata.
 
     Raises:
         NotPublished: The name has no metadata.

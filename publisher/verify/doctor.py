@@ -1,6 +1,6 @@
 """Check that this machine can publish: the use case behind `publisher doctor`.
 
-Nothing is changed. Every check that is not good names a remedy.
+Nothing is changed. Each check that does not succeed names a remedy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SKEW_SECONDS = 300
 
 
 def examine(repository: Repository) -> Iterator[Check]:
-    """Yield the checks of what publishing to `repository`, opened for reading, needs here."""
+    """Yield the checks whether this machine can publish to `repository`, opened for reading."""
     if isinstance(repository, CvmfsRepository):
         yield from check_machine(repository.configuration, repository.state)
         yield from largest_catalogs(repository.configuration.mount)
@@ -41,10 +41,11 @@ def examine(repository: Repository) -> Iterator[Check]:
 
 
 def ask_registries(hosts: Iterable[str], sources: Sources) -> Iterator[Check]:
-    """Yield whether each registry ("host[:port]", "http://host:port") accepts the credentials."""
+    """Yield for each registry ("host[:port]", "http://host:port") whether it can be used."""
     for host in dict.fromkeys(hosts):
         try:
-            # No registry has this image. The kind of refusal shows what the credentials allow.
+            # This image does not exist. The kind of the error shows whether the credentials are
+            # valid.
             sources.open(parse_reference(f"{host}/publisher-doctor/none:none")).resolve()
         except ImageNotFound:
             yield Check(host, Verdict.GOOD, "answers")
@@ -52,7 +53,7 @@ def ask_registries(hosts: Iterable[str], sources: Sources) -> Iterator[Check]:
             yield Check(
                 host,
                 Verdict.WARNING,
-                f"answers, and offers public images only: {error.why}",
+                f"answers, but permits public images only: {error.why}",
                 f"publisher login {host}, if wish lists request other images of it",
             )
         except (PublisherError, OSError) as error:
@@ -71,7 +72,7 @@ def _examine_directory(root: Path) -> Iterator[Check]:
             "owners of files",
             Verdict.WARNING,
             "without root, all published files belong to the publishing user",
-            "publish as root where the owners in images matter",
+            "publish as root to keep the owners in images",
         )
     newest = max((root / layout.METADATA).stat().st_mtime, status.st_mtime)
     yield _clock(newest)
@@ -120,9 +121,9 @@ def _clock(newest: float) -> Check:
 
 
 def _permissions(repository: Repository) -> Iterator[Check]:
-    """Warn of layers from before the policy knew `writable`."""
+    """Warn of layers with write permission, which earlier releases did not remove."""
     layers: set[str] = set()
-    with suppress(PublisherError):  # `verify` reports what cannot be read
+    with suppress(PublisherError):  # `verify` reports unreadable settings
         for *_, manifest in live_manifests(repository):
             layers |= {layer.digest for layer in manifest.layers}
     writable = sum(has_writable_files(repository, digest) for digest in layers)

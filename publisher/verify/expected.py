@@ -13,7 +13,7 @@ from publisher.verify.inventory import Inventory, LiveImage
 
 @dataclass(slots=True)
 class Expected:
-    """What should exist, and for which image; counted once, so that each look-up is immediate.
+    """The content that should exist, and the images that need it.
 
     Attributes:
         usage: Which names use an image, and which images use a layer.

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 
 class Severity(enum.StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
-    ERROR = "error"  # a reader gets wrong content, or none, where an image should be
-    WARNING = "warning"  # no image is affected, but space or records are not as they should be
-    NOTE = "note"  # different from what this publisher writes, and sound
+    ERROR = "error"  # a published image is damaged or missing
+    WARNING = "warning"  # no image is affected, but records are wrong or space is wasted
+    NOTE = "note"  # different from what this publisher writes, but harmless
 
 
 class Remedy(enum.StrEnum):
-    """How a finding is repaired; the value is the option of `publisher verify` that does it."""
+    """How a finding is repaired; the value is the option of `publisher verify`, or "none"."""
 
     DERIVE = "repair"  # from the rest of the repository
     REFETCH = "refetch"  # by downloading again
@@ -24,7 +24,7 @@ class Remedy(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """What is wrong."""
+    """The kind of a finding."""
 
     UNFINISHED = "unfinished-transaction"
     TRANSACTION_DAMAGED = "transaction-damaged"
@@ -73,7 +73,7 @@ ORPHANS = (
     Kind.ORPHAN_LAYER,
     Kind.ORPHAN_METADATA,
 )
-"""What no published or scheduled manifest names, in the order in which it can be removed."""
+"""Findings about content without users, in the order in which it can be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Finding:
         path: Relative to the repository's root; "" for the repository as a whole.
         what: What is wrong and why it matters, as a sentence without a full stop.
         remedy: How it is repaired.
-        how: What an administrator can do where `remedy` is NONE: a command, or one action.
+        how: What an administrator can do if `remedy` is NONE: a command, or one action.
         image: The published name that is affected; "" if there is none.
     """
 

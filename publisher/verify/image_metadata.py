@@ -23,20 +23,20 @@ from publisher.verify.record_versions import add_newer_version, is_newer
 
 @dataclass(frozen=True, slots=True)
 class _Publication:
-    """What publication.json holds; `unreadable` where there is a file without a usable record."""
+    """The record in publication.json; `unreadable` if the file has no usable record."""
 
     record: Publication | None
     unreadable: bool = False
 
 
-def take_image(repository: Repository, inventory: Inventory, name: str) -> None:
-    """Add the image published as `name` to the inventory, and what is wrong with its metadata."""
+def add_image(repository: Repository, inventory: Inventory, name: str) -> None:
+    """Add the image published as `name` and the findings about its metadata to the inventory."""
     inventory.names.add(name)
     data = read_record(repository, inventory, layout.manifest_file(name))
     other_tool = data is not None and _is_reserialised(data)
-    publication = _take_publication(repository, inventory, name, data, other_tool)
+    publication = _read_publication(repository, inventory, name, data, other_tool)
     _check_thin_record(repository, inventory, name)
-    found = _take_manifest(inventory, name, data, publication.record)
+    found = _read_manifest(inventory, name, data, publication.record)
     if found is None:
         inventory.certain = False
         return
@@ -47,7 +47,7 @@ def take_image(repository: Repository, inventory: Inventory, name: str) -> None:
     else:  # DUCC's image has one; if it is unreadable, the link is the only evidence
         flat = not publication.unreadable or repository.link_text(name) is not None
     required = not (other_tool and publication.record is None)
-    config = _take_config(repository, inventory, name, manifest, required=required)
+    config = _read_config(repository, inventory, name, manifest, required=required)
     inventory.images.append(
         LiveImage(
             name,
@@ -62,7 +62,7 @@ def take_image(repository: Repository, inventory: Inventory, name: str) -> None:
     )
 
 
-def _take_publication(
+def _read_publication(
     repository: Repository,
     inventory: Inventory,
     name: str,
@@ -100,10 +100,10 @@ def _take_publication(
         return _Publication(None, unreadable=True)
 
 
-def _take_manifest(
+def _read_manifest(
     inventory: Inventory, name: str, data: bytes | None, publication: Publication | None
 ) -> tuple[str, Manifest] | None:
-    """The manifest with its digest; None, with a finding, where it is missing or damaged."""
+    """Return digest and manifest; None, with a finding, if it is missing or damaged."""
     path = layout.manifest_file(name)
     if data is None:
         inventory.error(
@@ -133,7 +133,7 @@ def _take_manifest(
 def _matching(
     publication: Publication | None, name: str, manifest: Manifest, inventory: Inventory
 ) -> Publication | None:
-    """Return `publication`, having checked that it is about this name and manifest."""
+    """Return `publication`; add a finding if it is about another name or manifest."""
     if publication is not None and (publication.name, publication.image_id) != (
         name,
         manifest.image_id,
@@ -141,7 +141,7 @@ def _matching(
         inventory.error(
             Kind.PUBLICATION_DAMAGED,
             layout.publication_file(name),
-            f"it is about {publication.name} with image ID {publication.image_id}; "
+            f"it describes {publication.name} with image ID {publication.image_id}; "
             f"the manifest has image ID {manifest.image_id}",
             Remedy.DERIVE,
             image=name,
@@ -149,7 +149,7 @@ def _matching(
     return publication
 
 
-def _take_config(
+def _read_config(
     repository: Repository, inventory: Inventory, name: str, manifest: Manifest, *, required: bool
 ) -> ImageConfig | None:
     path = layout.config_file(name)
@@ -202,7 +202,7 @@ def _check_thin_record(repository: Repository, inventory: Inventory, name: str) 
 
 
 def _is_reserialised(data: bytes) -> bool:
-    """Whether a manifest has DUCC's capitalised keys."""
+    """Return whether a manifest has the capitalized keys that DUCC writes."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

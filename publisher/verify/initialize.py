@@ -1,4 +1,4 @@
-"""Begin a repository, or change its policy: the use case behind `publisher init`."""
+"""Create a repository, or change its policy: the use case behind `publisher init`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from publisher.tree.settings import RepositorySettings
 
 
 def initialize(repository: Repository, policy: Policy) -> bool:
-    """Make `policy` the repository's, in one transaction; return False if it already was.
+    """Store `policy` as the policy of the repository; return False if it was already.
 
-    It applies to layers that are unpacked from then on; published layers do not change. Settings
-    that are unreadable are replaced.
+    It applies to layers that are unpacked afterwards; published layers do not change. Unreadable
+    settings are replaced.
     """
     with repository.transaction("init") as transaction, transaction.exclusive():
         before: RepositorySettings | None = None
@@ -34,9 +34,9 @@ def initialize(repository: Repository, policy: Policy) -> bool:
 
 
 def current_policy(repository: Repository) -> tuple[Policy, str]:
-    """Return the repository's policy, and why it is unreadable.
+    """Return the repository's policy, and "".
 
-    The policy is the default one then, and the second value is not "".
+    If it is unreadable, return the default policy and the reason.
     """
     try:
         return stored_policy(repository), ""

@@ -26,7 +26,7 @@ class LiveImage:
     Attributes:
         name: The public name.
         manifest_digest: The digest of the published or retired manifest.
-        reference: Where the image came from; "" where no record names it.
+        reference: The image reference; "" if no record has it.
         flat: Whether the image should have a flat image.
         linked: Whether `name` should be a link to the flat image.
     """
@@ -43,14 +43,14 @@ class LiveImage:
 
 @dataclass(slots=True)
 class Inventory:
-    """All images, and what is wrong with their metadata.
+    """All published and scheduled images, and the findings.
 
     Attributes:
         unnamed: The manifests in the remove schedule of DUCC. Their content is in use, but neither
             their names nor their exact bytes are known.
         names: The published names, including those whose metadata is unreadable.
         certain: False if a record that may name images or layers is unreadable. Then nothing
-            is reported as superfluous.
+            is reported as an orphan.
     """
 
     images: list[LiveImage] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Inventory:
 
 
 def read_record(repository: Repository, inventory: Inventory, path: str) -> bytes | None:
-    """Return a metadata file's bytes; None, with a finding, where reading it fails."""
+    """Return a metadata file's bytes; None, with a finding, if it cannot be read."""
     try:
         return repository.read(path)
     except OSError as error:
@@ -126,7 +126,7 @@ def read_record(repository: Repository, inventory: Inventory, path: str) -> byte
 
 
 def metadata_directories(repository: Repository, inventory: Inventory) -> Iterator[str]:
-    """Yield the names below `.metadata` that have an image's metadata, or a part of it.
+    """Yield the names of the images that have metadata files, or a part of them.
 
     Unknown files are noted in `inventory`.
     """

@@ -17,7 +17,7 @@ COLLECT = "publisher gc --orphans"
 
 
 def check_leftovers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
-    """Add what no manifest names and this publisher does not use."""
+    """Add findings about content that no manifest names and this publisher does not use."""
     _check_public_names(repository, inventory)
     for top, known, kind, what in (
         (layout.LAYERS, expected.layers, Kind.ORPHAN_LAYER, "a layer"),
@@ -29,7 +29,7 @@ def check_leftovers(repository: Repository, inventory: Inventory, expected: Expe
 
 
 def _check_public_names(repository: Repository, inventory: Inventory) -> None:
-    """Among the public names there may only be the links of images."""
+    """Add findings about public names that are not links of images."""
     waiting = [
         name
         for name in repository.children("")
@@ -54,7 +54,7 @@ def _check_public_names(repository: Repository, inventory: Inventory) -> None:
 
 
 def _check_retired(repository: Repository, inventory: Inventory) -> None:
-    """Metadata of retired images belongs to an entry of the schedule."""
+    """Add findings about metadata of retired images without an entry in the schedule."""
     names = {digest_hex(entry.manifest_digest) for entry in inventory.schedule}
     for path, name in sharded(repository, inventory, layout.RETIRED):
         if name in names or not inventory.certain:

@@ -1,9 +1,9 @@
 """Remove what no published or scheduled image names: `publisher gc --orphans`.
 
-Such content is left when an image's metadata was removed by hand or lost. It is found again under
-the lock, from the manifests: a concurrent ingest publishes content and manifest in one transaction,
-and stages its content elsewhere, so that neither is ever taken for an orphan. An ingest that counts
-on a published layer which is removed here fetches it again.
+Such content exists after an image's metadata was removed by hand or lost. The orphans are
+determined under the writer lock. Content of a concurrent ingest is never an orphan: it is staged
+elsewhere, and published in one transaction with its manifest. If an ingest needs a layer that is
+removed here, it fetches the layer again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from publisher.verify.survey import survey
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """What was removed, or would be.
+    """The result of the removal, or of its dry run.
 
     Attributes:
         findings: The orphans, in the order in which they are removed.
         size: The bytes of all files of the layers; a layer without an index counts as 0.
-        uncertain: The paths of unreadable records. If there are any, nothing is an orphan, since
-            such a record may name it.
+        uncertain: The paths of unreadable records. If there are any, nothing is removed, since
+            these records may name it.
     """
 
     findings: tuple[Finding, ...]

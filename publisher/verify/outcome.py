@@ -10,7 +10,7 @@ from publisher.verify.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A finding that could not be repaired, why, and one action that helps ("" if none does)."""
+    """A finding that could not be repaired, the reason, and an action that helps, or ""."""
 
     finding: Finding
     why: str

@@ -19,7 +19,7 @@ from publisher.verify.inventory import Inventory
 
 
 def check_podman_store(repository: Repository, inventory: Inventory) -> None:
-    """Add what is wrong with the store, if there is one: what its lists name has to exist."""
+    """Add a finding if the store exists and lacks something that its lists name."""
     if not repository.exists(layout.PODMAN_STORE):
         return
     for path, what in store_faults(repository):
@@ -30,8 +30,8 @@ def rebuild_podman_store(repository: Repository) -> None:
     """Remove the store, and rebuild it from all published images whose outputs include it.
 
     Raises:
-        PublisherError: The metadata or a layer index of such an image is missing or damaged:
-            nothing is changed.
+        PublisherError: The metadata or a layer index of such an image is missing or damaged. The
+            store is unchanged.
     """
     images = list(_published(repository))
     stored = store.describe(repository, images)
@@ -43,7 +43,7 @@ def rebuild_podman_store(repository: Repository) -> None:
     with repository.transaction("rebuilding the podman store") as transaction:
         store.prepare(repository, transaction, stored)
         with transaction.exclusive():
-            # What a concurrent publisher changed is left to the next ingest.
+            # Images that a concurrent publisher changed are left to the next ingest.
             if list(_published(repository)) == images:
                 store.update(repository, transaction, stored)
                 transaction.record(layout.PODMAN_STORE, "rebuilt", "it was damaged")
@@ -51,7 +51,7 @@ def rebuild_podman_store(repository: Repository) -> None:
 
 
 def _published(repository: Repository) -> Iterator[tuple[PlatformImage, Publication]]:
-    """The images that the store should have, as their metadata describes them."""
+    """Yield the images that the store should have, from their metadata."""
     for name in repository.names():
         record = load_publication(repository, name)
         if record is None or "podman" not in record.outputs:

@@ -16,7 +16,7 @@ from publisher.verify.record_versions import add_newer_version, is_newer
 
 
 def check_images(repository: Repository, inventory: Inventory, expected: Expected) -> None:
-    """Add what is wrong with flat images, links and records of users."""
+    """Add findings about flat images, links and records of users."""
     for image_id in sorted({image.manifest.image_id for image in inventory.images if image.flat}):
         path = layout.flat_image(image_id)
         if repository.kind(path) is not EntryType.DIRECTORY:

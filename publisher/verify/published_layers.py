@@ -23,7 +23,7 @@ DERIVED = "derivedFrom"
 
 
 def check_layers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
-    """Add what is wrong with the layers that the images name."""
+    """Add findings about the layers that the images use."""
     origins = {}
     for digest in sorted(expected.layers):
         _check_layer(repository, inventory, digest, expected)
@@ -44,7 +44,7 @@ def layer_header(repository: Repository, digest: str) -> IndexHeader:
 
 
 def difference(what: str, missing: Set[str], surplus: Set[str]) -> str:
-    """Describe how a record differs from the manifests."""
+    """Return how a record differs from the manifests."""
     parts = []
     if missing:
         parts.append(f"{what} missing: {', '.join(sorted(missing))}")
@@ -104,7 +104,7 @@ def has_writable_files(repository: Repository, digest: str) -> bool:
                 return False
             return any(entry.mode & 0o022 and entry.type in _CHANGEABLE for entry in index)
     except LayerError:
-        return False  # a finding of its own
+        return False  # reported by another check
 
 
 def _check_diff_id(
@@ -119,7 +119,7 @@ def _check_diff_id(
         inventory.note(
             Kind.INDEX_DERIVED,
             index,
-            "it was made from the layer's tree, which was never compared with the registry's bytes",
+            "it was made from the layer's tree, which was not compared with the registry's bytes",
             how="to be sure, remove the image and publish it again",
             image=name,
         )

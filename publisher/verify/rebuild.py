@@ -1,7 +1,7 @@
-"""Rebuild records from the rest of the repository, and from what can be read of a damaged one.
+"""Rebuild records from the rest of the repository, and from readable parts of damaged records.
 
-What cannot be known is chosen so that content is kept: a grace period begins again, and a pin has
-no end. The next ingest of an image completes its publication.
+Unknown values are chosen so that content is kept: a grace period begins again, and a pin has no
+end. The next ingest of an image completes its publication.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def rebuild_retired_publication(
 
 
 def reference_of(repository: Repository, path: str, name: str) -> str:
-    """Return the image reference that a damaged publication names, else the one of its name.
+    """Return the image reference in a damaged publication, or else the one that its name implies.
 
-    "" where neither is known: an image of a layout, an archive or an engine.
+    Returns "" if neither is known: for an image of a layout, an archive or an engine.
     """
     found = salvage_fields(repository.read(path) or b"", ["reference"]).get("reference")
     name = layout.split_platform(name)[1]
@@ -124,15 +124,15 @@ def reference_of(repository: Repository, path: str, name: str) -> str:
 def rebuild_schedule(
     repository: Repository, inventory: Inventory, now: datetime
 ) -> list[ScheduledRemoval]:
-    """Rebuild the remove schedule: what can be read of it, and every other retired image.
+    """Rebuild the remove schedule from its readable entries and the other retired images.
 
-    An image that the schedule lacks gets its whole grace period, from `now` on.
+    The grace period of an image without a readable entry begins at `now`.
     """
     entries = {entry.key: entry for entry in _readable_entries(repository)}
     published = {(image.name, image.manifest_digest) for image in inventory.images}
     unreadable = inventory.names - {image.name for image in inventory.images}
     for entry in _retired_entries(repository, now):
-        # What a name with an unreadable manifest has published may be this very image.
+        # The image may still be published under a name whose manifest is unreadable.
         if entry.key not in published and entry.name not in unreadable:
             entries.setdefault(entry.key, entry)
     for entry in _entries_of_published(repository, inventory, now):
@@ -141,9 +141,9 @@ def rebuild_schedule(
 
 
 def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) -> Pins:
-    """Rebuild the pins: what can be read of them, and what else the history names.
+    """Rebuild the pins from their readable entries and the history.
 
-    The history has no digests: the pins hold what is published now, without an end.
+    The history has no digests. A pin from it applies to the published image, and has no end.
     """
     pins = Pins(tuple(_readable_pins(repository.read(layout.PINS) or b"")))
     known = {pin.name for pin in pins.pins}
@@ -163,13 +163,13 @@ def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) ->
 def _rebuilt(
     data: bytes, path: str, certain: Mapping[str, object], likely: Mapping[str, object]
 ) -> Publication:
-    """The publication with the `certain` values; of the others those that can still be read."""
+    """Return a publication with the `certain` values, and those others that are readable."""
     value = {"version": publication_format.VERSION, "note": REBUILT, **likely, **certain}
     record = Publication.parse(json.dumps(value).encode(), path)
     readable = salvage_fields(data, (*_OPTIONAL, *likely))
     for key, found in readable.items():
         if key == "reference":
-            continue  # the caller has checked it already
+            continue  # the caller has checked its value
         try:
             record = Publication.parse(json.dumps(value | {key: found}).encode(), path)
         except InvalidRecord:
@@ -201,7 +201,7 @@ def _readable_pins(data: bytes) -> Iterator[Pin]:
 
 
 def _retired_entries(repository: Repository, now: datetime) -> Iterator[ScheduledRemoval]:
-    """Entries for all retired images: for each name that the records of users give, and its own."""
+    """Yield entries for all retired images under each name in the records of their users."""
     for shard in repository.children(layout.RETIRED):
         for child in repository.children(f"{layout.RETIRED}/{shard}"):
             directory = f"{layout.RETIRED}/{shard}/{child}"
@@ -241,10 +241,10 @@ def _entries_of(
 def _entries_of_published(
     repository: Repository, inventory: Inventory, now: datetime
 ) -> Iterator[ScheduledRemoval]:
-    """Entries for images that are scheduled, and still published under their name.
+    """Yield entries for images that are scheduled, and still published under their name.
 
-    A file of the schedule exists as long as it has an entry: if the manifest has no other user than
-    one name, that name is scheduled.
+    A file of the schedule has at least one entry. If one name only uses the manifest, the entry is
+    about that name.
     """
     users: dict[str, list[LiveImage]] = {}
     for image in inventory.images:
@@ -279,7 +279,7 @@ def _grace(seconds: object) -> timedelta:
 
 
 def _users(repository: Repository, image_id: str, digest: str) -> set[str]:
-    """The names that use the image by the manifest with this digest, as recorded."""
+    """Return the recorded names that use the image with this manifest."""
     path = layout.image_users(image_id)
     try:
         users = ImageUsers.parse(repository.read(path) or b"", path).users

@@ -1,4 +1,4 @@
-"""Records of a later version of their format: they are named, and left alone."""
+"""Findings about records in a later version of their format, which are not changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from publisher.verify.inventory import Inventory
 
 
 def is_newer(data: bytes, known: int) -> bool:
-    """Whether a record has a later version of its format than the `known` one."""
+    """Return whether a record has a later version of its format than `known`."""
     try:
         version = json.loads(data)["version"]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
@@ -32,7 +32,7 @@ def add_newer_version(
     inventory.warning(
         Kind.FUTURE_VERSION,
         path,
-        f"{error.why}; it is left alone, for the release of publisher that wrote it",
+        f"{error.why}; it is kept for the release of publisher that wrote it",
         how=f"truncate -s 0 {shlex.quote(path_on_disk(repository, path))} "
         "&& publisher verify --repair, if there is no such release",
         image=image,
@@ -40,7 +40,7 @@ def add_newer_version(
 
 
 def path_on_disk(repository: Repository, path: str) -> str:
-    """Return where an administrator finds `path`."""
+    """Return the path of a file of the tree on this machine, as administrators see it."""
     if repository.url.kind == "cvmfs":
         return f"/cvmfs/{repository.url.location}/{path}"
     return f"{repository.url.location}/{path}"

@@ -1,4 +1,4 @@
-"""Download again what is damaged or missing: `publisher verify --refetch`."""
+"""Download damaged or missing content again: `publisher verify --refetch`."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def refetch(
     Args:
         repository: Opened for writing.
         sources: Where images come from.
-        findings: Those whose remedy is REFETCH, or about a layer, are repaired.
+        findings: Findings with the remedy REFETCH, and findings about layers.
         policy: What of a layer may appear in the repository.
         progress: Called with a description of what is being fetched.
 
     Returns:
-        What was repaired. Each download is verified like the first one, and replaces what is
-        damaged in one transaction.
+        The results. Each download is verified as in an ingest, and replaces the damaged content in
+        one transaction.
     """
     progress = progress or (lambda _: None)
     wanted = [f for f in findings if f.remedy is Remedy.REFETCH or f.kind in _LAYERS]
@@ -80,7 +80,7 @@ def refetch(
 
 
 class _Layers:
-    """Replaces damaged layers by what the sources of the images that use them have."""
+    """Replaces damaged layers by downloads from the sources of the images that use them."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _Layers:
         self._progress = progress
 
     def refetch(self, findings: Sequence[Finding]) -> Repaired:
-        """Fetch each layer from the first image that still has it; then link flat images anew."""
+        """Fetch each layer from the first source that has it, then link its flat images again."""
         damaged = {finding.path for finding in findings}
         errors: dict[str, Exception] = {}
         fetched: set[str] = set()
@@ -130,7 +130,7 @@ class _Layers:
     def _fetch_layers_of(
         self, image: LiveImage, source: Source, damaged: Collection[str]
     ) -> Iterator[str]:
-        """Replace the image's damaged layers, from bottom to top; yield each one's digest."""
+        """Replace the image's damaged layers from bottom to top; yield the digest of each."""
         config = image.config
         if config is None:
             config = parse_config(source.fetch(image.manifest.config), image.manifest.image_id)
@@ -179,9 +179,9 @@ class _Layers:
                 transaction.commit()
 
     def _relink(self, fetched: Collection[str], findings: Sequence[Finding]) -> list[Failure]:
-        """Link flat images anew, which still have links to the replaced files."""
+        """Link the flat images again that have links to the replaced files."""
         failures = []
-        # Read again, since images may have been published in the meantime.
+        # The images are read again, since others may have been published in the meantime.
         for image in take_inventory(self._repository).images if fetched else ():
             if image.flat and any(layer.digest in fetched for layer in image.manifest.layers):
                 try:
@@ -198,7 +198,7 @@ def _places(digest: str) -> set[str]:
 def _keep_origin(
     repository: Repository, digest: str, replace: Callable[[str, bytes], None]
 ) -> None:
-    """Give the new tree the record that the old one had, or should have had."""
+    """Write the origin record of the old tree, or the correct one, for the new tree."""
     path = layout.layer_origin(digest)
     data = repository.read(path)
     if data is not None:

@@ -31,7 +31,7 @@ _DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What has to be fetched; `digest` is "" if no record has the manifest's digest."""
+    """The image to be fetched; `digest` is "" if no record has the manifest's digest."""
 
     reference: str
     digest: str
@@ -41,10 +41,10 @@ class _Wanted:
 def refetch_metadata(
     repository: Repository, sources: Sources, name: str, paths: Collection[str]
 ) -> None:
-    """Write manifest and config of the image published as `name` as they were published.
+    """Write the exact manifest and config of the image published as `name` again.
 
-    A copy in the repository is used before the image's source is asked. Without a readable
-    publication, one is written.
+    They are copied from another place of the repository if possible, or else fetched from the
+    image's source. If the publication is unreadable, it is written as well.
 
     Raises:
         RepositoryChanged: The image was published again, or removed, in the meantime.
@@ -92,7 +92,7 @@ def refetch_metadata(
 def refetch_retired(
     repository: Repository, sources: Sources, name: str, paths: Collection[str]
 ) -> None:
-    """Write the damaged or missing metadata of scheduled images that left the name `name`.
+    """Write the damaged or missing metadata of retired images of the name `name` again.
 
     Raises:
         PublisherError: The source is unavailable, or does not have the image any more.
@@ -119,7 +119,7 @@ def refetch_retired(
 def _fetch(
     repository: Repository, sources: Sources, wanted: _Wanted, name: str
 ) -> tuple[Mapping[str, bytes], PlatformImage | None]:
-    """Manifest and config by file name; the image, if its source had to be asked."""
+    """Return manifest and config by file name; and the image, if it was fetched from its source."""
     copy = _find_copy(repository, wanted.digest)
     if copy is not None:
         return copy, None
@@ -139,7 +139,7 @@ def _fetch(
 
 
 def _find_copy(repository: Repository, digest: str) -> Mapping[str, bytes] | None:
-    """Another place of the repository that has this manifest with its config, whole."""
+    """Return manifest and config from another place of the repository, if it has both."""
     if not digest:
         return None
     directories = [layout.retired_directory(digest)]
@@ -168,7 +168,7 @@ def _publication(repository: Repository, name: str) -> Publication | None:
 
 
 def _wanted(repository: Repository, name: str, publication: Publication | None) -> _Wanted:
-    """What is published as `name`, by its record, or by what is left of its files."""
+    """Return the image published as `name`, from its record, or from its remaining files."""
     if publication is not None:
         platform = _parsed_platform(publication.platform)
         return _Wanted(publication.reference, publication.manifest_digest, platform)

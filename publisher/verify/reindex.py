@@ -1,4 +1,4 @@
-"""Make a layer index from the layer's tree, where the one made from its blob is missing."""
+"""Make a layer index from the layer's tree if the one made from its blob is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARKER = ".wh."
 def index_from_tree(repository: Repository, layer: Descriptor, diff_id: str) -> bytes:
     """Return the index of a published layer, with the digests of the files in its tree.
 
-    Without the blob these cannot be compared with what it held; the index's policy marks that.
+    These cannot be compared with the blob, which a mark in the index's policy records.
 
     Args:
         repository: Opened for reading or writing.
@@ -31,7 +31,7 @@ def index_from_tree(repository: Repository, layer: Descriptor, diff_id: str) -> 
     Raises:
         PublisherError: The tree has whiteouts in another tool's form.
     """
-    # Two passes, since the header comes first: counting costs no reading of contents.
+    # There are two passes, since the counts are in the header; the first reads no contents.
     entries = 0
     size = 0
     for found in repository.walk(layout.layer_tree(layer.digest)):
@@ -63,7 +63,7 @@ def _check(layer: Descriptor, entry: Entry) -> None:
 
 
 def _entries(repository: Repository, layer: Descriptor) -> Iterator[Entry]:
-    """The tree's entries as an index has them: a hard link names the first path of its file."""
+    """Yield the tree's entries as in an index: a hard link names the first path of its file."""
     tree = layout.layer_tree(layer.digest)
     names: Counter[object] = Counter()
     for found in repository.walk(tree):

@@ -1,4 +1,4 @@
-"""Publish a flat image anew from its layers, in place of the one that exists."""
+"""Replace a flat image by one that is linked from its layers again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TRIES = 3
 
 
 def relink_flat_image(repository: Repository, image: LiveImage, why: str) -> None:
-    """Replace the flat image of `image` by one that is linked from its layers anew.
+    """Replace the flat image of `image` by one that is linked from its layers again.
 
-    A concurrent publisher may replace a layer that is being linked from: it is tried again then.
+    If a concurrent publisher replaces one of the layers in the meantime, it is tried again.
 
     Args:
         repository: Opened for writing.

@@ -15,7 +15,7 @@ from publisher.verify.refetch import refetch
 from publisher.verify.run import Report, verify
 
 _ROUNDS = 10
-"""Far more than the longest chain of findings that wait for each other."""
+"""The largest number of rounds: more than the longest chain of dependent findings."""
 
 
 def repair(
@@ -27,19 +27,19 @@ def repair(
 ) -> tuple[Repaired, Report]:
     """Repair what `report` names as far as possible, and verify again.
 
-    A repair may uncover more (without its layers' indexes, a flat image cannot be compared), or
-    make possible what failed before (records, while a manifest was unreadable). It is repeated
-    until nothing changes any more.
+    A repair may lead to new findings (a flat image is compared once its layers have indexes), or
+    make another repair possible (records, once a manifest is readable). Repair and verification
+    are repeated until nothing changes.
 
     Args:
         repository: Opened for writing.
-        report: What was found.
-        sources: Where to download from; without them nothing is downloaded.
+        report: The report of a verification.
+        sources: Where to download from; if None, nothing is downloaded.
         policy: What of a layer may appear in the repository.
         progress: Called with a description of what is being read or fetched.
 
     Returns:
-        What was repaired and what could not be, and the report of the last verification.
+        The repaired findings and the failures, and the report of the last verification.
     """
     repaired: list[Finding] = []
     failures: dict[Finding, Failure] = {}
@@ -53,14 +53,14 @@ def repair(
         repaired += done.findings
         failures |= {failure.finding: failure for failure in done.failures}
         report = verify(repository, deep=report.deep, progress=progress)
-    # Whatever was reported about a finding before, one that is gone is repaired.
+    # A finding that has disappeared counts as repaired, even if a repair of it failed before.
     left = set(report.findings)
     failed = tuple(failure for finding, failure in failures.items() if finding in left)
     return Repaired(tuple(f for f in dict.fromkeys(repaired) if f not in left), failed), report
 
 
 def is_wanted(finding: Finding, refetching: bool) -> bool:
-    """Whether the finding is repaired: from the repository, or if `refetching` by download."""
+    """Return whether the finding can be repaired: by derivation, or if `refetching` by download."""
     return finding.remedy is Remedy.DERIVE or (refetching and finding.remedy is Remedy.REFETCH)
 
 

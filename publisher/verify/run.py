@@ -21,7 +21,7 @@ _UNREADABLE = (Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How much was verified, and the findings, the worst first."""
+    """The number of verified images and layers, and the findings, the most severe first."""
 
     images: int
     layers: int
@@ -31,7 +31,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether there is nothing worse than a note."""
+        """Whether all findings are notes."""
         return worst(self.findings) in (None, Severity.NOTE)
 
 
@@ -46,12 +46,11 @@ def verify(
         progress: Called with a description of what is being read.
 
     Returns:
-        The findings. What a concurrent publisher changes is surveyed twice, and only what was
-        found both times is reported.
+        The report. If another publisher changes the repository meanwhile, it is surveyed twice, and
+        only what was found both times is reported.
 
     Raises:
-        RepositoryError: Something that is published cannot be read with the permissions of this
-            process.
+        RepositoryError: A published file cannot be read with the permissions of this process.
     """
     inventory, expected = survey(repository)
     if inventory.findings:
@@ -98,7 +97,7 @@ def _check_contents(
 def _unless_removed(
     repository: Repository, path: str, findings: Iterator[Finding]
 ) -> list[Finding]:
-    """Return the findings about `path`; an empty list if it was collected while it was read."""
+    """Return the findings about `path`; an empty list if it was removed in the meantime."""
     try:
         found = list(findings)
     except (FileNotFoundError, RepositoryChanged):

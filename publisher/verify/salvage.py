@@ -1,6 +1,6 @@
-"""Read what is left of a damaged JSON record: a file that was cut off, or has a wrong field. Pure.
+"""Read the valid parts of a damaged JSON record: a truncated file, or one with a wrong field. Pure.
 
-Only whole values are taken: a number or string that ends where the file ends may be a part.
+Only complete values are used. A number at the end of a truncated file may be incomplete.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SPACE = re.compile(r"\s*")
 
 
 def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, object]:
-    """Return the values of `keys` that can still be read, at whatever depth they are."""
+    """Return the readable values of `keys`, at any depth of nesting."""
     text = data.decode("utf-8", "replace")
     found = {}
     for key in keys:
@@ -26,7 +26,7 @@ def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, object]:
 
 
 def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, object]]:
-    """Yield the whole objects at the beginning of the list `key`."""
+    """Yield the complete objects at the beginning of the list `key`."""
     text = data.decode("utf-8", "replace")
     match = re.search(rf'"{re.escape(key)}"\s*:\s*\[\s*', text)
     position = match.end() if match else len(text)
@@ -37,7 +37,10 @@ def salvage_entries(data: bytes, key: str) -> Iterator[dict[str, object]]:
 
 
 def _value_at(text: str, position: int, after: str) -> tuple[object, int] | None:
-    """The JSON value at `position` if one of `after` follows it, and where the next one begins."""
+    """Return the JSON value at `position` and the position of the next one.
+
+    Returns None unless one of the characters `after` follows the value.
+    """
     try:
         value, end = _DECODER.raw_decode(text, position)
     except (ValueError, RecursionError):

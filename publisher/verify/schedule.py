@@ -1,4 +1,4 @@
-"""Check the remove schedule, and the metadata of the images that left their names."""
+"""Check the remove schedule, and the metadata of retired images."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from publisher.verify.inventory import Inventory, LiveImage, read_record
 from publisher.verify.record_versions import add_newer_version, is_newer
 
 
-def take_schedule(repository: Repository, inventory: Inventory) -> None:
-    """Add the scheduled images to the inventory, and what is wrong with the schedule."""
+def add_schedule(repository: Repository, inventory: Inventory) -> None:
+    """Add the scheduled images and the findings about the schedule to the inventory."""
     entries: list[ScheduledRemoval] = []
     current = {(image.name, image.manifest_digest) for image in inventory.images}
     for path in (layout.REMOVE_SCHEDULE, *schedule_files(repository)):
         data = read_record(repository, inventory, path)
         if data is None or (
-            path == layout.REMOVE_SCHEDULE and _take_schedule_of_ducc(inventory, data)
+            path == layout.REMOVE_SCHEDULE and _add_schedule_of_ducc(inventory, data)
         ):
             continue
         try:
@@ -81,9 +81,9 @@ def _add_damage(
 
 
 def read_retired(repository: Repository, directory: str) -> tuple[str, Manifest, bytes] | None:
-    """Return digest, manifest and bytes of a retired image; None where they do not fit.
+    """Return digest, manifest and bytes of a retired image; None if the digest is wrong.
 
-    The directory's name is the digest, so that the bytes can be trusted without a record.
+    The name of the directory is the digest, with which the bytes are compared.
     """
     name = directory.rpartition("/")[2]
     algorithm = {64: "sha256", 128: "sha512"}.get(len(name))
@@ -98,14 +98,14 @@ def read_retired(repository: Repository, directory: str) -> tuple[str, Manifest,
         return None
 
 
-def _take_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
-    """Take the images of DUCC's schedule, a list of manifests; False for another file."""
+def _add_schedule_of_ducc(inventory: Inventory, data: bytes) -> bool:
+    """Add the images of DUCC's schedule, a list of manifests; return False for another file."""
     listed = _list_of_manifests(data)
     if listed is None:
         return False
     what = f"a list of {len(listed)} manifests without times, as DUCC writes it"
     how = "publisher adopt" if not listed else "let DUCC collect them, then: publisher adopt"
-    if any(image.reference for image in inventory.images):  # it is not DUCC's repository any more
+    if any(image.reference for image in inventory.images):  # the repository has been adopted
         what += "; nothing is published or removed until it is adopted"
         inventory.warning(Kind.OTHER_TOOL, layout.REMOVE_SCHEDULE, what, how=how)
     else:
@@ -129,7 +129,7 @@ def _list_of_manifests(data: bytes) -> tuple[Manifest, ...] | None:
 def _retired_image(
     repository: Repository, inventory: Inventory, entry: ScheduledRemoval, manifest: Manifest
 ) -> LiveImage:
-    """The image that left its name; its metadata was moved to a directory of its own."""
+    """Return the retired image, whose metadata is in a directory of its own."""
     directory = layout.retired_directory(entry.manifest_digest)
     _check_bytes(
         repository,
@@ -169,7 +169,7 @@ def _retired_image(
 def _retired_publication(
     repository: Repository, inventory: Inventory, entry: ScheduledRemoval
 ) -> tuple[Publication | None, bool]:
-    """Return the record, and whether the forms in which the image exists are certain."""
+    """Return the record, and whether the outputs of the image are known."""
     path = f"{layout.retired_directory(entry.manifest_digest)}/{layout.PUBLICATION_FILE}"
     data = read_record(repository, inventory, path)
     if data is None:
@@ -193,7 +193,7 @@ def _retired_publication(
 def _check_bytes(
     repository: Repository, inventory: Inventory, entry: ScheduledRemoval, path: str, digest: str
 ) -> bytes | None:
-    """The file's bytes if they have this digest; else None, with a finding."""
+    """Return the file's bytes if they have this digest; else None, with a finding."""
     data = read_record(repository, inventory, path)
     if data is None:
         inventory.warning(

@@ -1,4 +1,4 @@
-"""Check that everything the images need exists, without reading contents, and nothing else."""
+"""Check that exactly the content exists that the images need, without reading it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from publisher.verify.published_layers import check_layers
 
 
 def check_structure(repository: Repository, inventory: Inventory) -> Expected:
-    """Add to `inventory` what differs from what its images require; return the requirements."""
+    """Add a finding for each difference from what the images require; return the requirements."""
     expected = Expected.of(inventory)
     check_layers(repository, inventory, expected)
     check_images(repository, inventory, expected)

@@ -1,4 +1,4 @@
-"""Survey a repository without reading contents: its inventory, and what is wrong with it."""
+"""Survey a repository without reading contents: its images, and the findings about them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from publisher.tree import layout, pins, settings
 from publisher.tree.record import InvalidRecord
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Kind, Remedy
-from publisher.verify.image_metadata import take_image
+from publisher.verify.image_metadata import add_image
 from publisher.verify.inventory import Inventory, metadata_directories, read_record
 from publisher.verify.record_versions import add_newer_version, is_newer
-from publisher.verify.schedule import take_schedule
+from publisher.verify.schedule import add_schedule
 from publisher.verify.structure import check_structure
 
 
 def survey(repository: Repository) -> tuple[Inventory, Expected]:
-    """Find everything that can be found without reading contents.
+    """Return the images, and all findings that do not require reading contents.
 
     Returns:
-        The images with all findings, and what the images require.
+        The inventory with all findings, and the content that its images require.
     """
     inventory = take_inventory(repository)
     _check_transaction(repository, inventory)
@@ -31,8 +31,8 @@ def take_inventory(repository: Repository) -> Inventory:
     """Read the metadata of everything that is published or scheduled."""
     inventory = Inventory()
     for name in metadata_directories(repository, inventory):
-        take_image(repository, inventory, name)
-    take_schedule(repository, inventory)
+        add_image(repository, inventory, name)
+    add_schedule(repository, inventory)
     _check_pins(repository, inventory)
     _check_settings(repository, inventory)
     return inventory

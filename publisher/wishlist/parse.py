@@ -36,15 +36,15 @@ def parse_wish_list(
     can be published.
 
     Args:
-        data: the content of the file.
-        name: the file's name in messages.
-        allow_local: whether the list may name files, engines and directories of this host; False
+        data: The content of the file.
+        name: The file's name in messages.
+        allow_local: Whether the list may name files, engines and directories of this host; False
             for a list that comes over the network.
-        repository_counts: whether the repository that the list names is used; False if another one
+        repository_counts: Whether the repository that the list names is used; False if another one
             replaces it, so that a local directory is no reason to refuse the list.
 
     Raises:
-        WishListError: the list as a whole cannot be used: it is not YAML, or a field that applies
+        WishListError: The list as a whole cannot be used: it is not YAML, or a field that applies
             to all images is wrong. It holds all problems.
     """
     problems = Problems(name, "wish list", WishListError)
@@ -99,12 +99,12 @@ def wish_for(image: str, *, platforms: Sequence[str] = (), name: str | None = No
     """Return a wish for one image, outside of any wish list.
 
     Args:
-        image: an image reference, without patterns.
-        platforms: as in a wish list; without any, the default.
-        name: the published name of an image without a registry.
+        image: An image reference, without patterns.
+        platforms: As in a wish list; without any, the default.
+        name: The published name of an image without a registry.
 
     Raises:
-        InvalidReference: one of the three is malformed.
+        InvalidReference: One of the three is malformed.
     """
     reference = parse_reference(image)
     if name is not None:

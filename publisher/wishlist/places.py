@@ -48,7 +48,7 @@ class Places:
         overlap, and several lists may request it in different forms.
 
         Raises:
-            NameTaken: another image has the place, or the requests contradict each other.
+            NameTaken: Another image has the place, or the requests contradict each other.
         """
         with self._lock:
             place = self._places.setdefault(name, Place(reference))
@@ -87,7 +87,7 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
     `.multiarch/`.
 
     Raises:
-        InvalidReference: the image cannot have a public name.
+        InvalidReference: The image cannot have a public name.
     """
     first = wish.platforms[0]
     places = [(first, layout.public_name(reference, wish.name))]

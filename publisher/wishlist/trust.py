@@ -24,9 +24,9 @@ def refuse_local_repository(
     """Raise WishListError if the list publishes to a directory of the host.
 
     Args:
-        wish_list: the list as read.
-        place: line and column of the repository that it names.
-        problems: those of the list, which the error holds.
+        wish_list: The list as read.
+        place: Line and column of the repository that it names.
+        problems: Those of the list, which the error holds.
     """
     if wish_list.repository and RepositoryURL.parse(wish_list.repository).kind != "cvmfs":
         raise problems.refuse(
@@ -41,8 +41,8 @@ def refuse_local_wishes(wish_list: WishList, problems: Problems) -> WishList:
     """Return the list without the wishes that name something of the publishing host.
 
     Args:
-        wish_list: the list as read.
-        problems: those of the list, to which each refused wish is added.
+        wish_list: The list as read.
+        problems: Those of the list, to which each refused wish is added.
     """
     kept = []
     for wish in wish_list.wishes:

@@ -1,9 +1,9 @@
-"""The published tree as this machine reads it.
+"""Read the published tree of a CVMFS repository on this machine.
 
-It is read through the server's read-only mount below the spool and not through the union mount at
-/cvmfs/REPO. The union mount is an overlayfs: it lists whiteouts of the repository but does not find
-them, it shows changes of an open transaction, and the server refuses to publish while a process
-has a file below it open. Where nothing is mounted, the metadata mirror is read instead.
+The tree is read through the server's read-only mount below the spool, not through the union mount
+at /cvmfs/REPO. The union mount is an overlayfs: it lists whiteouts of the repository but does not
+find them, it shows changes of an open transaction, and the server refuses to publish while a
+process has a file below it open. If nothing is mounted, the metadata mirror is read instead.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from publisher.tree.layout import RepositoryURL
 
 _INDEX_IN_MEMORY = 2**20
 _DEAD_MOUNT = (errno.ENOTCONN, errno.EIO, errno.ESTALE)
-"""Errors of a mount whose client has died, or lost its connection to the storage."""
+"""Errors of a mount whose client process has ended or cannot reach its storage."""
 
-_GREETING = "new_repository"
-"""The file that `cvmfs_server mkfs` puts into every repository."""
+_FILE_OF_MKFS = "new_repository"
+"""The file that `cvmfs_server mkfs` creates in every repository."""
 
 
 class ReadersWriterLock:
-    """Many threads read, or one thread publishes; a publishing thread has precedence.
+    """A lock that many reading threads share, or one publishing thread holds alone.
 
-    The server replaces the mount at the end of each publication, and cannot unmount it normally
-    while one of its files is open. Threads of this process wait meanwhile.
+    At the end of each publication the server unmounts the tree, which fails while one of its files
+    is open. The reading threads of this process therefore wait. A waiting publishing thread has
+    precedence over new readers.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class ReadersWriterLock:
 
 
 class PublishedTree:
-    """Reads one published tree. Its methods mean what those of `Repository` mean."""
+    """Reads one published tree. Its methods correspond to those of `Repository`."""
 
     def __init__(self, url: RepositoryURL, configuration: Configuration, mirror: Mirror) -> None:
         self.lock = ReadersWriterLock()
@@ -85,7 +86,7 @@ class PublishedTree:
 
     @property
     def view(self) -> DirectoryRepository:
-        """The tree that is read: the mounted one, or else the mirror."""
+        """The mounted tree, or the mirror if nothing is mounted."""
         place = self._configuration.mount
         try:
             if self._mounted is None and (place / layout.METADATA).is_dir():
@@ -104,7 +105,7 @@ class PublishedTree:
 
     @property
     def is_mounted(self) -> bool:
-        """Whether the mounted tree is read, and not the mirror."""
+        """Whether `view` is the mounted tree."""
         return not self._mirror.exists or self.view is not self._mirror.tree
 
     def read(self, path: str) -> bytes | None:
@@ -118,18 +119,18 @@ class PublishedTree:
             return self.view.link_text(path)
 
     def exists(self, path: str) -> bool:
-        """Return whether anything is at `path`; symlinks are not followed."""
+        """Return whether `path` exists; symlinks are not followed."""
         with self._reading():
             try:
                 (self.view.root / path).lstat()
             except OSError as error:
                 if error.errno in _DEAD_MOUNT:
-                    raise  # a mount that does not work has not lost its files
+                    raise  # the error of the mount does not mean that the file is missing
                 return False
             return True
 
     def kind(self, path: str) -> EntryType | None:
-        """Return the type of what is at `path`; symlinks are not followed."""
+        """Return the type of the entry at `path`; symlinks are not followed."""
         with self._reading():
             return self.view.kind(path)
 
@@ -137,7 +138,7 @@ class PublishedTree:
         """Return the sorted names in the directory `path`, without the server's own files."""
         with self._reading():
             names = self.view.children(path)
-        return [n for n in names if not n.startswith(".cvmfs") and (path or n != _GREETING)]
+        return [n for n in names if not n.startswith(".cvmfs") and (path or n != _FILE_OF_MKFS)]
 
     def names(self) -> list[str]:
         """Return every published image's name, sorted."""
@@ -145,7 +146,7 @@ class PublishedTree:
             return list(self.view.names())
 
     def walk(self, path: str) -> Iterator[Found]:
-        """Yield everything in the tree at `path`; RepositoryError if it is not mounted."""
+        """Yield all entries of the tree at `path`; raise RepositoryError if it is not mounted."""
         if not self.is_mounted:
             raise RepositoryError(
                 f"cannot read the content of {path} in {self._url}",
@@ -162,12 +163,13 @@ class PublishedTree:
             raise self._unreadable(error) from error
 
     def published_kind(self, path: str) -> EntryType | None:
-        """Return the type of what the server has at `path`.
+        """Return the type of the published entry at `path`.
 
-        Unlike `kind` this takes no lock: the thread that publishes calls it.
+        Unlike `kind`, this takes no lock: the publishing thread, which holds it, calls it.
         """
         if not self._configuration.is_mounted:
-            # The mirror has a directory for its own state. Sending one that exists is harmless.
+            # In the mirror this directory exists always, for its own state. Sending it again is
+            # harmless.
             return None if path == layout.METADATA else self._mirror.tree.kind(path)
         try:
             return type_of((self._configuration.mount / path).lstat())
@@ -177,7 +179,7 @@ class PublishedTree:
     def open_index(self, digest: str) -> BinaryIO:
         """Open a copy of the index of a published or staged layer.
 
-        It is a copy because no file of the mounted repository may stay open.
+        No file of the mounted repository may stay open, hence the copy.
 
         Raises:
             LayerChanged: The layer is neither published nor staged.
@@ -194,14 +196,14 @@ class PublishedTree:
             copy.close()
             raise LayerChanged(
                 digest,
-                why="it was collected while this image was being prepared",
+                why="it was removed while this image was being prepared",
             ) from error
         copy.seek(0)
         return cast(BinaryIO, copy)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Hold the lock to read; RepositoryError if the mount does not work any more."""
+        """Hold the lock as a reader; raise RepositoryError for errors of the mount."""
         with self.lock.reading():
             try:
                 yield

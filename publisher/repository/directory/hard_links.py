@@ -13,36 +13,38 @@ from publisher.repository.directory.nodes import NO_LINK, NodeMaker
 
 _NODE_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_FULL = 160
-"""How many files with the maximum of links are remembered (65,000 links each on ext4).
+"""The largest number of full files that are kept open, each with its copy: two descriptors each.
 
-Fewer under a low limit of open files; each takes two descriptors.
+A file is full if it has as many links as its file system allows (65,000 on ext4). A low limit of
+open files reduces the number.
 """
 
 _Inode = tuple[int, int]
 
 
 class HardLinks(Closing):
-    """Gives files further names. A file with the maximum of links is copied once, then the copy.
+    """Adds hard links to files, and copies a file that has the maximum number of links.
 
-    Otherwise a small archive could fill any disk: 512 bytes of it make one more name of a file, and
-    each name beyond the maximum would be a copy. Close it, or use it as a context manager.
+    Further links are links to that copy, until it is full as well. If every link beyond the maximum
+    were a copy, a small archive could fill any disk: each entry of 512 bytes would add one. Use it
+    as a context manager, or call `close`.
     """
 
     def __init__(self, maker: NodeMaker) -> None:
         self._maker = maker
         self._most_full = max(2, min(_MOST_FULL, pool_size() * 5 // 2))
-        # Descriptors of a full file, so that its inode number is not reused, and of its copy.
+        # The descriptors of each full file and its copy. An open file keeps its inode number.
         self._full: dict[_Inode, tuple[int, int]] = {}
 
     def close(self) -> None:
-        """Close everything. May be called again."""
+        """Close all descriptors. Further calls do nothing."""
         for descriptors in self._full.values():
             for descriptor in descriptors:
                 os.close(descriptor)
         self._full.clear()
 
     def add(self, parent: int, name: str, source: int, source_name: str) -> bool:
-        """Link `name` to `source_name`; False if it was copied instead."""
+        """Create the link `name` to `source_name`; return False if it is a copy instead."""
         if self._maker.link(parent, name, source, source_name):
             return True
         with _opened(source, source_name) as (full, inode):
@@ -73,7 +75,7 @@ def _opened(directory: int, name: str) -> Iterator[tuple[int, _Inode]]:
 
 
 def _link_open(descriptor: int, parent: int, name: str) -> bool:
-    """Link an open file; False if it has no name any more or too many links."""
+    """Link an open file; return False if it was deleted or has too many links."""
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     except OSError as error:

@@ -65,7 +65,7 @@ def parse_list(data: bytes | None, path: str) -> list[ListEntry]:
     A missing or empty file is an empty list, as for containers/storage.
 
     Raises:
-        InvalidRecord: the file is not a list of entries.
+        InvalidRecord: The file is not a list of entries.
     """
     if data is None or not data.strip():
         return []

@@ -141,7 +141,7 @@ def test_an_earlier_image_is_not_pinned_by_the_name_alone(tree: Tree) -> None:
     tree.publish("x", SECOND)
     remove(tree.repository, [X], tree.clock, grace=timedelta(0))
     assert tree.collected() == [X]
-    with pytest.raises(NotPinned, match="only what its tag named before") as raised:
+    with pytest.raises(NotPinned, match="only earlier images of its tag exist") as raised:
         pin(tree.repository, X, tree.clock)
     assert error_data(raised.value) == {"name": X}
 

@@ -436,7 +436,7 @@ def test_verify_reports_findings(root: Path) -> None:
         found = run("verify", "--repository", root, code=1)
         assert {finding["image"] for finding in found["findings"]} == {TOOL}
         repaired = run("verify", "--repair", "--repository", root)
-        assert repaired["mended"]
+        assert repaired["repaired"]
         assert os.readlink(link) == text
     finally:
         link.unlink()

@@ -97,8 +97,8 @@ def test_an_image_that_its_registry_still_has_is_adopted_without_a_download(
     strict(output_schema("adopt/1")).validate(done.json)
     assert done.json["images"] == dry.json["images"]
     assert done.json["records"] == dry.json["records"] > 0
-    fates = {each["name"].rpartition(":")[2]: each["fate"] for each in done.json["images"]}
-    assert fates == {"a": "adopted", "b": "moved"}
+    statuses = {each["name"].rpartition(":")[2]: each["status"] for each in done.json["images"]}
+    assert statuses == {"a": "adopted", "b": "moved"}
     name = f"{registry.host}/team/tool:a"
     assert (root / layout.manifest_file(name)).read_bytes() == FIRST.manifest.data
     assert (root / layout.config_file(name)).read_bytes() == FIRST.config
