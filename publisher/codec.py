@@ -1,11 +1,11 @@
-"""JSON records to typed values and back: one codec for every record that the program writes.
+"""Convert JSON records to typed values and back: one codec for all records of the program.
 
-A record is a frozen dataclass. Its type hints define what a reader accepts, and its fields' order
-is the order in which they are written. A reader ignores keys that it does not know (or keeps them,
-where the codec names a field for them), refuses values of a wrong type, and takes the field's
-default where a key is missing.
+A record is a frozen dataclass. Its type hints define the accepted values, and the order of its
+fields is the order in which they are written. A reader ignores unknown keys (or keeps them, if the
+codec names a field for them), refuses values of a wrong type, and uses the default of a field whose
+key is missing.
 
-The standard library reads and writes the JSON: names in the published tree may hold lone
+The json module of the standard library is used: names in the published tree may contain lone
 surrogates, which stricter parsers refuse, and the output has to stay the same byte for byte.
 """
 
@@ -40,8 +40,8 @@ _Coder = tuple[_Decoder, _Encoder]
 class Malformed(ValueError):
     """A record does not have the form that its codec expects.
 
-    `field` is the path of the offending value, such as "entries[3].name"; it is empty for the
-    record as a whole. `why` states the defect.
+    `field` is the path of the invalid value, such as "entries[3].name", or "" for the record as a
+    whole. `why` is the cause.
     """
 
     def __init__(self, why: str, field: str = "") -> None:
@@ -53,7 +53,7 @@ class Malformed(ValueError):
         return f"{self.field} {self.why}" if self.field else self.why
 
     def within(self, place: str) -> Malformed:
-        """Return the same error as seen from the record that holds the field at `place`."""
+        """Return the same error with `place` before the path of the field."""
         joint = "." if self.field and not self.field.startswith("[") else ""
         return type(self)(self.why, f"{place}{joint}{self.field}")
 
@@ -85,7 +85,7 @@ class JsonObject:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """A condition on a value, for use in `Annotated`; `why` completes "FIELD …"."""
+    """A condition on a value, for use in `Annotated`; `why` is the message after the field."""
 
     holds: Callable[[Any], bool]
     why: str
@@ -128,7 +128,7 @@ class Codec(Generic[T]):
             further.
         version: The version that is written, and the only one that is read; None for a format
             without versions.
-        naming: Makes a JSON key of a field's name.
+        naming: Converts the name of a field to a JSON key.
         extra: The field that keeps the keys that the record does not define.
         required: Fields that a file has to have although they have a default.
     """
@@ -155,7 +155,7 @@ class Codec(Generic[T]):
         return self.from_object(load_object(data))
 
     def from_object(self, value: dict[str, Any]) -> T:
-        """Read a record from a parsed JSON object, from which the version is taken out."""
+        """Read a record from a parsed JSON object; remove its version from the object."""
         if self._version is not None:
             take_version(value, self._version)
         decoded: T = self._decode(value)
@@ -185,7 +185,7 @@ def take_version(value: dict[str, Any], *known: int) -> int:
     """Remove and return the version of a record; raise UnknownVersion unless it is in `known`."""
     version = value.pop("version", None)
     if version is None:
-        raise Malformed("it has no version, so this program did not write it")
+        raise Malformed("it has no version")
     if isinstance(version, bool) or version not in known:
         names = " and ".join(map(str, known))
         raise UnknownVersion(f"its version is {version!r}, and this program reads {names}")
@@ -371,7 +371,7 @@ def _flag(value: Any) -> bool:
 
 def _integer(value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # JSON has one kind of number
+        return int(value)  # JSON does not distinguish 1.0 and 1
     if not isinstance(value, int) or isinstance(value, bool):
         raise Malformed("is not an integer")
     return value

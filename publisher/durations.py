@@ -15,7 +15,7 @@ _UNITS = {
 _DURATION = re.compile(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
 
 LONGEST = timedelta(days=36500)
-"""A hundred years: what is longer is a mistake."""
+"""A hundred years; a longer duration is probably a mistake."""
 
 
 def parse_duration(text: str) -> timedelta:

@@ -1,4 +1,4 @@
-"""Entries of layers and root file systems, and the protocol of what receives a stream of them."""
+"""Entries of layers and root file systems, and the protocol of their receivers."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class Entry:
 
     @property
     def is_unresolved(self) -> bool:
-        """Whether this is a hard link to something that only lower layers have."""
+        """Whether this is a hard link whose target is in a lower layer."""
         return self.type is EntryType.HARDLINK and self.links == 0
 
 
 def sort_key(path: str) -> bytes:
     """Return the key that sorts paths component by component, each by its bytes.
 
-    No name contains a zero byte; in place of the slash, it sorts a directory right before what it
-    contains.
+    The slash becomes a zero byte, which no name contains, so that a directory comes directly before
+    its entries.
     """
     return path.encode("utf-8", "surrogateescape").replace(b"/", b"\0")
 

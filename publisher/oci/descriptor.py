@@ -31,7 +31,7 @@ class Descriptor:
 def check_size(data: bytes, descriptor: Descriptor) -> None:
     """Raise InvalidManifest unless `data` has as many bytes as its descriptor states.
 
-    The digest alone does not show this; readers that allocate or limit by the size would differ.
+    The digest does not imply it, and other programs may rely on the size.
     """
     if len(data) != descriptor.size:
         raise InvalidManifest(
@@ -45,7 +45,7 @@ def parse_descriptor(raw: object, what: str, name: str) -> Descriptor:
 
     Args:
         raw: A value of a parsed manifest or index.
-        what: What cannot be done without it, for the error.
+        what: The `what` of the error: the action that needs the descriptor.
         name: The descriptor's place in the document ("config", "layer 2"), for the error.
 
     Raises:

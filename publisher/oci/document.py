@@ -1,4 +1,4 @@
-"""The exact bytes of manifests, indexes and configs, and the strict JSON reader for them."""
+"""The exact bytes of manifests, indexes and configs, and a strict JSON reader for them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def detect_media_type(data: bytes, declared: str = "") -> str:
         declared: The Content-Type, or the media type of the descriptor; may be empty.
 
     Raises:
-        InvalidManifest: The document is neither, or contradicts `declared`, as the specification
-            demands: the same bytes could otherwise be read as two different images.
+        InvalidManifest: The document is neither, or contradicts `declared`. The specification
+            requires this check: the same bytes could otherwise be read as two images.
     """
     value = read_object(data, "manifest")
     stated = value.get("mediaType", "")
@@ -70,7 +70,7 @@ def detect_media_type(data: bytes, declared: str = "") -> str:
 
 
 def read_object(data: bytes, what: str) -> dict[str, object]:
-    """Return the JSON object in `data`; InvalidManifest, naming `what`, where there is none.
+    """Return the JSON object in `data`; raise InvalidManifest, naming `what`, if it is not one.
 
     Stricter than `json.loads`: UTF-8 only, no key twice, no NaN or infinity, at most MAX_NESTING
     levels and MAX_DOCUMENT_BYTES.
@@ -110,7 +110,7 @@ def _too_deep(what: str) -> InvalidManifest:
 def _object_of_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        # One reader would take the first and another the last: two images in the same bytes.
+        # Programs differ in which one they use: the same bytes could be two images.
         raise ValueError("an object has the same key twice")
     return value
 

@@ -12,7 +12,7 @@ from publisher.oci.platform import Platform
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """One image for one platform: all that is known before its layers are fetched."""
+    """One image for one platform, without its layers."""
 
     platform: Platform
     document: Document

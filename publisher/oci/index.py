@@ -23,9 +23,9 @@ class ImageIndex:
     def choose(self, platform: Platform) -> Descriptor | None:
         """Return the entry for `platform`, or None.
 
-        An equal variant is preferred; then an entry without a variant; then, for a platform without
-        a variant, the first entry with one. Entries that are not images (such as attestations,
-        which are for unknown/unknown) never match.
+        An entry with an equal variant is preferred, then one without a variant, and then, for a
+        platform without a variant, the first one with a variant. Entries that are not images (such
+        as attestations, which are for unknown/unknown) never match.
         """
         wanted = platform.normalized()
         fallback: Descriptor | None = None

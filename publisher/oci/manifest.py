@@ -61,7 +61,7 @@ def parse_manifest(document: Document) -> Manifest:
 
 
 def _image_config(value: Mapping[str, object], what: str) -> Descriptor:
-    """Return the config; raise InvalidManifest where it, or the manifest, is of an artifact."""
+    """Return the config; raise InvalidManifest if the manifest is that of an artifact."""
     config = parse_descriptor(value.get("config"), what, "config")
     artifact = value.get("artifactType") or config.media_type
     for kind in (artifact, config.media_type):
@@ -74,7 +74,7 @@ def _image_config(value: Mapping[str, object], what: str) -> Descriptor:
 
 
 def _image_layers(value: Mapping[str, object], what: str) -> tuple[Descriptor, ...]:
-    """Return the layers; raise InvalidManifest where one is not of a known type."""
+    """Return the layers; raise InvalidManifest if one has an unknown media type."""
     layers = _layers(value, what)
     for number, layer in enumerate(layers, 1):
         if layer.media_type not in LAYER_TYPES | FOREIGN_LAYER_TYPES:
@@ -102,10 +102,10 @@ def check_consistency(manifest: Manifest, config: ImageConfig, digest: str) -> N
 
 
 def parse_published_manifest(data: bytes) -> Manifest:
-    """Read the manifest.json of a published tree: exact bytes, or DUCC's re-serialisation of them.
+    """Read the manifest.json of a published tree, also in the form in which DUCC writes it.
 
-    DUCC writes `SchemaVersion`, `MediaType`, `Config{MediaType,Size,Digest}` and `Layers[…]`; field
-    names are therefore matched without regard to case here, and only here.
+    DUCC writes `SchemaVersion`, `MediaType`, `Config{MediaType,Size,Digest}` and `Layers[…]`. Only
+    this function therefore ignores the case of field names.
     """
     value = _lower_keys(read_object(data, "manifest.json"))
     what = "cannot read manifest.json"
@@ -116,8 +116,8 @@ def parse_published_manifest(data: bytes) -> Manifest:
 def distinct_from_top(digests: Sequence[str]) -> list[int]:
     """Return the numbers of the layers to be mounted: of equal layers only the topmost.
 
-    What a layer adds and deletes at its topmost place hides what it does below, and overlayfs
-    refuses to mount a directory twice. `digests` are those of the layers from bottom to top.
+    The topmost one hides the effects of those below, and overlayfs does not mount a directory
+    twice. `digests` are those of the layers from bottom to top.
     """
     topmost = {digest: number for number, digest in enumerate(digests)}
     return sorted(topmost.values())

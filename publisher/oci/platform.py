@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")  # it becomes a directory: no leading dot
+_PLATFORM_PART = re.compile(
+    r"[a-z0-9][a-z0-9._-]*\Z"
+)  # used as a directory name, hence no leading dot
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read "os/architecture[/variant]"; ValueError for anything else."""
+        """Read "os/architecture[/variant]"; raise ValueError for any other text."""
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(_PLATFORM_PART.match(p) for p in parts):
             raise ValueError(f"{text!r} is not os/architecture[/variant], such as linux/amd64")

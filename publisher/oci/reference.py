@@ -1,7 +1,7 @@
-"""Image references: the value, and the forms of text that it is read from.
+"""Image references, and the forms of text in which they are written.
 
-What hosts, image repositories, tags and digests may look like is in `reference_grammar`. Transports
-have the names that skopeo and podman give them; short names are resolved as Docker resolves them.
+`reference_grammar` has the grammar of hosts, image repositories, tags and digests. Transports have
+the same names as in skopeo and podman; short names are resolved as in Docker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from publisher.oci.reference_grammar import refuse
 
 
 class Transport(enum.StrEnum):
-    """Where an image comes from, by the name that skopeo and podman give it."""
+    """The kind of source of an image, by its prefix in skopeo and podman."""
 
     REGISTRY = "docker"
     OCI = "oci"
@@ -43,7 +43,8 @@ class ImageReference:
     *image repository*: path and name) belong to the registry transport; `plain_http` is true only
     for `http://`. `location` is the directory or file of the layout and archive transports; for
     `docker-daemon:` and `docker-archive:`, `repository` is the engine's name of the image. `digest`
-    is "algorithm:hex" and selects the image; a tag beside it only names what is published.
+    is "algorithm:hex" and selects the image; a tag in addition to it only determines the public
+    name.
     """
 
     transport: Transport
@@ -55,7 +56,7 @@ class ImageReference:
     plain_http: bool = False
 
     def __str__(self) -> str:
-        """Return the canonical text, which `parse_reference` reads back as the same value."""
+        """Return the canonical text, from which `parse_reference` returns an equal value."""
         if self.transport is Transport.REGISTRY:
             scheme = "http://" if self.plain_http else ""
             if not scheme and not grammar.is_host(self.registry):
@@ -92,11 +93,11 @@ def api_host(registry: str) -> str:
 def parse_reference(text: str) -> ImageReference:
     """Read any form of image reference.
 
-    A name without a host is of Docker Hub, and without tag and digest it has the tag `latest`, as
-    for Docker. A layout or archive without a tag means the only image in it.
+    As in Docker, a name without a host is a name of Docker Hub, and the default tag is `latest`. A
+    layout or archive without a tag means its only image.
 
     Raises:
-        InvalidReference: The text is malformed; the hint is what to write instead.
+        InvalidReference: The text is malformed; the hint is a correction.
     """
     reference, pattern = parse_pattern(text)
     if pattern is not None:
@@ -185,7 +186,7 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
 
 
 def _hub_path(text: str, registry: str, path: str) -> str:
-    """Return the whole path of a name on Docker Hub, where `library/` may be left out."""
+    """Return the complete path of a name on Docker Hub, where `library/` may be omitted."""
     match path.split("/"):
         case [name]:
             return f"library/{name}"

@@ -16,10 +16,10 @@ from publisher.errors import InvalidReference, presentable, shorten
 from publisher.oci.digest import is_digest
 
 MAX_NAME = 255
-"""Characters of host and image repository together: the limit that clients and registries share."""
+"""The limit of clients and registries for host and image repository together, in characters."""
 
 MAX_FILE_NAME = 255
-"""Bytes of a file name, on every supported file system; the names are ASCII."""
+"""The limit of all supported file systems for a file name, in bytes; the names are ASCII."""
 
 FORMS = "write HOST/PATH/NAME:TAG, such as docker.io/library/debian:stable"
 
@@ -35,7 +35,7 @@ _OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
 
 
 def refuse(text: str, why: str, hint: str) -> NoReturn:
-    """Raise InvalidReference about `text`, shown without credentials that it may contain."""
+    """Raise InvalidReference about `text`, which is shown without credentials."""
     raise InvalidReference(f"{presentable(text)!r} is not an image reference", why=why, hint=hint)
 
 
@@ -104,12 +104,12 @@ def split_tag(text: str, path: str) -> tuple[str, str | None, str | None]:
 
 
 def is_host(component: str) -> bool:
-    """Whether the first component of a name is a host, by Docker's rule."""
+    """Return whether the first component of a name is a host, as in Docker."""
     return "." in component or ":" in component or component.lower() == "localhost"
 
 
 def check_host(text: str, host: str) -> str:
-    """Return `host`, which may have a port, in lower case; refuse what is not a host."""
+    """Return `host`, which may have a port, in lower case; raise InvalidReference if invalid."""
     host = host.lower()
     match = _HOST.fullmatch(host)
     if match is None:

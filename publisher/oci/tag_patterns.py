@@ -1,4 +1,4 @@
-"""Tag patterns of wish lists and commands: their syntax, and what they match. Pure.
+"""Tag patterns of wish lists and commands. Pure.
 
 A pattern is a tag, a glob ("1.7.*"), or a version range (">=1.8,<2", as in PEP 440). For ranges, a
 tag may begin with "v", a tag that is not a version never matches, and a pre-release only matches a
@@ -43,7 +43,7 @@ class TagPatterns:
         return self._text
 
     def among(self, tags: Iterable[str]) -> list[str]:
-        """Return the selected ones of `tags`, each once, in natural order."""
+        """Return the selected `tags` without duplicates, in natural order."""
         return sorted({tag for tag in tags if self._selects(tag)}, key=natural)
 
     def _selects(self, tag: str) -> bool:
@@ -53,7 +53,7 @@ class TagPatterns:
 
 
 def check_pattern(text: str) -> str:
-    """Return `text` if it is a pattern; else raise InvalidPattern with what to write."""
+    """Return `text` if it is a valid pattern; else raise InvalidPattern."""
     _matcher(text)
     return text
 

@@ -1,1 +1,1 @@
-"""Files and records that container runtimes need beside a bare tree, and how they are called."""
+"""The files and records that container runtimes need in addition to a tree, and their calls."""

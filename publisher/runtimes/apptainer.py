@@ -1,7 +1,7 @@
 """The files that Apptainer (formerly Singularity) expects in a directory that it runs. Pure.
 
-Apptainer adds them to an image when it converts one. Here they become part of the flat image, each
-only if the image has nothing of that name.
+Apptainer adds these files when it converts an image. Here they are added to the flat image, except
+for those paths that the image has itself.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ _DIRECTORIES = {
     "var": 0o755,
     "var/tmp": 0o1777,
 }
-"""They include the mount points of runtimes, which cannot make them in a read-only tree."""
+"""They include the mount points that runtimes cannot create in a read-only tree."""
 
 _MOUNTED_FILES = ("etc/hosts", "etc/resolv.conf")
 
@@ -145,7 +145,7 @@ def insert(plan: Iterable[Merged], generated: Iterable[Generated]) -> Iterator[M
     """Yield a flat image's plan together with those of `generated` that the image does not have.
 
     An entry of the image is never replaced, and nothing is added below an entry that is not a
-    directory (it might be a link to another place). Both inputs and the result are sorted by path.
+    directory. Both inputs and the result are sorted by path.
     """
     waiting = [(sort_key(each.entry.path), each) for each in generated]
     waiting.reverse()
@@ -167,7 +167,7 @@ def _file(path: str, content: bytes, mode: int) -> Generated:
 
 
 def _image_environment(config: ContainerConfig) -> str:
-    """Return the script that sets the image's variables; except PATH, values of the caller stay."""
+    """Return the script that sets the image's variables unless they are set; PATH always."""
     lines = ["#!/bin/sh"]
     for name, value in config.environment.items():
         if not is_variable_name(name):
@@ -180,7 +180,7 @@ def _image_environment(config: ContainerConfig) -> str:
 
 
 def _runscript(config: ContainerConfig) -> str:
-    """Return the script that runs entry point and command, with arguments as in engines."""
+    """Return the script that runs entry point and command as engines do."""
     lines = ["#!/bin/sh"]
     if config.command:
         lines += ['if [ "$#" -eq 0 ]; then', f"    set -- {words(config.command)}", "fi"]

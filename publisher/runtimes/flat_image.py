@@ -26,13 +26,13 @@ def flat_plan(
     Args:
         repository: Contains the layers.
         layers: Digests, from bottom to top.
-        config: The image's config. Without one, which other tools do not keep, there are no files
-            for runtimes, and the layers are not compared with its diff IDs.
+        config: The image's config. If it is None (other tools do not store it), files for runtimes
+            are omitted, and the layers are not compared with its diff IDs.
         what: Names the image in errors.
 
     Raises:
-        DigestMismatch: A layer has another diff ID than the config states: it was published for
-            another image, with which it agreed.
+        DigestMismatch: A layer has another diff ID than in the config. It was published for another
+            image, whose config had that diff ID.
         LayerError: A layer's index cannot be used.
     """
     indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in layers]
@@ -46,7 +46,7 @@ def flat_plan(
 
 
 def _not_writable(generated: Generated) -> Generated:
-    """Return a file for runtimes as the policy of the image's layers requires it."""
+    """Return a file for runtimes without write permission for group and others."""
     entry = generated.entry
     if entry.type is EntryType.SYMLINK:
         return generated
@@ -56,15 +56,15 @@ def _not_writable(generated: Generated) -> Generated:
 def check_layers(
     repository: Repository, layers: Sequence[Descriptor], config: ImageConfig, what: str
 ) -> None:
-    """Compare published layers with what an image states about them.
+    """Compare the sizes and diff IDs of published layers with manifest and config of an image.
 
-    A layer that was published for another image was only compared with that image. A layer that
-    another tool published has no index, and nothing to compare.
+    A layer that was published for another image was compared with that image only. A layer of
+    another tool has no index, and is not compared.
 
     Args:
-        repository: May contain the layers.
-        layers: The manifest's, from bottom to top.
-        config: The image's config, with as many diff IDs.
+        repository: The repository, which need not have all layers.
+        layers: The layers in the manifest, from bottom to top.
+        config: The image's config, with the same number of diff IDs.
         what: Names the image in errors.
 
     Raises:

@@ -1,6 +1,6 @@
-"""How a flat image is run with bubblewrap, podman or chroot. Pure.
+"""Commands that run a flat image with bubblewrap, podman or chroot. Pure.
 
-Each gets the environment, user, working directory and command that an engine would set.
+They set the same environment, user, working directory and command as container engines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from publisher.errors import PublisherError, shorten
 from publisher.oci.config import ContainerConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The PATH that engines set where an image sets none."""
+"""The PATH that engines set if the image does not."""
 
 _MAX_ID = 2**32 - 2
 """The largest user or group ID: Linux uses 2**32 - 1 for "unchanged"."""
@@ -43,7 +43,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that a container is started with; `root` is the path of the flat image."""
+    """The parameters for starting a container; `root` is the path of the flat image."""
 
     root: str
     arguments: tuple[str, ...]
@@ -74,10 +74,10 @@ def prepare_start(
 
     Args:
         root: The path of the flat image.
-        config: How its config asks to be started.
-        given: What replaces the config's command; may be empty.
-        passwd: The content of the image's /etc/passwd, "" where it has none.
-        group: The content of the image's /etc/group, "" where it has none.
+        config: The container config of the image.
+        given: Replaces the config's command unless it is empty.
+        passwd: The content of the image's /etc/passwd, or "".
+        group: The content of the image's /etc/group, or "".
 
     Raises:
         CannotRun: There is nothing to execute, the user does not exist in the image, or a value
@@ -132,8 +132,8 @@ def _strings(arguments: Sequence[str], environment: Mapping[str, str]) -> list[s
 def resolve_user(user: str, passwd: str, group: str) -> Identity:
     """Look up "", "name", "uid", or either with ":group", in the image's files, as runc does.
 
-    An ID that the files do not contain stands for itself, a name raises CannotRun. With a group
-    there are no supplementary groups.
+    An ID need not occur in the files; for a name that does not, CannotRun is raised. If a group is
+    given, there are no supplementary groups.
     """
     name, _, group_name = user.partition(":")
     groups = _groups(group)
@@ -145,7 +145,7 @@ def resolve_user(user: str, passwd: str, group: str) -> Identity:
 
 
 def bubblewrap(start: Start) -> list[str]:
-    """Return the command for bwrap: it needs no privilege; the tree is read-only, /tmp is empty."""
+    """Return the command for bwrap, which needs no privileges; the tree is read-only."""
     command = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
     command += ["--uid", str(start.identity.uid), "--gid", str(start.identity.gid)]
     command += ["--ro-bind", start.root, "/", "--proc", "/proc", "--dev", "/dev"]
@@ -156,7 +156,7 @@ def bubblewrap(start: Start) -> list[str]:
 
 
 def podman(start: Start) -> list[str]:
-    """Return the command for podman: writes of the container go to an overlay and are dropped."""
+    """Return the command for podman; changes by the container are discarded."""
     identity = start.identity
     command = ["podman", "run", "--rm", "--network", "host"]
     command += ["--user", f"{identity.uid}:{identity.gid}", "--workdir", start.directory]
@@ -214,7 +214,7 @@ def _groups(group: str) -> list[_Group]:
 
 
 def _read_id(text: str) -> int | None:
-    """Return the user or group ID in `text`, or None where it is not one."""
+    """Return the user or group ID in `text`, or None if it is invalid."""
     if not (text.isascii() and text.isdecimal()) or len(text) > len(str(_MAX_ID)):
         return None
     return number if (number := int(text)) <= _MAX_ID else None

@@ -1,7 +1,7 @@
-"""Module files (Lmod's Lua, Environment Modules' Tcl) and the wrappers they put into PATH. Pure.
+"""Module files for Lmod (Lua) and Environment Modules (Tcl), and their wrapper scripts. Pure.
 
-A module makes the programs of an image look installed: for each there is a script of the same name
-that runs it in the image.
+For each program of the image there is a script of the same name that runs it in the image. The
+module adds the scripts to PATH.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FORMATS = ("lua", "tcl")
 RUNTIMES = ("apptainer", "publisher")
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "fish", "env"})
-"""Frequent commands of images, for which a wrapper would hide the machine's own program."""
+"""Common commands of images, for which a wrapper would hide the program of the machine."""
 
 _COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 
@@ -25,8 +25,9 @@ _COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 def entry_program(config: ContainerConfig) -> dict[str, str | None]:
     """Return the program that the image runs by default, as {wrapper name: program}.
 
-    The program is None for an entry point, which receives the wrapper's arguments; arguments would
-    replace a command, so its program is named. For a shell the result is empty.
+    The program is None for an entry point, since the arguments of the wrapper are passed to it. For
+    a command it is the program, since arguments would replace the command. The result is empty for
+    a shell.
     """
     arguments = config.arguments()
     name = basename(arguments[0]) if arguments else ""
@@ -36,7 +37,7 @@ def entry_program(config: ContainerConfig) -> dict[str, str | None]:
 
 
 def is_command_name(name: str) -> bool:
-    """Whether `name` can be the name of a wrapper."""
+    """Return whether `name` can be the name of a wrapper."""
     return _COMMAND.match(name) is not None
 
 

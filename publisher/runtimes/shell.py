@@ -10,7 +10,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def quote(text: str) -> str:
-    """Return `text` as one word of a POSIX shell, whatever characters it contains."""
+    """Return `text` quoted as one word of a POSIX shell."""
     return shlex.quote(text)
 
 
@@ -20,5 +20,5 @@ def words(values: Sequence[str]) -> str:
 
 
 def is_variable_name(text: str) -> bool:
-    """Whether `text` can be the name of a shell variable."""
+    """Return whether `text` can be the name of a shell variable."""
     return _NAME.match(text) is not None

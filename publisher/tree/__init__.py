@@ -1,1 +1,1 @@
-"""Where everything lies in the published tree, and the records in it. Pure."""
+"""The paths and the records of the published tree. Pure."""

@@ -1,8 +1,8 @@
-"""Where everything lies in the published tree: names and paths only, without input or output.
+"""The names and paths of the published tree, without input or output.
 
-Every path is relative to the repository's root, with "/" between components. The structure is the
-one of the thesis' chapter 4, with the details that existing readers depend on; `layout/README.md`
-states it as a contract.
+Paths are relative to the root of the repository, with "/" between components. The structure is that
+of chapter 4 of the thesis, with the details that existing readers depend on. `layout/README.md`
+specifies it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ LAYERS = ".layers"
 METADATA = ".metadata"
 MULTIARCH = ".multiarch"
 LOCAL = "local"
-"""Takes the place of a registry's host, for images that come from no registry."""
+"""The first component of the names of images without a registry, in place of its host."""
 
 PODMAN_STORE = "podmanStore"
-"""The additional image store for Podman, for images that are requested with the output `podman`."""
+"""The additional image store for Podman, with the images that have the output `podman`."""
 
 STATE = f"{METADATA}/.publisher"
-"""The publisher's own working state: staged trees, journal, lock. Not part of what is published."""
+"""The working state of the publisher: staged trees, journal, lock. It is not published."""
 
 RETIRED = f"{METADATA}/.retired"
-"""The remove schedule by manifest: entries, and the metadata of images that left their names."""
+"""The entries of the remove schedule, and the metadata of retired images, by manifest."""
 
 REMOVE_SCHEDULE = f"{METADATA}/remove-schedule.json"
-"""The file of what applies to the remove schedule as a whole."""
+"""The file with the properties of the whole remove schedule."""
 
 PINS = f"{METADATA}/pins.json"
 
 IMAGES = f"{METADATA}/.images"
-"""The records of the names that use each image: for flat images what origin.json is for layers."""
+"""The records of the names that use each image, which correspond to origin.json of layers."""
 
 CHAINS = f"{METADATA}/.chains"
 """Links by chain ID to the layers: a client that has no layer digest finds a layer by them."""
@@ -57,7 +57,7 @@ LAYER_ORIGIN = ".metadata/origin.json"
 
 
 def _sharded(top: str, digest: str) -> str:
-    # 256 super-directories, so that no directory (and no CVMFS catalog) grows without bound.
+    # 256 directories above, so that no directory (and no CVMFS catalog) becomes too large.
     hexadecimal = digest_hex(digest)
     return f"{top}/{hexadecimal[:2]}/{hexadecimal}"
 
@@ -155,14 +155,14 @@ def link_target(name: str, image_id: str) -> str:
 def public_name(
     reference: ImageReference, name: str | None = None, platform: Platform | None = None
 ) -> str:
-    """Return the path at which people find the image, which is also its name in messages.
+    """Return the public path of an image, which is also its name in messages.
 
-    `name` replaces what an image without a registry would be called. `platform` is given for the
-    second place of an image published for several platforms, below `.multiarch/`. A reference with
-    a tag is named by it, also when a digest pins it.
+    `name` replaces the default name of an image without a registry. With `platform`, return the
+    second name, below `.multiarch/`, of an image that is published for several platforms. A
+    reference with a tag is named by the tag, also if it has a digest.
     """
     if reference.transport is Transport.REGISTRY:
-        # The files at the top of the metadata would have the names of directories.
+        # These would be the names of files at the top of .metadata.
         if reference.registry == LOCAL or reference.registry.endswith(".json"):
             raise InvalidReference(
                 f"cannot publish {reference}",
@@ -183,7 +183,7 @@ def public_name(
 
 
 def platform_name(name: str, platform: Platform | str) -> str:
-    """Return the second place of the image published as `name`, by its platform.
+    """Return the second name, for `platform`, of the image published as `name`.
 
     `platform` may be given as it is written in the path, such as "arm64" or "arm:v7".
     """
@@ -206,7 +206,7 @@ def split_platform(name: str) -> tuple[str, str]:
 
 
 def is_public_name(name: str) -> bool:
-    """Return whether an image can be published as `name`, which may be read from a file."""
+    """Return whether `name`, which may come from a file, is a valid public name."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         return False
@@ -223,11 +223,11 @@ def _local_name(reference: ImageReference, name: str | None) -> str:
         if reference.transport is not Transport.OCI:
             for suffix in (".tar.gz", ".tgz", ".tar"):
                 name = name.removesuffix(suffix)
-    # A part that begins with a dot could climb out of the tree, or hide in it.
+    # A part that begins with a dot could be "..", or a directory that is not public.
     if not all(part and not part.startswith(".") for part in name.split("/")):
         raise _unnameable(reference, f"{name!r} has a part that is empty or begins with a dot")
     if any(character in ":@" or not character.isprintable() for character in name) or " " in name:
-        raise _unnameable(reference, f"{name!r} has a character that no image's name has")
+        raise _unnameable(reference, f"{name!r} has a character that is not allowed in names")
     return name
 
 
@@ -258,7 +258,7 @@ class RepositoryURL:
             if kind == "cvmfs" and "/" in location:
                 raise PublisherError(
                     f"cannot use repository {presentable(text)!r}",
-                    why="a CVMFS repository is named, not located",
+                    why="a CVMFS repository is given by its name, not by a path",
                     hint=f"write cvmfs:{location.rstrip('/').rpartition('/')[2]}",
                 )
             return cls(kind, location)

@@ -1,4 +1,4 @@
-"""pins.json: images that stay as they are."""
+"""pins.json: images that are neither updated nor removed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class ImagePinned(PublisherError):
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An image that stays as it is: its tag does not move, it is not scheduled and not collected.
+    """A pinned image: it is neither updated nor scheduled nor collected.
 
-    A pin concerns one manifest under one name. `until` is the last day on which it holds (UTC);
-    None means that it holds until it is removed.
+    A pin concerns one manifest under one name. `until` is the last day on which it is in force
+    (UTC), or None for a pin without an end.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Pins:
         return Pins(tuple(p for p in self.pins if (p.name, p.manifest_digest) != unwanted))
 
     def find(self, name: str, manifest_digest: str, moment: datetime) -> Pin | None:
-        """Return the pin that holds that manifest under that name at `moment`, if one does."""
+        """Return the pin of that manifest under that name that is in force at `moment`, or None."""
         wanted = (name, manifest_digest)
         return next(
             (p for p in self.pins if (p.name, p.manifest_digest) == wanted and p.holds(moment)),
@@ -87,9 +87,9 @@ class Pins:
 def check_pin(
     pins: Pins, name: str, manifest_digest: str, now: datetime, action: str = "move the tag of"
 ) -> None:
-    """Raise ImagePinned if a pin holds that manifest under `name` at the moment `now`.
+    """Raise ImagePinned if that manifest is pinned under `name` at the moment `now`.
 
-    `action` is what the pin prevents, for the error: "cannot ACTION NAME".
+    `action` is the prevented action, for the error: "cannot ACTION NAME".
     """
     pin = pins.find(name, manifest_digest, now)
     if pin is not None:

@@ -14,7 +14,7 @@ VERSION = 1
 _HINT = "publish the image again: `publisher ingest WISHLIST` or `publisher ingest-image IMAGE`"
 
 _MAX_SECONDS = 10**10
-"""Some 300 years, and few enough to be added to a date."""
+"""About 300 years: a limit that can still be added to a date."""
 
 Seconds = Annotated[
     int, Check(lambda count: 0 <= count <= _MAX_SECONDS, f"is not from 0 to {_MAX_SECONDS}")
@@ -23,7 +23,7 @@ Seconds = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Which wish lists request an image, and on which terms.
+    """Which wish lists request an image, and the options of the wish.
 
     `wish_list` is the list that requested the image first ("" for an image that was published by
     hand); `other_lists` are those that request it as well. `grace_seconds` is how long the image
@@ -42,17 +42,17 @@ class Terms:
         return frozenset((self.wish_list, *self.other_lists)) - {""}
 
     def same_as(self, other: Terms) -> bool:
-        """Return whether both are the same, whichever list was first."""
+        """Return whether both are equal except for the order of the lists."""
         keys = ("wish_lists", "grace_seconds", "owner", "note")
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The record of a published image: everything that its manifest does not contain.
+    """The record of a published image: the facts that its manifest does not contain.
 
-    `source_digest` is what the reference named when it was published: the digest of an image index,
-    or of the manifest itself. While the source names the same digest, the image is current.
+    `source_digest` is the digest that the reference was resolved to: that of an image index, or of
+    the manifest itself. The image is current while the reference resolves to the same digest.
     `wish_list` is the list that requested the image first; `other_lists` are those that request it
     as well.
     `grace_seconds` is how long the image stays usable once it is scheduled for removal.
@@ -79,11 +79,11 @@ class Publication:
 
     @property
     def terms(self) -> Terms:
-        """Which wish lists request the image, and on which terms."""
+        """Which wish lists request the image, and the options of the wish."""
         return Terms(self.wish_list, self.owner, self.note, self.grace_seconds, self.other_lists)
 
     def with_wish_lists(self, lists: Iterable[str]) -> Publication:
-        """Return the record of an image that `lists` request; the first list stays the first."""
+        """Return the record with `lists` as its wish lists; the first list remains first."""
         wanted = set(lists)
         first = self.wish_list if self.wish_list in wanted else min(wanted, default="")
         return replace(self, wish_list=first, other_lists=tuple(sorted(wanted - {first})))

@@ -11,15 +11,15 @@ from publisher.oci.digest import is_digest
 
 T = TypeVar("T")
 
-# Places in the tree are made of digests, also of trees that are deleted.
+# Paths are derived from digests, also those of trees to be deleted, so digests are checked.
 Digest = Annotated[str, Check(is_digest, "is not a digest")]
 
 
 class InvalidRecord(PublisherError):
     """A metadata file does not have the form that its format describes.
 
-    Nothing is removed on the strength of such a record. `path` is the file's place in the
-    repository, `field` the offending field ("" for the file as a whole).
+    Nothing is removed because of such a record. `path` is the path of the file in the repository,
+    `field` the invalid field ("" for the file as a whole).
     """
 
     def __init__(self, path: str, *, why: str, hint: str = "", field: str = "") -> None:
@@ -36,13 +36,13 @@ class UnsupportedRecord(InvalidRecord):
 
 
 def read_record(parse: Callable[[bytes], T], data: bytes, path: str, hint: str = "") -> T:
-    """Return what `parse` makes of a file's bytes.
+    """Return the result of `parse` for a file's bytes, and convert its errors.
 
     Args:
         parse: Reads the bytes; raises Malformed.
         data: The bytes.
         path: The file's place in the repository, for errors.
-        hint: What to do about a damaged file, if `publisher verify --repair` does not help.
+        hint: The remedy for a damaged file, if it is not `publisher verify --repair`.
 
     Raises:
         UnsupportedRecord: The file has a version that this program does not read.

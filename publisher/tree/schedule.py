@@ -1,8 +1,8 @@
-"""The remove schedule: what may be deleted, and from when (thesis, section 5.3).
+"""The remove schedule: the images that may be deleted, and from when (thesis, section 5.3).
 
-The entries of each manifest are a file of their own, so that scheduling one image costs the same
-however many others are scheduled. remove-schedule.json holds what applies to the schedule as a
-whole. In version 1 it held all entries.
+There is a file with the entries of each manifest, so that the cost of scheduling an image does not
+depend on the number of scheduled images. remove-schedule.json has the properties of the whole
+schedule. In version 1 it had all entries.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRemoval:
-    """An image that is not wanted any more, and the time from which it may be deleted.
+    """A scheduled image, and the time from which it may be deleted.
 
-    `manifest` is the manifest that is being retired (the old one, when a tag has moved).
-    `reason` is a `Reason`, or another text that a later release wrote. The grace period counts from
-    `scheduled_at`, never from the age of files. With `link_dropped` the public link was removed
-    when the image was scheduled.
+    `manifest` is its manifest (the old one, if a tag has moved). `reason` is a `Reason`, or another
+    text of a later release. The grace period counts from `scheduled_at`; the age of files does not
+    matter. With `link_dropped` the public link was removed when the image was scheduled.
     """
 
     name: str
@@ -58,7 +57,7 @@ class ScheduledRemoval:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name and manifest digest: no two entries share both."""
+        """Name and manifest digest, which identify an entry."""
         return self.name, self.manifest_digest
 
     def without_link(self) -> ScheduledRemoval:
@@ -71,11 +70,11 @@ class ScheduledRemoval:
         return replace(self, scheduled_at=now, not_before=later(now, grace))
 
     def parse_manifest(self) -> Manifest:
-        """Return the retired manifest; raise InvalidManifest where it is not a manifest."""
+        """Return the manifest; raise InvalidManifest if it is malformed."""
         return parse_published_manifest(self.manifest.text.encode())
 
     def to_value(self) -> dict[str, object]:
-        """Return the entry as it is written in the file: the long manifest comes last."""
+        """Return the entry as it is written in the file, with the manifest last."""
         value = dict(_ENTRY.to_value(self))
         return value | {"manifest": value.pop("manifest")}
 
@@ -108,8 +107,8 @@ class RemoveSchedule:
 class ScheduleSummary:
     """The contents of remove-schedule.json: what applies to the schedule as a whole.
 
-    No entry was scheduled later than `latest` (None: there are no entries), so that scheduling need
-    not read all entries to find out whether the clock was set back since.
+    No entry was scheduled later than `latest` (None if there are no entries). With it, scheduling
+    detects that the clock was set back without reading all entries.
     """
 
     latest: datetime | None = None
@@ -120,14 +119,14 @@ class ScheduleSummary:
 
 
 def is_ducc_schedule(data: bytes) -> bool:
-    """Return whether remove-schedule.json is a list, as DUCC writes it: of bare manifests."""
+    """Return whether remove-schedule.json is a list of manifests, as DUCC writes it."""
     return data.lstrip().startswith(b"[")
 
 
 def parse_ducc_schedule(data: bytes, path: str) -> tuple[bytes, ...]:
-    """Return the manifests in the remove schedule of DUCC, as JSON but not byte for byte.
+    """Return the manifests in the remove schedule of DUCC, as re-serialized JSON.
 
-    Raises InvalidRecord if the file is not a list of objects; `path` names it.
+    Raises InvalidRecord, naming `path`, if the file is not a list of objects.
     """
     try:
         value = json.loads(data)
@@ -143,11 +142,10 @@ def _invalid_ducc_schedule(path: str, why: str) -> InvalidRecord:
 
 
 def parse_summary(data: bytes, path: str) -> ScheduleSummary | RemoveSchedule:
-    """Read remove-schedule.json, in its former version with all entries.
+    """Read remove-schedule.json, also in version 1, which has all entries.
 
     Raises:
-        UnsupportedRecord: The file is of a later version, or a list of bare manifests as DUCC
-            writes it.
+        UnsupportedRecord: The file has a later version, or was written by DUCC.
         InvalidRecord: The file is damaged.
     """
     if is_ducc_schedule(data):

@@ -1,4 +1,4 @@
-"""repository.json: what applies to the whole repository."""
+"""repository.json: the settings of the whole repository."""
 
 from __future__ import annotations
 

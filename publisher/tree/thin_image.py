@@ -15,8 +15,9 @@ VERSION = 1
 class ThinTerms:
     """The input of a thin image; if it differs from the last push, the image is pushed again.
 
-    `reference` is the thin image's name. `source_digest` is the original's, `platforms` are those
-    that it is made for, and `base_url` is what its recipes' URLs begin with.
+    `reference` is the name of the thin image, `source_digest` the digest of the original,
+    `platforms` are the platforms of the thin image, and `base_url` is the prefix of the URLs in its
+    recipes.
     """
 
     reference: str
@@ -62,7 +63,7 @@ class ThinRecord:
             raise InvalidRecord(
                 path,
                 why=error.why,
-                hint="remove it: the thin image is then compared with the registry's",
+                hint="remove it: the next ingest then asks the registry for the thin image",
                 field=error.field,
             ) from error
 

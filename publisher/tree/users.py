@@ -14,7 +14,7 @@ VERSION = 1
 class ImageUsers:
     """The (name, manifest digest) pairs that use one image ID, published or scheduled.
 
-    It is for a flat image what `Origin` is for a layer. Several manifests can have one image ID.
+    It corresponds to the `Origin` of a layer. Several manifests can have one image ID.
     """
 
     users: frozenset[tuple[str, str]] = frozenset()

@@ -1,6 +1,6 @@
-"""Wish lists: the images that people request, read from YAML, with every mistake explained. Pure.
+"""Read wish lists, the requested images, from YAML, and report every mistake with its place. Pure.
 
-Version 1 is the form of earlier tools (thesis, section "Administrator interface"); version 2 is
+Version 1 is the format of earlier tools (thesis, section "Administrator interface"). Version 2 is
 specified by `schemas/wishlist-2.schema.json`.
 """
 

@@ -53,7 +53,7 @@ def _distinct(
 
 
 def read_platforms(node: yaml.Node, problems: Problems) -> tuple[Platform, ...]:
-    """Read platforms; the first is the public one."""
+    """Read platforms. The image for the first one is published under the plain name."""
 
     def read(text: str) -> Platform:
         try:
@@ -67,7 +67,7 @@ def read_platforms(node: yaml.Node, problems: Problems) -> tuple[Platform, ...]:
 
 
 def read_outputs(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
-    """Read outputs; returned in the order in which they are documented."""
+    """Read outputs; return them in the order of OUTPUTS."""
 
     def read(text: str) -> str:
         if text in OUTPUTS:
@@ -88,7 +88,7 @@ def read_patterns(node: yaml.Node, problems: Problems, what: str) -> tuple[str, 
 
 
 def read_grace(node: yaml.Node, problems: Problems) -> timedelta | None:
-    """Read a grace period, or report why it is not one."""
+    """Read a grace period; return None, with an error, for an invalid one."""
     if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"[0-9]+", node.value):
         problems.error(
             node, f"grace: {node.value} has no unit", f"write {node.value}d for days, or w, h, m, s"

@@ -23,11 +23,11 @@ class Wish:
 
     Either `image` names one image and `tags` is empty, or `image` has neither tag nor digest and
     `tags` holds the patterns (globs and version ranges) that are matched against the tags of the
-    image repository; tags that `exclude` matches are left out. The first of `platforms` is public
-    at the plain path. `name` is the published name of an image without a registry. `grace` is how
-    long the image stays usable after no wish requests it any more. `thin` is the output format of
-    the thin image's name (see `render_output_format`), or None if none is pushed. `line` and
-    `column` are the wish's place in its list, from 1; 0 for a wish outside of any list.
+    image repository, without those that `exclude` matches. The image for the first of `platforms`
+    has the plain public name. `name` is the published name of an image without a registry. `grace`
+    is how long the image stays usable after no wish requests it any more. `thin` is the output
+    format of the thin image's name (see `render_output_format`), or None if none is pushed. `line`
+    and `column` are the wish's place in its list, from 1; 0 for a wish outside of any list.
     """
 
     image: ImageReference
@@ -45,7 +45,7 @@ class Wish:
     column: int = 0
 
     def has_expired(self, moment: datetime) -> bool:
-        """Whether the wish has ended at `moment`: it ends when the day `expires` begins (UTC)."""
+        """Return whether `moment` is in the day `expires` (UTC) or later."""
         return self.expires is not None and self.expires <= moment.astimezone(UTC).date()
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class WishList:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The problems that make nothing unusable."""
+        """The problems that do not make any wish unusable."""
         return tuple(p for p in self.problems if p.severity is Severity.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""Entry points: a wish list of any version, or one image from a command line."""
+"""Read a wish list of any version, or one image from the command line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def parse_wish_list(
             replaces it, so that a local directory is no reason to refuse the list.
 
     Raises:
-        WishListError: The list as a whole cannot be used: it is not YAML, or a field that applies
-            to all images is wrong. It holds all problems.
+        WishListError: The whole list cannot be used: it is not YAML, or a field that applies to
+            all images is wrong. The error has all problems.
     """
     problems = Problems(name, "wish list", WishListError)
     root = load(data, problems, MAX_BYTES)
@@ -100,11 +100,11 @@ def wish_for(image: str, *, platforms: Sequence[str] = (), name: str | None = No
 
     Args:
         image: An image reference, without patterns.
-        platforms: As in a wish list; without any, the default.
+        platforms: As in a wish list; the default if empty.
         name: The published name of an image without a registry.
 
     Raises:
-        InvalidReference: One of the three is malformed.
+        InvalidReference: One of the arguments is malformed.
     """
     reference = parse_reference(image)
     if name is not None:

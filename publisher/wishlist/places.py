@@ -1,4 +1,4 @@
-"""Places in the published tree, and the wishes that request them: two wishes may name one image."""
+"""Detect wishes that request the same place in the published tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NameTaken(PublisherError):
 
 @dataclass(slots=True)
 class Place:
-    """A requested place. A thread holds `lock` while it publishes there."""
+    """A requested place. A thread holds `lock` while it publishes under that name."""
 
     reference: ImageReference
     wishes: dict[str, Wish] = field(default_factory=dict)  # by wish list
@@ -33,7 +33,7 @@ class Place:
 
 
 class Places:
-    """All places that are requested from one run. Safe to use from several threads."""
+    """All places that the wishes of one run request. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
@@ -42,10 +42,10 @@ class Places:
     def claim(
         self, name: str, reference: ImageReference, wish: Wish, wish_list: str
     ) -> Place | None:
-        """Register a request for the place `name`; return it, or None where it is a repetition.
+        """Register a request for the place `name`; return it, or None if it is a repetition.
 
         A list may request an image twice with the same settings, since its tag patterns may
-        overlap, and several lists may request it in different forms.
+        overlap. Several lists may request it with different outputs.
 
         Raises:
             NameTaken: Another image has the place, or the requests contradict each other.
@@ -83,8 +83,8 @@ class Places:
 def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str]]:
     """Return the platforms and public names under which `wish` publishes the image `reference`.
 
-    The first platform is public at the plain path; of several, each is also at its own path below
-    `.multiarch/`.
+    The image for the first platform has the plain name. If there are several platforms, each image
+    also has a name below `.multiarch/`.
 
     Raises:
         InvalidReference: The image cannot have a public name.

@@ -1,6 +1,6 @@
 """The names of thin images: the output format of wish lists.
 
-The variables have the meaning that earlier tools gave them in version 1: `$(reference)` is ":tag",
+The variables have the same meaning as in version 1 of earlier tools: `$(reference)` is ":tag",
 "@digest" or ":tag@digest", with its separator, and `$(image)` is `$(repository)` followed by it.
 """
 

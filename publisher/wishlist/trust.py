@@ -1,7 +1,7 @@
-"""Refuse wishes for anything on the publishing host, if the editors of the list are not trusted.
+"""Refuse wishes for files and engines of the publishing host in lists from the network.
 
-A list that comes over the network is written by everyone with access to its place. Without this
-check they could publish files of the host (`oci:`, `docker-archive:`), images of its container
+The editors of such a list need not have access to the host. Without this check they could publish
+files of the host (`oci:`, `docker-archive:`), images of its container
 engine (`docker-daemon:`), or write below a directory of their choice (`repository: dir:…`).
 """
 
@@ -61,7 +61,7 @@ def refuse_local_wishes(wish_list: WishList, problems: Problems) -> WishList:
 
 
 def _local_part(wish: Wish) -> str:
-    """Return the name in a wish that belongs to the publishing host; "" if there is none."""
+    """Return the name in a wish that is local to the publishing host, or ""."""
     if wish.image.transport is not Transport.REGISTRY:
         return str(wish.image)
     names = (parse_reference(name) for name in thin_names(wish))

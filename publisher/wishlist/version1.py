@@ -1,4 +1,4 @@
-"""Wish lists of version 1, as earlier tools read them."""
+"""Read wish lists of version 1, the format of earlier tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from publisher.yaml_nodes import Problems, place, read_mapping, read_text, read_
 
 _KEYS = ("version", "user", "cvmfs_repo", "output_format", "input", "ignoreErrors")
 _VERSION_2 = {
-    key: f"{key!r} belongs to version 2: write version: 2, and see there"
+    key: f"{key!r} is a key of version 2: write version: 2, and see docs/wishlist.md"
     for key in ("thin", "defaults")
 } | {
     "repository": "version 1 calls it 'cvmfs_repo'",
@@ -61,7 +61,7 @@ def _read_image(
 
 
 def _read_cvmfs_repo(node: yaml.Node, problems: Problems) -> str | None:
-    """Read a CVMFS repository's name, as earlier tools have it, or a repository URL."""
+    """Read the name of a CVMFS repository, as in earlier tools, or a repository URL."""
     text = read_text(node, problems, "cvmfs_repo")
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Wish lists of version 2: see `schemas/wishlist-2.schema.json` and `docs/wishlist.md`."""
+"""Read wish lists of version 2: see `schemas/wishlist-2.schema.json` and `docs/wishlist.md`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _OF_LISTS = {"tag": "put the tag into 'image', or patterns into 'tags'"} | {
 
 @dataclass(frozen=True, slots=True)
 class _Defaults:
-    """The settings of wishes that do not give their own."""
+    """The settings for wishes that do not have them."""
 
     platforms: tuple[Platform, ...] = DEFAULT_PLATFORMS
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
@@ -88,7 +88,7 @@ class _Reader:
 
     problems: Problems
     thin: str | None
-    has_thin: bool  # True also where `thin` has an error
+    has_thin: bool  # also True if `thin` has an error
 
     def defaults(self, node: yaml.Node | None) -> _Defaults:
         if node is None:
@@ -104,7 +104,7 @@ class _Reader:
         return self._common(fields, _Defaults())
 
     def wish(self, node: yaml.Node, defaults: _Defaults) -> Wish | None:
-        """Return the wish of one entry; an unusable one has an error reported, and may be None."""
+        """Return the wish of one entry; report errors, and return None for some of them."""
         if isinstance(node, yaml.MappingNode):
             if shared.explain_broken_text(node, self.problems, (*_WISH_KEYS, *_OF_LISTS)):
                 return None

@@ -1,4 +1,4 @@
-"""Shared by both versions: reading an image, and checking all wishes together."""
+"""Read images, and check all wishes of a list together, for both versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SOME_DIGEST = "sha256:" + "0" * 64
 
 
 def _subject(entry: yaml.Node) -> str:
-    """Return how messages name a wish: by its image, or by its line."""
+    """Return the name of a wish in messages: its image, or its line."""
     if isinstance(entry, yaml.MappingNode):
         texts = [value for key, value in entry.value if key.value == "image"]
         entry = texts[0] if texts else entry
@@ -40,7 +40,7 @@ def _subject(entry: yaml.Node) -> str:
 def read_image(
     node: yaml.Node, problems: Problems, version: int
 ) -> tuple[ImageReference, tuple[str, ...]] | None:
-    """Return an image's reference, and the pattern in its tag, if it has one."""
+    """Return an image's reference, and its tag as a pattern if it is one."""
     text = read_text(node, problems, "an image")
     if text is None:
         return None
@@ -63,7 +63,7 @@ def read_image(
 
 
 def _explain_pattern(node: yaml.Node, text: str, problems: Problems, version: int) -> bool:
-    """Report a glob or version range in place of a tag; of these, a reference takes only '*'."""
+    """Report a glob or version range in the tag of `image`, where only '*' is allowed."""
     found = _PATTERN_AS_TAG.fullmatch(text)
     if found is None:
         return False
@@ -164,7 +164,7 @@ def check_thin(node: yaml.Node, problems: Problems) -> str | None:
 
 
 def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -> list[Wish]:
-    """Return the usable wishes; unusable ones, and repetitions, are reported."""
+    """Return the usable wishes; report unusable and repeated ones."""
     good: list[Wish] = []
     published: dict[str, int] = {}
     pushed: dict[str, int] = {}
@@ -184,7 +184,7 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
         elif len(set(thin)) < len(thin) or any(name in pushed for name in thin):
             problems.warning(
                 node,
-                f"the thin image of {wish} would be called {thin[0]}, as another one is",
+                f"the thin image of {wish} would have the name {thin[0]}, as another one has",
                 "use $(image) in the name of thin images",
             )
         published |= {name: wish.line for name in names if name not in published}
@@ -227,7 +227,7 @@ def finish(
     wishes: Sequence[tuple[Wish, yaml.Node]],
     problems: Problems,
 ) -> WishList:
-    """Return the wish list; raise WishListError where an error concerns more than single wishes."""
+    """Return the wish list; raise WishListError if an error concerns more than single wishes."""
     good = check_wishes(wishes, problems)
     found = problems.sorted()
     wish_list = WishList(problems.name, version, user, repository, tuple(good), found)
@@ -239,7 +239,7 @@ def finish(
 def read_entries(
     fields: Mapping[str, yaml.Node], key: str, root: yaml.Node, problems: Problems
 ) -> Iterator[yaml.Node]:
-    """Yield the entries under `key`; until the next one, reported errors concern this entry."""
+    """Yield the entries under `key`; errors that are reported meanwhile concern this entry."""
     node = fields.get(key)
     if node is None:
         problems.error(

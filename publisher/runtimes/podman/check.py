@@ -1,4 +1,4 @@
-"""Whether Podman's additional image store is consistent: what its lists name has to exist."""
+"""Check that everything exists that the lists of Podman's additional image store name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from publisher.tree.record import InvalidRecord
 
 
 def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
-    """Yield (path, what is wrong there) of the store."""
+    """Yield (path, message) for each fault of the store."""
     found: dict[str, list[lists.ListEntry]] = {}
     for path in (podman.LAYERS_FILE, podman.IMAGES_FILE):
         try:

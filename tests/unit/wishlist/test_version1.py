@@ -133,7 +133,7 @@ def test_an_output_format_that_gives_two_images_one_name_is_a_warning() -> None:
     )
     assert len(messages) == 1
     assert (
-        "5:5: warning: the thin image of docker.io/library/alpine:latest would be called"
+        "5:5: warning: the thin image of docker.io/library/alpine:latest would have the name"
         in (messages[0])
     )
 
