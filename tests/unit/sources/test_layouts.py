@@ -147,7 +147,7 @@ def test_a_damaged_layout_is_noticed(layout: Path, built: Image, sources: Source
         with pytest.raises(SourceError, match=words):
             read_blob(source, layer)
     path.unlink()
-    with pytest.raises(SourceError, match="no file blobs/sha256"):
+    with pytest.raises(SourceError, match="the file blobs/sha256"):
         read_blob(source, layer)
     os.mkfifo(path)
     with pytest.raises(SourceError, match="not a file"):
