@@ -1,4 +1,4 @@
-"""Reads a layer blob: hashes and decompresses it in a thread, and verifies it at its end."""
+"""Read a layer blob: hash and decompress it in a thread, and verify it at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUEUED_BYTES = 4 * 2**20
 class BlobReader:
     """The archive inside a layer blob, as blocks; read, hashed and decompressed in a thread.
 
-    Use as a context manager, which ends the thread. The thread iterates over `chunks`, and stops
+    It is a context manager, which ends the thread. The thread iterates over `chunks`, and stops
     once it has `descriptor.size` bytes; more than that is an error. It calls `progress` with the
     compressed size of each chunk. An archive of more than `max_bytes` raises LimitExceeded.
     """
@@ -70,7 +70,7 @@ class BlobReader:
     def blocks(self) -> Iterator[bytes]:
         """Yield the archive's bytes; at the end of the blob verify digest, size and diff ID.
 
-        Raises what reading `chunks` raised, LayerError for a corrupt stream, DigestMismatch.
+        Raises the exception of `chunks`, LayerError for a corrupt stream, or DigestMismatch.
         """
         while not self._ended:
             block = self._queue.get()
@@ -126,7 +126,7 @@ class BlobReader:
         except (LimitExceeded, _BlobTooLongError):
             raise
         except LayerError:
-            # What does not decompress may be damaged: then the digest mismatch is the error.
+            # If decompression fails, the blob may be damaged. A digest mismatch is then the error.
             for _ in self._received_chunks():
                 pass
             self._check_blob()

@@ -1,4 +1,4 @@
-"""Builds one layer: members of an archive become entries of a tree and rows of the ledger."""
+"""Build one layer: convert members of an archive to entries of a tree and rows of the ledger."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
 class LayerBuilder:
-    """Takes the members of one archive in their order, and passes entries to a sink.
+    """Receives the members of one archive in order, and passes entries to a sink.
 
-    `layer` names the layer in errors. `content_size` counts the bytes of all files, of which
-    `holes` are holes of sparse files. `dropped` counts what was not published, by kind. `close`
-    frees the ledger's memory and disk space.
+    `layer` is the name of the layer in errors. `content_size` counts the bytes of all files, of
+    which `holes` are holes of sparse files. `dropped` counts what was not published, by kind.
+    `close` frees the ledger's memory and disk space.
     """
 
     def __init__(self, sink: TreeSink, policy: Policy, layer: str) -> None:
@@ -55,14 +55,14 @@ class LayerBuilder:
         """Free memory and disk space."""
         self.ledger.close()
 
-    def take(self, member: Member) -> None:
-        """Add `member` to the layer, or record what it deletes, or drop it."""
+    def add(self, member: Member) -> None:
+        """Add `member` to the layer, record its deletion of lower entries, or drop it."""
         where = Where(self._layer, member.name)
         path = safe_path(member.name, where, self._limits.path_bytes, self._limits.depth)
         if WHITEOUT_PREFIX in path or CVMFS_PREFIX in path:
             meaning = reserved(path, where)
             if isinstance(meaning, Marker):
-                self._take_marker(meaning)
+                self._add_marker(meaning)
                 return
             if meaning is not None:
                 self.dropped[meaning] += 1
@@ -73,28 +73,31 @@ class LayerBuilder:
         assert located is not None
         match member.type:
             case EntryType.FILE:
-                self._take_file(located, member, where)
+                self._add_file(located, member, where)
             case EntryType.HARDLINK:
-                self._take_link(located, member, where)
+                self._add_link(located, member, where)
             case _:
-                self._take_other(located, member, where)
+                self._add_other(located, member, where)
 
     def finish(self) -> None:
-        """Add what depends on the whole archive, which has been verified, and complete the tree."""
+        """Add the entries that depend on the whole archive, and complete the tree.
+
+        The archive has been verified.
+        """
         for path, target in self.ledger.unresolved():
             self._link_late(path, target)
         for entry in self.ledger.late():
-            # In place of a dropped device a whiteout is needed only if lower layers have the path,
-            # and `fixups` adds it then. Elsewhere overlayfs would list its name.
+            # Instead of a dropped device a whiteout is needed only if lower layers have the path,
+            # and `fixups` then adds it. Otherwise overlayfs would list its name.
             if not (entry.type is EntryType.WHITEOUT and entry.dropped):
                 self._sink.add(entry)
         self._sink.finish()
 
-    def _take_marker(self, marker: Marker) -> None:
+    def _add_marker(self, marker: Marker) -> None:
         """Record a whiteout, or that a directory is opaque.
 
-        A marker below something that this layer itself made a link or a file has no meaning for the
-        layers below, and is dropped. Nothing is ever deleted through a link.
+        A marker below a link or file of this layer cannot concern lower layers, and is dropped.
+        Nothing is deleted through a link.
         """
         parent = marker.parent
         if not self._is_plain_directory(parent):
@@ -110,7 +113,7 @@ class LayerBuilder:
             self.ledger.white_out(located)
 
     def _is_plain_directory(self, path: str) -> bool:
-        """Return whether neither `path` nor a parent of it is something else in this layer."""
+        """Return whether neither `path` nor a parent is a link or file of this layer."""
         above = ""
         for name in path.split("/") if path else ():
             above = f"{above}/{name}" if above else name
@@ -122,12 +125,12 @@ class LayerBuilder:
         return True
 
     def _imply(self, path: str) -> Entry:
-        """Add the directory `path`, for which the archive has no entry (yet)."""
+        """Add the directory `path`, for which the archive has no entry so far."""
         entry = self._policy.apply(Entry(path, EntryType.DIRECTORY, 0o755, implicit=True))
         self._sink.add(entry)
         return entry
 
-    def _take_other(self, path: str, member: Member, where: Where) -> None:
+    def _add_other(self, path: str, member: Member, where: Where) -> None:
         entry = self._policy.apply(_entry(path, member, where))
         if entry.dropped:
             self._count_dropped(entry)
@@ -137,11 +140,11 @@ class LayerBuilder:
             self._sink.add(entry)
             self.ledger.record(entry)
 
-    def _take_file(self, path: str, member: Member, where: Where) -> None:
+    def _add_file(self, path: str, member: Member, where: Where) -> None:
         self._count_size(member, where)
         content = member.content
         if isinstance(content, tuple):
-            # All of a small file is in memory: its digest is known before it is written.
+            # A small file is in memory as a whole, so its digest is known before it is written.
             digest = hashlib.sha256(content[0]).hexdigest() if content else _EMPTY_SHA256
             entry = self._policy.apply(_entry(path, member, where, digest))
             self._sink.add(entry, content)
@@ -150,7 +153,7 @@ class LayerBuilder:
             pieces = _hashing(content, hashed.update)
             entry = self._policy.apply(_entry(path, member, where))
             self._sink.add(entry, pieces)
-            for _ in pieces:  # what the sink did not read
+            for _ in pieces:  # the part that the sink did not read
                 pass
             entry = replace(entry, sha256=hashed.hexdigest())
         if entry.dropped:
@@ -158,7 +161,7 @@ class LayerBuilder:
         self.ledger.record(entry)
 
     def _count_size(self, member: Member, where: Where) -> None:
-        """Count a file, and refuse it before it is written if it is too large."""
+        """Count a file; raise LimitExceeded before it is written if it is too large."""
         self.content_size += member.size
         self.holes += member.holes
         limits = self._limits
@@ -190,16 +193,16 @@ class LayerBuilder:
             self.dropped[what] += 1
 
     def _drop_device(self, entry: Entry) -> None:
-        self._take_away(entry.path)
+        self._remove(entry.path)
         self.ledger.record(entry)
 
-    def _take_away(self, path: str) -> None:
-        """Make the sink remove what it has at `path`, where the tree will have nothing itself."""
+    def _remove(self, path: str) -> None:
+        """Remove the entry that the sink has at `path`, if any. The tree will have none there."""
         row = self.ledger.get(path)
         if row is not None and row.type not in (EntryType.HARDLINK, EntryType.WHITEOUT):
             self._sink.add(Entry(path, EntryType.WHITEOUT, mode=0))
 
-    def _take_link(self, path: str, member: Member, where: Where) -> None:
+    def _add_link(self, path: str, member: Member, where: Where) -> None:
         target = self._link_target(member, where)
         if any(part.startswith(CVMFS_PREFIX) for part in target.split("/")):
             self.dropped["name:.cvmfs*"] += 1
@@ -220,18 +223,18 @@ class LayerBuilder:
             self._link(path, target, row)
 
     def _link_target(self, member: Member, where: Where) -> str:
-        # containerd and umoci resolve targets as a process does whose root is the image's.
+        # As in containerd and umoci, ".." stops at the root of the image.
         what = f"{where}, link to {shown(member.target)}"
         limits = self._limits
         return safe_path(member.target, what, limits.path_bytes, limits.depth, stop_at_root=True)
 
     def _remember(self, path: str, target: str) -> None:
-        """Record a link whose target is not in this layer, or not yet."""
-        self._take_away(path)
+        """Record a link whose target this layer does not have so far."""
+        self._remove(path)
         self.ledger.record(Entry(path, EntryType.HARDLINK, target=target, links=0))
 
     def _link(self, path: str, target: str, row: Row) -> None:
-        """Add `path` as another name of what the layer has at `target`."""
+        """Add `path` as another name of the file at `target`."""
         if row.type == EntryType.WHITEOUT:  # a device node that policy dropped
             self.dropped["device"] += 1
             self._drop_device(Entry(path, EntryType.WHITEOUT, mode=0, dropped=("device",)))
@@ -240,7 +243,7 @@ class LayerBuilder:
         self.ledger.link(path, target, row)
 
     def _link_late(self, path: str, target: str) -> None:
-        """Link a name whose target came after it, or record where a chain of such links ends."""
+        """Resolve a link whose target followed it, or record the end of a chain of such links."""
         chain, target, row = self._follow(path, target)
         if row is not None and row.type == EntryType.DIRECTORY:
             raise LayerError(
@@ -251,7 +254,7 @@ class LayerBuilder:
             if row is None or row.is_marker or row.type == EntryType.HARDLINK:
                 self._remember(name, target)
             else:
-                # The row changes with its first further name.
+                # The first additional name changes the row.
                 self._link(name, target, self.ledger.get(target) or row)
 
     def _follow(self, path: str, target: str) -> tuple[list[str], str, Row | None]:
@@ -266,7 +269,7 @@ class LayerBuilder:
             target = (row.target or b"").decode("utf-8", "surrogateescape")
             if len(chain) > _LONGEST_CHAIN:
                 raise LayerError(
-                    f"{self._what}, entry {shown(path)}", why="a chain of hard links is endless"
+                    f"{self._what}, entry {shown(path)}", why="a chain of hard links is too long"
                 )
 
 

@@ -1,7 +1,7 @@
-"""Decides where nested catalogs of CVMFS start. Pure: an index in, directories out.
+"""Decide in which directories nested catalogs of CVMFS begin. Pure.
 
-CVMFS keeps the entries of a tree in catalogs, which clients download whole; a directory in which a
-nested catalog starts counts in the catalog above it and in its own.
+CVMFS stores the entries of a tree in catalogs, which clients download as a whole. A directory in
+which a nested catalog begins is an entry of that catalog and of the one above.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SMALLEST_PART = 10
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory that is being counted: its own entries, and subtrees that can be cut off."""
+    """A directory that is being counted: its entries, and the subtrees that can be split off."""
 
     path: str
     entries: int = 1
@@ -25,15 +25,15 @@ class _Directory:
 
 
 def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> frozenset[str]:
-    """Return the directories in which nested catalogs start: no catalog has over `limit` entries.
+    """Return the directories in which nested catalogs begin, so that none exceeds `limit` entries.
 
     `entries` are sorted, parents before children, as in an index or a merge. The root, "", always
     has a catalog and is never in the result. A catalog exceeds the limit only if a single directory
-    has that many children, which cannot be split. There, only subtrees of at least a tenth of the
-    limit are cut off, since many tiny catalogs would not make it smaller.
+    has that many children, which cannot be split. In such a directory only subtrees of at least a
+    tenth of the limit are split off, to avoid many small catalogs.
     """
     if limit < 2:
-        raise ValueError(f"a catalog holds a directory and its entries: {limit} is too few")
+        raise ValueError(f"a catalog has a directory and its entries: {limit} is too small")
     chosen: set[str] = set()
     open_directories: list[_Directory] = []
     for entry in entries:
@@ -49,7 +49,7 @@ def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> froze
 
 
 def _close(open_directories: list[_Directory], limit: int, chosen: set[str]) -> None:
-    """Cut subtrees off the innermost directory, and count the rest of it in the one above."""
+    """Split subtrees off the innermost directory, and count its rest in the directory above."""
     directory = open_directories.pop()
     below = sorted(directory.below)
     size = directory.entries + sum(count for count, _ in below)

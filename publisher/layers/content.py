@@ -1,4 +1,4 @@
-"""The content of files as pieces, some of which may be holes: hashed, filled in, and read."""
+"""Hash, read and fill the content of files as pieces, some of which may be holes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _READ_BYTES = 2**20
 
 
 class ContentHash:
-    """The SHA-256 of a file's content. A hole costs a pass over its zeros, and no memory."""
+    """The SHA-256 of a file's content. The zeros of holes are hashed, but not stored."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -42,9 +42,9 @@ def filled(content: Content) -> Iterator[bytes | memoryview]:
 
 
 def read_content(descriptor: int) -> Iterator[bytes | Hole]:
-    """Return the content of an open file from its beginning, its holes as such.
+    """Return the content of an open file from its beginning, with its holes.
 
-    Raises OSError. Where the file system does not report holes there are none.
+    Raises OSError. If the file system does not report holes, they are read as zeros.
     """
     at, size = 0, os.fstat(descriptor).st_size
     while at < size:
@@ -67,7 +67,7 @@ def read_content(descriptor: int) -> Iterator[bytes | Hole]:
 
 
 def _seek_data(descriptor: int, at: int, size: int) -> int:
-    """Return where the first data at or after `at` begin; `size` if there are none."""
+    """Return the offset of the first data at or after `at`; `size` if there are none."""
     try:
         return os.lseek(descriptor, at, os.SEEK_DATA)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Decompresses blobs, streaming, in pieces of bounded size.
+"""Decompress blobs as streams, in pieces of bounded size.
 
-Sources: RFC 1952 (gzip: a file is a series of members), RFC 8878 (zstd: a series of frames, of
-which decoders skip the skippable ones).
+Sources: RFC 1952 (a gzip file is a series of members), RFC 8878 (a zstd file is a series of frames,
+some of which are skippable).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
 def decompress(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
     """Yield the archive inside `chunks`: gzip, zstd or uncompressed, according to the first bytes.
 
-    The media type does not decide, since images exist in which it is wrong; the digest of the
-    result is compared with the diff ID anyway. Pieces have at most PIECE bytes, or are as large as
+    The media type is not used, since it is wrong in some images. The digest of the result is
+    compared with the diff ID in any case. Pieces have at most PIECE bytes, or are as large as
     the chunk they come from. Raises LayerError, naming the blob as `what`, for corrupt streams.
     """
     source = _Source(chunks)
@@ -51,7 +51,7 @@ def decompress(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
 
 
 class _Source:
-    """Chunks as a file, with a look ahead."""
+    """A file object that reads from chunks and can look ahead."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -96,10 +96,10 @@ def _gunzip(source: _Source, what: str) -> Iterator[bytes]:
         start = source.peek(2)
         if start == _GZIP_MAGIC:
             continue
-        if any(any(chunk) for chunk in source.rest()):  # zero padding after the last is harmless
-            raise LayerError(
-                f"cannot unpack {what}", why="something that is not gzip follows the gzip stream"
-            )
+        if any(
+            any(chunk) for chunk in source.rest()
+        ):  # zero padding after the last member is permitted
+            raise LayerError(f"cannot unpack {what}", why="other data follow the gzip stream")
         return
 
 

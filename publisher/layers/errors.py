@@ -6,15 +6,15 @@ from publisher.errors import PublisherError
 
 
 class LayerError(PublisherError):
-    """A layer is malformed, hostile, or of a kind that cannot be unpacked."""
+    """A layer is malformed, or has entries that cannot be unpacked safely."""
 
 
 class NoTemporarySpace(LayerError):
-    """The disk has no space for the temporary list of a layer's entries; the layer is sound."""
+    """The disk has no space for the temporary list of a layer's entries. The layer is valid."""
 
 
 class UnsafeName(LayerError):
-    """An entry's name, or the name a hard link gives, cannot be used in a published tree."""
+    """The name of an entry, or the target of a hard link, cannot be used in a published tree."""
 
 
 class LimitExceeded(LayerError):

@@ -1,8 +1,9 @@
-"""Finds what layer trees need on account of the layers below. Pure: entries in, `Fixup`s out.
+"""Determine the changes of layer trees that the layers below make necessary. Pure.
 
-A layer is unpacked without knowledge of the layers below it. Three things in its tree depend on
-them: the metadata of directories that its archive only implied, copies of files that it links from
-below, and whiteouts that spell out what overlayfs would not know by itself.
+A layer is unpacked without the layers below it. Three parts of its tree depend on them: the
+metadata of directories that its archive implied but has no entry for, copies of files of lower
+layers that it has hard links to, and whiteouts for opaque directories that overlayfs would not
+recognize.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _AFTER_ALL = b"\xff" * (MAX_COMPONENT_BYTES + 1)
 
 
 def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> Iterator[Fixup]:
-    """Return what the tree of the topmost of these layers needs; see `image_fixups`."""
+    """Return the fixups of the topmost of these layers; see `image_fixups`."""
     top = len(indexes) - 1
     return (fixup for _, fixup in image_fixups(indexes, {top}, opaque_xattrs))
 
@@ -27,17 +28,18 @@ def fixups(indexes: Sequence[Iterable[Entry]], opaque_xattrs: bool = True) -> It
 def image_fixups(
     indexes: Sequence[Iterable[Entry]], layers: Collection[int], opaque_xattrs: bool = True
 ) -> Iterator[tuple[int, Fixup]]:
-    """Find what the trees of some layers of an image need on account of those below, in one pass.
+    """Determine the fixups of several layers of an image in one pass.
 
-    Directories that an archive only implied get the metadata that the layers below give them; hard
-    links whose target only lower layers have get a copy; dropped devices that hide something get a
-    whiteout. An opaque root directory, which overlayfs does not know, is spelled out as whiteouts
-    and opaque directories below it; without `opaque_xattrs` so is every opaque directory, as
-    whiteouts.
+    - A directory that the archive of a layer only implied has the metadata of lower layers. - A
+    hard link whose target is in a lower layer becomes a copy of that file. - A dropped device that
+    hides an entry of lower layers becomes a whiteout. - An opaque root directory, which overlayfs
+    does not support, is replaced by whiteouts and opaque
+      directories below it. Without `opaque_xattrs`, every opaque directory is replaced by
+      whiteouts.
 
     Args:
         indexes: The indexes of all layers, from bottom to top.
-        layers: The numbers (from 0, the bottom) of the layers whose fixups are wanted.
+        layers: The numbers (from 0, the bottom) of the layers whose fixups are returned.
         opaque_xattrs: Whether trees mark opaque directories by an extended attribute.
 
     Returns:
@@ -66,10 +68,10 @@ def image_fixups(
 
 
 def _last_concerned(index: Iterable[Entry]) -> bytes | None:
-    """Return the last key at which the layers below can matter; None if they cannot at all.
+    """Return the last key at which lower layers can require a fixup; None if there is no such key.
 
-    Most layers have entries for all their directories but perhaps the root: then hardly anything of
-    the lower layers' indexes has to be read.
+    Most layers have entries for all directories except perhaps the root. Only the beginning of the
+    lower layers' indexes is then read.
     """
     last: bytes | None = None
     for entry in index:
@@ -85,10 +87,10 @@ def _last_concerned(index: Iterable[Entry]) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Whether a layer's directory hides what the layers below have in it.
+    """How a layer's directory hides the entries of lower layers in it.
 
-    `hidden`: nothing of lower layers shows. `spelled_out`: the tree cannot mark the directory as
-    opaque, so that each name of lower layers needs a whiteout.
+    `hidden`: all entries of lower layers are hidden. `spelled_out`: the tree cannot mark the
+    directory as opaque, so that each entry of lower layers needs a whiteout.
     """
 
     hidden: bool = False
@@ -99,23 +101,23 @@ _OPEN = _State()
 
 
 class _Comparison:
-    """Compares, path after path, each concerned layer with what the layers below it show.
+    """Compares the layers with the visible entries of the layers below, one path after the other.
 
-    The layers below n show at a path the entry of the highest of them that has one, unless a layer
-    between that one and n cuts through a directory above (see `Level`). Going up through the layers
-    at one path, what shows changes only where a layer has an entry or cuts. A layer that does
-    neither needs nothing there. The work is therefore proportional to the number of entries, and
-    does not grow with the number of layers.
+    The visible entry of the layers below layer n at a path is that of the highest of them that has
+    one, unless a layer between that one and n cuts through a directory above (see `Level`). From
+    bottom to top, the visible entry changes only at layers that have an entry there or cut. Other
+    layers need no fixup. The cost is therefore proportional to the number of entries, and does not
+    depend on the number of layers.
     """
 
     def __init__(self, concerned: Collection[int], opaque_xattrs: bool) -> None:
         self._concerned = concerned
         self._opaque_xattrs = opaque_xattrs
-        # For each level, innermost last: the states of those concerned layers that have it.
+        # For each level, innermost last: the states of the concerned layers with that directory.
         self._states: list[tuple[bytes, dict[int, _State]]] = [(b"", {})]
 
     def compare(self, key: bytes, group: Group, level: Level) -> Iterator[tuple[int, Fixup]]:
-        """Yield what layers need at one path; paths must come sorted."""
+        """Yield the fixups at one path; calls must be in the order of paths."""
         while not key.startswith(self._states[-1][0]):
             self._states.pop()
         above = self._states[-1][1]
@@ -135,7 +137,7 @@ class _Comparison:
                         yield number, Fixup(fixed)
                 elif _needs_whiteout(lower, upper, state):
                     yield number, Fixup(Entry(upper.path, EntryType.WHITEOUT, mode=0))
-            # A layer that cuts above this path hides `lower` from those on top of it.
+            # A layer that cuts above this path hides `lower` from the layers above it.
             lower, lower_number = _shown(None if cut == number else lower, upper), number
         cut = level.next_cut(lower_number) if lower is not None else None
         if cut is not None:
@@ -146,22 +148,22 @@ class _Comparison:
     def _cut(
         self, number: int, lower: Entry | None, above: dict[int, _State]
     ) -> Iterator[tuple[int, Fixup]]:
-        """Spell out that layer `number`, which has nothing at a path, hides `lower` there."""
-        state = above.get(number)  # None if the layer cuts further up: it is spelled out there
+        """Yield a whiteout if layer `number`, which has no entry there, has to hide `lower`."""
+        state = above.get(number)  # None if the layer cuts further up, where the whiteout is
         if state is not None and state.spelled_out and lower is not None:
             yield number, Fixup(Entry(lower.path, EntryType.WHITEOUT, mode=0))
 
     def _directory(
         self, lower: Entry | None, upper: Entry, above: _State, is_root: bool
     ) -> tuple[Entry, _State]:
-        """Return the layer's directory as its tree needs it, and its state for what is in it."""
+        """Return the directory with its final metadata, and its state for the entries in it."""
         fixed = upper
         covers_directory = lower is not None and lower.type is EntryType.DIRECTORY
         if upper.implicit and not above.hidden and lower is not None and covers_directory:
             fixed = _with_metadata_of(upper, lower)
         spelled_out = above.spelled_out
         if spelled_out and self._opaque_xattrs and covers_directory:
-            # Below a root that is spelled out, directories can be marked again.
+            # Below the root, directories can be marked as opaque again.
             fixed = replace(fixed, opaque=True)
             spelled_out = False
         if upper.opaque and (is_root or not self._opaque_xattrs):
@@ -171,9 +173,9 @@ class _Comparison:
 
 
 def _needs_whiteout(lower: Entry | None, upper: Entry, above: _State) -> bool:
-    """Return whether `upper` is a whiteout that the tree lacks, and that hides something.
+    """Return whether `upper` is a whiteout that hides `lower` and was not unpacked.
 
-    Trees are unpacked without whiteouts below opaque directories, or in place of dropped devices.
+    Whiteouts below opaque directories, and instead of dropped devices, are not unpacked.
     """
     if lower is None or upper.type is not EntryType.WHITEOUT:
         return False
@@ -181,7 +183,7 @@ def _needs_whiteout(lower: Entry | None, upper: Entry, above: _State) -> bool:
 
 
 def _shown(lower: Entry | None, upper: Entry) -> Entry | None:
-    """Return what shows at a path if a layer with `upper` is on top of layers that show `lower`."""
+    """Return the visible entry if a layer with `upper` is above layers with the visible `lower`."""
     if upper.type is EntryType.WHITEOUT:
         return None
     is_directory = lower is not None and lower.type is upper.type is EntryType.DIRECTORY

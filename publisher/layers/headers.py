@@ -1,4 +1,4 @@
-"""Parses the fields of tar headers: numbers, extended records, times. Errors are ValueErrors."""
+"""Parse the fields of tar headers: numbers, extended records, times. Errors are ValueErrors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SPARSE_OFFSET = b"GNU.sparse.offset"
 _SPARSE_LENGTH = b"GNU.sparse.numbytes"
 _MOST_DIGITS = 20
 _LONGEST_LENGTH = 64
-"""Digits of a record's length. Writers pad it with zeros, to a width that they choose."""
+"""The largest number of digits of a record's length, which may have leading zeros."""
 
 
 @lru_cache(maxsize=4096)  # a layer has few different modes, owners and times
@@ -42,7 +42,7 @@ def pax_number(text: bytes | None, default: int) -> int:
 
 
 def pax_time(text: bytes | None, default_ns: int) -> int:
-    """Parse a record's time as nanoseconds; further digits are cut off towards the past."""
+    """Parse a record's time as nanoseconds; smaller fractions are rounded down."""
     if not text:
         return default_ns
     match = _DECIMAL_TIME.match(text)
@@ -59,7 +59,7 @@ def pax_time(text: bytes | None, default_ns: int) -> int:
 def pax_records(content: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]]:
     """Parse an extended header: its records, and the regions that GNU's sparse format 0.0 lists.
 
-    Those are a series of records with the same two names, which a mapping could not hold.
+    These are repeated records with the same two names, which the mapping cannot contain.
     """
     records: dict[str, bytes] = {}
     sparse: list[tuple[int, int]] = []

@@ -1,7 +1,7 @@
-"""The layer index: everything in one layer, as one compressed file. The format is layout/index.md.
+"""The layer index: all entries of one layer in a compressed file; see layout/index.md.
 
-A zstd stream of JSON lines: a header, then one line for each path, sorted component-wise. Fields
-with their default value are left out. Neither reading nor writing keeps the index in memory.
+It is a zstd stream of JSON lines: a header, then one line for each path, sorted component-wise.
+Fields with their default value are omitted. The index is read and written as a stream.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _Count = Annotated[int, Check(lambda number: number >= 0, "is negative")]
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
-    """The first line of an index: what it contains about its layer as a whole.
+    """The first line of an index, with the properties of the whole layer.
 
     `digest` and `size` (bytes) are the blob's, `diff_id` and `archive_size` (bytes) the archive's.
-    `entries` counts the lines that follow, `content_size` (bytes) what all files hold together, and
-    `holes` (bytes) how much of that are holes of sparse files, which take no space.
-    `unresolved` counts hard links whose target lies in a lower layer. `dropped` counts what policy
-    removed, and `policy` is that policy.
+    `entries` counts the lines that follow. `content_size` (bytes) is the size of all files
+    together, of which `holes` (bytes) are holes of sparse files, which take no space. `unresolved`
+    counts hard links whose target lies in a lower layer. `dropped` counts what policy removed, and
+    `policy` is that policy.
     """
 
     digest: _Digest
@@ -74,9 +74,8 @@ _HEADER = Codec(IndexHeader, version=VERSION, naming=lambda name: name)
 class LayerIndex(Iterable[Entry]):
     """The entries of one index, sorted, decoded while they are iterated.
 
-    Each iteration calls `open_file` and reads from the beginning: a LayerIndex itself keeps no file
-    open. All methods raise LayerError for an index that is damaged or cut off, and what `open_file`
-    raises.
+    Each iteration calls `open_file` and reads from the beginning; a LayerIndex keeps no file open.
+    All methods raise LayerError for a damaged or truncated index, and the errors of `open_file`.
     """
 
     def __init__(self, open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
@@ -112,8 +111,8 @@ class LayerIndex(Iterable[Entry]):
     def find(self, paths: Collection[str]) -> list[Entry]:
         """Return the entries of those of `paths` that the index has, sorted.
 
-        Only blocks of the index that can hold one of them are decoded: finding one path among a
-        million takes hardly longer than decompressing the index.
+        Only blocks of the index that can contain one of them are decoded. Finding one path among a
+        million takes little longer than decompressing the index.
         """
         wanted = deque(sorted({sort_key(path) for path in paths}))
         found: list[Entry] = []
@@ -218,7 +217,7 @@ def path_key(line: str) -> bytes:
 
     Raises LayerError for a malformed line.
     """
-    # Inside a JSON string every quote follows a backslash: the first `","type":` ends the path.
+    # Quotes in a JSON string are escaped, so that the first `","type":` ends the path.
     end = line.find(_PATH_END, len(_PATH_START))
     if end > 0 and line.startswith(_PATH_START):
         path = line[len(_PATH_START) : end]
@@ -226,7 +225,7 @@ def path_key(line: str) -> bytes:
             return path.encode("utf-8").replace(b"/", b"\0")
     try:
         return sort_key(decode_entry(line).path)
-    except UnicodeEncodeError as error:  # a surrogate that is no byte
+    except UnicodeEncodeError as error:  # a surrogate that is not an escaped byte
         raise LayerError(
             "cannot read a layer index", why=f"a line is malformed: {error}"
         ) from error
@@ -235,9 +234,9 @@ def path_key(line: str) -> bytes:
 def decode_entry(line: str) -> Entry:
     """Return the entry that `line` encodes. Raises LayerError for a malformed line."""
     try:
-        fields, end = _DECODE(line)  # json.loads costs twice as much
+        fields, end = _DECODE(line)  # json.loads takes twice as long
         if end != len(line):
-            raise ValueError("something follows the object")
+            raise ValueError("other data follow the object")
         get = fields.get
         path = fields["path"]
         mode = int(get("mode", "0"), 8)
@@ -250,7 +249,7 @@ def decode_entry(line: str) -> Entry:
         opaque = get("opaque", False)
         implicit = get("implicit", False)
         links = get("links", 1)
-        # One expression without calls of functions: a codec would double the time of a merge.
+        # One expression without function calls; a codec would double the time of a merge.
         if not (
             type(path) is type(target) is type(sha256) is str
             and type(uid) is type(gid) is type(size) is type(mtime_ns) is type(links) is int
@@ -322,7 +321,7 @@ def _parse_header(line: str) -> IndexHeader:
 class _Position(io.RawIOBase):
     """Reads `file` from its beginning, with its own position.
 
-    An image may list one layer twice; its index is then read at two positions at once.
+    An image may have one layer twice, so that its index is read at two positions at once.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -353,7 +352,7 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[str]:
             else:
                 rest += data
             if len(rest) > _LONGEST_LINE:
-                raise LayerError(what, why="a line is endless")
+                raise LayerError(what, why="a line is too long")
         rest.decode("utf-8")
     except (zstandard.ZstdError, UnicodeDecodeError) as error:
         raise LayerError(what, why=f"it is damaged: {error}") from error

@@ -1,8 +1,7 @@
 """The state of a layer while it is unpacked: one row for each path.
 
-The rows are in a temporary SQLite database, which keeps them sorted and writes what exceeds its
-cache to disk: memory is bounded whatever the number of entries. All questions about names are
-answered from the rows, never from a file system.
+The rows are in a temporary SQLite database, which sorts them and writes to disk what exceeds its
+cache, so that memory is bounded. Names are looked up in the rows, never in a file system.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from publisher.layers.temporary import temporary_database
 IMPLICIT = 1
 OPAQUE = 2
 WHITED_OUT = 4
-"""A whiteout names this path as well: nothing remains of what lower layers have there."""
+"""A whiteout names this path as well, so that the entry of lower layers is hidden."""
 
 _METADATA_BYTES = 2**30
 _METADATA_BYTES_PER_ENTRY = 1000
-"""Bound of paths and metadata: this much per permitted entry, and a gibibyte. 300 are usual."""
+"""The limit of paths and metadata in bytes per permitted entry, plus 1 GiB; 300 are usual."""
 _MOST_SYMLINKS = 40
 _MOST_KNOWN_DIRECTORIES = 4096
 _SCHEMA = """
@@ -43,8 +42,8 @@ CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
 class Row:
     """The entry of the layer at one path. `details` is the rest of its line in the index.
 
-    A hard link whose target was found has a row like the target's, with the same `inode`. Another
-    one has type HARDLINK, and the path in `target`.
+    A hard link whose target was found has the row of the target, with the same `inode`. Another
+    hard link has the type HARDLINK, and the path in `target`.
     """
 
     type: str
@@ -62,7 +61,7 @@ class Row:
 class Ledger:
     """The entries of one layer, by path.
 
-    `what` begins all errors. `imply` creates a directory that the archive has no entry for.
+    `what` is the `what` of errors. `imply` creates a directory that the archive has no entry for.
     """
 
     def __init__(self, what: str, limits: Limits, imply: Callable[[str], Entry]) -> None:
@@ -84,7 +83,7 @@ class Ledger:
         self._database.close()
 
     def get(self, path: str) -> Row | None:
-        """Return the row of `path`; None if the layer has nothing there."""
+        """Return the row of `path`; None if the layer has no entry there."""
         found = self._execute(
             "SELECT type, flags, inode, target, details FROM entry WHERE key = ?",
             (sort_key(path),),
@@ -92,10 +91,10 @@ class Ledger:
         return None if found is None else Row(*found)
 
     def locate(self, path: str, create: bool) -> str | None:
-        """Return where `path` is after following the symlinks among its parents inside the layer.
+        """Return `path` with the symlinks among its parents resolved inside the layer.
 
-        Missing parents are implied if `create` is true; without it the result is None. Raises
-        LayerError if a parent is neither a directory nor a symlink, or symlinks lead in circles.
+        Missing parents are created if `create` is true; otherwise the result is None. Raises
+        LayerError if a parent is neither a directory nor a symlink, or symlinks form a loop.
         """
         parent, _, name = path.rpartition("/")
         if parent not in self._known:
@@ -108,7 +107,7 @@ class Ledger:
         return path
 
     def record(self, entry: Entry) -> None:
-        """Record `entry`, which replaces what was at its path and everything below that."""
+        """Record `entry`, which replaces the entry at its path and all entries below that."""
         target = None
         if entry.type in (EntryType.SYMLINK, EntryType.HARDLINK):
             target = entry.target.encode("utf-8", "surrogateescape")
@@ -126,19 +125,19 @@ class Ledger:
         self._put(path, row.type, 0, inode, row.target, row.details)
 
     def white_out(self, path: str) -> None:
-        """Record that a whiteout names `path`. What this layer itself has there stays."""
+        """Record that a whiteout names `path`. The entry of this layer there stays."""
         if not self._flag(path, WHITED_OUT):
             details = encode_details(Entry(path, EntryType.WHITEOUT))
             self._put(path, EntryType.WHITEOUT.value, WHITED_OUT, None, None, details)
 
     def make_opaque(self, path: str) -> None:
-        """Record that the existing directory `path` hides what lower layers have in it."""
+        """Record that the existing directory `path` hides the entries of lower layers in it."""
         self._flag(path, OPAQUE)
 
     def unresolved(self) -> Iterator[tuple[str, str]]:
         """Yield (path, target) of each hard link whose target was missing when it was recorded."""
         key = b""
-        while True:  # one query for each, since the caller changes rows
+        while True:  # one query for each row, since the caller changes rows
             found = self._execute(
                 "SELECT key, target FROM entry WHERE type = 'h' AND key > ? ORDER BY key LIMIT 1",
                 (key,),
@@ -151,8 +150,8 @@ class Ledger:
     def late(self) -> Iterator[Entry]:
         """Yield whiteouts and opaque directories, sorted.
 
-        Whiteouts below an opaque directory are left out: they hide nothing, and overlayfs, which
-        does not merge there, would list them.
+        Whiteouts below an opaque directory are omitted: they hide nothing, and overlayfs would list
+        them, since it does not merge there.
         """
         condition = f"type = 'w' OR flags & {OPAQUE | WHITED_OUT}"
         hidden: str | None = None
@@ -170,7 +169,7 @@ class Ledger:
         return self._lines("1")
 
     def count(self) -> Counter[str]:
-        """Return the number of entries of each type; hard links count as what they name."""
+        """Return the number of entries of each type; a hard link has the type of its target."""
         return Counter(
             dict(self._execute("SELECT type, COUNT(*) FROM entry GROUP BY type").fetchall())
         )
@@ -204,7 +203,9 @@ class Ledger:
         key = sort_key(path)
         row = (key, kind, flags, inode, target, details)
         self._metadata_bytes += len(key) + len(details)
-        if self._metadata_bytes > self._most_metadata_bytes:  # each name repeats its file's
+        if (
+            self._metadata_bytes > self._most_metadata_bytes
+        ):  # each name has the metadata of its file
             raise LimitExceeded(
                 self._what,
                 limit="metadata_bytes",
@@ -231,7 +232,7 @@ class Ledger:
         key, kind, flags, inode, target, details = row
         old = self.get(path)
         assert old is not None
-        # Markers apply to the layers below, wherever in the archive they are: they stay.
+        # Markers apply to lower layers, at any position in the archive, and stay.
         flags |= old.flags & (OPAQUE | WHITED_OUT)
         self._metadata_bytes -= len(key) + len(old.details)
         if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
@@ -253,7 +254,7 @@ class Ledger:
         return changed.rowcount > 0
 
     def _walk(self, path: str, create: bool) -> str | None:
-        """Return where the directory `path` is; see `locate`."""
+        """Return the resolved path of the directory `path`; see `locate`."""
         waiting = deque(path.split("/"))
         at = ""
         followed = 0
@@ -272,7 +273,7 @@ class Ledger:
                     if followed > _MOST_SYMLINKS:
                         raise LayerError(
                             f"{self._what}, entry below {shown(path)}",
-                            why="symlinks lead in circles",
+                            why="symlinks form a loop",
                         )
                     text = (row.target or b"").decode("utf-8", "surrogateescape")
                     if text.startswith("/"):
@@ -285,7 +286,7 @@ class Ledger:
         return at
 
     def _enter(self, here: str, row: Row | None, create: bool, path: str) -> bool:
-        """Go down into `here`, a parent of `path`; return whether there is such a directory."""
+        """Check that `here`, a parent of `path`, is a directory; return whether it exists."""
         if row is None or row.is_marker:
             if not create:
                 return False
@@ -302,7 +303,7 @@ class Ledger:
         return True
 
     def _check_name(self, name: str) -> None:
-        """Check a name that may come from the text of a symlink: all others were checked before."""
+        """Check a name from the text of a symlink; other names were checked before."""
         if is_reserved(name):
             raise UnsafeName(self._what, why=f"a symlink leads to the reserved name {shown(name)}")
         if len(name.encode("utf-8", "surrogateescape")) > MAX_COMPONENT_BYTES:
@@ -342,11 +343,12 @@ def _special_line(
     first: bytes | None,
     names: int | None,
 ) -> str:
-    """Return the line of a row with flags or several names, which its details lack."""
+    """Return the line of a row with flags or several names, which are not in its details."""
     path = _path(key)
     if kind == EntryType.DIRECTORY:
         if flags & WHITED_OUT and flags & IMPLICIT:
-            # The layer deletes the directory and makes a new one: that does not inherit metadata.
+            # The layer deletes the directory and creates a new one, which does not inherit
+            # metadata.
             details = details.replace(',"implicit":true', "")
         if flags & (OPAQUE | WHITED_OUT):
             details += ',"opaque":true'

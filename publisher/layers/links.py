@@ -1,4 +1,4 @@
-"""Resolves hard links of a layer whose target only lower layers have."""
+"""Resolve hard links of a layer whose target is in a lower layer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from publisher.layers.names import shown
 from publisher.layers.side_by_side import Descent, by_path
 
 Links = Mapping[tuple[int, str], Merged]
-"""For a hard link, given by the number of its layer and its path: what it is a name of."""
+"""Maps a hard link, by the number of its layer and its path, to its file."""
 
 
 def lower_links(indexes: Sequence[Iterable[Entry]]) -> Links:
-    """Resolve all hard links of these layers that their own layer could not resolve.
+    """Resolve all hard links of these layers whose target is not in their own layer.
 
-    If there are such links, the indexes are read once, and the links kept in memory. Raises
-    LayerError for a link whose target is missing in the layers below, or a directory.
+    If there are such links, the indexes are read once, and the links are kept in memory. Raises
+    LayerError for a link whose target is missing in the layers below, or is a directory.
     """
     unresolved = [
         (number, entry)
@@ -57,7 +57,7 @@ def as_file(entry: Entry, path: str) -> Entry:
 def _visible(
     indexes: Sequence[Iterable[Entry]], questions: Sequence[tuple[int, str]]
 ) -> Mapping[tuple[int, str], tuple[int, Entry]]:
-    """Return, for pairs of layer and path, what the layers below show there, as (layer, entry)."""
+    """Return (layer, entry) of the visible entry below each given pair of layer and path."""
     layers_by_key: dict[bytes, set[int]] = {}
     for number, path in questions:
         layers_by_key.setdefault(sort_key(path), set()).add(number)

@@ -1,12 +1,12 @@
-"""Merges layer indexes into a flat image. Pure: entries in, entries out, in one streaming pass.
+"""Merge layer indexes into a flat image, in one streaming pass. Pure.
 
-The result is what the kernel's overlayfs shows when it mounts the layer trees on each other.
+The result is the tree that the kernel's overlayfs shows when it mounts the layer trees.
 Source: OCI image layer specification 1.1, "Applying Changesets".
 
-At each path the entry of the highest layer counts, with two exceptions: a directory on top of a
-directory merges with it; and a layer that hides a directory of lower layers hides everything in it.
-Paths are sorted with parents before children, so that what is hidden at a path is known from the
-directories above it.
+At each path the entry of the highest layer is visible, with two exceptions: directories of several
+layers are merged; and a layer that hides a directory of lower layers hides everything in it. Paths
+are sorted with parents before children, so that the directories above a path determine what is
+hidden there.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
         The entries of the flat image, sorted component-wise, parents before children.
 
     Raises:
-        LayerError: An index is damaged, or a hard link's target is in no layer. Indexes are read
-            while the result is iterated; so are these errors raised.
+        LayerError: An index is damaged, or a hard link's target is in no layer. It is raised while
+            the result is iterated.
     """
     return _merge(indexes, lower_links(indexes))
 
 
 @dataclass(slots=True)
 class _HardLinks:
-    """Which names of the flat image share an inode of a layer tree.
+    """The names of the flat image that share an inode of a layer tree.
 
     An inode is identified by its layer and its first name there. `heads` maps it to its first name
     in the flat image, which becomes the file; later names become hard links to that. (The first
@@ -64,10 +64,10 @@ class _HardLinks:
 def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]:
     hard_links = _HardLinks(frozenset((link.layer, link.source) for link in links.values()))
     nothing = len(indexes)
-    # For each directory on the way down to the current path: its sort key as a prefix, and the
-    # lowest layer that shows in it. Layers below that one are hidden, because a higher layer's
-    # directory is opaque, or a higher layer has something else in its place. With `nothing` as the
-    # lowest, all are: the path is not a directory in the flat image.
+    # For each directory above the current path: its sort key as a prefix, and the lowest layer that
+    # is visible in it. Layers below that one are hidden, because a higher layer's directory is
+    # opaque, or a higher layer has another entry there. If the lowest is `nothing`, all layers are
+    # hidden: the path is not a directory in the flat image.
     above: list[tuple[bytes, int]] = [(b"", 0)]
     for key, group in by_path(indexes):
         while not key.startswith(above[-1][0]):
@@ -83,7 +83,7 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
             yield Merged(entry, number, entry.path)
             continue
         if len(visible) > 1:
-            # A lower layer may have a directory here, of which nothing shows.
+            # A lower layer may have a directory here, which is hidden.
             above.append((key + b"\0", nothing))
         if entry.type is not EntryType.WHITEOUT:
             yield _place(entry, number, hard_links, links)
@@ -92,10 +92,10 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
 def _merge_directory(visible: Group, lowest: int) -> tuple[int, Entry, int]:
     """Merge directories at one path, of which the topmost entry of `visible` is one.
 
-    Returns the layer and the entry that give the merged directory its metadata, and the lowest
-    layer that shows in it. Metadata come from the highest layer whose archive has an entry for the
-    directory. They are searched below an opaque directory too (whose archive may only imply it),
-    but not below a layer that has something else here.
+    Returns the layer and the entry with the metadata of the merged directory, and the lowest layer
+    that is visible in it. The metadata are those of the highest layer whose archive has an entry
+    for the directory, also below an opaque directory (which its archive may only imply), but not
+    below a layer that has another kind of entry here.
     """
     described: tuple[int, Entry] | None = None
     is_opaque = False

@@ -1,7 +1,7 @@
-"""Turns names in archives into paths in trees. Pure: no file system is read.
+"""Convert names in archives to paths in trees. Pure: no file system is read.
 
 Source: OCI image layer specification 1.1, sections "Whiteouts" and "Opaque Whiteout"; the
-`.wh..wh.` prefix is what AUFS used for its own files.
+`.wh..wh.` prefix is that of AUFS's internal files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 AUFS_PREFIX = ".wh..wh."
 CVMFS_PREFIX = ".cvmfs"
-"""Names that control where CVMFS starts catalogs. Images must not have them."""
+"""The prefix of names that control the catalogs of CVMFS. Images must not have them."""
 
 MAX_COMPONENT_BYTES = 255
 
@@ -25,21 +25,21 @@ _DROPPED_CVMFS = "name:.cvmfs*"
 def safe_path(
     raw: bytes, where: object, max_bytes: int, max_depth: int, *, stop_at_root: bool = False
 ) -> str:
-    """Return the path that `raw` means inside a tree: relative, without `.`, `..` or empty parts.
+    """Return `raw` as a path inside a tree: relative, without `.`, `..` or empty components.
 
-    `..` is resolved by the text alone. At the root it is refused, or, with `stop_at_root`, stays
-    there, as in a process whose root directory that is. The root itself is "".
+    `..` is resolved lexically. At the root it is refused, or with `stop_at_root` ignored, as in a
+    process with that root directory. The root itself is "".
 
     Raises:
-        UnsafeName: The name climbs above the root, or no file system can hold it.
+        UnsafeName: The name leads above the root, or is not valid in any file system.
         LimitExceeded: The path has more than `max_bytes` bytes or `max_depth` components.
 
-    Both begin with `where`, which describes what has the name.
+    The `what` of both is `where`, which describes the entry with the name.
     """
     if _is_plain(raw) and len(raw) <= max_bytes and raw.count(b"/") < max_depth:
         return raw.rstrip(b"/").decode("utf-8", "surrogateescape")
     if b"\0" in raw:
-        raise UnsafeName(str(where), why="the name holds a zero byte")
+        raise UnsafeName(str(where), why="the name contains a zero byte")
     parts: list[bytes] = []
     for part in raw.split(b"/"):
         if part in (b"", b"."):
@@ -48,7 +48,7 @@ def safe_path(
             if parts:
                 parts.pop()
             elif not stop_at_root:
-                raise UnsafeName(str(where), why="the name climbs above the root of the image")
+                raise UnsafeName(str(where), why="the name leads above the root of the image")
             continue
         if len(part) > MAX_COMPONENT_BYTES:
             raise UnsafeName(
@@ -87,7 +87,7 @@ def _is_plain(raw: bytes) -> bool:
 
 
 class Where:
-    """Names an entry in errors. The text is made only if it is needed, which is rare."""
+    """The description of an entry in errors, which is composed only if it is needed."""
 
     __slots__ = ("_layer", "_name")
 
@@ -100,7 +100,7 @@ class Where:
 
 
 def shown(name: str | bytes) -> str:
-    """Return a name as errors show it: quoted, of bounded length, without control characters."""
+    """Return a name for an error message: quoted, escaped and shortened."""
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     if len(text) > 200:
         text = f"{text[:100]}…{text[-80:]}"
@@ -108,13 +108,13 @@ def shown(name: str | bytes) -> str:
 
 
 def is_reserved(component: str) -> bool:
-    """Return whether runtimes or CVMFS give the name a meaning, so that no tree may have it."""
+    """Return whether runtimes or CVMFS interpret the name, so that trees may not have it."""
     return component.startswith((WHITEOUT_PREFIX, CVMFS_PREFIX))
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A whiteout of the name `hidden` in the directory `parent`; without it, an opaque marker."""
+    """A whiteout of `hidden` in the directory `parent`; an opaque marker if `hidden` is None."""
 
     parent: str
     hidden: str | None
@@ -125,14 +125,13 @@ def reserved(path: str, where: object) -> Marker | str | None:
 
     Args:
         path: A path as `safe_path` returns it.
-        where: What has the path, for errors.
+        where: The description of the entry, for errors.
 
     Returns:
-        A marker; or, as a string, the kind as which a dropped name is counted; or None if the path
-        is an ordinary one.
+        A marker; or the kind of a dropped name, as a string; or None for an ordinary path.
 
     Raises:
-        UnsafeName: A whiteout names nothing.
+        UnsafeName: The name of a whiteout is empty.
     """
     *parents, name = path.split("/")
     if any(part.startswith(CVMFS_PREFIX) for part in (*parents, name)):
@@ -140,8 +139,8 @@ def reserved(path: str, where: object) -> Marker | str | None:
     if any(part.startswith(AUFS_PREFIX) for part in parents):
         return _DROPPED_AUFS
     if any(part.startswith(WHITEOUT_PREFIX) for part in parents):
-        # containerd and umoci make a directory `.wh.x`. In a published tree, some runtimes would
-        # take it for a whiteout.
+        # containerd and umoci create a directory `.wh.x`. In a published tree, some runtimes would
+        # interpret it as a whiteout.
         return "name:.wh.*"
     if name == OPAQUE_MARKER:
         return Marker("/".join(parents), None)
@@ -151,7 +150,7 @@ def reserved(path: str, where: object) -> Marker | str | None:
         return None
     hidden = name.removeprefix(WHITEOUT_PREFIX)
     if hidden in ("", ".", ".."):
-        raise UnsafeName(str(where), why="a whiteout has to name something")
-    if hidden.startswith(CVMFS_PREFIX):  # no layer can have it
+        raise UnsafeName(str(where), why="the name of a whiteout is empty")
+    if hidden.startswith(CVMFS_PREFIX):  # lower layers cannot have this name
         return _DROPPED_CVMFS
     return Marker("/".join(parents), hidden)

@@ -1,4 +1,4 @@
-"""Decides what of an image may appear in the published tree."""
+"""Decide which properties of an image's entries are published."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SETGID = 0o2000
 _WRITABLE = 0o022
 _DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _MAJOR_NUMBERS, _MINOR_NUMBERS = 2**12, 2**20
-"""Linux's limits: larger numbers would become those of another device."""
+"""The limits of Linux; larger numbers would be truncated to those of another device."""
 _CAPABILITY = "security.capability"
 _LONGEST_XATTR_NAME = 255
 NO_OWNER = 2**32 - 1
-"""chown interprets it as "do not change": no file can belong to this or a larger number."""
+"""The ID that chown(2) interprets as "do not change"; valid IDs are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +63,19 @@ class Limits:
 class Policy:
     """Which properties of entries are published; all others are dropped.
 
-    The defaults suit a tree that many machines mount.
+    The defaults are for a tree that many machines mount.
 
-    `setuid`: set-user-ID and set-group-ID bits of files, and file capabilities. An old program with
-    them would make every user of every machine root. Directories keep their set-group-ID bit, which
-    grants nothing: it is the owner of what is created in them.
-    `owner`: None keeps each entry's owner; (uid, gid) replaces them all.
-    `devices`: device nodes. One that is dropped still hides what lower layers have at its path. The
-    character device 0:0 is always dropped, since it is overlayfs's whiteout and could be nothing
-    else in a tree, and so are numbers that Linux does not have.
-    `xattrs`: whether `user.*` is kept. `security.capability` follows `setuid`; all others are
-    dropped, among them overlayfs's own, with which an image could redirect what runtimes mount.
-    `writable`: whether group and others keep write permission. "drop" suits a directory whose host
-    has ordinary users: one of them could replace a program that an image makes writable. None is
-    for the repository to decide: a directory drops it, and CVMFS, which is mounted read-only, does
-    not.
+    `setuid`: set-user-ID and set-group-ID bits of files, and file capabilities. A vulnerable
+    program with them could make a user of any machine root. Directories keep their set-group-ID
+    bit, which only determines the group of files that are created in them. `owner`: None keeps each
+    entry's owner; (uid, gid) replaces them all. `devices`: device nodes. A dropped one still hides
+    the entry of lower layers at its path. The character device 0:0 is always dropped, since
+    overlayfs interprets it as a whiteout; so are device numbers that Linux does not support.
+    `xattrs`: whether `user.*` is kept. `security.capability` is kept with `setuid`; all others are
+    dropped, also those of overlayfs, with which an image could redirect mounts. `writable`: whether
+    group and others keep write permission. "drop" suits a directory whose host has ordinary users:
+    one of them could replace a program that an image makes writable. None is the default of the
+    repository: "drop" for a directory, and "keep" for CVMFS, which is mounted read-only.
     `readable`: adds read permission to all files, and search permission to all directories.
     """
 
@@ -90,7 +88,7 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
 
     def apply(self, entry: Entry) -> Entry:
-        """Return `entry` as it may be published; its `dropped` names what policy removed."""
+        """Return `entry` with the permitted properties; its `dropped` names the removed ones."""
         kind = entry.type
         if (
             kind is EntryType.FILE
@@ -144,8 +142,8 @@ class Policy:
             return *self.owner, ()
         if NO_OWNER not in (entry.uid, entry.gid):
             return entry.uid, entry.gid, ()
-        # Other tools call chown with it, as root, which leaves the file to root. The archive does
-        # not ask for that: such a file is not set-user-ID.
+        # chown(2) as root with this ID leaves the file to root. Since the archive does not request
+        # that owner, such a file is not set-user-ID.
         uid, gid = (0 if each == NO_OWNER else each for each in (entry.uid, entry.gid))
         return uid, gid, ("owner",)
 
@@ -161,7 +159,7 @@ class Policy:
             return self.setuid == "keep" and kind is EntryType.FILE
         return (
             self.xattrs == "keep"
-            and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel refuses it on others
+            and kind in (EntryType.FILE, EntryType.DIRECTORY)  # the kernel permits it on these only
             and name.startswith("user.")
             and not name.startswith("user.overlay.")
             and name != "user."
@@ -178,7 +176,7 @@ def _is_real_device(entry: Entry) -> bool:
 
 
 def policy_values(policy: Policy) -> dict[str, object]:
-    """Return what differs from the defaults in `policy`, as JSON values."""
+    """Return the options of `policy` that differ from the defaults, as JSON values."""
     usual, chosen = asdict(Policy()), asdict(policy)
     values = {key: value for key, value in chosen.items() if value != usual[key]}
     return values | ({"limits": changed_limits(policy.limits)} if "limits" in values else {})
@@ -191,7 +189,7 @@ def changed_limits(limits: Limits) -> dict[str, int]:
 
 
 def policy_from_values(values: Mapping[str, object]) -> Policy:
-    """Return the policy of `policy_values`. LayerError names an unknown option or value."""
+    """Return the policy of `policy_values`; raise LayerError for an unknown option or value."""
     what = "cannot use the repository's policy"
     for name, value in values.items():
         if not _is_valid(name, value):

@@ -1,10 +1,10 @@
-"""A layer read again, from its kept blob and its index: final entries, in an order fit to be sent.
+"""Read a layer again from its blob and its index, in an order in which it can be sent.
 
-Unpacking takes entries in the archive's order: directories after their children, duplicates, files
-that a later member replaces. A stream cannot take back what was sent. Since the index contains the
-result, a second pass over the blob can send directories first, from the index; then the content of
-files that are part of the result, in the archive's order; then links and everything else that has
-no content.
+In an archive, directories may follow their children, and a member may replace an earlier one. A
+stream to the server must not contain entries that are replaced later. The index contains the final
+entries, so that a second pass over the blob can send the directories first, from the index; then
+the content of the final files, in the archive's order; then links and other entries without
+content.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from publisher.oci.media_types import OCI_LAYER
 _ORDER = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;"
 _HEADS = "CREATE TABLE head (number INTEGER PRIMARY KEY, line TEXT);"
 _UNLIMITED = Policy(limits=Limits(*[2**62] * len(fields(Limits))))
-"""The repository's limits were applied when the layer was first unpacked."""
+"""No limits, since the repository's limits were applied when the layer was unpacked."""
 
 Add = Callable[[Entry, Content], None]
 Borrow = Callable[[Fixup], None]
 
 
 class FileOrder:
-    """A TreeSink that records in `file` which content of the archive each name has in the end.
+    """A TreeSink that records in `file` the number of the content of each file.
 
-    Content is numbered from 1. Memory is bounded.
+    The contents of an archive are numbered from 1. Memory is bounded.
     """
 
     def __init__(self, file: Path) -> None:
@@ -60,7 +60,7 @@ class FileOrder:
                 self._note(entry.path, number)
 
     def finish(self) -> None:
-        """Store everything that was recorded."""
+        """Commit the records to the file."""
         self._execute("COMMIT")
         self._execute("BEGIN")
 
@@ -69,7 +69,7 @@ class FileOrder:
         self._database.close()
 
     def number(self, path: str) -> int | None:
-        """Return the number of the content of `path`; None if that is not a file."""
+        """Return the number of the content of `path`; None if it is not a file."""
         row = self._execute("SELECT number FROM file WHERE key = ?", (sort_key(path),)).fetchone()
         return None if row is None else int(row[0])
 
@@ -85,7 +85,7 @@ def replay(
     add: Add,
     borrow: Borrow,
 ) -> None:
-    """Pass the layer's final entries to `add`, each once, directories before what they contain.
+    """Pass each final entry of the layer to `add`, directories before their entries.
 
     Digest, size and diff ID of the blob are verified again, and each file's content is compared
     with the index.
@@ -93,8 +93,8 @@ def replay(
     Args:
         chunks: The blob, as it was when `order` was recorded.
         index: The layer's index.
-        order: What a `FileOrder` recorded while the layer was first unpacked.
-        fixups: What the tree needs on account of the layers below, sorted.
+        order: The file of a `FileOrder` from the first time that the layer was unpacked.
+        fixups: The fixups of the layer, sorted.
         add: Receives an entry and its content, which it must read at once.
         borrow: Receives a fixup whose content is in a lower layer.
 
@@ -126,7 +126,7 @@ def replay(
 
 
 def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, Fixup | None]]:
-    """Yield the entries of the tree, sorted: those of the index, as `fixups` change them.
+    """Yield the entries of the tree, sorted: those of the index with the changes of `fixups`.
 
     The second item is the fixup of an entry whose content is in a lower layer, else None.
     """
@@ -139,10 +139,10 @@ def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, 
 
 
 def _own(layer: LayerIndex) -> Iterator[Entry]:
-    """Yield the entries that the tree has whatever the layers below it are.
+    """Yield the entries of the tree that do not depend on lower layers.
 
-    Without whiteouts in place of devices or below opaque directories, and links whose target only
-    lower layers have: if those are needed, there is a fixup.
+    These are all except whiteouts instead of devices or below opaque directories, and links whose
+    target is in a lower layer. If such an entry is needed, there is a fixup.
     """
     hidden: str | None = None
     for entry in layer:
@@ -173,7 +173,7 @@ def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, 
 
 
 class _Replaying:
-    """A TreeSink that passes on the content that files have in the end, under their final names."""
+    """A TreeSink that passes on the content of the final files, under their final names."""
 
     def __init__(self, heads: Iterator[tuple[int, Entry]], add: Add) -> None:
         self._heads = heads
@@ -194,7 +194,7 @@ class _Replaying:
         self._next = next(self._heads, None)
 
     def finish(self) -> None:
-        """Nothing remains to be done."""
+        """Do nothing."""
 
     def check_complete(self, digest: str) -> None:
         if self._next is not None:

@@ -1,7 +1,7 @@
-"""Reads the indexes of an image's layers together, path by path.
+"""Read the indexes of an image's layers together, path by path.
 
 At most FAN_IN indexes are open at once. If there are more, groups of them are first merged into
-sorted runs in one temporary file, as external sorting does: each entry is then copied once for each
+sorted runs in one temporary file, as in external sorting. Each entry is then copied once for each
 factor of FAN_IN, and neither memory nor open descriptors grow with the number of layers.
 """
 
@@ -37,9 +37,9 @@ Group = list[tuple[int, Entry]]
 def by_path(
     indexes: Sequence[Iterable[Entry]], last: bytes | None = None
 ) -> Iterator[tuple[bytes, Group]]:
-    """Yield each path of any index, as its sort key, with the entries that the indexes have there.
+    """Yield the sort key of each path in any of the indexes, with the entries at that path.
 
-    Stops after the key `last`, if one is given, and reads little more than that.
+    If `last` is given, stop after that key and read little more.
     """
     group: Group = []
     current: bytes | None = None
@@ -61,11 +61,11 @@ def by_path(
 
 @dataclass(slots=True)
 class Level:
-    """One directory on the way down to a path, and the layers that cut through it.
+    """One directory above a path, and the layers that cut through it.
 
-    A layer cuts through a directory if it hides what the layers below have in it, because its own
-    directory is opaque, or it has something else at the path. `cuts` are these layers, and those
-    that cut through a directory above, sorted.
+    A layer cuts through a directory if it hides the entries of lower layers in it: its own
+    directory is opaque, or it has another kind of entry at the path. `cuts` are these layers and
+    those that cut through a directory above, sorted.
     """
 
     prefix: bytes
@@ -77,7 +77,7 @@ class Level:
         return self.cuts[at] if at < len(self.cuts) else None
 
     def visible_below(self, group: Group, number: int) -> tuple[int, Entry] | None:
-        """Return what the layers below `number` show at the path of `group`, in this directory."""
+        """Return the visible entry of the layers below `number` at the path of `group`."""
         at = bisect_left(group, number, key=lambda pair: pair[0]) - 1
         if at < 0:
             return None
@@ -93,18 +93,18 @@ class Level:
 
 @dataclass(slots=True)
 class Descent:
-    """The levels above the current path, from the root down. Paths must come sorted."""
+    """The levels above the current path, from the root down. Paths must be sorted."""
 
     levels: list[Level] = field(default_factory=lambda: [Level(b"")])
 
     def to(self, key: bytes) -> Level:
-        """Return the level of the directory that holds the path with this sort key."""
+        """Return the level of the directory that contains the path with this sort key."""
         while not key.startswith(self.levels[-1].prefix):
             self.levels.pop()
         return self.levels[-1]
 
     def enter(self, key: bytes, group: Group) -> None:
-        """Go down into the path if any layer has a directory there."""
+        """Add a level for the path if any layer has a directory there."""
         if has_directory(group):
             self.levels.append(self.levels[-1].below(key, group))
 
@@ -146,7 +146,7 @@ class _Runs:
 
 
 def _append(file: BinaryIO, data: bytes) -> None:
-    file.seek(0, 2)  # the items may come from other runs of the file, and reading them moves it
+    file.seek(0, 2)  # reading items from other runs of the file moves its position
     file.write(data)
 
 

@@ -1,4 +1,4 @@
-"""Sparse files in archives: which regions are stored, and the content with its holes.
+"""Read sparse files in archives: their stored regions, and their content with its holes.
 
 Source: the GNU tar manual, appendix "Storing Sparse Files": the old format (a map in the header and
 in blocks after it), and formats 0.0, 0.1 and 1.0 in PAX records or before the content.
@@ -22,7 +22,7 @@ _LONGEST_LINE = _BLOCK
 class SparseMap:
     """A file of `size` bytes, of which only `regions` (offset, length) are stored, in order.
 
-    The first `map_bytes` of the stored content are the map itself, which has been read.
+    The first `map_bytes` bytes of the stored content are the map, which has been read.
     """
 
     size: int
@@ -127,7 +127,7 @@ def _checked(sparse: SparseMap, stored: int) -> SparseMap:
             raise ValueError("regions overlap, or are out of order")
         at = offset + length
     if at > sparse.size:
-        raise ValueError(f"regions reach beyond the file's {sparse.size} bytes")
+        raise ValueError(f"regions exceed the file's {sparse.size} bytes")
     if sum(length for _, length in sparse.regions) != stored - sparse.map_bytes:
-        raise ValueError("regions are not as long as what is stored")
+        raise ValueError("the regions have another length than the stored content")
     return sparse

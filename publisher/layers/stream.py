@@ -1,4 +1,4 @@
-"""Reads a stream of blocks of any size by exact counts, copying no more than necessary."""
+"""Read exact numbers of bytes from a stream of blocks, with few copies."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ArchiveStream:
         return b"".join(self._available(count))
 
     def exactly(self, count: int, where: object) -> bytes | memoryview:
-        """Return the next `count` bytes; LayerError, naming `where`, if the stream ends."""
+        """Return the next `count` bytes; raise LayerError, naming `where`, if the stream ends."""
         data = self.read(count)
         if len(data) < count:
             raise _ends_within(where)
         return data
 
     def pieces(self, count: int, where: object) -> Iterator[memoryview]:
-        """Yield the next `count` bytes as they are stored; LayerError if the stream ends."""
+        """Yield the next `count` bytes in pieces; raise LayerError if the stream ends."""
         for piece in self._available(count):
             count -= len(piece)
             yield piece

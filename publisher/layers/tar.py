@@ -1,11 +1,11 @@
-"""Reads the members of a tar archive, streaming.
+"""Read the members of a tar archive as a stream.
 
-Reads V7, ustar, PAX and GNU archives, with what makers of images put into them. Sources: POSIX
-pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format"
-and "Storing Sparse Files". Archives that can be read in more than one way are read as Go's
-archive/tar reads them, since images were made and tried with that: global extended headers are read
-and have no effect; of several extended headers before a member the last counts; members that are
-not files have no content, whatever their size field states.
+V7, ustar, PAX and GNU archives are supported, with the deviations of tools that build images.
+Sources: POSIX pax(1), "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual,
+"Basic Tar Format" and "Storing Sparse Files". Ambiguous archives are read as by Go's archive/tar,
+with which most images are built and tested: global extended headers are ignored; of several
+extended headers before a member the last one is used; members other than files have no content,
+also if their size field is not 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ONE_PIECE = 64 * 1024
 _TYPES = {
     b"0": EntryType.FILE,
     b"\0": EntryType.FILE,
-    b"7": EntryType.FILE,  # "contiguous", which POSIX lets readers treat as a file
+    b"7": EntryType.FILE,  # "contiguous", which readers may treat as a file (POSIX)
     b"S": EntryType.FILE,
     b"1": EntryType.HARDLINK,
     b"2": EntryType.SYMLINK,
@@ -82,12 +82,12 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
 
     Args:
         stream: The uncompressed archive.
-        layer: Names the layer in errors.
-        max_header_bytes: Bound of each extended header.
+        layer: The name of the layer in errors.
+        max_header_bytes: The limit of each extended header.
 
     Raises:
         LimitExceeded: An extended header is larger.
-        LayerError: The stream is not a tar archive, or has members that images may not have.
+        LayerError: The stream is not a tar archive, or has members that layers may not have.
     """
     extensions: _Extensions | None = None
     while True:
@@ -143,7 +143,7 @@ def _header_at(stream: ArchiveStream, layer: str) -> str:
 def _check_end(
     stream: ArchiveStream, block: bytes, extensions: _Extensions | None, layer: str
 ) -> None:
-    """Accept two zero blocks, one, or none at the end; what follows two is ignored."""
+    """Accept up to two zero blocks at the end; ignore data after two."""
     what = f"cannot unpack {layer}"
     if block and len(block) < BLOCK:
         raise LayerError(what, why="the archive ends within a header")
@@ -163,7 +163,8 @@ def _check_header(header: bytes, stream: ArchiveStream, layer: str) -> None:
         raise LayerError(
             _header_at(stream, layer), why=f"not a tar header: its checksum is {error}"
         ) from error
-    # Adler-32's lower half is 1 + the sum of all bytes, modulo 65521: ten times faster than sum().
+    # The lower half of Adler-32 is 1 + the sum of all bytes, modulo 65521. It is ten times faster
+    # than sum().
     total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(field) + _CHECKSUM_SPACES
     if (total - stored) % _ADLER_MODULUS and stored != _signed_checksum(header):
         raise LayerError(
@@ -218,9 +219,9 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
     where = Where(layer, name)
     kind = _TYPES.get(flag)
     if kind is None:
-        raise LayerError(str(where), why=f"its type {flag!r} is not one that images may have")
+        raise LayerError(str(where), why=f"its type {flag!r} is not allowed in layers")
     if flag == b"\0" and name.endswith(b"/"):
-        kind = EntryType.DIRECTORY  # how archives older than ustar mark directories
+        kind = EntryType.DIRECTORY  # the mark of directories in archives older than ustar
     try:
         member = _from_header(header, name, kind, target)
         if extensions is not None and extensions.pax:
@@ -244,7 +245,7 @@ def _names(header: bytes, extensions: _Extensions | None) -> tuple[bytes, bytes]
     """Return the member's name and link target, of which extended headers override the header's."""
     name = header[:100].split(b"\0", 1)[0]
     target = header[157:257].split(b"\0", 1)[0]
-    if header[345]:  # where a prefix would begin
+    if header[345]:  # the first byte of the prefix
         name = _prefix(header) + name
     if extensions is None:
         return name, target
@@ -257,11 +258,12 @@ def _names(header: bytes, extensions: _Extensions | None) -> tuple[bytes, bytes]
 
 
 def _prefix(header: bytes) -> bytes:
-    """Return what a ustar header puts before the name, with a slash; b"" in other formats.
+    """Return the prefix of the name in a ustar header, with a slash; b"" in other formats.
 
-    GNU's format has times in place of the prefix. Go before 1.8 nevertheless wrote prefixes into
-    headers with GNU's magic, if a number did not fit into ustar's. As Go does since, what cannot be
-    read as times is taken for a prefix (golang.org/issue/12594, golang.org/issue/21005).
+    The GNU format has times at that position. Go before 1.8 nevertheless wrote prefixes into
+    headers with GNU's magic if a number did not fit into a ustar header. As in later releases of
+    Go, a value that is not a pair of times is interpreted as a prefix (golang.org/issue/12594,
+    golang.org/issue/21005).
     """
     magic = header[257:265]
     prefix = header[345:500].split(b"\0", 1)[0] + b"/"
@@ -289,7 +291,7 @@ def _from_header(header: bytes, name: bytes, kind: EntryType, target: bytes) -> 
 
 
 def _apply_records(member: Member, pax: Mapping[str, bytes]) -> None:
-    """Let the records of an extended header override the header. Raises ValueError."""
+    """Apply the records of an extended header, which override the header. Raises ValueError."""
     member.uid = pax_number(pax.get("uid"), member.uid)
     member.gid = pax_number(pax.get("gid"), member.gid)
     member.size = pax_number(pax.get("size"), member.size)

@@ -1,4 +1,4 @@
-"""Temporary SQLite databases: what holds the state of a layer outside of memory."""
+"""Temporary SQLite databases for the state of a layer, outside of memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -16384;
 """
-"""16 MiB of cache. Nothing survives a crash, and nothing has to."""
+"""A cache of 16 MiB. The database need not survive a crash."""
 
 
 def temporary_database(schema: str, file: Path | None = None) -> sqlite3.Connection:
-    """Return a database with `schema`, inside a transaction; what is not committed is lost.
+    """Return a database with `schema`, inside a transaction that the caller may commit.
 
-    Without a `file` it lies in memory, and beyond the size of its cache in an unnamed file where
-    SQLite has its temporary files. May be used from several threads, one after the other.
+    Without a `file` it is in memory, and beyond the size of its cache in an unnamed temporary file
+    of SQLite. Several threads may use it, one after the other.
     """
     database = sqlite3.connect(
         file or "", isolation_level=None, cached_statements=32, check_same_thread=False
@@ -34,7 +34,7 @@ def temporary_database(schema: str, file: Path | None = None) -> sqlite3.Connect
 def temporary_databases(what: str) -> Iterator[None]:
     """Raise LayerError, beginning with `what`, if a temporary database cannot be used.
 
-    It is NoTemporarySpace where the layer is sound.
+    The error is NoTemporarySpace if the layer itself is valid.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def temporary_databases(what: str) -> Iterator[None]:
         raise NoTemporarySpace(
             what,
             why=f"the list of its entries cannot be stored: {error}",
-            hint="free space where temporary files are: SQLITE_TMPDIR or TMPDIR, else /var/tmp",
+            hint="free space for temporary files: in SQLITE_TMPDIR, TMPDIR or /var/tmp",
         ) from error
     except sqlite3.DatabaseError as error:
         raise LayerError(what, why=f"the list of its entries is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""Unpacks a layer blob into a tree and an index, from its first byte to its last."""
+"""Unpack a layer blob into a tree and an index."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class LayerSummary:
 
     `content_size` is the size of all files together, of which `holes` take no space. `unresolved`
     counts hard links whose target is in a lower layer. `dropped` counts what policy removed, by
-    kind; extended attributes, of which an archive may invent any number, are counted by name for
-    the first hundred names only.
+    kind. Extended attributes are counted by name for the first hundred names only, since an archive
+    may have any number of names.
     """
 
     digest: str
@@ -55,22 +55,22 @@ def unpack(
 ) -> LayerSummary:
     """Unpack a blob into `sink`, and write its layer index to `index`.
 
-    `sink.finish` is called, and the index written, only after blob digest, size and diff ID were
-    found to be right. After an error, what `sink` received must be discarded.
+    Digest, size and diff ID of the blob are verified before `sink.finish` is called and the index
+    is written. After an error, the tree of `sink` must be discarded.
 
     Args:
-        chunks: The blob. Iterated in another thread; at most `descriptor.size` bytes are taken.
+        chunks: The blob. Another thread reads it, up to `descriptor.size` bytes.
         descriptor: The layer in the manifest.
         diff_id: The digest of the uncompressed archive, from the image's config.
         sink: Receives the entries.
         index: Receives the layer index.
-        policy: What is kept of the archive, and the limits.
+        policy: The properties that are published, and the limits.
         progress: Called in the other thread with the size of each chunk.
 
     Raises:
-        DigestMismatch: The bytes are not those that `descriptor` or `diff_id` name.
+        DigestMismatch: The blob does not have the digest of `descriptor`, or not `diff_id`.
         LimitExceeded: The layer exceeds a limit of the policy.
-        LayerError: The layer is malformed or hostile (the message names the entry), or the list of
+        LayerError: The layer is malformed or unsafe (the message names the entry), or the list of
             its entries cannot be stored.
         Exception: Whatever `chunks` and `sink` raise.
     """
@@ -87,11 +87,11 @@ def unpack(
     ):
         try:
             for member in members(ArchiveStream(blob.blocks()), layer, limits.header_bytes):
-                builder.take(member)
+                builder.add(member)
         except LimitExceeded:
             raise
         except LayerError:
-            # What seems malformed may be damaged: then `drain` raises DigestMismatch instead.
+            # If the blob is damaged, `drain` raises DigestMismatch instead of this error.
             blob.drain()
             raise
         builder.finish()

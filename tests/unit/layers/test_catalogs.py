@@ -82,5 +82,5 @@ def test_many_tiny_directories_do_not_become_many_catalogs() -> None:
 
 
 def test_a_limit_that_no_catalog_could_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match="too small"):
         plan_catalogs([], 1)

@@ -39,7 +39,7 @@ def test_a_name_that_climbs_above_the_root_is_refused(
     name: str, make: object, unpack: Unpack, victim: Path
 ) -> None:
     assert callable(make)
-    with pytest.raises(UnsafeName, match="climbs above the root"):
+    with pytest.raises(UnsafeName, match="leads above the root"):
         unpack(make(name))
 
 
@@ -63,7 +63,7 @@ def test_a_hard_link_to_a_name_that_climbs_above_the_root_never_leaves_it(
 def test_a_whiteout_that_climbs_above_the_root_is_refused(
     name: str, unpack: Unpack, victim: Path
 ) -> None:
-    with pytest.raises(UnsafeName, match="climbs above the root"):
+    with pytest.raises(UnsafeName, match="leads above the root"):
         unpack(whiteout(name))
 
 
@@ -105,9 +105,9 @@ def test_an_absolute_symlink_to_a_directory_of_the_host_is_followed_inside_the_r
 
 
 def test_symlinks_that_lead_in_circles_are_refused(unpack: Unpack) -> None:
-    with pytest.raises(LayerError, match="circles"):
+    with pytest.raises(LayerError, match="loop"):
         unpack(symlink("a", "b"), symlink("b", "a"), file("a/x"))
-    with pytest.raises(LayerError, match="circles"):
+    with pytest.raises(LayerError, match="loop"):
         unpack(symlink("self", "self/deeper"), file("self/x"))
 
 

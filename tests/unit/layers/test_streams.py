@@ -286,7 +286,7 @@ def test_a_gzip_checksum_that_is_wrong_is_an_error() -> None:
 
 def test_something_else_after_the_gzip_stream_is_an_error() -> None:
     blob = compress(ARCHIVE) + b"not gzip"
-    assert "follows the gzip stream" in str(refuse(layer_of_blob(blob, ARCHIVE), LayerError))
+    assert "follow the gzip stream" in str(refuse(layer_of_blob(blob, ARCHIVE), LayerError))
 
 
 def test_a_huge_zstd_window_is_refused() -> None:
