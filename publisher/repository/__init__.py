@@ -1,8 +1,8 @@
-"""The published file system: reading it, and the transactions that change it.
+"""Read the published file system, and change it by transactions.
 
-protocol.py    `Repository`, `Transaction`: what every backend offers
+protocol.py    `Repository`, `Transaction`: the interface of every backend
 errors.py      the errors of repositories
-reading.py     reading the records of a repository
+reading.py     functions that read single records of a repository
 directory/     the backend for an exported directory
 cvmfs/         the backend for CVMFS
 """

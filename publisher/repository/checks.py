@@ -1,4 +1,4 @@
-"""The results of `publisher doctor`: what was checked, and what to do about problems."""
+"""The results of `publisher doctor`: the checks, and the remedies for problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of a machine. `cure` is what to do unless the verdict is good."""
+    """One check of a machine. `cure` is the remedy, unless the verdict is good."""
 
     subject: str
     verdict: Verdict

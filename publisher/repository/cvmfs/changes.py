@@ -1,7 +1,7 @@
-"""The changes of a transaction -> the server calls that execute them. Pure.
+"""Convert the changes of a transaction to the server calls that execute them. Pure.
 
-One call wherever that is possible. Otherwise every intermediate state is valid: content is
-published before what refers to it, and what refers to content is removed before the content.
+If possible, there is one call. Otherwise every intermediate state is valid: content is published
+before references to it, and references are removed before the content.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from publisher.repository import PathTaken
 from publisher.tree import layout
 
 _MOST_DELETED_BYTES = 64 * 1024
-"""Of paths in one call: the server passes them in one argument, whose length the kernel limits."""
+"""The most bytes of paths in one call, which the server passes in one argument."""
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@=%/")
-"""The characters of a path that `ingest -d` accepts: it splits, truncates or evaluates others."""
+"""The characters of paths that `ingest -d` handles correctly."""
 
 Kind = Callable[[str], EntryType | None]
-"""Returns the type of what the repository has at a path, or None."""
+"""Returns the type of the published entry at a path, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewLayer:
-    """A staged layer to be published, completed by what `fixups` takes from the layers `below`."""
+    """A staged layer to be published with `fixups`, which refer to the layers `below`."""
 
     digest: str
     fixups: tuple[Fixup, ...]
@@ -34,7 +34,7 @@ class NewLayer:
 
     @property
     def borrows(self) -> bool:
-        """Whether its tree has links into other layers' trees."""
+        """Whether its tree has links to files of other layer trees."""
         return any(fixup.layer is not None for fixup in self.fixups)
 
 
@@ -48,10 +48,10 @@ class NewTree:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one transaction changes.
+    """The changes of one transaction.
 
-    `files` and `links` hold contents and texts by path. `cleared` are trees that are replaced: they
-    are removed in a call of their own before the new ones are sent. `directories` are missing top
+    `files` and `links` map paths to contents and texts. `cleared` are trees that are replaced; a
+    separate call removes them before the new ones are sent. `directories` are missing top
     directories.
     """
 
@@ -82,8 +82,8 @@ class Ingest:
 class Edit:
     """One `cvmfs_server transaction`, changes in the union mount, `cvmfs_server publish`.
 
-    It is used for names that `ingest -d` does not accept, and at a gateway for everything that must
-    not change between being read and being written.
+    It is used for names that `ingest -d` does not accept, and at a gateway for records, which must
+    not change between reading and writing.
     """
 
     removals: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[
     """Return the calls, in order, that apply `changes` to the repository that `kind` describes.
 
     Raises:
-        PathTaken: A file or link is where a directory has to be, or the other way round.
+        PathTaken: A file or link is at the path of a directory, or a directory at that of a file.
     """
     _check_places(changes, kind)
     removals = _outermost(path for path in changes.removals if kind(path) is not None)
@@ -126,13 +126,13 @@ def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[
 def _calls(additions: Changes, plain: Sequence[str], odd: tuple[str, ...]) -> list[Call]:
     """Return as few calls as the number of `plain` removals, and the `odd` ones, allow."""
     batches = _batches(plain)
-    # Names are removed after new content is published, and before the content they refer to.
+    # Names are removed after new content is published, and before their own content.
     has_content = bool(additions.layers or additions.trees or additions.links)
     odd_first = bool(odd) and not has_content
     if odd_first and not batches:
         return [Edit(odd, additions.files)]
     *earlier, last = batches or [()]
-    # The records that describe the removal come with the last batch.
+    # The last batch contains the records that describe the removal.
     ingests: list[Call] = [Ingest(deletions=batch) for batch in earlier]
     if additions.has_additions or last:
         ingests.append(Ingest(additions, last))
@@ -149,18 +149,17 @@ def _clearing(paths: tuple[str, ...]) -> list[Call]:
 
 
 def _calls_by_lease(changes: Changes, removals: tuple[str, ...], kind: Kind) -> list[Call]:
-    """Return the calls through a gateway: layers, then trees, then everything that refers to them.
+    """Return the calls through a gateway: layers, then trees, then their records and links.
 
-    These are at most three. Layers are sent under a lease of `.layers` only, or of the shard of a
-    single one, so that other publishers can change records meanwhile. A lease requires that its
-    parent directory exists, and what is unpacked below a base can be linked only to what lies below
-    it: layers that borrow from others are sent with the flat images, of which the lease is the
-    whole repository.
+    There are at most three. Layers are sent under a lease of `.layers`, or of the shard of a single
+    layer, so that other publishers can change records meanwhile. The parent directory of a lease
+    has to exist, and hard links cannot lead out of it. Layers with links to files of other layers
+    are therefore sent with the flat images, whose lease is the whole repository.
 
     All records, including those of new layers (another publisher may send the same layer), are
     changed under a lease of the whole repository, which shows whether another publisher changed
-    them concurrently. Content that is no longer used is removed under that lease too: without it
-    another publisher could begin to use the content meanwhile.
+    them concurrently. Unused content is removed under that lease too, since another publisher
+    could otherwise begin to use it.
     """
     calls: list[Call] = []
     apart = tuple(layer for layer in changes.layers if not layer.borrows)

@@ -1,6 +1,6 @@
 """The server's configuration files of a repository, and its signed manifest in the storage.
 
-`cvmfs_server` is not run for any of this.
+This module does not run `cvmfs_server`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Published:
 class Configuration:
     """A repository's server.conf, as `cvmfs_server mkfs` writes it.
 
-    `union` is the mount that is writable during transactions, `spool` the server's working
-    directory, `stratum0` the URL of the storage, `upstream` how the server reaches the storage
-    ("local,…", "gw,…", "S3,…").
+    `union` is the mount that is writable during transactions, `spool` the working directory of the
+    server, `stratum0` the URL of the storage, and `upstream` the access of the server to the
+    storage ("local,…", "gw,…", "S3,…").
     """
 
     name: str
@@ -62,14 +62,14 @@ class Configuration:
 
     @property
     def mount(self) -> Path:
-        """Where the published tree is read: the read-only mount below the spool, if it exists."""
+        """The read-only mount of the published tree below the spool, or else the union mount."""
         read_only = self.spool / "rdonly"
         try:
             read_only.lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return self.union
         except OSError:
-            pass  # its client has died; the union mount above it cannot be read either
+            pass  # its client has ended, so that the union mount cannot be read either
         return read_only
 
     @property
@@ -86,14 +86,14 @@ class Configuration:
         return self.spool / "in_transaction.lock"
 
     def mounted_hash(self) -> str:
-        """Return the root hash of the mounted revision, as the client shows it; "" if unknown."""
+        """Return the root hash of the mounted revision, from the client; "" if unknown."""
         try:
             return os.getxattr(self.mount, _ROOT_HASH).decode().strip("\0\n ")
         except (OSError, ValueError):
             return ""
 
     def owner_ids(self) -> Owner:
-        """Return the IDs of the repository's owner; this process' if the user is unknown here."""
+        """Return the IDs of the repository's owner; those of this process if it is unknown."""
         try:
             found = pwd.getpwnam(self.owner)
         except KeyError:
@@ -169,7 +169,7 @@ def load_configuration(name: str, directory: Path = CONFIGURATION) -> Configurat
         known = sorted(path.parent.name for path in directory.glob("*/server.conf"))
         raise RepositoryError(
             f"cannot use cvmfs:{name}",
-            why=f"this machine publishes no such repository ({file} is missing)",
+            why=f"this machine does not publish that repository ({file} is missing)",
             hint=f"known here: {', '.join(known)}"
             if known
             else f"create it: cvmfs_server mkfs -o OWNER {name}",

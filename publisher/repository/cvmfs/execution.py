@@ -1,4 +1,4 @@
-"""Executing the server calls of a transaction, and those that an interrupted publisher left."""
+"""Execute the server calls of a transaction, also those of an interrupted publisher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RENEWAL = ".publisher-renewal"
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The parts of one repository that executing server calls needs.
+    """The parts of one repository that are needed to execute server calls.
 
     With `verify`, `require_visible` also reads the content of new layers.
     """
@@ -39,11 +39,11 @@ class Execution:
     verify: bool
 
     def execute(self, calls: Sequence[Call], check: Callable[[], None]) -> None:
-        """Execute `calls` in order, waiting for whatever blocks them.
+        """Execute `calls` in order; wait for other transactions, leases and processes.
 
-        `check` is called before an edit that is the last call, once its transaction is open: at a
-        gateway no other publisher can change anything from then on. Threads of this process do not
-        read meanwhile.
+        If the last call is an edit, `check` is called once its transaction is open. At a gateway no
+        other publisher can change the repository from then on. Reading threads of this process
+        wait meanwhile.
         """
         with self.tree.lock.publishing():
             for call in calls:
@@ -53,11 +53,11 @@ class Execution:
         if isinstance(call, Edit):
             self.guard.retry(lambda: self._edit(call, check))
         else:
-            self._renew()  # links may refer to what the previous call sent
+            self._renew()  # links may refer to content of the previous call
             self.guard.retry(lambda: self._ingest(call))
 
     def finish_pending(self) -> None:
-        """Execute the rest of a transaction whose publisher died between two server calls."""
+        """Execute the rest of a transaction whose publisher ended between two server calls."""
         left = pending.read(self.mirror.pending)
         if left is None:
             return
@@ -93,9 +93,9 @@ class Execution:
         self.guard.server.run(["publish", self.configuration.name])
 
     def renew_mount(self) -> None:
-        """Make the mount of a gateway's publisher show what other publishers published.
+        """Update the mount to the latest revision, which another publisher may have published.
 
-        The server renews it with each transaction, and at no other time.
+        At a gateway the server updates it at the beginning of a transaction only.
         """
         with self.tree.lock.publishing():
             self._renew()
@@ -103,7 +103,7 @@ class Execution:
     def require_visible(self, tree: pending.Tree, changes: Changes) -> None:
         """Raise RepositoryError unless `tree` shows what `changes` added and removed.
 
-        A successful exit of the server does not prove that.
+        The exit code of the server does not imply that.
         """
         indexes = [layout.layer_index(layer.digest) for layer in changes.layers]
         missing = [
@@ -120,10 +120,10 @@ class Execution:
                 for path in self._differing(layer)
             ]
         if missing:
-            more = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
+            more = f", and so do {len(missing) - 1} others" if len(missing) > 1 else ""
             raise RepositoryError(
-                f"cannot find in {self.url} what was just published",
-                why=f"{missing[0]} is not as it should be{more}",
+                f"cannot verify the publication to {self.url}",
+                why=f"{missing[0]} differs from what was sent{more}",
                 hint=f"run cvmfs_server check {self.configuration.name}, and then "
                 "publisher verify --repair",
             )
@@ -160,7 +160,7 @@ class Execution:
         self.guard.server.run(arguments, lambda write: send(call, write, kind, owner, self.mirror))
 
     def _differing(self, layer: NewLayer) -> Iterator[str]:
-        """Yield the files of a layer whose content, read through the mount, is wrong."""
+        """Yield the files of a layer whose content in the mount is wrong."""
         tree = self.configuration.mount / layout.layer_tree(layer.digest)
         with self.mirror.staged(layer.digest).index.open("rb") as index:
             for entry in read_index(index):

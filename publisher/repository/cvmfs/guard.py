@@ -1,9 +1,9 @@
-"""Which server transactions belong to this publisher; waiting for others, and recovery.
+"""Wait for other server transactions, and abort those of an interrupted publisher.
 
-Before a command of this publisher can open a transaction, a note names its process group. A
-publisher that is killed leaves the note, and perhaps an open transaction: the next one waits until
-that process group has ended, and aborts what it left. A transaction without a matching note belongs
-to another user of the server and is never changed.
+Before a command of this publisher can open a transaction, its process group is written to a file,
+the note. If a publisher is killed, the note and perhaps an open transaction remain. The next
+publisher waits until that process group has ended, and aborts the transaction. A transaction
+without a matching note belongs to another user of the server, and is never changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from publisher.repository.disk import sync_directory, write_new_file
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _CLOCK_SECONDS = 5.0
-"""How much later than the note the server's lock may be, where the lock names no process."""
+"""How many seconds the server's lock may be newer than the note, if it names no process."""
 
 Say = Callable[[str], None]
 
@@ -47,7 +47,7 @@ class Guard:
     """Runs server commands on one repository. Used under the writer lock only.
 
     Args:
-        configuration: Describes the repository.
+        configuration: The configuration of the repository.
         note: The file for the process groups of this publisher's commands.
         wait: Seconds to wait for other transactions, leases, and processes that use the mount.
         say: Called with a sentence when a wait begins.
@@ -61,10 +61,10 @@ class Guard:
         self.server = Server(configuration, started=self._started, wait=wait, say=say)
 
     def retry(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
-        """Run `command`, and repeat it while others hold what it needs, for up to `wait` seconds.
+        """Run `command`; repeat it for up to `wait` seconds while something blocks it.
 
-        A transaction that a failed command left open is aborted at once. One that `stays_open`
-        after a success belongs to this publisher until `forget`.
+        The open transaction of a failed command is aborted at once. With `stays_open`, the command
+        leaves its transaction open, which belongs to this publisher until `forget`.
 
         Raises:
             RepositoryBusy: Another transaction, lease or process still blocks it, or the server
@@ -84,10 +84,10 @@ class Guard:
                     ) from error
 
     def wait_until_free(self) -> None:
-        """Return when no transaction is open and no process uses the mount.
+        """Wait until no transaction is open and no process uses the mount.
 
         Raises:
-            RepositoryBusy: That was not the case within `wait` seconds.
+            RepositoryBusy: This took more than `wait` seconds.
         """
         for pause in self._pauses(f"waiting for cvmfs:{self._configuration.name}: {{}}"):
             reason, hint = self._reason()
@@ -102,7 +102,7 @@ class Guard:
                 )
 
     def recover(self) -> None:
-        """Abort the transaction that a command of this publisher, or a killed one, left open."""
+        """Abort the open transaction of a command of this publisher, or of an interrupted one."""
         note = self._read_note()
         if note is None:
             return
@@ -136,13 +136,13 @@ class Guard:
         try:
             yield
         except ServerStalled:
-            raise  # an abort would wait for the same process: the next run aborts it
+            raise  # an abort would wait for the same process; the next run aborts
         except BaseException:
             self.recover()
             raise
 
     def _reason(self) -> tuple[str, str]:
-        """Return why nothing can be published now, and a hint; "" if nothing prevents it."""
+        """Return why publishing is blocked, and a hint; "" if it is not."""
         name = self._configuration.name
         lock = self._configuration.lock
         if not self._configuration.is_gateway and lock.exists():
@@ -196,7 +196,8 @@ class Guard:
         except FileNotFoundError:
             return None
         except Malformed:
-            # It is written atomically, so the disk failed. Whose transaction is open is unknown.
+            # The note is written atomically, so this is damage. The owner of the transaction is
+            # unknown.
             self.forget()
             return None
 

@@ -1,4 +1,4 @@
-"""The checks of `publisher doctor`: can this machine publish to a CVMFS repository?"""
+"""The checks of `publisher doctor` for publishing to a CVMFS repository."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _check_space(what: str, place: Path) -> Check:
         return Check(
             title,
             Verdict.WARNING,
-            f"only {text}; it has to hold an image's compressed layers",
+            f"only {text}; the compressed layers of an image have to fit",
             "free space, or set PUBLISHER_STATE to a directory on a larger disk",
         )
     return Check(title, Verdict.GOOD, text)
@@ -238,7 +238,7 @@ def _check_revision(configuration: Configuration) -> Check:
         return Check(
             "clock",
             Verdict.WARNING,
-            f"revision {published.revision} was published in the future: this clock is slow",
+            f"revision {published.revision} was published in the future: the clock is slow",
             "set the clock (chronyc makestep)",
         )
     return Check("storage", Verdict.GOOD, f"revision {published.revision}; the clock is right")

@@ -1,9 +1,9 @@
-"""The metadata mirror of a CVMFS repository: a small tree beside it, on the publishing machine.
+"""The metadata mirror of a CVMFS repository: a local tree on the publishing machine.
 
-It holds the same names as the repository, with all small files (records, indexes, links) and no
-large ones. It is a directory repository, and keeps what every publisher needs: the writer lock,
-staged layers, the history. Where the repository is not mounted the mirror is read instead, as long
-as it is current: no other publisher published since it was last updated.
+It has the same names as the repository, with all small files (records, indexes, links) and without
+the content of layers. It is a directory repository, and also has the writer lock, staged layers and
+the history. If the repository is not mounted, the mirror is read instead, provided that it is
+current: no other publisher has published since it was updated.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SYNCED = Codec(_Synced)
 class Mirror:
     """The mirror in the directory `place`, of the repository that `configuration` describes.
 
-    `writable`, `wait` (seconds) and `on_wait` mean what they mean for a directory repository. If it
-    is not writable, it may be missing.
+    `writable`, `wait` (seconds) and `on_wait` are those of a directory repository. A mirror that is
+    not writable may be missing.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Mirror:
 
     @property
     def command_note(self) -> Path:
-        """The file that names the process groups of this publisher's server commands."""
+        """The file with the process groups of this publisher's server commands."""
         return self._state / "server-command.json"
 
     def staged(self, digest: str) -> StagedLayer:
-        """Return where the layer is, or will be, while it is staged."""
+        """Return the place of a staged layer."""
         name = digest_hex(digest)
         return StagedLayer(self._state / "layers" / name, self.blobs / name)
 
@@ -151,7 +151,7 @@ class Mirror:
             ) from error
 
     def require_readable(self, *, alone: bool = False) -> None:
-        """Raise RepositoryError if neither the mount nor the mirror shows the current revision.
+        """Raise RepositoryError unless the mount exists or the mirror is current.
 
         With `alone` (the writer lock is held), the mirror of a new repository becomes current.
         """
@@ -170,7 +170,7 @@ class Mirror:
         raise RepositoryError(
             f"cannot determine what is published in cvmfs:{configuration.name}",
             why=f"nothing is mounted at {configuration.mount}, and another publisher changed the "
-            "repository since this one last did",
+            "repository after this one",
             hint=f"mount it: cvmfs_server mount {configuration.name}",
         )
 

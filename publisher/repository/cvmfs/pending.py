@@ -1,8 +1,8 @@
 """The file that describes a transaction while its server calls are executed.
 
-A publisher may die between two calls, or before it recorded that a call succeeded. What is
-published then is valid, but may be neither the old nor the new state. One of the calls decides: if
-it was not executed, the transaction did not take place (the command does everything again); if it
+A publisher may be killed between two calls, or before it recorded that a call succeeded. The
+published state is then valid, but may be neither the old nor the new one. One of the calls decides:
+if it was not executed, the transaction did not take place, and the command is to be repeated; if it
 was, the next publisher executes the remaining calls.
 """
 
@@ -29,22 +29,22 @@ class Tree(Protocol):
     """A published tree that can be read."""
 
     def kind(self, path: str) -> EntryType | None:
-        """Return the type of what is at `path`; None if nothing is."""
+        """Return the type of the entry at `path`; None if it is missing."""
 
     def link_text(self, path: str) -> str | None:
-        """Return a symlink's text; None if there is no such symlink."""
+        """Return the text of a symlink; None if it is missing."""
 
     def read(self, path: str) -> bytes | None:
-        """Return a small file's bytes; None if there is no such file."""
+        """Return the content of a small file; None if it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A transaction whose calls `rest` remain once its deciding call is executed.
+    """A transaction whose calls `rest` remain after its deciding call.
 
-    That is the case if the repository has all paths in `present` and none in `absent`, symlinks
-    with the texts of `links`, and files with the SHA-256 digests of `files`. The staged copies of
-    `layers` are not needed any more then.
+    The deciding call was executed if the repository has all paths in `present` and none in
+    `absent`, symlinks with the texts of `links`, and files with the SHA-256 digests of `files`. The
+    staged copies of `layers` are then no longer needed.
     """
 
     present: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class _CallRecord:
-    """A call without content, as the file holds it: `files` are in base64."""
+    """A call without content, as it is stored: `files` are in base64."""
 
     edit: bool
     removals: tuple[str, ...]
@@ -91,11 +91,11 @@ _CODEC = Codec(_Record, version=VERSION)
 
 
 def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
-    """Return what has to be recorded before `calls` are executed.
+    """Return the record of a transaction that consists of `calls`.
 
-    Content cannot be sent again without its staged layers, and has no effect while nothing refers
-    to it: so the last call with content decides, or else the first call. At a gateway the last call
-    decides: other publishers may change the records before the rest would be executed.
+    Content cannot be sent again without its staged layers, and has no effect without references to
+    it. The last call with content therefore decides, or else the first call. At a gateway the last
+    call decides, since other publishers may change the records before the rest is executed.
     """
     with_content = [n for n, call in enumerate(calls) if has_content(call)]
     number = len(calls) - 1 if gateway else max(with_content, default=0)
@@ -145,7 +145,7 @@ def write(file: Path, pending: Pending) -> None:
 
 
 def read(file: Path) -> Pending | None:
-    """Return what `file` holds; None if there is no such file.
+    """Return the content of `file`; None if it is missing.
 
     Raises:
         RepositoryError: The file cannot be parsed.
@@ -183,7 +183,7 @@ def _record_of(call: Call) -> _CallRecord:
 
 
 def _call_of(record: _CallRecord) -> Call:
-    """Return the call; ValueError if a content is not in base64."""
+    """Return the call; raise ValueError if a content is not in base64."""
     files = {path: base64.b64decode(text, validate=True) for path, text in record.files.items()}
     if record.edit:
         return Edit(record.removals, files, record.links, record.directories)

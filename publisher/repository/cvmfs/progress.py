@@ -1,7 +1,8 @@
-"""Whether a server command makes progress, and what it waits for if it does not.
+"""Detect whether a server command makes progress, and what blocks it.
 
-A publish or abort of the server ends with a remount. It waits for the previous client process,
-which lives as long as any mount namespace (a container, an `unshare -m` shell) has its mount.
+A publish or abort of the server ends with a remount, which waits for the end of the previous client
+process. That process runs as long as any mount namespace (a container, an `unshare -m` shell) has
+its mount.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 
 QUIET_SECONDS = 60.0
-"""Seconds without progress after which the user is shown what the command does."""
+"""Seconds without progress after which a message describes the state of the command."""
 
 LEAST_LIMIT_SECONDS = 150.0
-"""A command is never ended earlier: the server itself waits 60 seconds before a forced remount."""
+"""The shortest time limit: the server itself waits 60 seconds before a forced remount."""
 
 _MEASURES_PER_QUIET = 6
 _BUSY_TICKS = os.sysconf("SC_CLK_TCK") // 2
 _BUSY_BYTES = 1 << 20
-"""Processor time and transferred bytes that count as progress; a loop that polls uses less."""
+"""Processor time and transferred bytes that count as progress; a polling loop uses less."""
 
 _PROC = Path("/proc")
 _SHOWN_COMMAND = 200
@@ -53,9 +54,9 @@ class _Process:
 class Watch:
     """Watches the command `what`, whose process group and session are `group`.
 
-    `limit` is how many seconds it may make no progress, but at least LEAST_LIMIT_SECONDS; `say` is
-    called once with what it does when it has made none for QUIET_SECONDS. Progress is any output
-    or input, half a second of processor time, or a transfer of 1 MiB.
+    `limit` is the time without progress in seconds after which it is killed, at least
+    LEAST_LIMIT_SECONDS. `say` is called once with its state after QUIET_SECONDS without progress.
+    Progress is any output or input, half a second of processor time, or a transfer of 1 MiB.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Watch:
         self._announced = False
 
     def check(self, seen: object) -> None:
-        """Note the amounts of input and output `seen` by now; to be called again and again.
+        """Compare the amounts of input and output `seen` so far with the last ones.
+
+        It has to be called regularly.
 
         Raises:
             ServerStalled: There was no progress for too long.
@@ -124,10 +127,10 @@ class Watch:
 
 
 def _hint(holders: list[str]) -> str:
-    again = "run the command again, which aborts what is still open"
+    again = "run the command again, which aborts the open transaction"
     if holders:
         return f"end the processes that have the old mount, and {again}"
-    look = "see what blocks it (cvmfs_config status, dmesg)"
+    look = "find what blocks it (cvmfs_config status, dmesg)"
     if os.geteuid() != 0:
         look += "; `publisher doctor` run by root finds mounts in other namespaces"
     return f"{look}, and {again}"
@@ -146,11 +149,11 @@ def describe_processes(group: int) -> str:
             waits = (place / "wchan").read_text()
         where = f", waiting in {waits}" if waits not in ("", "0") else ""
         shown.append(f"process {process.pid} ({command or 'a process that has ended'}{where})")
-    return " > ".join(shown) or "no process of it is left"
+    return " > ".join(shown) or "its processes have ended"
 
 
 def mount_holders(configuration: Configuration) -> list[str]:
-    """Return which other mount namespaces have the repository mounted, one process for each.
+    """Return the other mount namespaces with a mount of the repository, one process for each.
 
     Only root sees the namespaces of other users.
     """

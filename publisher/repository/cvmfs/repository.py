@@ -31,11 +31,11 @@ class CvmfsRepository:
     """The CVMFS repository that `url` names.
 
     Args:
-        url: Names the repository.
-        writable: Prepare for transactions: create the mirror, clear up after interrupted ones.
+        url: The URL of the repository.
+        writable: Prepare for transactions: create the mirror, recover interrupted transactions.
         wait: Seconds to wait for other publishers, leases, and processes that use the mount.
         on_wait: Called with a sentence when a wait begins.
-        verify: Read back, through the mount, all content that is published.
+        verify: Read all published content back through the mount.
         spool: How many bytes of compressed layers may wait to be published.
         state: The directory of the metadata mirrors.
         configuration: The directory of the server's own settings.
@@ -82,7 +82,7 @@ class CvmfsRepository:
         self._recover()
 
     def _recover(self) -> None:
-        """Clear up after an interrupted publisher, unless another one is active and did that."""
+        """Recover after an interrupted publisher, unless an active publisher did."""
         with self.mirror.tree.lock.hold("recovery after an interrupted run", wait=False) as held:
             if held:
                 self.guard.recover()
@@ -94,23 +94,23 @@ class CvmfsRepository:
         self.mirror.tree.staging.empty_trash()
 
     def read(self, path: str) -> bytes | None:
-        """Return a small file's bytes; None if there is no such file."""
+        """Return the content of a small file; None if it is missing."""
         return self.tree.read(path)
 
     def link_text(self, path: str) -> str | None:
-        """Return a symlink's text; None if there is no such symlink."""
+        """Return the text of a symlink; None if it is missing."""
         return self.tree.link_text(path)
 
     def exists(self, path: str) -> bool:
-        """Return whether anything is at `path`; symlinks are not followed."""
+        """Return whether `path` exists; symlinks are not followed."""
         return self.tree.exists(path)
 
     def kind(self, path: str) -> EntryType | None:
-        """Return the type of what is at `path`; symlinks are not followed."""
+        """Return the type of the entry at `path`; symlinks are not followed."""
         return self.tree.kind(path)
 
     def identity(self, path: str) -> object | None:
-        """Return None: names that share content are not recognisable through the mount."""
+        """Return None, since hard links cannot be detected through the mount."""
         return None
 
     def children(self, path: str) -> list[str]:
@@ -122,7 +122,7 @@ class CvmfsRepository:
         return iter(self.tree.names())
 
     def walk(self, path: str) -> Iterator[Found]:
-        """Yield everything in the tree at `path`, itself first (as ""), sorted like an index."""
+        """Yield all entries of the tree at `path`, its root first (as ""), sorted as in an index."""
         return self.tree.walk(path)
 
     def unfinished(self) -> bool:
@@ -153,16 +153,16 @@ class CvmfsRepository:
         return self._spool.reserve(new, keep_waiting)
 
     def has_layer(self, digest: str) -> bool:
-        """Return whether the layer need not be fetched: it is published, or already staged."""
+        """Return whether the layer is published or staged, so that it need not be fetched."""
         return self.exists(layout.layer_index(digest)) or self.mirror.is_staged(digest)
 
     def open_index(self, digest: str) -> BinaryIO:
-        """Open the index of a published or staged layer; RepositoryChanged if it is neither."""
+        """Open the index of a published or staged layer; raise RepositoryChanged otherwise."""
         return self.tree.open_index(digest)
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[CvmfsLayerStage]:
-        """Begin to stage a layer; which is discarded unless `finish` is called."""
+        """Begin to stage a layer, which is discarded unless `finish` is called."""
         staging = self.mirror.tree.staging
         directory = staging.new_path()
         stage = CvmfsLayerStage(directory, self.mirror.staged(digest))
@@ -174,7 +174,7 @@ class CvmfsRepository:
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[CvmfsTransaction]:
-        """Begin a change; `purpose` is shown to others that wait for it ("ingest of …")."""
+        """Begin a change; `purpose` is shown to waiting processes ("ingest of …")."""
         staging = self.mirror.tree.staging
         directory = staging.new_path()
         directory.mkdir(mode=0o700)

@@ -1,7 +1,7 @@
-"""The content that one `cvmfs_server ingest` adds, written as its stream.
+"""Write the stream of one `cvmfs_server ingest`.
 
-A flat image is planned before its transaction is exclusive, and sent at the commit. In between its
-entries, which are names and links only, are kept in a compressed file: the plan.
+A flat image is planned before its transaction is exclusive, and sent at the commit. Until then its
+entries, which have no content, are kept in a compressed file, the plan.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PIECE = 1 << 20
 
 
 def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -> None:
-    """Write everything that `call` adds, content before what refers to it.
+    """Write the additions of `call`, content before references to it.
 
     Args:
         call: The call whose standard input is written.
         write: Called with the stream's bytes.
-        kind: Returns the type of what the repository already has at a path.
-        owner: The owner of the publisher's own directories and records.
-        mirror: Where the layers of `call` are staged.
+        kind: Returns the type of the published entry at a path.
+        owner: The owner of directories and records of the publisher.
+        mirror: The mirror in which the layers of `call` are staged.
 
     Raises:
         LayerChanged: A staged layer is damaged; it was discarded.
-        NoTemporarySpace: The disk has no space for the list of what was sent.
+        NoTemporarySpace: The disk has no space for the list of sent paths.
     """
     added = call.additions
     what = "cannot write the stream for the server"
@@ -92,7 +92,7 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
         except NoTemporarySpace:
             raise
         except (LayerError, DigestMismatch) as error:
-            # It was verified when it arrived, so the disk lost some of it: fetch it again.
+            # The blob was verified when it arrived, so the disk has damaged it: fetch it again.
             mirror.discard(layer.digest)
             raise LayerChanged(layer.digest, why=f"its staged copy is damaged: {error}") from error
         for directory in sorted(plan_catalogs(read_index(index))):
@@ -116,8 +116,8 @@ def _send_tree(tree: NewTree, stream: TarStream) -> None:
 def write_plan(file: Path, plan: Iterable[Merged | Generated], layers: Sequence[str]) -> None:
     """Write the entries of the flat image `plan` to `file`.
 
-    `layers` are the digests that `plan` refers to by number. Files become hard links to their
-    content in the layer trees. The directories where nested catalogs start come last.
+    `layers` are the digests that `plan` refers to by number. Files become hard links to
+    files of the layer trees. The directories in which nested catalogs begin come last.
     """
     trees = [layout.layer_tree(digest) for digest in layers]
     with zstandard.open(file, "wb") as out:
@@ -134,7 +134,7 @@ def write_plan(file: Path, plan: Iterable[Merged | Generated], layers: Sequence[
 
 
 def read_plan(file: Path) -> Iterator[tuple[Entry, bytes] | str]:
-    """Yield (entry, content) of everything in the plan, then the directories of catalogs."""
+    """Yield (entry, content) for all entries of the plan, then the directories of catalogs."""
     with zstandard.open(file, "rb") as lines:
         rest = b""
         while data := lines.read(1 << 18):

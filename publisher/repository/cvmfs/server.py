@@ -1,4 +1,4 @@
-"""Running `cvmfs_server`, and the meaning of its failures."""
+"""Run `cvmfs_server`, and explain its failures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Feed = Callable[[Callable[[bytes], None]], None]
 
 
 class ServerRefused(RepositoryError):
-    """`cvmfs_server` failed; `why` has the end of its output, the debug log all of it."""
+    """`cvmfs_server` failed. `why` has the end of its output; all of it is in the debug log."""
 
 
 class TransactionOpen(ServerRefused):
@@ -54,7 +54,7 @@ class Server:
     """Runs `cvmfs_server` for one repository.
 
     Args:
-        configuration: Describes the repository.
+        configuration: The configuration of the repository.
         started: Called with the process group ID of each command before it starts.
         wait: Seconds without progress after which a command is ended; see `progress.Watch`.
         say: Called with a sentence when a command makes no progress.
@@ -77,12 +77,12 @@ class Server:
     def run(self, arguments: Sequence[str], feed: Feed | None = None) -> str:
         """Run one command to its end, and return its output.
 
-        `feed` writes the command's standard input; without it the input is empty, so a question of
-        the command gets no answer. If `feed` raises, the command and all its children are killed
-        before the input is closed, so that an incomplete stream is never taken for a complete one.
+        `feed` writes the command's standard input, which is empty without it. If `feed` raises, the
+        command and all its children are killed before the input is closed, so that the server does
+        not publish an incomplete stream.
 
         Raises:
-            TransactionOpen: Another transaction or lease prevents it.
+            TransactionOpen: Another transaction or lease blocks it.
             FilesInUse: Processes use the mounted repository.
             ServerStalled: The command made no progress for too long, and was killed.
             ServerRefused: The command failed for another reason.
@@ -90,7 +90,7 @@ class Server:
         command = [_find_command(self._name), *arguments]
         _log.debug("running %s", " ".join(command))
         # The command starts only after `started` has recorded its process group. If this process
-        # dies before, the shell reads the end of its input and does not run the command.
+        # is killed before, the shell reads the end of its input and does not run the command.
         process = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r go && exec "$@"', "sh", *command],
             cwd="/",
@@ -119,7 +119,7 @@ class Server:
         return text
 
     def list_state(self) -> str:
-        """Return what `cvmfs_server list` shows in brackets: "stratum0 / local - …"."""
+        """Return the text in brackets of `cvmfs_server list`: "stratum0 / local - …"."""
         for line in self.run(["list"]).splitlines():
             if line.startswith(f"{self._name} "):
                 return line.partition("(")[2].partition(")")[0]
@@ -151,8 +151,8 @@ def holders_of(mount: Path) -> list[str]:
     """Return the processes with a file or their working directory below `mount`.
 
     Each is described like "process 4711 (bash): /cvmfs/…". Only processes that this user may
-    inspect are found; root finds all. Open files of this process do not count: they are closed
-    before the server publishes.
+    inspect are found; root finds all. This process is omitted: it closes its files before the
+    server publishes.
     """
     top = str(mount)
     found = []
@@ -222,8 +222,8 @@ def _find_command(name: str) -> str:
     if command is None:
         raise RepositoryError(
             f"cannot publish to cvmfs:{name}",
-            why=f"there is no {COMMAND} on this machine",
-            hint="install the package cvmfs-server, or publish where it is installed",
+            why=f"{COMMAND} is not installed on this machine",
+            hint="install the package cvmfs-server, or publish on a machine that has it",
         )
     return command
 
@@ -240,7 +240,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the command and all its children, before its input is closed."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # A process that waits in the kernel for a mount may not end.
+    # A process that is blocked in the kernel by a mount may not end.
     with suppress(subprocess.TimeoutExpired):
         process.wait(_OUTPUT_SECONDS)
 
@@ -259,7 +259,7 @@ class _Input:
         os.set_blocking(self._file.fileno(), False)
 
     def feed(self, feed: Feed | None) -> None:
-        """Start the command and write its whole input; StreamCut if it stops reading."""
+        """Start the command and write its input; raise StreamCut if it stops reading."""
         if feed is not None:
             feed(self._write)
         if self._held:
@@ -267,12 +267,12 @@ class _Input:
         self._file.close()
 
     def close(self) -> None:
-        """Close the input, if that was not done."""
+        """Close the input, if it is open."""
         self._file.close()
 
     def _write(self, data: bytes) -> None:
-        # The first data go with the line that starts the command, in one write: where the kernel
-        # divides a write, it is then never between two blocks of the stream.
+        # The first data are written together with the line that starts the command. If the kernel
+        # divides a write, the division is then not between two blocks of the stream.
         view = memoryview(self._held + data)
         self._held = b""
         while view:
@@ -289,7 +289,7 @@ class _Input:
 
 
 class _Output:
-    """The output of a command: logged while it arrives; the last lines are kept."""
+    """The output of a command. It is logged while it arrives; the last lines are kept."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -301,7 +301,7 @@ class _Output:
 
     def text(self) -> str:
         """Return the last lines, once the command has ended."""
-        # The server mounts the repository again; the client that does it may keep the pipe open.
+        # The server mounts the repository again, and the client process may keep the pipe open.
         self._thread.join(_OUTPUT_SECONDS)
         if not self._thread.is_alive():
             self._file.close()

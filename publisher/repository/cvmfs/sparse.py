@@ -1,8 +1,8 @@
-"""Which files are sent as sparse members of the stream: holes are then not written out. Pure.
+"""Decide which files are sent as sparse members of the stream, without their holes. Pure.
 
-The header of a sparse member holds the map of the whole file, so all of its content has to be read
-before anything is written. That is done for files whose stored content fits in memory. Others are
-sent with their holes filled.
+The header of a sparse member has the map of the whole file, so that its content has to be read
+before the header is written. This is done for files whose stored content fits in memory. Other
+files are sent with their holes filled.
 
 The server reads the stream with libarchive, which returns zeros for holes: content and size of the
 published file are the same in both cases.
@@ -18,13 +18,13 @@ from publisher.entry import Content, Hole
 from publisher.repository.cvmfs.tar_header import BLOCK
 
 SMALLEST_SPARSE = 1 << 20
-"""Bytes. Smaller files are sent with their holes filled, whatever they are."""
+"""The smallest file that is sent as a sparse member, in bytes."""
 
 MOST_STORED = 32 << 20
-"""Bytes of stored content that are kept in memory."""
+"""The most bytes of stored content that are kept in memory."""
 
 _LOOK_AHEAD = 1 << 20
-"""Bytes without a hole after which a file counts as one without holes."""
+"""The number of bytes without a hole after which a file is sent as an ordinary one."""
 
 _SMALLEST_HOLE = 4096
 _MOST_REGIONS = 4096
@@ -55,8 +55,8 @@ class Regions:
 def find_regions(content: Content, size: int) -> tuple[Regions | None, Content]:
     """Return the regions of a file of `size` bytes, and the stored content.
 
-    The regions are None if the file is to be sent as an ordinary one; then the content is all of
-    `content`, with its holes. Content that is not of that size is returned as it is.
+    The regions are None if the file is to be sent as an ordinary one. The content is then complete,
+    with its holes. Content of another size is returned unchanged.
     """
     if size < SMALLEST_SPARSE:
         return None, content

@@ -1,12 +1,12 @@
-"""Layers between their download and their publication, and the limit on their total size.
+"""Layers between their download and their publication, and the limit of their total size.
 
-A layer waits as its blob, compressed as it came; nothing is unpacked. The index is made while the
+A layer is staged as its compressed blob; it is not unpacked to disk. The index is made while the
 blob arrives, and the blob is read again when it is sent.
 
-Space is reserved per image, not per layer: an image needs all of its layers at once, and images
-that each hold a part of the space would wait for each other forever. Reservations are granted in
-the order in which they were requested. An image that exceeds the limit by itself is admitted when
-no other image of this process is.
+Space is reserved per image, not per layer: an image needs all its layers at once, and images with a
+part of the space each would wait for each other forever. Reservations are granted in the order of
+their requests. An image that exceeds the limit by itself is admitted if no other image of this
+process has a reservation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFAULT_LIMIT = 20 * 10**9
 """Bytes."""
 
 _POLL_SECONDS = 0.5
-"""Other processes free space as well, without notifying this one."""
+"""Seconds between checks for space that other processes have freed."""
 
 _PIECE = 1 << 20
 
@@ -43,7 +43,7 @@ class SpoolFull(PublisherError):
 
 @dataclass(frozen=True, slots=True)
 class StagedLayer:
-    """The files of a staged layer: `directory` as it will lie in the mirror, `blob` the bytes."""
+    """The files of a staged layer: its `directory` for the mirror, and its `blob`."""
 
     directory: Path
     blob: Path
@@ -69,13 +69,13 @@ class StagedLayer:
                 yield chunk
 
     def delete_blob(self) -> None:
-        """Delete what is not needed once the layer is published."""
+        """Delete the blob and the order, which are not needed once the layer is published."""
         self.blob.unlink(missing_ok=True)
         self.order.unlink(missing_ok=True)
 
 
 class CvmfsLayerStage:
-    """One layer while it arrives, in the private `directory`; `finish` moves it to `staged`."""
+    """One layer during its download, in the private `directory`; `finish` moves it to `staged`."""
 
     def __init__(self, directory: Path, staged: StagedLayer) -> None:
         self._directory = directory
@@ -102,7 +102,7 @@ class CvmfsLayerStage:
         self.close()
         sync_filesystem(self._directory)
         self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
-        # The blob comes last: the layer is staged once all three files are in place.
+        # The blob is moved last: the layer is staged once all three files exist.
         try:
             self._arriving.directory.rename(self._staged.directory)
         except OSError as error:
@@ -117,12 +117,12 @@ class CvmfsLayerStage:
         """Close all files. Calling it again has no effect."""
         self.sink.close()
         self.index.close()
-        with suppress(OSError):  # an error of these bytes was reported by an earlier write
+        with suppress(OSError):  # an earlier write has reported the error
             self._blob.close()
 
     @contextmanager
     def _full_disk_explained(self) -> Iterator[None]:
-        """Turn an error about missing space into SpoolFull."""
+        """Convert an error of a full disk to SpoolFull."""
         try:
             yield
         except OSError as error:
@@ -135,9 +135,9 @@ class CvmfsLayerStage:
     def _full(self, reason: str) -> SpoolFull:
         return SpoolFull(
             f"cannot keep a layer in {self._staged.blob.parent}",
-            why=f"{reason}, after {self._blob.raw.tell()} bytes of it",
-            hint="free space there: an image's compressed layers wait in it until all of "
-            "them have arrived; or set PUBLISHER_STATE to a directory on a larger disk",
+            why=f"{reason}, after {self._blob.raw.tell()} bytes of the layer",
+            hint="free space there for the compressed layers of a whole image, or set "
+            "PUBLISHER_STATE to a directory on a larger disk",
         )
 
 
@@ -150,7 +150,7 @@ class _SpooledOrder(FileOrder):
             super().__init__(file)
 
     def add(self, entry: Entry, content: Content = ()) -> None:
-        """Note `entry`; its content is not read."""
+        """Record `entry`; its content is not read."""
         with self._explained():
             super().add(entry, content)
 
@@ -162,7 +162,7 @@ class _SpooledOrder(FileOrder):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A finished layer that no image of this process is waiting for."""
+    """A staged layer that no image of this process needs."""
 
     name: str
     size: int
@@ -170,14 +170,14 @@ class _Kept:
 
 
 class Spool:
-    """Grants space in the directory `blobs`, and in the sessions where layers arrive.
+    """Grants space in the directory `blobs`, and in the sessions of downloads.
 
     Args:
         blobs: The compressed layers that are waiting to be published.
         session: The directory of this process' unfinished work, beside those of other processes.
-        limit: Bytes, as are all sizes here.
-        discard: Deletes the layer of that name, and returns False if that is not possible now.
-        free_space: Returns how many bytes the disk can still hold, or None if unknown.
+        limit: The limit in bytes, like all sizes here.
+        discard: Deletes the layer with that name; returns False if that is not possible now.
+        free_space: Returns the free bytes of the disk, or None if unknown.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class Spool:
                 self._changed.notify_all()
 
     def _fits(self, layers: Mapping[str, int]) -> bool:
-        """Return whether there is space, after discarding as many unclaimed layers as necessary."""
+        """Return whether there is space; discard layers that no image needs if necessary."""
         claimed = {name: size for each in (*self._admitted, layers) for name, size in each.items()}
         staged = self._staged()
         to_come = sum(size for name, size in layers.items() if name not in staged)
@@ -256,14 +256,14 @@ class Spool:
             try:
                 status = path.stat()
             except FileNotFoundError:
-                continue  # it has just been published
+                continue  # published in the meantime
             name = path.stem
             size = found[name].size if name in found else 0
             found[name] = _Kept(name, size + status.st_size, status.st_mtime)
         return found
 
     def _other_runs(self) -> tuple[int, float]:
-        """Return how many bytes are arriving in other processes, and when the oldest began."""
+        """Return the bytes of downloads of other processes, and when the oldest began."""
         size, began = 0, float("inf")
         for session in self._session.parent.iterdir():
             if session == self._session or not session.is_dir():
@@ -272,5 +272,5 @@ class Spool:
                 began = min(began, session.stat().st_ctime)
                 size += sum(blob.stat().st_size for blob in session.glob("*/blob"))
             except FileNotFoundError:
-                continue  # it has just ended
+                continue  # ended in the meantime
         return size, began

@@ -1,8 +1,8 @@
-"""Entries -> the tar stream for `cvmfs_server ingest`, ordered and checked while it is written.
+"""Convert entries to the tar stream for `cvmfs_server ingest`, and check them.
 
-The server does not validate a stream. Everything that aborts it, or that it would publish broken,
-is refused here before it is written: a path twice, a file where a directory is, names with `..`,
-markers that other programs interpret, hard links to missing files.
+The server does not validate a stream. Entries that abort it, or that it would publish incorrectly,
+are refused before they are written: a repeated path, a file at the path of a directory, names with
+`..`, markers that other programs interpret, hard links to missing files.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Kind = Callable[[str], EntryType | None]
 
 
 class UnfitForStream(PublisherError):
-    """An entry cannot be sent: the server would abort or publish something broken."""
+    """An entry cannot be sent: the server would abort, or publish an incorrect tree."""
 
 
 def starts_catalog(path: str) -> bool:
     """Return whether the directory `path` of a repository is the root of a nested catalog.
 
-    These are the top directories, their 256 shards, each layer (around its tree, so that containers
+    These are the top directories, their 256 shards, each layer (above its tree, so that containers
     do not see the marker) and each flat image. `layout/README.md` gives the reasons.
     """
     top, *below = path.split("/")
@@ -49,15 +49,15 @@ def starts_catalog(path: str) -> bool:
 class TarStream(Closing):
     """Writes entries, whose paths are relative to the repository's root, as one tar archive.
 
-    Directories that are missing above an entry are sent before it, and markers of nested catalogs
-    where `starts_catalog` requires them. Memory does not grow with what is sent. Close the stream,
-    or use it as a context manager; only `end` completes the archive.
+    Missing directories above an entry are sent before it, and so are the markers of nested catalogs
+    that `starts_catalog` requires. Memory does not grow with the stream. Use it as a context
+    manager, or call `close`; only `end` completes the archive.
 
     Args:
         write: Called with the archive's bytes.
-        kind: Returns the type of what the repository already has at a path.
+        kind: Returns the type of the published entry at a path.
         owner: The owner of the directories and markers that are added.
-        base: The directory below which the server unpacks; all entries must lie below it.
+        base: The directory in which the server unpacks; all entries must be below it.
     """
 
     def __init__(self, write: Write, kind: Kind, owner: Owner, base: str = "") -> None:
@@ -83,9 +83,9 @@ class TarStream(Closing):
             self.start_catalog(entry.path)
 
     def start_catalog(self, directory: str) -> None:
-        """Make the directory, which was sent, the root of a nested catalog."""
+        """Make the directory, which was sent before, the root of a nested catalog."""
         if not self._sent(directory):
-            raise _unfit(directory, "a catalog should start there, and it was not sent")
+            raise _unfit(directory, "it is to be the root of a catalog, but was not sent")
         path = f"{directory}/{CATALOG_MARKER}"
         uid, gid = self._owner.uid, self._owner.gid
         self._send(Entry(path, EntryType.FILE, 0o644, uid, gid), ())
@@ -111,21 +111,21 @@ class TarStream(Closing):
         self._parent, self._parent_is_new = parent, state == _NEW_DIRECTORY
 
     def end(self) -> None:
-        """Complete the archive. Before this it never looks complete, wherever it is cut."""
+        """Complete the archive. A stream that ends before this is recognizably incomplete."""
         self._out.write(END)
         self._out.flush()
 
     def _send(self, entry: Entry, content: Content) -> None:
         path = entry.path
         if not path.startswith(self._base):
-            raise _unfit(path, f"it does not lie below {self._base}")
+            raise _unfit(path, f"it is not below {self._base}")
         _check_name(path)
         self.make_parents(path)
         if entry.type is EntryType.HARDLINK:
             entry = self._checked_link(entry)
         elif entry.type is EntryType.SYMLINK and not entry.target:
             raise _unfit(path, "a symlink without a target")
-        # A directory that was added by this stream has no published content.
+        # A directory that this stream added has no published content.
         published = None if self._parent_is_new else self._kind(path)
         is_directory = entry.type is EntryType.DIRECTORY
         if published is not None and is_directory != (published is EntryType.DIRECTORY):
@@ -156,7 +156,7 @@ class TarStream(Closing):
                 break
             self._out.write(piece)
         if size != expected:
-            raise _unfit(entry.path, f"its content is not the {entry.size} bytes it should be")
+            raise _unfit(entry.path, f"its content does not have the expected {entry.size} bytes")
         self._out.write(padding(size))
 
     def _checked_link(self, entry: Entry) -> Entry:
@@ -184,11 +184,11 @@ class TarStream(Closing):
 
 
 class _UnalignedWriter:
-    """Buffers small writes, and passes on pieces that each end one byte before a block boundary.
+    """Buffers writes, and passes on pieces that each end one byte before a block boundary.
 
-    A tar reader takes a stream that ends between two members for complete. The stream of a
-    publisher that is killed must not look complete. Since every piece ends within a block, so does
-    every page of it, which is the unit in which a pipe accepts data.
+    A tar reader accepts a stream that ends between two members as complete, but the stream of a
+    killed publisher must not be accepted. Since every piece ends within a block, so does every page
+    of it, which is the unit in which a pipe accepts data.
     """
 
     def __init__(self, write: Write) -> None:
@@ -216,11 +216,11 @@ def _check_name(path: str) -> None:
         if name.startswith(".wh."):
             raise _unfit(path, "the server would store a marker as an ordinary file")
     if "\0" in path:
-        raise _unfit(path, "the name holds a zero byte")
+        raise _unfit(path, "the name contains a zero byte")
 
 
 def renamed(entry: Entry, path: str, target: str | None = None) -> Entry:
-    """Return `entry`, as far as a stream holds it, at `path`, linking to `target` if given."""
+    """Return `entry`, with the properties that a stream has, at `path` and with `target`."""
     if path == entry.path and target is None:
         return entry
     return Entry(

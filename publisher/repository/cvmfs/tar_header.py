@@ -1,7 +1,7 @@
-"""One entry -> the bytes of its tar header. Pure.
+"""Convert one entry to the bytes of its tar header. Pure.
 
-The format is GNU tar's and not PAX: its long names are plain bytes, while a reader of PAX decodes
-UTF-8 into the character set of the server's locale, and fails if that is not possible. Source: the
+The format is that of GNU tar, in which long names are bytes. A reader of PAX converts names from
+UTF-8 to the character set of the server's locale, and fails if that is not possible. Source: the
 GNU tar manual, "Basic Tar Format".
 """
 
@@ -28,7 +28,7 @@ _LONG_NAME = b"././@LongLink"
 _NANOSECONDS = 1_000_000_000
 _SPARSE = b"S"
 _REST = 167
-"""Bytes of a header after the device numbers; in a sparse file's, the map begins in them."""
+"""The bytes of a header after the device numbers; for a sparse file, the beginning of its map."""
 
 _BEFORE_MAP = 41
 _REGIONS_IN_HEADER = 4
@@ -36,7 +36,7 @@ _REGIONS_IN_BLOCK = 21
 
 
 def encode(entry: Entry) -> bytes:
-    """Return the header of `entry`, after the headers of its long names. Times are in seconds."""
+    """Return the headers of the long names of `entry`, and its own. Times are in seconds."""
     size = entry.size if entry.type is EntryType.FILE else 0
     return _encode(entry, _TYPEFLAGS[entry.type], size, bytes(_REST))
 
@@ -116,7 +116,7 @@ def _long(flag: bytes, text: bytes) -> bytes:
 
 
 def _number(value: int, width: int) -> bytes:
-    """Octal if it fits, else base-256 with the sign in the second bit of the first byte."""
+    """Return `value` in octal if it fits, else in base 256."""
     if 0 <= value < 8 ** (width - 1):
         return b"%0*o\0" % (width - 1, value)
     limit = 1 << (8 * width - 2)

@@ -1,4 +1,4 @@
-"""The transaction of the CVMFS backend: collect changes, compile them to server calls, execute."""
+"""The transaction of the CVMFS backend: collects changes, and executes them as server calls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CvmfsTransaction:
             self._cleared.append(path)
         for digest in layers:
             if not self._has_layer(digest):
-                raise LayerChanged(digest, why="it was collected")
+                raise LayerChanged(digest, why="it was removed")
         planned = self._directory / f"{len(self._trees)}.plan"
         with self._execution.mirror.writing():
             write_plan(planned, plan, layers)
@@ -75,12 +75,11 @@ class CvmfsTransaction:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Exclude all other writers, and first clear up after interrupted ones.
+        """Take the writer lock, and recover interrupted transactions.
 
-        Other publishers of a gateway's repository are excluded by its lease only. A transaction
-        that sends content does not hold a lease of the whole repository for as long as that takes:
-        it checks again under the lease of its last call. All other transactions are decided under
-        the lease.
+        At a gateway, only leases exclude other publishers. A transaction that sends content does
+        not hold a lease of the whole repository meanwhile; it checks the records again under the
+        lease of its last call. Other transactions hold the lease from the beginning.
         """
         with self._mirror.exclusive():
             settle(self._execution)
@@ -113,14 +112,14 @@ class CvmfsTransaction:
         *,
         anew: bool = False,
     ) -> None:
-        """Publish a staged layer, completed by what `fixups` takes from the layers below it."""
+        """Publish a staged layer with `fixups`, which refer to `layers`."""
         assert self._exclusive
         path = layout.layer_directory(digest)
         if digest in self._layers:
             return
         if self._tree.exists(path):
             if not anew:
-                # Another publisher published it first, with the same bytes.
+                # Another publisher has published the same layer.
                 self._execution.mirror.discard(digest)
                 return
             self._cleared.append(path)
@@ -129,7 +128,7 @@ class CvmfsTransaction:
         self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
-        """Create or replace a small file; `last` needs no care, since readers see all at once."""
+        """Create or replace a small file; `last` has no effect, since a revision is atomic."""
         self._seen[path] = self._tree.read(path)
         self._files[path] = content
 
@@ -143,14 +142,14 @@ class CvmfsTransaction:
         self._removals.append(path)
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Add to the history what happens to the image or layer `name`, and why."""
+        """Add a change of the image or layer `name` to the history."""
         self._mirror.record(name, what, why)
 
     def commit(self) -> None:
-        """Make all changes visible: with one server call wherever that is possible.
+        """Make all changes visible, if possible with one server call.
 
         Raises:
-            RepositoryError: The server failed, or did not publish what it was given.
+            RepositoryError: The server failed, or did not publish the changes.
             RepositoryChanged: At a gateway, another publisher changed a record concurrently.
         """
         assert self._exclusive
@@ -169,8 +168,8 @@ class CvmfsTransaction:
             self._write_pending(replace(left, rest=()))
         after = configuration.published()
         self._require_published(before, after, len(calls))
-        # A gateway's publisher sees a new revision with its next transaction only: there content is
-        # checked before anything refers to it.
+        # At a gateway the mount shows a new revision with the next transaction only, so that
+        # content is checked before the call that refers to it.
         if self._tree.is_mounted and not configuration.is_gateway:
             execution.require_visible(self._tree, changes)
         alone = after.revision == before.revision + len(calls)
@@ -235,7 +234,7 @@ class CvmfsTransaction:
                 )
 
     def _update_mirror(self, *, current: bool) -> None:
-        """Make the same changes in the mirror; `current` is whether it then shows everything."""
+        """Make the same changes in the mirror; `current` is whether it is then up to date."""
         mirror = self._execution.mirror
         mirror.mark_current(False)
         try:
@@ -271,7 +270,7 @@ class CvmfsTransaction:
 
 
 def settle(execution: Execution) -> None:
-    """Finish or discard what an interrupted publisher left. Only under the writer lock."""
+    """Complete or discard interrupted transactions. Requires the writer lock."""
     with execution.tree.lock.publishing():
         execution.guard.recover()
     execution.guard.wait_until_free()

@@ -1,4 +1,4 @@
-"""Changing the union mount by hand, in an open transaction of the server.
+"""Change files in the union mount, in an open transaction of the server.
 
 The union mount is an overlayfs over the published tree. Directories of the published tree cannot be
 renamed in it (EXDEV). Its directories list whiteouts of the published tree that cannot be looked up
@@ -38,7 +38,7 @@ def apply_edit(edit: Edit, top: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete whatever is at `path` in a union mount, with all that is below it, however deep.
+    """Delete the entry at `path` in a union mount, and all entries below it, at any depth.
 
     Unlike `publisher.repository.disk.remove_tree` it renames nothing.
     """
@@ -73,7 +73,7 @@ def _change(directory: int, name: str) -> int:
 
 
 def _empty(directory: int) -> list[str]:
-    """Unlink everything in the directory except directories; return their names."""
+    """Unlink all entries of the directory except directories; return their names."""
     with os.scandir(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
@@ -84,7 +84,7 @@ def _empty(directory: int) -> list[str]:
 
 
 def _make_parents(top: Path, path: str) -> None:
-    """Create the directories above `path`, with the markers of catalogs that start there."""
+    """Create the directories above `path`, with the markers of their catalogs."""
     for above in reversed(Path(path).parents[:-1]):
         if not (top / above).is_dir():
             make_directories(top / above)

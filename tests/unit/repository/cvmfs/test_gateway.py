@@ -180,7 +180,7 @@ def test_no_link_is_published_if_the_server_did_not_publish_the_content(
     fake = lie + real.partition("\n")[2]
     (one.bin / "cvmfs_server").write_text(fake)
     result = publisher(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)
-    assert result.code == 3 and "cannot find in" in result.err
+    assert result.code == 3 and "cannot verify the publication to" in result.err
     (one.bin / "cvmfs_server").write_text(real)
     assert not list(renewed(one).names())
     succeed(*arguments(tag(tmp_path, "1", b"1")), env=one.environment)

@@ -259,7 +259,7 @@ def test_without_cvmfs_server_the_error_names_the_package(
 def test_an_unknown_repository_is_refused_and_the_known_ones_are_named(
     machine: Machine, mount: Path
 ) -> None:
-    with pytest.raises(RepositoryError, match="publishes no such repository") as caught:
+    with pytest.raises(RepositoryError, match="does not publish that repository") as caught:
         load_configuration("other.test.org", machine.configuration)
     assert NAME in caught.value.hint
 

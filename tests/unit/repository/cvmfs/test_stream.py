@@ -92,7 +92,7 @@ def test_below_a_base_paths_are_relative_to_it() -> None:
         ("abcd/f", ""),
         ("abcd/l", "abcd/f"),
     ]
-    with pytest.raises(UnfitForStream, match="does not lie below"):
+    with pytest.raises(UnfitForStream, match="it is not below"):
         sent.stream.add(file("elsewhere"))
 
 
