@@ -187,7 +187,7 @@ def _runscript(config: ContainerConfig) -> str:
     elif not config.entrypoint:
         lines += [
             'if [ "$#" -eq 0 ]; then',
-            '    echo "the image has neither entry point nor command: name a command" >&2',
+            '    echo "the image says neither entry point nor command: name one" >&2',
             "    exit 125",
             "fi",
         ]

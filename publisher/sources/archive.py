@@ -1,8 +1,8 @@
-"""The files in a tar archive, by name: for `oci-archive:`, `docker-archive:` and engines.
+"""Access to the files in a tar archive by name: for `oci-archive:`, `docker-archive:` and engines.
 
-A compressed archive is read in one pass without a copy: its small JSON documents are kept in
-memory, of its other files only the size, the first bytes and the digest. It is decompressed into a
-temporary file when one of those other files is opened; to look up an image costs no disk space.
+A compressed archive is read in one pass, which keeps its small JSON documents in memory, and the
+size, first bytes and digest of its other files. It is decompressed to a temporary file when one of
+the other files is opened, so that looking up an image needs no disk space.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from publisher.sources import SourceError
 from publisher.sources.spool import Part, spool
 
 MAX_MEMBERS = 10_000
-"""An image has at most some hundred layers, with up to three files each."""
+"""The most members of an archive. Images have up to some hundred layers of three files."""
 MAX_LINKS = 8
-"""Links that are followed from one name; layers of old archives are links to each other."""
+"""The most links that are followed from one name; layers of old archives can be links."""
 MAX_DOCUMENTS = 64 * 1024 * 1024
-"""Bytes of the documents of a compressed archive that are kept in memory."""
+"""The most bytes of documents of a compressed archive that are kept in memory."""
 MAX_UNPACKED = 256 * 1024**3
-"""Bytes of a compressed archive after decompression."""
+"""The most bytes of a decompressed archive."""
 START = 8
-"""Bytes of a file's beginning that are kept, enough to tell its compression."""
+"""The number of bytes of a file's beginning that are kept, to recognize its compression."""
 _COPY = 1024 * 1024
 _T = TypeVar("_T")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -61,7 +61,7 @@ class Archive:
     Args:
         name: The archive's name in messages, such as "docker-archive:/srv/a.tar".
         path: The archive, which is opened when it is first read.
-        content: The archive itself, where it is open already; `path` is then not used.
+        content: The open archive; if given, `path` is not used.
     """
 
     is_archive = True
@@ -75,9 +75,9 @@ class Archive:
         self._lock = threading.Lock()
 
     def open(self, name: str) -> io.BufferedReader | None:
-        """Open the file `name`, following links; None if there is none.
+        """Open the file `name`, following links; return None if it does not exist.
 
-        Raises SourceError where the archive cannot be read, or its copy does not fit on the disk.
+        Raises SourceError if the archive cannot be read, or its copy does not fit on the disk.
         """
         member = self._find(name)
         if member is None:
@@ -96,19 +96,19 @@ class Archive:
         return io.BufferedReader(part, 256 * 1024)
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of the file `name`; None if there is none."""
+        """Return the size of the file `name` in bytes; None if it does not exist."""
         member = self._find(name)
         return None if member is None else member.size
 
     def start(self, name: str) -> bytes | None:
-        """Return the first START bytes of the file `name`; None if there is none."""
+        """Return the first START bytes of the file `name`; None if it does not exist."""
         member = self._find(name)
         if member is None or member.start:
             return None if member is None else member.start
         return self._read(name, lambda file: file.peek(START)[:START])
 
     def digest(self, name: str) -> str | None:
-        """Return the sha256 digest of the file `name`; None if there is none."""
+        """Return the sha256 digest of the file `name`; None if it does not exist."""
         member = self._find(name)
         if member is None or member.digest:
             return None if member is None else member.digest
@@ -135,7 +135,7 @@ class Archive:
             if member is None or not member.target:
                 return member
             name = member.target
-        raise SourceError(f"cannot read {name} of {self.name}", why="its links form a circle")
+        raise SourceError(f"cannot read {name} of {self.name}", why="its links form a loop")
 
     def _index(self) -> dict[str, _Member]:
         with self._lock:
@@ -159,7 +159,7 @@ class Archive:
             with self._decompressed() as stream:
                 self._members = _scan(stream, f"cannot read {self.name}")
                 while stream.read(_COPY):
-                    pass  # to the end, so that a damaged archive is noticed
+                    pass  # to the end, so that damage is detected
                 self._unpacked_size = stream.count
 
     @contextmanager
@@ -191,19 +191,19 @@ class Archive:
             raise SourceError(
                 f"cannot decompress {self.name}",
                 why=f"it needs {self._unpacked_size} bytes in {folder}, which has {free}",
-                hint="set TMPDIR to a folder with more space, or decompress the file yourself",
+                hint="set TMPDIR to a folder with more space, or decompress the file",
             )
         with self._failures(), self._decompressed() as stream:
             return spool(iter(lambda: stream.read(_COPY), b""))
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turn errors of reading into SourceErrors."""
+        """Convert errors of reading to SourceErrors."""
         what = f"cannot read {self.name}"
         try:
             yield
         except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
-            raise SourceError(what, why=f"its compression is broken: {error}") from error
+            raise SourceError(what, why=f"its compressed data are corrupt: {error}") from error
         except (tarfile.TarError, ValueError) as error:
             raise SourceError(what, why=f"it is not a tar archive: {error}") from error
         except OSError as error:
@@ -274,20 +274,20 @@ class _Counted:
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes; SourceError beyond MAX_UNPACKED."""
+        """Read up to `size` bytes; raise SourceError beyond MAX_UNPACKED."""
         data = self._stream.read(size)
         self.count += len(data)
         if self.count > MAX_UNPACKED:
             raise SourceError(
                 self._what,
                 why=f"it decompresses to more than {MAX_UNPACKED} bytes",
-                hint="decompress the file yourself if that is right, and name the result",
+                hint="if that is intended, decompress the file, and name the result",
             )
         return data
 
 
 def _clean(path: str | PurePosixPath) -> str:
-    """Return a name in an archive as a plain relative one; ".." never leads above the archive."""
+    """Return a name in an archive as a relative path; ".." does not lead above its root."""
     parts: list[str] = []
     for part in str(path).split("/"):
         if part == "..":

@@ -1,4 +1,4 @@
-"""The configuration file: text to settings, with all mistakes reported at once. Pure."""
+"""Parse the configuration file, and report all mistakes at once. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
 
     Args:
         data: The content of the file, in YAML.
-        name: Its path, for messages; relative paths in the file start at its folder.
+        name: Its path, for messages; relative paths in the file are relative to its folder.
 
     Raises:
         InvalidConfiguration: With all mistakes in the file.
@@ -57,7 +57,7 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
 
 
 def _mapping(node: yaml.Node | None, problems: Problems, what: str) -> yaml.MappingNode | None:
-    """Return a mapping; None, after reporting an error, for anything but nothing."""
+    """Return a mapping; None if it is missing or, with an error, if it has another type."""
     if node is None or node.tag == NULL:
         return None
     if isinstance(node, yaml.MappingNode) and node.tag == MAPPING:

@@ -1,9 +1,9 @@
-"""Images in archives of `docker save`, of all its versions.
+"""Images in archives of all versions of `docker save`.
 
 - Before Docker 1.10: a folder per layer with `VERSION`, `json` and `layer.tar`, and `repositories`.
-- Since 1.10: the same with `manifest.json` and configs. Podman writes it too, with `HEX.tar`.
-- Since 25: an OCI image layout beside `manifest.json`, with uncompressed layers.
-- With containerd as its store: the same, with the layers and the nested index of the registry.
+- Since 1.10: the same with `manifest.json` and configs. Podman also writes it, with `HEX.tar`.
+- Since 25: an OCI image layout and `manifest.json`, with uncompressed layers.
+- With containerd as image store: the same, with the layers and the nested index of the registry.
 
 The manifests of a layout are used as they are. Otherwise a manifest is made from `manifest.json`;
 equal archives give equal bytes. The digest of a layer is then that of the archive's file, which for
@@ -34,7 +34,7 @@ _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 
 def open_docker_archive(archive: Archive, name: str | None) -> Source:
-    """Return the source of an image in an archive, by its name; without one, of the only image.
+    """Return the source of an image in an archive by its name, or of the only image.
 
     Raises:
         ImageNotFound: The archive has no image of that name.
@@ -71,7 +71,7 @@ def _several(archive: Archive, names: Sequence[str]) -> SourceError:
 
 
 def _in_layout(archive: Archive, name: str | None) -> LayoutSource | None:
-    """Return the image in the archive's layout; None where only `manifest.json` has its name."""
+    """Return the image in the archive's layout; None if only `manifest.json` has its name."""
     entries = LayoutSource(archive).entries()
     if name is not None:
         entries = tuple(
@@ -99,11 +99,11 @@ class SavedSource:
         self._document = self._make_manifest()
 
     def resolve(self) -> str:
-        """Return the digest of the manifest that is made."""
+        """Return the digest of the generated manifest."""
         return self._document.digest
 
     def manifest(self, digest: str | None = None) -> Document:
-        """Return the manifest that is made."""
+        """Return the generated manifest."""
         if digest not in (None, self._document.digest):
             raise ImageNotFound(
                 f"no manifest {digest} in {self._archive.name}",
@@ -161,7 +161,7 @@ class SavedSource:
 
 
 def compression_suffix(start: bytes) -> str:
-    """Return the end of a layer's media type, by the first bytes of its file."""
+    """Return the suffix of a layer's media type, from the first bytes of its file."""
     if start.startswith(b"\x1f\x8b"):
         return ".gzip"
     return ".zstd" if start.startswith(b"\x28\xb5\x2f\xfd") else ""

@@ -1,7 +1,7 @@
 """Images of a container engine: `docker-daemon:`.
 
-An engine serves an image only as a whole archive. A name is therefore resolved to the image's ID,
-which the engine returns at once.
+An engine returns an image only as a whole archive. A name is therefore resolved to the image's ID,
+which needs only a short request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EngineSource:
         return self._engine.image_id(self._name)
 
     def manifest(self, digest: str | None = None) -> Document:
-        """Return the manifest in the engine's archive, which the image's ID names as well."""
+        """Return the manifest in the engine's archive; `digest` may be the image's ID."""
         saved = self._open()
         return saved.manifest(None if digest == self._image_id else digest)
 
@@ -47,7 +47,7 @@ class EngineSource:
         return self._open().blob(descriptor)
 
     def tags(self) -> Iterator[str]:
-        """Raise SourceError: an engine's images are named one by one."""
+        """Raise SourceError, since the tags of engines are not listed."""
         raise SourceError(
             f"cannot list the tags of {self._name}",
             why="tags are listed from registries and layouts, not from engines",

@@ -2,8 +2,8 @@
 
 Sources: Docker image specification 1.0 to 1.2. Since Docker 1.10, `manifest.json` names the config
 and layers of each image. Before, `repositories` names images by the ID of their top layer, and each
-layer is a folder with `json` (its parent, and what a container is started with) and `layer.tar`; a
-config as later versions have it is made of that. Equal archives give equal bytes.
+layer is a folder with `json` (its parent and container config) and `layer.tar`, from which a config
+in the later format is made. Equal archives give equal bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SavedImage:
 
 
 def saved_images(archive: Archive) -> list[SavedImage]:
-    """Return the images that the archive lists; SourceError where it is malformed."""
+    """Return the images that the archive lists; raise SourceError if it is malformed."""
     data = read_file(archive, "manifest.json")
     if data is None:
         return _legacy_images(archive)
@@ -38,7 +38,8 @@ def saved_images(archive: Archive) -> list[SavedImage]:
         return [_entry(archive, entry) for entry in entries]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise SourceError(
-            f"cannot read {archive.name}", why="its manifest.json is not one of docker save"
+            f"cannot read {archive.name}",
+            why="its manifest.json does not have the format of docker save",
         ) from None
 
 
@@ -73,7 +74,7 @@ def _legacy_images(archive: Archive) -> list[SavedImage]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise SourceError(
             f"cannot read {archive.name}",
-            why="it has neither manifest.json nor what docker save wrote before version 1.10",
+            why="it has neither manifest.json nor the files of docker save before version 1.10",
         ) from None
 
 
@@ -90,7 +91,7 @@ def _legacy_image(archive: Archive, top: str, names: tuple[str, ...]) -> SavedIm
     parent = description.get("parent")
     while parent:
         if len(chain) >= MAX_LAYERS or parent in chain:
-            raise SourceError(f"cannot read {archive.name}", why="its layers form a circle")
+            raise SourceError(f"cannot read {archive.name}", why="its layers form a loop")
         chain.append(str(parent))
         parent = _layer_json(archive, chain[-1]).get("parent")
     layers = tuple(f"{layer}/layer.tar" for layer in reversed(chain))

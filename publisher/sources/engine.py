@@ -1,6 +1,7 @@
-"""The client of a container engine that serves Docker's API: look up, save, load and push images.
+"""The client of a container engine with Docker's API: look up, save, load and push images.
 
-An engine reports a failed load or push as a line of an answer with status 200: each line is read.
+An engine reports a failed load or push in a line of an answer with status 200, so that each line is
+parsed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from publisher.sources.settings import EngineTLS
 from publisher.sources.spool import spool
 
 LOOKUP_TIMEOUT = 60
-"""Seconds without an answer to a lookup."""
+"""The time-out of a lookup in seconds."""
 LOAD_TIMEOUT = 300
-"""Seconds without an answer to a load or push."""
+"""The time-out of a load or push in seconds without an answer."""
 SAVE_TIMEOUT = 900
-"""Seconds without an answer to a save: an engine first writes the whole image to disk."""
+"""The time-out of a save in seconds; the engine writes the whole image to disk first."""
 CHUNK = 1024 * 1024
 
 _T = TypeVar("_T")
@@ -37,10 +38,10 @@ class Engine:
     """One engine. Safe to use from several threads.
 
     Args:
-        host: The engine's address as `DOCKER_HOST` has it; empty for the usual local socket.
-        tls: The certificates for an engine that is reached over the network by TLS.
-        check: Called several times a second while the engine is waited for; what it raises ends
-            the wait.
+        host: The address of the engine, as in `DOCKER_HOST`; "" for the default socket.
+        tls: The certificates for an engine that is reached by TLS.
+        check: Called several times a second while waiting for the engine; an exception from it
+            ends the wait.
     """
 
     def __init__(self, host: str, tls: EngineTLS | None, check: Callable[[], None]) -> None:
@@ -88,7 +89,7 @@ class Engine:
         )
 
     def push(self, repository: str, tag: str) -> None:
-        """Have the engine push `repository`:`tag` to its registry with the engine's credentials.
+        """Push `repository`:`tag` to its registry with the engine and its credentials.
 
         Raises SourceError where the engine cannot be reached, or reports a failure.
         """
@@ -99,7 +100,7 @@ class Engine:
         )
 
     def _run(self, what: str, timeout: int, action: Callable[[docker.APIClient], _T]) -> _T:
-        """Return what `action` returns; its failures are SourceErrors, except a missing image."""
+        """Return the result of `action`; convert its failures except NotFound to SourceErrors."""
 
         def run() -> _T:
             with self._client(what, timeout) as api:
@@ -115,13 +116,13 @@ class Engine:
             raise self._failed(what, error) from None
 
     def _wait_for(self, action: Callable[[], _T]) -> _T:
-        """Run `action` in a thread of its own, which an ended wait leaves behind."""
+        """Run `action` in a separate thread, which continues if the wait is ended."""
         answer: Future[_T] = Future()
 
         def run() -> None:
             try:
                 answer.set_result(action())
-            except Exception as error:  # noqa: BLE001  # passed on, whatever it is
+            except Exception as error:  # noqa: BLE001  # raised again in the waiting thread
                 answer.set_exception(error)
 
         threading.Thread(target=run, name="engine", daemon=True).start()
@@ -130,7 +131,7 @@ class Engine:
         return answer.result()
 
     def _client(self, what: str, timeout: int) -> docker.APIClient:
-        """Connect to the engine; docker's client reads docker's own configuration as well."""
+        """Connect to the engine. Docker's client also reads docker's configuration."""
         self._check_address(what)
         try:
             return _Client(
@@ -143,8 +144,8 @@ class Engine:
             assert self._tls is not None
             raise SourceError(
                 what,
-                why=f"{self._tls.folder} does not hold cert.pem, key.pem, and the engine's ca.pem",
-                hint="set DOCKER_CERT_PATH to the folder that holds them",
+                why=f"{self._tls.folder} does not contain ca.pem, cert.pem and key.pem",
+                hint="set DOCKER_CERT_PATH to the folder with these files",
             ) from None
         except ValueError:
             raise SourceError(
@@ -154,7 +155,7 @@ class Engine:
             ) from None
 
     def _check_address(self, what: str) -> None:
-        """Refuse an address that docker's client cannot use, or uses by running other programs."""
+        """Refuse an address that docker's client cannot use, or for which it runs a program."""
         try:
             address = docker.utils.parse_host(self._host or None)
         except docker.errors.DockerException:
@@ -172,7 +173,7 @@ class Engine:
         address = self._host or "unix:///var/run/docker.sock"
         hint = f"check that an engine listens at {address}, and that this user may connect to it"
         if self._tls is not None:
-            hint += f", and that {self._tls.folder} holds the certificates for it"
+            hint += f", and that {self._tls.folder} contains its certificates"
         return SourceError(what, why=describe(error), hint=hint)
 
 
@@ -189,7 +190,7 @@ def _check_lines(lines: Iterable[Any]) -> None:
 
 
 class _Client(docker.APIClient):  # type: ignore[misc]  # docker has no types
-    """docker's client without REQUESTS_CA_BUNDLE: those authorities do not sign engines."""
+    """Docker's client, which ignores REQUESTS_CA_BUNDLE: it is not for engines."""
 
     def merge_environment_settings(
         self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any

@@ -8,13 +8,14 @@ from publisher.errors import PublisherError
 
 
 class SourceError(PublisherError):
-    """A source did not deliver what was requested: it is unreachable, refuses, or is broken."""
+    """A source cannot be read: it is unreachable, refuses access, or is malformed."""
 
 
 class ImageNotFound(SourceError):
-    """A working source has no such image, tag or blob. Only this error means that it is absent.
+    """A working source does not have the image, tag or blob.
 
-    `nearest` are the tags or names in the source that resemble the requested one most.
+    No other error means that it is absent. `nearest` are the tags or names in the source that are
+    most similar to the requested one.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class ImageNotFound(SourceError):
 
 
 class AuthenticationFailed(SourceError):
-    """The source requires a credential, or refuses the one that it got.
+    """The source requires a credential, or refuses the one that was sent.
 
     `registry` is the registry's "host[:port]"; "" if a credentials file or a helper failed.
     """

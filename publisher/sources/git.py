@@ -4,8 +4,7 @@
     git+ssh://git@git.example.org/astro/wishes.git//lists/astro.yaml
     git+file:///srv/wishes//lists/astro.yaml@v2
 
-The program git fetches the file, with the credentials and keys that it is configured with; it never
-prompts for any.
+The program git fetches the file with its configured credentials and keys, without prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from publisher.wishlist import MAX_BYTES, WishListError
 
 GIT_SECONDS = 120.0
-"""Seconds that one command of git may take."""
+"""The time-out of a git command in seconds."""
 
 _LOCATION = re.compile(
     r"git\+(?P<url>(?P<scheme>https?|ssh|file)://(?P<host>[^/]*)(?:/[^/]+)+)//(?P<rest>.+)"
@@ -46,7 +45,7 @@ class GitFile:
 
 
 def parse_git_location(location: str) -> GitFile:
-    """Parse git+SCHEME://HOST/REPOSITORY//PATH[@REF]; WishListError if it is malformed."""
+    """Parse git+SCHEME://HOST/REPOSITORY//PATH[@REF]; raise WishListError if malformed."""
     match = _LOCATION.fullmatch(location)
     if match is None or not _is_host(match["scheme"], match["host"]):
         raise WishListError(
@@ -67,7 +66,7 @@ def parse_git_location(location: str) -> GitFile:
 
 
 def _is_host(scheme: str, host: str) -> bool:
-    """Whether the host is valid; only ssh has a user name, and nothing has a password."""
+    """Return whether the host is valid. Only ssh may have a user name; passwords are refused."""
     if scheme == "file":
         return not host
     user, at, host = host.rpartition("@")
@@ -91,7 +90,7 @@ def _without_password(location: str) -> str:
 
 
 def read_git_file(file: GitFile) -> bytes:
-    """Return the content of the file; WishListError where it cannot be read, or is too large."""
+    """Return the content of the file; raise WishListError if it is unreadable or too large."""
     with tempfile.TemporaryDirectory(prefix="publisher-git-") as folder:
         _git(folder, file, "init", "--quiet", "--bare")
         _git(
@@ -126,7 +125,7 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
             capture_output=True,
             timeout=GIT_SECONDS,
             check=False,
-            start_new_session=True,  # without a terminal, on which ssh would prompt
+            start_new_session=True,  # without a terminal, so that ssh does not prompt
         )
     except subprocess.TimeoutExpired as error:
         raise _unreadable(file, f"git did not end within {GIT_SECONDS:.0f} s") from error
@@ -146,7 +145,7 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
 
 
 def _cause(lines: list[str]) -> str:
-    """Return the first of git's messages that is not a warning: later ones are advice."""
+    """Return git's first message that is not a warning; later ones are advice."""
     return next((line for line in lines if not line.lower().startswith(("warning:", "hint:"))), "")
 
 

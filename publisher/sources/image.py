@@ -1,4 +1,4 @@
-"""The images of the requested platforms at a source: manifests and configs, verified."""
+"""Fetch and verify manifests and configs of the requested platforms from a source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from publisher.oci.platform import Platform
 from publisher.sources import Source, SourceError
 
 MAX_DEPTH = 4
-"""Levels of indexes within indexes; builders write at most two."""
+"""The most levels of nested indexes; builders write at most two."""
 MAX_INDEXES = 32
 _SHOWN = 16
-"""Platforms that a message names; real images have fewer."""
+"""The most platforms that a message names."""
 
 
 class PlatformNotFound(SourceError):
@@ -49,8 +49,8 @@ def fetch_images(
             then has no effect.
 
     Raises:
-        PlatformNotFound: The image does not exist for a platform; the error names those it has.
-        InvalidManifest: It is not an image, or its parts contradict each other.
+        PlatformNotFound: The image does not exist for a platform; the error names the others.
+        InvalidManifest: It is not an image, or index, manifest and config contradict each other.
         SourceError: The source cannot be read.
     """
     document = source.manifest(digest)
@@ -89,14 +89,14 @@ def available_platforms(source: Source, document: Document) -> list[Platform]:
 
 
 def _document(source: Source, entry: Descriptor) -> Document:
-    """Return the manifest or index that an entry of an index names, with the stated size."""
+    """Return the manifest or index that an entry of an index names, after checking its size."""
     document = source.manifest(entry.digest)
     check_size(document.data, entry)
     return document
 
 
 def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
-    """Yield the entries of an index and of the indexes within it, each of which is read once."""
+    """Yield the entries of an index and of its nested indexes, each of which is read once."""
     seen = {document.digest}
     pending = [(document, 1)]
     while pending:
@@ -117,7 +117,7 @@ def _flatten(source: Source, document: Document) -> Iterator[Descriptor]:
 
 
 def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
-    """Yield the entries; one without a platform gets the platform of its config.
+    """Yield the entries; set a missing platform to that of the entry's config.
 
     Some builders write entries without a platform.
     """
@@ -133,7 +133,7 @@ def _with_platforms(source: Source, index: ImageIndex) -> Iterator[Descriptor]:
             try:
                 image = _load(source, _document(source, entry), None)
             except InvalidManifest:
-                continue  # an artifact beside the images
+                continue  # an artifact, not an image
             yield replace(entry, platform=image.config.platform)
         else:
             yield entry
@@ -173,7 +173,7 @@ def _load(source: Source, document: Document, index_digest: str | None) -> Platf
 
 
 def _serves(offered: Platform, wanted: Platform) -> bool:
-    """Whether an image is for `wanted`; a variant that only one of them has is ignored."""
+    """Return whether an image is for `wanted`; ignore a variant that only one of them has."""
     if not _is_for(offered, wanted):
         return False
     if "" in (offered.variant, wanted.variant):
@@ -182,6 +182,6 @@ def _serves(offered: Platform, wanted: Platform) -> bool:
 
 
 def _is_for(offered: Platform, wanted: Platform) -> bool:
-    """Whether system and architecture agree: the index decides on the variant."""
+    """Return whether system and architecture agree; the variant of the index applies."""
     offered, wanted = offered.normalized(), wanted.normalized()
     return (offered.os, offered.architecture) == (wanted.os, wanted.architecture)

@@ -1,4 +1,4 @@
-"""Names for messages: the existing ones that are nearest to a missing one. Pure."""
+"""Find the existing names that are most similar to a missing one, for messages. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from publisher.oci.tag_patterns import natural
 
 SHOWN = 5
 CONSIDERED = 10_000
-"""Names that are compared: the comparison of each takes some microseconds."""
+"""The most names that are compared, which takes some microseconds each."""
 
 
 def nearest(wanted: str, available: Iterable[str]) -> list[str]:
-    """Return up to SHOWN of the available names: those that resemble `wanted`, then the highest."""
+    """Return up to SHOWN of the available names: those similar to `wanted`, then the highest."""
     names = list(dict.fromkeys(islice(available, CONSIDERED)))
     found = difflib.get_close_matches(wanted, names, SHOWN, 0.5) if wanted else []
     rest = sorted(set(names) - set(found), key=natural, reverse=True)

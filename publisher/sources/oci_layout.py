@@ -22,19 +22,19 @@ from publisher.sources.protocol import read_small_blob
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that contains the tag."""
 FULL_NAME = "io.containerd.image.name"
-"""The annotation in which containerd and docker write the whole name."""
+"""The annotation of containerd and docker with the complete name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutSource:
-    """An image in a layout, by its tag or digest; without either, the only image."""
+    """An image in a layout, by its tag or digest, or the only image."""
 
     files: Files
     tag: str | None = None
     digest: str | None = None
 
     def resolve(self) -> str:
-        """Return the digest that the layout's index has for the image now."""
+        """Return the digest of the image in the layout's index."""
         return self.digest or self._descriptor().digest
 
     def manifest(self, digest: str | None = None) -> Document:
@@ -58,9 +58,9 @@ class LayoutSource:
         return iter(dict.fromkeys(tag for tag in found if tag))
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """Return the entries of index.json; none where its list is null, as Docker 25 writes it.
+        """Return the entries of index.json; none if its list is null, as in Docker 25.
 
-        Raises SourceError where there is no index.json, and InvalidManifest for a malformed one.
+        Raises SourceError if index.json is missing, and InvalidManifest if it is malformed.
         """
         data = read_file(self.files, "index.json")
         if data is None:
@@ -112,7 +112,9 @@ class LayoutSource:
         name = blob_name(digest)
         data = read_file(self.files, name)
         if data is None:
-            raise ImageNotFound(f"no manifest {digest} in {self.files.name}", why=f"no file {name}")
+            raise ImageNotFound(
+                f"no manifest {digest} in {self.files.name}", why=f"the file {name} is missing"
+            )
         check_digest(data, digest, f"{name} of {self.files.name} is damaged")
         for entry in self.entries():
             if entry.digest == digest:
@@ -126,5 +128,5 @@ def blob_name(digest: str) -> str:
 
 
 def has_layout(files: Files) -> bool:
-    """Whether these files are an OCI image layout."""
+    """Return whether these files are an OCI image layout."""
     return files.size("oci-layout") is not None and files.size("index.json") is not None

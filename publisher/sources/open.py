@@ -1,4 +1,4 @@
-"""Sources by image reference, and the connections and settings that they share."""
+"""Open sources by image reference, with shared connections and settings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from publisher.sources.settings import Settings
 class Sources(Closing):
     """Opens sources, which share settings, connections, and the back-off of each host.
 
-    A context manager; its end closes all connections. Safe to use from several threads.
+    It is a context manager, which closes all connections. Safe to use from several threads.
 
     Args:
         settings: How registries and engines are reached.
-        on_wait: Called with a sentence whenever a registry asks to wait.
-        base_delay: Seconds of the first back-off after a failed request.
-        clock: The time that waits for registries are measured by.
+        on_wait: Called with a message if a registry requests a wait.
+        base_delay: The first back-off after a failed request in seconds.
+        clock: The clock for waits for registries.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Sources(Closing):
     def open(self, reference: ImageReference) -> Source:
         """Return the source of `reference`.
 
-        Registries, layouts and engines are not accessed yet; a `docker-archive:` is read as far as
-        it takes to find the image, and raises as `open_docker_archive`.
+        Registries, layouts and engines are not accessed here. A `docker-archive:` is read to find
+        the image, with the errors of `open_docker_archive`.
         """
         match reference.transport:
             case Transport.REGISTRY:
@@ -86,9 +86,9 @@ class Sources(Closing):
     def destination(
         self, reference: ImageReference, *, delete: bool = False
     ) -> RegistryDestination:
-        """Return the image repository to push to: of the registry itself, never of its mirror.
+        """Return the image repository to push to, in the registry itself and not its mirror.
 
-        `delete` requests the permission to delete there as well.
+        `delete`: the permission to delete is requested as well.
         """
         actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
@@ -96,7 +96,7 @@ class Sources(Closing):
         )
 
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:
-        """Return the endpoints in the order to try: the mirror, if there is one, the registry."""
+        """Return the endpoints in the order of tries: the mirror, if any, then the registry."""
         endpoints = []
         mirror = self._settings.registry(reference.registry).mirror
         if mirror:

@@ -1,6 +1,6 @@
-"""The interface of all sources of images, and what they share.
+"""The interface of all sources of images, and a function that they share.
 
-`Sources` (sources/open.py) opens the right one for a reference.
+`Sources` (sources/open.py) opens the source of a reference.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ class Source(Protocol):
     def resolve(self) -> str:
         """Return the digest that the reference names now, with little traffic.
 
-        Raises ImageNotFound if there is no such image, and SourceError where that is unknown.
+        Raises ImageNotFound if the image does not exist, and SourceError if that is unknown.
         """
 
     def manifest(self, digest: str | None = None) -> Document:
         """Return the manifest or index that the reference, or `digest`, names.
 
-        The bytes are those of the source, and verified. Raises as `resolve`, and DigestMismatch.
+        The bytes are those of the source, and are verified. Raises DigestMismatch, and the errors
+        of `resolve`.
         """
 
     def fetch(self, descriptor: Descriptor) -> bytes:
         """Return a small blob, such as a config; its size and digest are verified."""
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """Return a blob in chunks, as it arrives: exactly `descriptor.size` bytes.
+        """Return the chunks of a blob: exactly `descriptor.size` bytes.
 
-        The digest of the chunks is *not* verified here, since the consumer (the layer engine)
-        computes it anyway. A stream that ends early and cannot be resumed raises SourceError.
+        The digest is *not* verified here, since the caller computes it in any case. A stream that
+        ends early and cannot be resumed raises SourceError.
         """
 
     def tags(self) -> Iterator[str]:
-        """Yield every tag of the image repository. Raises as `resolve`."""
+        """Yield every tag of the image repository. Raises the errors of `resolve`."""
 
 
 class _HasBlobs(Protocol):

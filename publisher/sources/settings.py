@@ -1,6 +1,6 @@
-"""How sources are reached: mirrors, certificates, credentials, proxies, engines. Pure.
+"""The settings of sources: mirrors, certificates, credentials, proxies, engines. Pure.
 
-The command line reads files and the environment, and passes the result.
+The command line reads them from files and the environment.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from publisher.oci.reference import HUB, api_host
 
 MAX_CONCURRENT = 4
-"""Requests in flight to one registry, by default."""
+"""The default number of simultaneous requests to one registry."""
 
 IMAGE_TIMEOUT = timedelta(minutes=15)
-"""The time that one image may wait for its registry, by default: see http/deadline.py."""
+"""The default time that one image may wait for its registry; see http/deadline.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +27,24 @@ class RegistrySettings:
     mirror: str = ""
     """The mirror to try first: "[http://|https://]host[:port][/prefix]"; empty for none."""
     ca: Path | None = None
-    """PEM file of the authorities that sign this registry's certificate."""
+    """The PEM file with the certificate authorities for this registry."""
     client_certificate: Path | None = None
     client_key: Path | None = None
     credentials: Path | None = None
-    """A file in the format of Docker's config.json, read before all others for this registry."""
+    """A file in the format of Docker's config.json, which is read first for this registry."""
     credential_helper: str = ""
-    """NAME of a program docker-credential-NAME, used before all files."""
+    """The NAME of a program docker-credential-NAME, which is used before all files."""
     max_concurrent: int = MAX_CONCURRENT
     image_timeout: timedelta = IMAGE_TIMEOUT
     insecure: bool = False
-    """Certificates are not verified, and plain HTTP is used where the server does not speak TLS."""
+    """Do not verify certificates, and use plain HTTP if the server does not support TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
     """The proxies, as the usual environment variables name them."""
 
-    http: str = field(default="", repr=False)  # a proxy's address may hold a password
+    http: str = field(default="", repr=False)  # the address of a proxy may contain a password
     https: str = field(default="", repr=False)
     no_proxy: str = ""
     """Hosts without a proxy: names, .domains, addresses, networks (10.0.0.0/8), or "*"."""
@@ -62,24 +62,24 @@ class EngineTLS:
     """TLS, with certificates of both sides, for an engine that listens on the network."""
 
     folder: Path
-    """Contains ca.pem, cert.pem and key.pem, as docker names them."""
+    """The directory with ca.pem, cert.pem and key.pem."""
     verify: bool
     """Whether the engine's certificate has to be signed by ca.pem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How sources are reached, apart from what image references contain."""
+    """The settings of all sources."""
 
     registries: Mapping[str, RegistrySettings] = field(default_factory=dict)
-    """By host[:port] in lower case; Docker Hub is "docker.io"."""
+    """The settings by host[:port] in lower case; Docker Hub is "docker.io"."""
     credential_files: tuple[Path, ...] = ()
-    """Files in the format of Docker's config.json or podman's auth.json; the first match counts."""
+    """Files in the format of Docker's config.json or podman's auth.json; the first match wins."""
     credentials: str = field(default="", repr=False)
-    """The content of such a file, from the environment; it is used before all files."""
+    """The content of such a file from the environment, which is used before all files."""
     proxies: Proxies = Proxies()
     docker_host: str = ""
-    """The engine's address, such as unix:///run/docker.sock; empty for the default one."""
+    """The address of the engine, such as unix:///run/docker.sock; "" for the default."""
     docker_tls: EngineTLS | None = None
 
     def registry(self, name: str) -> RegistrySettings:
@@ -97,7 +97,7 @@ def canonical_name(registry: str) -> str:
 
 
 def bypasses_proxy(host: str, port: int, no_proxy: str) -> bool:
-    """Whether `no_proxy` includes this host."""
+    """Return whether `no_proxy` includes this host."""
     host = host.lower().strip("[]")
     for entry in (item.strip().lower() for item in no_proxy.split(",")):
         if not entry:

@@ -10,7 +10,7 @@ from typing import IO
 
 
 def spool(chunks: Iterable[bytes]) -> IO[bytes]:
-    """Return the chunks in a temporary file without a name, which is deleted when it is closed."""
+    """Return a temporary file without a name that contains the chunks."""
     file = tempfile.TemporaryFile(prefix="publisher-")  # noqa: SIM115  # returned while open
     try:
         for chunk in chunks:
@@ -43,7 +43,7 @@ class Part(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close the descriptor, which belongs to this part."""
+        """Close the descriptor, which this part owns."""
         if not self.closed:
             os.close(self._file)
         super().close()

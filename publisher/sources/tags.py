@@ -29,8 +29,8 @@ def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] 
     """Return the tags of `source` that match a pattern and no exclusion, in natural order.
 
     Raises:
-        InvalidPattern: A pattern is malformed; nothing is requested from the source then.
-        NoMatchingTags: Nothing matches: a pattern that requests nothing is a mistake.
+        InvalidPattern: A pattern is malformed; nothing is requested from the source.
+        NoMatchingTags: No tag matches, which is probably a mistake.
         SourceError: The tags cannot be listed.
     """
     wanted = TagPatterns(patterns, exclude)
@@ -49,9 +49,9 @@ def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] 
 
 
 def expand_wish(sources: Sources, wish: Wish) -> list[ImageReference]:
-    """Return the images that a wish requests now: one, or those that its tag patterns match.
+    """Return the image of a wish, or those that its tag patterns match.
 
-    Raises as `expand_tags`.
+    Raises the errors of `expand_tags`.
     """
     if not wish.tags:
         return [wish.image]

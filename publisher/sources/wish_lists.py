@@ -1,4 +1,4 @@
-"""Wish lists by location: a file, a web address, or a file in a git repository.
+"""Read wish lists from a file, a web address, or a git repository.
 
 lists/astro.yaml
 https://lists.example.org/astro.yaml
@@ -19,20 +19,20 @@ from publisher.sources.settings import Settings
 from publisher.wishlist import MAX_BYTES, WishListError
 
 WEB_SECONDS = 120.0
-"""Seconds that a web server may let a wish list wait, over all tries."""
+"""The time-out of a wish list from a web server in seconds, over all tries."""
 
 
 def is_remote(location: str) -> bool:
-    """Whether a wish list's location is an address, and not the path of a file."""
+    """Return whether the location of a wish list is an address, not the path of a file."""
     return location.startswith(("http://", "https://", "git+"))
 
 
 def list_identity(location: str) -> str:
     """Return the name of a wish list in the records of a repository.
 
-    It is the same however the location is written: the absolute path of a file, an address without
-    its fragment, a file in git without the revision. A list from standard input ("-") has an empty
-    name: its images count as published by hand.
+    It is normalized: the absolute path of a file, an address without its fragment, a file in git
+    without the revision. It is "" for standard input ("-"), so that the images count as published
+    by hand.
     """
     if location == "-":
         return ""
@@ -84,7 +84,7 @@ def _read_web(location: str, settings: Settings) -> bytes:
 
 
 def _check_address(location: str) -> None:
-    """Refuse an address that cannot be used, or has a password, before it reaches any log."""
+    """Refuse an address that is invalid or has a password, before it is logged."""
     try:
         parts = urlsplit(location)
         has_host = bool(parts.hostname) and parts.port != 0

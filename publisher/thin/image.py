@@ -29,7 +29,8 @@ MARK = "CVMFS_IMAGE=true"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
-_CREATED_BY = "publisher: thin.json names the layers to be mounted"
+# A change of this text would change the digests of all thin images.
+_CREATED_BY = "publisher: the image's layers are mounted, as thin.json says"
 
 
 @dataclass(frozen=True, slots=True)

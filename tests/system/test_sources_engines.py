@@ -188,10 +188,10 @@ def test_an_engine_refuses_a_client_without_a_certificate_of_its_authority(
     shutil.copy(other.key, keys / "key.pem")
     name = parse_reference("docker-daemon:mine:2")
     with Sources(Settings(docker_host=address, docker_tls=EngineTLS(keys, True))) as sources:
-        with pytest.raises(SourceError, match=r"holds the certificates for it"):
+        with pytest.raises(SourceError, match=r"contains its certificates"):
             sources.open(name).resolve()
     with Sources(Settings(docker_host=address, docker_tls=EngineTLS(tmp_path, True))) as sources:
-        with pytest.raises(SourceError, match=r"does not hold cert\.pem"):
+        with pytest.raises(SourceError, match=r"does not contain ca\.pem"):
             sources.open(name).resolve()
 
 

@@ -122,7 +122,7 @@ class CvmfsRepository:
         return iter(self.tree.names())
 
     def walk(self, path: str) -> Iterator[Found]:
-        """Yield all entries of the tree at `path`, its root first (as ""), sorted as in an index."""
+        """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
         return self.tree.walk(path)
 
     def unfinished(self) -> bool:

@@ -1,1 +1,1 @@
-"""Credentials of registries, where docker and podman keep them: files and helper programs."""
+"""Credentials of registries in the files and helper programs of docker and podman."""

@@ -1,4 +1,4 @@
-"""Storing credentials where docker and podman store them: in a file, or with its helper."""
+"""Store credentials as docker and podman do: in a file, or with the helper that it names."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from publisher.sources.settings import canonical_name
 def store_login(path: Path, registry: str, username: str, password: str) -> str:
     """Store a credential in the file, or with the helper that the file names for this registry.
 
-    Returns where it is stored now. The other content of the file is kept. Raises
-    AuthenticationFailed where file or helper cannot be used.
+    Returns where it is stored. The other content of the file is kept. Raises AuthenticationFailed
+    if the file or helper cannot be used.
     """
     config = dict(read_config(path, required=False))
     helper = _helper(config, registry)
@@ -49,7 +49,7 @@ def has_login(path: Path, registry: str) -> bool:
 def remove_login(path: Path, registry: str) -> bool:
     """Remove the credential of a registry; return whether there was one, or a helper for it.
 
-    Raises AuthenticationFailed where file or helper cannot be used.
+    Raises AuthenticationFailed if the file or helper cannot be used.
     """
     config = dict(read_config(path, required=False))
     helper = _helper(config, registry)
@@ -82,7 +82,7 @@ def _auths(config: dict[str, object], path: Path) -> dict[str, object]:
 
 
 def _keys(auths: dict[str, object], registry: str) -> list[str]:
-    """Return the keys of the registry itself in the file, however they are spelled."""
+    """Return all keys of the file that mean the registry itself."""
     return [key for key in auths if key_of(key) == canonical_name(registry)]
 
 
@@ -94,7 +94,7 @@ def _entry(username: str, password: str) -> dict[str, str]:
 def _locked(path: Path) -> Iterator[None]:
     """Keep other publishers from changing the file within the `with`.
 
-    The lock is on its folder: the file is replaced, and a lock file would be left behind.
+    The folder is locked, since the file is replaced, and a lock file would remain.
     """
     folder = path.resolve().parent
     try:
@@ -103,7 +103,7 @@ def _locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        # Some network file systems cannot lock folders; there, as with docker, the last write wins.
+        # On network file systems that cannot lock folders, the last write wins, as with docker.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

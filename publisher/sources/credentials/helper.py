@@ -1,8 +1,8 @@
 """Credential helpers of docker and podman: the programs docker-credential-NAME.
 
 Protocol (docker-credential-helpers): an action as the argument, a server or a JSON document on
-standard input, the result on standard output. A helper runs with a time limit; what it prints is
-never shown, since it may contain the secret.
+standard input, the result on standard output. A helper has a time limit. Its output is not shown,
+since it may contain the secret.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ IDENTITY_TOKEN_USER = "<token>"
 """The user name that marks the secret as an identity token."""
 
 TIMEOUT = 60
-"""Seconds; a helper that shows a dialog would otherwise wait for ever."""
+"""The time limit in seconds; a helper with a dialog might otherwise wait forever."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _UNKNOWN = "credentials not found in native keychain"
@@ -26,7 +26,7 @@ _UNKNOWN = "credentials not found in native keychain"
 def get_from_helper(helper: str, server: str) -> tuple[str, str] | None:
     """Return the user name and secret for `server`, or None if the helper has none.
 
-    Raises AuthenticationFailed where the helper cannot be run, fails, or breaks the protocol.
+    Raises AuthenticationFailed if the helper cannot be run, fails, or violates the protocol.
     """
     output = _run(helper, "get", server.encode())
     if output is None:

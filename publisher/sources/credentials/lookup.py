@@ -1,8 +1,7 @@
-"""Which credential is used for which image repository.
+"""Find the credential for an image repository in the files and helpers of docker and podman.
 
-Read from the files and helper programs of docker and podman. A credential is matched by the exact
-host, and within it by the longest path ("host/group/project" before "host/group" before "host"),
-never by a part of a name.
+A credential matches the exact host, and the longest path ("host/group/project" before "host/group"
+before "host") of complete components.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ HUB_KEY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and password, or an identity token that a token service accepts instead."""
+    """A user name and password, or an identity token for a token service."""
 
     username: str
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     origin: str = ""
-    """The file or helper that has it, for messages; empty for one from the command line."""
+    """The file or helper that contains it, for messages; "" for one from the command line."""
 
 
 @dataclass(slots=True)
@@ -64,7 +63,7 @@ class Credentials:
     def find(self, registry: str, repository: str) -> Credential | None:
         """Return the credential for an image repository, or None if there is none.
 
-        Raises AuthenticationFailed where a file or helper cannot be used: to go on without
+        Raises AuthenticationFailed if a file or helper cannot be used. Continuing without
         credentials would hide the mistake.
         """
         settings = self._settings.registry(registry)
@@ -101,13 +100,13 @@ class Credentials:
         return None
 
     def _ask(self, helper: str, registry: str) -> Credential | None:
-        """Return the credential that a helper has; the helper runs once, not for each image.
+        """Return the credential of a helper, which runs only once for a registry.
 
-        A helper that failed does not run again either: it may have taken a minute to fail.
+        A helper that failed does not run again either, since that may take a minute.
         """
         with self._lock:
             answer = self._answers.setdefault((helper, registry), _Answer())
-        with answer.lock:  # a helper that hangs delays its own registry only
+        with answer.lock:  # a blocked helper delays its own registry only
             if not answer.is_known:
                 try:
                     answer.credential = ask_helper(helper, registry)
@@ -224,7 +223,7 @@ def _credential(key: str, entry: object, origin: str) -> Credential | None:
         found = Credential(username, password, origin=origin)
     if not (is_text(found.username) and is_text(found.password) and is_text(found.identity_token)):
         raise malformed
-    if found.password.endswith("\0"):  # docker pads what it decodes
+    if found.password.endswith("\0"):  # docker pads decoded passwords
         found = replace(found, password=found.password.rstrip("\0"))
     return found if found.username else None
 

@@ -1,1 +1,1 @@
-"""HTTP for registries and wish lists: connections, retries, redirects, and bounded answers."""
+"""HTTP for registries and wish lists: connections, retries, redirects, limits of answers."""

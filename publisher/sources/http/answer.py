@@ -1,6 +1,6 @@
-"""The answer to one request: its headers parsed, its body read piece by piece and within bounds.
+"""The answer to one request, with parsed headers and a body of limited size.
 
-Every header that the program uses is parsed here. A value that cannot be parsed counts as absent.
+All headers that the program uses are parsed here. An invalid value counts as absent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from publisher.sources.http.faults import describe, place
 
 CHUNK = 256 * 1024
 DRAIN = 64 * 1024
-"""Bytes of an unused body that are read so that its connection can be used again."""
+"""The most bytes of an unused body that are read to use its connection again."""
 
 _LENGTH = re.compile(r"[0-9]{1,18}\Z")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)\Z")
 
 
 class BrokenBody(Exception):
-    """The connection broke, or was too slow, before the body was complete; `str()` is the cause."""
+    """The connection failed, or was too slow, before the end of the body; `str()` is the cause."""
 
 
 class Answer:
@@ -47,7 +47,7 @@ class Answer:
         self.url = response.url
 
     def header(self, name: str) -> str:
-        """Return a header's value; empty where the answer has none."""
+        """Return a header's value, or "" if the answer does not have it."""
         return str(self._response.headers.get(name, "")).strip()
 
     @property
@@ -57,45 +57,45 @@ class Answer:
 
     @property
     def sent_authorization(self) -> str:
-        """The Authorization header of the request; empty where it had none."""
+        """The Authorization header of the request, or ""."""
         return str(self._response.request.headers.get("Authorization", ""))
 
     @property
     def content_length(self) -> int | None:
-        """Bytes of the body, as announced."""
+        """The announced size of the body in bytes."""
         length = self.header("Content-Length")
         return int(length) if _LENGTH.match(length) else None
 
     @property
     def range_start(self) -> int | None:
-        """Position of the first byte of a partial body (RFC 9110 section 14.4)."""
+        """The position of the first byte of a partial body (RFC 9110 section 14.4)."""
         found = _CONTENT_RANGE.match(self.header("Content-Range"))
         return int(found[1]) if found else None
 
     @property
     def is_web_page(self) -> bool:
-        """Whether the body is HTML, as proxies and login forms send it."""
+        """Whether the body is HTML, such as from proxies and login forms."""
         return "text/html" in self.header("Content-Type").lower()
 
     @property
     def location(self) -> str:
-        """Where a redirect leads, or where an upload continues; empty where that is not given."""
+        """The target of a redirect, or the address of an upload, or ""."""
         return self.header("Location")
 
     @property
     def next_page(self) -> str:
-        """The address of the next page of a list (RFC 8288); empty on the last one."""
+        """The address of the next page of a list (RFC 8288), or "" for the last one."""
         return str(self._response.links.get("next", {}).get("url", ""))
 
     def retry_after(self, now: datetime.datetime) -> float | None:
-        """Return the seconds that a Retry-After header asks to wait."""
+        """Return the seconds to wait that a Retry-After header requests."""
         return parse_retry_after(self.header("Retry-After"), now)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body as it was sent, whatever Content-Encoding claims.
+        """Yield the body as it was sent, ignoring Content-Encoding.
 
-        Digests are of these bytes, and some registries label a layer's own compression as the
-        transfer's. Raises BrokenBody; OutOfTime if the deadline is over.
+        Digests are those of the sent bytes, and some registries declare the compression of a layer
+        as Content-Encoding. Raises BrokenBody, and OutOfTime after the deadline.
         """
         while True:
             self._deadline.check(f"cannot fetch {self.place}", "its answer arrives too slowly")
@@ -110,14 +110,14 @@ class Answer:
             yield chunk
 
     def document(self, what: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
-        """Return the whole body, with its Content-Encoding undone.
+        """Return the whole body after decoding its Content-Encoding.
 
         Args:
-            what: What cannot be done without it ("cannot fetch …").
-            limit: Bytes that the body may have, before and after decoding.
+            what: The `what` of errors ("cannot fetch …").
+            limit: The most bytes of the body, before and after decoding.
 
         Raises:
-            BrokenBody: The connection breaks, or is too slow.
+            BrokenBody: The connection fails, or is too slow.
             SourceError: The body is longer than `limit`, or its encoding is not supported.
         """
         data = self._raw_document(what, limit)
@@ -130,7 +130,7 @@ class Answer:
         try:
             decoded = decoder.decompress(data, limit + 1)
         except zlib.error as error:
-            raise SourceError(what, why=f"its {encoding} encoding is broken") from error
+            raise SourceError(what, why=f"its {encoding} encoding is corrupt") from error
         if len(decoded) > limit:
             raise self._too_long(what, limit)
         if not decoder.eof:
@@ -154,9 +154,9 @@ class Answer:
         return SourceError(what, why=f"the answer of {self.place} is longer than {limit} bytes")
 
     def close(self) -> None:
-        """Release the connection: for the next request if little of the body is left."""
+        """Release the connection. It is used again if the rest of the body is short."""
         if self._is_short():
-            # If these bytes cannot be read, the connection is closed and another one is opened.
+            # If this fails, the connection is closed, and the next request opens another one.
             with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
                 self._response.raw.read1(DRAIN, decode_content=False)
         self._response.close()
@@ -181,7 +181,7 @@ def parse_retry_after(header: str, now: datetime.datetime) -> float | None:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether two addresses have scheme, host and port in common."""
+    """Return whether two addresses have the same scheme, host and port."""
     return _origin(one) == _origin(other)
 
 

@@ -1,11 +1,11 @@
-"""Connections under requests and urllib3, with three properties that those do not have.
+"""Connections for requests and urllib3 with three additional properties.
 
-- Another thread can end them: a thread that waits for a server's next byte cannot be
-  interrupted, but its socket can be shut down, which ends the wait at once. urllib3 does not expose
-  its sockets, so they are collected as they are made.
-- Interim answers (1xx) are skipped, and an answer that ends inside its header is an error. The
+- Another thread can end them. A thread that waits for data cannot be interrupted, but its socket
+  can be shut down, which ends the wait. urllib3 does not expose its sockets, so they are collected
+  when they are created.
+- Interim answers (1xx) are skipped, and an answer that ends within its header is an error. The
   standard library returns the former as the answer, and the latter as an answer without a body.
-- An answer that arrives too slowly is an error, in whichever part the server is slow.
+- An answer that arrives too slowly is an error, also within its header.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 SLOW_AFTER = 120.0
-"""Seconds of waiting after which an answer has to have arrived at SLOWEST or more."""
+"""Seconds of waiting after which the rate of an answer has to be at least SLOWEST."""
 SLOWEST = 1024
-"""Bytes per second; a slower connection counts as broken."""
+"""The lowest rate in bytes per second; a slower connection counts as failed."""
 MAX_INTERIM = 16
-"""Interim answers before the final one."""
+"""The most interim answers before the final one."""
 
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9](?![0-9])")
 
@@ -52,7 +52,7 @@ class Sockets:
                 _shut(made)
 
     def shut(self) -> None:
-        """End all waits for these sockets, now and in the future."""
+        """Shut down these sockets, and those that are added later, which ends all waits."""
         with self._lock:
             self._shut = True
             for each in self._open:
@@ -60,8 +60,8 @@ class Sockets:
 
 
 def _shut(each: socket.socket) -> None:
-    # Not the method of a TLS socket: it discards the TLS session, which a reader may be using.
-    # A connection that has ended in the meantime cannot be shut down, and need not be.
+    # The method of a TLS socket would discard the TLS session, which a reader may be using.
+    # An error means that the connection has ended already.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(each, socket.SHUT_RDWR)
 
@@ -92,7 +92,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Watched(io.RawIOBase):
-    """The bytes of one answer; BrokenAnswer where the server sends too few of them."""
+    """The bytes of one answer. Raises BrokenAnswer if they arrive too slowly."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
@@ -117,7 +117,7 @@ class _Watched(io.RawIOBase):
 
 
 class _Header:
-    """The header of the final answer, line by line, as http.client reads it."""
+    """The header of the final answer, as lines for http.client."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
@@ -140,7 +140,7 @@ class _Header:
         self._stream.close()
 
     def _first_line(self, limit: int) -> bytes:
-        """The first line, which may be empty: the server closed an idle connection."""
+        """Return the first line, or b"" if the server closed an idle connection."""
         line = self._stream.readline(limit)
         is_http = line.startswith(b"HTTP/") or b"HTTP/".startswith(line)
         if line and not line.endswith(b"\n") and len(line) != limit and is_http:
@@ -161,7 +161,7 @@ class _Header:
 
 
 class Adapter(HTTPAdapter):
-    """requests' connections with the above properties; `context`, if given, is used for TLS."""
+    """The connections of requests with these properties; `context`, if given, is for TLS."""
 
     def __init__(self, sockets: Sockets, size: int, context: ssl.SSLContext | None = None) -> None:
         self._pools = _pools(sockets)

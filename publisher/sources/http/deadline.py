@@ -1,4 +1,4 @@
-"""How long one image may wait for a server, over all its requests."""
+"""The time that one image may wait for a server, over all its requests."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from publisher.sources import SourceError
 from publisher.sources.http.clock import Clock
 
 RATE = 64 * 1024
-"""Bytes per second: a download that is at least this fast uses none of the time."""
+"""Bytes per second. A download of at least this rate does not use up the time."""
 
 
 class OutOfTime(SourceError):
-    """A server did not serve an image in the time that its settings allow."""
+    """A server did not deliver an image within the configured time."""
 
 
 class Deadline:
     """The time that an image has left to wait for a server. Safe to use from several threads.
 
-    Time counts while at least one request of the image waits: for a connection, for the next
-    bytes, or for the end of a back-off. The time that the receiver of the bytes takes does not
-    count. Each RATE bytes that arrive give one second back, up to the whole `seconds`: a large
-    image may take hours, and a server that sends one byte a second ends it after `seconds`.
+    Time counts while at least one request of the image waits for a connection, for data, or for the
+    end of a back-off. The time for processing data does not count. Each RATE bytes that arrive add
+    one second again, up to `seconds`. A large image may therefore take hours, but not an image from
+    a server that sends one byte per second.
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
@@ -36,7 +36,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time within the `with`, once for all threads that wait together."""
+        """Count the time within the `with`, once for all threads that wait at the same time."""
         with self._lock:
             self._settle()
             self._waiting += 1
@@ -48,14 +48,14 @@ class Deadline:
                 self._waiting -= 1
 
     def received(self, count: int) -> None:
-        """Give back the time that `count` bytes are worth."""
+        """Add the time for `count` received bytes."""
         with self._lock:
             self._settle()
             self._used = max(0.0, self._used - count / RATE)
 
     @property
     def left(self) -> float:
-        """Seconds that are left; negative when the time is over."""
+        """The remaining seconds; negative after the end."""
         with self._lock:
             self._settle()
             return self.seconds - self._used
@@ -64,9 +64,9 @@ class Deadline:
         """Raise OutOfTime if there are not `wait` seconds left.
 
         Args:
-            what: What cannot be done ("cannot fetch …").
-            last: Why the server has to be waited for, such as its last status.
-            wait: Seconds that the next step takes at least.
+            what: The `what` of the error ("cannot fetch …").
+            last: The reason of the wait, such as the last status.
+            wait: The least number of seconds for the next step.
         """
         if self.left < wait:
             raise OutOfTime(

@@ -1,8 +1,8 @@
-"""Requests with retries, one back-off per host, and redirects.
+"""Send requests with retries, one back-off per host, and redirects.
 
 All requests to registries, token services and web servers go through one `Exchange`, so that they
-share each host's connections, its limit of requests in flight, and its back-off. The log has the
-method, host, path, status and try of each; never a header, a query or a body.
+share each host's connections, its limit of requests in flight, and its back-off. The log
+contains method, host, path, status and try of each, but no header, query or body.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from publisher.sources.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# urllib3 logs whole addresses, and the query of a signed one is a credential.
+# urllib3 logs complete addresses, and the query of a signed address is a credential.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 MAX_REDIRECTS = 5
 TIMEOUTS = (15.0, 60.0)
-"""Seconds to connect, and between two pieces of an answer."""
+"""The time-outs in seconds of a connection, and between two pieces of an answer."""
 _VERBS = {"HEAD": "reach", "POST": "send to", "PUT": "send to"}
 _HEADERS = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
 
@@ -67,9 +67,9 @@ class Exchange:
 
     Args:
         settings: Mirrors, certificates and limits of each registry, and the proxies.
-        on_wait: Called with a sentence whenever a server asks to wait.
-        base_delay: Seconds of the first back-off.
-        clock: The time that waits and deadlines are measured by.
+        on_wait: Called with a message if a server requests a wait.
+        base_delay: The first back-off in seconds.
+        clock: The clock for waits and deadlines.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Exchange:
     def close(self) -> None:
         """Close all connections, and open no others.
 
-        Requests that wait, also for more of an answer, end at once with an error; one that is
-        connecting may take until its timeout.
+        Waiting requests end at once with an error, except that one that is connecting may take
+        until its time-out.
         """
         self._closed.set()
         self._hosts.close()
@@ -114,7 +114,7 @@ class Exchange:
     def base_url(self, registry: str, *, plain_http: bool) -> str:
         """Return scheme and host of a registry's API.
 
-        Where `insecure` allows both, TLS is tried first; the result is kept.
+        If `insecure` permits both, TLS is tried first; the result is kept.
         """
         host = api_host(registry)
         if plain_http or not self._settings.registry(registry).insecure:
@@ -128,7 +128,7 @@ class Exchange:
             return self._insecure[host]
 
     def _speaks_tls(self, host: str) -> bool | None:
-        """Whether a host speaks TLS; None if it cannot be reached at all."""
+        """Return whether a host supports TLS; None if it cannot be reached."""
         url = f"https://{host}/v2/"
         request = requests.Request("GET", url, headers=_HEADERS).prepare()
         try:
@@ -139,9 +139,9 @@ class Exchange:
         return True
 
     def pause(self, tries: int, what: str, why: str, deadline: Deadline) -> None:
-        """Wait before the next try of `what`, which failed `tries` times, the last time by `why`.
+        """Wait before the next try of `what`, which failed `tries` times, lastly because of `why`.
 
-        Raises SourceError after `close`, and OutOfTime if the deadline would be over.
+        Raises SourceError after `close`, and OutOfTime if the wait would exceed the deadline.
         """
         self._sleep(backoff(tries, self._base_delay), what, why, deadline)
 
@@ -161,15 +161,15 @@ class Exchange:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
     ) -> Iterator[Answer]:
-        """Yield the answer to one request, after redirects and retries; its body is not read yet.
+        """Yield the answer to one request, after redirects and retries, with an unread body.
 
-        The Authorization header, if there is one, is sent to the origin of `url` only. A slot of
-        the host is held until the `with` ends: no other request may be made in it.
+        The Authorization header, if any, is sent to the origin of `url` only. A slot of the host is
+        held until the `with` ends; no other request may be made in it.
 
         Raises:
-            SourceError: No answer arrived, or one with a status that means "not now" (408, 429,
-                500, 502, 503, 504), after all tries; or a redirect cannot be followed.
-            OutOfTime: The deadline is over.
+            SourceError: All tries failed, or had a temporary status (408, 429, 500, 502, 503,
+                504); or a redirect cannot be followed.
+            OutOfTime: The deadline has passed.
         """
         with contextlib.ExitStack() as stack:
             yield self._answer(stack, _Request(method, url, headers or {}, data, deadline))
@@ -178,7 +178,7 @@ class Exchange:
         host = self._host(request.url)
         if why := host.unreachable():
             raise SourceError(
-                request.what, why=f"{host.name} could not be reached a moment ago either: {why}"
+                request.what, why=f"{host.name} could not be reached shortly before: {why}"
             )
         tries = Tries(self._base_delay, self._clock.monotonic())
         why = "its answer is awaited"
@@ -207,7 +207,7 @@ class Exchange:
                 self._report_wait(f"waiting {pause:.0f} s for {host.name}: {why}")
 
     def _try(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer | Fault:
-        """Return an answer or a fault that may pass; SourceError for one that does not."""
+        """Return an answer or a temporary fault; raise SourceError for a permanent one."""
         request.deadline.check(request.what, "its answer is awaited")
         try:
             answer = self._redirected(stack, request, tried)
@@ -217,7 +217,7 @@ class Exchange:
         if answer.status not in RETRIED:
             return answer
         stack.close()
-        # Zero means that the server is ready now: nothing that is worth a wait of its own.
+        # Zero means that the server is ready, so that the usual back-off applies.
         wait = answer.retry_after(self._clock.utc_now()) or None
         return Fault(f"status {answer.status}", wait)
 
@@ -239,7 +239,7 @@ class Exchange:
             self._on_wait(text)
 
     def _redirected(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer:
-        """Send, and follow redirects."""
+        """Send the request, and follow redirects."""
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._send(stack, request, tried)
             if answer.status not in (301, 302, 303, 307, 308) or not answer.location:
@@ -251,7 +251,7 @@ class Exchange:
         raise SourceError(request.what, why=f"more than {MAX_REDIRECTS} redirects")
 
     def _target(self, request: _Request, location: str) -> str:
-        """Return the address that a redirect leads to, if it may be followed."""
+        """Return the target of a redirect; raise SourceError if it may not be followed."""
         try:
             target = urljoin(request.url, location)
             self._hosts.of(target)
@@ -289,7 +289,7 @@ class Exchange:
 
 
 def _raise_if_lasting(request: _Request, error: Exception) -> None:
-    """Raise SourceError for a failure that another try cannot change."""
+    """Raise SourceError for a permanent failure."""
     if is_certificate_error(error):
         raise SourceError(
             request.what,
@@ -299,6 +299,6 @@ def _raise_if_lasting(request: _Request, error: Exception) -> None:
     if is_not_tls(error):
         raise SourceError(
             request.what,
-            why="it does not speak TLS",
+            why="it does not support TLS",
             hint="write http:// before the image if the registry is to be used without encryption",
         ) from None

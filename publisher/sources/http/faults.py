@@ -1,7 +1,7 @@
 """Describe failed requests without secrets, and decide which of them are tried again.
 
-Exceptions of the HTTP libraries quote whole addresses, and the query of a signed address is a
-credential. Their texts are therefore never used: only those of the system and of TLS are.
+Exceptions of the HTTP libraries quote complete addresses, and the query of a signed address is a
+credential. Only the texts of errors of the system and of TLS are therefore used.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _BY_NAME = {
     "ReadTimeoutError": "no answer in time",
     "ConnectTimeout": "no connection in time",
     "ConnectTimeoutError": "no connection in time",
-    "ProtocolError": "the connection broke",
-    "IncompleteRead": "the connection broke",
+    "ProtocolError": "the connection failed",
+    "IncompleteRead": "the connection failed",
     "ProxyError": "the proxy cannot be used",
     "InvalidURL": "its address is malformed",
     "LocationParseError": "its address is malformed",
@@ -54,12 +54,12 @@ def _describe_cause(cause: BaseException) -> str:
 
 
 def is_certificate_error(error: BaseException) -> bool:
-    """Whether the server's certificate was refused: another try cannot help."""
+    """Return whether the server's certificate was refused, which is permanent."""
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
 
 
 def is_not_tls(error: BaseException) -> bool:
-    """Whether the server answered a TLS greeting with something that is not TLS."""
+    """Return whether the server answered a TLS handshake with other data."""
     return any(
         isinstance(cause, ssl.SSLError)
         and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
@@ -68,7 +68,7 @@ def is_not_tls(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and what caused it, in whichever way the libraries keep the cause."""
+    """Yield `error` and its causes, in all ways in which the libraries store them."""
     seen: set[int] = set()
     pending: list[object] = [error]
     while pending:
@@ -81,7 +81,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def place(url: str) -> str:
-    """Return host and path of an address: what messages and logs may show of it."""
+    """Return host and path of an address, the parts that messages and logs may contain."""
     try:
         parts = urlsplit(url)
     except ValueError:

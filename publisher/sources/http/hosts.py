@@ -15,13 +15,13 @@ from publisher.sources.http.clock import Clock
 from publisher.sources.http.connections import Adapter, Sockets
 from publisher.sources.settings import RegistrySettings, Settings
 
-# `insecure: true` is explicit; a warning with each request would only hide the others.
+# `insecure: true` is explicit; a warning for each request would hide other messages.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 DOWN_SECONDS = 60.0
-"""How long a host that could not be reached in several tries counts as down."""
+"""Seconds for which a host that could not be reached in several tries counts as down."""
 PROBE_SECONDS = 10.0
-"""Seconds between two requests that try a host which is down; others fail at once."""
+"""Seconds between two requests to a host that is down; others fail at once."""
 
 
 class NotAnAddress(ValueError):
@@ -41,7 +41,7 @@ class Host:
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
         self._sockets = Sockets()
         usual_trust = scheme == "https" and own.ca is None and not own.insecure
-        # The machine's own authorities, which its other programs trust, not requests' list.
+        # The certificate authorities of the system, not those of requests.
         context = ssl.create_default_context() if usual_trust else None
         self._adapter = Adapter(self._sockets, own.max_concurrent, context)
         self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
@@ -64,8 +64,8 @@ class Host:
     ) -> requests.Response:
         """Send one request; redirects are not followed, and the body is not read.
 
-        The adapter is used without a session: a session would read whole bodies of redirects, and
-        look for credentials and proxies in the environment and in files.
+        The adapter is used without a session, which would read whole bodies of redirects, and
+        credentials and proxies from the environment and from files.
         """
         return self._adapter.send(
             request,
@@ -109,10 +109,10 @@ class Host:
                 self._down, self._probe, self._reason = now + DOWN_SECONDS, now + PROBE_SECONDS, why
 
     def unreachable(self) -> str:
-        """Return why a request must not be sent to this host now; empty where it may be.
+        """Return why a request must not be sent to this host now, or "".
 
-        Otherwise each of thousands of images would wait for the timeout of a host that does not
-        answer, and images of other hosts would wait with them.
+        Without this, each of thousands of images would wait for the time-out of a host that does
+        not answer, and would delay images of other hosts.
         """
         with self._lock:
             now = self._clock.monotonic()
@@ -121,7 +121,7 @@ class Host:
             if now < self._probe:
                 return self._reason
             self._probe = now + PROBE_SECONDS
-            self._down = now + 2 * DOWN_SECONDS  # no wait for an answer is longer
+            self._down = now + 2 * DOWN_SECONDS  # longer than any wait for an answer
             return ""
 
     def works(self) -> None:
@@ -131,7 +131,7 @@ class Host:
 
 
 def _check_certificates(name: str, own: RegistrySettings) -> None:
-    """Raise SourceError for a file that cannot be used; a request would report an error of TLS."""
+    """Raise SourceError for an unusable file; a request would report an error of TLS instead."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     path = own.ca
     try:
@@ -139,7 +139,7 @@ def _check_certificates(name: str, own: RegistrySettings) -> None:
             context.load_verify_locations(own.ca)
         path = own.client_certificate
         if path is not None:
-            # Without a password given, OpenSSL asks for one at the terminal.
+            # Without this password, OpenSSL would prompt for one on the terminal.
             context.load_cert_chain(path, own.client_key, password="")
     except (OSError, ValueError) as error:  # SSLError is an OSError
         why = "not a PEM file with the expected content" if isinstance(error, ssl.SSLError) else ""
@@ -160,7 +160,7 @@ class Hosts:
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Host:
-        """Return the host of an address; NotAnAddress if that is neither http nor https."""
+        """Return the host of an address; raise NotAnAddress if it is neither http nor https."""
         scheme, separator, rest = url.partition("://")
         netloc = rest.split("/", 1)[0].split("?", 1)[0].lower()
         with self._lock:

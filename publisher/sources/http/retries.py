@@ -1,4 +1,4 @@
-"""When a request is tried again, and after how long."""
+"""Decide whether and when a request is tried again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 import random
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that mean "not now". All others are answers."""
+"""The statuses of temporary failures. All others are answers."""
 MAX_TRIES = 5
 MAX_WAIT = 300.0
-"""Seconds that a registry may ask to wait; longer is an error."""
+"""The longest wait in seconds that a registry may request."""
 
 LONGEST_BACKOFF = 5
-"""The try after which the back-off grows no more: 8 to 16 seconds."""
+"""The try after which the back-off is constant: 8 to 16 seconds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a try failed that may succeed later; `wait` is what the server asked for, in seconds."""
+    """A temporary failure; `wait` are the seconds that the server requested to wait."""
 
     why: str
     wait: float | None = None
@@ -33,7 +33,7 @@ class Tries:
     """When the first try began, by the clock of the exchange."""
     count: int = 0
     waited: float = 0.0
-    """Seconds of the waits that the server asked for."""
+    """The seconds of waits that the server requested so far."""
 
     def pause_after(self, fault: Fault, *, is_down: bool) -> float | None:
         """Return the seconds until the next try, or None after the last one."""
@@ -48,5 +48,5 @@ class Tries:
 
 
 def backoff(tries: int, base: float) -> float:
-    """Return the seconds before the next try: doubling, with jitter so that clients spread out."""
+    """Return the seconds before the next try: doubled each time, with jitter."""
     return float(base * 2 ** (tries - 1) * random.uniform(0.5, 1.0))

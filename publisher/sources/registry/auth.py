@@ -1,4 +1,4 @@
-"""Requests to one image repository with the Authorization header that its registry asks for.
+"""Requests to one image repository with the Authorization header that its registry requires.
 
 Sources: the token specification of the Docker registry, and its OAuth2 variant. A credential is
 sent to its registry, and to the token service that this registry names; nowhere else.
@@ -23,16 +23,16 @@ from publisher.sources.registry.tokens import Token, basic_header, parse_token, 
 from publisher.sources.settings import canonical_name
 
 REMEMBERED = 256
-"""Image repositories of a registry whose tokens are kept, the latest used. A long wish list names
-the tags of one image together, and the tokens of thousands of images would take much memory."""
+"""The most image repositories of a registry whose tokens are kept. A long wish list usually has the
+tags of one image together, and the tokens of thousands of images would take much memory."""
 
 
-class _Standing(enum.Enum):
+class _CredentialState(enum.Enum):
     """The result of the requests that used a credential."""
 
     ACCEPTED = enum.auto()
     DOUBTFUL = enum.auto()
-    """A token service refused it for one image repository: it is wrong, or that one is private."""
+    """A token service refused it for one image repository, which may be private, or it is wrong."""
     WRONG = enum.auto()
 
 
@@ -49,7 +49,7 @@ class RegistryAuth:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._seen: Challenge | None = None
-        self._standing: dict[Credential, _Standing] = {}
+        self._standing: dict[Credential, _CredentialState] = {}
         self._repositories: dict[tuple[str, str], RepositoryAuth] = {}
 
     @property
@@ -61,15 +61,15 @@ class RegistryAuth:
         """Return the credential for an image repository, if there is one."""
         return self._credentials.find(self.registry, repository)
 
-    def standing(self, credential: Credential | None) -> _Standing | None:
-        """Return what is known of a credential; None before it was used."""
+    def standing(self, credential: Credential | None) -> _CredentialState | None:
+        """Return the state of a credential; None before it was used."""
         with self._lock:
             return None if credential is None else self._standing.get(credential)
 
-    def note_standing(self, credential: Credential | None, standing: _Standing) -> None:
-        """Keep what an answer shows of a credential. One that was accepted stays accepted."""
+    def note_standing(self, credential: Credential | None, standing: _CredentialState) -> None:
+        """Set the state of a credential. One that was accepted stays accepted."""
         with self._lock:
-            if credential is None or self._standing.get(credential) is _Standing.ACCEPTED:
+            if credential is None or self._standing.get(credential) is _CredentialState.ACCEPTED:
                 return
             self._standing[credential] = standing
 
@@ -85,7 +85,7 @@ class RegistryAuth:
             self._seen = challenge
 
     def repository(self, name: str, actions: str = "pull") -> RepositoryAuth:
-        """Return the authorization for one image repository; one token serves all its images.
+        """Return the authorization for one image repository, with one token for all its images.
 
         `actions` are those of the token specification: "pull", or "pull,push" to write as well.
         An empty `name` means the registry itself.
@@ -120,9 +120,9 @@ class RepositoryAuth:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
     ) -> Iterator[Answer]:
-        """Yield the answer to a request, sent again after a 401 with what its challenge asks for.
+        """Yield the answer to a request, which is sent again with authorization after a 401.
 
-        As `Exchange.request`; also raises AuthenticationFailed where the registry refuses.
+        See `Exchange.request`. Raises AuthenticationFailed if the registry refuses.
         """
         headers = headers or {}
         sent, is_renewed = self._header(deadline), False
@@ -135,7 +135,7 @@ class RepositoryAuth:
                     yield answer
                     return
                 challenge = answer.header("WWW-Authenticate")
-            # Outside the `with`: a token may have to come from the same host.
+            # Outside of the `with`, since the token service may be the same host.
             if is_renewed and not self._has_expired(sent):
                 raise self._refused()
             sent, is_renewed = self._renew(challenge, sent, deadline), True
@@ -145,7 +145,7 @@ class RepositoryAuth:
         return self._failed(why, self._registry.credential(self._repository))
 
     def _header(self, deadline: Deadline) -> str | None:
-        """Return a token that is still good, or the answer to this registry's latest challenge."""
+        """Return a valid token, or the answer to this registry's latest challenge."""
         with self._lock:
             if self._token is not None and self._token.is_good:
                 return self._token.header
@@ -158,7 +158,7 @@ class RepositoryAuth:
             return self._token.header
 
     def _has_expired(self, header: str | None) -> bool:
-        """Whether this header's token ended its life, such as during a long wait for a retry."""
+        """Return whether this header's token has expired, for example during a long back-off."""
         with self._lock:
             token = self._token
             return token is not None and token.header == header and not token.is_good
@@ -171,17 +171,19 @@ class RepositoryAuth:
             chosen = self._choose(header)
             if chosen.scheme == "basic" and refused is not None:
                 credential = self._registry.credential(self._repository)
-                self._registry.note_standing(credential, _Standing.WRONG)
+                self._registry.note_standing(credential, _CredentialState.WRONG)
                 raise self._failed("it refuses the user name and password", credential)
             self._token = self._obtain(chosen, chosen.scopes or self._scopes, deadline)
             self._registry.note_challenge(chosen)
             return self._token.header
 
     def _refused(self) -> AuthenticationFailed:
-        """Return the error for a registry that refuses a fresh answer to its challenge."""
+        """Return the error for a registry that refuses the new answer to its challenge."""
         seen, credential = self._registry.seen, self._registry.credential(self._repository)
         if seen is None or seen.scheme != "basic" or credential is None:
-            return self._failed("it refuses the token that it asked for (status 401)", credential)
+            return self._failed(
+                "it refuses the token of its token service (status 401)", credential
+            )
         return self._failed("it refuses the user name and password", credential)
 
     def _failed(self, why: str, credential: Credential | None) -> AuthenticationFailed:
@@ -208,18 +210,18 @@ class RepositoryAuth:
                 return challenge
         schemes = [challenge.scheme[:20] for challenge in challenges[:5]]
         offered = ", ".join(schemes) or "nothing"
-        raise self.denied(f"it asks for a kind of authentication that is not supported: {offered}")
+        raise self.denied(f"it requires an unsupported kind of authentication: {offered}")
 
     def _obtain(self, challenge: Challenge, scopes: tuple[str, ...], deadline: Deadline) -> Token:
         credential = self._registry.credential(self._repository)
-        if self._registry.standing(credential) is _Standing.WRONG:
+        if self._registry.standing(credential) is _CredentialState.WRONG:
             raise self._failed("it has refused the user name and password before", credential)
         if challenge.scheme == "basic":
             if credential is None or not credential.password:
-                raise self._failed("it asks for a user name and password", credential)
+                raise self._failed("it requires a user name and password", credential)
             return Token(basic_header(credential), float("inf"))
-        if scopes and self._registry.standing(credential) is _Standing.DOUBTFUL:
-            # Without scopes, a token service checks the credential alone.
+        if scopes and self._registry.standing(credential) is _CredentialState.DOUBTFUL:
+            # Without scopes, a token service checks the credential only.
             self._fetch_token(challenge, (), credential, deadline)
         return self._fetch_token(challenge, scopes, credential, deadline)
 
@@ -241,14 +243,14 @@ class RepositoryAuth:
         ) as answer:
             if answer.status in (400, 401, 403):
                 if answer.status == 401:
-                    wrong = _Standing.DOUBTFUL if scopes else _Standing.WRONG
+                    wrong = _CredentialState.DOUBTFUL if scopes else _CredentialState.WRONG
                     registry.note_standing(credential, wrong)
                 known = "the user name and password" if asked.data is None else "the identity token"
                 refused = known if credential is not None else "a request without credentials"
                 raise self._failed(
                     f"its token service {place(asked.url)} refuses {refused}", credential
                 )
-            registry.note_standing(credential, _Standing.ACCEPTED)
+            registry.note_standing(credential, _CredentialState.ACCEPTED)
             what = f"cannot get a token for {registry.registry} from {place(asked.url)}"
             return parse_token(answer, what, began)
 

@@ -1,4 +1,4 @@
-"""One blob as an uninterrupted stream: resumed by a Range request where the connection breaks."""
+"""Read one blob as a stream, which is resumed by a Range request if the connection fails."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from publisher.sources.registry.refusal import Refusal
 log = logging.getLogger(__name__)
 
 PROGRESS = 1024 * 1024
-"""Bytes that reset the count of tries: a connection that delivered them was useful."""
+"""The number of received bytes after which the count of tries begins again."""
 
 
 def stream_blob(
     endpoints: Sequence[Endpoint], descriptor: Descriptor
 ) -> Generator[bytes, None, None]:
-    """Yield the chunks of a blob: exactly as many bytes as its descriptor states, or an error.
+    """Yield the chunks of a blob: exactly the number of bytes of its descriptor, or an error.
 
-    The endpoints are tried in turn, then the addresses in the descriptor, if it has any; each
-    continues where the one before ended.
+    The endpoints are tried in order, then the addresses in the descriptor. Each one continues at
+    the position where the previous one failed.
     """
     stream = _Stream(descriptor)
     own = [(endpoint, endpoint.blob_url(descriptor.digest), True) for endpoint in endpoints]
@@ -52,7 +52,7 @@ class _Stream:
         self._ranges = True
 
     def read(self, endpoint: Endpoint, url: str, authorized: bool) -> Iterator[bytes]:
-        """Yield the rest of the blob from one address, over as many connections as it takes."""
+        """Yield the rest of the blob from one address, with several connections if necessary."""
         what = f"cannot fetch blob {self._digest} of {endpoint.name}"
         tries, mark = 0, self._position
         while True:
@@ -76,7 +76,7 @@ class _Stream:
     def _connection(
         self, endpoint: Endpoint, url: str, authorized: bool, what: str
     ) -> Iterator[bytes]:
-        """Yield what one connection delivers; BrokenBody where it breaks."""
+        """Yield the bytes of one connection; raise BrokenBody if it fails."""
         is_resumed = self._position > 0 and self._ranges
         headers = {"Range": f"bytes={self._position}-"} if is_resumed else {}
         with endpoint.request("GET", url, headers, authorized=authorized) as answer:
@@ -85,13 +85,15 @@ class _Stream:
                 new = chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
                 if self._position + len(new) > self._size:
-                    raise SourceError(what, why=f"it is longer than {self._size} bytes, its size")
+                    raise SourceError(
+                        what, why=f"it is longer than the {self._size} bytes of its descriptor"
+                    )
                 self._position += len(new)
                 if new:
                     yield new
 
     def _known_bytes(self, answer: Answer, what: str) -> int:
-        """Return how many bytes at the start of an answer the consumer already has."""
+        """Return how many bytes at the beginning of an answer were received before."""
         if answer.status == 416 and self._position and self._ranges:
             self._ranges = False
             raise BrokenBody("the range was refused")

@@ -1,8 +1,8 @@
 """Parse the header WWW-Authenticate, with which a registry answers 401. Pure.
 
 Sources: RFC 9110 section 11.6.1 (challenges), and the token specification of the Docker registry.
-Registries leave out quotes, put commas into quoted scopes, and send several challenges in one
-header; all of these are accepted.
+Missing quotes, commas in quoted scopes, and several challenges in one header, which registries
+send, are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
 _SEPARATOR = re.compile(r"[\s,]*")
 
 MAX_HEADER = 16 * 1024
-"""Characters that are read; real challenges are far shorter, and parsing takes time."""
+"""The most characters that are parsed; usual challenges are much shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Challenge:
 
     @property
     def realm(self) -> str:
-        """For Bearer, the address of the token service."""
+        """The address of the token service, for Bearer."""
         return self.parameters.get("realm", "")
 
     @property
     def service(self) -> str:
-        """The token service's name of this registry."""
+        """The name of this registry at the token service."""
         return self.parameters.get("service", "")
 
     @property

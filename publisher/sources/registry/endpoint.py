@@ -1,6 +1,6 @@
 """One image repository at one registry or mirror: its addresses, requests to them, its tags.
 
-The addresses are oras-py's.
+oras-py makes the addresses.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Endpoint:
         return f"{self.base_url.partition('://')[0]}://{path}"
 
     def at_this_host(self, url: str) -> str:
-        """Return an address of the registry with the scheme and host by which it is reached.
+        """Return an address of the registry with the scheme and host of this endpoint.
 
-        A registry behind a proxy often writes addresses with another host, or with http.
+        A registry behind a proxy often returns addresses with another host, or with http.
         """
         base, parts = urlsplit(self.base_url), urlsplit(url)
         return urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))
@@ -86,7 +86,7 @@ class Endpoint:
     ) -> Iterator[Answer]:
         """Yield the answer to a request, `authorized` for this image repository or anonymous.
 
-        A Refusal that is raised within the `with` leaves it as the SourceError that it means.
+        A Refusal that is raised within the `with` is converted to a SourceError.
         """
         send = self._auth.request if authorized else self._exchange.request
         try:
@@ -96,9 +96,9 @@ class Endpoint:
             raise self._meaning(refusal) from None
 
     def _meaning(self, refusal: Refusal) -> SourceError:
-        """Return the error that a refusal means: ImageNotFound only if that is certain.
+        """Return the error for a refusal: ImageNotFound only if that is certain.
 
-        A registry's 404 has an error document. One without a document counts if the root of the
+        The 404 of a registry has an error document. One without it is accepted if the root of the
         registry's API exists; otherwise the host is not a working registry.
         """
         status = refusal.status
@@ -123,10 +123,10 @@ class Endpoint:
         self._exchange.pause(tries, what, why, self._deadline)
 
     def document(self, what: str, url: str, headers: Mapping[str, str]) -> tuple[Answer, bytes]:
-        """Fetch a small document; again where the connection breaks within it.
+        """Fetch a small document; try again if the connection fails.
 
         Args:
-            what: What cannot be done without it ("cannot fetch …").
+            what: The `what` of errors ("cannot fetch …").
             url: Its address.
             headers: Headers of the request.
 
@@ -148,7 +148,7 @@ class Endpoint:
     def tags(self) -> Iterator[str]:
         """Yield every tag once, over all pages.
 
-        Raises SourceError for a list that does not end, or is not a list of tags.
+        Raises SourceError if the answer is not a list of tags, or has no end.
         """
         what = f"cannot list the tags of {self.name}"
         seen: set[str] = set()
@@ -168,13 +168,13 @@ class Endpoint:
         raise SourceError(what, why=f"the list does not end: {page} pages, {len(seen)} tags")
 
     def _page(self, what: str, url: str, *, is_first: bool) -> tuple[list[str], str]:
-        """Return the tags of one page, and the address of the next one, empty after the last."""
+        """Return the tags of one page, and the address of the next one, or ""."""
         try:
             answer, data = self.document(what, url, {})
         except ImageNotFound:
             if is_first:
                 raise
-            # The image repository exists: a broken link must not be taken for a missing image.
+            # The image repository exists, so this is not a missing image.
             raise SourceError(what, why="a page that the list links to does not exist") from None
         try:
             following = answer.next_page

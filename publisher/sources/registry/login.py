@@ -1,4 +1,4 @@
-"""Checking a user name and password with their registry."""
+"""Check a user name and password with their registry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_login(
 
 
 class _Given(Credentials):
-    """The one credential to check, instead of those in files and helpers."""
+    """The credential to be checked, in place of those in files and helpers."""
 
     def __init__(self, settings: Settings, credential: Credential) -> None:
         super().__init__(settings)

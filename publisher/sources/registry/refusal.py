@@ -20,7 +20,7 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class RegistryError:
-    """One error in an answer: its code, and a message for people."""
+    """One error in an answer: its code and message."""
 
     code: str
     message: str
@@ -30,9 +30,9 @@ class RegistryError:
 
 
 class Refusal(Exception):
-    """An answer that is not success, read to its end, so that its connection is free again.
+    """An answer with an error status, which was read to its end to free its connection.
 
-    `errors` are those of the answer; empty where it is not a registry's error document.
+    `errors` are those of the answer; they are empty if it is not a registry's error document.
     `api_version` is the header by which registries identify themselves.
     """
 
@@ -60,7 +60,7 @@ class Refusal(Exception):
         if self.errors:
             return SourceError(self.what, why=f"{why}: {self.text}")
         if self.status == 404:
-            why += ", but not as a registry does"
+            why += ", without the error document of a registry"
         return SourceError(self.what, why=why, hint="check the host: it may not be a registry")
 
 
@@ -81,7 +81,7 @@ def _read_errors(answer: Answer) -> tuple[RegistryError, ...]:
 
 
 def _secrets(answer: Answer) -> list[str]:
-    """Return the secrets of the request: some servers quote the request in their errors."""
+    """Return the secrets of the request, which some servers quote in their errors."""
     sent = answer.sent_authorization
     scheme, _, value = sent.partition(" ")
     secrets = [sent, value]
@@ -91,7 +91,7 @@ def _secrets(answer: Answer) -> list[str]:
 
 
 def _text(value: object, secrets: list[str]) -> str:
-    """Return a short text without secrets and control characters; empty where there is none."""
+    """Return a string without secrets and control characters, shortened; "" for other values."""
     text = str(value or "")
     for secret in secrets:
         text = text.replace(secret, "…")

@@ -1,4 +1,4 @@
-"""Images in registries: the OCI distribution API, with mirrors tried first where there are any."""
+"""Images in registries: the OCI distribution API. Mirrors are tried first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from publisher.sources.registry.endpoint import Endpoint, announced_digest
 log = logging.getLogger(__name__)
 
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES, *DOCKER_SCHEMA1))
-"""Schema 1 is accepted so that it can be refused by its name."""
+"""The accepted media types, with schema 1, for which there is an error message of its own."""
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class RegistrySource:
         self._named = reference.digest or reference.tag or "latest"
 
     def resolve(self) -> str:
-        """Return the digest that the tag names now, by one HEAD request, or the pinned digest."""
+        """Return the digest of the reference, or that of its tag by one HEAD request."""
         if self._reference.digest is not None:
             return self._reference.digest
         try:
@@ -60,15 +60,15 @@ class RegistrySource:
         return read_small_blob(self, descriptor, str(self._reference))
 
     def blob(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Iterator[bytes]]:
-        """Return a blob in chunks, resumed where a connection breaks."""
+        """Return a blob in chunks; resume it if a connection fails."""
         return contextlib.closing(stream_blob(self._endpoints, descriptor))
 
     def tags(self) -> Iterator[str]:
-        """Yield every tag of the registry itself: a mirror lists only the tags that it has."""
+        """Yield every tag of the registry itself, since a mirror may have only some of them."""
         return self._endpoints[-1].tags()
 
     def _with_nearest_tags(self, error: ImageNotFound) -> ImageNotFound:
-        """Return the error for a missing tag with the tags that resemble it, if there are any."""
+        """Return the error for a missing tag, with similar tags if there are any."""
         try:
             tags = nearest(self._named, self.tags())
         except PublisherError:
@@ -94,7 +94,7 @@ class RegistrySource:
             digest = announced_digest(answer)
             if answer.status == 200 and digest is not None:
                 return digest
-        # HEAD is refused, has no digest, or has no document that explains a 404: GET decides.
+        # If HEAD is refused, or has no digest, or a 404 without a document, GET is used.
         return self._manifest_at(endpoint, self._named).digest
 
     def _manifest_at(self, endpoint: Endpoint, named: str) -> Document:

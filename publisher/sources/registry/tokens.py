@@ -19,11 +19,11 @@ from publisher.sources.registry.challenge import Challenge
 
 MAX_TOKEN_ANSWER = 1024 * 1024
 DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives if its service states no lifetime (token specification)."""
+"""The lifetime of a token in seconds if its service states none (token specification)."""
 LONGEST_LIFETIME = 30 * 86400.0
-"""Seconds; a longer lifetime, or one that is not positive, counts as not stated."""
+"""The longest lifetime in seconds; longer ones, and those that are not positive, are ignored."""
 MARGIN = 10.0
-"""Seconds before its end at which a token is no longer used."""
+"""Seconds before the end of its lifetime at which a token is no longer used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Token:
     """An Authorization header, and the time at which it is no longer used."""
 
     header: str = field(repr=False)
-    good_until: float  # of time.monotonic
+    good_until: float  # time.monotonic
 
     @property
     def is_good(self) -> bool:
@@ -60,8 +60,8 @@ def token_request(
 
     Args:
         url: The address of the token service.
-        challenge: The challenge, which has the registry's name at the service.
-        scopes: The requested access; without any, the service checks the credential alone.
+        challenge: The challenge, with the name of the registry at the service.
+        scopes: The requested access; if empty, the service checks the credential only.
         credential: The credential to send; None for a token without a user.
     """
     headers = {"Accept": "application/json"}
@@ -84,7 +84,7 @@ def token_request(
 
 
 def parse_token(answer: Answer, what: str, began: float) -> Token:
-    """Return the token in a service's answer to a request that `began` then (time.monotonic)."""
+    """Return the token in the answer to a request that was sent at `began` (time.monotonic)."""
     if answer.status != 200:
         raise SourceError(what, why=f"status {answer.status}")
     try:

@@ -19,7 +19,7 @@ from publisher.sources.registry.refusal import Refusal
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 
 _LOST_UPLOAD = frozenset({400, 404, 416})
-"""Statuses for an upload that the registry does not know (any more), or has in another state."""
+"""The statuses for an upload that the registry has lost, or that is in another state."""
 
 
 class RegistryDestination:
@@ -30,9 +30,9 @@ class RegistryDestination:
         self.name = endpoint.name
 
     def manifest_digest(self, reference: str) -> str | None:
-        """Return the digest of the manifest that a tag or digest names; None if there is none.
+        """Return the digest of the manifest that a tag or digest names; None if it is missing.
 
-        Raises SourceError where the registry cannot be reached, or refuses.
+        Raises SourceError if the registry cannot be reached, or refuses.
         """
         what = f"cannot look up {self.name}:{reference}"
         url = self._endpoint.manifest_url(reference)
@@ -41,7 +41,7 @@ class RegistryDestination:
             if answer.status == 200 and digest is not None:
                 return digest
             if answer.status == 404:
-                # Nothing is removed because of this answer: if it is wrong, a push fails.
+                # This need not be certain: if it is wrong, the following push fails.
                 return None
         try:
             _, data = self._endpoint.document(what, url, {"Accept": _ACCEPT})
@@ -55,9 +55,9 @@ class RegistryDestination:
             return answer.status == 200
 
     def put_blob(self, blob: Document) -> None:
-        """Upload a blob in one request; anew where the registry lost the upload.
+        """Upload a blob in one request; begin again if the registry lost the upload.
 
-        A blob that is sent twice, because the answer to the first request was lost, is accepted.
+        A blob may be sent twice if the answer to the first request was lost.
         """
         what = f"cannot push {blob.digest} to {self.name}"
         for tries in range(1, MAX_TRIES + 1):
@@ -65,7 +65,7 @@ class RegistryDestination:
             separator = "&" if urlsplit(location).query else "?"
             url = f"{location}{separator}digest={quote(blob.digest, safe='')}"
             headers = {"Content-Type": "application/octet-stream"}
-            # Storage elsewhere signs its addresses, and must not receive the credential.
+            # Storage at another host has signed addresses, and must not receive the credential.
             own = same_origin(location, self._endpoint.base_url)
             with self._endpoint.request(
                 "PUT", url, headers, data=blob.data, authorized=own
@@ -91,12 +91,14 @@ class RegistryDestination:
             if answer.status not in (200, 201, 202):
                 raise Refusal(what, answer)
             stored = announced_digest(answer) or manifest.digest
-        check_digest(manifest.data, stored, f"{self.name} stored another manifest than was sent")
+        check_digest(
+            manifest.data, stored, f"{self.name} stored another manifest than the one that was sent"
+        )
 
     def delete_manifest(self, digest: str) -> bool:
-        """Delete a manifest or index with its tags; return False if the registry has none.
+        """Delete a manifest or index with its tags; return False if it does not exist.
 
-        Raises SourceError where the registry does not delete: many are configured so.
+        Raises SourceError if the registry does not permit this, as many do not.
         """
         url = self._endpoint.manifest_url(digest)
         with self._endpoint.request("DELETE", url) as answer:
@@ -114,7 +116,7 @@ class RegistryDestination:
                     raise Refusal(what, answer)
                 return self._location(what, urljoin(answer.url, answer.location))
         except ImageNotFound:
-            # Some registries require that an image repository exists before anything is pushed.
+            # Some registries require that an image repository is created before the first push.
             raise SourceError(
                 what, why="there is no such image repository", hint=f"create {self.name} first"
             ) from None

@@ -404,7 +404,7 @@ def test_lists_of_docker_save_that_hold_something_else_are_malformed(
     [entry] = json.loads(files["manifest.json"])
     files["manifest.json"] = json.dumps([entry | change]).encode()
     archive = write_tar(tmp_path / "saved.tar", files)
-    with pytest.raises(SourceError, match="not one of docker save"):
+    with pytest.raises(SourceError, match="format of docker save"):
         fetch(sources, f"docker-archive:{archive}")
 
 

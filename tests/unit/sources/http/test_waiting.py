@@ -236,14 +236,14 @@ def test_a_host_that_was_down_is_used_again_when_one_request_gets_through(
             patch.setattr(*SILENT)
             with pytest.raises(SourceError, match="tried 5 times"):
                 source.resolve()
-            with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
+            with pytest.raises(SourceError, match="shortly before: no answer in time"):
                 source.resolve()
             clock.advance(PROBE_SECONDS)
             with pytest.raises(SourceError, match=r"latest: no answer in time$"):
                 source.resolve()
             assert registry.count() == 6
         registry.heal()
-        with pytest.raises(SourceError, match="a moment ago either: no answer in time"):
+        with pytest.raises(SourceError, match="shortly before: no answer in time"):
             source.resolve()
         clock.advance(PROBE_SECONDS)
         for _ in range(3):

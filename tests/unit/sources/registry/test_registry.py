@@ -272,7 +272,7 @@ def test_a_manifest_may_come_compressed_if_it_comes_whole(
     assert source.manifest() == built.manifest
     assert registry.count("GET") == 2, "what ended early was asked for again"
     registry.misbehave(lambda request, reply: reply.with_headers(content_encoding="gzip"))
-    with pytest.raises(SourceError, match="gzip encoding is broken"):
+    with pytest.raises(SourceError, match="gzip encoding is corrupt"):
         source.manifest()
 
 
