@@ -132,7 +132,7 @@ def test_a_registry_that_cannot_be_reached_is_an_error_with_the_cause() -> None:
         with pytest.raises(SourceError, match=r"Connection refused \(tried 5 times\)"):
             open_image(sources, gone).resolve()
         assert len(clock.waits) == 4
-        with pytest.raises(SourceError, match="a moment ago either: Connection refused"):
+        with pytest.raises(SourceError, match="shortly before: Connection refused"):
             open_image(sources, gone, "library/y").resolve()
         assert len(clock.waits) == 4, "it is not tried again"
 
