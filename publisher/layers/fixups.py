@@ -118,9 +118,7 @@ class _Comparison:
 
     def compare(self, key: bytes, group: Group, level: Level) -> Iterator[tuple[int, Fixup]]:
         """Yield the fixups at one path; calls must be in the order of paths."""
-        while not key.startswith(self._states[-1][0]):
-            self._states.pop()
-        above = self._states[-1][1]
+        above = self._states_above(key)
         states: dict[int, _State] = {}
         lower: Entry | None = None
         lower_number = -1
@@ -130,20 +128,39 @@ class _Comparison:
                 yield from self._cut(cut, lower, above)
                 lower = None
             if number in self._concerned:
-                state = above.get(number, _OPEN)
-                if upper.type is EntryType.DIRECTORY:
-                    fixed, states[number] = self._directory(lower, upper, state, is_root=not key)
-                    if fixed != upper:
-                        yield number, Fixup(fixed)
-                elif _needs_whiteout(lower, upper, state):
-                    yield number, Fixup(Entry(upper.path, EntryType.WHITEOUT, mode=0))
+                fixup, state = self._layer(lower, upper, above.get(number, _OPEN), is_root=not key)
+                if state is not None:
+                    states[number] = state
+                if fixup is not None:
+                    yield number, fixup
             # A layer that cuts above this path hides `lower` from the layers above it.
             lower, lower_number = _shown(None if cut == number else lower, upper), number
         cut = level.next_cut(lower_number) if lower is not None else None
         if cut is not None:
             yield from self._cut(cut, lower, above)
+        self._enter(key, group, states)
+
+    def _states_above(self, key: bytes) -> dict[int, _State]:
+        """Return the states of the layers that have the directory above a path."""
+        while not key.startswith(self._states[-1][0]):
+            self._states.pop()
+        return self._states[-1][1]
+
+    def _enter(self, key: bytes, group: Group, states: dict[int, _State]) -> None:
+        """Keep the states of a directory for the paths in it."""
         if has_directory(group):
             self._states.append((key + b"\0" if key else b"", states))
+
+    def _layer(
+        self, lower: Entry | None, upper: Entry, above: _State, is_root: bool
+    ) -> tuple[Fixup | None, _State | None]:
+        """Return what a layer needs where it has `upper`, and the state of a directory."""
+        if upper.type is EntryType.DIRECTORY:
+            fixed, state = self._directory(lower, upper, above, is_root)
+            return Fixup(fixed) if fixed != upper else None, state
+        if _needs_whiteout(lower, upper, above):
+            return Fixup(Entry(upper.path, EntryType.WHITEOUT, mode=0)), None
+        return None, None
 
     def _cut(
         self, number: int, lower: Entry | None, above: dict[int, _State]

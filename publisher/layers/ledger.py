@@ -266,24 +266,24 @@ class Ledger:
                 at = at.rpartition("/")[0]
                 continue
             here = f"{at}/{name}" if at else name
-            if here not in self._known:
-                row = self.get(here)
-                if row is not None and row.type == EntryType.SYMLINK:
-                    followed += 1
-                    if followed > _MOST_SYMLINKS:
-                        raise LayerError(
-                            f"{self._what}, entry below {shown(path)}",
-                            why="symlinks form a loop",
-                        )
-                    text = (row.target or b"").decode("utf-8", "surrogateescape")
-                    if text.startswith("/"):
-                        at = ""
-                    waiting.extendleft(reversed(text.split("/")))
-                    continue
-                if not self._enter(here, row, create, path):
-                    return None
-            at = here
+            row = None if here in self._known else self.get(here)
+            if row is not None and row.type == EntryType.SYMLINK:
+                followed += 1
+                text = self._link_text(row, followed, path)
+                if text.startswith("/"):
+                    at = ""
+                waiting.extendleft(reversed(text.split("/")))
+            elif here in self._known or self._enter(here, row, create, path):
+                at = here
+            else:
+                return None
         return at
+
+    def _link_text(self, row: Row, followed: int, path: str) -> str:
+        """Return the text of a symlink, which is the one number `followed` on the way to `path`."""
+        if followed > _MOST_SYMLINKS:
+            raise LayerError(f"{self._what}, entry below {shown(path)}", why="symlinks form a loop")
+        return (row.target or b"").decode("utf-8", "surrogateescape")
 
     def _enter(self, here: str, row: Row | None, create: bool, path: str) -> bool:
         """Check that `here`, a parent of `path`, is a directory; return whether it exists."""

@@ -73,7 +73,7 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
         while not key.startswith(above[-1][0]):
             above.pop()
         lowest = above[-1][1]
-        visible = [pair for pair in group if pair[0] >= lowest] if lowest else group
+        visible = _from_layer(lowest, group) if lowest else group
         if not visible:
             continue
         number, entry = visible[-1]
@@ -87,6 +87,11 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
             above.append((key + b"\0", nothing))
         if entry.type is not EntryType.WHITEOUT:
             yield _place(entry, number, hard_links, links)
+
+
+def _from_layer(lowest: int, group: Group) -> Group:
+    """Return what `lowest` and the layers on top of it have at a path."""
+    return [pair for pair in group if pair[0] >= lowest]
 
 
 def _merge_directory(visible: Group, lowest: int) -> tuple[int, Entry, int]:

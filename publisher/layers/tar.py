@@ -90,13 +90,7 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
         LayerError: The stream is not a tar archive, or has members that layers may not have.
     """
     extensions: _Extensions | None = None
-    while True:
-        block = stream.read(BLOCK)
-        if len(block) < BLOCK or block == _ZERO_BLOCK:
-            _check_end(stream, bytes(block), extensions, layer)
-            return
-        header = bytes(block)
-        _check_header(header, stream, layer)
+    while (header := _next_header(stream, extensions, layer)) is not None:
         flag = header[156:157]
         if flag in b"xXgLK":
             extensions = extensions or _Extensions()
@@ -119,6 +113,17 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
             if padding := -stored % BLOCK:
                 stream.exactly(padding, where)
         extensions = None
+
+
+def _next_header(stream: ArchiveStream, extensions: _Extensions | None, layer: str) -> bytes | None:
+    """Return the next header, whose checksum is correct; None at the end of the archive."""
+    block = stream.read(BLOCK)
+    if len(block) < BLOCK or block == _ZERO_BLOCK:
+        _check_end(stream, bytes(block), extensions, layer)
+        return None
+    header = bytes(block)
+    _check_header(header, stream, layer)
+    return header
 
 
 def _with_pieces(

@@ -102,17 +102,26 @@ def decide(
             continue
         in_question += 1
         remaining = requesting if whole else (image.lists - given) | requesting
-        if remaining:
-            if image.lists and image.lists != remaining:
-                lists[image.name] = remaining
-            if not requesting:
-                names = ", ".join(sorted(remaining))
-                kept[image.name] = f"{names} requests it, which was not given"
-        elif image.pinned:
-            kept[image.name] = "it is pinned"
-        else:
+        if remaining and image.lists and image.lists != remaining:
+            lists[image.name] = remaining
+        reason = _reason_to_keep(image, requesting, remaining)
+        if reason:
+            kept[image.name] = reason
+        elif not remaining:
             withdrawn.append(image.name)
     return Decision(tuple(withdrawn), tuple(requested_again), lists, kept, in_question, others)
+
+
+def _reason_to_keep(image: Image, requesting: frozenset[str], remaining: frozenset[str]) -> str:
+    """Return why an image stays that the given lists withdrew; "" where there is no such reason.
+
+    `requesting` are the given lists that request it, `remaining` all lists that do.
+    """
+    if requesting:
+        return ""
+    if remaining:
+        return f"{', '.join(sorted(remaining))} requests it, which was not given"
+    return "it is pinned" if image.pinned else ""
 
 
 def unknown_lists(given: frozenset[str], images: Iterable[Image]) -> tuple[str, ...]:

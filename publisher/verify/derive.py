@@ -61,7 +61,23 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
         now: The beginning of the grace period of images that are scheduled again.
     """
     derivable = [finding for finding in findings if finding.remedy is Remedy.DERIVE]
-    derivable.sort(key=lambda finding: finding.kind not in _INDEXES)
+    trees = _repair_trees(repository, derivable)
+    store = _repair_store(repository, [f for f in derivable if f.kind is Kind.PODMAN_STORE])
+    records = _repair_records(repository, [f for f in derivable if f.kind in _RECORDS], now)
+    # Opening the repository for writing has completed what was unfinished.
+    done = [f for f in derivable if f.kind is Kind.UNFINISHED and not repository.unfinished()]
+    return Repaired(
+        (*trees.findings, *store.findings, *done, *records.findings),
+        (*trees.failures, *store.failures, *records.failures),
+    )
+
+
+def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repaired:
+    """Make indexes from the layers' trees, then flat images from the indexes."""
+    wanted = [finding for finding in findings if finding.kind in (*_INDEXES, *_FLAT_IMAGES)]
+    wanted.sort(key=lambda finding: finding.kind not in _INDEXES)
+    if not wanted:
+        return Repaired()
     repaired: list[Finding] = []
     failures: list[Failure] = []
     inventory, expected = survey(repository)
@@ -71,31 +87,30 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
         for layer in manifest.layers
     }
     images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
-    for finding in derivable:
+    for finding in wanted:
         try:
             if finding.kind in _INDEXES:
                 _repair_index(repository, finding, layers[finding.path], expected)
-            elif finding.kind in _FLAT_IMAGES:
-                relink_flat_image(repository, images[finding.path], finding.what)
             else:
-                continue
+                relink_flat_image(repository, images[finding.path], finding.what)
         except (PublisherError, OSError) as error:
             failures.append(Failure.of(finding, error))
         except KeyError:
             continue  # removed by a concurrent publisher
         else:
             repaired.append(finding)
-    stores = [finding for finding in derivable if finding.kind is Kind.PODMAN_STORE]
-    if stores:
-        try:
-            rebuild_podman_store(repository)
-            repaired += stores
-        except (PublisherError, OSError) as error:
-            failures += [Failure.of(finding, error) for finding in stores]
-    records = _repair_records(repository, [f for f in derivable if f.kind in _RECORDS], now)
-    # Opening the repository for writing has completed what was unfinished.
-    repaired += [f for f in derivable if f.kind is Kind.UNFINISHED and not repository.unfinished()]
-    return Repaired((*repaired, *records.findings), (*failures, *records.failures))
+    return Repaired(tuple(repaired), tuple(failures))
+
+
+def _repair_store(repository: Repository, findings: Sequence[Finding]) -> Repaired:
+    """Build Podman's store anew if there is any finding about it."""
+    if not findings:
+        return Repaired()
+    try:
+        rebuild_podman_store(repository)
+    except (PublisherError, OSError) as error:
+        return Repaired((), tuple(Failure.of(finding, error) for finding in findings))
+    return Repaired(tuple(findings))
 
 
 def _repair_index(

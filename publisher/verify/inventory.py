@@ -139,11 +139,26 @@ def metadata_directories(repository: Repository, inventory: Inventory) -> Iterat
             yield directory.removeprefix(f"{top}/")
         for child in children:
             path = f"{directory}/{child}"
-            if repository.kind(path) is not EntryType.DIRECTORY:
-                if path not in _OWN_FILES and (directory == top or child not in _KNOWN_FILES):
-                    inventory.foreign(path)
-            elif directory == top and child.startswith(".") and child != layout.MULTIARCH:
-                if path not in _OWN_DIRECTORIES:
-                    inventory.foreign(path)
-            elif child not in IMAGE_FILES:
+            is_directory = repository.kind(path) is EntryType.DIRECTORY
+            if _is_foreign(directory, child, is_directory):
+                inventory.foreign(path)
+            elif is_directory and _may_hold_images(directory, child):
                 waiting.append(path)
+
+
+def _is_foreign(directory: str, child: str, is_directory: bool) -> bool:
+    """Return whether this publisher did not make `child`, which lies below `.metadata`."""
+    path = f"{directory}/{child}"
+    if is_directory:
+        return _is_hidden(directory, child) and path not in _OWN_DIRECTORIES
+    at_top = directory == layout.METADATA
+    return path not in _OWN_FILES and (at_top or child not in _KNOWN_FILES)
+
+
+def _may_hold_images(directory: str, child: str) -> bool:
+    return not _is_hidden(directory, child) and child not in IMAGE_FILES
+
+
+def _is_hidden(directory: str, child: str) -> bool:
+    """Return whether the directory is beside those of images."""
+    return directory == layout.METADATA and child.startswith(".") and child != layout.MULTIARCH

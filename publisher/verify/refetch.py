@@ -102,12 +102,8 @@ class _Layers:
         named = {finding.image for finding in findings}
         images = take_inventory(self._repository).images if findings else []
         for image in sorted(images, key=lambda image: image.name not in named):
-            needed = {
-                path
-                for layer in image.manifest.layers
-                for path in _places(layer.digest) & damaged
-                if layer.digest not in fetched
-            }
+            digests = {layer.digest for layer in image.manifest.layers} - fetched
+            needed = damaged & _places(*digests)
             if not needed:
                 continue
             try:
@@ -117,7 +113,7 @@ class _Layers:
                 for path in needed:
                     errors.setdefault(path, error)
         failures = self._relink(fetched, findings)
-        places = {path for digest in fetched for path in _places(digest)}
+        places = _places(*fetched)
         failures += [
             Failure.of(
                 f, errors.get(f.path, PublisherError("no image whose name is known uses it"))
@@ -191,8 +187,11 @@ class _Layers:
         return failures
 
 
-def _places(digest: str) -> set[str]:
-    return {layout.layer_tree(digest), layout.layer_index(digest)}
+def _places(*digests: str) -> set[str]:
+    """Return the paths of the layers' trees and indexes."""
+    return {
+        place(digest) for digest in digests for place in (layout.layer_tree, layout.layer_index)
+    }
 
 
 def _keep_origin(
