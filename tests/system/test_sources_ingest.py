@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ from publisher.sources.open import Sources
 from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
-from tests.command import command, environment, publisher, succeed
+from tests.command import TIMEOUT, command, environment, publisher, succeed
 from tests.components import docker_registry, dockerd, podman
 from tests.layer_builder import directory, file, image, layer, symlink, whiteout, write_layout
 from tests.registry import OwnRegistry, wait_for
@@ -92,43 +92,58 @@ finally:
 """
 
 
-def quiet_run(wishes: Path, images: Path) -> tuple[int, float]:
-    """`publisher ingest`: its peak memory in KiB, and its seconds.
+def quiet_run(wishes: Path, images: Path) -> int:
+    """`publisher ingest`: its peak memory in KiB.
 
-    The peak is the kernel's figure for this process image alone: that of wait4 for a child counts
+    It is the kernel's figure for this process image alone: that of wait4 for a child counts
     the memory of its parent from before the exec.
     """
     words = ["ingest", wishes, "--repository", images, "--quiet"]
     command = [sys.executable, "-c", WITH_PEAK, *map(str, words)]
-    began = time.monotonic()
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    seconds = time.monotonic() - began
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    return int(done.stdout.removeprefix("peak ")), seconds
+    return int(done.stdout.removeprefix("peak "))
+
+
+def publish_again(images: Path, name: str, other: str) -> None:
+    """Publish the image `name` as `other` too, by copying its link and its records."""
+    (images / other).symlink_to((images / name).readlink())
+    shutil.copytree(images / ".metadata" / name, images / ".metadata" / other)
+    record = images / ".metadata" / other / "publication.json"
+    record.write_text(record.read_text().replace(name, other))
 
 
 def test_a_thousand_wishes_with_nothing_new(tmp_path: Path) -> None:
-    """One HEAD each over kept connections, and of memory what a wish itself takes."""
+    """One HEAD each over kept connections, and of memory what a wish itself takes.
+
+    A record that is not accepted would cost further requests.
+    """
     built = sample_image(1_000)
     few, many = 100, 1000
+    images = tmp_path / "images"
     with OwnRegistry() as registry:
-        names = [f"{registry.url}/group/image-{n}:latest" for n in range(many)]
+        tagged = [f"group/image-{n}:latest" for n in range(many)]
+        names = [f"{registry.url}/{each}" for each in tagged]
         for n in range(many):
             registry.add(f"group/image-{n}", "latest", built)
-        wishes = wish_list(tmp_path / "wishes.yaml", names)
-        quiet_run(wishes, tmp_path / "images")
+        wishes = wish_list(tmp_path / "wishes.yaml", names[:1])
+        quiet_run(wishes, images)
+        for other in tagged[1:]:
+            publish_again(images, f"{registry.host}/{tagged[0]}", f"{registry.host}/{other}")
         peaks = {}
         for count in (many, few):
             wish_list(wishes, names[:count])
             registry.requests.clear()
             registry.connections = 0
-            peaks[count], seconds = quiet_run(wishes, tmp_path / "images")
+            peaks[count] = quiet_run(wishes, images)
             assert [request.method for request in registry.requests] == ["HEAD"] * count
             assert len({request.path for request in registry.requests}) == count
             assert registry.connections <= 4
-            print(f"{count} wishes, nothing new: {seconds:.2f} s, {peaks[count] / 1024:.1f} MiB")
     per_wish = (peaks[many] - peaks[few]) / (many - few)
-    assert per_wish < 3.5, f"{per_wish:.1f} KiB of memory per wish"
+    print(f"{per_wish:.1f} KiB of memory per wish")
+    assert per_wish < 3.5
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
