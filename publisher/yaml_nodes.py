@@ -139,7 +139,7 @@ def place(node: yaml.Node) -> tuple[int, int]:
 
 
 def load(data: bytes | str, problems: Problems, max_bytes: int) -> yaml.Node | None:
-    """Return the only document in `data`, or None where there is none.
+    """Return the only document in `data`, or None if it is empty.
 
     Raises:
         InvalidFile: Of the type of `problems`; the data is too large, not one YAML document, or

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from docs.demo import samples
-from docs.demo.stage import DemoError, check, file, heading, publisher, say, tree
+from docs.demo.stage import DemoError, check, explain, file, heading, publisher, tree
 from tests.layer_builder import digest_of, write_layout
 from tests.trees import describe_tree, tree_identity
 
@@ -57,7 +57,7 @@ def prepare() -> None:
     os.chdir(FOLDER)
     samples.write_samples(Path("images"))
     Path("wishlist.yaml").write_text(WISH_LIST)
-    say(
+    explain(
         """Two sample images lie in ./demo/images, as OCI image layouts: folders that hold what a
         registry would serve, so that no network is needed. Both have the same base layer of 2 MiB.
         The upper layers of "tools" delete a manual and replace the greeting in /etc/motd."""
@@ -78,7 +78,7 @@ def publish() -> None:
 def look_at_the_tree() -> None:
     heading("3. The tree")
     tree(TREE)
-    say(
+    explain(
         """Each image has one merged root file system below .flat, which its public name links to,
         and each layer one tree below .layers. Directories are named by digest, in 256 shards."""
     )
@@ -129,7 +129,7 @@ def publish_again() -> None:
 
 def move_a_tag() -> None:
     heading("6. A tag moves")
-    say(
+    explain(
         """A newer "tools:stable" is pushed. The next run finds that the tag names another image,
         and publishes that one."""
     )
@@ -155,7 +155,7 @@ def move_a_tag() -> None:
 
 def print_next_steps(seconds: float) -> None:
     heading(f"Done in {seconds:.0f} s. What next")
-    say("The tree stays in ./demo; make demo starts again. With the virtual environment:")
+    explain("The tree stays in ./demo; make demo starts again. With the virtual environment:")
     print("  source .venv/bin/activate")
     print("  publisher list --repository dir:demo/tree")
     print("  publisher show local/analysis:2024 --repository dir:demo/tree --output json")

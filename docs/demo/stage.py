@@ -19,7 +19,7 @@ class DemoError(Exception):
     """A claim of the demo does not hold."""
 
 
-def say(text: str) -> None:
+def explain(text: str) -> None:
     """Print a paragraph."""
     print(textwrap.fill(" ".join(text.split()), 96) + "\n", flush=True)
 

@@ -71,7 +71,7 @@ def list_path(repository: Repository, image: str, path: str = "") -> list[Entry]
         path: Relative to the image's root. Symbolic links are not followed.
 
     Raises:
-        NotPublished: There is no such image.
+        NotPublished: The image is not published.
         NoContents: The image's contents are unknown.
         NoSuchPath: The image has no such path.
     """
@@ -108,7 +108,7 @@ def diff_images(repository: Repository, old: str, new: str) -> Iterator[Differen
 
 
 def manifest_of(image: PublishedImage) -> Manifest:
-    """Return the manifest of a published image; raise NoContents where it is unreadable."""
+    """Return the manifest of a published image; raise NoContents if it is unreadable."""
     if image.manifest is None:
         raise NoContents(f"cannot look into {image.name}", why=image.problem, name=image.name)
     return image.manifest
@@ -131,7 +131,7 @@ def layer_index(repository: Repository, digest: str) -> LayerIndex:
 
 
 def as_file(entry: Entry) -> Entry:
-    """Return a hard link as the file that it is in the flat image."""
+    """Return a hard link as a file entry, since it is a file in the flat image."""
     if entry.type is EntryType.HARDLINK:
         return replace(entry, type=EntryType.FILE, target="")
     return entry

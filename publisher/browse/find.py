@@ -24,7 +24,7 @@ from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.published import PublishedImage
 
 _MANY = 1000
-"""With more matches than this in a layer, its images are merged whole, to bound memory."""
+"""The most matches in a layer; if there are more, its images are merged completely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """A glob; `path` is the path that it matches if it has no wildcards but slashes.
+    """A glob. `path` is the only path that it matches, if it has slashes and no wildcards.
 
-    `fragment` is the longest literal part, as a layer index spells it.
+    `fragment` is its longest literal part, encoded as in a layer index.
     """
 
     matches: Callable[[str], bool]
@@ -80,7 +80,7 @@ class _Pattern:
 
 @dataclass(slots=True)
 class _Search:
-    """One pattern in many images. `known` holds each layer's matches; None for too many."""
+    """A search for one pattern. `known` has the matches of each layer, or None for too many."""
 
     repository: Repository
     pattern: _Pattern
@@ -108,7 +108,7 @@ class _Search:
         needed = paths.union(*map(_parents, paths))
         parts = [index.find(needed) for index in indexes]
         if any(entry.is_unresolved for part in parts for entry in part):
-            # A link to a file of a lower layer needs that one too, wherever it lies.
+            # A link to a file of a lower layer also needs the entry of that file.
             return (item.entry for item in merge(indexes))
         return (item.entry for item in merge(parts))
 

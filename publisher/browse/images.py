@@ -23,10 +23,10 @@ from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """A published image as a list shows it.
+    """A published image in a list.
 
     Attributes:
-        size: The bytes of all files of its distinct layers; None where a layer has no index.
+        size: The bytes of all files of its distinct layers; None if a layer has no index.
         scheduled: Its entry in the remove schedule, if it is scheduled.
         pin: The pin that holds it, if it is pinned.
     """
@@ -39,7 +39,7 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class PublishedLayer:
-    """One layer of an image: `images` counts the images that use it, -1 where that is unknown."""
+    """One layer of an image: `images` counts the images that use it, or is -1 if unknown."""
 
     digest: str
     size: int
@@ -49,10 +49,10 @@ class PublishedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ImageDetails:
-    """Everything that is known about one published image.
+    """The metadata, layers and schedule of one published image.
 
-    `config_data` are the exact bytes of the config, b"" where there is none. Where they cannot be
-    used, `config` is None and `config_problem` names the reason.
+    `config_data` are the exact bytes of the config, or b"". If they are invalid, `config` is None
+    and `config_problem` is the reason.
     """
 
     image: PublishedImage
@@ -112,7 +112,7 @@ def show_image(
         unreadable: Called with the error if the schedule is unreadable, which counts as empty.
 
     Raises:
-        NotPublished: There is no such image.
+        NotPublished: The image is not published.
         InvalidReference: `text` is neither a name nor a reference.
     """
     image = load_image(repository, find_name(repository, text))

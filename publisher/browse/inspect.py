@@ -54,7 +54,7 @@ def inspect_image(
     platforms: Sequence[Platform],
     repository: Repository | None,
 ) -> Inspection:
-    """Return what `source` has for `platforms`, or for all its platforms if none are given."""
+    """Return the images of `source` for `platforms`, or for all platforms if empty."""
     document = source.manifest()
     offered = tuple(available_platforms(source, document))
     images = fetch_images(source, platforms or offered, document.digest)

@@ -121,6 +121,6 @@ def _read_inside(directories: Directories, name: str) -> str:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=parent)
     except OSError:
-        return ""  # then users can only be numbers
+        return ""  # users are then looked up by number only
     with os.fdopen(descriptor, errors="surrogateescape") as file:
         return file.read()

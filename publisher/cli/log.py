@@ -33,7 +33,7 @@ from publisher.tree.history import Change, Record
 @output_option
 @debug_option
 def log(image: str | None, limit: int, repository: str | None, output: str) -> None:
-    """Show the transactions: when, by whom, for which command, and what they changed.
+    """Show the transactions: their time, user and command, and what they changed.
 
     \b
     publisher log --repository dir:/srv/images

@@ -30,11 +30,11 @@ def image_fixups(
 ) -> Iterator[tuple[int, Fixup]]:
     """Determine the fixups of several layers of an image in one pass.
 
-    - A directory that the archive of a layer only implied has the metadata of lower layers. - A
-    hard link whose target is in a lower layer becomes a copy of that file. - A dropped device that
-    hides an entry of lower layers becomes a whiteout. - An opaque root directory, which overlayfs
-    does not support, is replaced by whiteouts and opaque
-      directories below it. Without `opaque_xattrs`, every opaque directory is replaced by
+    - A directory that the archive of a layer only implied has the metadata of lower layers.
+    - A hard link whose target is in a lower layer becomes a copy of that file.
+    - A dropped device that hides an entry of lower layers becomes a whiteout.
+    - An opaque root directory, which overlayfs does not support, is replaced by whiteouts and
+      opaque directories below it. Without `opaque_xattrs`, every opaque directory is replaced by
       whiteouts.
 
     Args:

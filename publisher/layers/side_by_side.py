@@ -72,7 +72,7 @@ class Level:
     cuts: Sequence[int] = ()
 
     def next_cut(self, number: int) -> int | None:
-        """Return the lowest layer above `number` that cuts; None if there is none."""
+        """Return the lowest layer above `number` that cuts, or None."""
         at = bisect_right(self.cuts, number)
         return self.cuts[at] if at < len(self.cuts) else None
 

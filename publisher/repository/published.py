@@ -24,7 +24,7 @@ class NotPublished(PublisherError):
 
 @dataclass(frozen=True, slots=True)
 class PublishedImage:
-    """One published image. `publication` is None where another tool published it.
+    """One published image. `publication` is None if another tool published it.
 
     `problem` is why the image's metadata could not be read in full, or "".
     """
@@ -64,13 +64,13 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
 
 
 def published_places(repository: Repository, name: str) -> list[str]:
-    """Return the names at which the image `name` is published: that name, and those by platform."""
+    """Return the published names of the image `name`: that name, and those by platform."""
     names = possible_places(repository, name)
     return [each for each in names if repository.exists(layout.manifest_file(each))]
 
 
 def possible_places(repository: Repository, name: str) -> list[str]:
-    """Return `name`, and its places by the platforms that the repository has images of."""
+    """Return `name`, and its names for the platforms that the repository has."""
     if layout.split_platform(name)[0]:
         return [name]
     platforms = repository.children(layout.image_metadata(layout.MULTIARCH))
@@ -82,5 +82,5 @@ def find_name(repository: Repository, text: str) -> str:
     if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):
         return text
     if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
-        return text  # a name, and no reference, although none is published under it
+        return text  # a name that is not a reference, and not published
     return layout.public_name(parse_reference(text))

@@ -31,7 +31,7 @@ from publisher.tree.users import ImageUsers
 T = TypeVar("T")
 
 IMAGE_FILES = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
-"""The metadata files that are kept of an image that leaves its name."""
+"""The metadata files of a retired image that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class CurrentManifest:
     data: bytes
 
     def parse(self) -> Manifest:
-        """Return the manifest; raise InvalidManifest where it is damaged."""
+        """Return the manifest; raise InvalidManifest if it is damaged."""
         return parse_published_manifest(self.data)
 
 
@@ -79,7 +79,7 @@ class RecordSet:
         return self._record(layout.publication_file(name), Publication.parse)
 
     def readable_publication(self, name: str) -> Publication | None:
-        """Return the same; None also where the record is damaged."""
+        """Return the record; None also if it is damaged."""
         try:
             return self.publication(name)
         except InvalidRecord:
@@ -95,12 +95,12 @@ class RecordSet:
         return CurrentManifest(digest_of(data, algorithm), data)
 
     def is_published(self, name: str, manifest_digest: str) -> bool:
-        """Return whether `name` has this very manifest, and not a later one."""
+        """Return whether this manifest is published as `name`."""
         current = self.manifest(name)
         return current is not None and current.digest == manifest_digest
 
     def link(self, name: str) -> str | None:
-        """Return the text of a public link or chain link; None where there is none."""
+        """Return the text of a public link or chain link; None if it is missing."""
         if name in self._removed_links:
             return None
         if name in self._new_links:
@@ -114,10 +114,10 @@ class RecordSet:
         try:
             return self._record(layout.thin_file(name), ThinRecord.parse)
         except InvalidRecord:
-            return None  # the registry is asked then
+            return None  # the next ingest then asks the registry
 
     def file(self, path: str) -> bytes | None:
-        """Return the bytes of any small file; None where there is none."""
+        """Return the bytes of a small file; None if it is missing."""
         new = self._new_files.get(path)
         return new if new is not None else self._read(path)
 
@@ -272,7 +272,7 @@ class RecordSet:
         return self._schedule.take(name, manifest_digest)
 
     def write(self, transaction: Transaction) -> bool:
-        """Put everything that changed into the transaction; return whether anything did.
+        """Add all changes to the transaction; return whether there are any.
 
         Links are removed before their targets.
         """

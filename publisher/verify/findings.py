@@ -85,7 +85,7 @@ class Finding:
         what: What is wrong and why it matters, as a sentence without a full stop.
         remedy: How it is repaired.
         how: What an administrator can do if `remedy` is NONE: a command, or one action.
-        image: The published name that is affected; "" if there is none.
+        image: The published name that is affected, or "".
     """
 
     severity: Severity

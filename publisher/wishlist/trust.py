@@ -15,7 +15,7 @@ from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.wishes import thin_names
 from publisher.yaml_nodes import Problems
 
-_HINT = "--allow-local, if everyone who may edit the list may use this host's files"
+_HINT = "--allow-local, if all editors of the list may use this host's files"
 
 
 def refuse_local_repository(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -171,3 +172,76 @@ def test_commands_print_through_the_function_that_escapes_control_characters() -
     for path in (ROOT / "publisher/cli").glob("*.py"):
         printing = re.findall(r"(?:click\.echo|[^.\w]print)\(.*", path.read_text())
         assert path.name in allowed or not [p for p in printing if "to_bytes()" not in p], path
+
+
+UNCLEAR = re.compile(
+    r"\b(?:nobody|somebody|someone|everybody|whoever|as whom|(?-i:is none)|hears?|says?|said|told"
+    r"|lets? go|stands?|mend(?:s|ed)?|gi(?:ve|ves|ven|ving) up|carr(?:y|ies|ied) out|ours?|theirs"
+    r"|we|filesystems?|room (?:for|on)|riddles?)\b",
+    re.IGNORECASE,
+)
+"""Words that CONTRIBUTING.md replaces by others."""
+
+UNCLEAR_WHO = re.compile(r"(?<!user )(?<!users )\bwhom?\b", re.IGNORECASE)
+
+KEPT = {
+    # A change of these texts would change what is published.
+    "publisher/runtimes/apptainer.py": "the image says neither entry point nor command",
+    "publisher/thin/image.py": "as thin.json says",
+    # Names that others have chosen.
+    "publisher/thin/save.py": "Combined Image JSON + Filesystem Changeset Format",
+}
+
+
+def prose() -> Iterator[tuple[str, int, str]]:
+    """The lines of the package, its documents and its schemas, with path and number."""
+    for pattern in (
+        "publisher/**/*.py",
+        "publisher/**/*.json",
+        "docs/**/*.py",
+        "docs/**/*.md",
+        "docs/**/*.json",
+        "layout/*.md",
+        "layout/schemas/*.json",
+        "thin-images/*.md",
+        "thin-images/*.json",
+        "README.md",
+        "CHANGELOG.md",
+    ):
+        for path in sorted(ROOT.glob(pattern)):
+            name = str(path.relative_to(ROOT))
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                yield name, number, line.replace(KEPT.get(name, "\0"), "")
+
+
+def test_texts_do_not_have_the_words_that_the_guide_for_contributors_replaces() -> None:
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name, number, line in prose()
+        if UNCLEAR.search(line) or UNCLEAR_WHO.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_catalogs_are_those_of_cvmfs() -> None:
+    catalog = re.compile(r"\bcatalog", re.IGNORECASE)
+    wrong = {
+        name
+        for name, _, line in prose()
+        if catalog.search(line) and "cvmfs" not in (ROOT / name).read_text().lower()
+    }
+    assert not wrong
+
+
+def test_the_words_that_the_guide_replaces_are_found() -> None:
+    for text in (
+        "Nobody reads on.",
+        "the file says so",
+        "a text is none",
+        "who locks it",
+        "we",
+        "room for it",
+    ):
+        assert UNCLEAR.search(text) or UNCLEAR_WHO.search(text), text
+    for text in ("if value is None:", "the user who runs it", "a room imports"):
+        assert not UNCLEAR.search(text) and not UNCLEAR_WHO.search(text), text

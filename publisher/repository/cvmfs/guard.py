@@ -26,7 +26,7 @@ _LONGEST_PAUSE = 5.0
 _CLOCK_SECONDS = 5.0
 """How many seconds the server's lock may be newer than the note, if it names no process."""
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,17 @@ class Guard:
         configuration: The configuration of the repository.
         note: The file for the process groups of this publisher's commands.
         wait: Seconds to wait for other transactions, leases, and processes that use the mount.
-        say: Called with a sentence when a wait begins.
+        notify: Called with a sentence when a wait begins.
     """
 
-    def __init__(self, configuration: Configuration, note: Path, wait: float, say: Say) -> None:
+    def __init__(
+        self, configuration: Configuration, note: Path, wait: float, notify: Notify
+    ) -> None:
         self._configuration = configuration
         self._note = note
         self._wait = wait
-        self._say = say
-        self.server = Server(configuration, started=self._started, wait=wait, say=say)
+        self._notify = notify
+        self.server = Server(configuration, started=self._started, wait=wait, notify=notify)
 
     def retry(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
         """Run `command`; repeat it for up to `wait` seconds while something blocks it.
@@ -123,7 +125,7 @@ class Guard:
                     "aborts its transaction",
                 )
         if self._has_opened(note):
-            server = Server(self._configuration, wait=self._wait, say=self._say)
+            server = Server(self._configuration, wait=self._wait, notify=self._notify)
             server.run(["abort", "-f", self._configuration.name])
         self.forget()
 
@@ -176,7 +178,7 @@ class Guard:
                 return
             yield pause
             if not announced:
-                self._say(text.format(self._reason()[0]) if "{}" in text else text)
+                self._notify(text.format(self._reason()[0]) if "{}" in text else text)
                 announced = True
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)

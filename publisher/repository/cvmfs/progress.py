@@ -55,8 +55,9 @@ class Watch:
     """Watches the command `what`, whose process group and session are `group`.
 
     `limit` is the time without progress in seconds after which it is killed, at least
-    LEAST_LIMIT_SECONDS. `say` is called once with its state after QUIET_SECONDS without progress.
-    Progress is any output or input, half a second of processor time, or a transfer of 1 MiB.
+    LEAST_LIMIT_SECONDS. `notify` is called once with its state after QUIET_SECONDS without
+    progress. Progress is any output or input, half a second of processor time, or a transfer of 1
+    MiB.
     """
 
     def __init__(
@@ -65,13 +66,13 @@ class Watch:
         what: str,
         configuration: Configuration,
         limit: float,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._group = group
         self._what = what
         self._configuration = configuration
         self._limit = max(limit, LEAST_LIMIT_SECONDS)
-        self._say = say
+        self._notify = notify
         self._seen: object = None
         self._used: tuple[int, int] | None = None
         self._since = self._measured = time.monotonic()
@@ -105,7 +106,7 @@ class Watch:
             raise self._stalled(quiet)
         if quiet >= QUIET_SECONDS and not self._announced:
             self._announced = True
-            self._say(f"{self._what} has made no progress for {quiet:.0f} s: {self._describe()}")
+            self._notify(f"{self._what} has made no progress for {quiet:.0f} s: {self._describe()}")
 
     def _progressed(self, now: float) -> None:
         self._since = self._measured = now

@@ -74,8 +74,8 @@ class CvmfsRepository:
         self._spool = Spool(
             self.mirror.blobs, session, spool, self.mirror.discard_if_idle, self.mirror.free_space
         )
-        say = on_wait or (lambda text: None)
-        self.guard = Guard(self.configuration, self.mirror.command_note, wait, say)
+        notify = on_wait or (lambda text: None)
+        self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify)
         self._execution = Execution(
             url, self.configuration, self.tree, self.mirror, self.guard, verify
         )

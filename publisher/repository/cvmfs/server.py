@@ -57,7 +57,7 @@ class Server:
         configuration: The configuration of the repository.
         started: Called with the process group ID of each command before it starts.
         wait: Seconds without progress after which a command is ended; see `progress.Watch`.
-        say: Called with a sentence when a command makes no progress.
+        notify: Called with a sentence when a command makes no progress.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Server:
         *,
         started: Callable[[int], None] = lambda group: None,
         wait: float = 0,
-        say: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._configuration = configuration
         self._name = configuration.name
         self._started = started
         self._wait = wait
-        self._say = say
+        self._notify = notify
 
     def run(self, arguments: Sequence[str], feed: Feed | None = None) -> str:
         """Run one command to its end, and return its output.
@@ -101,7 +101,7 @@ class Server:
         )
         output = _Output(process)
         what = f"cvmfs_server {arguments[0]}"
-        watch = Watch(process.pid, what, self._configuration, self._wait, self._say)
+        watch = Watch(process.pid, what, self._configuration, self._wait, self._notify)
         standard_input = _Input(process, lambda fed: watch.check((fed, output.count)))
         try:
             self._started(process.pid)

@@ -179,7 +179,10 @@ def _parse(data: bytes, journal: Path) -> _Journal:
         raise RepositoryError(
             what,
             why=f"another release of publisher wrote it: {error}",
-            hint=_away(journal, "run that release once more on this repository. If there is none"),
+            hint=_away(
+                journal,
+                "run that release once more on this repository. If that release is not available",
+            ),
         ) from error
     except Malformed as error:
         # It was complete before it got its name: no interruption leaves a part of it.

@@ -33,8 +33,8 @@ _EMPTY = b"[\n\n]\n"
 class ListEntry:
     """One entry of a list, as far as its fields matter here; `value` is the whole JSON object.
 
-    `layer` is the ID of an image's topmost layer, `parent` that of the layer below a layer; ""
-    where there is none. `data_names` are the keys of an image's big data.
+    `layer` is the ID of an image's topmost layer, `parent` that of the layer below a layer, or "".
+    `data_names` are the keys of an image's big data.
     """
 
     id: str

@@ -61,7 +61,7 @@ class Credentials:
         self._lock = threading.Lock()
 
     def find(self, registry: str, repository: str) -> Credential | None:
-        """Return the credential for an image repository, or None if there is none.
+        """Return the credential for an image repository, or None.
 
         Raises AuthenticationFailed if a file or helper cannot be used. Continuing without
         credentials would hide the mistake.
