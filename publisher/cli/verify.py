@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import click
 
-from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -18,8 +18,9 @@ from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
+from publisher.layers.policy import Policy
 from publisher.repository.settings import load_policy
-from publisher.verify.findings import Finding, Remedy, Severity
+from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.outcome import Repaired
 from publisher.verify.repair import is_wanted
 from publisher.verify.repair import repair as run_repair
@@ -35,6 +36,11 @@ from publisher.verify.run import verify as run_verify
     help="Repair what can be derived: links, records, flat images, missing indexes.",
 )
 @click.option("--refetch", is_flag=True, help="Also download what is damaged or missing.")
+@click.option(
+    "--replace-newer",
+    is_flag=True,
+    help="Also rebuild records that a newer release wrote, if you have no such release.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be repaired, and change nothing.")
 @repository_option
 @wait_option
@@ -46,6 +52,7 @@ def verify(
     deep: bool,
     repair: bool,
     refetch: bool,
+    replace_newer: bool,
     dry_run: bool,
     repository: str | None,
     wait: float,
@@ -62,24 +69,34 @@ def verify(
     publisher verify --repository dir:/srv/images
     publisher verify --deep --repair --refetch
     """
+    if replace_newer and not (repair or refetch):
+        raise UsageError("cannot use --replace-newer alone", hint="add --repair")
     progress = None if quiet else _print_progress
     report = run_verify(open_repository(repository), deep=deep, progress=progress)
     repaired = Repaired()
-    if (repair or refetch) and not dry_run and any(is_wanted(f, refetch) for f in report.findings):
+    wanted = [
+        finding
+        for finding in report.findings
+        if ((repair or refetch) and is_wanted(finding, refetch))
+        or (replace_newer and finding.kind is Kind.FUTURE_VERSION)
+    ]
+    if wanted and not dry_run:
         with ExitStack() as stack:
             writable = open_repository(repository, writable=True, wait=wait)
             stack.callback(writable.close)
             sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-            policy = load_policy(writable)
-            repaired, report = run_repair(writable, report, sources, policy, progress)
+            policy = load_policy(writable) if refetch else Policy()
+            repaired, report = run_repair(
+                writable, report, sources, policy, progress, replace_newer=replace_newer
+            )
     if output == "json":
         print_json("verify/1", _value(report, repaired))
     else:
         _print(report, repaired, quiet)
         if dry_run:
-            for finding in report.findings:
-                if is_wanted(finding, refetch):
-                    echo(f"would {finding.remedy}: {finding.path}")
+            for finding in wanted:
+                does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
+                echo(f"would {does}: {finding.path}")
     return DONE if report.sound else SOME_FAILED
 
 

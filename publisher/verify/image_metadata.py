@@ -94,7 +94,7 @@ def _read_publication(
         return _Publication(Publication.parse(data, path))
     except InvalidRecord as error:
         if is_newer(data, publication_format.VERSION):
-            add_newer_version(repository, inventory, path, error, image=name)
+            add_newer_version(inventory, path, error, image=name)
         else:
             inventory.error(Kind.PUBLICATION_DAMAGED, path, error.why, Remedy.DERIVE, image=name)
         return _Publication(None, unreadable=True)

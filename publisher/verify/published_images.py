@@ -50,7 +50,7 @@ def _check_users(
         recorded = ImageUsers.parse(data, path).users
     except InvalidRecord as error:
         if is_newer(data, users_format.VERSION):
-            add_newer_version(repository, inventory, path, error, image=name)
+            add_newer_version(inventory, path, error, image=name)
         else:
             inventory.error(Kind.USERS_WRONG, path, error.why, Remedy.DERIVE, image=name)
         return

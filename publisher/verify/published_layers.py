@@ -8,6 +8,7 @@ from publisher.entry import EntryType
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, read_header, read_index
 from publisher.repository import Repository
+from publisher.repository.settings import load_policy
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
@@ -15,6 +16,7 @@ from publisher.verify.chain_links import check_chains
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, read_record
+from publisher.verify.record_versions import REPLACE
 
 _CHANGEABLE = (EntryType.FILE, EntryType.DIRECTORY)
 
@@ -70,7 +72,7 @@ def _check_layer(
         header = layer_header(repository, digest)
     except LayerError as error:
         if "version" in error.why:
-            inventory.warning(Kind.FUTURE_VERSION, index, error.why, how=error.hint, image=name)
+            inventory.warning(Kind.FUTURE_VERSION, index, error.why, how=REPLACE, image=name)
         else:
             inventory.error(Kind.INDEX_DAMAGED, index, error.why, Remedy.DERIVE, image=name)
         return
@@ -98,12 +100,14 @@ def has_writable_files(repository: Repository, digest: str) -> bool:
     if repository.url.kind != "dir" or not repository.has_layer(digest):
         return False
     try:
+        if load_policy(repository).writable == "keep":
+            return False
         with repository.open_index(digest) as file:
             index = read_index(file)
             if "writable" in index.header.policy or not index.header.policy:
                 return False
             return any(entry.mode & 0o022 and entry.type in _CHANGEABLE for entry in index)
-    except LayerError:
+    except (LayerError, InvalidRecord):
         return False  # reported by another check
 
 

@@ -9,8 +9,9 @@ from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
 from publisher.verify.derive import derive
-from publisher.verify.findings import Finding, Remedy
+from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.outcome import Failure, Repaired
+from publisher.verify.record_versions import release_newer
 from publisher.verify.refetch import refetch
 from publisher.verify.run import Report, verify
 
@@ -24,6 +25,8 @@ def repair(
     sources: Sources | None,
     policy: Policy,
     progress: Callable[[str], None] | None = None,
+    *,
+    replace_newer: bool = False,
 ) -> tuple[Repaired, Report]:
     """Repair what `report` names as far as possible, and verify again.
 
@@ -37,6 +40,7 @@ def repair(
         sources: Where to download from; if None, nothing is downloaded.
         policy: What of a layer may appear in the repository.
         progress: Called with a description of what is being read or fetched.
+        replace_newer: Also rebuild records that a newer release wrote.
 
     Returns:
         The repaired findings and the failures, and the report of the last verification.
@@ -44,6 +48,9 @@ def repair(
     repaired: list[Finding] = []
     failures: dict[Finding, Failure] = {}
     before: set[Finding] = set()
+    if replace_newer and release_newer(repository, report.findings):
+        repaired += (f for f in report.findings if f.kind is Kind.FUTURE_VERSION)
+        report = verify(repository, deep=report.deep, progress=progress)
     for _ in range(_ROUNDS):
         wanted = [finding for finding in report.findings if is_wanted(finding, bool(sources))]
         if not wanted or set(wanted) == before:

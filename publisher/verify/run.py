@@ -16,7 +16,10 @@ from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.survey import survey
 
-_UNREADABLE = (Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.FLAT_MISSING)
+_UNREADABLE = (
+    *(Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.FLAT_MISSING),
+    Kind.FUTURE_VERSION,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def _add_damage(
         else schedule_format.VERSION
     )
     if isinstance(error, InvalidRecord) and is_newer(data, known):
-        add_newer_version(repository, inventory, path, error)
+        add_newer_version(inventory, path, error)
     else:
         inventory.error(
             Kind.RECORD_DAMAGED,
@@ -178,7 +178,7 @@ def _retired_publication(
         return Publication.parse(data, path), True
     except InvalidRecord as error:
         if is_newer(data, publication_format.VERSION):
-            add_newer_version(repository, inventory, path, error, image=entry.name)
+            add_newer_version(inventory, path, error, image=entry.name)
         else:
             inventory.warning(
                 Kind.RETIRED_DAMAGED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -92,20 +93,38 @@ def test_write_permission_is_kept_where_the_administrator_asks_for_it(tmp_path: 
     assert changes_by_user(root) > 0
 
 
-def test_a_layer_of_an_earlier_release_is_named_and_replaced(tmp_path: Path) -> None:
-    require_root()
+def publish_without_the_policy(tmp_path: Path) -> Path:
+    """Publish as an earlier release did, with a policy that does not know of write permission."""
     write_layout(BUILT, tmp_path / "layout", "1")
     root = tmp_path / "images"
     repository = open_repository(f"dir:{root}", writable=True)
     wish = wish_for(f"oci:{tmp_path}/layout:1", name="tool")
-    with Sources() as sources:  # with a policy that does not know of write permission
+    with Sources() as sources:
         assert not run_ingest([Request(wish)], repository, sources, policy=Policy()).failed
     repository.close()
+    return root
 
+
+def test_a_layer_of_an_earlier_release_is_accepted_where_write_permission_is_kept(
+    tmp_path: Path,
+) -> None:
+    root = publish_without_the_policy(tmp_path)
+    shutil.rmtree(tmp_path / "layout")
+    assert publisher("verify", "--refetch", "--repository", root).code == 1
+    succeed("init", root, "--writable", "keep")
+    succeed("verify", "--deep", "--repository", root)
+    assert "write permission" not in succeed("doctor", "--repository", root).out
+
+
+def test_a_layer_of_an_earlier_release_is_named_and_replaced(tmp_path: Path) -> None:
+    require_root()
+    root = publish_without_the_policy(tmp_path)
     found = publisher("verify", "--repository", root, "--output", "json")
     assert {each["kind"] for each in json.loads(found.out)["findings"]} == {"layer-writable"}
     assert "verify --refetch" in publisher("verify", "--repository", root).out
+    assert publisher("verify", "--repository", root).code == 1
     examined = publisher("doctor", "--repository", root)
+    assert examined.code == 0
     assert "write permission for group or others" in examined.out + examined.err
     assert changes_by_user(root) > 0
     succeed("verify", "--refetch", "--repository", root)
