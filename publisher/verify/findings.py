@@ -35,6 +35,7 @@ class Kind(enum.StrEnum):
     PUBLICATION_MISSING = "publication-missing"
     PUBLICATION_DAMAGED = "publication-damaged"
     RECORD_DAMAGED = "record-damaged"
+    PINS_MISSING = "pins-missing"
     FUTURE_VERSION = "future-version"
     LAYER_MISSING = "layer-missing"
     LAYER_DAMAGED = "layer-damaged"

@@ -147,6 +147,14 @@ def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) ->
     """
     pins = Pins(tuple(_readable_pins(repository.read(layout.PINS) or b"")))
     known = {pin.name for pin in pins.pins}
+    for pin in pins_of_history(repository, inventory, now):
+        if pin.name not in known:
+            pins = pins.with_pin(pin)
+    return pins
+
+
+def pins_of_history(repository: Repository, inventory: Inventory, now: datetime) -> Iterator[Pin]:
+    """Return a pin for each published image whose latest change of pins was a pin."""
     current = {image.name: image.manifest_digest for image in inventory.images if image.linked}
     decided: set[str] = set()
     for record in repository.history():
@@ -154,10 +162,8 @@ def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) ->
             if change.what not in ("pinned", "unpinned") or change.name in decided:
                 continue
             decided.add(change.name)
-            if change.what == "pinned" and change.name in current.keys() - known:
-                digest = current[change.name]
-                pins = pins.with_pin(Pin(change.name, digest, now, reason=change.why))
-    return pins
+            if change.what == "pinned" and change.name in current:
+                yield Pin(change.name, current[change.name], now, reason=change.why)
 
 
 def _rebuilt(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from publisher.layers.errors import LayerError
 from publisher.layers.policy import policy_from_values
 from publisher.repository import Repository, RepositoryError
@@ -11,9 +13,13 @@ from publisher.verify.expected import Expected
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.image_metadata import add_image
 from publisher.verify.inventory import Inventory, metadata_directories, read_record
+from publisher.verify.rebuild import pins_of_history
 from publisher.verify.record_versions import add_newer_version, is_newer
 from publisher.verify.schedule import add_schedule
 from publisher.verify.structure import check_structure
+
+_NAMED = 3
+"""How many of the lost pins are named."""
 
 
 def survey(repository: Repository) -> tuple[Inventory, Expected]:
@@ -57,12 +63,13 @@ def _check_transaction(repository: Repository, inventory: Inventory) -> None:
 def _check_pins(repository: Repository, inventory: Inventory) -> None:
     data = read_record(repository, inventory, layout.PINS)
     if data is None:
+        _check_lost_pins(repository, inventory)
         return
     try:
         pins.Pins.parse(data, layout.PINS)
     except InvalidRecord as error:
         if is_newer(data, pins.VERSION):
-            add_newer_version(repository, inventory, layout.PINS, error)
+            add_newer_version(inventory, layout.PINS, error)
         else:
             inventory.error(
                 Kind.RECORD_DAMAGED,
@@ -70,6 +77,20 @@ def _check_pins(repository: Repository, inventory: Inventory) -> None:
                 f"{error.why}; no tag is moved and nothing is removed until it is repaired",
                 Remedy.DERIVE,
             )
+
+
+def _check_lost_pins(repository: Repository, inventory: Inventory) -> None:
+    """Without a file of pins, none may have been set: only the last of them leaves an empty one."""
+    if repository.exists(layout.PINS):
+        return  # a finding of its own
+    try:
+        lost = sorted({p.name for p in pins_of_history(repository, inventory, datetime.now(UTC))})
+    except RepositoryError:
+        return  # only the user who publishes can read the history
+    if lost:
+        names = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
+        what = f"it is missing, although the history has pins of {names}"
+        inventory.warning(Kind.PINS_MISSING, layout.PINS, what, Remedy.DERIVE)
 
 
 def _check_settings(repository: Repository, inventory: Inventory) -> None:
@@ -81,7 +102,7 @@ def _check_settings(repository: Repository, inventory: Inventory) -> None:
         policy_from_values(settings.RepositorySettings.parse(data, path).policy)
     except (InvalidRecord, LayerError) as error:
         if isinstance(error, InvalidRecord) and is_newer(data, settings.VERSION):
-            add_newer_version(repository, inventory, path, error)
+            add_newer_version(inventory, path, error)
         else:
             inventory.error(
                 Kind.RECORD_DAMAGED,

@@ -10,14 +10,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_hex
+from publisher.removal.pins import pin, unpin
+from publisher.repository.reading import load_pins
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.verify.findings import Kind, Remedy, Severity
@@ -87,12 +91,13 @@ def look(stage: Stage, *, deep: bool = True) -> Report:
     return verify(stage.published.open(writable=False), deep=deep)
 
 
-def repaired(stage: Stage, *, refetch: bool) -> Report:
+def repaired(stage: Stage, *, refetch: bool, replace_newer: bool = False) -> Report:
     repository = stage.published.open()
     try:
         report = verify(repository, deep=True)
         with Sources() as sources:
-            return repair(repository, report, sources if refetch else None, Policy())[1]
+            chosen = sources if refetch else None
+            return repair(repository, report, chosen, Policy(), replace_newer=replace_newer)[1]
     finally:
         repository.close()
 
@@ -144,6 +149,14 @@ def remove(path: str) -> Callable[[Path], None]:
             shutil.rmtree(root / path)
         else:
             (root / path).unlink()
+
+    return damage
+
+
+def directory(path: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        (root / path).unlink()
+        write(f"{path}/inside", b"1")(root)
 
     return damage
 
@@ -224,6 +237,8 @@ DAMAGES = [
     Damage("chain link to nowhere", link(BASE_CHAIN, "nowhere"), Kind.CHAIN_WRONG, BASE_CHAIN, "repair"),
     Damage("a file in the place of a chain link", lambda root: _write(root / TOP_CHAIN, b"mine"), Kind.CHAIN_WRONG, TOP_CHAIN),
     Damage("orphan chain link", link(layout.chain_link(f"sha256:{STRANGE}"), layout.chain_target(BASE.digest)), Kind.ORPHAN_CHAIN, layout.chain_link(f"sha256:{STRANGE}")),
+    Damage("users a directory", directory(USERS), Kind.USERS_WRONG, USERS, "repair"),
+    Damage("manifest a directory", directory(layout.manifest_file(NAME)), Kind.MANIFEST_DAMAGED, layout.manifest_file(NAME), "refetch"),
     Damage("orphan layer", write(f".layers/ab/{STRANGE}/layerfs/x", b""), Kind.ORPHAN_LAYER, f".layers/ab/{STRANGE}"),
     Damage("orphan flat image", write(f".flat/ab/{STRANGE}/x", b""), Kind.ORPHAN_FLAT, f".flat/ab/{STRANGE}"),
     Damage("orphan retired metadata", write(f".metadata/.retired/ab/{STRANGE}/manifest.json", b"{}"), Kind.ORPHAN_METADATA, f".metadata/.retired/ab/{STRANGE}"),
@@ -266,6 +281,38 @@ def test_damage_is_named_and_repaired(stage: Stage, root: Path, damage: Damage) 
         after = repaired(stage, refetch=True)
         assert after.findings == ()
         assert not differences(state_of(root), before)
+
+
+NEWER = [
+    layout.publication_file(NAME),
+    layout.REMOVE_SCHEDULE,
+    USERS,
+    f"{RETIRED}/publication.json",
+    layout.retired_schedule(SECOND.manifest.digest),
+    layout.layer_index(BASE.digest),
+]
+
+
+@pytest.mark.parametrize("path", NEWER)
+def test_a_record_of_a_newer_release_is_left_alone_and_rebuilt_on_request(
+    stage: Stage, root: Path, path: str
+) -> None:
+    data = (root / path).read_bytes()
+    if path.endswith(".zst"):
+        text = zstandard.ZstdDecompressor().stream_reader(data).read()
+        newer = zstandard.compress(text.replace(b'"version":1', b'"version":99', 1))
+        assert newer != data
+    else:
+        newer = json.dumps(json.loads(data) | {"version": 99}).encode()
+    _write(root / path, newer)
+    report = look(stage)
+    [finding] = (each for each in report.findings if each.kind is Kind.FUTURE_VERSION)
+    assert finding.path == path
+    assert finding.how.startswith("publisher verify --repair --replace-newer")
+    repaired(stage, refetch=False)
+    assert (root / path).read_bytes() == newer
+    assert repaired(stage, refetch=False, replace_newer=True).sound
+    assert json.loads((root / layout.publication_file(NAME)).read_bytes())["reference"]
 
 
 def test_at_least_thirty_kinds_of_damage_are_known() -> None:
@@ -354,3 +401,20 @@ def test_a_finding_that_a_concurrent_writer_causes_is_not_reported(
 
 def test_names_in_the_table_are_as_the_layout_has_them() -> None:
     assert USERS.endswith(f"{digest_hex(SECOND.image_id)}.json")
+
+
+def test_a_deleted_file_of_pins_is_reported_and_rebuilt_from_the_history(stage: Stage) -> None:
+    repository = stage.published.open()
+    now = datetime.now(UTC)
+    pin(repository, NAME, lambda: now, reason="a paper")
+    pin(repository, OTHER, lambda: now)
+    unpin(repository, OTHER, lambda: now)
+    repository.close()
+    assert look(stage).sound
+    (stage.repository / layout.PINS).unlink()
+    [finding] = look(stage).findings
+    assert (finding.kind, finding.remedy) == (Kind.PINS_MISSING, Remedy.DERIVE)
+    assert NAME in finding.what and OTHER not in finding.what
+    assert repaired(stage, refetch=False).sound
+    [found] = load_pins(stage.published.open(writable=False)).pins
+    assert (found.name, found.reason) == (NAME, "a paper")
