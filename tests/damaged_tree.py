@@ -6,7 +6,9 @@ of the last two do not show their source.
 
 from __future__ import annotations
 
+import enum
 import json
+import os
 import re
 import shlex
 import shutil
@@ -217,9 +219,32 @@ def published(tree: Tree) -> dict[str, bytes]:
     return found
 
 
-def damages(content: bytes) -> dict[str, bytes | None]:
-    """Return damaged forms of a file with this content, by a name; None: it is removed."""
-    found: dict[str, bytes | None] = {
+class Place(enum.StrEnum):
+    """What can be in the place of a file."""
+
+    DIRECTORY = "a directory"
+    FIFO = "a FIFO"
+    DANGLING = "a symbolic link that leads nowhere"
+
+    def make(self, path: Path) -> None:
+        """Replace the file at `path`, if there is one."""
+        path.unlink(missing_ok=True)
+        if self is Place.DIRECTORY:
+            path.mkdir()
+            (path / "inside").write_bytes(b"1")
+        elif self is Place.FIFO:
+            os.mkfifo(path)
+        else:
+            path.symlink_to("nowhere")
+
+
+Damage = bytes | Place | None
+"""The content of a damaged file, or what is in its place; None: it is removed."""
+
+
+def damages(content: bytes) -> dict[str, Damage]:
+    """Return damaged forms of a file with this content, by a name."""
+    found: dict[str, Damage] = {
         "cut off": content[: len(content) * 2 // 3],
         "cut off early": content[: len(content) // 5],
         "empty": b"",
@@ -230,6 +255,7 @@ def damages(content: bytes) -> dict[str, bytes | None]:
         "an empty object": b"{}",
         "deep": b"[" * 100_000,
         "missing": None,
+        **{str(place): place for place in Place},
     }
     found |= {name: json.dumps(value).encode() for name, value in _wrong_values(content)}
     return {name: data for name, data in found.items() if data != content}
@@ -267,7 +293,7 @@ def _wrong(value: Any) -> Any:
 
 
 _COMMAND = re.compile(
-    r"(?:^|(?<=: )|(?<=&& )|(?<=`))((?:publisher|truncate|mv) [^;`()|&]+?)(?= &&|[;`()|]|, |$)"
+    r"(?:^|(?<=: )|(?<=&& )|(?<=`))((?:publisher|mv) [^;`()|&]+?)(?= &&|[;`()|]|, |$)"
 )
 
 
@@ -299,14 +325,10 @@ def follow_hints(tree: Tree, result: Result, *, rounds: int = 6) -> list[list[st
 
 
 def _follow(tree: Tree, words: list[str]) -> None:
-    if words[0] in ("truncate", "mv"):
-        paths = [Path(word) for word in words if word.startswith("/")]
-        assert all(path.is_relative_to(tree.root) for path in paths), words
-        if words[0] == "mv":
-            paths[0].rename(paths[1])
-        else:
-            assert words[1:3] == ["-s", "0"]
-            paths[0].write_bytes(b"")
+    if words[0] == "mv":
+        source, target = map(Path, words[1:])
+        assert source.is_relative_to(tree.root) and target.is_relative_to(tree.root), words
+        source.rename(target)
         return
     words = words[1:]
     if words == ["ingest"]:

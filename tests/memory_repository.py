@@ -20,6 +20,7 @@ from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 from publisher.tree.layout import RepositoryURL
+from publisher.tree.record import NOT_A_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,11 @@ class MemoryRepository:
     def read(self, path: str) -> bytes | None:
         """Return a small file's bytes; None if it is missing."""
         node = self.nodes.get(path)
-        if node is not None and node.entry.type is EntryType.DIRECTORY:
-            raise IsADirectoryError(f"{path} is a directory")
-        return node.content if node is not None and node.entry.type is EntryType.FILE else None
+        if node is None or node.entry.type is EntryType.SYMLINK:
+            return None
+        if node.entry.type is EntryType.FILE:
+            return node.content
+        return NOT_A_FILE + f"{node.entry.type}, not a file)".encode()
 
     def link_text(self, path: str) -> str | None:
         """Return a symlink's text; None if it is missing."""
@@ -318,7 +321,9 @@ class MemoryTransaction:
                 _make_parents(nodes, at)
                 nodes[at] = node
         for path, node in self._small.items():
-            if path in nodes and nodes[path].entry.type is EntryType.DIRECTORY:
+            if layout.is_own_file(path):
+                _remove(nodes, path)
+            elif path in nodes and nodes[path].entry.type is EntryType.DIRECTORY:
                 raise PathTaken(
                     f"cannot publish {path}", path=path, why="a directory is at that path"
                 )

@@ -118,13 +118,13 @@ def show_image(
     image = load_image(repository, find_name(repository, text))
     if image.manifest is None:
         return ImageDetails(image, "", (), None, b"", "", ())
-    data = repository.read(layout.config_file(image.name)) or b""
-    config, problem = None, ""
-    if data:
-        try:
+    data, config, problem = b"", None, ""
+    try:
+        data = repository.read(layout.config_file(image.name)) or b""
+        if data:
             config = parse_config(data, image.manifest.image_id)
-        except InvalidManifest as error:
-            problem = error.why
+    except (InvalidManifest, InvalidRecord) as error:
+        problem = error.why
     layers = tuple(
         PublishedLayer(
             layer.digest,
@@ -181,10 +181,10 @@ def _size(
 
 def _count_users(repository: Repository, digest: str) -> int:
     path = layout.layer_origin(digest)
-    data = repository.read(path)
-    if data is None:
-        return -1
     try:
+        data = repository.read(path)
+        if data is None:
+            return -1
         return len(Origin.parse(data, path).images)
     except InvalidRecord:
         return -1

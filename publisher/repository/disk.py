@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from publisher.repository.descriptors import remove_at
 
@@ -15,6 +17,14 @@ PUBLIC_FILE_MODE = 0o644
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+class NotAFile(OSError):
+    """Something else is in the place of a file; `found` names it ("a directory")."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(errno.EINVAL, f"it is {found}, not a file", str(path))
+        self.found = found
 
 
 def sync_filesystem(path: Path) -> None:
@@ -46,6 +56,27 @@ def write_new_file(path: Path, data: bytes, mode: int = PUBLIC_FILE_MODE) -> Non
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         os.fchmod(file.fileno(), mode)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading; anything else is NotAFile, and never waited for."""
+    try:
+        # Opening a FIFO would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENOENT and path.is_symlink():
+            raise NotAFile(path, "a symbolic link that leads nowhere") from None
+        if error.errno == errno.ELOOP:
+            raise NotAFile(path, "a symbolic link that leads to itself") from None
+        if error.errno in (errno.ENXIO, errno.ENODEV):
+            raise NotAFile(path, "a socket or device") from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO"}
+    raise NotAFile(path, kinds.get(stat.S_IFMT(mode), "a device"))
 
 
 def make_directories(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from publisher.repository.disk import NotAFile, open_file, remove_tree
 from publisher.tree.history import Record
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -30,6 +31,7 @@ class History:
 
     def append(self, value: dict[str, object]) -> None:
         """Append a record, unless it is the latest one already. The caller syncs it."""
+        self._replace_what_is_not_a_file()
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             if value["id"] in (_latest_id(file), self._latest_rotated_id()):
@@ -50,8 +52,11 @@ class History:
         inodes: set[int] = set()
         for number in range(KEPT_FILES + 1):
             try:
-                file = self._numbered(number).open("rb")
+                file = open_file(self._numbered(number))
             except FileNotFoundError:
+                continue
+            except NotAFile as error:
+                _log.warning("%s: %s", error.filename, error.strerror)
                 continue
             with file:
                 inode = os.fstat(file.fileno()).st_ino
@@ -64,11 +69,20 @@ class History:
                     except (ValueError, RecursionError):
                         _log.warning("%s has a damaged line", file.name)
 
+    def _replace_what_is_not_a_file(self) -> None:
+        try:
+            open_file(self._file).close()
+        except FileNotFoundError:
+            pass
+        except NotAFile as error:
+            _log.warning("%s: %s; a new history begins", error.filename, error.strerror)
+            remove_tree(self._file)
+
     def _latest_rotated_id(self) -> str:
         try:
-            with self._numbered(1).open("rb") as file:
+            with open_file(self._numbered(1)) as file:
                 return _latest_id(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotAFile):
             return ""
 
     def _numbered(self, number: int) -> Path:

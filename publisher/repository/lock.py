@@ -38,7 +38,7 @@ def is_writing(directory: Path) -> bool:
     For readers: it does not wait, and is False if that cannot be determined.
     """
     try:
-        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -131,7 +131,11 @@ class Transaction(Protocol):
         """
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
-        """Create or replace a small file; with `last`, after all other changes are visible."""
+        """Create or replace a small file; with `last`, after all other changes are visible.
+
+        A directory in the place of a record (`layout.is_own_file`) is replaced as well, with all
+        that is in it. Another one is never: the commit raises PathTaken.
+        """
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
@@ -169,7 +173,14 @@ class Repository(Protocol):
         """Whether layer trees can store the attribute that marks a directory as opaque."""
 
     def read(self, path: str) -> bytes | None:
-        """The content of a small file; None if it is missing."""
+        """The content of a small file; None if it is missing.
+
+        Something else at `path`, such as a directory, counts as a damaged record: it reads as
+        NOT_A_FILE and what it is, which no record begins with.
+
+        Raises:
+            InvalidRecord: This user may not read it.
+        """
 
     def link_text(self, path: str) -> str | None:
         """The target of a symlink, as it is stored; None if the symlink is missing."""

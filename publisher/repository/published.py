@@ -42,7 +42,11 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
 
     Raises NotPublished if there is no such name.
     """
-    data = repository.read(layout.manifest_file(name))
+    try:
+        data = repository.read(layout.manifest_file(name))
+    except InvalidRecord as error:
+        linked = repository.link_text(name) is not None
+        return PublishedImage(name, linked=linked, problem=str(error))
     if data is None:
         raise NotPublished(
             f"no image is published as {name}",

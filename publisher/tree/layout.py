@@ -62,6 +62,12 @@ def _sharded(top: str, digest: str) -> str:
     return f"{top}/{hexadecimal[:2]}/{hexadecimal}"
 
 
+def is_own_file(path: str) -> bool:
+    """Return whether only a file of the publisher's own can be at `path`: metadata, or a store."""
+    inside = path.startswith(f"{LAYERS}/") and f"/{METADATA}/" in path
+    return inside or path.startswith((f"{METADATA}/", f"{PODMAN_STORE}/"))
+
+
 def flat_image(image_id: str) -> str:
     """Return the path of the flat image whose config has the digest `image_id`."""
     return _sharded(FLAT, image_id)

@@ -15,6 +15,10 @@ T = TypeVar("T")
 Digest = Annotated[str, Check(is_digest, "is not a digest")]
 
 
+NOT_A_FILE = b"(it is "
+"""What a repository reads begins with this where something else is in the place of a file."""
+
+
 class InvalidRecord(PublisherError):
     """A metadata file does not have the form that its format describes.
 
@@ -59,4 +63,5 @@ def read_record(parse: Callable[[bytes], T], data: bytes, path: str, hint: str =
             field=error.field,
         ) from error
     except Malformed as error:
-        raise InvalidRecord(path, why=str(error), hint=hint, field=error.field) from error
+        why = data.decode().strip("()") if data.startswith(NOT_A_FILE) else str(error)
+        raise InvalidRecord(path, why=why, hint=hint, field=error.field) from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from publisher.entry import EntryType
+from publisher.errors import explain
 from publisher.oci.config import ImageConfig
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
 from publisher.repository.records import IMAGE_FILES
 from publisher.tree import layout
+from publisher.tree.record import NOT_A_FILE, InvalidRecord
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
@@ -51,6 +53,7 @@ class Inventory:
         names: The published names, including those whose metadata is unreadable.
         certain: False if a record that may name images or layers is unreadable. Then nothing
             is reported as an orphan.
+        not_files: What is in the place of records that are not files, by path.
     """
 
     images: list[LiveImage] = field(default_factory=list)
@@ -59,6 +62,7 @@ class Inventory:
     findings: list[Finding] = field(default_factory=list)
     schedule: tuple[ScheduledRemoval, ...] = ()
     certain: bool = True
+    not_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def manifests(self) -> Iterator[Manifest]:
@@ -77,7 +81,7 @@ class Inventory:
         image: str = "",
     ) -> None:
         """Add a finding that affects an image."""
-        self.findings.append(Finding(Severity.ERROR, kind, path, what, remedy, how, image))
+        self._add(Finding(Severity.ERROR, kind, path, what, remedy, how, image))
 
     def warning(
         self,
@@ -90,7 +94,7 @@ class Inventory:
         image: str = "",
     ) -> None:
         """Add a finding that affects no image."""
-        self.findings.append(Finding(Severity.WARNING, kind, path, what, remedy, how, image))
+        self._add(Finding(Severity.WARNING, kind, path, what, remedy, how, image))
 
     def note(
         self,
@@ -105,6 +109,12 @@ class Inventory:
         """Add a finding about something that is sound."""
         self.findings.append(Finding(Severity.NOTE, kind, path, what, remedy, how, image))
 
+    def _add(self, finding: Finding) -> None:
+        found = self.not_files.get(finding.path, "")
+        if found not in finding.what:
+            finding = replace(finding, what=f"{found}: {finding.what}")
+        self.findings.append(finding)
+
     def foreign(self, path: str) -> None:
         """Note a file or directory that this publisher did not make."""
         self.note(Kind.FOREIGN, path, "not made by this publisher; it is left alone")
@@ -113,16 +123,15 @@ class Inventory:
 def read_record(repository: Repository, inventory: Inventory, path: str) -> bytes | None:
     """Return a metadata file's bytes; None, with a finding, if it cannot be read."""
     try:
-        return repository.read(path)
-    except OSError as error:
+        data = repository.read(path)
+    except (OSError, InvalidRecord) as error:
         inventory.certain = False
-        inventory.error(
-            Kind.RECORD_DAMAGED,
-            path,
-            f"cannot be read: {error.strerror}",
-            how=f"make {path} a readable file, or move it away; then: publisher verify --repair",
-        )
+        why, how = explain(error).why, explain(error).hint
+        inventory.error(Kind.RECORD_DAMAGED, path, f"cannot be read: {why}", how=how)
         return None
+    if data is not None and data.startswith(NOT_A_FILE):
+        inventory.not_files[path] = data.decode().strip("()")
+    return data
 
 
 def metadata_directories(repository: Repository, inventory: Inventory) -> Iterator[str]:

@@ -50,9 +50,9 @@ class NewTree:
 class Changes:
     """The changes of one transaction.
 
-    `files` and `links` map paths to contents and texts. `cleared` are trees that are replaced; a
-    separate call removes them before the new ones are sent. `directories` are missing top
-    directories.
+    `files` and `links` map paths to contents and texts. `cleared` are trees that are replaced, and
+    what is in the place of a record; a separate call removes them before the new ones are sent.
+    `directories` are missing top directories.
     """
 
     layers: tuple[NewLayer, ...] = ()
@@ -117,8 +117,11 @@ def compile_calls(changes: Changes, kind: Kind, gateway: bool = False) -> tuple[
     additions = replace(changes, removals=(), cleared=())
     if gateway:
         return (*_clearing(cleared), *_calls_by_lease(additions, (*odd, *plain), kind))
+    odd_cleared = tuple(path for path in cleared if not set(path) <= _SAFE)
+    plain_cleared = [path for path in cleared if path not in odd_cleared]
     return (
-        *(Ingest(deletions=batch) for batch in _batches(cleared)),
+        *(Ingest(deletions=batch) for batch in _batches(plain_cleared)),
+        *([Edit(odd_cleared)] if odd_cleared else []),
         *_calls(additions, plain, odd),
     )
 
@@ -188,7 +191,7 @@ def _common_base(layers: Sequence[NewLayer], kind: Kind) -> str:
 
 def _check_places(changes: Changes, kind: Kind) -> None:
     for path in (*changes.files, *changes.links):
-        if kind(path) is EntryType.DIRECTORY:
+        if kind(path) is EntryType.DIRECTORY and path not in changes.cleared:
             raise PathTaken(
                 f"cannot publish {path}",
                 path=path,

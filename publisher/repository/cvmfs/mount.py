@@ -22,6 +22,7 @@ from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.directory.survey import type_of
+from publisher.repository.disk import open_file
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 
@@ -190,7 +191,7 @@ class PublishedTree:
                 place = self.view.root / layout.layer_index(digest)
                 if not place.exists() and self._mirror.exists:
                     place = self._mirror.staged(digest).index
-                with place.open("rb") as file:
+                with open_file(place) as file:
                     shutil.copyfileobj(file, copy)
         except FileNotFoundError as error:
             copy.close()

@@ -131,6 +131,8 @@ class CvmfsTransaction:
         """Create or replace a small file; `last` has no effect, since a revision is atomic."""
         self._seen[path] = self._tree.read(path)
         self._files[path] = content
+        if layout.is_own_file(path) and self._tree.kind(path) not in (None, EntryType.FILE):
+            self._cleared.append(path)
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""

@@ -20,8 +20,10 @@ from typing import Annotated
 from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion
 from publisher.repository import RepositoryError
 from publisher.repository.disk import (
+    NotAFile,
     exchange,
     make_directories,
+    open_file,
     remove_empty_parents,
     sync_directory,
     sync_filesystem,
@@ -46,8 +48,8 @@ _Path = Annotated[str, Check(_is_inside, "is not a path in the repository")]
 class Rename(AsArray):
     """Move `source` to `target`, both relative to the repository's root.
 
-    A file or symlink at `target` is replaced atomically. A tree is exchanged with the one at
-    `source` if `inode`, the inode of the new tree, is given. With `after_sync`, all earlier
+    A file or symlink at `target` is replaced atomically. A directory is exchanged with what is at
+    `source` if `inode`, the inode of that, is given. With `after_sync`, all earlier
     operations are on disk before this one is executed.
     """
 
@@ -90,11 +92,10 @@ def check(journal: Path) -> bool:
     Raises:
         RepositoryError: It is damaged, or another release wrote it, so that it cannot be executed.
     """
-    try:
-        data = journal.read_bytes()
-    except FileNotFoundError:
+    data = _read(journal)
+    if data is None:
         return False
-    _parse(data.rstrip(b"\0"), journal)
+    _parse(data, journal)
     return True
 
 
@@ -104,11 +105,9 @@ def apply(root: Path, journal: Path) -> bool:
     Raises:
         RepositoryError: That is impossible now. The next writer tries again.
     """
-    try:
-        data = journal.read_bytes()
-    except FileNotFoundError:
+    data = _read(journal)
+    if data is None:
         return False
-    data = data.rstrip(b"\0")
     committed = _parse(data, journal)
     staging = f"{journal.parent.relative_to(root).as_posix()}/"
     try:
@@ -134,6 +133,17 @@ def apply(root: Path, journal: Path) -> bool:
             "transaction, of which nothing is lost",
         ) from error
     return True
+
+
+def _read(journal: Path) -> bytes | None:
+    """Return the journal without the reserved space; None if there is none."""
+    try:
+        with open_file(journal) as file:
+            return file.read().rstrip(b"\0")
+    except FileNotFoundError:
+        return None
+    except NotAFile as error:
+        return f"({error.strerror})".encode()
 
 
 def _reserve(draft: Path, size: int) -> None:

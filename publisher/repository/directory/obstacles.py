@@ -25,7 +25,10 @@ class Obstacles:
         """Raise PathTaken if `rename` could not be executed."""
         target = self._root / rename.target
         is_tree = (self._root / rename.source).is_dir()
-        if target.is_dir() and not target.is_symlink() and not is_tree:
+        is_directory = target.is_dir() and not target.is_symlink()
+        if is_directory and rename.inode:
+            self._check_movable(target)
+        elif is_directory and not is_tree:
             raise PathTaken(
                 f"cannot publish {rename.target}",
                 path=rename.target,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
@@ -18,12 +19,13 @@ from publisher.repository.directory.staging import JOURNAL, Staging
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.directory.workspace import Workspace, find_layer, layer_gone
-from publisher.repository.disk import keeps_opaque
+from publisher.repository.disk import NotAFile, keeps_opaque, open_file
 from publisher.repository.history import History
 from publisher.repository.lock import WriterLock, is_writing
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
+from publisher.tree.record import NOT_A_FILE, InvalidRecord
 
 DEFAULT_WAIT = 600.0
 """Seconds to wait for another writer. Commits are short; only a collection may take longer."""
@@ -70,11 +72,21 @@ class DirectoryRepository:
         return keeps_opaque(self.root)
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of a small file; None if it is missing."""
+        """The bytes of a small file; None if it is missing.
+
+        Anything else at `path`, such as a directory, reads as NOT_A_FILE and what it is.
+        """
+        place = self.root / path
         try:
-            return (self.root / path).read_bytes()
+            with open_file(place) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except NotAFile as error:
+            return NOT_A_FILE + f"{error.found}, not a file)".encode()
+        except PermissionError as error:
+            hint = f"chmod a+r {shlex.quote(str(place))}"
+            raise InvalidRecord(path, why="permission denied", hint=hint) from error
 
     def link_text(self, path: str) -> str | None:
         """The text of a symlink; None if it is missing, or not a symlink."""
@@ -125,7 +137,7 @@ class DirectoryRepository:
                     if not name.startswith(".") or name == layout.MULTIARCH
                 ]
             subdirectories.sort()
-            if layout.MANIFEST_FILE in files:
+            if layout.MANIFEST_FILE in (*files, *subdirectories):
                 yield here.relative_to(top).as_posix()
 
     def walk(self, path: str) -> Iterator[FoundOnDisk]:
@@ -178,7 +190,7 @@ class DirectoryRepository:
             if found is None:
                 break
             try:
-                return (found / layout.LAYER_INDEX).open("rb")
+                return open_file(found / layout.LAYER_INDEX)
             except FileNotFoundError:
                 continue
         raise layer_gone(digest)

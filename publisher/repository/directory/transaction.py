@@ -119,7 +119,11 @@ class DirectoryTransaction:
         staged = self._new_staged()
         write_new_file(staged, content)
         renames = self._last_files if last else self._files
-        renames.append(self._rename(staged, path))
+        target = self._root / path
+        # A directory in the place of a record is exchanged with it, and then removed.
+        is_directory = target.is_dir() and not target.is_symlink()
+        inode = staged.stat().st_ino if is_directory and layout.is_own_file(path) else 0
+        renames.append(replace(self._rename(staged, path), inode=inode))
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
@@ -181,7 +185,8 @@ class DirectoryTransaction:
         Records and links share a phase: after a power failure, and until the next writer executes
         the journal, each of them may be old or new, and both name content that exists.
         """
-        replaced = [self._to_trash(tree.source) for tree in trees if tree.inode]
+        new = (*trees, *self._files, *self._last_files)
+        replaced = [self._to_trash(each.source) for each in new if each.inode]
         return _in_phases(
             trees,
             [*self._files, *self._links],

@@ -20,6 +20,7 @@ from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
+from publisher.tree.record import NOT_A_FILE
 from publisher.verify.findings import Kind
 from publisher.verify.repair import repair
 from publisher.verify.run import verify
@@ -211,6 +212,28 @@ def test_a_foreign_file_or_directory_at_a_path_is_refused_before_any_change(
         with pytest.raises(PathTaken):
             transaction.commit()
     assert seen(repository) == before
+
+
+@pytest.mark.parametrize(
+    "path", [layout.manifest_file(NAME), layout.layer_origin(BASE.digest), layout.PINS]
+)
+def test_a_directory_in_the_place_of_a_record_is_replaced(
+    repository: Repository, path: str
+) -> None:
+    publish(repository)
+    with repository.transaction("damage") as transaction, transaction.exclusive():
+        transaction.remove(path)
+        transaction.commit()
+    with repository.transaction("damage") as transaction, transaction.exclusive():
+        transaction.replace(f"{path}/below/file", b"1")
+        transaction.commit()
+    assert (repository.read(path) or b"").startswith(NOT_A_FILE)
+    with repository.transaction("test") as transaction, transaction.exclusive():
+        transaction.replace(path, b"new")
+        transaction.commit()
+    assert repository.read(path) == b"new"
+    assert repository.kind(path) is EntryType.FILE
+    assert not repository.exists(f"{path}/below")
 
 
 def test_a_layer_that_is_not_staged_cannot_be_published(repository: Repository) -> None:

@@ -19,6 +19,8 @@ from tests.damaged_tree import (
     FILES,
     READING,
     WRITING,
+    Damage,
+    Place,
     Tree,
     damages,
     follow_hints,
@@ -35,7 +37,6 @@ SHARE = share(0.05, complete=0.1)
 JOURNAL = b'{"version": 1, "record": {"id": "1"}, "operations": []}'
 
 LOST_WITH_THE_FILE = {
-    ("pins", "missing"): "pinned",
     ("schedule of the published", "missing"): "scheduled",  # it is published nevertheless
 }
 
@@ -50,16 +51,18 @@ def pristine() -> Iterator[Tree]:
         yield tree
 
 
-def harm(tree: Tree, path: Path, data: bytes | None) -> None:
+def harm(tree: Tree, path: Path, data: Damage) -> None:
     """Restore the tree, and damage one file."""
     copy(tree.folder.parent / "origin", tree.root)
     if data is None:
         path.unlink()
+    elif isinstance(data, Place):
+        data.make(path)
     else:
         path.write_bytes(data)
 
 
-def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, bytes | None], random.Random]:
+def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, Damage], random.Random]:
     """The file, its damages that are tried, and the source of further choices."""
     choice = random.Random(f"{SEED} {what}")
     copy(tree.folder.parent / "origin", tree.root)
