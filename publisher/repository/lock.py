@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from publisher.repository import RepositoryBusy
-from publisher.repository.disk import write_new_file
+from publisher.repository.disk import open_file, write_new_file
 from publisher.times import format_time
 
 _LOCK = "lock"
@@ -133,7 +133,8 @@ class WriterLock:
 
     def _describe_holder(self) -> str:
         try:
-            value = json.loads(self._holder.read_bytes())
+            with open_file(self._holder) as file:
+                value = json.load(file)
             return (
                 f"process {value['pid']} on {value['host']} has held it since {value['since']} "
                 f"for the {value['purpose']}"
