@@ -262,8 +262,8 @@ def test_an_ingest_makes_a_sound_repository_and_damage_is_repaired(
         transaction.commit()
     found = verify(repository, deep=True)
     assert {finding.kind for finding in found.findings} == {
-        *(Kind.FLAT_MISSING, Kind.LINK_MISSING, Kind.ORIGIN_WRONG)
+        *(Kind.FLAT_MISSING, Kind.LINK_MISSING, Kind.ORIGIN_WRONG, Kind.CHAIN_MISSING)
     }
     repaired, after = repair(repository, found, None, Policy())
-    assert (len(repaired.findings), after.findings) == (3, ())
+    assert (len(repaired.findings), after.findings) == (4, ())
     assert seen(repository) == content
