@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.any_repository import AnyRepository, find_repository
+from tests.any_repository import AnyRepository, find_repository, make_repository
 from tests.command import command, environment
 from tests.components import program
 from tests.layer_builder import file, image, layer, write_layout
@@ -18,7 +18,7 @@ from tests.layer_builder import file, image, layer, write_layout
 pytestmark = pytest.mark.system
 
 BASE = layer(file("base", b"base"))
-TRACED = "trace=open,openat,sync,syncfs,fsync,fdatasync"
+TRACED = "trace=open,openat,rename,sync,syncfs,fsync,fdatasync"
 _SYNC = re.compile(r"(\w*sync\w*)\(\d*<?([^>)]*)")
 _READ = re.compile(r'open(?:at)?\(.*"[^"]*/\.metadata/(?!\.retired)[^"]*?(\w+\.json)", O_RDONLY')
 
@@ -55,3 +55,20 @@ def test_a_moved_tag_reads_each_record_twice_and_waits_for_the_disk_five_times(
     assert reads["origin.json"] == 2  # of two layers, under the lock
     # The new layer; before the commit point; before the records; before the journal is removed.
     assert _syncs(calls, published.root) == {"syncfs": 4, "fsync": 1}
+
+
+def test_a_moved_tag_on_cvmfs_reads_each_record_three_times_and_waits_nine_times(
+    tmp_path: Path,
+) -> None:
+    published = make_repository("cvmfs", tmp_path)
+    calls = _move_tag(published, tmp_path)
+    reads = Counter(match[1] for call in calls if (match := _READ.search(call)))
+    # Before the lock is taken, under it, and whether it is visible; origin.json has two layers.
+    assert reads["publication.json"] == 3
+    assert reads["origin.json"] == 4
+    # The layer, and before the server is called: what it is called for, and its process group.
+    # Then the mirror, as a directory.
+    assert _syncs(calls, published.state.parents[1]) == {"syncfs": 1 + 1 + 3, "fsync": 1 + 2 + 1}
+    note = [call for call in calls if "server-command.draft" in call and "open" not in call]
+    order = [re.search(r"(fsync|rename)\(", call)[1] for call in note]  # type: ignore[index]
+    assert order == ["fsync", "rename"]

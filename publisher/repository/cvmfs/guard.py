@@ -19,7 +19,7 @@ from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import ServerStalled, describe_processes
 from publisher.repository.cvmfs.server import FilesInUse, Server, TransactionOpen, holders_of
-from publisher.repository.disk import sync_directory, write_new_file
+from publisher.repository.disk import sync_directory, sync_file, write_new_file
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
@@ -189,6 +189,8 @@ class Guard:
         draft.unlink(missing_ok=True)
         note = _Note((*note.pids, group), note.began)
         write_new_file(draft, _NOTE.dump(note), mode=0o600)
+        # An empty note after a power failure would leave the open transaction to the administrator.
+        sync_file(draft)
         draft.rename(self._note)
         sync_directory(self._note.parent)
 

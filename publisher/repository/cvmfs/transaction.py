@@ -49,6 +49,7 @@ class CvmfsTransaction:
         self._links: dict[str, str] = {}
         self._removals: list[str] = []
         self._cleared: list[str] = []
+        # What is replaced, which other publishers of a gateway may change concurrently.
         self._seen: dict[str, object] = {}
 
     def link(
@@ -129,14 +130,16 @@ class CvmfsTransaction:
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file; `last` has no effect, since a revision is atomic."""
-        self._seen[path] = self._tree.read(path)
+        if self._execution.configuration.is_gateway:
+            self._seen[path] = self._tree.read(path)
         self._files[path] = content
         if layout.is_own_file(path) and self._tree.kind(path) not in (None, EntryType.FILE):
             self._cleared.append(path)
 
     def symlink(self, path: str, text: str) -> None:
         """Create or replace a symlink."""
-        self._seen[path] = self._tree.link_text(path)
+        if self._execution.configuration.is_gateway:
+            self._seen[path] = self._tree.link_text(path)
         self._links[path] = text
 
     def remove(self, path: str) -> None:
