@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture
-def most_links(tmp_path: Path) -> int:
+@pytest.fixture(scope="session")
+def most_links(tmp_path_factory: pytest.TempPathFactory) -> int:
     """The maximum of links of a file here. It is tried: pathconf returns a guess in a chroot."""
-    names = tmp_path / "names"
-    names.mkdir()
+    names = tmp_path_factory.mktemp("names")
     (names / "0").touch()
     try:
         for number in range(1, 70_000):
