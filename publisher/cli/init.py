@@ -12,6 +12,9 @@ from publisher.cli.options import debug_option, output_option, wait_option
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.layers.policy import NO_OWNER, Limits, Policy, changed_limits, policy_values
+from publisher.repository.settings import client_mount
+from publisher.runtimes.podman.conversion import outdated as store_outdated
+from publisher.tree.settings import is_mount
 from publisher.verify.initialize import current_policy, initialize
 
 _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
@@ -56,6 +59,12 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
     metavar="NAME=NUMBER",
     help=f"Refuse layers and images beyond the limit: {', '.join(_LIMITS)}. Repeatable.",
 )
+@click.option(
+    "--mount",
+    metavar="PATH",
+    help='Where clients mount the repository, for the links in the podman store; "own" for its '
+    "own path.  [default: the directory, or /cvmfs/NAME]",
+)
 @wait_option
 @output_option
 @debug_option
@@ -68,10 +77,11 @@ def init(
     writable: str | None,
     readable: bool | None,
     limits: tuple[str, ...],
+    mount: str | None,
     wait: float,
     output: str,
 ) -> None:
-    """Prepare REPOSITORY and set its policy: what of images may appear in it.
+    """Prepare REPOSITORY and set its policy: what of images may appear in it, and its mount.
 
     A repository can be used without this command. Settings whose options are not given do not
     change; damaged settings are replaced by the defaults. A new policy applies to layers that are
@@ -80,6 +90,7 @@ def init(
     \b
     publisher init dir:/srv/images --readable
     publisher init dir:/srv/images --setuid keep --limit layer-bytes=100000000000
+    publisher init dir:/export/images --mount /srv/images
     """
     repository = open_repository(url, writable=True, wait=wait)
     try:
@@ -95,16 +106,36 @@ def init(
         if owner is not None:
             policy = replace(policy, owner=_owner(owner))
         policy = replace(policy, limits=replace(policy.limits, **dict(map(_limit, limits))))
-        changed = initialize(repository, policy)
+        changed = initialize(repository, policy, None if mount is None else _mount(mount))
+        clients, outdated = client_mount(repository), store_outdated(repository)
     finally:
         repository.close()
     if problem:
         message(f"{problem}; the settings of the repository were replaced by the following")
     if output == "json":
-        print_json("init/1", {"changed": changed, "policy": policy_values(policy)})
+        document = {"changed": changed, "policy": policy_values(policy), "mount": clients}
+        print_json("init/1", document)
     else:
         echo("initialized" if changed else "nothing to change")
         _print_policy(policy)
+        echo(f"  mount:    {clients}")
+    if outdated:
+        message(
+            f"the podman store has to be converted: {outdated}; the next ingest does it, "
+            "or publisher verify --repair"
+        )
+
+
+def _mount(text: str) -> str:
+    if text == "own":
+        return ""
+    if not is_mount(text):
+        raise UsageError(
+            f"cannot use --mount {text}",
+            why="it is not an absolute path in normal form",
+            hint='write a path like /srv/images, or "own"',
+        )
+    return text
 
 
 def _owner(text: str) -> tuple[int, int] | None:

@@ -92,7 +92,7 @@ def publish(
                 )
             ]
             status = record(records, transaction, items, now())
-            changed = podman_store.update(repository, transaction, stored, leaving)
+            changed = podman_store.update(repository, transaction, stored, leaving, prepared)
             if changed and status is Status.UNCHANGED:
                 status = Status.RECORDED
             records.write(transaction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from publisher.layers.policy import Policy, policy_from_values
@@ -38,3 +39,18 @@ def load_policy(repository: Repository) -> Policy:
     if policy.writable is None and repository.url.kind == "dir":
         return replace(policy, writable="drop")
     return policy
+
+
+def own_mount(repository: Repository) -> str:
+    """Return where clients mount the repository unless its settings name another path."""
+    location = repository.url.location
+    return os.path.abspath(location) if repository.url.kind == "dir" else f"/cvmfs/{location}"
+
+
+def client_mount(repository: Repository) -> str:
+    """Return the absolute path at which clients mount the repository.
+
+    Raises:
+        InvalidRecord: The settings are unreadable.
+    """
+    return load_settings(repository).mount or own_mount(repository)

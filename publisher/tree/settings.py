@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from posixpath import normpath
+from typing import Annotated
 
-from publisher.codec import Codec
+from publisher.codec import Check, Codec, omit_default
 from publisher.tree.record import read_record
 
 VERSION = 1
+
+
+def is_mount(path: str) -> bool:
+    """Return whether clients can mount the repository at `path`: absolute and in normal form."""
+    is_absolute = path.startswith("/") and not path.startswith("//")
+    return is_absolute and path.isprintable() and normpath(path) == path != "/"
+
+
+_MOUNT = Check(lambda text: not text or is_mount(text), "is not an absolute path in normal form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +27,12 @@ class RepositorySettings:
     """The settings of a repository.
 
     `policy` holds the options that differ from the defaults; `publisher.layers.policy` defines
-    them. `extra` keeps keys that this release does not know.
+    them. `mount` is the absolute path at which clients mount the repository; "" is its own path.
+    `extra` keeps keys that this release does not know.
     """
 
     policy: Mapping[str, object] = field(default_factory=dict)
+    mount: Annotated[str, _MOUNT] = omit_default("")
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod

@@ -22,7 +22,7 @@ from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
-from publisher.verify.podman_store import rebuild_podman_store
+from publisher.verify.podman_store import repair_podman_store
 from publisher.verify.rebuild import (
     rebuild_pins,
     rebuild_publication,
@@ -104,11 +104,11 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
 
 
 def _repair_store(repository: Repository, findings: Sequence[Finding]) -> Repaired:
-    """Build Podman's store anew if there is any finding about it."""
+    """Convert Podman's store, or build it anew, if there is any finding about it."""
     if not findings:
         return Repaired()
     try:
-        rebuild_podman_store(repository)
+        repair_podman_store(repository)
     except (PublisherError, OSError) as error:
         return Repaired((), tuple(Failure.of(finding, error) for finding in findings))
     return Repaired(tuple(findings))

@@ -19,7 +19,8 @@ from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.reading import live_manifests, load_pins, load_schedule
-from publisher.repository.settings import load_policy
+from publisher.repository.settings import client_mount, load_policy
+from publisher.runtimes.podman.conversion import outdated
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -137,6 +138,24 @@ def _permissions(repository: Repository) -> Iterator[Check]:
         )
 
 
+def _podman_store(repository: Repository) -> Iterator[Check]:
+    """Compare the store, if there is one, with where clients mount the repository."""
+    if not repository.exists(layout.PODMAN_STORE):
+        return
+    subject = "podman store"
+    try:
+        why = outdated(repository)
+        mount = client_mount(repository)
+    except InvalidRecord as error:
+        yield Check(subject, Verdict.PROBLEM, f"{error.what}: {error.why}", error.hint)
+        return
+    if why:
+        yield Check(subject, Verdict.PROBLEM, why, "publisher verify --repair")
+    else:
+        text = f"its links lead to {mount}; clients that mount the repository elsewhere cannot"
+        yield Check(subject, Verdict.GOOD, f"{text} use it (publisher init --mount)")
+
+
 def _examine_records(repository: Repository) -> Iterator[Check]:
     try:
         schedule, pins = load_schedule(repository), load_pins(repository)
@@ -154,6 +173,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
     yield from _permissions(repository)
+    yield from _podman_store(repository)
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:
         yield Check(

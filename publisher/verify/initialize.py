@@ -1,4 +1,4 @@
-"""Create a repository, or change its policy: the use case behind `publisher init`."""
+"""Create a repository, or change its settings: the use case behind `publisher init`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from publisher.tree.record import InvalidRecord
 from publisher.tree.settings import RepositorySettings
 
 
-def initialize(repository: Repository, policy: Policy) -> bool:
-    """Store `policy` as the policy of the repository; return False if it was already.
+def initialize(repository: Repository, policy: Policy, mount: str | None = None) -> bool:
+    """Store the settings of the repository; return False if nothing changed.
 
-    It applies to layers that are unpacked afterwards; published layers do not change. Unreadable
-    settings are replaced.
+    Unreadable settings are replaced.
+
+    Args:
+        repository: The repository, opened for writing.
+        policy: The policy. It applies to layers that are unpacked afterwards; published layers do
+            not change.
+        mount: The absolute path at which clients mount the repository; "" for its own path, and
+            None for the path that it already has.
     """
     with repository.transaction("init") as transaction, transaction.exclusive():
         before: RepositorySettings | None = None
         with suppress(InvalidRecord):
             before = load_settings(repository)
         settings = replace(before or RepositorySettings(), policy=policy_values(policy))
+        if mount is not None:
+            settings = replace(settings, mount=mount)
         if settings == before and repository.exists(layout.REPOSITORY_SETTINGS):
             return False
         transaction.replace(layout.REPOSITORY_SETTINGS, settings.to_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from publisher.errors import PublisherError
 from publisher.oci.config import parse_config
 from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
@@ -12,21 +13,47 @@ from publisher.repository import Repository
 from publisher.repository.reading import load_publication
 from publisher.runtimes.podman import store
 from publisher.runtimes.podman.check import store_faults
-from publisher.tree import layout
+from publisher.tree import layout, podman_store
 from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord, UnsupportedRecord
 from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory
+from publisher.verify.record_versions import add_newer_version
 
 
 def check_podman_store(repository: Repository, inventory: Inventory) -> None:
     """Add a finding if the store exists and lacks something that its lists name."""
     if not repository.exists(layout.PODMAN_STORE):
         return
-    for path, what in store_faults(repository):
-        inventory.error(Kind.PODMAN_STORE, path, what, Remedy.DERIVE)
+    try:
+        for path, what in store_faults(repository):
+            inventory.error(Kind.PODMAN_STORE, path, what, Remedy.DERIVE)
+    except UnsupportedRecord as error:
+        add_newer_version(repository, inventory, error.path, error)
+    except InvalidRecord as error:
+        if error.path == podman_store.PATH:  # the settings are verified with the other records
+            inventory.error(Kind.PODMAN_STORE, error.path, error.why, Remedy.DERIVE)
 
 
-def rebuild_podman_store(repository: Repository) -> None:
+def repair_podman_store(repository: Repository) -> None:
+    """Convert the store if only its format, or the mount of its links, is not the current one.
+
+    Otherwise it is rebuilt.
+
+    Raises:
+        PublisherError: The metadata or a layer index of such an image is missing or damaged:
+            nothing is changed.
+    """
+    try:
+        is_converted = store.convert_store(repository)
+    except PublisherError:
+        # The store is damaged as well. It is rebuilt from the metadata of the published images.
+        is_converted = False
+    if not is_converted:
+        _rebuild(repository)
+
+
+def _rebuild(repository: Repository) -> None:
     """Remove the store, and rebuild it from all published images whose outputs include it.
 
     Raises:

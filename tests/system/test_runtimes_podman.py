@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         yield running
 
 
-def with_store(engine: Engine, folder: Path, tree: Path) -> Engine:
-    """The engine, without a network, configured as in docs/runtimes/podman.md."""
+def with_store(engine: Engine, folder: Path, tree: Path, network: bool = False) -> Engine:
+    """The engine, configured as in docs/runtimes/podman.md; without a network unless requested."""
     words = list(engine.command)
     options = {}
     for option in ("--root", "--runroot"):  # it would override the whole configuration
@@ -39,7 +40,9 @@ def with_store(engine: Engine, folder: Path, tree: Path) -> Engine:
         f'graphroot = "{options["--root"]}"\n\n[storage.options]\n'
         f'additionalimagestores = ["{tree}/podmanStore"]\n'
     )
-    prefix = ("env", f"CONTAINERS_STORAGE_CONF={configuration}", "unshare", "--net", "--")
+    prefix: tuple[str, ...] = ("env", f"CONTAINERS_STORAGE_CONF={configuration}")
+    if not network:
+        prefix = (*prefix, "unshare", "--net", "--")
     return replace(engine, command=(*prefix, *words))
 
 
@@ -122,6 +125,7 @@ def test_an_image_that_loses_the_output_podman_loses_its_name(tmp_path: Path) ->
 def test_two_machines_make_the_same_store(tmp_path: Path) -> None:
     source = write_probe(tmp_path / "layout")
     for name in ("one", "two"):
+        succeed("init", tmp_path / name, "--mount", "/srv/images")
         publish(tmp_path, tmp_path / name, f"{{image: '{source}', name: probe}}", outputs="podman")
     run(
         "diff",
@@ -204,3 +208,82 @@ def test_an_image_that_lists_a_layer_twice_shows_what_the_original_shows(
     assert (
         len(json.loads(succeed("thin", "local/twice:1", "--repository", tree).out)["layers"]) == 3
     )
+
+
+def stored_layers(root: Path) -> dict[str, dict[str, Any]]:
+    """The entries of layers.json in a storage of podman, by ID."""
+    entries = json.loads((root / "overlay-layers/layers.json").read_bytes())
+    return {entry["id"]: entry for entry in entries}
+
+
+def test_layers_have_the_ids_that_podman_gives_those_that_it_pulls(
+    tmp_path: Path, engine: Engine, real_images: RealImages
+) -> None:
+    tree = tmp_path / "images"
+    source = real_images.source("numpy")
+    publish(tmp_path, tree, f"{{image: '{source}', name: numpy}}", outputs="layers, podman")
+    # podman makes a name of the path, in which no part may begin with a dot
+    (tmp_path / "real").symlink_to(real_images.layout)
+    engine("pull", f"oci:{tmp_path}/real:numpy")
+    pulled = stored_layers(tmp_path / "podman/root")
+    assert len(pulled) > 2
+    published = stored_layers(tree / "podmanStore")
+    for key in ("parent", "diff-digest", "compressed-diff-digest"):
+        assert {layer: entry.get(key) for layer, entry in pulled.items()} == {
+            layer: entry.get(key) for layer, entry in published.items()
+        }
+
+
+def test_of_an_image_on_top_of_a_published_one_only_its_own_layers_are_fetched(
+    tmp_path: Path, engine: Engine
+) -> None:
+    tree = tmp_path / "images"
+    base = probe_image()
+    own = layer(file("child", b"child"))
+    child = image(*base.layers, own, config={"Cmd": ["/bin/cat", "/child"]})
+    layout = write_layout(base, tmp_path / "layout", "base")
+    write_layout(child, layout, "child")
+    with docker_registry(tmp_path / "registry") as registry:
+        names = {}
+        for tag in ("base", "child"):
+            name = f"tests/{tag}:1"
+            names[tag] = registry.push(f"oci:{layout}:{tag}", name, "--preserve-digests")
+        publish(tmp_path, tree, f"http://{names['base']}", outputs="flat, layers, podman")
+        for published in base.layers:  # who asks for one of them fails
+            hexadecimal = published.digest.removeprefix("sha256:")
+            run("rm", "-r", *(tmp_path / "registry").rglob(f"blobs/sha256/*/{hexadecimal}"))
+        stored = with_store(engine, tmp_path, tree, network=True)
+        stored("pull", "--tls-verify=false", names["child"])
+        assert stored.run(names["child"]) == "child"
+        assert len(stored_layers(tmp_path / "podman/root")) == 1
+        stored("pull", "--tls-verify=false", names["base"])
+        assert len(stored_layers(tmp_path / "podman/root")) == 1
+
+
+def test_images_of_the_store_are_built_on_compared_and_committed(
+    tmp_path: Path, engine: Engine
+) -> None:
+    tree = tmp_path / "images"
+    source = write_probe(tmp_path / "layout")
+    publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs="flat, layers, podman")
+    identity = tree_identity(tree)
+    stored = with_store(engine, tmp_path, tree)
+    (tmp_path / "Containerfile").write_text(
+        'FROM localhost/probe:1\nUSER 0\nCOPY Containerfile /copied\nENTRYPOINT ["/bin/ls", "/"]\n'
+    )
+    stored("build", "--tag", "localhost/built:1", str(tmp_path))
+    assert {"copied", "probe", "work dir"} <= set(stored.run("localhost/built:1").split("\n"))
+
+    command = ["--name", "one", "--user", "0", "--entrypoint", "/bin/touch"]
+    stored("create", *engine.run_options, *command, "localhost/probe:1", "/new")
+    stored("start", "--attach", "one")
+    assert set(stored("diff", "one").splitlines()) >= {"A /new"}
+    stored("commit", "one", "localhost/committed:1")
+    listing = ["--entrypoint", "/bin/ls", "--user", "0"]
+    assert "new" in stored.run("localhost/committed:1", "/", options=listing).split()
+    assert {"D /etc/gone", "A /probe"} <= set(
+        stored("image", "diff", "localhost/probe:1").splitlines()
+    )
+    assert Path(stored("mount", "one").strip(), "new").exists()
+    stored("rm", "one")
+    assert tree_identity(tree) == identity

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from publisher.repository import Repository
+from publisher.repository.settings import client_mount
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
+from publisher.runtimes.podman.conversion import outdated
+from publisher.tree import podman_store
 from publisher.tree.record import InvalidRecord
 
 
 def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
-    """Yield (path, message) for each fault of the store."""
+    """Yield (path, message) for each fault of the store.
+
+    Of a store that has to be converted, this is the only fault.
+
+    Raises:
+        InvalidRecord: The store's record, or the repository's settings, are unreadable.
+    """
+    why = outdated(repository)
+    if why:
+        yield podman_store.PATH, why
+        return
+    mount = client_mount(repository)
     found: dict[str, list[lists.ListEntry]] = {}
     for path in (podman.LAYERS_FILE, podman.IMAGES_FILE):
         try:
@@ -21,7 +35,7 @@ def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
             return
     layers = {entry.id for entry in found[podman.LAYERS_FILE]}
     for entry in found[podman.LAYERS_FILE]:
-        yield from _layer_faults(repository, entry.id)
+        yield from _layer_faults(repository, entry.id, mount)
         if entry.parent and entry.parent not in layers:
             yield podman.LAYERS_FILE, f"the parent {entry.parent} of {entry.id} is not listed"
     for entry in found[podman.IMAGES_FILE]:
@@ -32,11 +46,11 @@ def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
                 yield path, "a data file of an image is missing"
 
 
-def _layer_faults(repository: Repository, layer_id: str) -> Iterator[tuple[str, str]]:
+def _layer_faults(repository: Repository, layer_id: str, mount: str) -> Iterator[tuple[str, str]]:
     directory, short = podman.layer_paths(layer_id)
-    target = repository.link_text(f"{directory}/diff")
-    tree = (target or "").removeprefix("../../../")
-    if target is None or not repository.exists(tree):
+    target = repository.link_text(f"{directory}/diff") or ""
+    tree = target.removeprefix(f"{mount}/")
+    if tree in ("", target) or not repository.exists(tree):
         yield f"{directory}/diff", f"it leads to {target or 'nothing'}, which does not exist"
     if repository.link_text(short) != f"../{layer_id}/diff":
         yield short, f"it does not lead to layer {layer_id}"

@@ -1,9 +1,10 @@
 """Podman's additional image store: names, paths and directories of the overlay driver. Pure.
 
 Source: containers/storage, docs/containers-storage.conf.5.md ("additionalimagestores"), and its
-overlay driver. The store holds no data: each layer's `diff` is a link to a published tree. Layers'
-IDs are chain IDs (OCI image specification 1.1, "Layer ChainID"), so that they stay the same between
-runs and are shared between images.
+overlay driver, which requires that the `diff` of a layer, if it is a link, is an absolute one. The
+store holds no data: each layer's `diff` is a link to a published tree. Images and layers have the
+IDs that containers/image gives them when it pulls the image: what was pulled and what is in the
+store are recognised as the same.
 """
 
 from __future__ import annotations
@@ -62,17 +63,20 @@ class StoreImage:
         """The ID that podman gives the image."""
         return entry_id(self.config.digest)
 
-    def trees(self) -> Iterator[tuple[str, list[Generated]]]:
-        """Yield path and entries of the directories of the image and of its layers."""
+    def trees(self, mount: str) -> Iterator[tuple[str, list[Generated]]]:
+        """Yield path and entries of the directories of the image and of its layers.
+
+        `mount` is the absolute path at which clients mount the repository.
+        """
         below: list[str] = []
         for layer in self.layers:
             files = {"link": _short(layer.id)}
             if below:
                 files["lower"] = ":".join(f"l/{_short(each)}" for each in reversed(below))
-            target = f"{'../' * 3}{layer.tree}"
+            diff = Entry("diff", EntryType.SYMLINK, 0o777, target=f"{mount}/{layer.tree}")
             entries = [
                 _directory(),
-                Generated(Entry("diff", EntryType.SYMLINK, 0o777, target=target)),
+                Generated(diff),
                 *(_file(name, text.encode()) for name, text in files.items()),
             ]
             yield layer_paths(layer.id)[0], entries
@@ -109,13 +113,17 @@ class StoreImage:
         }
 
 
-def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """Return the store's IDs of layers with these diff IDs, from bottom to top."""
-    chain = ""
-    found = []
+def layer_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Return the IDs that containers/image gives layers with these diff IDs, from bottom to top.
+
+    Source: its storage destination, which looks a layer up by this ID before it stores one. The
+    bottom layer has the hex digits of its diff ID, another one those of the digest of the text
+    "ID of the layer below+hex digits of its diff ID".
+    """
+    found: list[str] = []
     for diff_id in diff_ids:
-        chain = digest_of(f"{chain} {diff_id}".encode()) if chain else diff_id
-        found.append(entry_id(chain))
+        own = entry_id(diff_id)
+        found.append(digest_hex(digest_of(f"{found[-1]}+{own}".encode())) if found else own)
     return found
 
 

@@ -95,6 +95,16 @@ def give_name(data: bytes, image_id: str, name: str) -> bytes:
     return _with_name(_lines(data, IMAGES_FILE), entry_id(image_id), name)
 
 
+def set_layer(data: bytes, image_id: str, layer_id: str) -> bytes:
+    """Return images.json in which the image with the store's ID `image_id` has that top layer."""
+    lines = _lines(data, IMAGES_FILE)
+    found = _find(lines, image_id)
+    if found is None:
+        return lines
+    entry = _entry(_parse(lines[slice(*found)], IMAGES_FILE), IMAGES_FILE)
+    return _replace(lines, found, entry.value, layer=layer_id)
+
+
 def remove_name(data: bytes | None, name: str) -> bytes | None:
     """Return images.json in which no image has `name`."""
     return None if data is None else _without_name(_lines(data, IMAGES_FILE), name)
@@ -201,18 +211,20 @@ def _with_name(lines: bytes, wanted: str, name: str) -> bytes:
     if found is None:
         return lines
     entry = _entry(_parse(lines[slice(*found)], IMAGES_FILE), IMAGES_FILE)
-    return _replace(lines, found, entry, sorted({*entry.names, name}))
+    return _replace(lines, found, entry.value, names=sorted({*entry.names, name}))
 
 
 def _without_name(lines: bytes, name: str) -> bytes:
     for bounds, entry in reversed(list(_entries_named(lines, name))):
         kept = [other for other in entry.names if other != name]
-        lines = _replace(lines, bounds, entry, kept)
+        lines = _replace(lines, bounds, entry.value, names=kept)
     return lines
 
 
-def _replace(lines: bytes, bounds: tuple[int, int], entry: ListEntry, names: list[str]) -> bytes:
-    line = _line(dict(entry.value) | {"names": names})
+def _replace(
+    lines: bytes, bounds: tuple[int, int], value: Mapping[str, Any], **changed: object
+) -> bytes:
+    line = _line(dict(value) | changed)
     return lines[: bounds[0]] + line + lines[bounds[1] :]
 
 

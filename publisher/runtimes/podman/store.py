@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
-from publisher.layers.index import IndexHeader, LayerIndex
 from publisher.oci.image import PlatformImage
-from publisher.oci.manifest import distinct_from_top
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
+from publisher.repository.settings import client_mount
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
-from publisher.runtimes.podman.format import StoreImage, StoreLayer
-from publisher.tree import layout
+from publisher.runtimes.podman.conversion import convert, outdated
+from publisher.runtimes.podman.format import StoreImage
+from publisher.runtimes.podman.layers import headers, tree_layers
+from publisher.tree import layout, podman_store
+from publisher.tree.podman_store import PodmanStore
 from publisher.tree.publication import Publication
 
 
@@ -42,10 +43,15 @@ def leaving(before: Publication | None, publication: Publication) -> list[str]:
 
 
 def is_stored(repository: Repository, publication: Publication) -> bool:
-    """Return whether a published image is in the store, if it should be."""
+    """Return whether a published image is in the store, in the current format, if it should be.
+
+    Raises:
+        InvalidRecord: The record of the store, or the repository's settings, are unreadable.
+    """
     if "podman" not in publication.outputs or _is_second_place(publication.name):
         return True
-    return repository.exists(podman.image_directory(publication.image_id))
+    is_present = repository.exists(podman.image_directory(publication.image_id))
+    return is_present and not outdated(repository)
 
 
 def _is_second_place(name: str) -> bool:
@@ -54,13 +60,13 @@ def _is_second_place(name: str) -> bool:
 
 
 def _describe(repository: Repository, image: PlatformImage, publication: Publication) -> StoreImage:
-    headers = _headers(repository, [layer.digest for layer in image.manifest.layers])
+    found = headers(repository, image.manifest)
     if "flat" in publication.outputs and "layers" not in publication.outputs:
-        size = sum(header.content_size for header in headers)
+        size = sum(header.content_size for header in found)
         tree = layout.flat_image(image.manifest.image_id)
         layers = [podman.flat_layer(image.manifest.image_id, tree, size)]
     else:
-        layers = _layers(image, headers)
+        layers = tree_layers(image.manifest, image.config, found)
     return StoreImage(
         podman.store_name(parse_reference(publication.reference), publication.name),
         image.document,
@@ -75,9 +81,10 @@ def prepare(
 ) -> set[str]:
     """Stage and return the directories of images that the store lacks; needs no lock."""
     staged: set[str] = set()
+    mount = client_mount(repository) if images else ""
     for image in images:
-        for path, entries in image.trees():
-            if not repository.exists(path):
+        for path, entries in image.trees(mount):
+            if path not in staged and not repository.exists(path):
                 transaction.link(path, entries, [])
                 staged.add(path)
     return staged
@@ -85,7 +92,7 @@ def prepare(
 
 def missing(repository: Repository, images: Sequence[StoreImage]) -> set[str]:
     """Return the directories that the store lacks; a collection may have removed them since."""
-    return {path for image in images for path, _ in image.trees() if not repository.exists(path)}
+    return {path for image in images for path, _ in image.trees("") if not repository.exists(path)}
 
 
 def update(
@@ -93,32 +100,82 @@ def update(
     transaction: Transaction,
     images: Sequence[StoreImage],
     leaving: Sequence[str] = (),
+    prepared: Iterable[str] = (),
 ) -> bool:
     """Add the images to the store's lists, and remove the names `leaving`. Only under the lock.
 
-    Return False if nothing changes.
+    A store in the format of an earlier release, or for another mount, is converted.
+
+    Args:
+        repository: The repository.
+        transaction: Receives the changes.
+        images: The images, whose directories exist or are `prepared`.
+        leaving: The names that no image of the store has afterwards.
+        prepared: What `prepare` returned.
+
+    Returns:
+        Whether anything changes.
+
+    Raises:
+        PublisherError: The store is damaged, or its settings are unreadable.
     """
+    if not images and not leaving:
+        return False
     for path in podman.LOCK_FILES:
         if images and not repository.exists(path):
             transaction.replace(path, b"")
-    for image in images:
-        for path, text in image.links():
-            if repository.link_text(path) != text:
-                transaction.symlink(path, text)
     layers_before, images_before = (
         repository.read(path) for path in (podman.LAYERS_FILE, podman.IMAGES_FILE)
     )
     layers, entries = layers_before, images_before
+    mount = client_mount(repository)
+    if outdated(repository):
+        layers, entries = convert(repository, transaction, mount, set(prepared))
+    record = PodmanStore(mount).to_bytes()
+    if (images or layers is not None) and repository.read(podman_store.PATH) != record:
+        transaction.replace(podman_store.PATH, record)
+    for image in images:
+        for path, text in image.links():
+            if repository.link_text(path) != text:
+                transaction.symlink(path, text)
     for name in leaving:
         entries = lists.remove_name(entries, name)
     for image in images:
         layers = lists.add_layers(layers, image)
         entries = lists.add_image(entries, image)
+    return _replace_lists(transaction, (layers_before, layers), (images_before, entries))
+
+
+def convert_store(repository: Repository) -> bool:
+    """Convert the store in a transaction of its own; return False if it is current.
+
+    Raises:
+        PublisherError: The store is damaged.
+    """
+    if not outdated(repository):
+        return False
+    with repository.transaction("converting the podman store") as transaction:
+        with transaction.exclusive():
+            why = outdated(repository)
+            if not why:
+                return False
+            mount = client_mount(repository)
+            layers, images = convert(repository, transaction, mount, set())
+            transaction.replace(podman_store.PATH, PodmanStore(mount).to_bytes())
+            _replace_lists(transaction, (None, layers), (None, images))
+            transaction.record(layout.PODMAN_STORE, "converted", why)
+            transaction.commit()
+    return True
+
+
+def _replace_lists(
+    transaction: Transaction,
+    layers: tuple[bytes | None, bytes | None],
+    images: tuple[bytes | None, bytes | None],
+) -> bool:
+    """Replace the lists, of which each is given before and after; return whether one differs."""
     changed = False
-    for path, before, after in (
-        (podman.LAYERS_FILE, layers_before, layers),
-        (podman.IMAGES_FILE, images_before, entries),
-    ):
+    for path, (before, after) in ((podman.LAYERS_FILE, layers), (podman.IMAGES_FILE, images)):
         if after is not None and after != before:
             # Last of all: podman expects that everything listed exists.
             transaction.replace(path, after, last=True)
@@ -170,28 +227,3 @@ def forget(
             transaction.replace(path, after)
     for path in removal.paths:
         transaction.remove(path)
-
-
-def _headers(repository: Repository, digests: Sequence[str]) -> list[IndexHeader]:
-    return [LayerIndex(partial(repository.open_index, digest)).header for digest in digests]
-
-
-def _layers(image: PlatformImage, headers: Sequence[IndexHeader]) -> list[StoreLayer]:
-    descriptors = image.manifest.layers
-    numbers = distinct_from_top([descriptor.digest for descriptor in descriptors])
-    diff_ids = [image.config.diff_ids[number] for number in numbers]
-    layers: list[StoreLayer] = []
-    for number, chain_id in zip(numbers, podman.chain_ids(diff_ids), strict=True):
-        descriptor = descriptors[number]
-        layers.append(
-            StoreLayer(
-                chain_id,
-                layers[-1].id if layers else "",
-                layout.layer_tree(descriptor.digest),
-                image.config.diff_ids[number],
-                headers[number].archive_size,
-                descriptor.digest,
-                descriptor.size,
-            )
-        )
-    return layers

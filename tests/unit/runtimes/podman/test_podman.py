@@ -29,7 +29,7 @@ def document(text: str, media_type: str) -> Document:
 def stored(number: int, name: str, depth: int = 2) -> StoreImage:
     """Return an image; images with equal `number // 10` share their lower layers."""
     diff_ids = [digest_of(f"{number // 10} {level}".encode()) for level in range(depth - 1)]
-    ids = podman.chain_ids([*diff_ids, digest_of(f"top {number}".encode())])
+    ids = podman.layer_ids([*diff_ids, digest_of(f"top {number}".encode())])
     layers: list[StoreLayer] = []
     for layer_id in ids:
         parent = layers[-1].id if layers else ""
@@ -120,18 +120,21 @@ def test_ids_and_short_names_have_the_form_that_the_driver_requires() -> None:
         name = path.rpartition("/")[2]
         assert len(name) == 26 and name.isalnum() and name.isupper()
         assert text == f"../{text.split('/')[1]}/diff"
-    assert podman.chain_ids([f"sha512:{'a' * 128}"])[0] != "a" * 64
-    assert len(podman.chain_ids([f"sha512:{'a' * 128}"])[0]) == 64
+    assert podman.layer_ids([f"sha512:{'a' * 128}"])[0] != "a" * 64
+    assert len(podman.layer_ids([f"sha512:{'a' * 128}"])[0]) == 64
 
 
 def test_the_lower_layers_are_named_from_top_to_bottom() -> None:
     image = stored(1, "a:1", depth=3)
     short = [path.rpartition("/")[2] for path, _ in image.links()]
-    files = {path: {each.entry.path: each for each in entries} for path, entries in image.trees()}
+    files = {
+        path: {each.entry.path: each for each in entries}
+        for path, entries in image.trees("/srv/images")
+    }
     top = files[f"podmanStore/overlay/{image.layers[-1].id}"]
     assert top["lower"].content.decode() == f"l/{short[1]}:l/{short[0]}"
     assert top["link"].content.decode() == short[2]
-    assert top["diff"].entry.target == "../../../.layers/x"
+    assert top["diff"].entry.target == "/srv/images/.layers/x"
     assert "lower" not in files[f"podmanStore/overlay/{image.layers[0].id}"]
 
 

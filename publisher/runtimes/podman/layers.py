@@ -1,0 +1,54 @@
+"""The layers of an image as Podman's store has them: one for each published layer tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from publisher.layers.index import IndexHeader, LayerIndex
+from publisher.oci.config import ImageConfig
+from publisher.oci.manifest import Manifest, distinct_from_top
+from publisher.repository import Repository
+from publisher.runtimes.podman import format as podman
+from publisher.runtimes.podman.format import StoreLayer
+from publisher.tree import layout
+
+
+def headers(repository: Repository, manifest: Manifest) -> list[IndexHeader]:
+    """Return the headers of the layers' indexes, from bottom to top.
+
+    Raises:
+        RepositoryChanged: A layer is neither published nor staged.
+        LayerError: An index is damaged.
+    """
+    return [
+        LayerIndex(partial(repository.open_index, layer.digest)).header for layer in manifest.layers
+    ]
+
+
+def tree_layers(
+    manifest: Manifest, config: ImageConfig, headers: Sequence[IndexHeader]
+) -> list[StoreLayer]:
+    """Return the store's layers of an image, from bottom to top.
+
+    Of a layer that the image lists several times, only the topmost occurrence is among them:
+    overlayfs does not mount one directory twice.
+    """
+    descriptors = manifest.layers
+    numbers = distinct_from_top([descriptor.digest for descriptor in descriptors])
+    ids = podman.layer_ids([config.diff_ids[number] for number in numbers])
+    layers: list[StoreLayer] = []
+    for number, layer_id in zip(numbers, ids, strict=True):
+        descriptor = descriptors[number]
+        layers.append(
+            StoreLayer(
+                layer_id,
+                layers[-1].id if layers else "",
+                layout.layer_tree(descriptor.digest),
+                config.diff_ids[number],
+                headers[number].archive_size,
+                descriptor.digest,
+                descriptor.size,
+            )
+        )
+    return layers
