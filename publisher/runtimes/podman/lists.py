@@ -222,7 +222,7 @@ def _without_name(lines: bytes, name: str) -> bytes:
 
 
 def _replace(
-    lines: bytes, bounds: tuple[int, int], value: Mapping[str, Any], **changed: object
+    lines: bytes, bounds: tuple[int, int], value: Mapping[str, object], **changed: object
 ) -> bytes:
     line = _line(dict(value) | changed)
     return lines[: bounds[0]] + line + lines[bounds[1] :]
