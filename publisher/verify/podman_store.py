@@ -29,7 +29,7 @@ def check_podman_store(repository: Repository, inventory: Inventory) -> None:
         for path, what in store_faults(repository):
             inventory.error(Kind.PODMAN_STORE, path, what, Remedy.DERIVE)
     except UnsupportedRecord as error:
-        add_newer_version(repository, inventory, error.path, error)
+        add_newer_version(inventory, error.path, error)
     except InvalidRecord as error:
         if error.path == podman_store.PATH:  # the settings are verified with the other records
             inventory.error(Kind.PODMAN_STORE, error.path, error.why, Remedy.DERIVE)
