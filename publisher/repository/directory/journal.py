@@ -136,7 +136,7 @@ def apply(root: Path, journal: Path) -> bool:
 
 
 def _read(journal: Path) -> bytes | None:
-    """Return the journal without the reserved space; None if there is none."""
+    """Return the journal without the reserved space; None if it is missing."""
     try:
         with open_file(journal) as file:
             return file.read().rstrip(b"\0")

@@ -4,27 +4,21 @@ import gzip
 import logging
 import socket
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from publisher.errors import DigestMismatch, InvalidManifest, PublisherError
+from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
 from publisher.oci.media_types import DOCKER_SCHEMA1
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
-from publisher.sources.http.answer import Answer
-from publisher.sources.http.connections import _Watched
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
-from publisher.sources.settings import RegistrySettings, Settings
-from tests.certificates import Authority, server_context
-from tests.clocks import SkippingClock, WatchedClock
+from tests.clocks import SkippingClock
 from tests.layer_builder import image_index
-from tests.registry import Change, OwnRegistry, error_reply, json_reply, wait_for
+from tests.registry import Change, OwnRegistry, error_reply, json_reply
 from tests.registry_faults import (
     corrupt,
     cut,
@@ -39,7 +33,6 @@ from tests.registry_faults import (
     without_digest,
 )
 from tests.registry_images import AMD64, fast_sources, open_image, read_blob, sample_image
-from tests.threads import threads_in
 
 
 def test_a_tag_is_resolved_by_one_head_request(registry: OwnRegistry, sources: Sources) -> None:
@@ -374,44 +367,6 @@ def test_a_slow_registry_is_waited_for(registry: OwnRegistry, sources: Sources) 
     registry.add("library/x", "latest", built)
     registry.misbehave(slow(delay=0.2, pause=0.01, piece=200))
     assert open_image(sources, registry).manifest() == built.manifest
-
-
-def test_closing_ends_requests_that_wait(registry: OwnRegistry) -> None:
-    registry.misbehave(status(503, retry_after="200"))
-    clock = WatchedClock()
-    with fast_sources(clock=clock) as sources, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(open_image(sources, registry).resolve)
-        assert clock.waiting.wait(60)
-        sources.close()
-        with pytest.raises(PublisherError, match="ending"):
-            waiting.result(60)
-
-
-@pytest.mark.parametrize("stalls_in", ["header", "manifest", "blob"])
-@pytest.mark.parametrize("tls", [False, True])
-def test_closing_ends_requests_at_once_that_wait_for_a_silent_server(
-    stalls_in: str, tls: bool, tmp_path: Path
-) -> None:
-    """urllib3 alone would wait for the next byte until its timeout, a minute."""
-    authority = Authority.create(tmp_path)
-    context = server_context(authority.issue("server")) if tls else None
-    built = sample_image(2_000_000)
-    with OwnRegistry(tls=context) as registry:
-        registry.add("library/x", "latest", built)
-        stalled = slow(delay=300) if stalls_in == "header" else slow(pause=300, piece=100)
-        registry.misbehave(stalled)
-        settings = Settings({registry.host: RegistrySettings(ca=authority.own.certificate)})
-        with fast_sources(settings) as sources, ThreadPoolExecutor(1) as pool:
-            source = open_image(sources, registry)
-            if stalls_in == "blob":
-                waiting = pool.submit(read_blob, source, built.layers[0].descriptor)
-            else:
-                waiting = pool.submit(lambda: source.manifest().data)
-            reads = [] if stalls_in == "header" else [Answer.chunks]
-            wait_for(lambda: threads_in(_Watched.readinto, *reads) == 1)
-            sources.close()
-            with pytest.raises(SourceError):
-                waiting.result(30)
 
 
 def test_requests_are_logged_without_queries_or_headers(
