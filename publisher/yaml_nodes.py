@@ -213,7 +213,7 @@ def _cure(message: str) -> str:
 
 
 def _is_bounded(root: yaml.Node) -> bool:
-    """Whether the document is a tree of at most MAX_NODES with its aliases expanded."""
+    """Return whether the document is a tree of at most MAX_NODES with its aliases expanded."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 

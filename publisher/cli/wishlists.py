@@ -26,7 +26,7 @@ def read_document(path: str, settings: Settings) -> bytes:
 
 
 def may_name_local(path: str, allow_local: bool) -> bool:
-    """Whether the list at `path` may name files, engines and directories of this host."""
+    """Return whether the list at `path` may name files, engines and directories of this host."""
     return allow_local or not is_remote(path)
 
 

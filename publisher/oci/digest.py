@@ -14,7 +14,7 @@ _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a sha256 or sha512 digest in lower-case hex."""
+    """Return whether `text` is a sha256 or sha512 digest in lower-case hex."""
     return _DIGEST.match(text) is not None
 
 

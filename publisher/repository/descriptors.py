@@ -1,4 +1,4 @@
-"""Directories by descriptor: a tree is written without any path that an image could redirect.
+"""Directories by descriptor, so that no link in an image can redirect a path.
 
 A path is opened name by name, each relative to the descriptor of its parent and without following
 links. So nothing outside the tree can be reached, whatever the tree contains.
@@ -36,12 +36,12 @@ def raise_limit(most: int = 65536) -> None:
 
 
 def pool_size() -> int:
-    """How many directories one worker may keep open: 64, or fewer under a low limit."""
+    """Return how many directories one worker may keep open: 64, or fewer under a low limit."""
     return max(4, min(_LARGEST_POOL, (_limit() - _RESERVED) // 24))
 
 
 def source_pool_size() -> tuple[int, int]:
-    """How many layer trees one worker may keep open, and how many directories in each."""
+    """Return how many layer trees one worker may keep open, and how many directories in each."""
     size = pool_size()
     return max(2, size // 4), max(2, size // 8)
 
@@ -80,7 +80,7 @@ class Directories(Closing):
             self.root = -1
 
     def open(self, path: str) -> int:
-        """A descriptor of the directory `path`; OSError unless every component is a directory."""
+        """Return a descriptor of the directory `path`; raise OSError if it is not one."""
         if not path:
             return self.root
         descriptor = self._open.pop(path, None)
@@ -99,7 +99,7 @@ class Directories(Closing):
         self._open[path] = descriptor
 
     def forget(self, path: str) -> None:
-        """Close what is open at and below `path`, which is about to be removed."""
+        """Close the descriptors at and below `path`, which is about to be removed."""
         below = f"{path}/"
         for known in [p for p in self._open if p == path or p.startswith(below)]:
             os.close(self._open.pop(known))

@@ -122,7 +122,7 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def can_be_moved(directory: Path, occupied: Path) -> bool:
-    """Whether the kernel renames `directory`, which is True also if it is missing or a mount point.
+    """Return whether the kernel can rename `directory`; True if it is missing or a mount point.
 
     Only an overlay refuses: a directory that a lower layer has cannot be renamed without
     redirect_dir (EXDEV). Nothing is moved, since `occupied` is a directory that is not empty; an
@@ -136,7 +136,7 @@ def can_be_moved(directory: Path, occupied: Path) -> bool:
 
 
 def file_system_type(device: int) -> str:
-    """The type of the mounted file system with this device number, such as "ext4"; "" if unknown.
+    """Return the type of the file system with this device number ("ext4"); "" if unknown.
 
     A FUSE file system has the type "fuse." and its own name. See proc_pid_mountinfo(5).
     """
@@ -157,7 +157,7 @@ OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 def keeps_opaque(directory: Path) -> bool:
-    """Whether this user can mark opaque directories on the file system of `directory`."""
+    """Return whether this user can mark opaque directories on the file system of `directory`."""
     for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
         try:
             os.getxattr(directory, name)
@@ -178,7 +178,7 @@ _ON_DISK = (
 
 
 def name_path(error: OSError, path: str) -> None:
-    """Let an error of a file system name `path`, instead of a descriptor or a last component.
+    """Set the file name of an error of a file system to `path`.
 
     Errors of the network, from which content is read, are not changed.
     """
@@ -187,7 +187,7 @@ def name_path(error: OSError, path: str) -> None:
 
 
 def list_xattrs(place: str | int, *, follow_symlinks: bool = True) -> list[str]:
-    """The names of the extended attributes of `place`; none if its file system has none."""
+    """Return the names of the extended attributes of `place`; none if its file system has none."""
     try:
         return os.listxattr(place, follow_symlinks=follow_symlinks)
     except OSError as error:
@@ -197,7 +197,7 @@ def list_xattrs(place: str | int, *, follow_symlinks: bool = True) -> list[str]:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete whatever is at `path`, however deep; links are removed, never followed."""
+    """Delete the entry at `path`, at any depth; links are removed, not followed."""
     if not os.path.lexists(path):
         return
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

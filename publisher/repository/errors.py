@@ -59,7 +59,7 @@ class DiskFull(OSError):
 
     @staticmethod
     def is_meant_by(error: OSError) -> bool:
-        """Whether `error` is a full disk, or a quota that is used up."""
+        """Return whether `error` is a full disk, or a quota that is used up."""
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

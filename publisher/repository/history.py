@@ -45,7 +45,7 @@ class History:
             self._rotate()
 
     def read(self) -> Iterator[Record]:
-        """The records, the latest first; damaged lines are logged and left out.
+        """Yield the records, the latest first; damaged lines are logged and left out.
 
         Memory does not grow with the history.
         """
@@ -102,7 +102,7 @@ def _latest_id(file: BinaryIO) -> str:
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
-    """The offset after the last newline; 0 if there is no newline."""
+    """Return the offset after the last newline; 0 if there is no newline."""
     end = os.fstat(file.fileno()).st_size
     while end > 0:
         start = max(0, end - _BLOCK)
@@ -114,7 +114,7 @@ def _end_of_last_line(file: BinaryIO) -> int:
 
 
 def _lines_backwards(file: BinaryIO) -> Iterator[bytes]:
-    """The complete lines of `file`, the last first; an incomplete last line is left out."""
+    """Yield the complete lines of `file`, the last first; an incomplete last line is left out."""
     end = _end_of_last_line(file)
     rest = b""
     while end > 0:

@@ -24,7 +24,7 @@ _LOCK = "lock"
 
 
 def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
-    """A lock that the kernel releases when its process ends, however it ends.
+    """Return a lock that the kernel releases when its process ends, in any way.
 
     Acquiring it on a file system without locks raises OSError: a lock that consists of the
     existence of a file would outlive a killed process.
@@ -33,7 +33,7 @@ def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
 
 
 def is_writing(directory: Path) -> bool:
-    """Whether a process holds the writer lock in `directory` now.
+    """Return whether a process holds the writer lock in `directory` now.
 
     For readers: it does not wait, and is False if that cannot be determined.
     """

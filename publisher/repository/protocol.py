@@ -3,7 +3,7 @@
 Reading never takes a lock and never changes anything. Changes are made by a `Transaction`, which
 has five operations: add content, link a path to content, replace a small file or symlink, remove a
 path, commit (or abort). Content is staged first, invisible to readers, which takes long and needs
-no lock. The commit needs the writer lock, is short, and is the moment of visibility.
+no lock. The commit needs the writer lock, is short, and makes the changes visible.
 """
 
 from __future__ import annotations
@@ -144,11 +144,11 @@ class Transaction(Protocol):
         """Remove a file, a symlink or a whole tree; a missing path is ignored."""
 
     def record(self, name: str, what: str, why: str = "") -> None:
-        """Add to the history what happens to the image or layer `name`.
+        """Add a change of the image or layer `name` to the history.
 
         Args:
             name: The name of an image, or the digest of a layer.
-            what: What happens to it ("published").
+            what: The change, in one word ("published").
             why: The reason, or "".
         """
 
@@ -173,44 +173,44 @@ class Repository(Protocol):
         """Whether layer trees can store the attribute that marks a directory as opaque."""
 
     def read(self, path: str) -> bytes | None:
-        """The content of a small file; None if it is missing.
+        """Return the content of a small file; None if it is missing.
 
-        Something else at `path`, such as a directory, counts as a damaged record: it reads as
-        NOT_A_FILE and what it is, which no record begins with.
+        Another kind of entry, such as a directory, counts as a damaged record: NOT_A_FILE and its
+        kind are returned, with which no record begins.
 
         Raises:
             InvalidRecord: This user may not read it.
         """
 
     def link_text(self, path: str) -> str | None:
-        """The target of a symlink, as it is stored; None if the symlink is missing."""
+        """Return the target of a symlink, as it is stored; None if the symlink is missing."""
 
     def exists(self, path: str) -> bool:
-        """Whether `path` exists. Symlinks are not followed: a dangling one exists."""
+        """Return whether `path` exists. Symlinks are not followed: a dangling one exists."""
 
     def kind(self, path: str) -> EntryType | None:
-        """The type of the entry at `path`, not following symlinks; None if it is missing."""
+        """Return the type of the entry at `path`, not following symlinks; None if it is missing."""
 
     def identity(self, path: str) -> object | None:
         """Equal for two hard links to one file; None where that is unknown."""
 
     def children(self, path: str) -> list[str]:
-        """The names in the directory `path`, sorted; empty if there is no such directory."""
+        """Return the names in the directory `path`, sorted; empty if there is no such directory."""
 
     def names(self) -> Iterator[str]:
-        """The names of all published images, sorted."""
+        """Yield the names of all published images, sorted."""
 
     def walk(self, path: str) -> Iterator[Found]:
-        """All entries of the tree at `path`, its root first (as ""), in the order of an index."""
+        """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
 
     def unfinished(self) -> bool:
-        """Whether a committed transaction is not yet finished."""
+        """Return whether a committed transaction is not yet finished."""
 
     def history(self) -> Iterator[Record]:
-        """The past transactions, the latest first, as far back as they are kept."""
+        """Yield the past transactions, the latest first, as far back as they are kept."""
 
     def free_space(self) -> int | None:
-        """How many bytes can still be stored; None where that is unknown."""
+        """Return how many bytes can still be stored; None where that is unknown."""
 
     def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
@@ -224,7 +224,7 @@ class Repository(Protocol):
         """
 
     def has_layer(self, digest: str) -> bool:
-        """Whether the layer is published, or staged by an earlier run: it need not be fetched."""
+        """Return whether the layer is published or staged, so that it need not be fetched."""
 
     def open_index(self, digest: str) -> BinaryIO:
         """Open the index of a published or staged layer; the caller closes it.

@@ -36,12 +36,12 @@ def load_publication(repository: Repository, name: str) -> Publication | None:
 
 
 def load_origin(repository: Repository, digest: str) -> Origin | None:
-    """Return which images use the layer; None where there is no record."""
+    """Return the images that use the layer; None without a record."""
     return RecordSet(repository).origin(digest)
 
 
 def load_users(repository: Repository, image_id: str) -> ImageUsers | None:
-    """Return what uses the image; None where there is no record, as in trees of other tools."""
+    """Return the users of the image; None without a record, as in trees of other tools."""
     return RecordSet(repository).users(image_id)
 
 
@@ -57,7 +57,7 @@ def current_manifest(repository: Repository, name: str) -> CurrentManifest | Non
 
 @dataclass(slots=True)
 class Usage:
-    """What uses what, counted anew from the manifests: what the records should contain.
+    """The reference counts according to the manifests, which the records should contain.
 
     `images` holds, by image ID, (name, manifest digest) of every published or scheduled manifest;
     `layers`, by digest, the image IDs of those that list the layer.

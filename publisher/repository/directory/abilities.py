@@ -1,4 +1,4 @@
-"""What a file system and a process must be able to do to publish, tried before anything is fetched.
+"""Check the abilities of the file system and the process before anything is fetched.
 
 Everything is tried in a private scratch directory. Optional abilities (extended attributes,
 whiteouts, hard links, owners) are not tested here: content is published without them, and the
@@ -23,7 +23,7 @@ _ROOT_NEEDS = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID"}
 
 
 class _Missing(Exception):
-    """An ability is missing: what it is, and what to do."""
+    """An ability is missing; with the remedy."""
 
     def __init__(self, what: str, hint: str = "") -> None:
         self.what = what

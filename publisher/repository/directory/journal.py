@@ -87,7 +87,7 @@ def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
 
 
 def check(journal: Path) -> bool:
-    """Whether there is a journal.
+    """Return whether there is a journal.
 
     Raises:
         RepositoryError: It is damaged, or another release wrote it, so that it cannot be executed.

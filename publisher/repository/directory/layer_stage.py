@@ -31,7 +31,7 @@ class DirectoryLayerStage:
         os.fchmod(self.index.fileno(), PUBLIC_FILE_MODE)
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
-        """Pass the blob on: it is unpacked as it arrives, and not needed afterwards."""
+        """Return `chunks`: a copy of the blob is not needed."""
         return chunks
 
     def finish(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Building flat images of links to layer trees, and completing layer trees from those below."""
+"""Link flat images from layer trees, and apply fixups to layer trees."""
 
 from __future__ import annotations
 

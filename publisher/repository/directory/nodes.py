@@ -1,4 +1,4 @@
-"""Making one entry in an open directory; FileExistsError if its name exists."""
+"""Create single entries in open directories; raise FileExistsError if the name exists."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class NodeMaker:
         self.refused: Counter[str] = Counter()
 
     def file(self, parent: int, name: str, entry: Entry, content: Content) -> None:
-        """A new file with this content."""
+        """Create a file with this content."""
         descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         try:
             ends_in_hole = False
@@ -67,10 +67,10 @@ class NodeMaker:
             os.close(descriptor)
 
     def other(self, parent: int, name: str, entry: Entry) -> None:
-        """A symlink, FIFO, device node or whiteout.
+        """Create a symlink, FIFO, device node or whiteout.
 
-        Raises DeviceRefused if the kernel does not make the node: without it, the tree would show
-        what lower layers have at its path.
+        Raises DeviceRefused if the kernel does not create the node. Without it, the entry of lower
+        layers at its path would be visible.
         """
         kind = entry.type
         if kind is EntryType.SYMLINK:
@@ -128,7 +128,7 @@ class NodeMaker:
         os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
 
     def _hides_whiteouts(self, parent: int) -> bool:
-        """Whether `parent` is on a fuse-overlayfs.
+        """Return whether `parent` is on a fuse-overlayfs.
 
         It would make a whiteout, hide it, fail with ENOENT, and never remove the directory again.
         """

@@ -1,4 +1,4 @@
-"""Obstacles that would stop a commit after its commit point: they are refused before it."""
+"""Refuse, before the commit point, causes of failures after it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Obstacles:
         )
 
     def _nearest(self, path: str) -> Path:
-        """The first symlink among the directories above `path`, else the lowest that exists."""
+        """Return the first symlink above `path`, else the lowest existing directory above it."""
         place = self._root / path
         parents = [parent for parent in place.parents if parent.is_relative_to(self._root)]
         links = [parent for parent in parents if parent != self._root and parent.is_symlink()]
         return links[0] if links else next(p for p in parents if os.path.lexists(p))
 
     def _can_rename_into(self, directory: Path) -> bool:
-        """Whether the kernel renames from the staging space into `directory`.
+        """Return whether the kernel renames from the staging space into `directory`.
 
         A bind mount has the device number of the rest and still refuses, so a rename is
         tried. The kernel compares the mounts before it looks for the source, which is missing.

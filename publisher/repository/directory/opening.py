@@ -1,4 +1,4 @@
-"""Whether a directory can be read as a repository, or prepared to be published into."""
+"""Check that a directory can be read as a repository, or prepare it for publishing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALWAYS_PRESENT = {"lost+found"}
 
 
 def is_new(root: Path) -> bool:
-    """Whether a first publication would create a tree at `root`, which is empty or missing."""
+    """Return whether `root` is empty or missing, so that publishing creates a tree."""
     try:
         return not set(os.listdir(root)) - _ALWAYS_PRESENT
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def _refuse_nested(root: Path) -> None:
 
 
 def _is_published_tree(directory: Path) -> bool:
-    """Whether the directory has the metadata and at least one other part of a published tree."""
+    """Return whether the directory has metadata and another part of a published tree."""
     parts = (layout.LAYERS, layout.FLAT, layout.STATE)
     return os.path.isdir(directory / layout.METADATA) and any(
         os.path.isdir(directory / part) for part in parts

@@ -72,9 +72,9 @@ class DirectoryRepository:
         return keeps_opaque(self.root)
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of a small file; None if it is missing.
+        """Return the bytes of a small file; None if it is missing.
 
-        Anything else at `path`, such as a directory, reads as NOT_A_FILE and what it is.
+        For another kind of entry, such as a directory, return NOT_A_FILE and its kind.
         """
         place = self.root / path
         try:
@@ -89,7 +89,7 @@ class DirectoryRepository:
             raise InvalidRecord(path, why="permission denied", hint=hint) from error
 
     def link_text(self, path: str) -> str | None:
-        """The text of a symlink; None if it is missing, or not a symlink."""
+        """Return the text of a symlink; None if it is missing, or not a symlink."""
         try:
             return os.readlink(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
@@ -100,18 +100,18 @@ class DirectoryRepository:
             raise
 
     def exists(self, path: str) -> bool:
-        """Whether `path` exists. Symlinks are not followed: a dangling one exists."""
+        """Return whether `path` exists. Symlinks are not followed: a dangling one exists."""
         return os.path.lexists(self.root / path)
 
     def kind(self, path: str) -> EntryType | None:
-        """The type of `path`, without following a link there; None if it is missing."""
+        """Return the type of `path`, without following a link there; None if it is missing."""
         try:
             return type_of((self.root / path).lstat())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def identity(self, path: str) -> tuple[int, int] | None:
-        """Device and inode of `path`; None if they cannot be determined."""
+        """Return device and inode of `path`; None if they cannot be determined."""
         try:
             status = (self.root / path).lstat()
         except OSError:  # missing, or longer than a path may be
@@ -119,14 +119,14 @@ class DirectoryRepository:
         return status.st_dev, status.st_ino
 
     def children(self, path: str) -> list[str]:
-        """The names in the directory `path`, sorted; an empty list if it is missing."""
+        """Return the names in the directory `path`, sorted; an empty list if it is missing."""
         try:
             return sorted(os.listdir(self.root / path))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def names(self) -> Iterator[str]:
-        """Every published image's name, sorted."""
+        """Yield every published image's name, sorted."""
         top = self.root / layout.METADATA
         for directory, subdirectories, files in os.walk(top, onerror=_raise_unless_missing):
             here = Path(directory)
@@ -141,11 +141,11 @@ class DirectoryRepository:
                 yield here.relative_to(top).as_posix()
 
     def walk(self, path: str) -> Iterator[FoundOnDisk]:
-        """Everything in the tree at `path`, itself first (as ""), sorted like a layer index."""
+        """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
         return walk_tree(self.root / path)
 
     def unfinished(self) -> bool:
-        """Whether a committed transaction waits to be finished, and no writer is finishing it.
+        """Return whether a committed transaction is unfinished, and no writer is finishing it.
 
         Raises:
             RepositoryError: It cannot be finished, since its journal is damaged.
@@ -157,7 +157,7 @@ class DirectoryRepository:
             return False  # other users cannot read the state directory
 
     def history(self) -> Iterator[Record]:
-        """The records of past transactions, the latest first, as far back as they are kept."""
+        """Yield the records of past transactions, the latest first, as far as they are kept."""
         try:
             yield from History(self.root / layout.STATE).read()
         except PermissionError as error:
@@ -168,7 +168,7 @@ class DirectoryRepository:
             ) from error
 
     def free_space(self) -> int:
-        """How many bytes this user can still store here."""
+        """Return how many bytes this user can still store here."""
         status = os.statvfs(self.root)
         blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
         return blocks * status.f_frsize
@@ -180,11 +180,11 @@ class DirectoryRepository:
         return nullcontext()
 
     def has_layer(self, digest: str) -> bool:
-        """Whether the layer is published, or staged by an earlier run."""
+        """Return whether the layer is published, or staged by an earlier run."""
         return self._find_layer(digest) is not None
 
     def open_index(self, digest: str) -> BinaryIO:
-        """The index of a published or staged layer; RepositoryChanged if it is neither."""
+        """Return the index of a published or staged layer; RepositoryChanged if it is neither."""
         for _ in range(2):  # a commit between finding and opening moves the layer once
             found = self._find_layer(digest)
             if found is None:
@@ -197,7 +197,7 @@ class DirectoryRepository:
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
-        """Begin to unpack a layer; which is discarded unless `finish` is called."""
+        """Begin to unpack a layer, which is discarded unless `finish` is called."""
         directory = self.staging.new_path()
         stage = DirectoryLayerStage(directory, self.staging.finished_layer(digest))
         try:
@@ -220,7 +220,7 @@ class DirectoryRepository:
 
     @contextmanager
     def _noting_a_full_disk(self) -> Iterator[None]:
-        """Turn the error of a full disk into DiskFull, while the disk is still full."""
+        """Convert the error of a full disk to DiskFull, with what is free at that moment."""
         try:
             yield
         except OSError as error:

@@ -80,15 +80,15 @@ class Staging:
         return self._session
 
     def new_path(self) -> Path:
-        """An unused path in this session."""
+        """Return an unused path in this session."""
         return self._session / str(next(self._numbers))
 
     def new_trash(self) -> Path:
-        """An unused path in the trash."""
+        """Return an unused path in the trash."""
         return self._trash / secrets.token_hex(16)
 
     def finished_layer(self, digest: str) -> Path:
-        """The path of the layer once it is unpacked and verified."""
+        """Return the path of the layer once it is unpacked and verified."""
         return self._layers / digest_hex(digest)
 
     def make_parents(self, directory: Path, targets: Iterable[str]) -> None:
@@ -119,7 +119,7 @@ class Staging:
                 remove_empty_parents(self._root / parent / "-", self._root)
 
     def needs_sweep(self) -> bool:
-        """Whether there is a journal to finish, the session of an ended process, or trash."""
+        """Return whether a journal, the session of an ended process, or trash exists."""
         sessions = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
         return (
             self.journal.exists()
@@ -128,9 +128,9 @@ class Staging:
         )
 
     def sweep(self) -> None:
-        """Discard what ended processes left, and old finished layers. Needs the writer lock.
+        """Discard the work of ended processes, and old finished layers. Needs the writer lock.
 
-        What cannot be discarded is logged and tried again by the next sweep; it does no harm.
+        A failure is logged, and the next sweep tries again.
         """
         # The clock may have been changed: a layer from the future counts as new.
         oldest = time.time() - FINISHED_LAYER_LIFETIME

@@ -1,4 +1,4 @@
-"""Walking a tree on disk, for `verify` to compare it with the records."""
+"""Walk a tree on disk, which `verify` compares with the records."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class FoundOnDisk:
     name: str
 
     def sha256(self) -> str:
-        """The bare hex digest of the file's content."""
+        """Return the bare hex digest of the file's content."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(self.name, flags, dir_fd=self.parent), "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def walk_tree(root: Path) -> Iterator[FoundOnDisk]:
-    """Everything in the tree `root`, itself first, sorted like a layer index; no link is followed.
+    """Yield all entries of the tree `root`, its root first, in index order; follow no link.
 
     Whiteouts and opaque directories are read as overlayfs reads them. Sockets are left out.
     """
@@ -60,7 +60,7 @@ def walk_tree(root: Path) -> Iterator[FoundOnDisk]:
 
 
 def type_of(status: os.stat_result) -> EntryType | None:
-    """The type of a file with this status; None for a socket. Device 0:0 is a whiteout."""
+    """Return the type of a file with this status; None for a socket. Device 0:0 is a whiteout."""
     kind = _TYPES.get(stat.S_IFMT(status.st_mode))
     if kind is EntryType.CHARACTER_DEVICE and status.st_rdev == 0:
         return EntryType.WHITEOUT

@@ -168,7 +168,7 @@ class DirectoryTransaction:
                 raise _moved(digest)
 
     def _trees_to_publish(self) -> list[Rename]:
-        """The trees that are not published yet, or replace published ones.
+        """Return the trees that are not published yet, or replace published ones.
 
         Trees are content-addressed: one that another publisher published first is the same.
         """
@@ -236,7 +236,7 @@ class DirectoryTransaction:
 
 
 def _in_phases(*phases: Sequence[Rename]) -> list[Rename]:
-    """The renames of all phases in order; each phase is on disk before the next begins."""
+    """Return the renames of all phases in order; each phase is on disk before the next begins."""
     begun = [phase for phase in phases if phase]
     return [
         replace(rename, after_sync=rename is phase[0] and phase is not begun[0])
@@ -246,7 +246,7 @@ def _in_phases(*phases: Sequence[Rename]) -> list[Rename]:
 
 
 def _inode(tree: Path) -> int:
-    """The inode of `tree`, which it keeps wherever it is moved to; 0 if it is missing."""
+    """Return the inode of `tree`, which it keeps wherever it is moved to; 0 if it is missing."""
     try:
         return tree.stat().st_ino
     except FileNotFoundError:
@@ -258,7 +258,7 @@ def _moved(digest: str) -> LayerChanged:
 
 
 def _user_name() -> str:
-    """The name of the user that this process runs as, or its number where it has no name."""
+    """Return the name of the user that this process runs as, or its number where it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""What all transactions of a directory repository share: root, staging space, writer lock."""
+"""The state that all transactions of a directory repository share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Workspace:
         self.staging.sweep()
 
     def locate_layer(self, digest: str) -> Path:
-        """The path of a published or staged layer; LayerChanged if it is neither."""
+        """Return the path of a published or staged layer; LayerChanged if it is neither."""
         found = find_layer(self.root, digest, self.staging)
         if found is None:
             raise layer_gone(digest)
@@ -47,7 +47,7 @@ class Workspace:
 
 
 def find_layer(root: Path, digest: str, staging: Staging | None) -> Path | None:
-    """The directory of a layer that is published or, if `staging` is given, staged; else None."""
+    """Return the directory of a published layer, or of one in `staging` if given; else None."""
     published = root / layout.layer_directory(digest)
     places = [published]
     if staging is not None:
@@ -57,5 +57,5 @@ def find_layer(root: Path, digest: str, staging: Staging | None) -> Path | None:
 
 
 def layer_gone(digest: str) -> LayerChanged:
-    """The error for a layer that is neither published nor staged any more."""
+    """Return the error for a layer that is neither published nor staged any more."""
     return LayerChanged(digest, why="it was collected while this image was prepared")

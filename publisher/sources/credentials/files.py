@@ -39,7 +39,7 @@ def store_login(path: Path, registry: str, username: str, password: str) -> str:
 
 
 def has_login(path: Path, registry: str) -> bool:
-    """Whether the file has a credential for the registry, or names a helper for this one."""
+    """Return whether the file has a credential for the registry, or names a helper for this one."""
     config = dict(read_config(path, required=False))
     helpers = config.get("credHelpers")
     named = helpers if isinstance(helpers, dict) else {}

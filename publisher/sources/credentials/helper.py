@@ -42,7 +42,7 @@ def get_from_helper(helper: str, server: str) -> tuple[str, str] | None:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value from JSON is a string that can be encoded: JSON allows lone surrogates."""
+    """Return whether a value from JSON is a string without lone surrogates."""
     if not isinstance(value, str):
         return False
     try:

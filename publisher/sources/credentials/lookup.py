@@ -118,7 +118,7 @@ class Credentials:
         return answer.credential
 
     def insecure_allowed(self, registry: str) -> bool:
-        """Whether the credential of this registry may be sent without encryption."""
+        """Return whether the credential of this registry may be sent without encryption."""
         return self._settings.registry(registry).insecure
 
     def _configs(self, own: Path | None) -> Iterator[tuple[str, Mapping[str, object]]]:

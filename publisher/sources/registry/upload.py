@@ -50,7 +50,7 @@ class RegistryDestination:
         return digest_of(data)
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the registry has the blob in this image repository."""
+        """Return whether the registry has the blob in this image repository."""
         with self._endpoint.request("HEAD", self._endpoint.blob_url(digest)) as answer:
             return answer.status == 200
 
