@@ -37,6 +37,7 @@ _COMMANDS = {
     "run": "publisher.cli.run:run",
     "schedule": "publisher.cli.schedule:schedule",
     "show": "publisher.cli.images:show",
+    "snapshotter": "publisher.cli.snapshotter:snapshotter",
     "tags": "publisher.cli.inspect:tags",
     "thin": "publisher.cli.thin:thin",
     "unpin": "publisher.cli.pin:unpin",

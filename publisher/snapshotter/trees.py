@@ -1,0 +1,94 @@
+"""Find a layer in published trees, by chain ID or by layer digest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from publisher.layers.errors import LayerError
+from publisher.layers.index import read_header
+from publisher.oci.chain import chain_ids
+from publisher.oci.digest import is_digest
+from publisher.tree import layout
+
+_LOG = logging.getLogger(__name__)
+
+
+class PublishedTrees:
+    """Trees that are mounted on this machine; a layer is taken from the first that has it."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = tuple(roots)
+
+    def find(self, chain_id: str, digest: str = "", parent_chain: str = "") -> str | None:
+        """Return the absolute path of the layer that completes the stack `chain_id`.
+
+        A layer that is found by its digest is used only if its diff ID gives that chain ID: the
+        digest and the chain ID come from different documents of the image, and a snapshot with the
+        wrong files would be used for every other image with the chain ID.
+
+        Args:
+            chain_id: The chain ID of the stack, from the client.
+            digest: The digest of the layer's blob, if the client sent it.
+            parent_chain: The chain ID of the stack below the layer; "" without one.
+        """
+        if not is_digest(chain_id):
+            return None
+        for root in self._roots:
+            try:
+                found = _by_chain(root, chain_id) or _by_digest(
+                    root, chain_id, digest, parent_chain
+                )
+            except OSError as error:
+                _LOG.warning("cannot read %s: %s", root, error.strerror or error)
+                continue
+            if found is not None:
+                return str(found)
+        return None
+
+    def missing(self) -> list[Path]:
+        """Return the roots that have no layers, such as file systems that are not mounted."""
+        return [root for root in self._roots if not _is_directory(root / layout.LAYERS)]
+
+
+def _by_chain(root: Path, chain_id: str) -> Path | None:
+    try:
+        text = (root / layout.chain_link(chain_id)).readlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        _LOG.warning("cannot read %s: %s", error.filename, error.strerror)
+        return None
+    digest = layout.chained_layer(str(text))
+    return _tree(root, digest) if digest else None
+
+
+def _by_digest(root: Path, chain_id: str, digest: str, parent_chain: str) -> Path | None:
+    if not is_digest(digest):
+        return None
+    try:
+        with (root / layout.layer_index(digest)).open("rb") as file:
+            header = read_header(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except LayerError as error:
+        _LOG.warning("cannot use layer %s of %s: %s", digest, root, error)
+        return None
+    below = [parent_chain] if parent_chain else []
+    if chain_ids([*below, header.diff_id])[-1] != chain_id:
+        _LOG.warning("layer %s does not complete the stack %s", digest, chain_id)
+        return None
+    return _tree(root, digest)
+
+
+def _tree(root: Path, digest: str) -> Path | None:
+    tree = root / layout.layer_tree(digest)
+    return tree if _is_directory(tree) else None
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,206 @@
+"""A snapshotter is killed before each of its steps: what follows finds the state before or after.
+
+A step is a change of a file, a statement for SQLite, or the end of a transaction. The operations
+run in a forked process, without the gRPC service, which has no state of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.oci.chain import chain_ids
+from publisher.snapshotter.model import AlreadyExists, Kind, Snapshot
+from publisher.snapshotter.snapshotter import REFERENCE, Snapshotter
+from publisher.snapshotter.store import Store
+from publisher.snapshotter.trees import PublishedTrees
+from tests.command import publisher
+from tests.layer_builder import file, image, layer, write_layout
+
+BASE, TOP = layer(file("base")), layer(file("top"))
+CHAINS = chain_ids([BASE.diff_id, TOP.diff_id])
+_FILE_EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chown", "open")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`run` is executed on a state that `before` has made."""
+
+    name: str
+    before: Callable[[Snapshotter], object]
+    run: Callable[[Snapshotter], object]
+
+
+def published(snapshotter: Snapshotter, number: int) -> None:
+    parent = CHAINS[number - 1] if number else ""
+    with suppress(AlreadyExists):
+        snapshotter.prepare(f"extract-{number}", parent, {REFERENCE: CHAINS[number]})
+
+
+def base(snapshotter: Snapshotter) -> None:
+    published(snapshotter, 0)
+    snapshotter.prepare("old", CHAINS[0], {"a": "b"})
+
+
+def written(snapshotter: Snapshotter) -> None:
+    base(snapshotter)
+    mounts = snapshotter.prepare("active", CHAINS[0], {"a": "b"})
+    upper = next(o for o in mounts[0].options if o.startswith("upperdir="))
+    Path(upper.removeprefix("upperdir="), "directory").mkdir()
+    Path(upper.removeprefix("upperdir="), "directory", "file").write_text("x" * 5000)
+
+
+def cleaned_up(snapshotter: Snapshotter) -> None:
+    """Remove what an interrupted process left."""
+    snapshots = snapshotter._directories._root
+    (snapshots / "99" / "fs" / "directory").mkdir(parents=True)
+    (snapshots / "98").mkdir()
+    snapshotter.cleanup()
+
+
+OPERATIONS = [
+    Operation("the first start", lambda s: None, lambda s: None),
+    Operation("prepare", base, lambda s: s.prepare("new", CHAINS[0], {"a": "b"})),
+    Operation("prepare without a parent", base, lambda s: s.prepare("new", "", {})),
+    Operation("view", base, lambda s: s.view("new", CHAINS[0], {})),
+    Operation("a published layer", base, lambda s: published(s, 1)),
+    Operation("commit", written, lambda s: s.commit("name", "active", {"c": "d"})),
+    Operation("update", base, lambda s: s.update("old", {"c": "d"}, ())),
+    Operation("remove", written, lambda s: s.remove("active")),
+    Operation("remove a published layer", lambda s: published(s, 0), lambda s: s.remove(CHAINS[0])),
+    Operation("cleanup", base, cleaned_up),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    write_layout(image(BASE, TOP), folder / "layout", "1")
+    done = publisher("ingest-image", f"oci:{folder}/layout:1", "--repository", folder / "tree")
+    assert done.code == 0, done.err
+    return folder / "tree"
+
+
+@contextmanager
+def opened(root: Path, tree: Path) -> Iterator[Snapshotter]:
+    snapshotter = Snapshotter(root, PublishedTrees([tree]))
+    try:
+        yield snapshotter
+    finally:
+        snapshotter.close()
+
+
+def kill_at(number: int) -> None:
+    """Let this process kill itself before its step `number`."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if event in _FILE_EVENTS and (event != "open" or "w" in str(arguments[1])):
+            step()
+
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda statement: step())
+        return connection
+
+    sqlite3.connect = traced  # type: ignore[assignment]
+    transaction = Store.transaction
+
+    @contextmanager
+    def counted(self: Store) -> Iterator[None]:
+        with transaction(self):
+            yield
+        step()
+
+    Store.transaction = counted  # type: ignore[method-assign]
+    sys.addaudithook(audit)
+
+
+def interrupted(number: int, root: Path, tree: Path, operation: Operation) -> bool:
+    """Run the operation in a child that is killed at a step; return whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            kill_at(number)
+            with opened(root, tree) as snapshotter:
+                operation.run(snapshotter)
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001 - pytest must not go on in the child
+            os.write(2, f"{error!r}: {error}\n".encode())
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0
+    return False
+
+
+def state(snapshotter: Snapshotter) -> dict[str, Snapshot]:
+    """Everything that is known of the snapshots, but their times."""
+    found = snapshotter.walk()
+    for each in found:
+        files = snapshotter._directories.files(each.id)
+        assert files.is_symlink() == bool(each.layer)
+        assert files.is_dir()
+        assert (files.parent / "work").is_dir() == (each.kind is Kind.ACTIVE or bool(each.size))
+    names = {path.name for path in snapshotter._directories._root.iterdir()}
+    assert names == {str(each.id) for each in found}, "a directory is missing, or was left"
+    return {
+        each.name: Snapshot(
+            each.id, each.name, each.parent, each.kind, 0, 0, each.labels, each.layer
+        )
+        for each in found
+    }
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_killed_at_each_step_the_state_is_that_before_or_after(
+    operation: Operation, tmp_path: Path, tree: Path
+) -> None:
+    def begun(name: str) -> Path:
+        with opened(tmp_path / name, tree) as snapshotter:
+            operation.before(snapshotter)
+        return tmp_path / name
+
+    with opened(begun("before"), tree) as snapshotter:
+        before = state(snapshotter)
+        operation.run(snapshotter)
+        after = state(snapshotter)
+    outcomes = set()
+    number = 0
+    while True:
+        number += 1
+        root = tmp_path / str(number)
+        if operation.name != "the first start":
+            begun(str(number))
+        killed = interrupted(number, root, tree, operation)
+        with opened(root, tree) as snapshotter:
+            found = state(snapshotter)
+            assert found in (before, after), f"killed at step {number}"
+            outcomes.add(found == after)
+            if killed and found == before and before != after:
+                operation.run(snapshotter)
+                assert state(snapshotter) == after, f"again after step {number}"
+        if not killed:
+            break
+    assert number > 3
+    assert True in outcomes
+    assert before == after or False in outcomes
