@@ -250,7 +250,7 @@ def test_without_cvmfs_server_the_error_names_the_package(
 ) -> None:
     with opened(machine) as repository:
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
-        with pytest.raises(RepositoryError, match="no cvmfs_server on this machine") as caught:
+        with pytest.raises(RepositoryError, match="cvmfs_server is not installed") as caught:
             publish(repository, images, "1")
     assert "cvmfs-server" in caught.value.hint
     assert machine.revision(NAME) == 1
