@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that ends with its process, and a record of its holder."""
+"""The writer lock, which ends with its process, and the record of its holder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class WriterLock:
         self._holder = directory / "holder.json"
         self._wait = wait
         self._on_wait = on_wait
-        # Threads queue here, and get the lock at once instead of polling the file.
+        # Threads of this process wait here, without polling the file.
         self._threads = threading.Lock()
 
     @contextmanager

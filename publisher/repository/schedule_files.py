@@ -1,7 +1,7 @@
 """The remove schedule of a repository, in the files of the published tree.
 
-Entries are read where they are asked for, changed in memory, and written with the record set that
-they belong to.
+Entries are read when they are needed, changed in memory, and written together with their record
+set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from publisher.tree.schedule import (
 
 
 class StoredSchedule:
-    """The remove schedule of a repository: entries by manifest, read where they are asked for."""
+    """The remove schedule of a repository: entries by manifest, read when they are needed."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class StoredSchedule:
         """Return the files that have to be written, by path."""
         if not self.changed and not self._is_replaced:
             return {}
-        # The former version of the schedule is converted as a whole.
+        # A schedule of version 1 is converted as a whole.
         manifests = self._entries if self._is_former else self.changed
         files = {
             layout.retired_schedule(digest): RemoveSchedule(
@@ -112,18 +112,18 @@ class StoredSchedule:
         return [path for path in directories if self._repository.exists(path)]
 
     def _new_summary(self) -> ScheduleSummary | None:
-        """Return what has to be written of the schedule as a whole; None for nothing."""
+        """Return the summary that has to be written, or None."""
         if self._damage is not None and self._new_latest is None:
             return None
         if self._summary is not None:
             times = [self._summary.latest, self._new_latest]
-        else:  # none was written yet, or it was of the former version
+        else:  # it was not written yet, or had version 1
             times = [self._new_latest, *(entry.scheduled_at for entry in self.all())]
         summary = ScheduleSummary(max((time for time in times if time is not None), default=None))
         return None if summary == self._summary else summary
 
     def open(self) -> None:
-        """Read the summary of the schedule; raise UnsupportedRecord for a foreign one."""
+        """Read the summary of the schedule; raise UnsupportedRecord if another program wrote it."""
         if self._is_opened:
             return
         data = self._read(layout.REMOVE_SCHEDULE)
@@ -147,7 +147,7 @@ class StoredSchedule:
             self._summary = found
 
     def convert(self) -> bool:
-        """Have the whole schedule written; return whether an earlier release wrote it."""
+        """Mark the whole schedule to be written; return whether an earlier release wrote it."""
         self.open()
         if not self._is_former or not self._entries:
             return False
@@ -166,7 +166,7 @@ class StoredSchedule:
 
     def _add(self, found: RemoveSchedule) -> None:
         for entry in found.entries:
-            # What was changed in memory is newer.
+            # Entries that were changed in memory are newer.
             if entry.manifest_digest not in self.changed:
                 self._entries.setdefault(entry.manifest_digest, {})[entry.name] = entry
 

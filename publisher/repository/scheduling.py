@@ -1,4 +1,4 @@
-"""Putting a published image on the remove schedule: decided here for every command that does it."""
+"""Put a published image on the remove schedule, for all commands that do this."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def schedule_removal(
     grace: timedelta | None = None,
     reference: str = "",
 ) -> tuple[ScheduledRemoval, bool]:
-    """Put what is published as `name` on the remove schedule.
+    """Put the image that is published as `name` on the remove schedule.
 
-    An image that is scheduled already keeps its entry, and with it its time. Where something else
-    takes the image's name, its metadata is kept beside the entry.
+    An image that is scheduled already keeps its entry, and with it its time. If another image
+    replaces it under its name, its metadata is kept with the entry.
 
     Args:
         records: The records, under the writer lock; nothing is written yet.
         name: A public name.
-        reason: Why; TAG_MOVED and REPLACED mean that another image takes the name.
+        reason: The reason; TAG_MOVED and REPLACED mean that another image replaces it.
         now: The time of scheduling, unless the clock was set back since an earlier one.
-        grace: How long the image stays usable; by default what its wish specifies.
+        grace: How long the image stays usable; by default the grace period of its wish.
         reference: The reference to record if the image has no publication.
 
     Returns:
         The entry, and whether it is new.
 
     Raises:
-        NotPublished: Nothing is published as `name`.
-        ImagePinned: A pin holds the image.
+        NotPublished: No image is published as `name`.
+        ImagePinned: The image is pinned.
         InvalidManifest: The published manifest is damaged.
     """
     current = records.manifest(name)

@@ -28,7 +28,7 @@ LOCK_FILES = (
 )
 
 EPOCH = "1970-01-01T00:00:00Z"
-"""The creation time of an image whose config has none."""
+"""The creation time of an image without one in its config."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Both are JSON lists, written here with one entry per line: "[\n{"id":"…",…},\n{"id":"…",…}\n]\n".
 To change an entry only its line is parsed, so that a change to a long list costs no more than
-copying its bytes. Lists that another tool wrote are brought into this form first.
+copying its bytes. Lists of another tool are converted to this form first.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from publisher.tree.layout import PODMAN_STORE
 from publisher.tree.record import InvalidRecord
 
 REBUILD = "publisher verify --repair"
-"""How a store that cannot be read is repaired: it holds nothing but links and metadata."""
+"""The command that rebuilds an unreadable store, which has links and metadata only."""
 
 _EMPTY = b"[\n\n]\n"
 
 
 @dataclass(frozen=True, slots=True)
 class ListEntry:
-    """One entry of a list, as far as its fields matter here; `value` is the whole JSON object.
+    """One entry of a list, with the fields that are used here; `value` is the JSON object.
 
     `layer` is the ID of an image's topmost layer, `parent` that of the layer below a layer, or "".
     `data_names` are the keys of an image's big data.
