@@ -140,7 +140,9 @@ class Tree:
         self._succeed("ingest", self.wishes)
         self._succeed("pin", SECOND, "--reason", "a paper")
         self._succeed("remove", ARCHIVE)
-        terms = ThinTerms("example.org/thin:1", WEB.manifest.digest, ("linux/amd64",), "file:///x")
+        terms = ThinTerms(
+            "example.org/thin:1", WEB.manifest.digest, ("linux/amd64",), "file:///x", "1.1"
+        )
         thin = ThinRecord.of(terms, WEB.manifest.digest, parse_time("2026-01-01T00:00:00Z"))
         (self.root / layout.thin_file(self.web)).write_bytes(thin.to_bytes())
         repository = DirectoryRepository(RepositoryURL.parse(f"dir:{self.root}"), writable=True)

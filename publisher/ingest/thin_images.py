@@ -1,6 +1,6 @@
 """Thin images of published images: the use case behind `publisher thin`, and a step of ingest.
 
-A thin image is built from published metadata alone. It therefore names only what is visible, and a
+A thin image is built from what is published alone. It therefore names only what is visible, and a
 push that failed can be repeated without requests to the registry of the original.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import InvalidReference
+from publisher.ingest.thin_files import engine_files
 from publisher.oci.config import parse_config
 from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference
@@ -19,7 +20,7 @@ from publisher.repository import Repository
 from publisher.repository.published import find_name, load_image, published_places
 from publisher.thin import ThinImageError
 from publisher.thin.image import Original, ThinImage, ThinSet, build_image, build_set
-from publisher.thin.recipe import base_url, flat_recipe, layered_recipe
+from publisher.thin.recipe import VERSION, base_url, flat_recipe, layered_recipe
 from publisher.thin.save import save_archive, save_layout
 from publisher.tree import layout
 from publisher.tree.publication import Publication
@@ -58,7 +59,8 @@ def build_thin(repository: Repository, names: Sequence[str], *, flat: bool = Fal
             if flat
             else layered_recipe(origin, url, found.layers)
         )
-        images.append((found.original, build_image(found.original, recipe)))
+        files = engine_files(repository, found.layers, found.original.config.container)
+        images.append((found.original, build_image(found.original, recipe, files)))
         source_digest = found.publication.source_digest if found.publication else ""
     return build_set(images, images[0][0].name, source_digest)
 
@@ -106,6 +108,7 @@ def wanted_terms(
         source_digest=publications[0].source_digest,
         platforms=tuple(publication.platform for publication in publications),
         base_url=_base_url(repository),
+        recipe_version=VERSION,
     )
 
 

@@ -6,20 +6,37 @@ import io
 import struct
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from publisher.entry import EntryType, Generated
 
 _STORED_MAX = 0xFFFF
 """The largest stored block of deflate: its length has two bytes."""
 
 
-def tar(files: Mapping[str, bytes]) -> bytes:
-    """Return a tar archive of `files`, in their order: mode 0644, owner 0:0, times 0."""
+_TYPES = {EntryType.DIRECTORY: tarfile.DIRTYPE, EntryType.SYMLINK: tarfile.SYMTYPE}
+
+
+def tar(files: Mapping[str, bytes], others: Sequence[Generated] = ()) -> bytes:
+    """Return a tar archive of `files`, in their order: mode 0644, owner 0:0, times 0.
+
+    `others` follow, with their own modes and owners, and times 0.
+    """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    # Extended headers are written only for names and numbers that the old format cannot hold.
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+        for other in others:
+            entry = other.entry
+            member = tarfile.TarInfo(entry.path)
+            member.type = _TYPES.get(entry.type, tarfile.REGTYPE)
+            member.mode, member.uid, member.gid = entry.mode, entry.uid, entry.gid
+            member.linkname = entry.target if entry.type is EntryType.SYMLINK else ""
+            member.size = len(other.content)
+            archive.addfile(member, io.BytesIO(other.content))
     return buffer.getvalue()
 
 

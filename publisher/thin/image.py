@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from publisher.entry import Generated
 from publisher.oci.config import ImageConfig, single_layer_config
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
@@ -68,14 +69,14 @@ class ThinSet:
     images: tuple[ThinImage, ...]
 
 
-def build_image(original: Original, contents: Recipe) -> ThinImage:
+def build_image(original: Original, contents: Recipe, files: Sequence[Generated] = ()) -> ThinImage:
     """Return the thin image of `original`; equal inputs give equal bytes.
 
     It has the config of the original with other layers, and the same format: OCI, or Docker's
-    schema 2.
+    schema 2. Its layer has `files` beside the recipe, parents before children.
     """
     is_docker = original.media_type == DOCKER_MANIFEST
-    content = archive.tar({recipe.FILE_NAME: contents.to_bytes()})
+    content = archive.tar({recipe.FILE_NAME: contents.to_bytes()}, files)
     config = _document(
         single_layer_config(original.config_data, digest_of(content), MARK, _CREATED_BY),
         DOCKER_CONFIG if is_docker else OCI_CONFIG,

@@ -14,7 +14,8 @@ from publisher.oci.digest import digest_hex
 from publisher.tree import layout
 
 FILE_NAME = "thin.json"
-VERSION = "1.0"
+VERSION = "1.1"
+"""1.1: the layer has files for engines beside the recipe (thin-images/README.md)."""
 MIN_VERSION = "1.0"
 """The oldest version of the format whose readers understand what is written."""
 

@@ -16,14 +16,15 @@ class ThinTerms:
     """The input of a thin image; if it differs from the last push, the image is pushed again.
 
     `reference` is the name of the thin image, `source_digest` the digest of the original,
-    `platforms` are the platforms of the thin image, and `base_url` is the prefix of the URLs in its
-    recipes.
+    `platforms` are the platforms of the thin image, `base_url` is the prefix of the URLs in its
+    recipes, and `recipe_version` the version of their form.
     """
 
     reference: str
     source_digest: str
     platforms: tuple[str, ...]
     base_url: str
+    recipe_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ThinRecord:
     platforms: tuple[str, ...]
     base_url: str
     pushed_at: datetime
+    recipe_version: str = "1.0"
 
     @classmethod
     def of(cls, terms: ThinTerms, digest: str, pushed_at: datetime) -> ThinRecord:
@@ -47,12 +49,15 @@ class ThinRecord:
             terms.platforms,
             terms.base_url,
             pushed_at,
+            terms.recipe_version,
         )
 
     @property
     def terms(self) -> ThinTerms:
         """The input of the thin image."""
-        return ThinTerms(self.reference, self.source_digest, self.platforms, self.base_url)
+        return ThinTerms(
+            self.reference, self.source_digest, self.platforms, self.base_url, self.recipe_version
+        )
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> ThinRecord:

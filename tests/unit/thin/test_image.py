@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.entry import Entry, EntryType, Generated
 from publisher.oci.config import parse_config
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
@@ -82,7 +83,7 @@ def contents(image: ThinImage) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(image.layer.data))) as opened:
         found = {}
         for member in opened:
-            file = opened.extractfile(member)
+            file = opened.extractfile(member) if member.isreg() else None
             found[member.name] = (member, file.read() if file else b"")
         return found
 
@@ -117,12 +118,31 @@ def test_the_history_has_as_many_steps_with_a_layer_as_there_are_layers() -> Non
 def test_the_layer_contains_only_the_recipe_and_has_the_diff_id_of_the_config() -> None:
     thin = build(original())
     found = contents(thin)
-    assert list(found) == ["thin.json"]
+    assert list(found) == ["thin.json"], "where the caller gives no other files"
     member, data = found["thin.json"]
     assert (member.mode, member.uid, member.gid, member.mtime) == (0o644, 0, 0, 0)
     assert data == thin.recipe.to_bytes()
     diff_ids = json.loads(thin.config.data)["rootfs"]["diff_ids"]
     assert diff_ids == [digest_of(gzip.decompress(thin.layer.data))]
+
+
+def test_files_for_engines_follow_the_recipe_with_their_own_metadata() -> None:
+    files = (
+        Generated(Entry("etc", EntryType.DIRECTORY, 0o711, 1, 2, mtime_ns=5)),
+        Generated(Entry("etc/passwd", EntryType.FILE, 0o600, 3, 2**31), b"root:"),
+        Generated(Entry("ä\udcff" * 99, EntryType.SYMLINK, target="run")),
+    )
+    thin = build_image(original(), layered_recipe("o", "cvmfs://x", LAYERS), files)
+    found = contents(thin)
+    assert list(found) == ["thin.json", "etc", "etc/passwd", "ä\udcff" * 99]
+    shown = [(m.type, m.mode, m.uid, m.gid, m.mtime, m.linkname) for m, _ in found.values()]
+    assert shown[1:] == [
+        (tarfile.DIRTYPE, 0o711, 1, 2, 0, ""),
+        (tarfile.REGTYPE, 0o600, 3, 2**31, 0, ""),
+        (tarfile.SYMTYPE, 0o644, 0, 0, 0, "run"),
+    ]
+    assert found["etc/passwd"][1] == b"root:"
+    assert found["thin.json"] == (found["thin.json"][0], thin.recipe.to_bytes())
 
 
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, ""])
@@ -151,7 +171,7 @@ def test_annotations_name_the_original_and_keep_its_own() -> None:
 def test_the_digest_depends_on_nothing_but_the_image_and_the_repository() -> None:
     # Recorded: another machine, release or library must give the same digest.
     assert build(original()).manifest.digest == (
-        "sha256:25015c42b7651c1ca98368f9873943ee64ffeca3fc606fbd6ee83157e9795b8c"
+        "sha256:41f5139d4f8f536beb448dff019ce411e11d32691c4535b7407bd520400896a5"
     )
 
 
