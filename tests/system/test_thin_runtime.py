@@ -99,7 +99,7 @@ def world() -> Iterator[World]:
 
 def docker_settings(tree: Path) -> str:
     """The daemon's settings on the page, for this checkout and this tree."""
-    settings = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.M | re.S)[0]
+    settings = str(re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.M | re.S)[0])
     settings = settings.replace("/usr/local/bin/publisher-oci-runtime", str(RUNTIME))
     return settings.replace("/srv/images", str(tree))
 
