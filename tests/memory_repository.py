@@ -51,7 +51,7 @@ class MemoryRepository:
     def __init__(self, name: str = "memory") -> None:
         self.url = RepositoryURL("memory", name)
         self.nodes: Tree = {"": Node(Entry("", EntryType.DIRECTORY, 0o755))}
-        self.finished: dict[str, tuple[Tree, bytes]] = {}
+        self.finished: dict[str, tuple[Tree, bytes, bytes]] = {}
         self.records: list[Record] = []
         self.writing = threading.Lock()
 
@@ -143,10 +143,15 @@ class MemoryRepository:
             return io.BytesIO(self.finished[digest][1])
         raise _gone(digest)
 
+    def has_tar_split(self, digest: str) -> bool:
+        """Return whether a published or staged layer has tar-split data."""
+        is_staged = digest in self.finished and bool(self.finished[digest][2])
+        return is_staged or layout.layer_tar_split(digest) in self.nodes
+
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[MemoryLayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""
-        yield MemoryLayerStage(lambda tree, index: self._finish(digest, tree, index))
+        yield MemoryLayerStage(lambda *parts: self._finish(digest, *parts))
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[MemoryTransaction]:
@@ -164,18 +169,23 @@ class MemoryRepository:
             return self.finished[digest][0]
         raise _gone(digest)
 
-    def _finish(self, digest: str, tree: Tree, index: bytes) -> None:
-        self.finished.setdefault(digest, (tree, index))
+    def _finish(self, digest: str, tree: Tree, index: bytes, tar_split: bytes) -> None:
+        self.finished.setdefault(digest, (tree, index, tar_split))
 
 
 class MemoryLayerStage:
     """A layer while it is unpacked, and its own sink."""
 
-    def __init__(self, keep: Callable[[Tree, bytes], None]) -> None:
+    def __init__(self, keep: Callable[[Tree, bytes, bytes], None]) -> None:
         self._keep = keep
         self.tree = MemoryTree()
         self.sink = self.tree
         self.index: BinaryIO = io.BytesIO()
+        self.tar_split = io.BytesIO()
+
+    def open_tar_split(self) -> BinaryIO:
+        """Return a new file for the layer's tar-split data."""
+        return self.tar_split
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the blob unchanged; it is not stored."""
@@ -184,7 +194,7 @@ class MemoryLayerStage:
     def finish(self) -> Mapping[str, int]:
         """Keep the layer, which is complete and verified."""
         self.index.seek(0)
-        self._keep(self.tree.nodes, self.index.read())
+        self._keep(self.tree.nodes, self.index.read(), self.tar_split.getvalue())
         return {}
 
 
@@ -274,7 +284,7 @@ class MemoryTransaction:
             return
         if digest not in self._repository.finished:
             raise _gone(digest)
-        staged, index = self._repository.finished[digest]
+        staged, index, tar_split = self._repository.finished[digest]
         tree = MemoryTree()
         tree.nodes = dict(staged)
         lower = [self._tree(below) for below in layers]
@@ -288,6 +298,8 @@ class MemoryTransaction:
                 tree.nodes[fixup.entry.path] = Node(copied, source.content)
         self._layers[digest] = tree.nodes
         whole: Tree = {layout.LAYER_INDEX: _file(index)}
+        if tar_split:
+            whole[layout.LAYER_TAR_SPLIT] = _file(tar_split)
         whole |= {f"{layout.LAYER_TREE}/{at}".rstrip("/"): n for at, n in tree.nodes.items()}
         self._trees.insert(0, (path, whole, anew))
 

@@ -43,9 +43,11 @@ class LayerFetcher:
         progress: Progress,
         stop: threading.Event,
         refused: Callable[[str], None],
+        tar_split: bool = False,
     ) -> None:
         self._repository = repository
         self._refused = refused
+        self._tar_split = tar_split
         self._policy = policy
         self._progress = progress
         self._stop = stop
@@ -154,6 +156,7 @@ class LayerFetcher:
                     stage.sink,
                     stage.index,
                     self._policy,
+                    tar_split=stage.open_tar_split() if self._tar_split else None,
                 )
                 for kind in stage.finish():
                     self._refused(kind)

@@ -71,7 +71,10 @@ def ingest(
     jobs = jobs_within_limit(jobs)
     notices = Notices(repository.url, progress)
     _convert_schedule(repository)
-    fetcher = LayerFetcher(repository, policy, jobs, progress, stop, notices.refused)
+    for_podman = any("podman" in request.wish.outputs for request in requests)
+    fetcher = LayerFetcher(
+        repository, policy, jobs, progress, stop, notices.refused, tar_split=for_podman
+    )
     thin = ThinPushes(repository, sources, now)
     run = Run(repository, sources, fetcher, policy.limits, progress, stop, now, thin, notices)
     work = _Work(requests)

@@ -23,6 +23,7 @@ from publisher.layers.names import (
 )
 from publisher.layers.policy import Policy
 from publisher.layers.tar import Member
+from publisher.layers.tar_split import TarSplit
 
 _LONGEST_CHAIN = 100
 _LONGEST_SYMLINK = 4095
@@ -36,11 +37,15 @@ class LayerBuilder:
 
     `layer` is the name of the layer in errors. `content_size` counts the bytes of all files, of
     which `holes` are holes of sparse files. `dropped` counts what was not published, by kind.
-    `close` frees the ledger's memory and disk space.
+    `tar_split` receives the places of contents that the tree has. `close` frees the ledger's memory
+    and disk space.
     """
 
-    def __init__(self, sink: TreeSink, policy: Policy, layer: str) -> None:
+    def __init__(
+        self, sink: TreeSink, policy: Policy, layer: str, tar_split: TarSplit | None = None
+    ) -> None:
         self._sink = sink
+        self._tar_split = tar_split
         self._policy = policy
         self._limits = policy.limits
         self._layer = layer
@@ -142,6 +147,8 @@ class LayerBuilder:
 
     def _add_file(self, path: str, member: Member, where: Where) -> None:
         self._count_size(member, where)
+        if self._tar_split is not None and member.size and member.content_at is not None:
+            self._tar_split.file(path, member.content_at, member.size)
         content = member.content
         if isinstance(content, tuple):
             # A small file is in memory as a whole, so its digest is known before it is written.

@@ -62,6 +62,7 @@ class Ledger:
     """The entries of one layer, by path.
 
     `what` is the `what` of errors. `imply` creates a directory that the archive has no entry for.
+    `lost_files` is whether a later entry replaced a file, or a directory that was not empty.
     """
 
     def __init__(self, what: str, limits: Limits, imply: Callable[[str], Entry]) -> None:
@@ -71,6 +72,7 @@ class Ledger:
         self._known = {""}
         self._inodes = 0
         self.entries = 0
+        self.lost_files = False
         self._metadata_bytes = 0
         self._most_metadata_bytes = _METADATA_BYTES + (
             _METADATA_BYTES_PER_ENTRY * limits.layer_entries
@@ -235,11 +237,14 @@ class Ledger:
         # Markers apply to lower layers, at any position in the archive, and stay.
         flags |= old.flags & (OPAQUE | WHITED_OUT)
         self._metadata_bytes -= len(key) + len(old.details)
+        if old.type == EntryType.FILE:
+            self.lost_files = True
         if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
             below = self._execute(
                 "DELETE FROM entry WHERE key > ? AND key < ?", (key + b"\0", key + b"\1")
             )
             self.entries -= below.rowcount
+            self.lost_files = self.lost_files or below.rowcount > 0
             self._known = {""}
         self._execute(
             "UPDATE entry SET type = ?, flags = ?, inode = ?, target = ?, details = ?"

@@ -22,12 +22,13 @@ from publisher.layers.names import Where
 from publisher.layers.policy import NO_OWNER
 from publisher.layers.sparse import SparseMap, gnu_map, pax_map, pax_map_in_content, with_holes
 from publisher.layers.stream import ArchiveStream
+from publisher.layers.tar_split import LOOK_BACK
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
 _CHECKSUM_SPACES = sum(b" " * 8)
 _ADLER_MODULUS = 65521
-_ONE_PIECE = 64 * 1024
+_ONE_PIECE = LOOK_BACK
 
 _TYPES = {
     b"0": EntryType.FILE,
@@ -50,7 +51,8 @@ class Member:
     """One member as in the archive: no name or number has been checked for safety.
 
     `size` counts the bytes of `content`, of which `holes` are not stored. The content must be used
-    before the next member is requested.
+    before the next member is requested. `content_at` is where a file's content begins in the
+    archive, if it is there as it is in the file.
     """
 
     name: bytes
@@ -65,6 +67,7 @@ class Member:
     xattrs: dict[str, bytes]
     content: Content = ()
     holes: int = 0
+    content_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +109,7 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
             sparse = _sparse_map(stream, header, flag, extensions, stored, where)
             if sparse is None and stored <= _ONE_PIECE:
                 # The fast path for small files: no generator.
+                member.content_at = stream.offset
                 member.content = (stream.exactly(stored, where),) if stored else ()
                 yield member
             else:
@@ -132,7 +136,9 @@ def _with_pieces(
     stored = member.size - (sparse.map_bytes if sparse else 0)
     pieces = stream.pieces(stored, where)
     member.content = pieces
-    if sparse is not None:
+    if sparse is None:
+        member.content_at = stream.offset
+    else:
         member.size = sparse.size
         member.holes = sparse.size - stored
         member.content = with_holes(sparse, pieces)

@@ -15,6 +15,7 @@ from publisher.layers.index import IndexHeader, write_index
 from publisher.layers.policy import Policy
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import members
+from publisher.layers.tar_split import TarSplit
 from publisher.layers.temporary import temporary_databases
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import FOREIGN_LAYER_TYPES, LAYER_TYPES
@@ -52,6 +53,7 @@ def unpack(
     index: BinaryIO,
     policy: Policy,
     progress: Callable[[int], None] | None = None,
+    tar_split: BinaryIO | None = None,
 ) -> LayerSummary:
     """Unpack a blob into `sink`, and write its layer index to `index`.
 
@@ -66,6 +68,8 @@ def unpack(
         index: Receives the layer index.
         policy: The properties that are published, and the limits.
         progress: Called in the other thread with the size of each chunk.
+        tar_split: Receives the layer's tar-split data. It is left empty if the archive cannot be
+            assembled from the tree, because a member replaces a file of an earlier one.
 
     Raises:
         DigestMismatch: The blob does not have the digest of `descriptor`, or not `diff_id`.
@@ -80,13 +84,15 @@ def unpack(
             f"cannot unpack {layer}", why=f"its media type is {descriptor.media_type!r}"
         )
     limits = policy.limits
+    split = TarSplit(tar_split) if tar_split is not None else None
     with (
         BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob,
         temporary_databases(f"cannot unpack {layer}"),
-        closing(LayerBuilder(sink, policy, layer)) as builder,
+        closing(LayerBuilder(sink, policy, layer, split)) as builder,
     ):
+        blocks = split.blocks(blob.blocks()) if split else blob.blocks()
         try:
-            for member in members(ArchiveStream(blob.blocks()), layer, limits.header_bytes):
+            for member in members(ArchiveStream(blocks), layer, limits.header_bytes):
                 builder.add(member)
         except LimitExceeded:
             raise
@@ -95,6 +101,8 @@ def unpack(
             blob.drain()
             raise
         builder.finish()
+        if split:
+            split.finish(exact=not builder.ledger.lost_files)
         summary = _summary(builder, descriptor, diff_id, blob.archive_bytes)
         write_index(index, _header(summary, policy), builder.ledger.lines())
         return summary

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -150,6 +151,13 @@ def file_system_type(device: int) -> str:
         if fields.split()[2:3] == [number]:
             return rest.split()[0]
     return ""
+
+
+def remove_if_empty(file: Path) -> None:
+    """Remove a file, which may be missing, if it has no content."""
+    with suppress(FileNotFoundError):
+        if not file.stat().st_size:
+            file.unlink()
 
 
 OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")

@@ -50,6 +50,9 @@ class LayerStage(Protocol):
     def index(self) -> BinaryIO:
         """Where the layer's index is written."""
 
+    def open_tar_split(self) -> BinaryIO:
+        """Return a new file for the layer's tar-split data. If it is left empty, it is removed."""
+
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Yield the blob's chunks unchanged.
 
@@ -232,6 +235,9 @@ class Repository(Protocol):
         Raises:
             RepositoryChanged: The layer is neither published nor staged.
         """
+
+    def has_tar_split(self, digest: str) -> bool:
+        """Return whether a published or staged layer has tar-split data."""
 
     def stage_layer(self, digest: str) -> AbstractContextManager[LayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""

@@ -54,6 +54,7 @@ SCHEDULE_FILE = "schedule.json"
 LAYER_TREE = "layerfs"
 LAYER_INDEX = ".metadata/index.zst"
 LAYER_ORIGIN = ".metadata/origin.json"
+LAYER_TAR_SPLIT = ".metadata/tar-split.gz"
 
 
 def _sharded(top: str, digest: str) -> str:
@@ -91,6 +92,11 @@ def layer_index(digest: str) -> str:
 def layer_origin(digest: str) -> str:
     """Return the path of the record of the images that use the layer."""
     return f"{layer_directory(digest)}/{LAYER_ORIGIN}"
+
+
+def layer_tar_split(digest: str) -> str:
+    """Return the path of the layer's tar-split data, which not every layer has."""
+    return f"{layer_directory(digest)}/{LAYER_TAR_SPLIT}"
 
 
 def image_users(image_id: str) -> str:

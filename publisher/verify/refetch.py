@@ -155,7 +155,11 @@ class _Layers:
         lower = [LayerIndex(partial(repository.open_index, digest)) for digest in below]
         with tempfile.TemporaryFile() as index:
             with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
-                unpack(stage.keep(chunks), layer, diff_id, stage.sink, index, self._policy)
+                split = stage.open_tar_split() if repository.exists(layout.PODMAN_STORE) else None
+                unpack(
+                    *(stage.keep(chunks), layer, diff_id, stage.sink, index, self._policy),
+                    tar_split=split,
+                )
                 index.seek(0)
                 shutil.copyfileobj(index, stage.index)
                 stage.finish()

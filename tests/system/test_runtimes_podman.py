@@ -287,3 +287,46 @@ def test_images_of_the_store_are_built_on_compared_and_committed(
     assert Path(stored("mount", "one").strip(), "new").exists()
     stored("rm", "one")
     assert tree_identity(tree) == identity
+
+
+def test_images_of_the_store_are_saved_and_pushed_with_their_own_digests(
+    tmp_path: Path, engine: Engine
+) -> None:
+    tree = tmp_path / "images"
+    source = write_probe(tmp_path / "layout")
+    publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs="flat, layers, podman")
+    stored = with_store(engine, tmp_path, tree, network=True)
+    built = probe_image()
+    archive = tmp_path / "saved.tar"
+    stored("save", "--format", "oci-archive", "--output", archive, "localhost/probe:1")
+    (tmp_path / "saved").mkdir()
+    run("tar", "--extract", "--file", archive, "--directory", tmp_path / "saved")
+    config = tmp_path / "saved/blobs" / built.image_id.replace(":", "/")
+    assert config.read_bytes() == built.config
+    stored("save", "--output", tmp_path / "docker.tar", "localhost/probe:1")
+    with docker_registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/tests/pushed:1"
+        stored("push", "--tls-verify=false", "localhost/probe:1", f"docker://{name}")
+        engine("pull", "--tls-verify=false", name)
+        [image_id] = engine("images", "--quiet", "--no-trunc").split()
+        assert image_id == built.image_id
+
+
+def test_a_layer_of_the_store_is_used_on_top_of_another_one(tmp_path: Path, engine: Engine) -> None:
+    """podman then assembles the layer's archive, instead of fetching it."""
+    tree = tmp_path / "images"
+    shared = layer(*(file(f"shared/{number}", b"%d" % number * 1000) for number in range(50)))
+    one = image(layer(file("one", b"1")), shared)
+    other = image(probe_image().layers[0], shared, config={"Cmd": ["/bin/ls", "/shared"]})
+    layout = write_layout(one, tmp_path / "layout", "one")
+    write_layout(other, layout, "other")
+    publish(tmp_path, tree, f"{{image: 'oci:{layout}:one', name: one}}", outputs="layers, podman")
+    with docker_registry(tmp_path / "registry") as registry:
+        name = registry.push(f"oci:{layout}:other", "tests/other:1", "--preserve-digests")
+        hexadecimal = shared.digest.removeprefix("sha256:")
+        run("rm", "-r", *(tmp_path / "registry").rglob(f"blobs/sha256/*/{hexadecimal}"))
+        stored = with_store(engine, tmp_path, tree, network=True)
+        stored("pull", "--tls-verify=false", name)
+    assert len(stored.run(name).split()) == 50
+    layers = stored_layers(tmp_path / "podman/root").values()
+    assert {each["diff-digest"] for each in layers} == {each.diff_id for each in other.layers}

@@ -160,6 +160,11 @@ class CvmfsRepository:
         """Open the index of a published or staged layer; raise RepositoryChanged otherwise."""
         return self.tree.open_index(digest)
 
+    def has_tar_split(self, digest: str) -> bool:
+        """Return whether a published or staged layer has tar-split data."""
+        is_staged = self.mirror.exists and self.mirror.staged(digest).tar_split.exists()
+        return is_staged or self.exists(layout.layer_tar_split(digest))
+
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[CvmfsLayerStage]:
         """Begin to stage a layer, which is discarded unless `finish` is called."""

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -97,10 +97,17 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
             raise LayerChanged(layer.digest, why=f"its staged copy is damaged: {error}") from error
         for directory in sorted(plan_catalogs(read_index(index))):
             stream.start_catalog(f"{tree}/{directory}")
-        size = os.fstat(index.fileno()).st_size
-        index.seek(0)
-        entry = Entry(index_path, EntryType.FILE, 0o644, owner.uid, owner.gid, size)
-        stream.add(entry, iter(lambda: index.read(_PIECE), b""))
+        _send_file(index, index_path, stream, owner)
+    if staged.tar_split.exists():
+        with staged.tar_split.open("rb") as data:
+            _send_file(data, layout.layer_tar_split(layer.digest), stream, owner)
+
+
+def _send_file(file: BinaryIO, path: str, stream: TarStream, owner: Owner) -> None:
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, size)
+    stream.add(entry, iter(lambda: file.read(_PIECE), b""))
 
 
 def _send_tree(tree: NewTree, stream: TarStream) -> None:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 from publisher.entry import Content, Entry
 from publisher.errors import PublisherError
 from publisher.layers.replay import FileOrder
-from publisher.repository.disk import make_directories, sync_filesystem
+from publisher.repository.disk import make_directories, remove_if_empty, sync_filesystem
 from publisher.tree import layout
 
 DEFAULT_LIMIT = 20 * 10**9
@@ -52,6 +52,11 @@ class StagedLayer:
     def index(self) -> Path:
         """The layer's index."""
         return self.directory / layout.LAYER_INDEX
+
+    @property
+    def tar_split(self) -> Path:
+        """The layer's tar-split data, which not every layer has."""
+        return self.directory / layout.LAYER_TAR_SPLIT
 
     @property
     def order(self) -> Path:
@@ -86,7 +91,15 @@ class CvmfsLayerStage:
         self._blob = self._arriving.blob.open("xb")
         self.index: BinaryIO = self._arriving.index.open("xb")
         os.fchmod(self.index.fileno(), 0o644)
+        self._tar_split: BinaryIO | None = None
         self.sink = _SpooledOrder(self._arriving.order, self._full_disk_explained)
+
+    def open_tar_split(self) -> BinaryIO:
+        """Return a new file for the layer's tar-split data."""
+        with self._full_disk_explained():
+            self._tar_split = self._arriving.tar_split.open("xb")
+        os.fchmod(self._tar_split.fileno(), 0o644)
+        return self._tar_split
 
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the chunks of the blob, and store them."""
@@ -100,6 +113,7 @@ class CvmfsLayerStage:
         with self._full_disk_explained():
             self._blob.flush()
         self.close()
+        remove_if_empty(self._arriving.tar_split)
         sync_filesystem(self._directory)
         self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
         # The blob is moved last: the layer is staged once all three files exist.
@@ -117,6 +131,8 @@ class CvmfsLayerStage:
         """Close all files. Calling it again has no effect."""
         self.sink.close()
         self.index.close()
+        if self._tar_split is not None:
+            self._tar_split.close()
         with suppress(OSError):  # an earlier write has reported the error
             self._blob.close()
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.repository.directory.tree_writer import TreeWriter
-from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories, sync_filesystem
+from publisher.repository.disk import (
+    PUBLIC_FILE_MODE,
+    make_directories,
+    remove_if_empty,
+    sync_filesystem,
+)
 from publisher.tree import layout
 
 
@@ -29,6 +34,13 @@ class DirectoryLayerStage:
         self.sink = TreeWriter(tree)
         self.index: BinaryIO = index.open("xb")
         os.fchmod(self.index.fileno(), PUBLIC_FILE_MODE)
+        self._tar_split: BinaryIO | None = None
+
+    def open_tar_split(self) -> BinaryIO:
+        """Return a new file for the layer's tar-split data."""
+        self._tar_split = (self._directory / layout.LAYER_TAR_SPLIT).open("xb")
+        os.fchmod(self._tar_split.fileno(), PUBLIC_FILE_MODE)
+        return self._tar_split
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return `chunks`: a copy of the blob is not needed."""
@@ -40,6 +52,7 @@ class DirectoryLayerStage:
         Returns how often the file system did not store something, by its kind.
         """
         self.close()
+        remove_if_empty(self._directory / layout.LAYER_TAR_SPLIT)
         # On disk before it gets its final name: the next run trusts what has that name.
         sync_filesystem(self._directory)
         if not self._finished.exists():
@@ -55,3 +68,5 @@ class DirectoryLayerStage:
         """Close the files that are open."""
         self.sink.close()
         self.index.close()
+        if self._tar_split is not None:
+            self._tar_split.close()

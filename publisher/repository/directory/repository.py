@@ -195,6 +195,11 @@ class DirectoryRepository:
                 continue
         raise layer_gone(digest)
 
+    def has_tar_split(self, digest: str) -> bool:
+        """Return whether a published or staged layer has tar-split data."""
+        found = self._find_layer(digest)
+        return found is not None and (found / layout.LAYER_TAR_SPLIT).exists()
+
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""

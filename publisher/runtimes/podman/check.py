@@ -52,6 +52,10 @@ def _layer_faults(repository: Repository, layer_id: str, mount: str) -> Iterator
     tree = target.removeprefix(f"{mount}/")
     if tree in ("", target) or not repository.exists(tree):
         yield f"{directory}/diff", f"it leads to {target or 'nothing'}, which does not exist"
+    split = podman.tar_split_of(tree)
+    found = repository.link_text(podman.tar_split_link(layer_id))
+    if found != (podman.tar_split_target(split) if repository.exists(split) else None):
+        yield podman.tar_split_link(layer_id), "it does not lead to the layer's tar-split data"
     if repository.link_text(short) != f"../{layer_id}/diff":
         yield short, f"it does not lead to layer {layer_id}"
     if not repository.exists(f"{directory}/link"):

@@ -78,13 +78,17 @@ def convert(
 
 
 def _lead_to(repository: Repository, transaction: Transaction, layer_id: str, mount: str) -> None:
-    """Let the layer's link begin with `mount`."""
+    """Let the layer's link begin with `mount`, and link its tar-split data."""
     found = _TREE.search(_diff(repository, layer_id))
     if found is not None:
         path = f"{podman.layer_paths(layer_id)[0]}/diff"
         wanted = f"{mount}/{found[1]}"
         if repository.link_text(path) != wanted:
             transaction.symlink(path, wanted)
+        split = podman.tar_split_of(found[1])
+        link, text = podman.tar_split_link(layer_id), podman.tar_split_target(split)
+        if repository.exists(split) and repository.link_text(link) != text:
+            transaction.symlink(link, text)
 
 
 def _diff(repository: Repository, layer_id: str) -> str:
@@ -110,5 +114,5 @@ def _image(repository: Repository, entry: ListEntry) -> StoreImage:
         Document(documents["manifest"], manifest.media_type, str(entry.value.get("digest", ""))),
         Document(documents[config_key], manifest.config.media_type, manifest.image_id),
         config.created or podman.EPOCH,
-        tuple(tree_layers(manifest, config, headers(repository, manifest))),
+        tuple(tree_layers(repository, manifest, config, headers(repository, manifest))),
     )

@@ -18,7 +18,7 @@ from publisher.entry import Entry, EntryType, Generated
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.document import Document
 from publisher.oci.reference import HUB, ImageReference, Transport, api_host
-from publisher.tree.layout import PODMAN_STORE
+from publisher.tree.layout import LAYER_TAR_SPLIT, LAYER_TREE, PODMAN_STORE
 
 LAYERS_FILE = f"{PODMAN_STORE}/overlay-layers/layers.json"
 IMAGES_FILE = f"{PODMAN_STORE}/overlay-images/images.json"
@@ -36,7 +36,8 @@ class StoreLayer:
     """One layer: `tree` is the path of its files in the repository, `parent` the ID below it.
 
     `diff_size` and `compressed_size` are in bytes; the latter and its digest are only given for a
-    layer that was downloaded in this form.
+    layer that was downloaded in this form. `tar_split` is the path of its tar-split data in the
+    repository; "" for a layer without any.
     """
 
     id: str
@@ -46,6 +47,7 @@ class StoreLayer:
     diff_size: int
     compressed_digest: str = ""
     compressed_size: int = 0
+    tar_split: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,14 @@ class StoreImage:
         yield image_directory(self.config.digest), entries
 
     def links(self) -> Iterator[tuple[str, str]]:
-        """Yield path and text of the short links, which keep the options of a mount short."""
+        """Yield path and text of the links beside the layers' directories.
+
+        Short links keep the options of a mount short; others lead to tar-split data.
+        """
         for layer in self.layers:
             yield layer_paths(layer.id)[1], f"../{layer.id}/diff"
+            if layer.tar_split:
+                yield tar_split_link(layer.id), tar_split_target(layer.tar_split)
 
     def _big_data(self) -> Mapping[str, Document]:
         return {
@@ -151,6 +158,21 @@ def store_name(reference: ImageReference, public_name: str) -> str:
 def layer_paths(layer_id: str) -> tuple[str, str]:
     """Return a layer's directory, and the short link to its files."""
     return f"{PODMAN_STORE}/overlay/{layer_id}", f"{PODMAN_STORE}/overlay/l/{_short(layer_id)}"
+
+
+def tar_split_link(layer_id: str) -> str:
+    """Return the path at which podman looks for a layer's tar-split data."""
+    return f"{PODMAN_STORE}/overlay-layers/{layer_id}.tar-split.gz"
+
+
+def tar_split_of(tree: str) -> str:
+    """Return where the tar-split data of the layer with this tree is, if it has any."""
+    return f"{tree.removesuffix(LAYER_TREE)}{LAYER_TAR_SPLIT}"
+
+
+def tar_split_target(path: str) -> str:
+    """Return the text of a link to tar-split data at `path` in the repository."""
+    return f"../../{path}"
 
 
 def image_directory(image_id: str) -> str:

@@ -27,7 +27,10 @@ def headers(repository: Repository, manifest: Manifest) -> list[IndexHeader]:
 
 
 def tree_layers(
-    manifest: Manifest, config: ImageConfig, headers: Sequence[IndexHeader]
+    repository: Repository,
+    manifest: Manifest,
+    config: ImageConfig,
+    headers: Sequence[IndexHeader],
 ) -> list[StoreLayer]:
     """Return the store's layers of an image, from bottom to top.
 
@@ -40,6 +43,7 @@ def tree_layers(
     layers: list[StoreLayer] = []
     for number, layer_id in zip(numbers, ids, strict=True):
         descriptor = descriptors[number]
+        has_tar_split = repository.has_tar_split(descriptor.digest)
         layers.append(
             StoreLayer(
                 layer_id,
@@ -49,6 +53,7 @@ def tree_layers(
                 headers[number].archive_size,
                 descriptor.digest,
                 descriptor.size,
+                layout.layer_tar_split(descriptor.digest) if has_tar_split else "",
             )
         )
     return layers

@@ -19,6 +19,7 @@ from publisher.runtimes.podman.format import (
     data_file_name,
     entry_id,
     layer_paths,
+    tar_split_link,
 )
 from publisher.tree.layout import PODMAN_STORE
 from publisher.tree.record import InvalidRecord
@@ -127,7 +128,7 @@ def remove_images(images: bytes, layers: bytes, image_ids: Sequence[str]) -> Rem
             layer = by_id[layer].parent
     paths = [f"{PODMAN_STORE}/overlay-images/{entry.id}" for entry in every if entry.id in gone]
     for unused in by_id.keys() - needed:
-        paths += layer_paths(unused)
+        paths += [*layer_paths(unused), tar_split_link(unused)]
     left = [entry.value for entry in by_id.values() if entry.id in needed]
     return Removal(_dump([entry.value for entry in kept]), _dump(left), tuple(sorted(paths)))
 

@@ -66,7 +66,7 @@ def _describe(repository: Repository, image: PlatformImage, publication: Publica
         tree = layout.flat_image(image.manifest.image_id)
         layers = [podman.flat_layer(image.manifest.image_id, tree, size)]
     else:
-        layers = tree_layers(image.manifest, image.config, found)
+        layers = tree_layers(repository, image.manifest, image.config, found)
     return StoreImage(
         podman.store_name(parse_reference(publication.reference), publication.name),
         image.document,

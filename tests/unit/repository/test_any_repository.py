@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher.tree import layout
 from publisher.verify.run import verify
 from tests.any_repository import KINDS, AnyRepository, make_repository
 from tests.command import publisher, succeed
 from tests.layer_builder import Image, directory, file, image, layer, whiteout, write_layout
 from tests.registry import OwnRegistry, Reply, Request
+from tests.tar_split import assemble
 
 BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone", b"x"))
 FIRST = image(BASE)
@@ -38,11 +41,13 @@ class Requested:
         self.repository = repository
         self.list = folder / "wishes.yaml"
 
-    def set(self, **images: Image) -> None:
+    def set(self, outputs: Sequence[str] = ("flat", "layers"), **images: Image) -> None:
         for tag, built in images.items():
             write_layout(built, self.folder / "layout", tag)
         wishes = [{"image": f"oci:{self.folder}/layout:{t}", "name": "tool"} for t in images]
-        self.list.write_text(json.dumps({"version": 2, "images": wishes}))
+        defaults = {"outputs": list(outputs)}
+        wish_list = {"version": 2, "defaults": defaults, "images": wishes}
+        self.list.write_text(json.dumps(wish_list))
 
     def run(self, *words: str | Path) -> Any:
         more = ("--repository", self.repository.url, "--output", "json")
@@ -85,6 +90,37 @@ def test_an_image_that_is_no_longer_requested_is_scheduled_and_collected_and_sha
     requested.run("gc", "--now")
     assert not os.path.lexists(root / "local/tool:a")
     assert (root / "local/tool:b/etc/motd").read_bytes() == b"changed"
+    requested.assert_sound()
+
+
+def test_the_podman_store_has_links_for_its_clients_and_the_data_to_assemble_layers(
+    requested: Requested,
+) -> None:
+    root, url = requested.repository.root, requested.repository.url
+    requested.set(("layers", "podman"), b=SECOND)
+    requested.run("ingest", requested.list)
+    store = root / "podmanStore"
+    is_directory = requested.repository.machine is None
+    mount = str(root) if is_directory else f"/cvmfs/{url.partition(':')[2]}"
+    assert json.loads((store / "podman-store.json").read_bytes())["mount"] == mount
+    layers = json.loads((store / "overlay-layers/layers.json").read_bytes())
+    for stored, built in zip(layers, SECOND.layers, strict=True):
+        tree = layout.layer_tree(built.digest)
+        assert os.readlink(store / "overlay" / stored["id"] / "diff") == f"{mount}/{tree}"
+        data = (store / "overlay-layers" / f"{stored['id']}.tar-split.gz").read_bytes()
+        assert assemble(data, root / tree) == built.tar
+    requested.assert_sound()
+
+    succeed("init", url, "--mount", "/mnt/images", env=requested.repository.env)
+    requested.run("verify", "--repair")
+    requested.assert_sound()
+    for stored, built in zip(layers, SECOND.layers, strict=True):
+        tree = layout.layer_tree(built.digest)
+        assert os.readlink(store / "overlay" / stored["id"] / "diff") == f"/mnt/images/{tree}"
+
+    requested.run("remove", "local/tool:b", "--grace", "0d")
+    requested.run("gc", "--now")
+    assert not list((store / "overlay-layers").glob("*.gz"))
     requested.assert_sound()
 
 
