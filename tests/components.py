@@ -278,18 +278,26 @@ def dockerd(
 
 
 @contextmanager
-def containerd(directory: Path) -> Iterator[Engine]:
-    """A containerd, driven by ctr, with its data below `directory`."""
+def containerd(
+    directory: Path, *, configuration: str = "version = 2\n", cri: bool = False
+) -> Iterator[Engine]:
+    """A containerd, driven by ctr, with its data below `directory`.
+
+    `configuration` is the text of a configuration file, which begins with its version; it gets the
+    places of data and socket. `cri` is whether Kubernetes' interface is served.
+    """
     require_mounts()
     daemon, client = program("containerd"), program("ctr")
     directory.mkdir(parents=True, exist_ok=True)
     with _short_directory() as short:
         socket = f"{short}/containerd.sock"
         config = directory / "config.toml"
+        version, _, rest = configuration.partition("\n")
+        disabled = "" if cri else 'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
         config.write_text(
-            f"version = 2\nroot = {json.dumps(str(directory / 'root'))}\n"
-            f'state = "{short}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\n  address = "{socket}"\n'
+            f"{version}\nroot = {json.dumps(str(directory / 'root'))}\n"
+            f'state = "{short}/state"\n{disabled}'
+            f'[grpc]\n  address = "{socket}"\n{rest}'
         )
         engine = Engine((client, "--address", socket), socket)
         try:

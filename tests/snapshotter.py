@@ -116,11 +116,8 @@ class Running:
         return self._process.pid
 
     def start(self) -> Client:
-        trees = [argument for tree in self._trees for argument in ("--tree", str(tree))]
-        command = [sys.executable, "-m", "publisher", "snapshotter", *trees]
-        command += ["--root", str(self.root), "--socket", str(self.socket)]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._start("-m", "publisher", "snapshotter")
+        assert self._process is not None
         deadline = time.monotonic() + 60
         while self.log.read_bytes().count(b"serving ") <= self._started:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -128,6 +125,20 @@ class Running:
             time.sleep(0.02)
         self._started += 1
         return Client(self.socket)
+
+    def run_until_step(self, number: int) -> None:
+        """Start it such that it kills itself before that step, and wait until it has."""
+        self._start("-m", "tests.snapshotter_kill", str(number))
+        assert self._process is not None
+        assert self._process.wait(120) == -signal.SIGKILL, self.log.read_text()[-2000:]
+        self._started = self.log.read_bytes().count(b"serving ")
+
+    def _start(self, *program: str) -> None:
+        trees = [argument for tree in self._trees for argument in ("--tree", str(tree))]
+        command = [sys.executable, *program, *trees]
+        command += ["--root", str(self.root), "--socket", str(self.socket)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     _started = 0
 

@@ -1,34 +1,29 @@
 """A snapshotter is killed before each of its steps: what follows finds the state before or after.
 
-A step is a change of a file, a statement for SQLite, or the end of a transaction. The operations
-run in a forked process, without the gRPC service, which has no state of its own.
+The operations run in a forked process, without the gRPC service, which has no state of its own.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from publisher.oci.chain import chain_ids
 from publisher.snapshotter.model import AlreadyExists, Kind, Snapshot
 from publisher.snapshotter.snapshotter import REFERENCE, Snapshotter
-from publisher.snapshotter.store import Store
 from publisher.snapshotter.trees import PublishedTrees
 from tests.command import publisher
 from tests.layer_builder import file, image, layer, write_layout
+from tests.snapshotter_kill import kill_at
 
 BASE, TOP = layer(file("base")), layer(file("top"))
 CHAINS = chain_ids([BASE.diff_id, TOP.diff_id])
-_FILE_EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chown", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,40 +92,6 @@ def opened(root: Path, tree: Path) -> Iterator[Snapshotter]:
         yield snapshotter
     finally:
         snapshotter.close()
-
-
-def kill_at(number: int) -> None:
-    """Let this process kill itself before its step `number`."""
-    steps = 0
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def audit(event: str, arguments: tuple[object, ...]) -> None:
-        if event in _FILE_EVENTS and (event != "open" or "w" in str(arguments[1])):
-            step()
-
-    connect = sqlite3.connect
-
-    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*arguments, **options)
-        connection.set_trace_callback(lambda statement: step())
-        return connection
-
-    sqlite3.connect = traced  # type: ignore[assignment]
-    transaction = Store.transaction
-
-    @contextmanager
-    def counted(self: Store) -> Iterator[None]:
-        with transaction(self):
-            yield
-        step()
-
-    Store.transaction = counted  # type: ignore[method-assign]
-    sys.addaudithook(audit)
 
 
 def interrupted(number: int, root: Path, tree: Path, operation: Operation) -> bool:
