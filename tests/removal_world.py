@@ -156,7 +156,8 @@ class World(RuleBasedStateMachine):
     @invariant()
     def it_is_sound(self) -> None:
         if hasattr(self, "model"):
-            assert not verify(self.repository).findings
+            findings = verify(self.repository).findings
+            assert not findings, str(findings)
 
     @invariant()
     def what_is_pinned_is_there(self) -> None:

@@ -34,14 +34,18 @@ def check_chains(
         expected: What the images require.
         origins: The records of the layers that are published, by digest.
     """
+    recorded: dict[str, set[str]] = {}
+    for digest, origin in origins.items():
+        for chain in origin.chains:
+            recorded.setdefault(chain, set()).add(digest)
     complete = True
     for chain, digests in sorted(expected.chains.items()):
         published = {digest for digest in digests if digest in origins}
         if published:
-            recorded = all(chain in origins[digest].chains for digest in published)
-            complete = (
-                _check_link(repository, inventory, chain, published) and recorded and complete
-            )
+            # A layer of the same content is as good, also if only other stacks still use it.
+            known = recorded.get(chain, set())
+            linked = _check_link(repository, inventory, chain, published | known)
+            complete = complete and linked and published <= known
     if not complete:
         inventory.note(Kind.CHAIN_MISSING, layout.CHAINS, _MISSING, Remedy.DERIVE)
     if inventory.certain:
@@ -52,7 +56,7 @@ def relink_chains(records: RecordSet, inventory: Inventory, expected: Expected) 
     """Set the links and records of all images that have a config."""
     for chain, digests in expected.chains.items():
         text = records.link(layout.chain_link(chain))
-        if text is not None and text not in {layout.chain_target(digest) for digest in digests}:
+        if text is not None and not _is_right(records, chain, text, digests):
             records.remove_chain(chain)
     for image in inventory.images:
         layers = [layer.digest for layer in image.manifest.layers]
@@ -60,6 +64,15 @@ def relink_chains(records: RecordSet, inventory: Inventory, expected: Expected) 
             continue
         if all(records.origin(digest) is not None for digest in layers):
             records.add_chains(layers, image.config.diff_ids)
+
+
+def _is_right(records: RecordSet, chain: str, text: str, digests: set[str]) -> bool:
+    """Return whether a link leads to one of `digests`, or to a layer that records the chain ID."""
+    linked = layout.chained_layer(text)
+    if linked is None or linked in digests:
+        return linked is not None
+    origin = records.origin(linked)
+    return origin is not None and chain in origin.chains
 
 
 def _check_link(
