@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,13 +72,17 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
+    yield from make_world(docker_settings)
+
+
+def make_world(daemon_settings: Callable[[Path], str]) -> Iterator[World]:
     require_root()
     place = Path("/tmp", f"publisher-thin-{secrets.token_hex(4)}")
     place.mkdir(mode=0o755)
     try:
         tree = place / "tree"
         settings = place / "daemon.json"
-        settings.write_text(docker_settings(tree))
+        settings.write_text(daemon_settings(tree))
         with docker_registry(place / "registry") as registry:
             source = write_probe(place / "layout")
             with podman(place / "podman") as engine:

@@ -1,0 +1,323 @@
+"""Every engine runs every form in which an image is published; the results are printed as a table.
+
+A cell compares what the image receives (user, working directory, arguments, environment) with what
+it receives where podman runs the original.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from publisher.runtimes import oci_runtime
+from tests.command import succeed
+from tests.components import (
+    Registry,
+    containerd,
+    docker_registry,
+    dockerd,
+    podman,
+    run,
+    unmount_below,
+)
+from tests.engines.table import TABLE
+from tests.layer_builder import directory, file, image, layer, symlink, write_layout
+from tests.probe import Report, probe_image, read_report, run_original, write_probe
+
+OUTPUTS = ("flat image", "thin image", "Podman store")
+USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The tree, mounted read-only, with the image in every form, and what the original receives."""
+
+    folder: Path
+    tree: Path
+    registry: Registry
+    expected: Report
+
+    @property
+    def flat(self) -> str:
+        return os.path.realpath(self.tree / "local/probe:1")
+
+    @property
+    def thin(self) -> str:
+        return f"{self.registry.host}/thin/probe:1"
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    folder = Path("/tmp", f"table-{secrets.token_hex(4)}")
+    folder.mkdir(mode=0o755)
+    try:
+        tree, mounted = folder / "tree", folder / "srv"
+        mounted.mkdir()
+        source = write_probe(folder / "layout")
+        with docker_registry(folder / "registry") as registry:
+            wishes = folder / "wishes.yaml"
+            wishes.write_text(
+                f"version: 2\nthin: 'http://{registry.host}/thin/$(repository):1'\nimages:\n"
+                f"  - {{image: '{source}', name: probe, outputs: [flat, layers, thin, podman]}}\n"
+                f"  - {{image: 'oci:{with_targets(folder)}:1', name: with-targets, "
+                "outputs: [flat, layers, podman]}\n"
+            )
+            mounted.rmdir()
+            tree.mkdir()
+            mounted.mkdir()
+            run("mount", "--bind", tree, mounted)
+            succeed("ingest", wishes, "--repository", mounted)
+            run("mount", "-o", "remount,bind,ro", mounted)
+            with podman(folder / "original") as engine:
+                expected = run_original(engine, source)
+            yield Scene(folder, mounted, registry, expected)
+    finally:
+        unmount_below(folder)
+        shutil.rmtree(folder)
+
+
+def with_targets(folder: Path) -> Path:
+    """The same image with the files that engines otherwise create in it."""
+    probe = probe_image()
+    files = ("run/.containerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+    made = layer(directory("run"), symlink("etc/mtab", "/proc/mounts"), *map(file, files))
+    config = json.loads(probe.config)["config"]
+    return write_layout(image(*probe.layers, made, config=config), folder / "with-targets", "1")
+
+
+def shell(command: str, *before: str) -> Report:
+    done = subprocess.run(
+        [*before, "sh", "-c", command], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return read_report(done.stdout)
+
+
+def apptainer_as_user(scene: Scene) -> Report:
+    return shell(f"apptainer run --cleanenv --no-home {scene.flat}", *USER)
+
+
+def apptainer_as_root(scene: Scene) -> Report:
+    # A machine may refuse root the capability to raise limits.
+    return shell(f"apptainer run --cleanenv --no-home --no-privs {scene.flat}")
+
+
+def charliecloud(scene: Scene) -> Report:
+    return shell(f"USER=user ch-run --unset-env='*' {scene.flat} -- /.run", *USER)
+
+
+def bwrap(scene: Scene) -> Report:
+    return shell(
+        f"publisher run --repository {scene.tree} local/probe:1 --with bwrap",
+    )
+
+
+def podman_directory(scene: Scene) -> Report:
+    with podman_configured(scene, "") as variables:
+        return shell(
+            f"{variables} publisher run --repository {scene.tree} local/probe:1 --with podman"
+        )
+
+
+def podman_thin(scene: Scene) -> Report:
+    with podman(scene.folder / "podman-thin") as plain:
+        words = list(plain.command)
+        words[words.index("--runtime") + 1] = oci_runtime.__file__
+        words += ["--runtime-flag", f"tree={scene.tree}"]
+        engine = dataclasses.replace(plain, command=tuple(words))
+        engine("pull", "--quiet", "--tls-verify=false", scene.thin)
+        return read_report(engine.run(scene.thin))
+
+
+def podman_store(scene: Scene) -> Report:
+    with podman_configured(scene, f'"{scene.tree}/podmanStore"') as variables:
+        return shell(f"{variables} podman run --rm --network none localhost/probe:1")
+
+
+@contextmanager
+def podman_configured(scene: Scene, store: str) -> Iterator[str]:
+    """Podman's configuration with the additional `store`, as words before a command."""
+    place = scene.folder / f"podman-{secrets.token_hex(4)}"
+    place.mkdir()
+    (place / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\nrunroot = "{place}/run"\ngraphroot = "{place}/root"\n'
+        f"[storage.options]\nadditionalimagestores = [{store}]\n"
+    )
+    (place / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]\n'
+        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+    )
+    names = {"CONTAINERS_STORAGE_CONF": "storage.conf", "CONTAINERS_CONF": "containers.conf"}
+    variables = {name: f"{place}/{file}" for name, file in names.items()}
+    try:
+        yield " ".join(f"{name}={value}" for name, value in variables.items())
+    finally:
+        run("podman", "rm", "--all", "--force", env={**os.environ, **variables})
+        unmount_below(place)
+
+
+def as_member(scene: Scene, *words: str, store: str = "", runtime: str = "runc") -> str:
+    """Run podman as a user with subordinate IDs, whose storage is below the scene's folder."""
+    home = scene.folder / "member"
+    if not home.exists():
+        run("useradd", "--create-home", "--home-dir", home, "member")
+        run("install", "-d", "-o", "member", "-m", "700", home / "run")
+    (home / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\n[storage.options]\nadditionalimagestores = [{store}]\n'
+    )
+    (home / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]\n'
+        f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'[engine.runtimes]\nthin = ["{oci_runtime.__file__}"]\n'
+    )
+    variables = {
+        "PATH": "/usr/bin:/usr/sbin:/bin",
+        "USER": "member",
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": f"{home}/run",
+        "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+        "CONTAINERS_CONF": f"{home}/containers.conf",
+        "CONTAINERS_STORAGE_CONF": f"{home}/storage.conf",
+    }
+    user = ("setpriv", "--reuid=member", "--regid=member", "--init-groups", "--")
+    return run(*user, "podman", *words, cwd=home, env=variables)
+
+
+def member_directory(scene: Scene) -> Report:
+    flat = os.path.realpath(scene.tree / "local/with-targets:1")
+    words = ("run", "--rm", "--network", "none", "--rootfs", f"{flat}:O", "/.run")
+    return read_report(as_member(scene, *words))
+
+
+def member_store(scene: Scene) -> Report:
+    words = ("run", "--rm", "--network", "none", "localhost/with-targets:1")
+    return read_report(as_member(scene, *words, store=f'"{scene.tree}/podmanStore"'))
+
+
+def member_thin(scene: Scene) -> Report:
+    settings = Path(oci_runtime.SETTINGS_FILE)
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text(json.dumps({"trees": [str(scene.tree)], "runtime": "runc"}))
+    as_member(scene, "pull", "--quiet", "--tls-verify=false", scene.thin)
+    words = ("run", "--rm", "--network", "none", scene.thin)
+    return read_report(as_member(scene, *words, runtime="thin"))
+
+
+def docker_graph_driver(scene: Scene) -> Report:
+    return docker_thin(scene, {})
+
+
+def docker_image_store(scene: Scene) -> Report:
+    return docker_thin(scene, {"features": {"containerd-snapshotter": True}})
+
+
+def docker_thin(scene: Scene, settings: dict[str, object]) -> Report:
+    place = scene.folder / f"docker-{len(settings)}"
+    place.mkdir()
+    runtime = {"path": oci_runtime.__file__, "runtimeArgs": ["--tree", str(scene.tree)]}
+    file = place / "daemon.json"
+    file.write_text(json.dumps(settings | {"runtimes": {"thin": runtime}}))
+    with dockerd(
+        place,
+        insecure_registries=[scene.registry.host],
+        options=("--config-file", str(file)),
+    ) as docker:
+        return read_report(docker.run(scene.thin, options=("--runtime", "thin")))
+
+
+def ctr(scene: Scene, *words: str, pull: str = "") -> Report:
+    with containerd(scene.folder / f"containerd-{secrets.token_hex(4)}") as engine:
+        if pull:
+            engine("images", "pull", "--plain-http", pull)
+        return read_report(engine("run", "--rm", *words))
+
+
+def containerd_directory(scene: Scene) -> Report:
+    # ctr makes /run in a directory that does not have it, which fails in a read-only tree.
+    flat = os.path.realpath(scene.tree / "local/with-targets:1")
+    return ctr(scene, "--rootfs", "--read-only", flat, "probe", "/.run")
+
+
+def containerd_thin(scene: Scene) -> Report:
+    wrapper = scene.folder / "runtime"
+    wrapper.write_text(f'#!/bin/sh\nexec {oci_runtime.__file__} --tree {scene.tree} "$@"\n')
+    wrapper.chmod(0o755)
+    return ctr(scene, "--runc-binary", str(wrapper), scene.thin, "probe", pull=scene.thin)
+
+
+CALLER = "user and directory are the caller's"
+OPTIONS = "user and directory by options; the image needs /run"
+
+CELLS: list[tuple[str, str, Callable[[Scene], Report], str]] = [
+    ("Apptainer 1.4, any user", "flat image", apptainer_as_user, CALLER),
+    ("Apptainer 1.4, root", "flat image", apptainer_as_root, CALLER),
+    ("Charliecloud 0.45, any user", "flat image", charliecloud, CALLER),
+    ("bubblewrap", "flat image", bwrap, ""),
+    ("Podman 5.8, root", "flat image", podman_directory, ""),
+    ("Podman 5.8, root", "thin image", podman_thin, ""),
+    ("Podman 5.8, root", "Podman store", podman_store, ""),
+    ("Podman 5.8, subordinate IDs", "flat image", member_directory, f"{OPTIONS}, /etc/mtab"),
+    ("Podman 5.8, subordinate IDs", "thin image", member_thin, ""),
+    ("Podman 5.8, subordinate IDs", "Podman store", member_store, "the image needs /etc/mtab"),
+    ("Docker 28.5, overlay2", "thin image", docker_graph_driver, ""),
+    ("Docker 28.5, image store", "thin image", docker_image_store, ""),
+    ("containerd 2.1, ctr", "flat image", containerd_directory, OPTIONS),
+    ("containerd 2.1, ctr", "thin image", containerd_thin, ""),
+]
+NOT_POSSIBLE = {
+    ("Apptainer 1.4, any user", "thin image"): "Apptainer calls no OCI runtime",
+    ("Apptainer 1.4, any user", "Podman store"): "Apptainer does not read Podman's storage",
+    ("Apptainer 1.4, root", "thin image"): "Apptainer calls no OCI runtime",
+    ("Apptainer 1.4, root", "Podman store"): "Apptainer does not read Podman's storage",
+    ("Charliecloud 0.45, any user", "thin image"): "Charliecloud calls no OCI runtime",
+    ("Charliecloud 0.45, any user", "Podman store"): "Charliecloud does not read Podman's storage",
+    ("bubblewrap", "thin image"): "bubblewrap runs directories",
+    ("bubblewrap", "Podman store"): "bubblewrap runs directories",
+    ("Docker 28.5, overlay2", "flat image"): "Docker runs no directories",
+    ("Docker 28.5, overlay2", "Podman store"): "Docker does not read Podman's storage",
+    ("Docker 28.5, image store", "flat image"): "Docker runs no directories",
+    ("Docker 28.5, image store", "Podman store"): "Docker does not read Podman's storage",
+    ("containerd 2.1, ctr", "Podman store"): "containerd does not read Podman's storage",
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "output", "start", "difference"), CELLS, ids=[f"{e}-{o}" for e, o, *_ in CELLS]
+)
+def test_an_engine_starts_a_published_image_like_the_original(
+    scene: Scene,
+    engine: str,
+    output: str,
+    start: Callable[[Scene], Report],
+    difference: str,
+) -> None:
+    TABLE[engine, output] = "fails"
+    found = dataclasses.asdict(start(scene))
+    expected = dataclasses.asdict(scene.expected)
+    # Variables of the original; runtimes add their own.
+    wanted = {pair for pair in expected.pop("environment") if pair[0] not in ("HOME", "PATH")}
+    assert wanted <= set(found.pop("environment"))
+    if difference:  # Apptainer and its kind run as the caller; a directory has no config for ctr
+        for each in (found, expected):
+            del each["id"], each["directory"]
+    assert found == expected
+    TABLE[engine, output] = f"works; {difference}" if difference else "works"
+
+
+def test_the_table_has_a_result_or_a_reason_for_each_engine_and_output() -> None:
+    engines = {engine for engine, *_ in CELLS}
+    tried = {(engine, output) for engine, output, *_ in CELLS}
+    assert not tried & set(NOT_POSSIBLE)
+    assert tried | set(NOT_POSSIBLE) == {(e, o) for e in engines for o in OUTPUTS}
+    for cell, reason in NOT_POSSIBLE.items():
+        TABLE[cell] = f"not possible: {reason}"
