@@ -19,6 +19,7 @@ from publisher.verify.run import verify
 from publisher.wishlist import Wish, WishList, wish_for
 from publisher.wishlist.model import Request
 from tests.any_repository import environment_of, find_repository, make_repository
+from tests.clocks import SkippingClock
 from tests.layer_builder import Image, write_layout
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -32,7 +33,7 @@ class Tree:
         self.root = self.place.root
         self.layout = folder / "app"
         self.repository = self.place.open()
-        self.sources = Sources()
+        self.sources = Sources(clock=SkippingClock())
         self.now = NOON
 
     def clock(self) -> datetime:
