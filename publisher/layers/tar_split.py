@@ -3,8 +3,8 @@
 With it and the tree the archive can be assembled again, byte for byte: containers/storage does so
 where it reads a layer (`podman save`, `podman push`). The format is that of vbatts/tar-split
 (tar/storage/entry.go, tar/asm/assemble.go), a gzip stream of JSON lines. A segment (type 2) has
-bytes of the archive. A file (type 1) stands for the content of the file `name` of the tree, and has
-its CRC-64.
+bytes of the archive. A file (type 1) names a file of the tree whose content follows in the archive,
+with the CRC-64 of that content.
 
 Only contents that the tree has as they are in the archive are files. Everything else is in
 segments: headers, padding, what follows the archive's end, the contents of sparse files and of

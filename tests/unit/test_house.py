@@ -24,6 +24,12 @@ def rooms() -> dict[str, int]:
     return {room: int(floor) for floor, room in rows}
 
 
+def test_the_map_of_the_house_is_one_table() -> None:
+    """Markdown takes a row for the head of a table if the line below it has the dashes."""
+    head = "| floor | room | contents |\n| --- | --- | --- |\n| 1 | `publisher/cli` |"
+    assert f"\n\n{head}" in CONTRIBUTING
+
+
 def test_the_map_of_the_house_has_every_package_directory_and_no_other() -> None:
     package = ROOT / "publisher"
     directories = {
