@@ -70,7 +70,7 @@ def test_a_real_image_is_published_and_runs_and_a_second_run_changes_nothing(
 
     public = repository / name
     assert public.is_symlink() and not os.readlink(public).startswith("/")
-    assert run("chroot", public, "python3", "-c", CHECK_NUMPY).strip() == "6"
+    assert run("chroot", public, "python3", "-B", "-c", CHECK_NUMPY).strip() == "6"
     with overlay_mount(layer_trees(repository, name)) as mounted:
         assert_same_tree(public.resolve(), mounted, ignore_paths=generated_paths(mounted))
     manifest = (repository / ".metadata" / name / "manifest.json").read_bytes()

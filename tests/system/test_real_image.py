@@ -53,7 +53,7 @@ def test_numpy_works_in_the_image_as_umoci_unpacks_it(
     require("umoci")
     run("umoci", "unpack", "--image", f"{real_images.layout}:numpy", tmp_path / "bundle")
     root = tmp_path / "bundle" / "rootfs"
-    assert run("chroot", root, "python3", "-c", CHECK_NUMPY) == "45\n"
+    assert run("chroot", root, "python3", "-B", "-c", CHECK_NUMPY) == "45\n"
     assert (root / "etc/issue/file").read_text() == "here\n"
     assert (root / "etc/skel").is_file()
     assert (root / "opt/fifo").is_fifo()
