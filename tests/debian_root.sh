@@ -45,6 +45,7 @@ make_venv() {
       "$(echo "$wheels"/publisher-*.whl)[$extras]" hatchling editables
     unset PIP_CONSTRAINT
     rm "$wheels"/publisher-*.whl
+    rm -rf "$venv.new" # an interrupted run made it
     mkdir "$venv.new"
     venv=$venv.new enter_root "$wheels" bash -euo pipefail -c '
       python3 -m venv --clear /opt/venv

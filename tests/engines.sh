@@ -2,7 +2,7 @@
 # Runs the tests of tests/engines with the container engines of today, as root: installs Debian's
 # development release, with the engines, into the user's cache once (tests/debian_root.sh; about
 # 1.2 GB and some minutes), and runs pytest there. Needs debootstrap and .venv (make lint makes it).
-# Arguments are pytest's; "shell" in their place starts a shell there.
+# Arguments are pytest's; "run COMMAND" in their place runs a command there, such as bash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/debian_root.sh
@@ -17,8 +17,8 @@ make_root engines 1 sid "${packages[@]}"
 make_venv dev
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-if [ "${1-}" = shell ]; then
-  enter_root "$scratch" bash
+if [ "${1-}" = run ]; then
+  enter_root "$scratch" "${@:2}"
 else
   # No test may be skipped here: whatever is missing is a failure, as under CI.
   CI=true PUBLISHER_TEST_ENGINES=1 enter_root "$scratch" \

@@ -89,7 +89,7 @@ def engine_environment(engine: Engine, folder: Path, point: Path) -> Mapping[str
     """Podman's configuration as on its page, but with storage of the test's own."""
     words = list(engine.command)
     text = (PAGES / "podman.md").read_text()
-    [storage] = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)
+    storage = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)[0]
     storage = storage.replace("/srv/images", str(point))
     storage = storage.replace("/var/lib/containers/storage", words[words.index("--root") + 1])
     storage = storage.replace("/run/containers/storage", words[words.index("--runroot") + 1])

@@ -103,7 +103,7 @@ def make_world(daemon_settings: Callable[[Path], str]) -> Iterator[World]:
 
 def docker_settings(tree: Path) -> str:
     """The daemon's settings on the page, for this checkout and this tree."""
-    settings = str(re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.M | re.S)[0])
+    settings = str(re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.M | re.S)[1])
     settings = settings.replace("/usr/local/bin/publisher-oci-runtime", str(RUNTIME))
     return settings.replace("/srv/images", str(tree))
 
