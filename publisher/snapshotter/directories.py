@@ -24,40 +24,39 @@ class Directories:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def files(self, number: int) -> Path:
+    def files(self, number: int) -> str:
         """Return the path of a snapshot's files."""
-        return self._root / str(number) / "fs"
+        return f"{self._root}/{number}/fs"
 
-    def work(self, number: int) -> Path:
+    def work(self, number: int) -> str:
         """Return the path of overlayfs' working directory for a snapshot."""
-        return self._root / str(number) / "work"
+        return f"{self._root}/{number}/work"
 
-    def stage(self, kind: Kind, layer: str, owner: tuple[int, int] | None) -> None:
-        """Make the directory of a new snapshot, without its number.
+    def make(self, number: int, kind: Kind, layer: str, owner: tuple[int, int] | None) -> None:
+        """Make the directory of a new snapshot.
 
         Args:
+            number: The number of the snapshot, which nothing else has. What a transaction that
+                failed left of it is removed.
             kind: The kind of the snapshot.
             layer: The layer of a tree that it shows; "" for one with files of its own.
             owner: User and group of the root of its files; None for those of this process.
         """
-        staged = self._root / _NEW
-        _remove(staged)
-        staged.mkdir(0o700)
-        files = staged / "fs"
+        try:
+            os.mkdir(f"{self._root}/{number}", 0o700)
+        except FileExistsError:
+            self.remove(number)
+            os.mkdir(f"{self._root}/{number}", 0o700)
+        files = self.files(number)
         if layer:
-            files.symlink_to(layer)
+            os.symlink(layer, files)
             return
-        files.mkdir(0o755)
-        files.chmod(0o755)  # whatever the umask is
+        os.mkdir(files)
+        os.chmod(files, 0o755)  # whatever the umask is
         if owner is not None:
             os.chown(files, *owner)
         if kind is Kind.ACTIVE:
-            (staged / "work").mkdir(0o711)
-
-    def assign(self, number: int) -> None:
-        """Give the staged directory its number; one that a failed transaction left is replaced."""
-        self.remove(number)
-        (self._root / _NEW).rename(self._root / str(number))
+            os.mkdir(self.work(number), 0o711)
 
     def show(self, number: int, layer: str) -> None:
         """Let a snapshot's files be those of another place of its layer."""
@@ -77,7 +76,7 @@ class Directories:
 
     def restore(self, snapshot: Snapshot) -> bool:
         """Make what a power failure lost of a snapshot's directory; return whether it was lost."""
-        files = self.files(snapshot.id)
+        files = Path(self.files(snapshot.id))
         if os.path.lexists(files):
             return False
         files.parent.mkdir(0o700, exist_ok=True)
@@ -86,13 +85,13 @@ class Directories:
         else:
             files.mkdir(0o755)
         if snapshot.kind is Kind.ACTIVE:
-            self.work(snapshot.id).mkdir(0o711, exist_ok=True)
+            Path(self.work(snapshot.id)).mkdir(0o711, exist_ok=True)
         return True
 
     def usage(self, number: int) -> tuple[int, int]:
         """Return the bytes on disk, and the number of inodes, of a snapshot's own files."""
         blocks: dict[tuple[int, int], int] = {}
-        for status in _walk(self.files(number)):
+        for status in _walk(Path(self.files(number))):
             blocks[(status.st_dev, status.st_ino)] = status.st_blocks
         return 512 * sum(blocks.values()), len(blocks)
 

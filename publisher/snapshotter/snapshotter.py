@@ -239,9 +239,8 @@ class Snapshotter:
         name = chain
         while self._store.find(name) is not None:  # the same stack on another parent
             name = f"{name}+"
-        self._directories.stage(Kind.COMMITTED, layer, None)
         number = self._store.add(name, below, Kind.COMMITTED, time.time_ns(), labels, layer, chain)
-        self._directories.assign(number)
+        self._directories.make(number, Kind.COMMITTED, layer, None)
         _LOG.info("%s is %s", chain, layer)
         return True
 
@@ -257,22 +256,21 @@ class Snapshotter:
         self._require_layers(stack)
         owner = None
         if stack:
-            status = self._directories.files(stack[0].id).stat()
+            status = os.stat(self._directories.files(stack[0].id))
             owner = (status.st_uid, status.st_gid)
-        self._directories.stage(kind, "", owner)
         number = self._store.add(name, below, kind, time.time_ns(), labels)
-        self._directories.assign(number)
+        self._directories.make(number, kind, "", owner)
         return self._mounts(number, kind, stack)
 
     def _mounts(self, number: int, kind: Kind, stack: Sequence[Snapshot]) -> list[Mount]:
-        files = str(self._directories.files(number))
+        files = self._directories.files(number)
         is_view = kind is Kind.VIEW
         if not stack or (is_view and len(stack) == 1):
-            source = str(self._directories.files(stack[0].id)) if stack else files
+            source = self._directories.files(stack[0].id) if stack else files
             return [Mount("bind", source, ("ro" if is_view else "rw", "rbind"))]
         work = self._directories.work(number)
         own = () if is_view else (f"workdir={work}", f"upperdir={files}")
-        lower = ":".join(str(self._directories.files(each.id)) for each in stack)
+        lower = ":".join(self._directories.files(each.id) for each in stack)
         return [Mount("overlay", "overlay", (*self._index_off, *own, f"lowerdir={lower}"))]
 
     def _require_layers(self, snapshots: Sequence[Snapshot]) -> None:
@@ -287,7 +285,7 @@ class Snapshotter:
 
     def _has_layer(self, snapshot: Snapshot) -> bool:
         """Return whether the files exist; a layer may have come to another place."""
-        if not snapshot.layer or Path(snapshot.layer).is_dir():
+        if not snapshot.layer or os.path.isdir(snapshot.layer):
             return True
         layer = self._trees.find(snapshot.labels.get(REFERENCE, ""))
         if layer is None:

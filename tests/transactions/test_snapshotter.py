@@ -118,7 +118,7 @@ def state(snapshotter: Snapshotter) -> dict[str, Snapshot]:
     """Everything that is known of the snapshots, but their times."""
     found = snapshotter.walk()
     for each in found:
-        files = snapshotter._directories.files(each.id)
+        files = Path(snapshotter._directories.files(each.id))
         assert files.is_symlink() == bool(each.layer)
         assert files.is_dir()
         assert (files.parent / "work").is_dir() == (each.kind is Kind.ACTIVE or bool(each.size))
