@@ -112,3 +112,16 @@ def test_docker_28_runs_a_published_image_and_fetches_none_of_its_layers(
     assert images.fetched() == set()
     assert docker.run(images.reference("child")).split() == ["child", "tool"]
     assert images.fetched() == {"child 2"}
+
+
+def test_docker_28_builds_upon_a_published_image_and_pushes_the_result(
+    images: Scene, docker: Engine, tmp_path: Path
+) -> None:
+    reference = images.reference("tool")
+    docker.run(reference, "touch", "/made", options=("--name", "made", "--rm=false"))
+    docker("commit", "made", f"{images.registry.host}/tool:made")
+    docker("rm", "made")
+    found = docker.run(f"{images.registry.host}/tool:made", "ls", "/made", "/opt/tool")
+    assert found.split() == ["/made", "/opt/tool"]
+    docker("push", f"{images.registry.host}/tool:made")
+    assert images.fetched() == set()

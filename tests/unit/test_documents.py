@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from publisher.cli.main import publisher
+from publisher.cli.snapshotter import snapshotter
 from publisher.wishlist import parse_wish_list
 from tests.command import succeed
 from tests.components import require, run
@@ -85,7 +86,7 @@ def test_the_cron_job_has_a_time_a_user_and_a_command() -> None:
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     require("systemd-analyze")
-    for name in ("publisher.service", "publisher.timer"):
+    for name in ("publisher.service", "publisher.timer", "publisher-snapshotter.service"):
         text = (ROOT / "deploy/systemd" / name).read_text()
         units = configparser.ConfigParser(strict=False, interpolation=None)
         units.optionxform = str  # type: ignore[assignment, method-assign]
@@ -93,7 +94,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         assert units["Unit"]["Description"]
         # The program is not installed there on the machine that runs the tests.
         (tmp_path / name).write_text(text.replace("/opt/publisher/bin/publisher", "/bin/true"))
-    out = run("systemd-analyze", "verify", *(tmp_path.glob("publisher.*")))
+    out = run("systemd-analyze", "verify", *tmp_path.glob("publisher*"))
     assert out == ""
 
 
@@ -158,6 +159,26 @@ def test_the_kubernetes_job_runs_a_valid_command() -> None:
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_snapshotter_of_the_nodes_has_their_paths_and_a_valid_command() -> None:
+    (document,) = yaml.safe_load_all((ROOT / "deploy/kubernetes/snapshotter.yaml").read_text())
+    assert (document["apiVersion"], document["kind"]) == ("apps/v1", "DaemonSet")
+    pod = document["spec"]["template"]["spec"]
+    assert document["spec"]["selector"]["matchLabels"].items() <= (
+        document["spec"]["template"]["metadata"]["labels"].items()
+    )
+    (container,) = pod["containers"]
+    parses(container["args"])
+    places = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]} == places
+    options = {parameter.name: str(parameter.default) for parameter in snapshotter.params}
+    assert options["root"] == places["state"]
+    assert str(Path(options["socket"]).parent) == places["socket"]
+    unit = (ROOT / "deploy/systemd/publisher-snapshotter.service").read_text()
+    for directory, setting in (("/run/", "Runtime"), ("/var/lib/", "State")):
+        assert f"{setting}Directory=publisher-snapshotter\n" in unit
+        assert f"{directory}publisher-snapshotter" in places.values()
 
 
 def test_the_pull_request_check_gets_no_more_than_it_needs() -> None:

@@ -7,6 +7,8 @@ case of that suite that no test has is Rename, which it skips on Linux.
 from __future__ import annotations
 
 import os
+import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -409,6 +411,23 @@ def test_nothing_is_left_behind_and_a_restart_loses_nothing(tmp_path: Path) -> N
         assert process.stop() == 0
 
 
+def test_systemd_is_notified_when_it_answers_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with running(tmp_path, tmp_path / "no-tree") as (process, client):
+            assert client.list() == {}
+            assert systemd.recv(100) == b"READY=1"
+            assert (process.socket.stat().st_mode & 0o777) == 0o600
+            assert process.stop() == 0
+            assert systemd.recv(100) == b"STOPPING=1"
+    log = process.log.read_text()
+    assert log.startswith(f"warning: {tmp_path}/no-tree has no layers now")
+    assert "Traceback" not in log
+
+
 def test_a_second_process_is_refused_the_state(service: tuple[Running, Client]) -> None:
     second = Running(service[0].root.parent, [])
     second._trees = [Path("/no-tree")]
@@ -424,8 +443,6 @@ def test_a_state_that_is_damaged_or_newer_is_refused(tmp_path: Path) -> None:
     for content, why in ((b"no database" * 100, "not a database"), (None, "its version is 9")):
         state = tmp_path / "root" / "state.db"
         if content is None:
-            import sqlite3
-
             state.unlink()
             database = sqlite3.connect(state)
             database.execute("CREATE TABLE x (y)")
