@@ -56,7 +56,7 @@ images:
 """
 
 _COMPRESSED = ".zst"
-_OPAQUE = "trusted.overlay.opaque"
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _RUNTIME = "/.singularity.d/"
 """Files made for Apptainer: that they are there is promised, but not what they do it with."""
 
@@ -208,7 +208,7 @@ def _listing(nodes: Mapping[str, Node], opaque: Collection[str]) -> Iterator[str
         elif node.type == "f" and _is_content(path) and _RUNTIME not in path:
             line += f" sha256:{node.sha256}"
         if path in opaque:
-            line += f" [{_OPAQUE}=y]"
+            line += "".join(f" [{name}=y]" for name in _OPAQUE)
         yield line
 
 
@@ -219,7 +219,9 @@ def _time(mtime_ns: int) -> str:
 
 
 def _is_opaque(directory: Path) -> bool:
-    return _OPAQUE in os.listxattr(directory) and os.getxattr(directory, _OPAQUE) == b"y"
+    found = [name for name in os.listxattr(directory) if name in _OPAQUE]
+    assert len(found) in (0, len(_OPAQUE)), f"{directory} has only {found}"
+    return bool(found) and all(os.getxattr(directory, name) == b"y" for name in found)
 
 
 def _is_content(path: str) -> bool:

@@ -164,16 +164,21 @@ class NodeMaker:
             self.make_opaque(descriptor)
 
     def make_opaque(self, descriptor: int) -> None:
-        """Set overlayfs's attribute of opaque directories: for root's mounts, else for a user's."""
+        """Set overlayfs's attributes of opaque directories: for root's mounts, and for a user's.
+
+        The kernel reads one of them, by the mount option `userxattr`.
+        """
+        is_marked = False
         for name in self._opaque_names:
             try:
                 os.setxattr(descriptor, name, b"y")
             except OSError as error:
                 if error.errno not in _NO_XATTR:
                     raise
-                continue
-            return
-        self.refused["opaque"] += 1
+            else:
+                is_marked = True
+        if not is_marked:
+            self.refused["opaque"] += 1
 
     def link(self, parent: int, name: str, source: int, source_name: str) -> bool:
         """Make a hard link; False if there are too many, or the file system has no hard links."""
