@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.command import publisher, succeed
-from tests.components import Engine, docker_registry, podman, run
-from tests.layer_builder import directory, file, image, layer, whiteout, write_layout
+from tests.components import (
+    Engine,
+    docker_registry,
+    podman,
+    require_root,
+    run,
+    unmount_below,
+)
+from tests.layer_builder import directory, file, image, layer, opaque, whiteout, write_layout
+from tests.podman_store import publish, rootless, with_store
 from tests.probe import probe_image, read_report, run_original, write_probe
 from tests.real_image import CHECK_NUMPY, RealImages
 from tests.trees import tree_identity
@@ -24,33 +32,6 @@ pytestmark = pytest.mark.system
 def engine(tmp_path: Path) -> Iterator[Engine]:
     with podman(tmp_path / "podman") as running:
         yield running
-
-
-def with_store(engine: Engine, folder: Path, tree: Path, network: bool = False) -> Engine:
-    """The engine, configured as in docs/runtimes/podman.md; without a network unless requested."""
-    words = list(engine.command)
-    options = {}
-    for option in ("--root", "--runroot"):  # it would override the whole configuration
-        at = words.index(option)
-        options[option] = words[at + 1]
-        del words[at : at + 2]
-    configuration = folder / "storage.conf"
-    configuration.write_text(
-        f'[storage]\ndriver = "overlay"\nrunroot = "{options["--runroot"]}"\n'
-        f'graphroot = "{options["--root"]}"\n\n[storage.options]\n'
-        f'additionalimagestores = ["{tree}/podmanStore"]\n'
-    )
-    prefix: tuple[str, ...] = ("env", f"CONTAINERS_STORAGE_CONF={configuration}")
-    if not network:
-        prefix = (*prefix, "unshare", "--net", "--")
-    return replace(engine, command=(*prefix, *words))
-
-
-def publish(folder: Path, tree: Path, *images: str, outputs: str) -> None:
-    wishes = folder / "wishes.yaml"
-    lines = ["version: 2", f"defaults: {{outputs: [{outputs}]}}", "images:"]
-    wishes.write_text("\n".join([*lines, *(f"  - {each}" for each in images)]) + "\n")
-    succeed("ingest", wishes, "--repository", tree)
 
 
 @pytest.mark.parametrize("outputs", ["flat, layers, podman", "flat, podman", "podman"])
@@ -330,3 +311,33 @@ def test_a_layer_of_the_store_is_used_on_top_of_another_one(tmp_path: Path, engi
     assert len(stored.run(name).split()) == 50
     layers = stored_layers(tmp_path / "podman/root").values()
     assert {each["diff-digest"] for each in layers} == {each.diff_id for each in other.layers}
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can enter."""
+    with tempfile.TemporaryDirectory(prefix="publisher-") as name:
+        Path(name).chmod(0o755)
+        try:
+            yield Path(name)
+        finally:
+            unmount_below(Path(name))
+
+
+def test_ordinary_users_run_images_of_the_store_that_root_has_published(open_folder: Path) -> None:
+    require_root()
+    busybox = probe_image().layers[0]
+    lower = layer(file("x/deleted", b"1"), file("y/deleted", b"1"), file("y/kept", b"1"))
+    upper = layer(opaque("x"), file("x/new", b"1"), whiteout("y/deleted"))
+    built = image(busybox, lower, upper, config={"Cmd": ["/bin/ls", "/x", "/y"]})
+    source = f"oci:{write_layout(built, open_folder / 'layout', '1')}:1"
+    tree = open_folder / "images"
+    wish = f"{{image: '{source}', name: users}}"
+    publish(open_folder, tree, wish, outputs="flat, layers, podman")
+    identity = tree_identity(tree)
+    engine = rootless(open_folder, tree)
+    assert engine.run("localhost/users:1").split() == ["/x:", "new", "/y:", "kept"]
+    status = engine("info", "--format", "{{.Store.GraphOptions}} {{.Store.GraphStatus}}")
+    assert "podmanStore" in status and "mount_program" not in status, "the kernel's overlayfs"
+    assert "mounts" in engine.run("localhost/users:1", "/bin/ls", "-l", "/etc/mtab")
+    assert tree_identity(tree) == identity

@@ -34,6 +34,8 @@ def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
             yield path, f"the list cannot be read: {error.why}"
             return
     layers = {entry.id for entry in found[podman.LAYERS_FILE]}
+    if layers:
+        yield from _base_faults(repository)
     for entry in found[podman.LAYERS_FILE]:
         yield from _layer_faults(repository, entry.id, mount)
         if entry.parent and entry.parent not in layers:
@@ -44,6 +46,14 @@ def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
         for path in entry.data_files():
             if not repository.exists(path):
                 yield path, "a data file of an image is missing"
+
+
+def _base_faults(repository: Repository) -> Iterator[tuple[str, str]]:
+    path, text = podman.base_link()
+    if not repository.exists(podman.BASE):
+        yield podman.BASE, "what all layers lie on is missing"
+    if repository.link_text(path) != text:
+        yield path, "it does not lead to what all layers lie on"
 
 
 def _layer_faults(repository: Repository, layer_id: str, mount: str) -> Iterator[tuple[str, str]]:

@@ -60,7 +60,7 @@ def convert(
     layers = repository.read(podman.LAYERS_FILE) or b""
     entries = repository.read(podman.IMAGES_FILE) or b""
     for entry in lists.parse_list(layers, podman.LAYERS_FILE):
-        _lead_to(repository, transaction, entry.id, mount)
+        _convert_layer(repository, transaction, entry.id, mount)
     for entry in lists.parse_list(entries, podman.IMAGES_FILE):
         if not entry.layer or ".flat/" in _diff(repository, entry.layer):
             continue
@@ -77,14 +77,20 @@ def convert(
     return layers, entries
 
 
-def _lead_to(repository: Repository, transaction: Transaction, layer_id: str, mount: str) -> None:
-    """Let the layer's link begin with `mount`, and link its tar-split data."""
+def _convert_layer(
+    repository: Repository, transaction: Transaction, layer_id: str, mount: str
+) -> None:
+    """Let the layer's link begin with `mount`; add the base, and the link to tar-split data."""
     found = _TREE.search(_diff(repository, layer_id))
     if found is not None:
         path = f"{podman.layer_paths(layer_id)[0]}/diff"
         wanted = f"{mount}/{found[1]}"
         if repository.link_text(path) != wanted:
             transaction.symlink(path, wanted)
+        lower = f"{podman.layer_paths(layer_id)[0]}/lower"
+        before = (repository.read(lower) or b"").decode()
+        if podman.with_base(before) != before:
+            transaction.replace(lower, podman.with_base(before).encode())
         split = podman.tar_split_of(found[1])
         link, text = podman.tar_split_link(layer_id), podman.tar_split_target(split)
         if repository.exists(split) and repository.link_text(link) != text:

@@ -5,6 +5,10 @@ overlay driver, which requires that the `diff` of a layer, if it is a link, is a
 store holds no data: each layer's `diff` is a link to a published tree. Images and layers have the
 IDs that containers/image gives them when it pulls the image: what was pulled and what is in the
 store are recognised as the same.
+
+Below all layers, every image has the base: empty mount points and files that podman otherwise makes
+in each container. In a user namespace it cannot, where directories of the image belong to the real
+root. The base is not a layer of the image, and hides nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ LOCK_FILES = (
     f"{PODMAN_STORE}/overlay-layers/layers.lock",
     f"{PODMAN_STORE}/overlay-images/images.lock",
 )
+
+BASE = f"{PODMAN_STORE}/overlay/base"
+
+_BASE_ID = "base"
 
 EPOCH = "1970-01-01T00:00:00Z"
 """The creation time of an image without one in its config."""
@@ -70,11 +78,11 @@ class StoreImage:
 
         `mount` is the absolute path at which clients mount the repository.
         """
-        below: list[str] = []
+        below = [_BASE_ID]
+        yield BASE, _base()
         for layer in self.layers:
             files = {"link": _short(layer.id)}
-            if below:
-                files["lower"] = ":".join(f"l/{_short(each)}" for each in reversed(below))
+            files["lower"] = ":".join(f"l/{_short(each)}" for each in reversed(below))
             diff = Entry("diff", EntryType.SYMLINK, 0o777, target=f"{mount}/{layer.tree}")
             entries = [
                 _directory(),
@@ -92,6 +100,7 @@ class StoreImage:
 
         Short links keep the options of a mount short; others lead to tar-split data.
         """
+        yield base_link()
         for layer in self.layers:
             yield layer_paths(layer.id)[1], f"../{layer.id}/diff"
             if layer.tar_split:
@@ -155,6 +164,18 @@ def store_name(reference: ImageReference, public_name: str) -> str:
     return f"{name}:{reference.tag or 'latest'}"
 
 
+def base_link() -> tuple[str, str]:
+    """Return path and text of the short link to the base."""
+    return f"{PODMAN_STORE}/overlay/l/{_short(_BASE_ID)}", f"../{_BASE_ID}/diff"
+
+
+def with_base(lower: str) -> str:
+    """Return the text of a layer's `lower`, to which the base is added where it is missing."""
+    base = f"l/{_short(_BASE_ID)}"
+    below = [each for each in lower.split(":") if each and each != base]
+    return ":".join([*below, base])
+
+
 def layer_paths(layer_id: str) -> tuple[str, str]:
     """Return a layer's directory, and the short link to its files."""
     return f"{PODMAN_STORE}/overlay/{layer_id}", f"{PODMAN_STORE}/overlay/l/{_short(layer_id)}"
@@ -198,8 +219,19 @@ def data_file_name(key: str) -> str:
     return f"={base64.b64encode(key.encode()).decode()}"
 
 
-def _directory() -> Generated:
-    return Generated(Entry("", EntryType.DIRECTORY, 0o755))
+def _base() -> list[Generated]:
+    entries = [_directory(), _directory("diff"), _directory("diff/dev"), _directory("diff/etc")]
+    entries += [_file(f"diff/etc/{name}", b"") for name in ("hostname", "hosts")]
+    mtab = Entry("diff/etc/mtab", EntryType.SYMLINK, 0o777, target="/proc/mounts")
+    entries += [Generated(mtab), _file("diff/etc/resolv.conf", b""), _directory("diff/proc")]
+    return [
+        *entries,
+        *(_directory("diff/run"), _file("diff/run/.containerenv", b""), _directory("diff/sys")),
+    ]
+
+
+def _directory(path: str = "") -> Generated:
+    return Generated(Entry(path, EntryType.DIRECTORY, 0o755))
 
 
 def _file(name: str, content: bytes) -> Generated:

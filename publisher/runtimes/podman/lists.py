@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from publisher.runtimes.podman.format import (
+    BASE,
     IMAGES_FILE,
     LAYERS_FILE,
     StoreImage,
     StoreLayer,
+    base_link,
     data_file_name,
     entry_id,
     layer_paths,
@@ -130,6 +132,8 @@ def remove_images(images: bytes, layers: bytes, image_ids: Sequence[str]) -> Rem
     for unused in by_id.keys() - needed:
         paths += [*layer_paths(unused), tar_split_link(unused)]
     left = [entry.value for entry in by_id.values() if entry.id in needed]
+    if not left:
+        paths += [BASE, base_link()[0]]
     return Removal(_dump([entry.value for entry in kept]), _dump(left), tuple(sorted(paths)))
 
 

@@ -101,12 +101,14 @@ def test_layers_under_earlier_ids_stay_until_the_next_collection(tmp_path: Path)
 
 def links_of(tree: Path) -> list[Path]:
     directories = (tree / STORE / "overlay").iterdir()
-    return [directory / "diff" for directory in directories if directory.name != "l"]
+    return [directory / "diff" for directory in directories if len(directory.name) == 64]
 
 
 def layers_of(tree: Path) -> set[str]:
     entries = json.loads((tree / STORE / "overlay-layers/layers.json").read_bytes())
-    directories = {path.name for path in (tree / STORE / "overlay").iterdir() if path.name != "l"}
+    directories = {
+        path.name for path in (tree / STORE / "overlay").iterdir() if len(path.name) == 64
+    }
     assert directories == {entry["id"] for entry in entries}
     return directories
 
