@@ -150,7 +150,8 @@ def measure(world: World, rounds: int) -> dict[str, list[Cost]]:
                 costs[name].append(Cost(seconds, sent(world.registry) - before))
             unmount_below(place)
             shutil.rmtree(place)
-            print(f"{name}: {costs[name][-1].seconds:.2f} s", file=sys.stderr)
+            last = costs[name][-1]
+            print(f"{name}: {last.seconds:.2f} s, {last.fetched:,} B", file=sys.stderr)
     return costs
 
 
