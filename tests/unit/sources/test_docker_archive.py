@@ -14,6 +14,8 @@ import pytest
 import zstandard
 
 from publisher.errors import PublisherError
+from publisher.ingest.report import Status
+from publisher.ingest.run import ingest
 from publisher.oci.digest import check_digest, digest_of
 from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
@@ -22,7 +24,10 @@ from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
+from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.layer_builder import Image, image_index, write_layout
+from tests.memory_repository import MemoryRepository
 from tests.registry_images import AMD64, read_blob, sample_image
 
 
@@ -313,6 +318,28 @@ def test_a_compressed_archive_is_resolved_without_temporary_files(
         assert source.resolve() == plain.document.digest
         assert fetch_images(source, [AMD64])[0].document == plain.document
     assert fetch(sources, f"docker-archive:{archive}").document == plain.document
+
+
+@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
+def test_a_run_that_changes_nothing_decompresses_no_archive_to_the_disk(
+    built: Image, tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "docker-archive":
+        files = saved(built, "x:1.0")
+    else:
+        files = layout_files(built, tmp_path, "1.0", built.manifest)
+    archive = compressed(write_tar(tmp_path / "saved.tar", files), "gzip")
+    repository = MemoryRepository()
+
+    def run() -> Status:
+        request = Request(wish_for(f"{transport}:{archive}", name="tool"))
+        with Sources() as sources:  # new, as in each run
+            [outcome] = ingest([request], repository, sources).outcomes
+        return outcome.status
+
+    assert run() is Status.PUBLISHED
+    monkeypatch.setattr("publisher.sources.spool.tempfile.TemporaryFile", refuse_temporary_file)
+    assert run() is Status.UNCHANGED
 
 
 def refuse_temporary_file(**options: object) -> None:

@@ -118,9 +118,10 @@ def test_a_new_image_and_a_moved_tag_take_one_revision_and_no_change_takes_none(
     assert [c[0] for c in machine.calls()] == ["mkfs", "ingest", "ingest", "list"]
 
 
-def test_deep_verification_finds_nothing_wrong_in_published_images(
+def test_deep_verification_reads_whiteouts_through_the_read_only_mount(
     machine: Machine, mount: Path, images: Path
 ) -> None:
+    """Like an overlayfs, the union mount lists a whiteout and does not find it."""
     with opened(machine) as repository:
         publish(repository, images, "1", "2", "3")
     with opened(machine, writable=False) as repository:
