@@ -21,8 +21,9 @@ from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.reading import load_schedule
+from publisher.runtimes.podman import format as podman_format
 from publisher.times import parse_time
-from publisher.tree import layout
+from publisher.tree import layout, podman_store
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.pins import Pins
 from publisher.tree.thin_image import ThinRecord, ThinTerms
@@ -53,10 +54,13 @@ FILES = (
     "users of the archive",
     "origin of a shared layer",
     "origin",
+    "tar-split data",
     "index of a shared layer",
     "index",
     "file of a layer",
     "runtime file",
+    "podman store",
+    "podman base",
     "podman images",
     "podman layers",
     "podman manifest",
@@ -179,10 +183,13 @@ class Tree:
             "users of the archive": layout.image_users(PACKED.image_id),
             "origin of a shared layer": layout.layer_origin(BASE.digest),
             "origin": layout.layer_origin(TOP.digest),
+            "tar-split data": layout.layer_tar_split(BASE.digest),
             "index of a shared layer": layout.layer_index(BASE.digest),
             "index": layout.layer_index(OTHER.digest),
             "file of a layer": f"{layout.layer_tree(BASE.digest)}/etc/os",
             "runtime file": f"{layout.flat_image(NEW.image_id)}/.singularity.d/runscript",
+            "podman store": podman_store.PATH,
+            "podman base": f"{podman_format.BASE}/diff/run/.containerenv",
             "podman images": f"{layout.PODMAN_STORE}/overlay-images/images.json",
             "podman layers": f"{layout.PODMAN_STORE}/overlay-layers/layers.json",
             "podman manifest": f"{layout.PODMAN_STORE}/overlay-images/{NEW.image_id[7:]}/manifest",
@@ -196,8 +203,8 @@ class Tree:
         for name in (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE):
             found[f"retired {name}"] = f"{retired}/{name}"
         paths = {what: self.root / path for what, path in found.items()}
-        [links] = self.root.glob(f"{layout.PODMAN_STORE}/overlay/*/lower")
-        paths |= {"podman lower": links, "podman link": links.with_name("link")}
+        lower = min(self.root.glob(f"{layout.PODMAN_STORE}/overlay/*/lower"))
+        paths |= {"podman lower": lower, "podman link": lower.with_name("link")}
         paths |= {"history": state / "history.jsonl", "lock": state / "lock"}
         paths |= {"holder": state / "holder.json", "journal": state / "journal.json"}
         staged = state / "layers" / STAGED.digest[7:]

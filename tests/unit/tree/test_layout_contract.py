@@ -511,11 +511,12 @@ def test_an_error_is_one_document_and_one_message(
 
 
 def test_an_error_of_the_disk_is_a_message_too(repository: Path, tmp_path: Path) -> None:
-    (tmp_path / layout.publication_file("local/x:1")).mkdir(parents=True)
-    (tmp_path / layout.manifest_file("local/x:1")).write_bytes(MOVED_IMAGE.manifest.data)
-    result = publisher("list", "--repository", tmp_path, "--output", "json")
-    error = checked(result, 3)["error"]
-    assert "publication.json" in error["what"] and error["why"] == "Is a directory"
+    """A directory for module files that is below a file."""
+    (tmp_path / "file").touch()
+    arguments = ("local/tool:good", tmp_path / "file/modules", "--command", "sh")
+    result = publisher("modulefile", *arguments, "--repository", repository, "--output", "json")
+    error = checked(result, 1)["error"]
+    assert "file/modules" in error["what"] and error["why"] == "Not a directory"
     assert "Traceback" not in result.err
 
 
