@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for `cvmfs_server` where there is no CVMFS: the same commands and refusals.
+"""Replaces `cvmfs_server` on machines without CVMFS: the same commands and refusals.
 
 Everything lies below the directory that CVMFS_STANDIN_ROOT names, where a real machine has it below
 /: the union mount at cvmfs/NAME, the configuration at etc/cvmfs/repositories.d/NAME/server.conf,

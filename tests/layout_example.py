@@ -4,7 +4,7 @@ A tree of symlinks, hard links, whiteout devices, owners, times and extended att
 checked in as it is. So the example is two things: every metadata file, byte for byte, at its own
 path below `files/` (a layer index without its compression, which may turn out differently), and
 `tree.txt`, which lists everything. In it, "=" names another path of the same inode, where the
-content's digest stands; the times of the tree's own directories and files are left out.
+content's digest would be; the times of the tree's own directories and files are left out.
 
     python -m tests.layout_example      writes it anew, after an intended change
 """

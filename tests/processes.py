@@ -22,7 +22,7 @@ def running(
     ready: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` in a process group of its own, from when `ready` says so until the block is left.
+    """Run `command` in a process group of its own: the block begins once `ready` returns True.
 
     Its output goes to `log`, whose end is shown when it dies early. Should this very process be
     killed, the kernel ends the command.

@@ -2,8 +2,8 @@
 
 After every step the published tree is compared with a model of what must be in it
 (tests/removal_machine.py has the rules). The sequences are tried in shares, each from a seed of its
-own that reproduces it; the outcome says how often what was reached, and what was never reached is a
-failure of the run.
+own that reproduces it; the outcome contains how often each case was reached, and a case that was
+never reached is a failure of the run.
 """
 
 from __future__ import annotations

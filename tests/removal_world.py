@@ -133,14 +133,14 @@ class World(RuleBasedStateMachine):
         )
 
     @invariant()
-    def the_tree_is_what_the_model_says(self) -> None:
+    def the_tree_matches_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
         EXECUTED["steps"] += 1
         assert_tree_is(self.root, self.model)
 
     @invariant()
-    def the_records_are_what_the_model_says(self) -> None:
+    def the_records_match_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
         assert self.recorded() == self.expected(self.model)

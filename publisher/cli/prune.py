@@ -165,8 +165,8 @@ def _print_changes(report: Report, dry_run: bool) -> None:
 def _print_refusal(report: Report) -> None:
     if report.uncertain:
         echo("publisher: nothing was scheduled: it is uncertain what the lists request", err=True)
-        for doubt in report.uncertain:
-            echo(f"  {doubt}", err=True)
+        for why in report.uncertain:
+            echo(f"  {why}", err=True)
         return
     echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
     for name in report.withdrawn[:_SHOWN]:

@@ -64,8 +64,8 @@ def find_target(records: RecordSet, text: str) -> Target:
     before, _, digest = text.rpartition("@")
     if _SHORT_DIGEST.fullmatch(digest) and _is_known(records, before):
         return Target(before, _full_digest(records, before, digest))
-    if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
-        raise _unknown(text)  # a name, not a reference
+    if layout.is_never_a_reference(text):
+        raise _unknown(text)
     reference = parse_reference(text)
     name = layout.public_name(reference)
     if not _is_known(records, name):

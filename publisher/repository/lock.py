@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
 
+from publisher.codec import Codec, Malformed
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import open_file, write_new_file
 from publisher.times import format_time
 
 _LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """The record of the process that holds the lock, for the messages of those that wait."""
+
+    pid: int
+    host: str
+    since: datetime
+    purpose: str
+
+
+_HOLDER = Codec(_Holder)
 
 
 def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
@@ -120,24 +134,19 @@ class WriterLock:
             ) from error
 
     def _write_holder(self, purpose: str) -> None:
-        value = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": format_time(datetime.now(UTC)),
-            "purpose": purpose,
-        }
+        holder = _Holder(os.getpid(), socket.gethostname(), datetime.now(UTC), purpose)
         draft = self._holder.with_suffix(".draft")
         draft.unlink(missing_ok=True)
-        write_new_file(draft, json.dumps(value).encode(), mode=0o600)
+        write_new_file(draft, _HOLDER.dump(holder), mode=0o600)
         draft.rename(self._holder)
 
     def _describe_holder(self) -> str:
         try:
             with open_file(self._holder) as file:
-                value = json.load(file)
+                holder = _HOLDER.parse(file.read())
             return (
-                f"process {value['pid']} on {value['host']} has held it since {value['since']} "
-                f"for the {value['purpose']}"
+                f"process {holder.pid} on {holder.host} has held it since "
+                f"{format_time(holder.since)} for the {holder.purpose}"
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, Malformed):
             return "another process holds it"

@@ -85,6 +85,6 @@ def find_name(repository: Repository, text: str) -> str:
     """Return the published name that `text` means; it need not be published."""
     if repository.exists(layout.manifest_file(text)) and ".." not in text.split("/"):
         return text
-    if text.partition("/")[0] in (layout.LOCAL, layout.MULTIARCH):
-        return text  # a name that is not a reference, and not published
+    if layout.is_never_a_reference(text):
+        return text  # it is not published
     return layout.public_name(parse_reference(text))

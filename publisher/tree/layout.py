@@ -217,6 +217,20 @@ def split_platform(name: str) -> tuple[str, str]:
     return platform, plain
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether no public name begins with the part `name`.
+
+    Such a name at the top of the repository, or of its metadata, is that of the publisher's own
+    directory or file.
+    """
+    return name.startswith(".") and name != MULTIARCH
+
+
+def is_never_a_reference(name: str) -> bool:
+    """Return whether `name` begins with a part that cannot be a registry, only that of a name."""
+    return name.partition("/")[0] in (LOCAL, MULTIARCH)
+
+
 def is_public_name(name: str) -> bool:
     """Return whether `name`, which may come from a file, is a valid public name."""
     parts = name.split("/")

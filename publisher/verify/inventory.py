@@ -170,4 +170,4 @@ def _may_hold_images(directory: str, child: str) -> bool:
 
 def _is_hidden(directory: str, child: str) -> bool:
     """Return whether the directory is beside those of images."""
-    return directory == layout.METADATA and child.startswith(".") and child != layout.MULTIARCH
+    return directory == layout.METADATA and layout.is_hidden(child)

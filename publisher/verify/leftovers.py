@@ -33,7 +33,7 @@ def _check_public_names(repository: Repository, inventory: Inventory) -> None:
     waiting = [
         name
         for name in repository.children("")
-        if (not name.startswith(".") and name != layout.PODMAN_STORE) or name == layout.MULTIARCH
+        if not layout.is_hidden(name) and name != layout.PODMAN_STORE
     ]
     while waiting:
         path = waiting.pop()

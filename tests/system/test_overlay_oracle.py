@@ -110,7 +110,7 @@ def in_child(action: Callable[[], None]) -> None:
     assert status == 0, output[-8000:]
 
 
-def become_nobody() -> None:
+def become_unprivileged() -> None:
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
@@ -149,7 +149,7 @@ def test_as_an_ordinary_user_in_a_user_namespace() -> None:
     require("mount")
 
     def action() -> None:
-        become_nobody()
+        become_unprivileged()
         enter_user_namespace()
         check_stacks("userxattr,")
 
@@ -174,7 +174,7 @@ def test_trees_made_by_an_ordinary_user_are_right_when_mounted_in_a_user_namespa
             shutil.rmtree(directory)
 
     def action() -> None:
-        become_nobody()
+        become_unprivileged()
         check()
 
     in_child(action)
@@ -191,7 +191,7 @@ def test_real_images_published_by_an_ordinary_user_are_right_in_a_user_namespace
     shutil.chown(directory, NOBODY, NOBODY)
 
     def action() -> None:
-        become_nobody()
+        become_unprivileged()
         _publish_then_mount(directory, layers)
 
     try:

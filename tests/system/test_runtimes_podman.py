@@ -230,7 +230,7 @@ def test_of_an_image_on_top_of_a_published_one_only_its_own_layers_are_fetched(
             name = f"tests/{tag}:1"
             names[tag] = registry.push(f"oci:{layout}:{tag}", name, "--preserve-digests")
         publish(tmp_path, tree, f"http://{names['base']}", outputs="flat, layers, podman")
-        for published in base.layers:  # who asks for one of them fails
+        for published in base.layers:  # a request for one of them fails
             hexadecimal = published.digest.removeprefix("sha256:")
             run("rm", "-r", *(tmp_path / "registry").rglob(f"blobs/sha256/*/{hexadecimal}"))
         stored = with_store(engine, tmp_path, tree, network=True)

@@ -131,11 +131,7 @@ class DirectoryRepository:
         for directory, subdirectories, files in os.walk(top, onerror=_raise_unless_missing):
             here = Path(directory)
             if here == top:
-                subdirectories[:] = [
-                    name
-                    for name in subdirectories
-                    if not name.startswith(".") or name == layout.MULTIARCH
-                ]
+                subdirectories[:] = [n for n in subdirectories if not layout.is_hidden(n)]
             subdirectories.sort()
             if layout.MANIFEST_FILE in (*files, *subdirectories):
                 yield here.relative_to(top).as_posix()

@@ -193,7 +193,7 @@ def test_an_empty_list_of_the_podman_store_is_continued(
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[5]", b'[{"id": 5}]', b'[{"id": "a", "names": 5}]'])
-def test_a_damaged_podman_store_is_built_again_as_its_message_says(
+def test_a_damaged_podman_store_is_built_again_by_the_hint_of_its_message(
     tmp_path: Path, damage: bytes
 ) -> None:
     tree = tmp_path / "images"

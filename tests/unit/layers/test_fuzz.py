@@ -142,14 +142,14 @@ class Mutator:
         if self._random.random() < 0.3:
             value = b"%0*o" % (length - 1, self._random.randrange(8 ** min(11, length)))
         archive[at + offset : at + offset + length] = value[:length].ljust(length, b"\0")
-        self._mend(archive, at)
+        self._correct(archive, at)
 
     def _flag(self, archive: bytearray) -> None:
         at = self._header(archive)
         archive[at + 156] = self._random.choice(FLAGS)
-        self._mend(archive, at)
+        self._correct(archive, at)
 
-    def _mend(self, archive: bytearray, at: int) -> None:
+    def _correct(self, archive: bytearray, at: int) -> None:
         """Usually write a correct checksum, so that the fields behind it are tested."""
         if self._random.random() < 0.95:
             archive[at + 148 : at + 156] = b" " * 8

@@ -105,7 +105,7 @@ def test_any_entry_added_again_survives(kind: Member, first: bool, tmp_path: Pat
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_an_opaque_directory_hides_lower_layers_and_keeps_its_own_wherever_the_marker_stands(
+def test_an_opaque_directory_hides_lower_layers_and_keeps_its_own_wherever_the_marker_is(
     order: tuple[int, ...], tmp_path: Path
 ) -> None:
     members = [directory("d", mode=0o711), opaque("d"), file("d/own", b"o")]

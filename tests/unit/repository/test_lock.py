@@ -149,7 +149,10 @@ def test_a_holder_that_cannot_be_recorded_frees_the_lock(state: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '"x"', "\0", '{"pid": 1'])
+WRONG_TYPES = '{"pid": [1], "host": 2, "since": {}, "purpose": null}'
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '"x"', "\0", '{"pid": 1', WRONG_TYPES])
 def test_an_unreadable_holder_is_reported_as_another_process(state: Path, text: str) -> None:
     with holder(state):
         (state / "holder.json").write_text(text)

@@ -67,7 +67,7 @@ def client(service: tuple[Running, Client]) -> Client:
     return service[1]
 
 
-def test_a_published_layer_is_committed_and_the_client_told_that_it_exists(
+def test_a_published_layer_is_committed_and_the_client_learns_that_it_exists(
     client: Client, tree: Path, tmp_path: Path
 ) -> None:
     require_mounts()

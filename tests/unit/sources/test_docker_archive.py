@@ -32,7 +32,7 @@ from tests.registry_images import AMD64, read_blob, sample_image
 
 
 def write_tar(path: Path, files: Mapping[str, bytes | str]) -> Path:
-    """A tar archive of files; text stands for a symbolic link."""
+    """A tar archive of files; a text is the target of a symbolic link."""
     with tarfile.open(path, "w") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)

@@ -301,3 +301,18 @@ def test_a_repository_url_is_read_back_from_its_own_text_or_refused(text: str) -
     except PublisherError:
         return
     assert RepositoryURL.parse(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("part", "hidden"),
+    [(".flat", True), (".publisher", True), (".multiarch", False), ("local", False)],
+)
+def test_no_public_name_begins_with_a_hidden_part(part: str, hidden: bool) -> None:
+    assert layout.is_hidden(part) == hidden
+    assert layout.is_public_name(f"{part}/arm64/x/y:1") != hidden
+
+
+@pytest.mark.parametrize("name", ["local/app:1", ".multiarch/arm64/example.org/app:1"])
+def test_a_name_without_a_registry_is_never_a_reference(name: str) -> None:
+    assert layout.is_never_a_reference(name)
+    assert not layout.is_never_a_reference(f"example.org/{name}")

@@ -1,4 +1,4 @@
-"""A machine with a CVMFS server that stands in for the real one."""
+"""A machine with a stand-in for the CVMFS server."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class CvmfsRemoval(directory.Removal):
             self.model = after
 
     @invariant()
-    def the_tree_is_what_the_model_says(self) -> None:
+    def the_tree_matches_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
         directory.EXECUTED["steps"] += 1

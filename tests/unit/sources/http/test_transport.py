@@ -53,7 +53,7 @@ def test_a_registry_whose_certificate_a_configured_authority_signed_is_trusted(
 def test_an_authority_that_the_machine_trusts_is_trusted(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenSSL itself reads this variable: it stands for what an administrator installed."""
+    """OpenSSL itself reads this variable: it has the effect of what an administrator installed."""
     with OwnRegistry(tls=server_context(authority.issue("site"))) as registry:
         registry.add("library/x", "latest", sample_image())
         with fast_sources() as sources, pytest.raises(SourceError, match="not accepted"):
