@@ -169,7 +169,7 @@ def test_an_environment_that_the_kernel_cannot_pass_on_is_named(
     assert result.code == 1, result
     assert result.err.startswith("publisher: cannot run the image")
     assert cause in result.err and hint in result.err
-    assert "x" * 20 not in result.err  # the values are not repeated
+    assert "x" * 100 not in result.err  # at most the beginning of a value
 
 
 @pytest.mark.parametrize("damage", [b"", b"\n", b"[]", b"null"])
