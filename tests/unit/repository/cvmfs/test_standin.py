@@ -267,11 +267,12 @@ def test_overlapping_leases_exclude_each_other(machine: Machine, tmp_path: Path)
     )
     try:
         leases = machine.root / "srv/cvmfs" / NAME / "leases"
+        lock = machine.spool(NAME) / "in_transaction.lock"
         deadline = time.monotonic() + 20
-        while not (leases.is_dir() and any(leases.iterdir())):
+        while not (leases.is_dir() and any(leases.iterdir()) and lock.exists()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        machine.spool(NAME).joinpath("in_transaction.lock").unlink(missing_ok=True)
+        lock.unlink()  # of another machine, which would not see it
         assert ingest(machine, *TAR, stream=archive(member("f", b""))).returncode == 16
         assert ingest(machine, "-d", "missing/parent").returncode != 0
     finally:
