@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,12 @@ pytestmark = pytest.mark.system
 def short() -> Iterator[Path]:
     """A directory with a short name: the options of one mount hold the paths of many layers."""
     require_root()
-    with tempfile.TemporaryDirectory(prefix="pd-", dir="/tmp") as name:
-        yield Path(name)
-        unmount_below(Path(name))
+    # Part of an image reference, in which not every "_" of a temporary name is valid.
+    folder = Path(f"/tmp/pd{secrets.token_hex(4)}")
+    folder.mkdir(mode=0o700)
+    yield folder
+    unmount_below(folder)
+    shutil.rmtree(folder)
 
 
 def test_docker_runs_thin_images_as_podman_runs_the_originals(
