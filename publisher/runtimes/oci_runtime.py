@@ -157,6 +157,11 @@ def read_settings(file: str) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise ThinRuntimeError(f"cannot read {file}: it is not a JSON object")
+    trees, runtime = settings.get("trees", []), settings.get("runtime", "")
+    if not isinstance(trees, list) or not all(isinstance(tree, str) for tree in trees):
+        raise ThinRuntimeError(f'cannot read {file}: "trees" is not a list of strings')
+    if not isinstance(runtime, str):
+        raise ThinRuntimeError(f'cannot read {file}: "runtime" is not a string')
     return settings
 
 
@@ -210,19 +215,25 @@ def read_root(bundle: str) -> str:
     """Return the path of the root in the bundle's config.json."""
     import json
 
-    with open(os.path.join(bundle, "config.json"), "rb") as opened:
-        config = json.loads(opened.read())
-    root = config.get("root") or {}
-    return os.path.realpath(os.path.join(bundle, root.get("path", "")))
+    file = os.path.join(bundle, "config.json")
+    try:
+        with open(file, "rb") as opened:
+            config = json.loads(opened.read())
+        root = config.get("root") or {}
+        return os.path.realpath(os.path.join(bundle, root.get("path", "")))
+    except (ValueError, AttributeError, TypeError):
+        # A path with a NUL is a ValueError of realpath.
+        raise ThinRuntimeError(
+            f"cannot read {file}: it is not a configuration of the OCI runtime specification"
+        ) from None
 
 
 def find_mount(point: str) -> Mount | None:
     """Return the topmost mount at `point`, or None."""
     with open("/proc/self/mountinfo", "rb") as opened:
         lines = opened.read().splitlines()
-    wanted = os.fsencode(point)
     for line in reversed(lines):
-        if _unescape(line.split(b" ")[4]) == os.fsdecode(wanted):
+        if _unescape(line.split(b" ")[4]) == point:
             return Mount(line)
     return None
 
@@ -241,9 +252,10 @@ def recipe_layers(file: str, trees: list[str]) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ThinRuntimeError(f"cannot read {file}: it is not a recipe of a thin image") from None
     if version[0] != SUPPORTED_VERSION[0] or version > SUPPORTED_VERSION:
+        supported = ".".join(map(str, SUPPORTED_VERSION))
         raise ThinRuntimeError(
             f"cannot mount the thin image: its recipe needs version {recipe['min_version']}, and "
-            "this program supports 1.1; install a later version of it"
+            f"this program supports {supported}; install a later version of it"
         )
     return [layer_directory(url, trees) for url in reversed(urls)]
 

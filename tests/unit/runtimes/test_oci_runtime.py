@@ -101,6 +101,14 @@ def test_a_recipe_is_refused_if_its_version_is_not_known(
             oci_runtime.recipe_layers(file, [])
 
 
+def test_the_message_about_an_unknown_version_has_the_supported_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_runtime, "SUPPORTED_VERSION", (1, 7))
+    with pytest.raises(ThinRuntimeError, match=r"supports 1\.7;"):
+        oci_runtime.recipe_layers(recipe(tmp_path, version="1.8"), [])
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"min_version": "1.0"}', '{"min_version": 1, "layers": []}',
              '{"min_version": "x", "layers": []}', '{"min_version": "1.0", "layers": [{"url": 3}]}',
@@ -132,6 +140,33 @@ def test_settings_are_optional_and_must_be_an_object(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ThinRuntimeError, match="not a JSON object"):
             oci_runtime.read_settings(str(file))
+
+
+@pytest.mark.parametrize("value", ['"/srv/images"', "[1]", "[null]", "{}", "3"])
+def test_trees_in_the_settings_must_be_a_list_of_strings(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(f'{{"trees": {value}}}')
+    with pytest.raises(ThinRuntimeError, match=f'{file}: "trees" is not a list of strings'):
+        oci_runtime.read_settings(str(file))
+    file.write_text(f'{{"runtime": [{value}]}}')
+    with pytest.raises(ThinRuntimeError, match=f'{file}: "runtime" is not a string'):
+        oci_runtime.read_settings(str(file))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"root": 3}', '{"root": ["x"]}', '{"root": {"path": 3}}',
+             '{"root": {"path": [1]}}', '{"root": {"path": "a\\u0000b"}}', "\udcff"]
+)  # fmt: skip
+def test_a_malformed_configuration_of_a_container_is_reported(tmp_path: Path, text: str) -> None:
+    log, bundle = tmp_path / "log", tmp_path / "config.json"
+    bundle.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ThinRuntimeError, match=f"cannot read {bundle}: it is not a config"):
+        oci_runtime.prepare(str(tmp_path), [])
+    if text == "{":
+        words = ["--log", str(log), "--runtime", "true", "create", "--bundle", str(tmp_path), "c"]
+        done = subprocess.run([sys.executable, "-IS", str(FILE), *words], capture_output=True)
+        assert done.returncode == 1 and b"Traceback" not in done.stderr
+        assert str(bundle) in log.read_text()
 
 
 def test_a_missing_runtime_is_named() -> None:
