@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.browse.run import mount_point, published_config
+from publisher.browse.run import published_config
 from publisher.errors import PublisherError
 from publisher.repository import Repository
+from publisher.repository.settings import client_mount, own_mount
 from publisher.runtimes import modulefile
 
 
@@ -36,11 +37,13 @@ def write_module(
 ) -> WrittenModule:
     """Write the module of the image `text` below `directory`, a directory of MODULEPATH.
 
-    It provides the image's own program, unless that is a shell, and `commands`.
+    It provides the image's own program, unless that is a shell, and `commands`. Its paths are those
+    of clients: they begin where the settings of the repository place its mount.
 
     Raises:
         CannotWriteModule: There is no program, a command has an unusable name, or a file cannot be
             written.
+        InvalidRecord: The settings of the repository are unreadable.
     """
     image, config = published_config(repository, text)
     chosen = modulefile.entry_program(config.container)
@@ -56,15 +59,18 @@ def write_module(
             f"cannot write a module for {image}", why=why, hint="name programs with --command"
         )
     name, version = modulefile.module_name(image)
-    root = mount_point(repository.url) / image
+    mount = client_mount(repository)
+    root = f"{mount}/{image}"
+    is_cvmfs = repository.url.kind == "cvmfs" and mount == own_mount(repository)
+    url = str(repository.url) if is_cvmfs else f"dir:{mount}"
     wrappers = directory.absolute() / ".wrappers" / name / version
     origin = f"the container image {image}"
     file = directory / name / (f"{version}.lua" if kind == "lua" else version)
-    content = modulefile.module_file(kind, image, origin, list(chosen), str(wrappers), str(root))
+    content = modulefile.module_file(kind, image, origin, list(chosen), str(wrappers), root)
     try:
         wrappers.mkdir(parents=True, exist_ok=True)
         for command, program in chosen.items():
-            script = modulefile.wrapper(image, str(root), str(repository.url), program, runtime)
+            script = modulefile.wrapper(image, root, url, program, runtime)
             _write(wrappers / command, script, 0o755)
         file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, content, 0o644)

@@ -6,17 +6,16 @@ import errno
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.descriptors import Directories
 from publisher.repository.published import find_name, load_image
+from publisher.repository.settings import mount_point
 from publisher.runtimes import launch
 from publisher.runtimes.launch import CannotRun, Start
 from publisher.tree import layout
-from publisher.tree.layout import RepositoryURL
 
 WAYS = ("bwrap", "podman", "chroot")
 
@@ -66,11 +65,6 @@ def published_config(repository: Repository, text: str) -> tuple[str, ImageConfi
             hint="publish it again",
         )
     return name, parse_config(data, found.manifest.image_id)
-
-
-def mount_point(url: RepositoryURL) -> Path:
-    """Return the path of the published tree on this machine."""
-    return Path("/cvmfs", url.location) if url.kind == "cvmfs" else Path(url.location).absolute()
 
 
 def choose_way(wanted: str, available: Collection[str]) -> str:

@@ -62,8 +62,8 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 @click.option(
     "--mount",
     metavar="PATH",
-    help='Where clients mount the repository, for the links in the podman store; "own" for its '
-    "own path.  [default: the directory, or /cvmfs/NAME]",
+    help="Where clients mount the repository, for the links in the podman store and the paths in "
+    'module files; "own" for its own path.  [default: the directory, or /cvmfs/NAME]',
 )
 @wait_option
 @output_option

@@ -54,7 +54,8 @@ def modulefile(
     """Write a module file for a published IMAGE below DIRECTORY, which belongs into MODULEPATH.
 
     Loading it puts wrappers into PATH: for the program that the image runs by itself, and for each
-    --command. The programs then look installed.
+    --command. The programs then look installed. Paths are those of machines that mount the
+    repository: see --mount of `publisher init`.
 
     \b
     publisher modulefile quay.io/a/casa:6 /opt/modules --command python3

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from publisher.layers.policy import Policy, policy_from_values
 from publisher.repository.protocol import Repository
 from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
 from publisher.tree.settings import RepositorySettings
 
 
@@ -41,10 +43,14 @@ def load_policy(repository: Repository) -> Policy:
     return policy
 
 
+def mount_point(url: RepositoryURL) -> Path:
+    """Return the absolute path of the published tree on this machine."""
+    return Path("/cvmfs", url.location) if url.kind == "cvmfs" else Path(url.location).absolute()
+
+
 def own_mount(repository: Repository) -> str:
     """Return where clients mount the repository unless its settings name another path."""
-    location = repository.url.location
-    return os.path.abspath(location) if repository.url.kind == "dir" else f"/cvmfs/{location}"
+    return os.path.normpath(mount_point(repository.url))
 
 
 def client_mount(repository: Repository) -> str:
