@@ -46,7 +46,7 @@ class Problem:
 
     `line` and `column` count from 1. `subject` is the part of the file, such as a wish, that an
     error makes unusable; it is empty for an error that makes the whole file unusable, and for
-    warnings.
+    warnings. `rule` is a name for the kind of mistake, for those that programs tell apart.
     """
 
     severity: Severity
@@ -56,6 +56,7 @@ class Problem:
     message: str
     suggestion: str = ""
     subject: str = ""
+    rule: str = ""
 
     @property
     def text(self) -> str:
@@ -98,10 +99,12 @@ class Problems:
         """Add an error that makes the part `subject` unusable, found after its nodes were read."""
         self._add(Severity.ERROR, line, column, message, suggestion, subject)
 
-    def warning(self, node: yaml.Node, message: str, suggestion: str = "") -> None:
+    def warning(
+        self, node: yaml.Node, message: str, suggestion: str = "", *, rule: str = ""
+    ) -> None:
         """Add a warning; it makes nothing unusable."""
         line, column = place(node)
-        self._add(Severity.WARNING, line, column, message, suggestion)
+        self._add(Severity.WARNING, line, column, message, suggestion, rule=rule)
 
     def refuse(self, line: int, column: int, message: str, suggestion: str = "") -> InvalidFile:
         """Add an error, and return the exception that ends the reading."""
@@ -129,8 +132,11 @@ class Problems:
         message: str,
         suggestion: str,
         subject: str = "",
+        rule: str = "",
     ) -> None:
-        self.found.append(Problem(severity, self.name, line, column, message, suggestion, subject))
+        self.found.append(
+            Problem(severity, self.name, line, column, message, suggestion, subject, rule)
+        )
 
 
 def place(node: yaml.Node) -> tuple[int, int]:

@@ -1,74 +1,96 @@
 """Check wish lists, and whether their images can be published: behind `publisher check`.
 
 Nothing is changed: lists are parsed, and the manifests and configs of their images are read from
-their sources.
+their sources. With earlier versions of the lists, only the wishes that a change adds or alters are
+looked up, and what is wrong with the others is a note.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date
 
-from publisher.ingest.wanted import RequestedImage, check_size, for_each_image
-from publisher.layers.policy import Limits
-from publisher.sources.image import fetch_images
-from publisher.sources.open import Sources
-from publisher.wishlist import (
-    Places,
-    Problem,
-    Severity,
-    Wish,
-    WishList,
-    WishListError,
-    parse_wish_list,
+from publisher.errors import failure_text
+from publisher.ingest.check_image import CheckedImage, ImageCheck, Target
+from publisher.ingest.check_lists import CheckedList, read_lists
+from publisher.ingest.findings import (
+    Finding,
+    Level,
+    Rule,
+    in_order,
+    of_wish,
+    rule_of,
+    what_to_do,
 )
+from publisher.ingest.wanted import RequestedImage, for_each_image
+from publisher.sources.open import Sources
+from publisher.sources.revisions import EarlierList
+from publisher.tree import layout
+from publisher.wishlist import Places, Problem, Severity, Wish
+from publisher.wishlist.changes import Change
 from publisher.wishlist.model import Request
+from publisher.wishlist.overlaps import Overlaps
+from publisher.wishlist.places import NameTaken, same_terms
+from publisher.wishlist.wishes import public_names
 
-
-@dataclass(frozen=True, slots=True)
-class CheckedImage:
-    """The result for one image; `error` is why it cannot be published, "" if it can.
-
-    `name` is its public path, or the text of the wish if it has none. `layers` maps the digests of
-    the layers for all requested platforms to their compressed sizes in bytes.
-    """
-
-    name: str
-    reference: str
-    wish_list: str
-    line: int
-    column: int
-    digest: str = ""
-    platforms: tuple[str, ...] = ()
-    layers: Mapping[str, int] = field(default_factory=dict)
-    error: str = ""
+_UNTOUCHED = (Change.KEPT, Change.TERMS)
+"""The changes of wishes that request the same image in the same way as before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The problems of wish lists; `images` is empty if no sources were given."""
+    """The result of a check; `images` is empty if no sources were given.
 
-    wishes: int
-    problems: tuple[Problem, ...]
-    images: tuple[CheckedImage, ...] = ()
+    `findings` has all that was found, in the order of the lists. `seconds` is the time that the
+    check took.
+    """
+
+    lists: tuple[CheckedList, ...]
+    images: tuple[CheckedImage, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def wishes(self) -> int:
+        """How many usable wishes the lists have."""
+        return sum(len(each.wishes) for each in self.lists)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of the lists; with earlier versions, those that the change introduces."""
+        return tuple(problem for each in self.lists for problem in each.problems)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The errors in the wish lists."""
+        """The errors among `problems`."""
         return tuple(p for p in self.problems if p.severity is Severity.ERROR)
 
     @property
     def failed(self) -> tuple[CheckedImage, ...]:
-        """The images that cannot be published."""
-        return tuple(image for image in self.images if image.error)
+        """The images that cannot be published, without those of unchanged wishes."""
+        return tuple(i for i in self.images if i.error and i.change not in _UNTOUCHED)
 
     @property
     def download_size(self) -> int:
         """The compressed size in bytes of all layers, each counted once."""
         return sum({d: s for image in self.images for d, s in image.layers.items()}.values())
+
+    @property
+    def new_size(self) -> int | None:
+        """The part of `download_size` that is not published yet; None if that is unknown."""
+        found = [image.new_layers for image in self.images if not image.error]
+        known = [layers for layers in found if layers is not None]
+        if not found or len(known) < len(found):
+            return None
+        return sum({d: s for layers in known for d, s in layers.items()}.values())
+
+    def has(self, level: Level) -> bool:
+        """Return whether one of the findings has this level."""
+        return any(finding.level is level for finding in self.findings)
 
 
 def check(
@@ -79,7 +101,9 @@ def check(
     untrusted: Collection[str] = (),
     today: date | None = None,
     jobs: int = 8,
-    limits_of: Callable[[str | None], Limits] = lambda repository: Limits(),
+    target_of: Callable[[str | None], Target] = lambda repository: Target(),
+    bases: Mapping[str, EarlierList] | None = None,
+    check_all: bool = False,
 ) -> Report:
     """Check wish lists, given as names and contents, and with `sources` their images too.
 
@@ -90,84 +114,145 @@ def check(
         untrusted: The lists that may not name files or the container engine of this host.
         today: A wish that has expired by this day causes a warning.
         jobs: How many wishes are processed at a time.
-        limits_of: Returns the limits of a repository, which is None if none is named.
+        target_of: Returns the target for the URL of a repository, which is None if none is named.
+        bases: The earlier versions of the lists, by name. Without them, every wish is looked up.
+        check_all: Look up the unchanged wishes as well.
     """
-    lists, problems = _parse(documents, repository, untrusted)
-    wishes = [(wish, wish_list) for wish_list in lists for wish in wish_list.wishes]
-    gone = [(w, each) for w, each in wishes if today and w.expires and w.expires <= today]
-    problems += [_expired(wish, wish_list.name) for wish, wish_list in gone]
-    images: list[CheckedImage] = []
+    began = time.monotonic()
+    lists = read_lists(documents, bases or {}, repository, untrusted, today)
+    targets = {url: target_of(url) for url in dict.fromkeys(each.repository for each in lists)}
+    findings = [finding for each in lists for finding in each.findings()]
     if sources is not None:
-        pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
-        try:
-            places: dict[str | None, Places] = defaultdict(Places)
-            targets = {each.name: repository or each.repository for each in lists}
-            limits = {target: limits_of(target) for target in targets.values()}
-            futures = [
-                pool.submit(_check_wish, wish, each.name, sources, places[target], limits[target])
-                for wish, each in wishes
-                for target in [targets[each.name]]
-            ]
-            images = [image for future in futures for image in future.result()]
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return Report(len(wishes), tuple(problems), tuple(images))
+        findings += [f for each in lists for f in _unreadable(each, targets[each.repository])]
+    work = _in_order_of_claims(lists)
+    checks = _Checks(sources, targets)
+    rejected = [image for each in work for image in checks.reject(each)]
+    refused = {(image.wish_list, image.line, image.column) for image in rejected}
+    asked = [
+        each
+        for each in work
+        if each.place not in refused and (check_all or each.change not in _UNTOUCHED)
+    ]
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
+    try:
+        futures = [pool.submit(checks.look_up, each) for each in asked if sources is not None]
+        images = [image for future in futures for image in future.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+    order = {each.name: number for number, each in enumerate(lists)}
+    images = sorted(
+        [*rejected, *images], key=lambda image: (order[image.wish_list], image.line, image.column)
+    )
+    findings += [finding for image in images for finding in image.findings]
+    found = in_order(findings, list(order))
+    return Report(tuple(lists), tuple(images), found, time.monotonic() - began)
 
 
-def _parse(
-    documents: Sequence[tuple[str, bytes]], repository: str | None, untrusted: Collection[str]
-) -> tuple[list[WishList], list[Problem]]:
-    lists: list[WishList] = []
-    problems: list[Problem] = []
-    for name, data in documents:
-        try:
-            wish_list = parse_wish_list(
-                data, name, allow_local=name not in untrusted, repository_counts=not repository
-            )
-        except WishListError as error:
-            problems += error.problems
-        else:
-            lists.append(wish_list)
-            problems += wish_list.problems
-    return lists, problems
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One wish of a list, and its change; None without an earlier version of the list."""
+
+    request: Request
+    wish_list: CheckedList
+    change: Change | None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.request.wish_list, self.request.wish.line, self.request.wish.column
 
 
-def _expired(wish: Wish, name: str) -> Problem:
-    return Problem(
-        Severity.WARNING,
-        name,
+def _in_order_of_claims(lists: Sequence[CheckedList]) -> list[_Work]:
+    """Return the wishes, the unchanged ones first: of two in conflict, the new one fails."""
+    work = [
+        _Work(Request(wish, each.name), each, change)
+        for each in lists
+        for wish, change in each.wishes
+    ]
+    return sorted(work, key=lambda each: each.change is not Change.KEPT)
+
+
+class _Checks:
+    """The state that all wishes of one check share."""
+
+    def __init__(self, sources: Sources | None, targets: Mapping[str | None, Target]) -> None:
+        self._sources = sources
+        self._targets = targets
+        self._places: dict[str | None, Places] = defaultdict(Places)
+        self._listed: dict[tuple[str, str], Wish] = {}
+        self._overlaps: dict[str, Overlaps] = defaultdict(Overlaps)
+
+    def reject(self, work: _Work) -> list[CheckedImage]:
+        """Return the failure of a wish that conflicts with one before it, without any request.
+
+        Without an earlier version of the list nothing is rejected here.
+        """
+        if work.change is None:
+            return []
+        wish, name = work.request.wish, work.request.wish_list
+        names = public_names(wish)
+        known = [self._listed.get((name, each)) for each in names]
+        for each in names:
+            self._listed.setdefault((name, each), wish)
+        other = known[0] if work.change is not Change.KEPT else None
+        if other is not None and None not in known and same_terms(other, wish):
+            message = f"{wish} is already listed on line {other.line}"
+            return [_failure(work, Rule.DUPLICATE, message, "remove this line")]
+        overlaps = self._overlaps[name]
+        if not wish.tags:
+            try:
+                overlaps.find(wish, wish.image)
+                self._places[work.wish_list.repository].claim(names[0], wish.image, wish, name)
+            except NameTaken as error:
+                return [_failed(work, names[0], str(wish.image), error)]
+        overlaps.add(wish)
+        return []
+
+    def look_up(self, work: _Work) -> list[CheckedImage]:
+        """Return all images of one wish: one, or as many as its patterns match."""
+        assert self._sources is not None
+        target = self._targets[work.wish_list.repository]
+        is_new = work.change not in (*_UNTOUCHED, None)
+        overlaps = self._overlaps[work.wish_list.name] if is_new else None
+        image_check = ImageCheck(self._sources, target, overlaps)
+
+        def act(image: RequestedImage) -> CheckedImage:
+            return image_check.run(image, work.change)
+
+        def failed(name: str, reference: str, error: Exception) -> CheckedImage:
+            return _failed(work, name, reference, error)
+
+        places = self._places[work.wish_list.repository]
+        return for_each_image(work.request, self._sources, places, act, failed, with_repeated=True)
+
+
+def _failed(work: _Work, name: str, reference: str, error: Exception) -> CheckedImage:
+    text = failure_text(error, name)
+    hint = what_to_do(error)
+    message = text.removesuffix(f" ({hint})")
+    failure = _failure(work, rule_of(error), message, hint)
+    return replace(failure, name=name, reference=reference, error=text)
+
+
+def _failure(work: _Work, rule: Rule, message: str, hint: str) -> CheckedImage:
+    wish, wish_list = work.request.wish, work.request.wish_list
+    finding = of_wish(rule, Level.ERROR, wish_list, wish, message, hint)
+    if work.change in _UNTOUCHED:
+        finding = finding.as_earlier()
+    return CheckedImage(
+        layout.public_name(wish.image, wish.name) if not wish.tags else str(wish),
+        str(wish.image),
+        wish_list,
         wish.line,
         wish.column,
-        f"the wish for {wish} has expired on {wish.expires}",
-        "remove it, or set a later date",
+        error=finding.text,
+        owner=wish.owner,
+        change=work.change,
+        findings=(finding,),
     )
 
 
-def _check_wish(
-    wish: Wish, wish_list: str, sources: Sources, places: Places, limits: Limits
-) -> list[CheckedImage]:
-    """Return all images of one wish: one, or as many as its patterns match."""
-
-    def act(image: RequestedImage) -> CheckedImage:
-        source = sources.open(image.reference)
-        digest = source.resolve()
-        images = fetch_images(source, wish.platforms, digest)
-        for each in images:
-            check_size(each, limits)
-        return CheckedImage(
-            image.name,
-            str(image.reference),
-            wish_list,
-            wish.line,
-            wish.column,
-            digest,
-            tuple(str(platform) for platform in wish.platforms),
-            {layer.digest: layer.size for each in images for layer in each.manifest.layers},
-        )
-
-    def failed(name: str, reference: str, why: str) -> CheckedImage:
-        return CheckedImage(name, reference, wish_list, wish.line, wish.column, error=why)
-
-    return for_each_image(
-        Request(wish, wish_list), sources, places, act, failed, with_repeated=True
-    )
+def _unreadable(checked: CheckedList, target: Target) -> list[Finding]:
+    if not target.problem or checked.base is None:
+        return []
+    message = f"what {checked.repository} has already is unknown: {target.problem}"
+    return [Finding(Rule.COMPARISON, Level.NOTE, checked.name, 0, 0, message)]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from publisher.errors import failure_text
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Comparison, RequestedImage, compare, for_each_image
 from publisher.layers.policy import Limits
@@ -110,5 +111,5 @@ def _status(comparison: Comparison, manifest_digest: str) -> Status:
     return Status.UPDATED if moved else Status.RECORDED
 
 
-def _failed(name: str, reference: str, why: str) -> PlannedImage:
-    return PlannedImage(name, reference, Status.FAILED, {}, error=why)
+def _failed(name: str, reference: str, error: Exception) -> PlannedImage:
+    return PlannedImage(name, reference, Status.FAILED, {}, error=failure_text(error, name))

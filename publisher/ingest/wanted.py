@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from publisher.errors import failure_text
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
@@ -140,7 +139,7 @@ def for_each_image(
     sources: Sources,
     places: Places,
     act: Callable[[RequestedImage], T | None],
-    failed: Callable[[str, str, str], T | None],
+    failed: Callable[[str, str, Exception], T | None],
     *,
     with_repeated: bool = False,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -154,7 +153,7 @@ def for_each_image(
         sources: Where tags are looked up.
         places: The places of all images of this run.
         act: Handles one image.
-        failed: Converts the failure of an image (name, reference, reason) to a result.
+        failed: Converts the failure of an image (name, reference, error) to a result.
         with_repeated: Include images that the same list has requested already.
         is_stopped: Returns whether the run is to stop before the next image.
 
@@ -168,7 +167,7 @@ def for_each_image(
     try:
         references = expand_wish(sources, wish)
     except Exception as error:  # noqa: BLE001  # reported as this wish's failure
-        return _without_none([failed(str(wish), str(wish.image), failure_text(error, str(wish)))])
+        return _without_none([failed(str(wish), str(wish.image), error)])
     results: list[T | None] = []
     for reference in references:
         if is_stopped():
@@ -184,7 +183,7 @@ def for_each_image(
         except Exception as error:  # reported as this image's failure
             if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
                 raise  # all other images would fail as well
-            results.append(failed(name, str(reference), failure_text(error, name)))
+            results.append(failed(name, str(reference), error))
     return _without_none(results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from publisher.errors import failure_text
 from publisher.ingest.image import Run, ingest_image
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.wanted import RequestedImage, for_each_image
@@ -31,7 +32,8 @@ def ingest_wish(run: Run, request: Request) -> list[Outcome]:
             run.progress.image_done(outcome)
         return outcome
 
-    def failed(name: str, reference: str, why: str) -> Outcome | None:
+    def failed(name: str, reference: str, error: Exception) -> Outcome | None:
+        why = failure_text(error, name)
         if is_stopped():
             return None  # stopping closes the connections, which probably caused the error
         failure = Outcome(

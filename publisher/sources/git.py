@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from publisher.wishlist import MAX_BYTES, WishListError
@@ -107,14 +108,41 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
     settings = {
         "protocol.allow": "never",
         f"protocol.{file.scheme}.allow": "always",
-        "core.hooksPath": os.devnull,
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": "30",
     }
-    options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-    # `env` extends the environment, which only publisher.cli reads.
+    what = f"cannot read wish list {file.location}"
+    done = run_git(folder, what, *arguments, settings=settings)
+    if done.returncode:
+        cause = error_of_git(done)
+        if "dubious ownership" in cause:
+            hint = hint_for_ownership(file.url.removeprefix("file://"))
+            raise WishListError(what, why=cause, hint=hint)
+        raise _unreadable(file, cause)
+    return done.stdout
+
+
+def run_git(
+    folder: str, what: str, *arguments: str, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in `folder` to its end, without prompts and hooks, whatever its exit status is.
+
+    Args:
+        folder: The directory in which git runs.
+        what: The `what` of errors ("cannot read …").
+        arguments: The command of git and its arguments.
+        settings: Values of git's configuration, by name.
+
+    Raises:
+        WishListError: git is not installed, or did not end within GIT_SECONDS.
+    """
+    pairs = {"core.hooksPath": os.devnull} | dict(settings or {})
+    options = [word for key, value in pairs.items() for word in ("-c", f"{key}={value}")]
+    # `env` changes the environment, which only publisher.cli reads. git sets the removed variables
+    # for its hooks, and they would name another repository than that of `folder`.
     environment = (
-        *("env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "LC_ALL=C"),
+        *("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE"),
+        *("GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "LC_ALL=C"),
         *("SSH_ASKPASS=false", "SSH_ASKPASS_REQUIRE=never"),
     )
     command = [*environment, "git", *options, "-C", folder, *arguments]
@@ -128,20 +156,21 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
             start_new_session=True,  # without a terminal, so that ssh does not prompt
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreadable(file, f"git did not end within {GIT_SECONDS:.0f} s") from error
+        raise WishListError(what, why=f"git did not end within {GIT_SECONDS:.0f} s") from error
     if done.returncode == 127:
-        raise WishListError(
-            f"cannot read wish list {file.location}", why="git is not installed", hint="install git"
-        )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        cause = _cause(lines) or f"git exited with status {done.returncode}"
-        if "dubious ownership" in cause:
-            folder = file.url.removeprefix("file://")
-            hint = f"git config --global --add safe.directory {folder}"
-            raise WishListError(f"cannot read wish list {file.location}", why=cause, hint=hint)
-        raise _unreadable(file, cause)
-    return done.stdout
+        raise WishListError(what, why="git is not installed", hint="install git")
+    return done
+
+
+def error_of_git(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Return why git failed: its first message that is not a warning, or its exit status."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return _cause(lines) or f"git exited with status {done.returncode}"
+
+
+def hint_for_ownership(folder: str) -> str:
+    """Return the command that lets this user read the repository of another one."""
+    return f"git config --global --add safe.directory {folder}"
 
 
 def _cause(lines: list[str]) -> str:

@@ -60,7 +60,7 @@ class Places:
                     hint="remove one of the wishes, or give an image without a registry a `name`",
                 )
             for other_list, other in place.wishes.items():
-                if other_list == wish_list and _terms(other) != _terms(wish):
+                if other_list == wish_list and not same_terms(other, wish):
                     raise NameTaken(
                         f"cannot publish {reference} as line {wish.line} requests it",
                         name=name,
@@ -94,6 +94,11 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
     if len(wish.platforms) > 1:
         places += [(p, layout.public_name(reference, wish.name, p)) for p in wish.platforms]
     return places
+
+
+def same_terms(one: Wish, other: Wish) -> bool:
+    """Return whether two wishes have the same settings, whatever images they request."""
+    return _terms(one) == _terms(other)
 
 
 def _terms(wish: Wish) -> tuple[object, ...]:

@@ -24,6 +24,9 @@ from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknow
 from publisher.yaml_nodes import Problems, describe, place, quoted, read_text
 
 _PATTERN_AS_TAG = re.compile(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
+DUPLICATE = "duplicate-wish"
+"""The rule of a wish that repeats another one of its list."""
+
 _SOME_DIGEST = "sha256:" + "0" * 64
 
 
@@ -171,7 +174,7 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
     for wish, node in wishes:
         problems.subject = presentable(str(wish))
         try:
-            names = _public_names(wish)
+            names = public_names(wish)
             thin = thin_names(wish)
         except InvalidReference as error:
             problems.error(node, f"{error.what}: {error.why}", error.hint)
@@ -179,7 +182,10 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
         twice = [published[name] for name in names if name in published]
         if twice:
             problems.warning(
-                node, f"{wish} is already listed on line {twice[0]}", "remove one of the two"
+                node,
+                f"{wish} is already listed on line {twice[0]}",
+                "remove one of the two",
+                rule=DUPLICATE,
             )
         elif len(set(thin)) < len(thin) or any(name in pushed for name in thin):
             problems.warning(
@@ -194,8 +200,11 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
     return good
 
 
-def _public_names(wish: Wish) -> list[str]:
-    """Return the public path; for patterns, one name for each pattern."""
+def public_names(wish: Wish) -> list[str]:
+    """Return the public path of a wish's image; for patterns, one name for each pattern.
+
+    Raises InvalidReference if the image cannot have a public name.
+    """
     if not wish.tags:
         return [layout.public_name(wish.image, wish.name)]
     path = layout.public_name(wish.image.with_tag("x"), wish.name).removesuffix("x")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from publisher.ingest.check import check
+from publisher.ingest.check_image import Target
 from publisher.ingest.plan import plan
 from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
@@ -68,7 +69,7 @@ def test_plan_and_check_refuse_what_is_too_large_as_downloaded(folder: Path) -> 
         planned = plan(requests(folder), MemoryRepository(), sources, now, limits=LIMITS)
         lines = [f"- 'oci:{folder}/app:{tag}'" for tag in ("large", "small")]
         text = "\n".join(["version: 2", "images:", *lines]).encode()
-        checked = check([("list.yaml", text)], sources, limits_of=lambda repository: LIMITS)
+        checked = check([("list.yaml", text)], sources, target_of=lambda url: Target(LIMITS))
     assert [each.status for each in planned] == [
         Status.FAILED,
         Status.PUBLISHED,

@@ -1,0 +1,135 @@
+"""What a check of wish lists finds: each finding has a place, a rule, and a level."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from publisher.errors import InvalidManifest, InvalidReference, PublisherError, explain
+from publisher.layers.errors import LimitExceeded
+from publisher.oci.tag_patterns import InvalidPattern
+from publisher.sources import ImageNotFound
+from publisher.sources.image import PlatformNotFound
+from publisher.sources.tags import NoMatchingTags
+from publisher.wishlist import Problem, Wish
+from publisher.wishlist.places import NameTaken
+
+
+class Level(enum.StrEnum):
+    """An error fails the check. A warning and a note do not; a note asks for no change."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Rule(enum.StrEnum):
+    """The kinds of findings. docs/pull-requests.md has their meanings."""
+
+    WISH_LIST = "wish-list"
+    DUPLICATE = "duplicate-wish"
+    OVERLAP = "overlapping-wish"
+    NAME_TAKEN = "name-taken"
+    EXPIRED = "expired-wish"
+    COMPARISON = "comparison"
+    IMAGE_MISSING = "image-missing"
+    NO_TAG = "no-matching-tag"
+    PLATFORM_MISSING = "platform-missing"
+    NOT_AN_IMAGE = "not-an-image"
+    LIMIT = "limit-exceeded"
+    MUTABLE_TAG = "mutable-tag"
+    UNREACHABLE = "registry-failed"
+
+
+_RULES: tuple[tuple[type[Exception], Rule], ...] = (
+    (ImageNotFound, Rule.IMAGE_MISSING),
+    (NoMatchingTags, Rule.NO_TAG),
+    (PlatformNotFound, Rule.PLATFORM_MISSING),
+    (LimitExceeded, Rule.LIMIT),
+    (NameTaken, Rule.NAME_TAKEN),
+    (InvalidManifest, Rule.NOT_AN_IMAGE),
+    (InvalidReference, Rule.WISH_LIST),
+    (InvalidPattern, Rule.WISH_LIST),
+)
+
+_HINTS = {
+    Rule.IMAGE_MISSING: "correct the name or the tag: `publisher tags REPOSITORY` lists the tags",
+    Rule.NO_TAG: "correct the pattern: `publisher tags REPOSITORY` lists the tags",
+    Rule.LIMIT: "request a smaller image, or ask the administrator for a higher limit",
+    Rule.UNREACHABLE: "run the check again when the registry answers",
+}
+"""What to do where the error itself has no hint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result of a check.
+
+    `line` and `column` are its place in `file`, from 1; both are 0 if it concerns the whole file.
+    `subject` is the wish or image, and `owner` that of the wish; both may be "". `hint` is what to
+    do, or "".
+    """
+
+    rule: str
+    level: Level
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+    subject: str = ""
+    owner: str = ""
+
+    @property
+    def text(self) -> str:
+        """The message and the hint, without the place."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.level}: {self.text}"
+
+    def as_earlier(self) -> Finding:
+        """Return the finding as a note: it is older than the change that is checked."""
+        owner = f", requested by {self.owner}" if self.owner else ""
+        message = f"not part of this change{owner}: {self.message}"
+        return replace(self, level=Level.NOTE, message=message)
+
+
+def of_wish(
+    rule: str, level: Level, file: str, wish: Wish, message: str, hint: str = ""
+) -> Finding:
+    """Return a finding at the place of `wish` in the list `file`."""
+    return Finding(rule, level, file, wish.line, wish.column, message, hint, str(wish), wish.owner)
+
+
+def of_problem(problem: Problem) -> Finding:
+    """Return a problem of a wish list as a finding."""
+    return Finding(
+        problem.rule or Rule.WISH_LIST,
+        Level(problem.severity.value),
+        problem.file,
+        problem.line,
+        problem.column,
+        problem.message,
+        problem.suggestion,
+        problem.subject,
+    )
+
+
+def rule_of(error: Exception) -> Rule:
+    """Return the rule under which the failure of an image is reported."""
+    return next((rule for kind, rule in _RULES if isinstance(error, kind)), Rule.UNREACHABLE)
+
+
+def what_to_do(error: Exception) -> str:
+    """Return the hint of an error, or that of its rule."""
+    hint = explain(error).hint if isinstance(error, PublisherError | OSError) else ""
+    return hint or _HINTS.get(rule_of(error), "")
+
+
+def in_order(findings: Sequence[Finding], files: Sequence[str]) -> tuple[Finding, ...]:
+    """Return findings in the order of `files`, and of their places in them."""
+    order = {name: number for number, name in enumerate(files)}
+    return tuple(sorted(findings, key=lambda f: (order.get(f.file, len(order)), f.line, f.column)))

@@ -1,0 +1,157 @@
+"""The earlier version of a wish list that a change is compared with: from git, or a file.
+
+A revision means the commit at which the current branch left it, as in `git diff REVISION...`: what
+was merged there in the meantime is not part of the change.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.sources.git import error_of_git, hint_for_ownership, run_git
+from publisher.sources.wish_lists import is_remote
+from publisher.wishlist import MAX_BYTES, WishListError
+
+_SHORT = 12
+
+
+class UnknownBase(WishListError):
+    """The version to compare `list` with cannot be found; `base` is the revision or file."""
+
+    def __init__(self, location: str, base: str, *, why: str, hint: str) -> None:
+        super().__init__(f"cannot compare {location} with {base}", why=why, hint=hint)
+        self.list = location
+        self.base = base
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierList:
+    """An earlier version of a list; `data` is None if the list did not exist.
+
+    `name` is what it was compared with, for messages. `note` is what a user should know of that, or
+    "".
+    """
+
+    name: str
+    data: bytes | None
+    note: str = ""
+
+
+def earlier_list(location: str, base: str) -> EarlierList:
+    """Return the version of the wish list at `location` in `base`.
+
+    Args:
+        location: The path of the list.
+        base: A file, or else a revision of the git repository that contains the list.
+
+    Raises:
+        UnknownBase: There is no such file or revision, or the list is not in a git repository.
+        WishListError: git is not installed, or does not end.
+    """
+    if Path(base).is_file():
+        return EarlierList(f"the file {base}", _read(base))
+    if location == "-" or is_remote(location):
+        raise UnknownBase(
+            location,
+            base,
+            why="the list is not a file of a git repository",
+            hint="give the earlier version as a file: --base FILE",
+        )
+    return _Checkout.of(location, base).earlier_list()
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise WishListError(f"cannot read {path}", why=error.strerror or str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkout:
+    """A wish list in the checkout of a git repository, and the revision to compare it with."""
+
+    location: str
+    base: str
+    folder: str
+    path: str
+    """The list, relative to the top of the checkout."""
+    is_shallow: bool
+
+    @classmethod
+    def of(cls, location: str, base: str) -> _Checkout:
+        real = Path(location).resolve()
+        folder = str(real.parent)
+        what = f"cannot compare {location} with {base}"
+        done = run_git(folder, what, "rev-parse", "--is-shallow-repository", "--show-prefix")
+        if done.returncode:
+            why, hint = error_of_git(done), "give the earlier version as a file: --base FILE"
+            if "dubious ownership" in why:
+                hint = hint_for_ownership(folder)
+            elif "not a git repository" in why:
+                why = f"{real.parent} is not in a git repository, and there is no file {base}"
+            raise UnknownBase(location, base, why=why, hint=hint)
+        shallow, prefix = done.stdout.decode(errors="surrogateescape").split("\n")[:2]
+        return cls(location, base, folder, prefix + real.name, shallow == "true")
+
+    def earlier_list(self) -> EarlierList:
+        commit, note = self._commit()
+        path = self.path
+        name = f"{self.base} ({commit[:_SHORT]})"
+        if not self._exists(commit, path):
+            path = self._former_path(commit)
+            if not path:
+                return EarlierList(name, None, note)
+            renamed = f"it was {path} there"
+            note = f"{note}; {renamed}" if note else renamed
+        done = self._git("cat-file", "blob", f"{commit}:{path}")
+        if done.returncode:
+            raise UnknownBase(
+                self.location, self.base, why=error_of_git(done), hint="compare with a file"
+            )
+        return EarlierList(name, done.stdout[: MAX_BYTES + 1], note)
+
+    def _commit(self) -> tuple[str, str]:
+        """Return the commit to compare with, and a note if it is the revision itself."""
+        wanted = self._line(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.base}^{{commit}}"
+        )
+        if not wanted:
+            raise self._unknown()
+        common = self._line("merge-base", wanted, "HEAD")
+        if common:
+            return common, ""
+        why = "the clone is shallow" if self.is_shallow else "it has no commit in common with HEAD"
+        return wanted, f"compared with {self.base} itself, since {why}"
+
+    def _unknown(self) -> UnknownBase:
+        why = f"{self.base!r} is neither a file nor a revision that git knows here"
+        hint = "git fetch origin, then a branch such as origin/main"
+        if self.is_shallow:
+            why += ": the clone is shallow"
+            hint = "git fetch --unshallow, or fetch-depth: 0 in the checkout of the workflow"
+        return UnknownBase(self.location, self.base, why=why, hint=hint)
+
+    def _exists(self, commit: str, path: str) -> bool:
+        return self._git("cat-file", "-e", f"{commit}:{path}").returncode == 0
+
+    def _former_path(self, commit: str) -> str:
+        """Return the path from which the list was renamed since `commit`, or ""."""
+        done = self._git(
+            *("diff", "--no-ext-diff", "--no-textconv", "--no-relative", "--name-status", "-z"),
+            *("--find-renames", "--diff-filter=R", commit),
+        )
+        words = done.stdout.decode(errors="surrogateescape").split("\0")
+        renames = dict(zip(words[2::3], words[1::3], strict=False))
+        return renames.get(self.path, "")
+
+    def _line(self, *arguments: str) -> str:
+        done = self._git(*arguments)
+        return "" if done.returncode else done.stdout.decode().strip()
+
+    def _git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        what = f"cannot compare {self.location} with {self.base}"
+        return run_git(self.folder, what, *arguments)

@@ -1,0 +1,77 @@
+"""The earlier version of a wish list is read from git, or from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from publisher.sources.revisions import UnknownBase, earlier_list
+from tests.command import error_data
+from tests.git_checkout import checkout, commit_files, git
+
+OLD, NEW = "version: 2\nimages: [a:1]\n", "version: 2\nimages: [a:1, b:1]\n"
+
+
+def refused(location: Path | str, base: str) -> UnknownBase:
+    with pytest.raises(UnknownBase) as caught:
+        earlier_list(str(location), base)
+    assert caught.value.why
+    assert caught.value.hint
+    assert error_data(caught.value)["base"] == base
+    return caught.value
+
+
+def test_a_revision_means_the_commit_at_which_the_branch_left_it(tmp_path: Path) -> None:
+    clone = checkout(tmp_path / "clone")
+    first = commit_files(clone, {"lists/a.yaml": OLD})
+    git(clone, "checkout", "--quiet", "-b", "wish")
+    commit_files(clone, {"lists/a.yaml": NEW, "lists/new.yaml": NEW})
+    git(clone, "checkout", "--quiet", "main")
+    commit_files(clone, {"lists/a.yaml": "version: 2\nimages: [other:1]\n"})
+    git(clone, "checkout", "--quiet", "wish")
+    found = earlier_list(str(clone / "lists/a.yaml"), "main")
+    assert (found.data, found.note) == (OLD.encode(), "")
+    assert found.name == f"main ({first[:12]})"
+    assert earlier_list(str(clone / "lists/new.yaml"), "main").data is None
+    assert earlier_list(str(clone / "lists/a.yaml"), "HEAD").data == NEW.encode()
+    (tmp_path / "link.yaml").symlink_to(clone / "lists/a.yaml")
+    assert earlier_list(str(tmp_path / "link.yaml"), "main").data == OLD.encode()
+
+
+def test_a_renamed_list_is_compared_with_the_one_under_its_former_name(tmp_path: Path) -> None:
+    long = OLD + "".join(f"# {number}\n" for number in range(20))
+    clone = checkout(tmp_path / "clone", **{"old name.yaml": long})
+    (clone / "lists").mkdir()
+    git(clone, "mv", "old name.yaml", "lists/new.yaml")
+    (clone / "lists/new.yaml").write_text(long + "# more\n")
+    found = earlier_list(str(clone / "lists/new.yaml"), "main")
+    assert (found.data, found.note) == (long.encode(), "it was old name.yaml there")
+
+
+def test_a_file_is_an_earlier_version_even_outside_of_git(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(OLD)
+    found = earlier_list(str(tmp_path / "new.yaml"), str(tmp_path / "old.yaml"))
+    assert found.data == OLD.encode()
+    error = refused(tmp_path / "new.yaml", "main")
+    assert "is not in a git repository, and there is no file main" in error.why
+    for location in ("-", "https://lists.example.org/a.yaml"):
+        assert "--base FILE" in refused(location, "main").hint
+
+
+def test_an_unknown_revision_and_a_shallow_clone_are_explained(tmp_path: Path) -> None:
+    origin = checkout(tmp_path / "origin", **{"a.yaml": OLD})
+    git(origin, "checkout", "--quiet", "-b", "wish")
+    commit_files(origin, {"a.yaml": NEW})
+    error = refused(origin / "a.yaml", "no/such-branch")
+    assert str(error.why) == "'no/such-branch' is neither a file nor a revision that git knows here"
+    assert refused(origin / "a.yaml", "--output=x").why
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{origin}", str(shallow))
+    error = refused(shallow / "a.yaml", "HEAD~1")
+    assert error.why.endswith(": the clone is shallow")
+    assert "--unshallow" in error.hint
+    git(shallow, "fetch", "--quiet", "--depth=1", "origin", "main:main")
+    found = earlier_list(str(shallow / "a.yaml"), "main")
+    assert found.data == OLD.encode()
+    assert found.note == "compared with main itself, since the clone is shallow"
