@@ -392,7 +392,8 @@ class Removal(World):
         assert not foreseen.refused
         for tag in withdrawn:
             number = self.model.published[tag].image
-            since = self.model.latest(max(self.now, self.model.published[tag].at))
+            # Not before an entry of the same prune: the clock may have been set back between them.
+            since = after.latest(max(self.now, self.model.published[tag].at))
             entry = Entry(tag, number, since, since + self.model.published[tag].grace)
             after = after.copy()
             after.schedule = (*after.schedule, entry)

@@ -184,10 +184,12 @@ class Model:
         if self.is_current(entry):
             return self.unscheduled(entry.tag, entry.image).relinked(entry.tag, True)
         found = self.published.get(entry.tag)
-        after = self.unscheduled(entry.tag, entry.image)
+        after = self.copy()
         if found is not None:
             after.retired[found.image] = found.grace
+            # Not before the entry that is removed: the clock may have been set back since.
             after = after.scheduled(entry.tag, now)
+        after = after.unscheduled(entry.tag, entry.image)
         lists = found.lists if found else frozenset[str]()
         grace = self.retired[entry.image]
         after.published[entry.tag] = Published(entry.image, lists, grace, now)

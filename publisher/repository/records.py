@@ -138,11 +138,12 @@ class RecordSet:
         return self._set_link(name, layout.link_target(name, image_id))
 
     def remove_link(self, name: str, image_id: str = "") -> bool:
-        """Remove the public link `name`; with `image_id` only if it leads to that flat image."""
+        """Remove a public link or chain link; with `image_id` only if it leads to that image."""
         text = self.link(name)
         if text is None or (image_id and text != layout.link_target(name, image_id)):
             return False
-        self._remove_link(name)
+        self._new_links.pop(name, None)
+        self._removed_links[name] = None
         return True
 
     def remove(self, path: str) -> None:
@@ -201,10 +202,6 @@ class RecordSet:
             else:
                 self._set_link(path, layout.chain_target(digest))
             self._set_origin(digest, origin)
-
-    def remove_chain(self, chain_id: str) -> None:
-        """Remove the link of a chain ID, which leads to the wrong layer."""
-        self._remove_link(layout.chain_link(chain_id))
 
     def set_users(self, image_id: str, users: ImageUsers) -> None:
         """Replace the record of an image; its flat image is removed if no name uses it any more."""
@@ -323,7 +320,7 @@ class RecordSet:
             if origin is not None and chain in origin.chains:
                 self._set_link(path, layout.chain_target(other))
                 return
-        self._remove_link(path)
+        self.remove_link(path)
 
     def _set_link(self, path: str, target: str) -> bool:
         if self.link(path) == target:
@@ -331,10 +328,6 @@ class RecordSet:
         self._removed_links.pop(path, None)
         self._new_links[path] = target
         return True
-
-    def _remove_link(self, path: str) -> None:
-        self._new_links.pop(path, None)
-        self._removed_links[path] = None
 
     def _set_origin(self, digest: str, origin: Origin) -> None:
         self._set(layout.layer_origin(digest), origin, origin.to_bytes())

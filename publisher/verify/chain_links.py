@@ -14,6 +14,7 @@ from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory
 from publisher.verify.leftovers import COLLECT, sharded
 
+_LINKS = frozenset({Kind.CHAIN_WRONG, Kind.ORPHAN_CHAIN})
 _MISSING = (
     "layers without a link by chain ID, or without a record of it: containerd downloads them "
     "unless its client names their digests"
@@ -52,27 +53,17 @@ def check_chains(
         _check_others(repository, inventory, expected, origins)
 
 
-def relink_chains(records: RecordSet, inventory: Inventory, expected: Expected) -> None:
-    """Set the links and records of all images that have a config."""
-    for chain, digests in expected.chains.items():
-        text = records.link(layout.chain_link(chain))
-        if text is not None and not _is_right(records, chain, text, digests):
-            records.remove_chain(chain)
+def relink_chains(records: RecordSet, inventory: Inventory) -> None:
+    """Remove the links that `check_chains` found wrong, and link the images that have a config."""
+    for finding in inventory.findings:
+        if finding.kind in _LINKS and finding.remedy is Remedy.DERIVE:
+            records.remove_link(finding.path)
     for image in inventory.images:
         layers = [layer.digest for layer in image.manifest.layers]
         if image.config is None or len(image.config.diff_ids) != len(layers):
             continue
         if all(records.origin(digest) is not None for digest in layers):
             records.add_chains(layers, image.config.diff_ids)
-
-
-def _is_right(records: RecordSet, chain: str, text: str, digests: set[str]) -> bool:
-    """Return whether a link leads to one of `digests`, or to a layer that records the chain ID."""
-    linked = layout.chained_layer(text)
-    if linked is None or linked in digests:
-        return linked is not None
-    origin = records.origin(linked)
-    return origin is not None and chain in origin.chains
 
 
 def _check_link(
@@ -108,6 +99,19 @@ def _check_others(
         if is_digest(chain)
     }
     for path, _ in sharded(repository, inventory, layout.CHAINS):
-        if path not in needed and (path, repository.link_text(path)) not in kept:
-            what = "a link by chain ID to a layer that is not published, or does not record it"
+        text = repository.link_text(path)
+        if path in needed or (path, text) in kept:
+            continue
+        what = "a link by chain ID to a layer that is not published, or does not record it"
+        linked = None if text is None else layout.chained_layer(text)
+        if text is None:
+            what = "not a link by chain ID"
             inventory.warning(Kind.ORPHAN_CHAIN, path, what, how=COLLECT)
+        elif linked is None or linked in origins or not _is_published(repository, linked):
+            inventory.warning(Kind.ORPHAN_CHAIN, path, what, Remedy.DERIVE)
+        else:  # the record may be repaired, or the layer is an orphan as well
+            inventory.warning(Kind.ORPHAN_CHAIN, path, what, how=COLLECT)
+
+
+def _is_published(repository: Repository, digest: str) -> bool:
+    return repository.exists(layout.layer_directory(digest))

@@ -39,7 +39,7 @@ _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
 _ORIGINS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG)
 _USERS = (Kind.USERS_MISSING, Kind.USERS_WRONG)
 _PUBLICATIONS = (Kind.PUBLICATION_MISSING, Kind.PUBLICATION_DAMAGED)
-_CHAINS = (Kind.CHAIN_MISSING, Kind.CHAIN_WRONG)
+_CHAINS = (Kind.CHAIN_MISSING, Kind.CHAIN_WRONG, Kind.ORPHAN_CHAIN)
 _RECORDS = (
     *_LINKS,
     *_ORIGINS,
@@ -215,7 +215,7 @@ class _Records:
         if self._reschedule:
             records.replace_schedule(rebuild_schedule(self._repository, self.inventory, self._now))
         if self._relink:
-            relink_chains(records, self.inventory, self._expected)
+            relink_chains(records, self.inventory)
         records.write(self._transaction)
 
     def _check_origins(self) -> None:

@@ -236,7 +236,7 @@ DAMAGES = [
     Damage("chain link to another layer", link(TOP_CHAIN, layout.chain_target(BASE.digest)), Kind.CHAIN_WRONG, TOP_CHAIN, "repair"),
     Damage("chain link to nowhere", link(BASE_CHAIN, "nowhere"), Kind.CHAIN_WRONG, BASE_CHAIN, "repair"),
     Damage("a file in the place of a chain link", lambda root: _write(root / TOP_CHAIN, b"mine"), Kind.CHAIN_WRONG, TOP_CHAIN),
-    Damage("orphan chain link", link(layout.chain_link(f"sha256:{STRANGE}"), layout.chain_target(BASE.digest)), Kind.ORPHAN_CHAIN, layout.chain_link(f"sha256:{STRANGE}")),
+    Damage("orphan chain link", link(layout.chain_link(f"sha256:{STRANGE}"), layout.chain_target(BASE.digest)), Kind.ORPHAN_CHAIN, layout.chain_link(f"sha256:{STRANGE}"), "repair"),
     Damage("users a directory", directory(USERS), Kind.USERS_WRONG, USERS, "repair"),
     Damage("manifest a directory", directory(layout.manifest_file(NAME)), Kind.MANIFEST_DAMAGED, layout.manifest_file(NAME), "refetch"),
     Damage("orphan layer", write(f".layers/ab/{STRANGE}/layerfs/x", b""), Kind.ORPHAN_LAYER, f".layers/ab/{STRANGE}"),
