@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines test-python313 lint format bench clean
+.PHONY: help demo test coverage test-engines test-python313 lint format bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,9 +18,12 @@ help: ## List the targets
 demo: .venv/runtime ## Publish sample images into ./demo and explain the result (no root, no registry)
 	@$(BIN)/python -m docs.demo
 
-# Coverage is measured when all tests run: it slows those that run in the process of pytest.
 test: lint ## Run all checks and all tests; tests that cannot run name what is missing
-	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov=publisher --cov-report=)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# Not with every run of the tests: it makes them take a third longer.
+coverage: .venv/development ## Print which share of each room the fast tests execute
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not system" --cov=publisher --cov-report= $(ARGS)
 
 test-python313: .venv/development ## Run the fast tests on the Python 3.13 of Debian 13 (root; installs it into a folder)
 	tests/python313.sh
