@@ -35,7 +35,7 @@ Exit codes:
   1    some images failed, each named with its cause
   2    wrong usage, or a wish list with errors
   3    the repository is busy or unusable
-  4    plan --detailed-exitcode: an ingest would change something
+  4    plan --detailed-exitcode, fmt --check: something would change
   70   unexpected error: a defect of the publisher
   130  interrupted; the next run goes on from there
 """

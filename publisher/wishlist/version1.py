@@ -11,7 +11,7 @@ from publisher.wishlist import wishes as shared
 from publisher.wishlist.model import DEFAULT_OUTPUTS, Wish, WishList
 from publisher.yaml_nodes import Problems, place, read_mapping, read_text, read_texts
 
-_KEYS = ("version", "user", "cvmfs_repo", "output_format", "input", "ignoreErrors")
+KEYS = ("version", "user", "cvmfs_repo", "output_format", "input", "ignoreErrors")
 _VERSION_2 = {
     key: f"{key!r} is a key of version 2: write version: 2, and see docs/wishlist.md"
     for key in ("thin", "defaults")
@@ -23,7 +23,7 @@ _VERSION_2 = {
 
 def parse_version1(root: yaml.MappingNode, problems: Problems) -> WishList:
     """Read the mapping of a version 1 wish list."""
-    fields = read_mapping(root, problems, "in a wish list of version 1", _KEYS, _VERSION_2)
+    fields = read_mapping(root, problems, "in a wish list of version 1", KEYS, _VERSION_2)
     user = repository = thin = None
     if "user" in fields:
         user = read_text(fields["user"], problems, "user")

@@ -28,9 +28,9 @@ from publisher.wishlist.model import (
 )
 from publisher.yaml_nodes import Problems, describe, place, read_mapping, read_text
 
-_KEYS = ("version", "repository", "thin", "defaults", "images")
-_DEFAULT_KEYS = ("platforms", "outputs", "grace")
-_WISH_KEYS = (
+KEYS = ("version", "repository", "thin", "defaults", "images")
+DEFAULT_KEYS = ("platforms", "outputs", "grace")
+WISH_KEYS = (
     *("image", "tags", "exclude", "platforms", "outputs", "grace"),
     *("name", "owner", "note", "expires"),
 )
@@ -39,10 +39,10 @@ _VERSION_1 = {
     "output_format": "version 2 calls it 'thin'",
     "input": "version 2 calls it 'images'",
     "user": "version 2 has no user: credentials belong to registries",
-} | {key: f"put {key!r} under 'defaults'" for key in _DEFAULT_KEYS}
-_OF_WISHES = {key: f"{key!r} belongs to single images" for key in _WISH_KEYS}
+} | {key: f"put {key!r} under 'defaults'" for key in DEFAULT_KEYS}
+_OF_WISHES = {key: f"{key!r} belongs to single images" for key in WISH_KEYS}
 _OF_LISTS = {"tag": "put the tag into 'image', or patterns into 'tags'"} | {
-    key: f"{key!r} belongs to the whole list, not to one image" for key in _KEYS
+    key: f"{key!r} belongs to the whole list, not to one image" for key in KEYS
 }
 
 
@@ -57,7 +57,7 @@ class _Defaults:
 
 def parse_version2(root: yaml.MappingNode, problems: Problems) -> WishList:
     """Read the mapping of a version 2 wish list."""
-    fields = read_mapping(root, problems, "in a wish list of version 2", _KEYS, _VERSION_1)
+    fields = read_mapping(root, problems, "in a wish list of version 2", KEYS, _VERSION_1)
     repository = thin = None
     if "repository" in fields:
         text = read_text(fields["repository"], problems, "repository")
@@ -100,15 +100,15 @@ class _Reader:
                 "write defaults: {platforms: [linux/amd64], outputs: [flat, layers], grace: 30d}",
             )
             return _Defaults()
-        fields = read_mapping(node, self.problems, "in 'defaults'", _DEFAULT_KEYS, _OF_WISHES)
+        fields = read_mapping(node, self.problems, "in 'defaults'", DEFAULT_KEYS, _OF_WISHES)
         return self._common(fields, _Defaults())
 
     def wish(self, node: yaml.Node, defaults: _Defaults) -> Wish | None:
         """Return the wish of one entry; report errors, and return None for some of them."""
         if isinstance(node, yaml.MappingNode):
-            if shared.explain_broken_text(node, self.problems, (*_WISH_KEYS, *_OF_LISTS)):
+            if shared.explain_broken_text(node, self.problems, (*WISH_KEYS, *_OF_LISTS)):
                 return None
-            fields = read_mapping(node, self.problems, "in a wish", _WISH_KEYS, _OF_LISTS)
+            fields = read_mapping(node, self.problems, "in a wish", WISH_KEYS, _OF_LISTS)
         elif isinstance(node, yaml.ScalarNode):
             fields = {"image": node}
         else:

@@ -1,0 +1,73 @@
+"""Expand wishes to the images that they request now: behind `publisher expand` and `lock`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from publisher.ingest.wanted import RequestedImage, for_each_image
+from publisher.sources.open import Sources
+from publisher.wishlist import Places
+from publisher.wishlist.model import Request
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedImage:
+    """One image of a wish; `error` is why it is unknown, "" if it is known.
+
+    `name` is its public path, and `digest` what the reference names now, if that was looked up. If
+    the tags of a pattern cannot be listed, `reference` is the image repository.
+    """
+
+    request: Request
+    name: str
+    reference: str
+    digest: str = ""
+    error: str = ""
+
+
+def expand(
+    requests: Sequence[Request],
+    sources: Sources,
+    now: datetime,
+    *,
+    resolve: bool = False,
+    jobs: int = 4,
+) -> list[ExpandedImage]:
+    """Return the images that the wishes request at `now`, in their order; none for expired ones.
+
+    Args:
+        requests: The wishes, each with its list.
+        sources: Where tags are listed: one request for a wish with patterns, none for others.
+        now: The moment by which a wish may have expired.
+        resolve: Look up the digest of each image as well, by one request.
+        jobs: How many wishes are processed at a time.
+    """
+    expansion = _Expansion(sources, resolve, defaultdict(Places))
+    wanted = [request for request in requests if not request.wish.has_expired(now)]
+    with ThreadPoolExecutor(jobs, thread_name_prefix="expand") as pool:
+        images = [image for images in pool.map(expansion.expand, wanted) for image in images]
+    # An image that a list requests twice belongs to the first of the two wishes.
+    first = {(image.request.wish_list, image.reference): image for image in reversed(images)}
+    return list(dict.fromkeys(first[i.request.wish_list, i.reference] for i in images))
+
+
+@dataclass(frozen=True, slots=True)
+class _Expansion:
+    sources: Sources
+    resolve: bool
+    places: defaultdict[str, Places]  # by wish list
+
+    def expand(self, request: Request) -> list[ExpandedImage]:
+        def act(image: RequestedImage) -> ExpandedImage:
+            digest = self.sources.open(image.reference).resolve() if self.resolve else ""
+            return ExpandedImage(request, image.name, str(image.reference), digest)
+
+        def failed(name: str, reference: str, why: str) -> ExpandedImage:
+            return ExpandedImage(request, name, reference, error=why)
+
+        places = self.places[request.wish_list]
+        return for_each_image(request, self.sources, places, act, failed, with_repeated=True)
