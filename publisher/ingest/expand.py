@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
+from publisher.errors import failure_text
 from publisher.ingest.wanted import RequestedImage, for_each_image
 from publisher.sources.open import Sources
 from publisher.wishlist import Places
@@ -66,8 +67,8 @@ class _Expansion:
             digest = self.sources.open(image.reference).resolve() if self.resolve else ""
             return ExpandedImage(request, image.name, str(image.reference), digest)
 
-        def failed(name: str, reference: str, why: str) -> ExpandedImage:
-            return ExpandedImage(request, name, reference, error=why)
+        def failed(name: str, reference: str, error: Exception) -> ExpandedImage:
+            return ExpandedImage(request, name, reference, error=failure_text(error, name))
 
         places = self.places[request.wish_list]
         return for_each_image(request, self.sources, places, act, failed, with_repeated=True)
