@@ -27,6 +27,13 @@ from tests.trees import tree_identity
 
 pytestmark = pytest.mark.system
 
+CONTAINERFILE = """\
+FROM localhost/probe:1
+USER 0
+COPY Containerfile /copied
+ENTRYPOINT ["/bin/ls", "/"]
+"""
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
@@ -34,12 +41,23 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         yield running
 
 
+@pytest.fixture
+def original(tmp_path: Path) -> Iterator[Engine]:
+    """Another engine, for what the image does without the store.
+
+    Podman 5 does not find the names that an image has in an additional store if its own storage has
+    the image too.
+    """
+    with podman(tmp_path / "original") as running:
+        yield running
+
+
 @pytest.mark.parametrize("outputs", ["flat, layers, podman", "flat, podman", "podman"])
 def test_a_container_from_the_store_starts_like_one_from_the_original(
-    tmp_path: Path, engine: Engine, outputs: str
+    tmp_path: Path, engine: Engine, original: Engine, outputs: str
 ) -> None:
     source = write_probe(tmp_path / "layout")
-    expected = run_original(engine, source)
+    expected = run_original(original, source)
     tree = tmp_path / "images"
     publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs=outputs)
     identity = tree_identity(tree)
@@ -174,20 +192,20 @@ def test_a_damaged_store_is_found_and_the_next_ingest_builds_it_again(tmp_path: 
 
 
 def test_an_image_that_lists_a_layer_twice_shows_what_the_original_shows(
-    tmp_path: Path, engine: Engine
+    tmp_path: Path, engine: Engine, original: Engine
 ) -> None:
-    busybox = probe_image().layers[0]
-    one = layer(directory("x"), file("x/one", b"1"), whiteout("etc/gone"))
-    two = layer(whiteout("x/one"), file("x/two", b"2"), file("etc/gone", b"again"))
-    built = image(busybox, one, two, one, config={"Cmd": ["/bin/ls", "/x", "/etc"]})
+    busybox, zero = probe_image().layers[0], layer(file("y/gone"), file("y/kept"))
+    one = layer(directory("x"), file("x/one", b"1"), whiteout("y/gone"))
+    two = layer(whiteout("x/one"), file("x/two", b"2"), file("y/gone", b"again"))
+    built = image(busybox, zero, one, two, one, config={"Cmd": ["/bin/ls", "/x", "/y"]})
     source = f"oci:{write_layout(built, tmp_path / 'layout', '1')}:1"
-    expected = engine.run(source)
+    expected = original.run(source)
     tree = tmp_path / "images"
     publish(tmp_path, tree, f"{{image: '{source}', name: twice}}", outputs="flat, layers, podman")
     assert with_store(engine, tmp_path, tree).run("localhost/twice:1") == expected
     assert "gone" not in expected and "one" in expected and "two" in expected
     assert (
-        len(json.loads(succeed("thin", "local/twice:1", "--repository", tree).out)["layers"]) == 3
+        len(json.loads(succeed("thin", "local/twice:1", "--repository", tree).out)["layers"]) == 4
     )
 
 
@@ -198,16 +216,16 @@ def stored_layers(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_layers_have_the_ids_that_podman_gives_those_that_it_pulls(
-    tmp_path: Path, engine: Engine, real_images: RealImages
+    tmp_path: Path, engine: Engine
 ) -> None:
     tree = tmp_path / "images"
-    source = real_images.source("numpy")
-    publish(tmp_path, tree, f"{{image: '{source}', name: numpy}}", outputs="layers, podman")
-    # podman makes a name of the path, in which no part may begin with a dot
-    (tmp_path / "real").symlink_to(real_images.layout)
-    engine("pull", f"oci:{tmp_path}/real:numpy")
+    layers = [layer(file(f"file-{number}", b"%d" % number)) for number in range(4)]
+    layout = write_layout(image(*probe_image().layers, *layers), tmp_path / "layout", "1")
+    wish = f"{{image: 'oci:{layout}:1', name: layers}}"
+    publish(tmp_path, tree, wish, outputs="layers, podman")
+    engine("pull", f"oci:{layout}:1")
     pulled = stored_layers(tmp_path / "podman/root")
-    assert len(pulled) > 2
+    assert len(pulled) >= 5
     published = stored_layers(tree / "podmanStore")
     for key in ("parent", "diff-digest", "compressed-diff-digest"):
         assert {layer: entry.get(key) for layer, entry in pulled.items()} == {
@@ -249,9 +267,7 @@ def test_images_of_the_store_are_built_on_compared_and_committed(
     publish(tmp_path, tree, f"{{image: '{source}', name: probe}}", outputs="flat, layers, podman")
     identity = tree_identity(tree)
     stored = with_store(engine, tmp_path, tree)
-    (tmp_path / "Containerfile").write_text(
-        'FROM localhost/probe:1\nUSER 0\nCOPY Containerfile /copied\nENTRYPOINT ["/bin/ls", "/"]\n'
-    )
+    (tmp_path / "Containerfile").write_text(CONTAINERFILE)
     stored("build", "--tag", "localhost/built:1", str(tmp_path))
     assert {"copied", "probe", "work dir"} <= set(stored.run("localhost/built:1").split("\n"))
 
@@ -341,3 +357,29 @@ def test_ordinary_users_run_images_of_the_store_that_root_has_published(open_fol
     assert "podmanStore" in status and "mount_program" not in status, "the kernel's overlayfs"
     assert "mounts" in engine.run("localhost/users:1", "/bin/ls", "-l", "/etc/mtab")
     assert tree_identity(tree) == identity
+
+
+def test_ordinary_users_pull_build_and_save_with_images_of_the_store(open_folder: Path) -> None:
+    require_root()
+    tree, base = open_folder / "images", probe_image()
+    own = layer(file("child", b"child"))
+    child = image(*base.layers, own, config={"Cmd": ["/bin/cat", "/child"]})
+    layout = write_layout(base, open_folder / "layout", "1")
+    write_layout(child, layout, "child")
+    wish = f"{{image: 'oci:{layout}:1', name: probe}}"
+    publish(open_folder, tree, wish, outputs="flat, layers, podman")
+    for published in base.layers:  # the pull would fail if it read one of them
+        (layout / "blobs" / published.digest.replace(":", "/")).unlink()
+    run("chmod", "--recursive", "a+rX", layout)
+    engine = rootless(open_folder, tree)
+    pulled = engine("pull", "--quiet", f"oci:{layout}:child").strip()
+    assert engine.run(pulled) == "child"
+    (open_folder / "home/Containerfile").write_text(CONTAINERFILE)
+    engine("build", "--tag", "localhost/built:1", f"{open_folder}/home")
+    assert {"copied", "probe", "work dir"} <= set(engine.run("localhost/built:1").split("\n"))
+    archive = open_folder / "home/saved.tar"
+    engine("save", "--output", str(archive), "localhost/probe:1")
+    manifest = json.loads(
+        run("tar", "--extract", "--to-stdout", "--file", archive, "manifest.json")
+    )
+    assert manifest[0]["Config"] == f"{base.image_id.removeprefix('sha256:')}.json"
