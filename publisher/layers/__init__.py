@@ -6,6 +6,7 @@ policy.py        which properties of entries are published; names.py: which name
 index.py         the layer index
 merge.py         merge indexes into a flat image; side_by_side.py: read indexes together
 fixups.py        the changes of a layer's tree that lower layers require
+opaque.py        the attributes of opaque directories in a layer's tree
 links.py         hard links to files of lower layers
 catalogs.py      the nested catalogs of CVMFS
 replay.py        read a layer again from its blob and its index

@@ -33,6 +33,7 @@ _WRITE_BYTES = 512 * 1024
 _READ_BYTES = 128 * 1024
 _HEADER_BYTES = 16 * 1024
 _LONGEST_LINE = 16 * 2**20
+_OPAQUE = '"opaque":true'
 _PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = json.JSONDecoder().raw_decode
@@ -107,6 +108,11 @@ class LayerIndex(Iterable[Entry]):
                 f"cannot read the index of layer {header.digest}",
                 why=f"it has {count} of {header.entries} entries",
             )
+
+    def opaque_directories(self) -> Iterator[Entry]:
+        """Yield the entries of opaque directories, without decoding others."""
+        # A quote in a string is escaped, so that no path contains the text.
+        return (decode_entry(line) for line in self.lines() if _OPAQUE in line)
 
     def find(self, paths: Collection[str]) -> list[Entry]:
         """Return the entries of those of `paths` that the index has, sorted.

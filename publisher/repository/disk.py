@@ -160,25 +160,6 @@ def remove_if_empty(file: Path) -> None:
             file.unlink()
 
 
-OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
-"""The attributes of opaque directories for overlayfs: for root's mounts, and with `userxattr`."""
-
-
-def keeps_opaque(directory: Path) -> bool:
-    """Return whether this user can mark opaque directories on the file system of `directory`."""
-    for name in OPAQUE_XATTRS if os.geteuid() == 0 else OPAQUE_XATTRS[1:]:
-        try:
-            os.getxattr(directory, name)
-        except OSError as error:
-            if error.errno == errno.ENODATA:
-                return True
-            if error.errno not in (errno.ENOTSUP, errno.ENOSYS):
-                raise
-            continue
-        return True
-    return False
-
-
 _ON_DISK = (
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.EMLINK),
     *(errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTSUP, errno.EPERM, errno.EROFS),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from publisher.layers.errors import LayerError
-from publisher.layers.index import read_header
+from publisher.layers.index import read_header, read_index
+from publisher.layers.opaque import lacks_marks_for_root
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import is_digest
 from publisher.tree import layout
@@ -20,13 +22,15 @@ class PublishedTrees:
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = tuple(roots)
+        self._reported: set[Path] = set()
 
     def find(self, chain_id: str, digest: str = "", parent_chain: str = "") -> str | None:
         """Return the absolute path of the layer that completes the stack `chain_id`.
 
         A layer that is found by its digest is used only if its diff ID gives that chain ID: the
         digest and the chain ID come from different documents of the image, and a snapshot with the
-        wrong files would be used for every other image with the chain ID.
+        wrong files would be used for every other image with the chain ID. A layer whose opaque
+        directories are not marked for root's mounts is never used.
 
         Args:
             chain_id: The chain ID of the stack, from the client.
@@ -40,16 +44,46 @@ class PublishedTrees:
                 found = _by_chain(root, chain_id) or _by_digest(
                     root, chain_id, digest, parent_chain
                 )
+                if found is not None and (_is_cvmfs(root) or self._is_usable(found)):
+                    return str(found)
             except OSError as error:
                 _LOG.warning("cannot read %s: %s", root, error.strerror or error)
-                continue
-            if found is not None:
-                return str(found)
         return None
+
+    def _is_usable(self, tree: Path) -> bool:
+        """Return whether root's mounts show a layer as it is."""
+        try:
+            with (tree.parent / layout.LAYER_INDEX).open("rb") as file:
+                if not lacks_marks_for_root(tree, read_index(file)):
+                    return True
+        except FileNotFoundError:
+            return True  # of DUCC, which does not mark directories for users
+        except LayerError as error:
+            _LOG.warning("cannot check %s: %s", tree, error)
+            return True
+        if tree not in self._reported:
+            self._reported.add(tree)
+            _LOG.warning(
+                "%s is not used: it was published without CAP_SYS_ADMIN, so that root's mounts "
+                "would show files that its opaque directories hide",
+                tree,
+            )
+        return False
 
     def missing(self) -> list[Path]:
         """Return the roots that have no layers, such as file systems that are not mounted."""
         return [root for root in self._roots if not _is_directory(root / layout.LAYERS)]
+
+
+def _is_cvmfs(root: Path) -> bool:
+    """Return whether a tree is a CVMFS repository, whose layers have whiteouts alone.
+
+    Reading their indexes would fetch megabytes.
+    """
+    try:
+        return bool(os.getxattr(root, "user.fqrn"))
+    except OSError:
+        return False
 
 
 def _by_chain(root: Path, chain_id: str) -> Path | None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 
 from publisher.errors import PublisherError
+from publisher.layers.index import read_index
+from publisher.layers.opaque import lacks_marks_for_root, marks_for_root
 from publisher.oci.reference import parse_reference
 from publisher.repository import NothingPublished, Repository
 from publisher.repository.checks import Check, Verdict
@@ -121,12 +123,16 @@ def _clock(newest: float) -> Check:
     return Check("clock", Verdict.GOOD, "agrees with the last publication")
 
 
-def _permissions(repository: Repository) -> Iterator[Check]:
-    """Warn of layers with write permission, which earlier releases did not remove."""
+def _published_layers(repository: Repository) -> set[str]:
     layers: set[str] = set()
     with suppress(PublisherError):  # `verify` reports unreadable settings
         for *_, manifest in live_manifests(repository):
             layers |= {layer.digest for layer in manifest.layers}
+    return layers
+
+
+def _permissions(repository: Repository, layers: Set[str]) -> Iterator[Check]:
+    """Warn of layers with write permission, which earlier releases did not remove."""
     writable = sum(has_writable_files(repository, digest) for digest in layers)
     if writable:
         yield Check(
@@ -136,6 +142,42 @@ def _permissions(repository: Repository) -> Iterator[Check]:
             "be able to change what is published",
             "publisher verify --refetch",
         )
+
+
+def _opaque_directories(repository: Repository, layers: Set[str]) -> Iterator[Check]:
+    """Warn of layers whose opaque directories are not marked for root's mounts."""
+    if not isinstance(repository, DirectoryRepository):
+        return
+    subject = "opaque directories"
+    if not marks_for_root():
+        yield Check(
+            subject,
+            Verdict.WARNING,
+            "without root and CAP_SYS_ADMIN, they are not marked for overlay mounts of root, which "
+            "show the files that they hide; the snapshotter downloads such layers",
+            "publish as root to mark them",
+        )
+        return  # the marks are invisible as well
+    unmarked = sum(_is_unmarked(repository, digest) for digest in layers)
+    if unmarked:
+        yield Check(
+            subject,
+            Verdict.WARNING,
+            f"{unmarked} layers were published without root: overlay mounts of root show the files "
+            "that their opaque directories hide, and the snapshotter downloads these layers",
+            "remove the images, collect them, and publish them as root",
+        )
+
+
+def _is_unmarked(repository: DirectoryRepository, digest: str) -> bool:
+    directory = repository.root / layout.layer_directory(digest)
+    try:
+        if directory.stat().st_uid == 0:  # published by root; so its index need not be read
+            return False
+        with repository.open_index(digest) as file:
+            return lacks_marks_for_root(directory / layout.LAYER_TREE, read_index(file))
+    except (OSError, PublisherError):
+        return False  # `verify` reports what is missing or damaged
 
 
 def _podman_store(repository: Repository) -> Iterator[Check]:
@@ -172,7 +214,9 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         hint = error.hint or "publisher verify"
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
-    yield from _permissions(repository)
+    layers = _published_layers(repository)
+    yield from _permissions(repository, layers)
+    yield from _opaque_directories(repository, layers)
     yield from _podman_store(repository)
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from publisher.entry import Content, Entry, EntryType, Hole
 from publisher.layers.content import read_content
+from publisher.layers.opaque import OPAQUE_XATTRS
 from publisher.repository import DeviceRefused
-from publisher.repository.disk import OPAQUE_XATTRS, file_system_type, list_xattrs
+from publisher.repository.disk import file_system_type, list_xattrs
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST_NS = 2**55 * 10**9

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import EntryType
+from publisher.layers.opaque import keeps_opaque
 from publisher.repository import DiskFull, RepositoryError
 from publisher.repository.directory import journal
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
@@ -19,7 +20,7 @@ from publisher.repository.directory.staging import JOURNAL, Staging
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.directory.workspace import Workspace, find_layer, layer_gone
-from publisher.repository.disk import NotAFile, keeps_opaque, open_file
+from publisher.repository.disk import NotAFile, open_file
 from publisher.repository.history import History
 from publisher.repository.lock import WriterLock, is_writing
 from publisher.tree import layout

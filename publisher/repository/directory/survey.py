@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType
+from publisher.layers.opaque import OPAQUE_XATTRS
 from publisher.repository.descriptors import Directories
-from publisher.repository.disk import OPAQUE_XATTRS, list_xattrs
+from publisher.repository.disk import list_xattrs
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,3 +196,37 @@ def test_any_compression_of_a_published_layer_is_found_by_its_chain_id(
     base, tool = chains(BASE, zstd)
     refused("ALREADY_EXISTS", client, "1", "", base)
     refused("ALREADY_EXISTS", client, "2", base, tool, zstd.digest)
+
+
+def test_a_layer_without_marks_for_the_mounts_of_root_is_unpacked(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Another user, or root without CAP_SYS_ADMIN, marks opaque directories for users alone."""
+    require_mounts()
+    opt = tree / layout.layer_tree(TOOL.digest) / "opt"
+    assert "opaque directories" not in subjects_of_doctor(tree)
+    os.removexattr(opt, "trusted.overlay.opaque")
+    assert os.getxattr(opt, "user.overlay.opaque") == b"y"
+    os.chown(tree / layout.layer_directory(TOOL.digest), 1000, 1000)
+    assert "opaque directories" in subjects_of_doctor(tree)
+    base, tool = chains(BASE, TOOL)
+    with running(tmp_path, tree) as (process, client):
+        refused("ALREADY_EXISTS", client, "1", "", base)
+        for key in ("2", "3"):
+            mounts = client.prepare_layer(key, base, tool, TOOL.digest)
+            assert f"upperdir={tmp_path}/root" in ",".join(mounts[0]["options"])
+        assert process.log.read_text().count("published without CAP_SYS_ADMIN") == 1
+        client.commit(tool, "2", client.stat("2")["labels"])
+        # Layers of CVMFS have whiteouts in place of marks: they are used without being examined.
+        os.setxattr(tree, "user.fqrn", b"images.example.org")
+        client.remove(tool)
+        refused("ALREADY_EXISTS", client, "4", base, tool)
+        os.removexattr(tree, "user.fqrn")
+        client.remove(tool)
+        os.removexattr(opt, "user.overlay.opaque")
+        refused("ALREADY_EXISTS", client, "5", base, tool)
+
+
+def subjects_of_doctor(tree: Path) -> list[str]:
+    checks = publisher("doctor", "--repository", tree, "--output", "json").json["checks"]
+    return [each["subject"] for each in checks]
