@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from publisher.cli.check_annotations import github, gitlab, sarif
+from publisher.cli.check_comment import markdown
+from publisher.cli.check_text import json_document, text
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE, UsageError
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
     jobs_option,
-    output_option,
     quiet_option,
     repository_option,
     wish_lists_argument,
 )
-from publisher.cli.rendering import echo, failed_line, human_size, plural, print_json
+from publisher.cli.rendering import print_as_it_is
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import may_name_local, read_document
-from publisher.errors import PublisherError, explain, printable
+from publisher.errors import PublisherError, explain
 from publisher.ingest.check import Report
 from publisher.ingest.check import check as run_check
-from publisher.ingest.check_image import CheckedImage, Target
+from publisher.ingest.check_image import Target
 from publisher.ingest.findings import Level
 from publisher.repository.settings import load_policy
 from publisher.sources.revisions import EarlierList, earlier_list
-from publisher.wishlist.changes import Change
+
+FORMS: Mapping[str, Callable[[Report], str]] = {
+    "text": text,
+    "json": json_document,
+    "github": github,
+    "gitlab": gitlab,
+    "sarif": sarif,
+    "markdown": markdown,
+}
+"""The forms of the result."""
 
 
 @click.command()
@@ -57,7 +67,21 @@ from publisher.wishlist.changes import Change
 @source_options
 @allow_local_option
 @quiet_option
-@output_option
+@click.option(
+    "--output",
+    type=click.Choice(list(FORMS)),
+    default="text",
+    show_default=True,
+    help="How to print the result: json is documented in docs/output.md, the others annotate "
+    "lines or comment on a pull request, see docs/pull-requests.md.",
+)
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FORM=FILE",
+    help="Write the result to a file as well, in a form of --output; may be given several times.",
+)
 @debug_option
 def check(
     wishlists: tuple[str, ...],
@@ -69,6 +93,7 @@ def check(
     jobs: int,
     quiet: bool,
     output: str,
+    reports: tuple[str, ...],
     **source_settings: str | None,
 ) -> int:
     """Find the errors in the wish lists WISHLIST... ("-" reads standard input).
@@ -85,7 +110,9 @@ def check(
     publisher check wishlist.yaml
     publisher check --offline lists/*.yaml
     publisher check wishlist.yaml --base origin/main
+    publisher check lists/*.yaml --base origin/main --output github --report markdown=comment.md
     """
+    files = _report_files(reports)
     settings = load_settings(source_settings)
     documents = [(path, read_document(path, settings)) for path in wishlists]
     bases = _bases(wishlists, base)
@@ -102,13 +129,32 @@ def check(
             bases=bases,
             check_all=check_all,
         )
-    if output == "json":
-        _print_json(report)
-    else:
-        _print(report, quiet)
+    for path, form in files.items():
+        _write(path, FORMS[form](report))
+    print_as_it_is(text(report, quiet) if output == "text" else FORMS[output](report))
     if report.errors:
         return USAGE
     return SOME_FAILED if report.has(Level.ERROR) else DONE
+
+
+def _report_files(reports: Sequence[str]) -> dict[str, str]:
+    """Return the form of each file that --report names."""
+    files = {}
+    for each in reports:
+        form, equals, path = each.partition("=")
+        if form not in FORMS or not equals or not path:
+            raise UsageError(
+                f"cannot use --report {each}",
+                why=f"it is not FORM=FILE with one of the forms {', '.join(FORMS)}",
+                hint="write for example --report markdown=comment.md",
+            )
+        files[path] = form
+    return files
+
+
+def _write(path: str, text: str) -> None:
+    with Path(path).open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def _bases(wishlists: Sequence[str], base: str | None) -> dict[str, EarlierList]:
@@ -143,99 +189,3 @@ def _target(url: str | None) -> Iterator[Target]:
         yield target
     finally:
         opened.close()
-
-
-def _print_json(report: Report) -> None:
-    compared = [each for each in report.lists if each.base is not None]
-    print_json(
-        "check/1",
-        {
-            "wishes": report.wishes,
-            "problems": [asdict(problem) for problem in report.problems],
-            "images": [_value(image) for image in report.images],
-            "downloadBytes": report.download_size,
-            "newBytes": report.new_size,
-            "findings": [asdict(finding) for finding in report.findings],
-            "comparisons": [
-                {
-                    "wishList": each.name,
-                    "base": each.base.name if each.base else "",
-                    "removed": len(each.changes.removed),
-                }
-                | {str(change): each.changes.count(change) for change in Change}
-                for each in compared
-            ],
-            "seconds": round(report.seconds, 3),
-        },
-    )
-
-
-def _value(image: CheckedImage) -> dict[str, object]:
-    value: dict[str, object] = {
-        "name": image.name,
-        "reference": image.reference,
-        "wishList": image.wish_list,
-        "line": image.line,
-        "column": image.column,
-        "owner": image.owner,
-        "change": image.change,
-    }
-    if image.error:
-        return value | {"status": "failed", "error": image.error}
-    return value | {
-        "status": "ok",
-        "digest": image.digest,
-        "platforms": list(image.platforms),
-        "layers": len(image.layers),
-        "compressedBytes": image.size,
-        "newBytes": image.new_size,
-        "created": image.created,
-        "seconds": round(image.seconds, 3),
-    }
-
-
-def _print(report: Report, quiet: bool) -> None:
-    for image in report.images:
-        if not (quiet or image.error):
-            layers = plural(len(image.layers), "layer")
-            size = f"{human_size(image.size)} in {layers}{_new(image.new_size)}"
-            echo(f"ok: {image.name}  {size}  {', '.join(image.platforms)}")
-    of_images = {finding for image in report.failed for finding in image.findings}
-    for finding in report.findings:
-        if finding not in of_images and not (quiet and finding.level is Level.NOTE):
-            echo(printable(str(finding)))
-    for image in report.failed:
-        place = image.wish_list, image.line, image.column
-        echo(failed_line(image.name, image.error, *place))
-    if not quiet:
-        echo(", ".join(_counts(report)))
-
-
-def _new(size: int | None) -> str:
-    return "" if size is None else f", {human_size(size)} of it new"
-
-
-def _counts(report: Report) -> Iterator[str]:
-    yield plural(report.wishes, "wish").replace("wishs", "wishes")
-    for each in report.lists:
-        if each.base is not None:
-            changed = {change: each.changes.count(change) for change in Change}
-            altered = changed[Change.ALTERED] + changed[Change.TERMS]
-            yield (
-                f"{changed[Change.ADDED]} added, {altered} altered, {len(each.changes.removed)} "
-                f"removed since {each.base.name}"
-            )
-    found = [image for image in report.images if not image.error]
-    if report.images:
-        size = human_size(report.download_size) + _new(report.new_size)
-        yield f"{plural(len(found), 'image')} found ({size})"
-    of_images = {finding for image in report.failed for finding in image.findings}
-    problems = [finding for finding in report.findings if finding not in of_images]
-    for count, what in (
-        (len(report.failed), "failure"),
-        (sum(f.level is Level.ERROR for f in problems), "error"),
-        (sum(f.level is Level.WARNING for f in problems), "warning"),
-        (sum(f.level is Level.NOTE for f in problems), "note"),
-    ):
-        if count:
-            yield plural(count, what)

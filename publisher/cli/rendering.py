@@ -13,7 +13,17 @@ from publisher.errors import printable
 
 def print_json(kind: str, value: Mapping[str, object]) -> None:
     """Print a result document; `kind` names its schema and version, such as "list/1"."""
-    click.echo(json.dumps({"schema": f"publisher/{kind}", **value}, indent=1))
+    print_as_it_is(json_text(kind, value))
+
+
+def print_as_it_is(text: str) -> None:
+    """Print a whole result, whose parts from outside were escaped when it was made."""
+    click.echo(text, nl=False)
+
+
+def json_text(kind: str, value: Mapping[str, object]) -> str:
+    """Return a result document as text: see `print_json`."""
+    return json.dumps({"schema": f"publisher/{kind}", **value}, indent=1) + "\n"
 
 
 def echo(text: str, *, err: bool = False) -> None:

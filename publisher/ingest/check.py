@@ -37,7 +37,7 @@ from publisher.wishlist.overlaps import Overlaps
 from publisher.wishlist.places import NameTaken, same_terms
 from publisher.wishlist.wishes import public_names
 
-_UNTOUCHED = (Change.KEPT, Change.TERMS)
+UNTOUCHED = (Change.KEPT, Change.TERMS)
 """The changes of wishes that request the same image in the same way as before."""
 
 
@@ -72,7 +72,7 @@ class Report:
     @property
     def failed(self) -> tuple[CheckedImage, ...]:
         """The images that cannot be published, without those of unchanged wishes."""
-        return tuple(i for i in self.images if i.error and i.change not in _UNTOUCHED)
+        return tuple(i for i in self.images if i.error and i.change not in UNTOUCHED)
 
     @property
     def download_size(self) -> int:
@@ -131,7 +131,7 @@ def check(
     asked = [
         each
         for each in work
-        if each.place not in refused and (check_all or each.change not in _UNTOUCHED)
+        if each.place not in refused and (check_all or each.change not in UNTOUCHED)
     ]
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
     try:
@@ -211,7 +211,7 @@ class _Checks:
         """Return all images of one wish: one, or as many as its patterns match."""
         assert self._sources is not None
         target = self._targets[work.wish_list.repository]
-        is_new = work.change not in (*_UNTOUCHED, None)
+        is_new = work.change not in (*UNTOUCHED, None)
         overlaps = self._overlaps[work.wish_list.name] if is_new else None
         image_check = ImageCheck(self._sources, target, overlaps)
 
@@ -236,7 +236,7 @@ def _failed(work: _Work, name: str, reference: str, error: Exception) -> Checked
 def _failure(work: _Work, rule: Rule, message: str, hint: str) -> CheckedImage:
     wish, wish_list = work.request.wish, work.request.wish_list
     finding = of_wish(rule, Level.ERROR, wish_list, wish, message, hint)
-    if work.change in _UNTOUCHED:
+    if work.change in UNTOUCHED:
         finding = finding.as_earlier()
     return CheckedImage(
         layout.public_name(wish.image, wish.name) if not wish.tags else str(wish),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.errors import InvalidManifest, InvalidReference, PublisherError, explain
@@ -25,7 +25,7 @@ class Level(enum.StrEnum):
 
 
 class Rule(enum.StrEnum):
-    """The kinds of findings. docs/pull-requests.md has their meanings."""
+    """The kinds of findings: see docs/pull-requests.md, and DESCRIPTIONS."""
 
     WISH_LIST = "wish-list"
     DUPLICATE = "duplicate-wish"
@@ -41,6 +41,23 @@ class Rule(enum.StrEnum):
     MUTABLE_TAG = "mutable-tag"
     UNREACHABLE = "registry-failed"
 
+
+DESCRIPTIONS: Mapping[str, str] = {
+    Rule.WISH_LIST: "A wish list has a mistake",
+    Rule.DUPLICATE: "A wish is listed twice",
+    Rule.OVERLAP: "Two wishes request the same image",
+    Rule.NAME_TAKEN: "Two wishes conflict at one place of the published tree",
+    Rule.EXPIRED: "A wish has expired",
+    Rule.COMPARISON: "A list was not compared with what was requested",
+    Rule.IMAGE_MISSING: "The registry does not have the image",
+    Rule.NO_TAG: "No tag matches the patterns",
+    Rule.PLATFORM_MISSING: "The image does not exist for a requested platform",
+    Rule.NOT_AN_IMAGE: "The reference does not name an image that can be unpacked",
+    Rule.LIMIT: "The image is larger than the repository allows",
+    Rule.MUTABLE_TAG: "The tag moves from image to image",
+    Rule.UNREACHABLE: "The registry does not answer, or refuses the request",
+}
+"""One sentence about each rule, without a full stop."""
 
 _RULES: tuple[tuple[type[Exception], Rule], ...] = (
     (ImageNotFound, Rule.IMAGE_MISSING),
@@ -68,7 +85,7 @@ class Finding:
 
     `line` and `column` are its place in `file`, from 1; both are 0 if it concerns the whole file.
     `subject` is the wish or image, and `owner` that of the wish; both may be "". `hint` is what to
-    do, or "".
+    do, or "". `earlier`: it is older than the change that is checked.
     """
 
     rule: str
@@ -80,6 +97,7 @@ class Finding:
     hint: str = ""
     subject: str = ""
     owner: str = ""
+    earlier: bool = False
 
     @property
     def text(self) -> str:
@@ -94,7 +112,7 @@ class Finding:
         """Return the finding as a note: it is older than the change that is checked."""
         owner = f", requested by {self.owner}" if self.owner else ""
         message = f"not part of this change{owner}: {self.message}"
-        return replace(self, level=Level.NOTE, message=message)
+        return replace(self, level=Level.NOTE, message=message, earlier=True)
 
 
 def of_wish(
