@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from publisher.oci.config import ContainerConfig
-from publisher.runtimes.apptainer import runtime_files
+from publisher.runtimes.flat_files import runtime_files
 
 _PATHS = [generated.entry.path for generated in runtime_files(ContainerConfig())]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from publisher.errors import InvalidManifest
@@ -13,6 +14,7 @@ from publisher.repository import Transaction
 from publisher.repository.reading import count_usage
 from publisher.repository.records import RecordSet
 from publisher.repository.scheduling import schedule_removal
+from publisher.runtimes import flat_files
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.pins import check_pin
@@ -63,7 +65,14 @@ def _count_references(records: RecordSet, items: Sequence[Item]) -> None:
         records.add_chains(layers, item.image.config.diff_ids)
         if known is not None:
             user = (item.name, item.manifest_digest)
-            records.set_users(manifest.image_id, ImageUsers(known.users | {user}))
+            new = replace(known, users=known.users | {user})
+            if "flat" in item.wanted.outputs and not _has_flat_image(records, manifest):
+                new = replace(new, runtime_files=flat_files.VERSION)
+            records.set_users(manifest.image_id, new)
+
+
+def _has_flat_image(records: RecordSet, manifest: Manifest) -> bool:
+    return records.repository.exists(layout.flat_image(manifest.image_id))
 
 
 def _known_users(records: RecordSet, manifest: Manifest) -> ImageUsers | None:
@@ -72,7 +81,7 @@ def _known_users(records: RecordSet, manifest: Manifest) -> ImageUsers | None:
     if recorded is not None:
         return recorded
     origins = (records.origin(layer.digest) for layer in manifest.layers)
-    if not records.repository.exists(layout.flat_image(manifest.image_id)) and not any(
+    if not _has_flat_image(records, manifest) and not any(
         origin is not None and manifest.image_id in origin.images for origin in origins
     ):
         return ImageUsers()

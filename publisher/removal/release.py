@@ -7,7 +7,7 @@ the same image ID lists, and a layer is removed with the last image that uses it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publisher.oci.manifest import Manifest
 from publisher.tree.origin import Origin
@@ -52,7 +52,7 @@ class Release:
 def decide(facts: Facts) -> Release:
     """Return what is removed together with this image."""
     entry, manifest = facts.entry, facts.manifest
-    users = ImageUsers(facts.users.users - {entry.key})
+    users = replace(facts.users, users=facts.users.users - {entry.key})
     needed = {layer.digest for sibling in facts.siblings for layer in sibling.layers}
     if any(digest == entry.manifest_digest for _, digest in users.users):
         needed.update(layer.digest for layer in manifest.layers)  # the same image

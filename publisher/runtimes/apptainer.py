@@ -1,16 +1,17 @@
 """The files that Apptainer (formerly Singularity) expects in a directory that it runs. Pure.
 
-Apptainer adds these files when it converts an image. Here they are added to the flat image, except
-for those paths that the image has itself.
+Apptainer adds these files when it converts an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
 
-from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
+from publisher.entry import Entry, EntryType, Generated
 from publisher.oci.config import ContainerConfig
 from publisher.runtimes.shell import is_variable_name, quote, words
+
+DIRECTORY = ".singularity.d"
 
 _SOURCE_ENVIRONMENT = """\
 #!/bin/sh
@@ -63,15 +64,17 @@ fi
 """,
     "99-base.sh": """\
 #!/bin/sh
-# Libraries of the host's graphics driver are mounted there on request (--nv, --rocm).
+# Apptainer mounts libraries of the host there (--nv, --rocm), and has the path in any container.
+# Other runtimes set only the variables of the image, unless such libraries are mounted.
+__singularity_container="${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}}"
 for __singularity_library in /.singularity.d/libs/*; do
-    if [ -e "$__singularity_library" ]; then
+    if [ -n "$__singularity_container" ] || [ -e "$__singularity_library" ]; then
         LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs"
         export LD_LIBRARY_PATH
         break
     fi
 done
-unset __singularity_library
+unset __singularity_library __singularity_container
 """,
     "99-runtimevars.sh": """\
 #!/bin/sh
@@ -97,32 +100,11 @@ _LINKS = {
     "singularity": ".singularity.d/runscript",
 }
 
-_DIRECTORIES = {
-    "": 0o755,
-    ".singularity.d": 0o755,
-    ".singularity.d/actions": 0o755,
-    ".singularity.d/env": 0o755,
-    ".singularity.d/libs": 0o755,
-    "dev": 0o755,
-    "etc": 0o755,
-    "home": 0o755,
-    "proc": 0o755,
-    "root": 0o700,
-    "sys": 0o755,
-    "tmp": 0o1777,
-    "var": 0o755,
-    "var/tmp": 0o1777,
-}
-"""They include the mount points that runtimes cannot create in a read-only tree."""
-
-_MOUNTED_FILES = ("etc/hosts", "etc/resolv.conf")
+_DIRECTORIES = ("", "/actions", "/env", "/libs")
 
 
-def runtime_files(config: ContainerConfig) -> list[Generated]:
-    """Return the files, links and mount points for an image, sorted by path.
-
-    Owner and times are fixed (0:0, 1970), so that equal configs give equal files.
-    """
+def apptainer_files(config: ContainerConfig) -> list[Generated]:
+    """Return the directory `.singularity.d` of an image, and the links into it."""
     scripts = {
         ".singularity.d/env/10-docker2singularity.sh": _image_environment(config),
         ".singularity.d/runscript": _runscript(config),
@@ -132,38 +114,26 @@ def runtime_files(config: ContainerConfig) -> list[Generated]:
         scripts[f".singularity.d/actions/{name}"] = _SOURCE_ENVIRONMENT + action
     for name, script in _ENVIRONMENT.items():
         scripts[f".singularity.d/env/{name}"] = script
-    found = [
-        *(Generated(Entry(p, EntryType.DIRECTORY, mode)) for p, mode in _DIRECTORIES.items()),
+    return [
+        *(Generated(Entry(DIRECTORY + p, EntryType.DIRECTORY, 0o755)) for p in _DIRECTORIES),
         *(Generated(Entry(p, EntryType.SYMLINK, 0o777, target=t)) for p, t in _LINKS.items()),
         *(_file(path, script.encode(), 0o755) for path, script in scripts.items()),
-        *(_file(path, b"", 0o644) for path in _MOUNTED_FILES),
+        _file(".singularity.d/labels.json", _labels(config), 0o644),
     ]
-    return sorted(found, key=lambda generated: sort_key(generated.entry.path))
 
 
-def insert(plan: Iterable[Merged], generated: Iterable[Generated]) -> Iterator[Merged | Generated]:
-    """Yield a flat image's plan together with those of `generated` that the image does not have.
-
-    An entry of the image is never replaced, and nothing is added below an entry that is not a
-    directory. Both inputs and the result are sorted by path.
-    """
-    waiting = [(sort_key(each.entry.path), each) for each in generated]
-    waiting.reverse()
-    for merged in plan:
-        key = sort_key(merged.entry.path)
-        while waiting and waiting[-1][0] < key:
-            yield waiting.pop()[1]
-        if waiting and waiting[-1][0] == key:
-            waiting.pop()
-        if merged.entry.type is not EntryType.DIRECTORY:
-            while waiting and waiting[-1][0].startswith(key + b"\0"):
-                waiting.pop()
-        yield merged
-    yield from (each for _, each in reversed(waiting))
+def empty_file(path: str) -> Generated:
+    """Return an empty file, on which a runtime mounts another one."""
+    return _file(path, b"", 0o644)
 
 
 def _file(path: str, content: bytes, mode: int) -> Generated:
     return Generated(Entry(path, EntryType.FILE, mode, size=len(content)), content)
+
+
+def _labels(config: ContainerConfig) -> bytes:
+    """Return the image's labels in the form that `apptainer inspect` reads."""
+    return json.dumps(dict(config.labels), indent="\t", sort_keys=True).encode() + b"\n"
 
 
 def _image_environment(config: ContainerConfig) -> str:

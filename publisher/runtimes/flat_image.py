@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -11,10 +11,10 @@ from publisher.entry import EntryType, Generated, Merged
 from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.layers.index import IndexHeader, LayerIndex, read_header
 from publisher.layers.merge import merge
-from publisher.oci.config import ImageConfig
+from publisher.oci.config import ContainerConfig, ImageConfig
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
-from publisher.runtimes.apptainer import insert, runtime_files
+from publisher.runtimes.flat_files import insert, runtime_files
 
 
 @contextmanager
@@ -43,6 +43,19 @@ def flat_plan(
     if any(index.header.policy.get("writable") == "drop" for index in indexes):
         generated = [_not_writable(each) for each in generated]
     yield insert(merge(indexes), generated)
+
+
+def generated_paths(repository: Repository, layers: Sequence[str]) -> Set[str]:
+    """Return the paths of the files for runtimes in the flat image of `layers`.
+
+    They depend on what the layers have, and not on the image's config.
+
+    Raises:
+        LayerError: A layer's index cannot be used.
+    """
+    indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in layers]
+    plan = insert(merge(indexes), runtime_files(ContainerConfig()))
+    return {each.entry.path for each in plan if isinstance(each, Generated)}
 
 
 def _not_writable(generated: Generated) -> Generated:

@@ -1,13 +1,16 @@
-"""The record of the names that use an image."""
+"""The record of an image ID: the names that use the image, and the version of its flat image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from publisher.codec import Codec
+from publisher.codec import Check, Codec, omit_default
 from publisher.tree.record import Digest, read_record
 
 VERSION = 1
+
+_NOT_NEGATIVE = Check(lambda version: version >= 0, "is negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +18,26 @@ class ImageUsers:
     """The (name, manifest digest) pairs that use one image ID, published or scheduled.
 
     It corresponds to the `Origin` of a layer. Several manifests can have one image ID.
+
+    Attributes:
+        runtime_files: The version of the files that are added to the flat image for runtimes; 0 if
+            the image has no flat image, or an earlier release or another tool made it.
     """
 
     users: frozenset[tuple[str, str]] = frozenset()
+    runtime_files: int = 0
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> ImageUsers:
         """Read the file's bytes; `path` names it in InvalidRecord."""
-        users = read_record(_CODEC.parse, data, path).users
-        return cls(frozenset((user.name, user.manifest_digest) for user in users))
+        record = read_record(_CODEC.parse, data, path)
+        users = frozenset((user.name, user.manifest_digest) for user in record.users)
+        return cls(users, record.runtime_files)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes: sorted, so that equal records are equal files."""
-        return _CODEC.dump(_Users(tuple(_User(*user) for user in sorted(self.users))))
+        users = tuple(_User(*user) for user in sorted(self.users))
+        return _CODEC.dump(_Users(users, self.runtime_files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class _User:
 @dataclass(frozen=True, slots=True)
 class _Users:
     users: tuple[_User, ...]
+    runtime_files: Annotated[int, _NOT_NEGATIVE] = omit_default(0)
 
 
 _CODEC = Codec(_Users, version=VERSION)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
@@ -249,7 +249,7 @@ def _record_users(
         plan.write(
             repository,
             layout.image_users(image_id),
-            ImageUsers((known.users | exact) - stale).to_bytes(),
+            replace(known, users=(known.users | exact) - stale).to_bytes(),
         )
     for digest, images in usage.layers.items():
         if not repository.exists(layout.layer_directory(digest)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,20 +13,18 @@ from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
 from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
-from publisher.oci.config import ContainerConfig
 from publisher.repository import Found, Repository, RepositoryError
-from publisher.runtimes.apptainer import runtime_files
-from publisher.runtimes.flat_image import flat_plan
+from publisher.runtimes import flat_files
+from publisher.runtimes.flat_image import flat_plan, generated_paths
 from publisher.tree import layout
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.inventory import LiveImage
+from publisher.verify.published_images import recorded_version
 
 _T = TypeVar("_T")
 _TIMES = range(-(2**31) * 10**9, 2**33 * 10**9)
 _TIME_PRECISION = 2 * 10**9
 _LATEST_IN_32_BITS = (2**31 - 1) * 10**9
-
-_GENERATED = frozenset(generated.entry.path for generated in runtime_files(ContainerConfig()))
 
 MAX_NAMED = 3
 """How many paths of a damaged tree are named; the others are counted."""
@@ -75,14 +73,17 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
     differences = _Differences()
     outdated = _Differences()
     stored = _Stored.by(repository)
+    generated: Set[str] = frozenset()
     try:
+        if image.config is None:  # then the contents of the files for runtimes are unknown
+            generated = generated_paths(repository, layers)
         with flat_plan(repository, layers, image.config, image.name) as plan:
             planned = ((sort_key(merged.entry.path), merged) for merged in plan)
             for planned_entry, found in _paired(planned, repository.walk(path)):
                 if _is_shared(repository, path, layers, planned_entry):
                     continue
-                if planned_entry is None and image.config is None and _may_be_generated(found):
-                    continue  # without a config, the files for runtimes are unknown
+                if planned_entry is None and found is not None and found.entry.path in generated:
+                    continue
                 entry = _entry(planned_entry)
                 for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
                 what = _compare(entry, found, stored)
@@ -99,8 +100,10 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         return
     except OSError as error:
         differences.add(_unreadable(error))
-    if differences.count:
-        what = str(differences)
+    is_current = recorded_version(repository, image.manifest.image_id) == flat_files.VERSION
+    damage = differences if differences.count or not is_current else outdated
+    if damage.count:
+        what = str(damage)
         yield Finding(Severity.ERROR, Kind.FLAT_DAMAGED, path, what, Remedy.DERIVE, "", image.name)
     elif outdated.count:
         what = f"the files for runtimes differ from those of this release: {outdated}"
@@ -213,10 +216,6 @@ def _entry(planned: Merged | Generated | None) -> Entry | None:
 def _is_for_runtimes(found: Found | None) -> bool:
     path = f"{found.entry.path}/" if found else ""
     return path.startswith(".singularity.d/")
-
-
-def _may_be_generated(found: Found | None) -> bool:
-    return found is not None and (found.entry.path in _GENERATED or _is_for_runtimes(found))
 
 
 def _is_shared(

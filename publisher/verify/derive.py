@@ -23,6 +23,7 @@ from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.podman_store import repair_podman_store
+from publisher.verify.published_images import outdated_flat_images
 from publisher.verify.rebuild import (
     rebuild_pins,
     rebuild_publication,
@@ -92,6 +93,8 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
         try:
             if finding.kind in _INDEXES:
                 _repair_index(repository, finding, layers[finding.path], expected)
+            elif finding.path == layout.FLAT:
+                _bring_up_to_date(repository, outdated_flat_images(repository, inventory))
             else:
                 relink_flat_image(repository, images[finding.path], finding.what)
         except (PublisherError, OSError) as error:
@@ -101,6 +104,18 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
         else:
             repaired.append(finding)
     return Repaired(tuple(repaired), tuple(failures))
+
+
+def _bring_up_to_date(repository: Repository, images: Sequence[LiveImage]) -> None:
+    """Link flat images of earlier releases anew; raise the first error after all were tried."""
+    first: PublisherError | OSError | None = None
+    for image in images:
+        try:
+            relink_flat_image(repository, image, "its files for runtimes were outdated")
+        except (PublisherError, OSError) as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def _repair_store(repository: Repository, findings: Sequence[Finding]) -> Repaired:
@@ -269,15 +284,14 @@ class _Records:
 
     def _users(self, path: str) -> bytes:
         users = frozenset(self._expected.images[self._expected.users[path]])
-        if self.inventory.certain:
-            return ImageUsers(users).to_bytes()
-        data = self._repository.read(path)
-        if data is None:
-            raise _uncertain(path)
+        certain = self.inventory.certain
         try:
-            return ImageUsers(users | ImageUsers.parse(data, path).users).to_bytes()
+            found = ImageUsers.parse(self._repository.read(path) or b"", path)
         except InvalidRecord as error:
-            raise _uncertain(path) from error
+            if not certain:
+                raise _uncertain(path) from error
+            found = ImageUsers()
+        return replace(found, users=users if certain else users | found.users).to_bytes()
 
 
 def _uncertain(path: str) -> PublisherError:

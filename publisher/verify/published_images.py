@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from publisher.entry import EntryType
 from publisher.repository import Repository
+from publisher.repository.reading import load_users
+from publisher.runtimes import flat_files
 from publisher.tree import layout
 from publisher.tree import users as users_format
 from publisher.tree.record import InvalidRecord
@@ -13,6 +15,11 @@ from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory, LiveImage, read_record
 from publisher.verify.published_layers import difference
 from publisher.verify.record_versions import add_newer_version, is_newer
+
+_OUTDATED = (
+    "{} of the flat images lack files that runtimes of today need, or have those of an earlier "
+    "release; the repair replaces them, and containers that run from them lose their files"
+)
 
 
 def check_images(repository: Repository, inventory: Inventory, expected: Expected) -> None:
@@ -27,6 +34,10 @@ def check_images(repository: Repository, inventory: Inventory, expected: Expecte
                 Remedy.DERIVE,
                 image=expected.image_names[image_id],
             )
+    outdated = outdated_flat_images(repository, inventory)
+    if outdated:
+        what = _OUTDATED.format(len(outdated))
+        inventory.note(Kind.FLAT_OUTDATED, layout.FLAT, what, Remedy.DERIVE)
     for image_id in sorted(expected.images):
         _check_users(repository, inventory, image_id, expected)
     dropped = {entry.key for entry in inventory.schedule if entry.link_dropped}
@@ -34,6 +45,33 @@ def check_images(repository: Repository, inventory: Inventory, expected: Expecte
         if image.linked:
             key = (image.name, image.manifest_digest)
             _check_link(repository, inventory, image, dropped=key in dropped)
+
+
+def outdated_flat_images(repository: Repository, inventory: Inventory) -> list[LiveImage]:
+    """Return one image for each flat image with files for runtimes of an earlier release.
+
+    Flat images that are missing or whose config is unknown are not among them.
+    """
+    found = {
+        image.manifest.image_id: image
+        for image in inventory.images
+        if image.flat and image.config is not None
+    }
+    return [
+        image
+        for image_id, image in sorted(found.items())
+        if recorded_version(repository, image_id) < flat_files.VERSION
+        and repository.exists(layout.flat_image(image_id))
+    ]
+
+
+def recorded_version(repository: Repository, image_id: str) -> int:
+    """Return the version of the files for runtimes in a flat image; 0 if it is not recorded."""
+    try:
+        users = load_users(repository, image_id)
+    except InvalidRecord:
+        return 0
+    return 0 if users is None else users.runtime_files
 
 
 def _check_users(

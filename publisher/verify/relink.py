@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+
 from publisher.errors import PublisherError
 from publisher.repository import Repository, RepositoryChanged, Transaction
+from publisher.repository.records import RecordSet
+from publisher.runtimes import flat_files
 from publisher.runtimes.flat_image import flat_plan
 from publisher.tree import layout
+from publisher.tree.record import InvalidRecord
 from publisher.verify.inventory import LiveImage
 from publisher.verify.survey import take_inventory
 
@@ -43,8 +49,21 @@ def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
                 each.flat and each.manifest.image_id == image.manifest.image_id
                 for each in take_inventory(repository).images
             ):
+                _record_version(repository, transaction, image)
                 transaction.record(image.name, "flat image linked anew", why)
                 transaction.commit()
+
+
+def _record_version(repository: Repository, transaction: Transaction, image: LiveImage) -> None:
+    """Record which files for runtimes the flat image has; a damaged record is repaired later."""
+    records = RecordSet(repository)
+    image_id = image.manifest.image_id
+    version = flat_files.VERSION if image.config is not None else 0
+    with suppress(InvalidRecord):
+        users = records.users(image_id)
+        if users is not None:
+            records.set_users(image_id, replace(users, runtime_files=version))
+            records.write(transaction)
 
 
 def _link_flat_image(repository: Repository, transaction: Transaction, image: LiveImage) -> None:

@@ -197,6 +197,21 @@ def test_the_script_in_a_flat_image_gives_environment_and_arguments_as_podman(
     assert {n: v for n, v in found.environment if n not in others} == wanted
 
 
+def test_engines_run_a_read_only_flat_image_that_lacks_their_mount_points(
+    mounted: Path, expected: Report, tmp_path: Path
+) -> None:
+    flat = os.path.realpath(mounted / "local/probe:1")
+    with podman(tmp_path / "podman") as engine:
+        variables = engine_environment(engine, tmp_path, mounted)
+        command = f"podman run --rm --network none --rootfs {flat} /.run"
+        reports = [read_report(shell(command, "unshare", "--net", **variables))]
+    with containerd(tmp_path / "containerd") as engine:
+        reports.append(
+            read_report(engine("run", "--rm", "--rootfs", "--read-only", flat, "probe", "/.run"))
+        )
+    assert [report.arguments for report in reports] == [expected.arguments] * 2
+
+
 def test_numpy_works_in_every_form(mounted: Path) -> None:
     require_user_namespaces()
     for way in ("bwrap", "chroot"):

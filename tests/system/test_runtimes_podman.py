@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,6 +357,9 @@ def test_ordinary_users_run_images_of_the_store_that_root_has_published(open_fol
     status = engine("info", "--format", "{{.Store.GraphOptions}} {{.Store.GraphStatus}}")
     assert "podmanStore" in status and "mount_program" not in status, "the kernel's overlayfs"
     assert "mounts" in engine.run("localhost/users:1", "/bin/ls", "-l", "/etc/mtab")
+    flat = os.path.realpath(tree / "local/users:1")
+    listing = engine("run", "--rm", *engine.run_options, "--rootfs", flat, "/bin/ls", "/x", "/y")
+    assert listing.split() == ["/x:", "new", "/y:", "kept"]
     assert tree_identity(tree) == identity
 
 

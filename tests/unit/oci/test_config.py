@@ -23,7 +23,7 @@ from publisher.oci.config import (
 from publisher.oci.manifest import check_consistency, parse_manifest
 from publisher.oci.platform import Platform
 from publisher.runtimes import launch, modulefile
-from publisher.runtimes.apptainer import runtime_files
+from publisher.runtimes.flat_files import runtime_files
 from publisher.runtimes.launch import CannotRun
 from tests.mutations import mutated
 from tests.oci_documents import CONFIG, ONE, TWO, document, manifest

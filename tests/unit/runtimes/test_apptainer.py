@@ -14,11 +14,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
+from publisher.entry import sort_key
 from publisher.oci.config import ContainerConfig, parse_config
 from publisher.repository.directory.linker import link_tree
-from publisher.runtimes.apptainer import insert, runtime_files
-from tests.trees import describe_tree
+from publisher.runtimes.flat_files import insert, runtime_files
 
 NASTY = [
     "",
@@ -186,11 +185,30 @@ def test_only_the_variables_of_the_image_are_set(tmp_path: Path) -> None:
     assert {name for name in found if name not in ("PWD", "_", "SHLVL", "OLDPWD")} == {"A", "PATH"}
 
 
-def test_the_hosts_libraries_are_found_only_where_some_are_mounted(tmp_path: Path) -> None:
+def test_the_hosts_libraries_are_found_in_apptainer_and_where_some_are_mounted(
+    tmp_path: Path,
+) -> None:
     root = write(tmp_path, config(Env=["LD_LIBRARY_PATH=/opt/lib"]))
+    libraries = f"{root}/.singularity.d/libs"
+
+    def found(**variables: str) -> str:
+        done = call(root, "exec", "/usr/bin/env", "-0", PATH="/bin", **variables)
+        return environment_of(done.stdout)["LD_LIBRARY_PATH"]
+
+    assert found() == "/opt/lib"
+    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        assert found(**{name: "/image"}) == f"/opt/lib:{libraries}"
     (root / ".singularity.d/libs/libcuda.so").touch()
-    found = environment_of(call(root, "exec", "/usr/bin/env", "-0", PATH="/bin").stdout)
-    assert found["LD_LIBRARY_PATH"] == f"/opt/lib:{root}/.singularity.d/libs"
+    assert found() == f"/opt/lib:{libraries}"
+
+
+def test_the_labels_of_the_image_are_those_that_apptainer_shows() -> None:
+    [labels] = [
+        json.loads(each.content)
+        for each in runtime_files(config(Labels={"b": 'x"\n', "a": "ä"}))
+        if each.entry.path == ".singularity.d/labels.json"
+    ]
+    assert labels == {"a": "ä", "b": 'x"\n'}
 
 
 def test_of_two_values_the_last_counts_and_what_no_shell_can_hold_is_left_out(
@@ -212,72 +230,3 @@ def test_equal_configs_give_equal_files_of_fixed_owner_and_time() -> None:
     assert one == two
     assert {(g.entry.uid, g.entry.gid, g.entry.mtime_ns) for g in one} == {(0, 0, 0)}
     assert [g.entry.path for g in one] == sorted((g.entry.path for g in one), key=sort_key)
-
-
-def merged(path: str, kind: EntryType = EntryType.FILE) -> Merged:
-    return Merged(Entry(path, kind), 0, path)
-
-
-def test_entries_of_the_image_stay_and_nothing_is_added_behind_its_links() -> None:
-    directory, link = EntryType.DIRECTORY, EntryType.SYMLINK
-    plan = [
-        merged("", directory),
-        merged(".run", link),
-        merged(".singularity.d", directory),
-        merged(".singularity.d/env", link),
-        merged(".singularity.d/runscript"),
-        merged("etc", directory),
-        merged("etc/hosts", link),
-        merged("sys"),
-        merged("var", link),
-    ]
-    result = list(insert(plan, runtime_files(config())))
-    kept = [each for each in result if isinstance(each, Merged)]
-    added = {each.entry.path for each in result if isinstance(each, Generated)}
-    assert kept == plan
-    assert not {"", ".run", ".singularity.d", ".singularity.d/runscript", "etc/hosts"} & added
-    assert not any(path.startswith((".singularity.d/env", "var", "sys")) for path in added)
-    assert {".singularity.d/actions/run", "etc/resolv.conf", ".exec", "tmp"} <= added
-
-
-PATHS = st.lists(
-    st.sampled_from(
-        [".singularity.d", "env", "actions", "run", "var", "tmp", "etc", "a", "sys", "z"]
-    ),
-    min_size=1,
-    max_size=3,
-).map("/".join)
-
-
-@given(st.dictionaries(PATHS, st.sampled_from([EntryType.FILE, EntryType.SYMLINK]), max_size=8))
-def test_the_result_is_a_sorted_tree_that_contains_the_image(kinds: dict[str, EntryType]) -> None:
-    entries = {"": EntryType.DIRECTORY}
-    for path, kind in kinds.items():
-        parents = [path[:at] for at, letter in enumerate(path) if letter == "/"]
-        if any(
-            entries.get(parent, EntryType.DIRECTORY) is not EntryType.DIRECTORY
-            for parent in parents
-        ):
-            continue
-        entries |= dict.fromkeys(parents, EntryType.DIRECTORY)
-        entries.setdefault(path, kind)
-    plan = [merged(path, entries[path]) for path in sorted(entries, key=sort_key)]
-
-    result = list(insert(plan, runtime_files(config())))
-
-    assert [each for each in result if isinstance(each, Merged)] == plan
-    paths = [each.entry.path for each in result]
-    assert paths == sorted(set(paths), key=sort_key), "sorted, and each once"
-    by_path = {each.entry.path: each.entry.type for each in result}
-    for path in paths[1:]:
-        assert by_path[path.rpartition("/")[0]] is EntryType.DIRECTORY
-
-
-def test_a_tree_is_built_with_modes_times_and_links(tmp_path: Path) -> None:
-    link_tree(tmp_path / "root", insert([], runtime_files(config(Cmd=["/bin/a"]))), [])
-    nodes = describe_tree(tmp_path / "root")
-    assert nodes[""].mode == 0o755
-    assert nodes["tmp"].mode == 0o1777 and nodes["root"].mode == 0o700
-    assert nodes[".singularity.d/runscript"].mode == 0o755
-    assert nodes["singularity"].target == ".singularity.d/runscript"
-    assert {node.mtime_ns for node in nodes.values()} == {0}

@@ -216,7 +216,9 @@ DAMAGES = [
     Damage("file lost from a flat image", remove(f"{SECOND_FLAT}/etc/motd"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
     Damage("file added to a flat image", write(f"{SECOND_FLAT}/opt/extra", b"x"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
     Damage("other content in a flat image", write(f"{SECOND_FLAT}/etc/motd", b"other"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
-    Damage("runtime file changed", write(f"{SECOND_FLAT}/.singularity.d/runscript", b"x"), Kind.FLAT_OUTDATED, SECOND_FLAT, "repair"),
+    Damage("runtime file changed", write(f"{SECOND_FLAT}/.singularity.d/runscript", b"x"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
+    Damage("mount point lost", remove(f"{SECOND_FLAT}/run"), Kind.FLAT_DAMAGED, SECOND_FLAT, "repair"),
+    Damage("version of a flat image lost", edit(USERS, lambda v: v.pop("runtimeFiles")), Kind.FLAT_OUTDATED, layout.FLAT, "repair"),
     Damage("layer lost", remove(layout.layer_directory(TOP.digest)), Kind.LAYER_MISSING, TOP_TREE, "refetch"),
     Damage("content changed in place", overwrite(f"{BASE_TREE}/etc/motd", b"HELLO"), Kind.LAYER_DAMAGED, BASE_TREE, "refetch"),
     Damage("file lost from a layer", remove(f"{TOP_TREE}/implied/again"), Kind.LAYER_DAMAGED, TOP_TREE, "refetch"),
@@ -266,7 +268,8 @@ def test_damage_is_named_and_repaired(stage: Stage, root: Path, damage: Damage) 
         each for each in report.findings if (each.kind, each.path) == (damage.kind, damage.path)
     ]
     assert len(found) == 1, report.findings
-    assert report.sound == (damage.kind in (Kind.FOREIGN, Kind.CHAIN_MISSING))
+    harmless = (Kind.FOREIGN, Kind.CHAIN_MISSING, Kind.FLAT_OUTDATED)
+    assert report.sound == (damage.kind in harmless)
     assert not differences(state_of(root), damaged), "looking changed something"
 
     after_repair = repaired(stage, refetch=False)
@@ -313,6 +316,27 @@ def test_a_record_of_a_newer_release_is_left_alone_and_rebuilt_on_request(
     assert (root / path).read_bytes() == newer
     assert repaired(stage, refetch=False, replace_newer=True).sound
     assert json.loads((root / layout.publication_file(NAME)).read_bytes())["reference"]
+
+
+def test_flat_images_of_an_earlier_release_are_brought_up_to_date(stage: Stage, root: Path) -> None:
+    before = state_of(root)
+    for built, flat in ((FIRST, FIRST_FLAT), (SECOND, SECOND_FLAT)):
+        edit(layout.image_users(built.image_id), lambda value: value.pop("runtimeFiles"))(root)
+        etc = root / flat / "etc"
+        time = etc.stat().st_mtime_ns
+        for path in ("run", "etc/mtab", "etc/hostname", ".singularity.d/labels.json"):
+            remove(f"{flat}/{path}")(root)
+        os.utime(etc, ns=(time, time))
+    [finding] = look(stage, deep=False).findings
+    assert (finding.severity, finding.path) == (Severity.NOTE, layout.FLAT)
+    assert finding.what.startswith("2 of the flat images lack")
+    deep = [each for each in look(stage).findings if each != finding]
+    assert {(each.kind, each.severity, each.path) for each in deep} == {
+        (Kind.FLAT_OUTDATED, Severity.WARNING, FIRST_FLAT),
+        (Kind.FLAT_OUTDATED, Severity.WARNING, SECOND_FLAT),
+    }
+    assert repaired(stage, refetch=False).findings == ()
+    assert not differences(state_of(root), before)
 
 
 def test_at_least_thirty_kinds_of_damage_are_known() -> None:
