@@ -20,6 +20,7 @@ class Obstacles:
         self._directory = directory
         self._occupied: Path | None = None
         self._reachable: set[Path] = set()
+        self._usable: set[str] = set()
 
     def check(self, rename: Rename) -> None:
         """Raise PathTaken if `rename` could not be executed."""
@@ -57,6 +58,9 @@ class Obstacles:
 
     def _check_parent(self, path: str) -> None:
         """Refuse a path whose directory cannot be made, written to or renamed into."""
+        parent = os.path.dirname(path)
+        if parent in self._usable:
+            return
         above = self._nearest(path)
         is_link = above != self._root and above.is_symlink()
         if is_link or not above.is_dir():
@@ -66,6 +70,7 @@ class Obstacles:
         elif not self._can_rename_into(above):
             why = f"{above} is on another file system than the staging space, or a mount point"
         else:
+            self._usable.add(parent)
             return
         raise PathTaken(
             f"cannot publish {path}", path=path, why=why, hint=f"move {above} away, or correct it"
