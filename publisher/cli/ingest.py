@@ -26,6 +26,7 @@ from publisher.cli.options import (
     allow_local_option,
     debug_option,
     jobs_option,
+    locked_option,
     output_option,
     platform_option,
     quiet_option,
@@ -79,6 +80,7 @@ class _Options:
 @jobs_option
 @wait_option
 @verify_option
+@locked_option
 @source_options
 @allow_local_option
 @no_progress_option
@@ -89,6 +91,7 @@ def ingest(
     wishlists: tuple[str, ...],
     dry_run: bool,
     allow_local: bool,
+    locked: bool,
     repository: str | None,
     jobs: int,
     wait: float,
@@ -107,6 +110,7 @@ def ingest(
 
     \b
     publisher ingest wishlist.yaml
+    publisher ingest wishlist.yaml --locked
     publisher ingest lists/*.yaml --repository dir:/srv/images --jobs 8
     publisher ingest wishlist.yaml --output json | jq '.outcomes[] | select(.status == "failed")'
     """
@@ -114,7 +118,11 @@ def ingest(
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
     by_repository, problems = read_requests(
-        wishlists, repository, load_settings(source_settings), allow_local=allow_local
+        wishlists,
+        repository,
+        load_settings(source_settings),
+        allow_local=allow_local,
+        locked=locked,
     )
     options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
     reports = []

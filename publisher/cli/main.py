@@ -26,6 +26,7 @@ _COMMANDS = {
     "init": "publisher.cli.init:init",
     "inspect": "publisher.cli.inspect:inspect",
     "list": "publisher.cli.images:list_command",
+    "lock": "publisher.cli.lock:lock",
     "log": "publisher.cli.log:log",
     "login": "publisher.cli.login:login",
     "logout": "publisher.cli.login:logout",

@@ -50,6 +50,12 @@ allow_local_option = click.option(
     help="Let wish lists that come over the network name files, directories and the container "
     "engine of this host, as local lists may.",
 )
+locked_option = click.option(
+    "--locked",
+    is_flag=True,
+    help="Use the digests in the lock beside each list (LIST.lock), also of tags that have moved "
+    "since. An error if a lock is missing, or not that of the present list.",
+)
 wish_lists_argument = click.argument(
     "wishlists",
     nargs=-1,

@@ -11,6 +11,7 @@ from publisher.cli.options import (
     allow_local_option,
     debug_option,
     jobs_option,
+    locked_option,
     output_option,
     repository_option,
     wish_lists_argument,
@@ -37,6 +38,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 )
 @repository_option
 @jobs_option
+@locked_option
 @source_options
 @allow_local_option
 @output_option
@@ -45,6 +47,7 @@ def plan(
     wishlists: tuple[str, ...],
     detailed_exitcode: bool,
     allow_local: bool,
+    locked: bool,
     repository: str | None,
     jobs: int,
     output: str,
@@ -57,7 +60,11 @@ def plan(
     publisher plan wishlist.yaml --detailed-exitcode || publisher ingest wishlist.yaml
     """
     requests, unusable = read_requests(
-        wishlists, repository, load_settings(source_settings), allow_local=allow_local
+        wishlists,
+        repository,
+        load_settings(source_settings),
+        allow_local=allow_local,
+        locked=locked,
     )
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from publisher.cli.rendering import echo
 from publisher.errors import printable
+from publisher.oci.reference import ImageReference
 from publisher.sources.settings import Settings
-from publisher.sources.wish_lists import is_remote, list_identity, read_wish_list_document
+from publisher.sources.wish_lists import (
+    is_remote,
+    list_identity,
+    lock_location,
+    read_wish_list_document,
+)
 from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
+from publisher.wishlist.lock import Lock, LockError, locked_images, parse_lock
 from publisher.wishlist.model import Request
 
 
@@ -53,17 +62,44 @@ def read_wish_list(
 
 
 def read_requests(
-    paths: Sequence[str], repository: str | None, settings: Settings, *, allow_local: bool
+    paths: Sequence[str],
+    repository: str | None,
+    settings: Settings,
+    *,
+    allow_local: bool,
+    locked: bool = False,
 ) -> tuple[dict[str | None, list[Request]], list[Problem]]:
     """Return the requests of the wish lists by repository URL, and the errors of single wishes.
 
-    The repository is `repository`, or without it the one that each list names.
+    The repository is `repository`, or without it the one that each list names. If `locked`, the
+    images of the requests are those of the lists' locks.
     """
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
     for path in paths:
         wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
+        images = _locked_images(path, wish_list, settings) if locked else None
         wanted = requests.setdefault(repository or wish_list.repository, [])
-        wanted += [Request(wish, list_identity(path)) for wish in wish_list.wishes]
+        wanted += [
+            Request(wish, list_identity(path), images[number] if images else None)
+            for number, wish in enumerate(wish_list.wishes)
+        ]
         unusable += wish_list.unusable
     return requests, unusable
+
+
+def read_lock(path: str, settings: Settings) -> Lock:
+    """Return the lock of the wish list at `path`; raise LockError if it is missing or damaged."""
+    location = lock_location(path)
+    if not (is_remote(location) or Path(location).exists()):
+        raise LockError(
+            f"cannot read lock {location}", why="no such file", hint=f"publisher lock {path}"
+        )
+    return parse_lock(read_document(location, settings), location, path)
+
+
+def _locked_images(
+    path: str, wish_list: WishList, settings: Settings
+) -> list[dict[ImageReference, str]]:
+    lock = read_lock(path, settings)
+    return locked_images(lock, wish_list, lock_location(path), datetime.now(UTC))

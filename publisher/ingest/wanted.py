@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
+from publisher.errors import PublisherError
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
 from publisher.oci.platform import Platform
-from publisher.oci.reference import ImageReference
+from publisher.oci.reference import ImageReference, Transport
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.records import RecordSet
 from publisher.runtimes.podman import store as podman_store
@@ -35,6 +36,14 @@ T = TypeVar("T")
 
 class ConcurrentlyPublished(RepositoryChanged):
     """Another run published under the image's name in the meantime: resolve the image again."""
+
+
+class NotLocked(PublisherError):
+    """The lock has no digest for an image, or one that its source cannot return any more."""
+
+
+_LATEST_ONLY = (Transport.DOCKER_DAEMON, Transport.DOCKER_ARCHIVE)
+"""The transports that have one image by name, and none by digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +174,7 @@ def for_each_image(
     """
     wish = request.wish
     try:
-        references = expand_wish(sources, wish)
+        references = _references(request, sources)
     except Exception as error:  # noqa: BLE001  # reported as this wish's failure
         return _without_none([failed(str(wish), str(wish.image), error)])
     results: list[T | None] = []
@@ -203,7 +212,7 @@ def compare(
     # The records are read first: another run may publish a newer image during the request.
     found = tuple(records.readable_publication(name) for _, name in places)
     source = sources.open(reference)
-    digest = source.resolve()
+    digest = _digest(image, source)
     terms = Terms(
         image.request.wish_list,
         wish.owner or "",
@@ -220,6 +229,33 @@ def compare(
     if not current:
         _check_pins(records, found, digest, now)
     return Comparison(source, digest, wanted, found, current)
+
+
+def _references(request: Request, sources: Sources) -> Sequence[ImageReference]:
+    """Return the images of a wish: those of the lock, or those that it requests now."""
+    if request.locked is None:
+        return expand_wish(sources, request.wish)
+    if not request.locked:
+        raise NotLocked(
+            f"cannot publish {request.wish}",
+            why="the lock has no digest for it: it could not be resolved when the lock was written",
+            hint="publisher check, then `publisher lock` once the image exists",
+        )
+    return list(request.locked)
+
+
+def _digest(image: RequestedImage, source: Source) -> str:
+    """Return the digest of the lock, without a request, or the one that the source names now."""
+    if image.request.locked is None:
+        return source.resolve()
+    digest = image.request.locked[image.reference]
+    if image.reference.transport in _LATEST_ONLY and source.resolve() != digest:
+        raise NotLocked(
+            f"cannot publish {image.reference} as it is locked",
+            why=f"{digest} was replaced, and {image.reference.transport}: has no earlier images",
+            hint="publisher lock, to lock the present image",
+        )
+    return digest
 
 
 def is_current(records: RecordSet, found: Publication | None, wanted: WantedImage) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from publisher.sources import SourceError
 from publisher.sources.git import parse_git_location, read_git_file
@@ -41,6 +41,26 @@ def list_identity(location: str) -> str:
     if is_remote(location):
         return location.partition("#")[0]
     return os.path.abspath(location)
+
+
+def lock_location(location: str) -> str:
+    """Return where the lock of a wish list is: beside it, with ".lock" after its name.
+
+    Raises WishListError for standard input, which has no lock, and for a malformed address.
+    """
+    if location == "-":
+        raise WishListError(
+            "cannot use a lock with standard input",
+            why="a lock is a file beside its list",
+            hint="name the file of the list",
+        )
+    if location.startswith("git+"):
+        file = parse_git_location(location)
+        return f"{file.identity}.lock@{file.ref}"
+    if is_remote(location):
+        parts = urlsplit(location)
+        return urlunsplit(parts._replace(path=f"{parts.path}.lock", fragment=""))
+    return f"{location}.lock"
 
 
 def read_wish_list_document(location: str, settings: Settings) -> bytes:

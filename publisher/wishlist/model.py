@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -86,7 +87,11 @@ class WishListError(InvalidFile):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish and the identity of its wish list: its absolute path or URL, "" for none."""
+    """A wish and the identity of its wish list: its absolute path or URL, "" for none.
+
+    `locked` has the images of the wish, with their digests, if they come from a lock.
+    """
 
     wish: Wish
     wish_list: str = ""
+    locked: Mapping[ImageReference, str] | None = None
