@@ -43,7 +43,8 @@ def test_a_moved_tag_is_one_line_of_the_lock_and_the_old_image_is_published(
             registry.add("team/app", tag, FIRST)
         registry.add("team/tool", "v1", FIRST)
         wish_list.write_text(
-            f"version: 2\nimages:\n- {{image: '{host}/team/app', tags: ['1.*'], exclude: ['1.8']}}\n"
+            f"version: 2\nimages:\n- {{image: '{host}/team/app', "
+            "tags: ['1.*'], exclude: ['1.8']}\n"
             f"- {host}/team/tool:v1\n- {host}/team/tool@{digest(FIRST)}\n"
             "- {image: debian, expires: 2020-01-01}\n"
         )
