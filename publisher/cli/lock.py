@@ -105,7 +105,7 @@ def _require_file(path: str) -> None:
 
 
 def _earlier(path: str, settings: Settings, only_new: bool) -> Lock:
-    """Return the lock that is replaced; an empty one if there is none, or if it is damaged."""
+    """Return the lock that is replaced; an empty one if it is missing or damaged."""
     if not Path(lock_location(path)).exists():
         return Lock({})
     try:

@@ -54,7 +54,7 @@ def update_lock(
 
     Args:
         requests: The wishes of one list.
-        earlier: The lock that is replaced; an empty one if there is none.
+        earlier: The lock that is replaced; an empty one if it does not exist.
         sources: Where tags and digests are looked up.
         now: The moment by which a wish may have expired.
         only_new: Look up only the wishes that the earlier lock does not have.
