@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from publisher.oci.manifest import Manifest
 from publisher.repository.protocol import Repository
 from publisher.repository.records import CurrentManifest, RecordSet
-from publisher.tree.origin import Origin
 from publisher.tree.pins import Pins
 from publisher.tree.publication import Publication
 from publisher.tree.schedule import RemoveSchedule
@@ -33,11 +32,6 @@ def load_pins(repository: Repository) -> Pins:
 def load_publication(repository: Repository, name: str) -> Publication | None:
     """Return what is recorded of the image published as `name`; None if nothing is."""
     return RecordSet(repository).publication(name)
-
-
-def load_origin(repository: Repository, digest: str) -> Origin | None:
-    """Return the images that use the layer; None without a record."""
-    return RecordSet(repository).origin(digest)
 
 
 def load_users(repository: Repository, image_id: str) -> ImageUsers | None:

@@ -1,8 +1,8 @@
 """Take over a repository that DUCC filled: the use case behind `publisher adopt`.
 
 Layers and flat images stay in place and are used; only manifests and configs are downloaded. All
-records are written in one transaction. A later run adopts images for which this failed, such as
-those whose registry was unavailable.
+records, and links to layers by chain ID, are written in one transaction. A later run adopts images
+for which this failed, such as those whose registry was unavailable.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from publisher.repository import Repository, Transaction
 from publisher.repository.reading import (
     Usage,
     current_manifest,
-    load_origin,
     load_schedule,
-    load_users,
 )
+from publisher.repository.records import RecordSet
 from publisher.repository.schedule_files import schedule_files
 from publisher.sources import ImageNotFound
 from publisher.sources.image import fetch_images
@@ -72,14 +71,10 @@ class Report:
 
 @dataclass(slots=True)
 class _Plan:
-    """The files to write, by path, and the result for each image."""
+    """The records to write, and the result for each image."""
 
+    records: RecordSet
     images: list[Adoption] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def write(self, repository: Repository, path: str, content: bytes) -> None:
-        if repository.read(path) != content:
-            self.files[path] = content
 
 
 def adopt(
@@ -179,8 +174,9 @@ def _plan(
     repository: Repository, found: Mapping[str, tuple[PlatformImage, Publication] | str]
 ) -> _Plan:
     """Return the files to write for the current state; called under the lock unless dry_run."""
-    plan = _Plan()
-    _convert_schedule(repository, plan)
+    plan = _Plan(RecordSet(repository))
+    _convert_schedule(repository, plan.records)
+    adopted: list[PlatformImage] = []
     for name in repository.names():
         if repository.exists(layout.publication_file(name)):
             plan.images.append(Adoption(name, AdoptionStatus.COMPLETE, "it has all its records"))
@@ -193,14 +189,20 @@ def _plan(
             continue
         image, publication = answer
         plan.images.append(Adoption(name, AdoptionStatus.ADOPTED, publication.manifest_digest))
-        plan.write(repository, layout.manifest_file(name), image.document.data)
-        plan.write(repository, layout.config_file(name), image.config_document.data)
-        plan.write(repository, layout.publication_file(name), publication.to_bytes())
-    _record_users(repository, plan, found)
+        plan.records.set_file(layout.manifest_file(name), image.document.data)
+        plan.records.set_file(layout.config_file(name), image.config_document.data)
+        plan.records.set_publication(publication)
+        adopted.append(image)
+    _record_users(repository, plan.records, found)
+    for image in adopted:
+        layers, diff_ids = [each.digest for each in image.manifest.layers], image.config.diff_ids
+        is_complete = all(repository.exists(layout.layer_directory(digest)) for digest in layers)
+        if is_complete and len(layers) == len(diff_ids):
+            plan.records.add_chains(layers, diff_ids)
     return plan
 
 
-def _convert_schedule(repository: Repository, plan: _Plan) -> None:
+def _convert_schedule(repository: Repository, records: RecordSet) -> None:
     """Replace DUCC's schedule, a list of manifests without names or times, if it is empty."""
     data = repository.read(layout.REMOVE_SCHEDULE)
     if data is None:
@@ -216,7 +218,7 @@ def _convert_schedule(repository: Repository, plan: _Plan) -> None:
             "names nor times",
             hint="let it finish first: cvmfs_ducc garbage-collection",
         )
-    plan.write(repository, layout.REMOVE_SCHEDULE, ScheduleSummary(_latest(repository)).to_bytes())
+    records.set_file(layout.REMOVE_SCHEDULE, ScheduleSummary(_latest(repository)).to_bytes())
 
 
 def _latest(repository: Repository) -> datetime | None:
@@ -234,7 +236,7 @@ def _latest(repository: Repository) -> datetime | None:
 
 def _record_users(
     repository: Repository,
-    plan: _Plan,
+    records: RecordSet,
     found: Mapping[str, tuple[PlatformImage, Publication] | str],
 ) -> None:
     """Record the names that use each image, and the images that use each layer.
@@ -243,21 +245,17 @@ def _record_users(
     """
     usage = _count(repository)
     for image_id, users in usage.images.items():
-        known = load_users(repository, image_id) or ImageUsers()
+        known = records.users(image_id) or ImageUsers()
         exact = {(name, _digest_after(name, digest, found)) for name, digest in users}
         stale = {user for user in users if user not in exact}
-        plan.write(
-            repository,
-            layout.image_users(image_id),
-            replace(known, users=(known.users | exact) - stale).to_bytes(),
-        )
+        records.set_users(image_id, replace(known, users=(known.users | exact) - stale))
     for digest, images in usage.layers.items():
         if not repository.exists(layout.layer_directory(digest)):
             continue  # verify reports the missing layer, and can fetch it
-        origin = load_origin(repository, digest) or Origin()
+        origin = records.origin(digest) or Origin()
         for image_id in images:
             origin = origin.with_image(image_id)
-        plan.write(repository, layout.layer_origin(digest), origin.to_bytes())
+        records.set_origin(digest, origin)
 
 
 def _count(repository: Repository) -> Usage:
@@ -283,8 +281,7 @@ def _digest_after(
 
 
 def _fill(transaction: Transaction, plan: _Plan) -> None:
-    for path, content in plan.files.items():
-        transaction.replace(path, content)
+    plan.records.write(transaction)
     for image in plan.images:
         if image.status is AdoptionStatus.ADOPTED:
             transaction.record(image.name, "adopted", image.why)
@@ -292,7 +289,7 @@ def _fill(transaction: Transaction, plan: _Plan) -> None:
 
 def _report(repository: Repository, plan: _Plan) -> Report:
     missing = sum(1 for digest in _layers(repository) if _lacks_index(repository, digest))
-    return Report(tuple(plan.images), len(plan.files), missing)
+    return Report(tuple(plan.images), plan.records.changes, missing)
 
 
 def _layers(repository: Repository) -> Iterator[str]:

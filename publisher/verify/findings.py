@@ -63,6 +63,7 @@ class Kind(enum.StrEnum):
     ORPHAN_LINK = "orphan-link"
     ORPHAN_METADATA = "orphan-metadata"
     PODMAN_STORE = "podman-store-damaged"
+    TAR_SPLIT_MISSING = "tar-split-missing"
     FOREIGN = "foreign"
     OTHER_TOOL = "other-tool"
 

@@ -11,8 +11,9 @@ from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository
 from publisher.repository.reading import load_publication
+from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import store
-from publisher.runtimes.podman.check import store_faults
+from publisher.runtimes.podman.check import store_faults, without_tar_split
 from publisher.tree import layout, podman_store
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord, UnsupportedRecord
@@ -20,19 +21,42 @@ from publisher.verify.findings import Kind, Remedy
 from publisher.verify.inventory import Inventory
 from publisher.verify.record_versions import add_newer_version
 
+_NAMED = 3
+
 
 def check_podman_store(repository: Repository, inventory: Inventory) -> None:
     """Add a finding if the store exists and lacks something that its lists name."""
     if not repository.exists(layout.PODMAN_STORE):
         return
     try:
-        for path, what in store_faults(repository):
+        faults = list(store_faults(repository))
+        for path, what in faults:
             inventory.error(Kind.PODMAN_STORE, path, what, Remedy.DERIVE)
+        if not faults:
+            _check_tar_split(repository, inventory)
     except UnsupportedRecord as error:
         add_newer_version(inventory, error.path, error)
     except InvalidRecord as error:
         if error.path == podman_store.PATH:  # the settings are verified with the other records
             inventory.error(Kind.PODMAN_STORE, error.path, error.why, Remedy.DERIVE)
+
+
+def _check_tar_split(repository: Repository, inventory: Inventory) -> None:
+    """Add a note if images of the store cannot be saved and pushed."""
+    count, image_ids = without_tar_split(repository)
+    if not count:
+        return
+    ids = set(image_ids)
+    names = {i.name for i in inventory.images if podman.entry_id(i.manifest.image_id) in ids}
+    named = ", ".join(sorted(names)[:_NAMED])
+    if len(names) > _NAMED:
+        named += f", and {len(names) - _NAMED} more"
+    inventory.note(
+        Kind.TAR_SPLIT_MISSING,
+        podman.LAYERS_FILE,
+        f"{count} layers have no tar-split data: podman runs, but cannot save or push {named}",
+        how="remove these images, collect them (publisher gc), and publish them again",
+    )
 
 
 def repair_podman_store(repository: Repository) -> None:

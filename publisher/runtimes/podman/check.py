@@ -9,7 +9,7 @@ from publisher.repository.settings import client_mount
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import lists
 from publisher.runtimes.podman.conversion import outdated
-from publisher.tree import podman_store
+from publisher.tree import layout, podman_store
 from publisher.tree.record import InvalidRecord
 
 
@@ -46,6 +46,34 @@ def store_faults(repository: Repository) -> Iterator[tuple[str, str]]:
         for path in entry.data_files():
             if not repository.exists(path):
                 yield path, "a data file of an image is missing"
+
+
+def without_tar_split(repository: Repository) -> tuple[int, list[str]]:
+    """Return how many layers have no tar-split data, and the IDs of the images that have them.
+
+    Flat images, which no archive belongs to, are not counted. Call this for a store without faults.
+
+    Raises:
+        InvalidRecord: A list is damaged.
+    """
+    layers = lists.parse_list(repository.read(podman.LAYERS_FILE), podman.LAYERS_FILE)
+    images = lists.parse_list(repository.read(podman.IMAGES_FILE), podman.IMAGES_FILE)
+    parents = {entry.id: entry.parent for entry in layers}
+    lacking = {entry.id for entry in layers if _lacks_tar_split(repository, entry.id)}
+
+    def is_affected(layer: str) -> bool:
+        while layer and layer not in lacking:
+            layer = parents.get(layer, "")
+        return bool(layer)
+
+    return len(lacking), [entry.id for entry in images if is_affected(entry.layer)]
+
+
+def _lacks_tar_split(repository: Repository, layer_id: str) -> bool:
+    if repository.exists(podman.tar_split_link(layer_id)):
+        return False
+    diff = repository.link_text(f"{podman.layer_paths(layer_id)[0]}/diff") or ""
+    return f"/{layout.LAYERS}/" in diff
 
 
 def _base_faults(repository: Repository) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.document import Document
 from publisher.repository.directory.repository import DirectoryRepository
@@ -111,11 +112,21 @@ def test_an_image_that_its_registry_still_has_is_adopted_without_a_download(
     assert set(origin["origin"]) == {FIRST.image_id, SECOND.image_id}
     assert origin["extra"] == 1
     assert (root / layout.image_users(FIRST.image_id)).exists()
+    chains = chain_ids([part.diff_id for part in FIRST.layers])
+    for part, chain in zip(FIRST.layers, chains, strict=True):
+        link = os.readlink(root / layout.chain_link(chain))
+        assert link == layout.chain_target(part.descriptor.digest)
+    assert "chain-links-missing" not in verified(root)
 
     # The image is current for a wish that requests it.
     again = succeed("ingest-image", f"http://{name}", "--repository", root, "--output", "json")
     assert again.json["outcomes"][0]["layersFetched"] == 0
     assert succeed(*arguments).json["records"] == 0
+
+
+def verified(root: Path) -> set[str]:
+    found = publisher("verify", "--repository", root, "--output", "json").json["findings"]
+    return {finding["kind"] for finding in found}
 
 
 def test_an_image_whose_registry_is_unavailable_is_kept_and_named(tmp_path: Path) -> None:

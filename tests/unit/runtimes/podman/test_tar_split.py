@@ -64,12 +64,31 @@ def test_layers_have_their_data_once_and_the_store_has_a_link_for_each_id(tmp_pa
     assert not data_of(tree, TWO.layers[1]).exists()
 
 
-def test_without_the_output_podman_no_data_is_written(tmp_path: Path) -> None:
+def test_layers_that_were_published_without_data_are_reported_and_get_it_by_the_hint(
+    tmp_path: Path,
+) -> None:
     tree = tmp_path / "images"
     publish(tmp_path, tree, ONE, "one", outputs="flat, layers")
     assert not list(tree.rglob("*tar-split*"))
+    publish(tmp_path, tree, TWO, "two")
     publish(tmp_path, tree, ONE, "one")
-    assert links(tree) == [], "layers that are published already are not fetched for it"
+    assert [link.resolve() for link in links(tree)] == [data_of(tree, TWO.layers[1])]
+    found = succeed("verify", "--repository", tree, "--output", "json").json["findings"]
+    assert [finding["kind"] for finding in found] == ["tar-split-missing"]
+    assert found[0]["severity"] == "note"
+    assert "2 layers" in found[0]["what"] and "local/one:1, local/two:1" in found[0]["what"]
+    assert found[0]["how"].startswith("remove these images, collect them")
+
+    succeed("remove", "local/one:1", "local/two:1", "--grace", "0d", "--repository", tree)
+    succeed("gc", "--now", "--repository", tree)
+    publish(tmp_path, tree, ONE, "one")
+    assert {link.resolve() for link in links(tree)} == {data_of(tree, x) for x in ONE.layers}
+    assert kinds(tree) == set()
+
+
+def test_a_flat_image_in_the_store_needs_no_data(tmp_path: Path) -> None:
+    tree = tmp_path / "images"
+    publish(tmp_path, tree, ONE, "one", outputs="flat, podman")
     assert kinds(tree) == set()
 
 
@@ -77,7 +96,7 @@ def test_an_archive_that_cannot_be_assembled_has_no_data(tmp_path: Path) -> None
     tree = tmp_path / "images"
     publish(tmp_path, tree, image(SHARED, REPLACED), "replaced")
     assert [link.resolve() for link in links(tree)] == [data_of(tree, SHARED)]
-    assert kinds(tree) == set()
+    assert kinds(tree) == {"tar-split-missing"}
 
 
 @pytest.mark.parametrize("damage", ["link", "data"])
@@ -90,7 +109,7 @@ def test_missing_links_and_dangling_links_are_found_and_repaired(
     (links(tree)[0] if damage == "link" else data_of(tree, SHARED)).unlink()
     assert kinds(tree) == {"podman-store-damaged"}
     succeed("verify", "--repair", "--repository", tree)
-    assert kinds(tree) == set()
+    assert kinds(tree) == ({"tar-split-missing"} if damage == "data" else set())
     if damage == "link":
         assert describe(tree / "podmanStore") == before
 
