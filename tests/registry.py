@@ -29,6 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
+from publisher.oci.media_types import OCI_INDEX
 from tests.layer_builder import Image
 
 PAGE = 100
@@ -122,6 +123,7 @@ class OwnRegistry:
         self.manifests: dict[str, dict[str, Document]] = {}
         self.tags: dict[str, dict[str, str]] = {}
         self.page = page
+        self.lists_referrers = False
         self.connections = 0
         self.paused = 0
         self._rules: list[_Rule] = []
@@ -329,6 +331,8 @@ class OwnRegistry:
             return self._upload(request, found[1], found[2])
         if found := re.fullmatch(r"/v2/(.+)/blobs/([^/]+)", path):
             return self._blob(request, found[2])
+        if self.lists_referrers and (found := re.fullmatch(r"/v2/(.+)/referrers/(.+)", path)):
+            return self._referrers(found[1], found[2])
         if found := re.fullmatch(r"/v2/(.+)/tags/list", path):
             return self._tags(request, found[1])
         return error_reply(404, "UNSUPPORTED")
@@ -355,6 +359,23 @@ class OwnRegistry:
             return error_reply(404, "BLOB_UNKNOWN")
         headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}
         return ranged(request, Reply(200, headers, data))
+
+    def _referrers(self, name: str, digest: str) -> Reply:
+        """Answer as the OCI distribution specification 1.1 requires."""
+        found = []
+        for document in self.manifests.get(name, {}).values():
+            value = json.loads(document.data)
+            if value.get("subject", {}).get("digest") == digest:
+                found.append(
+                    {
+                        "mediaType": document.media_type,
+                        "digest": document.digest,
+                        "size": len(document.data),
+                        "artifactType": value.get("artifactType") or value["config"]["mediaType"],
+                    }
+                )
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
+        return json_reply(200, index).with_headers(content_type=OCI_INDEX)
 
     def _tags(self, request: Request, name: str) -> Reply:
         if name not in self.tags:

@@ -21,6 +21,7 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
+from publisher.cli.policies import policy_option, read_policy, signatures_for
 from publisher.cli.rendering import print_as_it_is
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -59,6 +60,14 @@ FORMS: Mapping[str, Callable[[Report], str]] = {
     help="With --base: look up the unchanged wishes too, and report those that fail as notes, with "
     "their owners.",
 )
+@policy_option
+@click.option(
+    "--changed-by",
+    "user",
+    metavar="USER",
+    help="With --base and --policy: the user who made the change. The policy may restrict which "
+    "owners' wishes a user may change.",
+)
 @click.option(
     "--offline", is_flag=True, help="Check the lists only, without requests to registries."
 )
@@ -87,6 +96,8 @@ def check(
     wishlists: tuple[str, ...],
     base: str | None,
     check_all: bool,
+    policy: str | None,
+    user: str | None,
     offline: bool,
     allow_local: bool,
     repository: str | None,
@@ -113,6 +124,8 @@ def check(
     publisher check lists/*.yaml --base origin/main --output github --report markdown=comment.md
     """
     files = _report_files(reports)
+    rules = read_policy(policy)
+    signatures = signatures_for(rules)
     settings = load_settings(source_settings)
     documents = [(path, read_document(path, settings)) for path in wishlists]
     bases = _bases(wishlists, base)
@@ -128,6 +141,9 @@ def check(
             jobs=jobs,
             bases=bases,
             check_all=check_all,
+            policy=rules,
+            signatures=signatures,
+            user=user,
         )
     for path, form in files.items():
         _write(path, FORMS[form](report))

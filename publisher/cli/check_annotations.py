@@ -13,7 +13,7 @@ from urllib.parse import quote
 from publisher import __version__
 from publisher.errors import printable
 from publisher.ingest.check import Report
-from publisher.ingest.findings import DESCRIPTIONS, Finding, Level
+from publisher.ingest.findings import Finding, Level, describe_rule
 
 _COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTE: "notice"}
 _SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor", Level.NOTE: "info"}
@@ -80,7 +80,7 @@ def sarif(report: Report) -> str:
                 "rules": [
                     {
                         "id": rule,
-                        "shortDescription": {"text": DESCRIPTIONS.get(rule, f"The rule {rule}")},
+                        "shortDescription": {"text": describe_rule(rule)},
                     }
                     for rule in rules
                 ],

@@ -17,6 +17,7 @@ import click
 from publisher.cli.streams import prepare_streams
 from publisher.codec import camel_case
 from publisher.errors import InvalidReference, PublisherError, explain, printable
+from publisher.policy import InvalidPolicy
 from publisher.repository import RepositoryError
 from publisher.tree.record import InvalidRecord
 from publisher.wishlist import Problem, WishListError
@@ -49,7 +50,7 @@ def exit_code(error: PublisherError) -> int:
     """Return the documented exit code for an error that ended the whole command."""
     if isinstance(error, RepositoryError | InvalidRecord):
         return REPOSITORY_UNUSABLE
-    if isinstance(error, WishListError | InvalidReference | UsageError):
+    if isinstance(error, WishListError | InvalidPolicy | InvalidReference | UsageError):
         return USAGE
     return SOME_FAILED
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import FrameType
 
 import click
@@ -34,12 +35,14 @@ from publisher.cli.options import (
     wait_option,
     wish_lists_argument,
 )
+from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
 from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable
+from publisher.ingest.admission import Admission
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
@@ -71,11 +74,13 @@ class _Options:
     verify_publish: bool
     progress: bool
     sources: Mapping[str, str | None]
+    admission: Admission
 
 
 @click.command()
 @wish_lists_argument
 @click.option("--dry-run", is_flag=True, hidden=True)
+@policy_option
 @repository_option
 @jobs_option
 @wait_option
@@ -90,6 +95,7 @@ class _Options:
 def ingest(
     wishlists: tuple[str, ...],
     dry_run: bool,
+    policy: str | None,
     allow_local: bool,
     locked: bool,
     repository: str | None,
@@ -124,7 +130,9 @@ def ingest(
         allow_local=allow_local,
         locked=locked,
     )
-    options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
+    admission = admission_for(policy, chain.from_iterable(by_repository.values()))
+    progress = not (quiet or no_progress)
+    options = _Options(jobs, wait, verify_publish, progress, source_settings, admission)
     reports = []
     unusable_repository = False
     for url, requests in by_repository.items():
@@ -183,7 +191,8 @@ def ingest_image(
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest-image", "inspect", reference, *where)
     requests = [Request(wish_for(reference, platforms=platforms, name=name))]
-    options = _Options(jobs, wait, verify_publish, not (quiet or no_progress), source_settings)
+    progress = not (quiet or no_progress)
+    options = _Options(jobs, wait, verify_publish, progress, source_settings, Admission())
     return _render(_run(requests, repository, options), quiet, output)
 
 
@@ -213,6 +222,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Rep
                 sources,
                 jobs=options.jobs,
                 policy=load_policy(repository),
+                admission=options.admission,
                 progress=progress,
                 stop=stop,
             )

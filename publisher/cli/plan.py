@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import chain
 
 import click
 
@@ -16,6 +17,7 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
+from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.rendering import echo, failed_line, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -36,6 +38,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
     is_flag=True,
     help=f"End with {CHANGES_PENDING} instead of {DONE} if an ingest would change something.",
 )
+@policy_option
 @repository_option
 @jobs_option
 @locked_option
@@ -46,6 +49,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 def plan(
     wishlists: tuple[str, ...],
     detailed_exitcode: bool,
+    policy: str | None,
     allow_local: bool,
     locked: bool,
     repository: str | None,
@@ -66,6 +70,7 @@ def plan(
         allow_local=allow_local,
         locked=locked,
     )
+    admission = admission_for(policy, chain.from_iterable(requests.values()))
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():
@@ -77,6 +82,7 @@ def plan(
                 datetime.now(UTC),
                 jobs=jobs,
                 limits=load_policy(opened).limits,
+                admission=admission,
             )
     planned += [
         PlannedImage(

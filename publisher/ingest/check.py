@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from publisher.errors import failure_text
+from publisher.ingest.admission import Admission, PolicyViolated, Signatures
 from publisher.ingest.check_image import CheckedImage, ImageCheck, Target
-from publisher.ingest.check_lists import CheckedList, read_lists
+from publisher.ingest.check_lists import CheckedList, forbidden_changes, read_lists
 from publisher.ingest.findings import (
+    POLICY,
     Finding,
     Level,
     Rule,
@@ -27,6 +29,7 @@ from publisher.ingest.findings import (
     what_to_do,
 )
 from publisher.ingest.wanted import RequestedImage, for_each_image
+from publisher.policy import PolicyFile
 from publisher.sources.open import Sources
 from publisher.sources.revisions import EarlierList
 from publisher.tree import layout
@@ -104,6 +107,9 @@ def check(
     target_of: Callable[[str | None], Target] = lambda repository: Target(),
     bases: Mapping[str, EarlierList] | None = None,
     check_all: bool = False,
+    policy: PolicyFile | None = None,
+    signatures: Signatures | None = None,
+    user: str | None = None,
 ) -> Report:
     """Check wish lists, given as names and contents, and with `sources` their images too.
 
@@ -117,6 +123,9 @@ def check(
         target_of: Returns the target for the URL of a repository, which is None if none is named.
         bases: The earlier versions of the lists, by name. Without them, every wish is looked up.
         check_all: Look up the unchanged wishes as well.
+        policy: The rules for wishes and images.
+        signatures: Verifies signatures, if the policy requires any.
+        user: The user who made the change, for the rules of owners.
     """
     began = time.monotonic()
     lists = read_lists(documents, bases or {}, repository, untrusted, today)
@@ -125,7 +134,8 @@ def check(
     if sources is not None:
         findings += [f for each in lists for f in _unreadable(each, targets[each.repository])]
     work = _in_order_of_claims(lists)
-    checks = _Checks(sources, targets)
+    admission = Admission(policy, signatures, [each.request for each in work])
+    checks = _Checks(sources, targets, admission)
     rejected = [image for each in work for image in checks.reject(each)]
     refused = {(image.wish_list, image.line, image.column) for image in rejected}
     asked = [
@@ -144,6 +154,9 @@ def check(
         [*rejected, *images], key=lambda image: (order[image.wish_list], image.line, image.column)
     )
     findings += [finding for image in images for finding in image.findings]
+    if policy is not None:
+        findings += [] if check_all else checks.denied_earlier(policy)
+        findings += forbidden_changes(lists, policy, user)
     found = in_order(findings, list(order))
     return Report(tuple(lists), tuple(images), found, time.monotonic() - began)
 
@@ -174,21 +187,35 @@ def _in_order_of_claims(lists: Sequence[CheckedList]) -> list[_Work]:
 class _Checks:
     """The state that all wishes of one check share."""
 
-    def __init__(self, sources: Sources | None, targets: Mapping[str | None, Target]) -> None:
+    def __init__(
+        self,
+        sources: Sources | None,
+        targets: Mapping[str | None, Target],
+        admission: Admission,
+    ) -> None:
         self._sources = sources
+        self._admission = admission
+        self._denied: dict[tuple[str, int], list[Wish]] = defaultdict(list)
         self._targets = targets
         self._places: dict[str | None, Places] = defaultdict(Places)
         self._listed: dict[tuple[str, str], Wish] = {}
         self._overlaps: dict[str, Overlaps] = defaultdict(Overlaps)
 
     def reject(self, work: _Work) -> list[CheckedImage]:
-        """Return the failure of a wish that conflicts with one before it, without any request.
+        """Return the failure of a wish that cannot be published, without any request.
 
-        Without an earlier version of the list nothing is rejected here.
+        A policy does not allow it, or the list has an earlier version, and the wish conflicts with
+        one before it.
         """
+        wish, name = work.request.wish, work.request.wish_list
+        try:
+            self._admission.check_wish(work.request)
+        except PolicyViolated as error:
+            if work.change not in UNTOUCHED:
+                return [_failed(work, str(wish), str(wish.image), error)]
+            self._denied[error.rule, error.line].append(wish)
         if work.change is None:
             return []
-        wish, name = work.request.wish, work.request.wish_list
         names = public_names(wish)
         known = [self._listed.get((name, each)) for each in names]
         for each in names:
@@ -213,7 +240,7 @@ class _Checks:
         target = self._targets[work.wish_list.repository]
         is_new = work.change not in (*UNTOUCHED, None)
         overlaps = self._overlaps[work.wish_list.name] if is_new else None
-        image_check = ImageCheck(self._sources, target, overlaps)
+        image_check = ImageCheck(self._sources, target, self._admission, overlaps)
 
         def act(image: RequestedImage) -> CheckedImage:
             return image_check.run(image, work.change)
@@ -222,7 +249,32 @@ class _Checks:
             return _failed(work, name, reference, error)
 
         places = self._places[work.wish_list.repository]
-        return for_each_image(work.request, self._sources, places, act, failed, with_repeated=True)
+        return for_each_image(
+            work.request,
+            self._sources,
+            places,
+            act,
+            failed,
+            admission=self._admission,
+            with_repeated=True,
+        )
+
+    def denied_earlier(self, policy: PolicyFile) -> list[Finding]:
+        """Return a note for each rule of the policy that unchanged wishes violate."""
+        return [
+            Finding(
+                f"{POLICY}{rule}",
+                Level.NOTE,
+                policy.name,
+                line,
+                1,
+                f"not part of this change: {len(wishes)} unchanged wishes violate the rule {rule}, "
+                f"for example {wishes[0]}; what is published of them stays",
+                "with this policy, ingest publishes no newer image for them",
+                earlier=True,
+            )
+            for (rule, line), wishes in self._denied.items()
+        ]
 
 
 def _failed(work: _Work, name: str, reference: str, error: Exception) -> CheckedImage:
@@ -233,7 +285,7 @@ def _failed(work: _Work, name: str, reference: str, error: Exception) -> Checked
     return replace(failure, name=name, reference=reference, error=text)
 
 
-def _failure(work: _Work, rule: Rule, message: str, hint: str) -> CheckedImage:
+def _failure(work: _Work, rule: str, message: str, hint: str) -> CheckedImage:
     wish, wish_list = work.request.wish, work.request.wish_list
     finding = of_wish(rule, Level.ERROR, wish_list, wish, message, hint)
     if work.change in UNTOUCHED:

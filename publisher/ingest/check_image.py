@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from publisher.errors import PublisherError
+from publisher.ingest.admission import Admission
 from publisher.ingest.findings import Finding, Level, Rule, of_wish
 from publisher.ingest.wanted import RequestedImage, check_size
 from publisher.layers.index import read_header
@@ -85,6 +86,7 @@ class ImageCheck:
 
     sources: Sources
     target: Target
+    admission: Admission
     overlaps: Overlaps | None = None
 
     def run(self, image: RequestedImage, change: Change | None) -> CheckedImage:
@@ -96,10 +98,12 @@ class ImageCheck:
         began = time.monotonic()
         wish = image.request.wish
         overlap = self._overlap(image)
-        images = fetch_images(self.sources.open(image.reference), wish.platforms)
+        source = self.sources.open(image.reference)
+        images = fetch_images(source, wish.platforms)
         digest = images[0].index_digest or images[0].document.digest
         layers = {layer.digest: layer.size for each in images for layer in each.manifest.layers}
-        new = self._check_sizes(images, layers)
+        new, entries = self._check_sizes(images, layers)
+        self.admission.check_images(wish, image.reference, source, images, entries)
         findings = overlap + (self._notes(image) if self.overlaps is not None else [])
         _check_thin_name(wish, image.reference, digest)
         return CheckedImage(
@@ -121,23 +125,28 @@ class ImageCheck:
 
     def _check_sizes(
         self, images: Sequence[PlatformImage], layers: Mapping[str, int]
-    ) -> dict[str, int] | None:
-        """Return the layers that the repository does not have; raise LimitExceeded.
+    ) -> tuple[dict[str, int] | None, int]:
+        """Return the layers that the repository does not have, and how many entries are known.
 
         The entries of layers that are not published are unknown, since no layer is fetched.
+
+        Raises:
+            LimitExceeded: An image is larger than the repository allows.
         """
         for each in images:
             check_size(each, self.target.limits)
         repository = self.target.repository
         if repository is None:
-            return None
+            return None, 0
+        most = 0
         new = {digest: size for digest, size in layers.items() if not repository.has_layer(digest)}
         for each in images:
             digests = {layer.digest for layer in each.manifest.layers} - new.keys()
             entries = sum(_entries(repository, digest) for digest in digests)
             what = f"cannot publish manifest {each.document.digest}"
             self.target.limits.check_image(what, entries, each.manifest.size)
-        return new
+            most = max(most, entries)
+        return new, most
 
     def _overlap(self, image: RequestedImage) -> list[Finding]:
         """Return a warning if another wish requests the image; raise NameTaken if they differ."""

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from publisher.ingest.findings import Finding, Level, Rule, of_problem
+from publisher.ingest.findings import POLICY, Finding, Level, Rule, of_problem, of_wish
+from publisher.policy import PolicyFile
+from publisher.policy.rules import PolicyCheck
 from publisher.sources.revisions import EarlierList
 from publisher.wishlist import (
     Problem,
@@ -110,3 +112,22 @@ def _expired(wish: Wish, name: str) -> Problem:
         "remove it, or set a later date",
         rule=Rule.EXPIRED,
     )
+
+
+def forbidden_changes(
+    lists: Sequence[CheckedList], policy: PolicyFile, user: str | None
+) -> list[Finding]:
+    """Return the changes that `user` may not make, since the wishes are those of other owners."""
+    found = []
+    for each in lists if user is not None else ():
+        if each.base is None:
+            continue
+        changed = [(wish, wish.owner) for wish, change in each.wishes if change is not Change.KEPT]
+        changed += [(new, old.owner) for new, old in each.changes.former if old.owner != new.owner]
+        changed += [(replace(old, line=0, column=0), old.owner) for old in each.changes.removed]
+        found += [
+            of_wish(f"{POLICY}{v.rule}", Level.ERROR, each.name, wish, v.why, v.hint)
+            for wish, owner in changed
+            for v in PolicyCheck(policy, owner).change(user or "")
+        ]
+    return found

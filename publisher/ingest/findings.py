@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.errors import InvalidManifest, InvalidReference, PublisherError, explain
+from publisher.ingest.admission import PolicyViolated
 from publisher.layers.errors import LimitExceeded
 from publisher.oci.tag_patterns import InvalidPattern
 from publisher.sources import ImageNotFound
@@ -25,7 +26,7 @@ class Level(enum.StrEnum):
 
 
 class Rule(enum.StrEnum):
-    """The kinds of findings: see docs/pull-requests.md, and DESCRIPTIONS."""
+    """The kinds of findings: see docs/pull-requests.md, and `describe_rule`."""
 
     WISH_LIST = "wish-list"
     DUPLICATE = "duplicate-wish"
@@ -42,7 +43,10 @@ class Rule(enum.StrEnum):
     UNREACHABLE = "registry-failed"
 
 
-DESCRIPTIONS: Mapping[str, str] = {
+POLICY = "policy/"
+"""How the names of the rules of a policy begin."""
+
+_DESCRIPTIONS: Mapping[str, str] = {
     Rule.WISH_LIST: "A wish list has a mistake",
     Rule.DUPLICATE: "A wish is listed twice",
     Rule.OVERLAP: "Two wishes request the same image",
@@ -70,7 +74,7 @@ _RULES: tuple[tuple[type[Exception], Rule], ...] = (
     (InvalidPattern, Rule.WISH_LIST),
 )
 
-_HINTS = {
+_HINTS: Mapping[str, str] = {
     Rule.IMAGE_MISSING: "correct the name or the tag: `publisher tags REPOSITORY` lists the tags",
     Rule.NO_TAG: "correct the pattern: `publisher tags REPOSITORY` lists the tags",
     Rule.LIMIT: "request a smaller image, or ask the administrator for a higher limit",
@@ -136,8 +140,10 @@ def of_problem(problem: Problem) -> Finding:
     )
 
 
-def rule_of(error: Exception) -> Rule:
+def rule_of(error: Exception) -> str:
     """Return the rule under which the failure of an image is reported."""
+    if isinstance(error, PolicyViolated):
+        return f"{POLICY}{error.rule}"
     return next((rule for kind, rule in _RULES if isinstance(error, kind)), Rule.UNREACHABLE)
 
 
@@ -145,6 +151,13 @@ def what_to_do(error: Exception) -> str:
     """Return the hint of an error, or that of its rule."""
     hint = explain(error).hint if isinstance(error, PublisherError | OSError) else ""
     return hint or _HINTS.get(rule_of(error), "")
+
+
+def describe_rule(rule: str) -> str:
+    """Return one sentence about a rule, without a full stop."""
+    if rule.startswith(POLICY):
+        return f"The policy does not allow it: {rule.removeprefix(POLICY)}"
+    return _DESCRIPTIONS[rule]
 
 
 def in_order(findings: Sequence[Finding], files: Sequence[str]) -> tuple[Finding, ...]:

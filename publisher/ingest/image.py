@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from publisher.errors import failure_text
+from publisher.ingest.admission import Admission
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.notices import Notices
 from publisher.ingest.publish import publish, wait_for_others
@@ -48,6 +49,7 @@ class Run:
     now: Callable[[], datetime]
     thin: ThinPushes
     notices: Notices
+    admission: Admission
     cut_short: bool = False
     places: Places = field(default_factory=Places)
 
@@ -92,7 +94,7 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     if comparison.is_current:
         return _outcome(image, Status.UNCHANGED, comparison.digest)
     run.progress.image_step(image.name, "fetching")
-    items = comparison.fetch(run.limits)
+    items = comparison.fetch(image, run.limits, run.admission)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
     with run.repository.reserve_space(sizes, run.layers.check_stop):
         status, fetched = _fetch_until_published(run, image, comparison, items)
@@ -121,9 +123,8 @@ def _fetch_until_published(
             raise Interrupted("cannot continue", why="the run was interrupted")
         run.progress.image_step(image.name, "publishing")
         try:
-            status = publish(
-                run.repository, items, run.now, purpose, run.notices.refused, run.limits
-            )
+            limits = run.admission.limits(image.request.wish, run.limits)
+            status = publish(run.repository, items, run.now, purpose, run.notices.refused, limits)
             break
         except ConcurrentlyPublished:
             raise  # the reference has to be resolved again

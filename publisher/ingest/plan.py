@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from publisher.errors import failure_text
+from publisher.ingest.admission import Admission
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Comparison, RequestedImage, compare, for_each_image
 from publisher.layers.policy import Limits
@@ -47,6 +48,7 @@ def plan(
     *,
     jobs: int = 4,
     limits: Limits | None = None,
+    admission: Admission | None = None,
 ) -> list[PlannedImage]:
     """Return what `ingest` would do with the same arguments at `now`, in the requests' order.
 
@@ -57,13 +59,16 @@ def plan(
         now: The moment of the planned ingest.
         jobs: How many wishes are processed at a time.
         limits: How much an image may hold; by default the usual limits.
+        admission: Which wishes and images may be published; by default all.
 
     Raises:
         RepositoryError: The repository itself cannot be used.
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     RecordSet(repository).check_schedule()
-    planning = _Planning(repository, sources, now, limits or Limits(), Places())
+    planning = _Planning(
+        repository, sources, now, limits or Limits(), admission or Admission(), Places()
+    )
     with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
         planned = pool.map(planning.plan_wish, requests)
         return [image for images in planned for image in images]
@@ -75,6 +80,7 @@ class _Planning:
     sources: Sources
     now: datetime
     limits: Limits
+    admission: Admission
     places: Places
 
     def plan_wish(self, request: Request) -> list[PlannedImage]:
@@ -82,7 +88,14 @@ class _Planning:
         if wish.has_expired(self.now):
             planned = [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
         else:
-            planned = for_each_image(request, self.sources, self.places, self._plan_image, _failed)
+            planned = for_each_image(
+                request,
+                self.sources,
+                self.places,
+                self._plan_image,
+                _failed,
+                admission=self.admission,
+            )
         return [
             replace(image, wish_list=request.wish_list, line=wish.line, column=wish.column)
             for image in planned
@@ -96,7 +109,7 @@ class _Planning:
             return PlannedImage(image.name, reference, Status.PINNED, {})
         if comparison.is_current:
             return PlannedImage(image.name, reference, Status.UNCHANGED, {})
-        items = comparison.fetch(self.limits)
+        items = comparison.fetch(image, self.limits, self.admission)
         sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
         new = {d: size for d, size in sizes.items() if not self.repository.has_layer(d)}
         status = _status(comparison, items[0].manifest_digest)

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from publisher.ingest.admission import Admission
 from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.notices import Notices
@@ -42,6 +43,7 @@ def ingest(
     *,
     jobs: int = 4,
     policy: Policy | None = None,
+    admission: Admission | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
     now: Callable[[], datetime] = _utc_now,
@@ -55,6 +57,7 @@ def ingest(
         jobs: How many images, and as many layers, are processed at a time; fewer if the limit of
             open files (`ulimit -n`) does not allow them.
         policy: What of an image may be published, and how large it may be.
+        admission: Which wishes and images may be published; by default all.
         progress: Receives what happens, from several threads.
         stop: Once it is set no other image is begun, downloads end at their next chunk, `sources`
             are closed, and the report is marked as interrupted.
@@ -76,7 +79,18 @@ def ingest(
         repository, policy, jobs, progress, stop, notices.refused, tar_split=for_podman
     )
     thin = ThinPushes(repository, sources, now)
-    run = Run(repository, sources, fetcher, policy.limits, progress, stop, now, thin, notices)
+    run = Run(
+        repository,
+        sources,
+        fetcher,
+        policy.limits,
+        progress,
+        stop,
+        now,
+        thin,
+        notices,
+        admission or Admission(),
+    )
     work = _Work(requests)
     progress.run_started(len(requests))
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")

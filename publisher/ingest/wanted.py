@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from publisher.errors import PublisherError
+from publisher.ingest.admission import Admission
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
@@ -134,11 +135,17 @@ class Comparison:
     found: tuple[Publication | None, ...]
     is_current: bool
 
-    def fetch(self, limits: Limits) -> list[Item]:
-        """Fetch manifests and configs; raise LimitExceeded for an image that is too large."""
+    def fetch(self, image: RequestedImage, limits: Limits, admission: Admission) -> list[Item]:
+        """Fetch manifests and configs.
+
+        Raises:
+            LimitExceeded: The image is too large.
+            PolicyViolated: A policy does not allow it.
+        """
         images = fetch_images(self.source, [each.platform for each in self.wanted], self.digest)
-        for image in images:
-            check_size(image, limits)
+        for each in images:
+            check_size(each, limits)
+        admission.check_images(image.request.wish, image.reference, self.source, images)
         items = zip(self.wanted, images, self.found, strict=True)
         return [Item(wanted, image, found) for wanted, image, found in items]
 
@@ -150,6 +157,7 @@ def for_each_image(
     act: Callable[[RequestedImage], T | None],
     failed: Callable[[str, str, Exception], T | None],
     *,
+    admission: Admission | None = None,
     with_repeated: bool = False,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[T]:
@@ -163,6 +171,7 @@ def for_each_image(
         places: The places of all images of this run.
         act: Handles one image.
         failed: Converts the failure of an image (name, reference, error) to a result.
+        admission: Refuses wishes and tags that a policy does not allow.
         with_repeated: Include images that the same list has requested already.
         is_stopped: Returns whether the run is to stop before the next image.
 
@@ -173,8 +182,11 @@ def for_each_image(
         RepositoryError: The repository itself cannot be used.
     """
     wish = request.wish
+    admission = admission or Admission()
     try:
+        admission.check_wish(request)
         references = _references(request, sources)
+        admission.check_width(request, len(references))
     except Exception as error:  # noqa: BLE001  # reported as this wish's failure
         return _without_none([failed(str(wish), str(wish.image), error)])
     results: list[T | None] = []
@@ -187,6 +199,7 @@ def for_each_image(
             place = places.claim(name, reference, wish, request.wish_list)
             if place is None and not with_repeated:
                 continue
+            admission.check_tag(wish, reference)
             requested = RequestedImage(request, reference, name, place or Place(reference))
             results.append(act(requested))
         except Exception as error:  # reported as this image's failure

@@ -52,4 +52,12 @@ def ingest_wish(run: Run, request: Request) -> list[Outcome]:
         run.cut_short |= run.stop.is_set()
         return run.stop.is_set()
 
-    return for_each_image(request, run.sources, run.places, act, failed, is_stopped=is_stopped)
+    return for_each_image(
+        request,
+        run.sources,
+        run.places,
+        act,
+        failed,
+        admission=run.admission,
+        is_stopped=is_stopped,
+    )

@@ -18,7 +18,10 @@ MAX_BLOB_BYTES = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """How a manifest names a blob: media type, digest ("algorithm:hex") and size in bytes."""
+    """How a manifest names a blob: media type, digest ("algorithm:hex") and size in bytes.
+
+    `artifact_type` is that of a manifest that is not an image, in an index of referrers; or "".
+    """
 
     media_type: str
     digest: str
@@ -26,6 +29,7 @@ class Descriptor:
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
 
 
 def check_size(data: bytes, descriptor: Descriptor) -> None:
@@ -71,6 +75,7 @@ def parse_descriptor(raw: object, what: str, name: str) -> Descriptor:
         _platform(raw.get("platform")),
         tuple(urls),
         parse_strings(raw.get("annotations")),
+        parse_strings(raw).get("artifactType", ""),
     )
 
 

@@ -52,12 +52,14 @@ class Changes:
     """What a new version of a list changes.
 
     `wishes` holds every wish of the new version, in its order. `removed` holds the wishes of the
-    old version that the new one does not have. `introduced` are the problems of the new version
+    old version that the new one does not have. `former` holds pairs of wishes that were altered:
+    the new one, and the old one. `introduced` are the problems of the new version
     that the old one did not have, `earlier` the others.
     """
 
     wishes: tuple[tuple[Wish, Change], ...]
     removed: tuple[Wish, ...]
+    former: tuple[tuple[Wish, Wish], ...]
     introduced: tuple[Problem, ...]
     earlier: tuple[Problem, ...]
 
@@ -73,6 +75,7 @@ def compare_versions(new: ListVersion, old: ListVersion) -> Changes:
     Of equal wishes, those whose line is unchanged count as the earlier ones.
     """
     found: dict[int, Change] = {}
+    former: list[tuple[Wish, Wish]] = []
     remaining = list(old.wishes)
     pending = list(range(len(new.wishes)))
     for change, key in _KEYS:
@@ -82,13 +85,15 @@ def compare_versions(new: ListVersion, old: ListVersion) -> Changes:
         for number in pending:
             candidates = left[key(new.wishes[number], new)]
             if candidates:
-                candidates.pop(0)
+                old_wish = candidates.pop(0)
                 found[number] = change
+                if change is not Change.KEPT:
+                    former.append((new.wishes[number], old_wish))
         pending = [number for number in pending if number not in found]
         remaining = [wish for wishes in left.values() for wish in wishes]
     introduced, earlier = _compare_problems(new, old)
     wishes = tuple((wish, found.get(n, Change.ADDED)) for n, wish in enumerate(new.wishes))
-    return Changes(wishes, tuple(remaining), introduced, earlier)
+    return Changes(wishes, tuple(remaining), tuple(former), introduced, earlier)
 
 
 def _with_line(wish: Wish, version: ListVersion) -> object:

@@ -17,6 +17,7 @@ import yaml
 
 from publisher.cli.main import publisher
 from publisher.cli.snapshotter import snapshotter
+from publisher.policy import parse_policy
 from publisher.wishlist import parse_wish_list
 from tests.command import succeed
 from tests.components import require, run
@@ -213,13 +214,15 @@ def test_the_pull_request_check_annotates_the_lines(tmp_path: Path) -> None:
     assert result.endswith("code 2\n")
 
 
-def test_every_wish_list_in_a_document_is_valid() -> None:
+def test_every_wish_list_and_policy_in_a_document_is_valid() -> None:
     count = 0
     for path in DOCUMENTS:
         if path.suffix != ".md":
             continue
         for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE):
-            if "version:" in block and "images:" in block and "@sha256:…" not in block:
+            if "policy-1.schema.json" in block:
+                parse_policy(block, str(path))
+            elif "version:" in block and "images:" in block and "@sha256:…" not in block:
                 wish_list = parse_wish_list(block.encode(), str(path.relative_to(ROOT)))
                 assert not wish_list.unusable, path
                 count += 1

@@ -55,6 +55,11 @@ class Endpoint:
         """Return the address of a blob."""
         return self._url(self._container.get_blob_url(digest))
 
+    def referrers_url(self, digest: str) -> str:
+        """Return the address of the index of the manifests that refer to a digest."""
+        container = self._container
+        return self._url(f"{container.registry}/v2/{container.api_prefix}/referrers/{digest}")
+
     def uploads_url(self) -> str:
         """Return the address at which an upload begins."""
         return self._url(self._container.upload_blob_url())

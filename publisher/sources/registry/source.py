@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.digest import check_digest, digest_of, is_digest
 from publisher.oci.document import Document, detect_media_type
-from publisher.oci.media_types import DOCKER_SCHEMA1, INDEX_TYPES, MANIFEST_TYPES
+from publisher.oci.index import parse_index
+from publisher.oci.media_types import DOCKER_SCHEMA1, INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from publisher.oci.reference import ImageReference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.names import nearest
 from publisher.sources.protocol import read_small_blob
 from publisher.sources.registry.blob import stream_blob
 from publisher.sources.registry.endpoint import Endpoint, announced_digest
+from publisher.sources.registry.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,40 @@ class RegistrySource:
     def tags(self) -> Iterator[str]:
         """Yield every tag of the registry itself, since a mirror may have only some of them."""
         return self._endpoints[-1].tags()
+
+    def attached(self, tag: str) -> Document | None:
+        """Return the manifest or index with a tag that belongs to an image; None if missing."""
+        try:
+            return self._first(lambda endpoint: self._manifest_at(endpoint, tag))
+        except ImageNotFound:
+            return None
+
+    def referrers(self, digest: str, artifact_types: Collection[str]) -> list[str]:
+        """Return the digests of the manifests of `artifact_types` that refer to `digest`.
+
+        A registry without the referrers API has them in the index with the tag "algorithm-hex".
+        """
+        document = self._first(lambda endpoint: self._referrers_at(endpoint, digest))
+        document = document or self.attached(digest.replace(":", "-"))
+        if document is None or document.media_type != OCI_INDEX:
+            return []
+        return [
+            each.digest
+            for each in parse_index(document).manifests
+            if each.artifact_type in artifact_types
+        ]
+
+    def _referrers_at(self, endpoint: Endpoint, digest: str) -> Document | None:
+        """Return the index of referrers; None if the registry has no such API."""
+        what = f"cannot list the referrers of {self._reference}"
+        url = endpoint.referrers_url(digest)
+        with endpoint.request("GET", url, {"Accept": OCI_INDEX}) as answer:
+            if answer.status in (400, 404, 405, 406):
+                return None
+            if answer.status != 200:
+                raise Refusal(what, answer)
+            data = answer.document(what)
+        return Document(data, OCI_INDEX, digest_of(data))
 
     def _with_nearest_tags(self, error: ImageNotFound) -> ImageNotFound:
         """Return the error for a missing tag, with similar tags if there are any."""

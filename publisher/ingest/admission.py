@@ -1,0 +1,152 @@
+"""Apply a policy file to the wishes and images of one run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from publisher.errors import PublisherError
+from publisher.layers.policy import Limits
+from publisher.oci.image import PlatformImage
+from publisher.oci.reference import ImageReference
+from publisher.policy import PolicyFile, Violation
+from publisher.policy.rules import ImageFacts, PolicyCheck
+from publisher.sources import Source
+from publisher.wishlist import Wish
+from publisher.wishlist.model import Request
+
+
+class PolicyViolated(PublisherError):
+    """A policy does not allow a wish or an image.
+
+    `rule` and `line` are those of the file `policy` that is violated first.
+    """
+
+    def __init__(self, subject: object, violations: Sequence[Violation]) -> None:
+        first = violations[0]
+        why = "; ".join(violation.why for violation in violations)
+        super().__init__(f"cannot publish {subject}", why=why, hint=first.hint)
+        self.rule = first.rule
+        self.policy = first.file
+        self.line = first.line
+
+
+class Signatures(Protocol):
+    """Verifies the signatures of images: see `ingest.signatures`."""
+
+    def why_unsigned(self, source: Source, digest: str, keys: Sequence[str]) -> str:
+        """Return "" if the image `digest` is signed by one of the keys in the files `keys`.
+
+        Otherwise return why it counts as unsigned.
+        """
+
+
+class Admission:
+    """Decides what may be published. Safe to use from several threads.
+
+    Args:
+        policy: The rules; without them, all may be.
+        signatures: Verifies signatures, if the rules require any.
+        requests: All wishes of the run, in the order in which they count for limits of numbers. A
+            wish with patterns counts as one image until its tags are known.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyFile | None = None,
+        signatures: Signatures | None = None,
+        requests: Iterable[Request] = (),
+    ) -> None:
+        self.policy = policy
+        self._signatures = signatures
+        self._positions: dict[tuple[str, int, int], tuple[int, int]] = {}
+        counts: Counter[str] = Counter()
+        for number, request in enumerate(requests, 1):
+            owner = request.wish.owner
+            counts[owner] += 1
+            self._positions[_place(request)] = counts[owner], number
+
+    def check_wish(self, request: Request) -> None:
+        """Raise PolicyViolated if the wish itself is not allowed; nothing is requested."""
+        check = self._check(request.wish)
+        if check is not None:
+            wish = request.wish
+            found = [*check.wish(wish.image, has_patterns=bool(wish.tags))]
+            found += check.count(*self._position(request))
+            _refuse(wish, found)
+
+    def check_width(self, request: Request, tags: int) -> None:
+        """Raise PolicyViolated if the patterns of a wish match too many tags."""
+        check = self._check(request.wish)
+        if check is not None and request.wish.tags:
+            of_owner, of_all = self._position(request)
+            found = [*check.width(tags), *check.count(of_owner + tags - 1, of_all + tags - 1)]
+            _refuse(request.wish, found)
+
+    def check_tag(self, wish: Wish, image: ImageReference) -> None:
+        """Raise PolicyViolated if the tag of one image of a wish is forbidden."""
+        check = self._check(wish)
+        if check is not None:
+            _refuse(image, list(check.tag(image)))
+
+    def check_images(
+        self,
+        wish: Wish,
+        reference: ImageReference,
+        source: Source,
+        images: Sequence[PlatformImage],
+        entries: int = 0,
+    ) -> None:
+        """Raise PolicyViolated if an image is not allowed; signatures are read from its source.
+
+        Args:
+            wish: The wish that requests the image.
+            reference: The image.
+            source: Its source.
+            images: The image for each of its platforms.
+            entries: How many entries it has, as far as they are known.
+        """
+        check = self._check(wish)
+        if check is None:
+            return
+        facts = ImageFacts(
+            max(each.manifest.size for each in images),
+            entries,
+            tuple(each.config.container.labels for each in images),
+        )
+        _refuse(reference, list(check.image(facts)))
+        # cosign signs what the reference names: an index, or the manifest of a single image.
+        digest = images[0].index_digest or images[0].document.digest
+        unsigned = []
+        for setting in check.signatures(reference):
+            assert self._signatures is not None
+            why = self._signatures.why_unsigned(source, digest, setting.value.keys)
+            if why:
+                unsigned.append(check.unsigned(setting, why))
+        _refuse(reference, unsigned)
+
+    def limits(self, wish: Wish, limits: Limits) -> Limits:
+        """Return the limits for an image of `wish`: those of the repository and of the policy."""
+        check = self._check(wish)
+        if check is None or check.rules.max_entries is None:
+            return limits
+        return replace(
+            limits, image_entries=min(limits.image_entries, check.rules.max_entries.value)
+        )
+
+    def _check(self, wish: Wish) -> PolicyCheck | None:
+        return None if self.policy is None else PolicyCheck(self.policy, wish.owner)
+
+    def _position(self, request: Request) -> tuple[int, int]:
+        return self._positions.get(_place(request), (1, 1))
+
+
+def _place(request: Request) -> tuple[str, int, int]:
+    return request.wish_list, request.wish.line, request.wish.column
+
+
+def _refuse(subject: object, violations: Sequence[Violation]) -> None:
+    if violations:
+        raise PolicyViolated(subject, violations)
