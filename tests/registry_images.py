@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
@@ -39,6 +40,16 @@ FAST = 0.002
 """Seconds of the first back-off in tests."""
 
 
+class Pushable(Protocol):
+    """A manifest, and the blobs that it names, by digest."""
+
+    @property
+    def manifest(self) -> Document: ...
+
+    @property
+    def blobs(self) -> dict[str, bytes]: ...
+
+
 def noise(size: int, seed: int = 0) -> bytes:
     """Return incompressible bytes, the same for the same seed."""
     return random.Random(seed).randbytes(size)
@@ -68,7 +79,7 @@ def as_docker(built: Image) -> Image:
     return replace(built, manifest=Document(data, DOCKER_MANIFEST, digest_of(data)), layers=layers)
 
 
-def push_as_it_is(url: str, name: str, tag: str, built: Image) -> None:
+def push_as_it_is(url: str, name: str, tag: str, built: Pushable) -> None:
     """Push an image to any registry, byte for byte: other tools compress layers when they push."""
     for digest, data in built.blobs.items():
         begun = requests.post(f"{url}/v2/{name}/blobs/uploads/", timeout=30)
