@@ -33,3 +33,17 @@ def parse_duration(text: str) -> timedelta:
     if seconds > LONGEST.total_seconds():
         raise ValueError(f"{text!r} is longer than a hundred years")
     return timedelta(seconds=seconds)
+
+
+def duration_text(duration: timedelta) -> str:
+    """Return a duration as `parse_duration` reads it, such as "30d"; without fractions of seconds.
+
+    Days are not summed up to weeks.
+    """
+    left = int(duration.total_seconds())
+    text = ""
+    for unit, length in _UNITS.items():
+        if unit != "w":
+            count, left = divmod(left, int(length.total_seconds()))
+            text += f"{count}{unit}" if count else ""
+    return text or "0s"

@@ -69,7 +69,7 @@ def list_images(repository: Repository, pattern: str = "") -> Iterator[Published
 
     Metadata that is unreadable is described in the image's `problem`.
     """
-    matches = _matcher(pattern)
+    matches = name_matcher(pattern)
     for name in repository.names():
         if matches(name):
             try:
@@ -190,7 +190,8 @@ def _count_users(repository: Repository, digest: str) -> int:
         return -1
 
 
-def _matcher(pattern: str) -> Callable[[str], bool]:
+def name_matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a name matches a glob; "" matches every name."""
     if not pattern:
         return lambda name: True
     compiled = re.compile(fnmatch.translate(pattern))

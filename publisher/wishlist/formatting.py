@@ -52,7 +52,7 @@ def format_wish_list(data: bytes, name: str) -> str:
     before = _without_errors(data, name)
     text = data.decode("utf-8-sig")
     document = read_document(text)
-    _normalise(document)
+    normalise(document)
     formatted = format_document(document)
     after = _without_errors(formatted.encode(), name)
     same_comments = sorted(comments_of(text)) == sorted(comments_of(formatted))
@@ -84,7 +84,7 @@ def _meaning(wish_list: WishList) -> tuple[object, ...]:
 # --- spelling -------------------------------------------------------------------------------
 
 
-def _normalise(document: Document) -> None:
+def normalise(document: Document) -> None:
     """Order the keys, and write images and platforms in one way."""
     root = document.root
     version = next(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from publisher.durations import LONGEST, parse_duration
+from publisher.durations import LONGEST, duration_text, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from publisher.durations import LONGEST, parse_duration
 )
 def test_durations_are_numbers_with_units(text: str, duration: timedelta) -> None:
     assert parse_duration(text) == duration
+    assert parse_duration(duration_text(duration)) == duration
 
 
 @pytest.mark.parametrize(
