@@ -600,7 +600,12 @@ def finish(server: Server, stream: Archive, gone: list[str]) -> None:
     if not server.gateway:
         server.unmount_union()
     for path in gone:
-        remove(server.tree / path.strip("/"))
+        # Only the entry of the path goes from the catalog: the directory above keeps its times.
+        place = server.tree / path.strip("/")
+        above = place.parent.stat() if place.parent.is_dir() else None
+        remove(place)
+        if above is not None and place.parent.is_dir():
+            os.utime(place.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
     stream.apply()
     server.bump()
     die_at("applied", server.root)

@@ -47,6 +47,7 @@ class MemoryRepository:
     """
 
     keeps_xattrs = True
+    local_root = None
 
     def __init__(self, name: str = "memory") -> None:
         self.url = RepositoryURL("memory", name)

@@ -1,1 +1,1 @@
-"""The published images: list, show, ls, diff, find, run, export, module files."""
+"""The published images: list, show, ls, diff, find, run, export, trace, module files."""

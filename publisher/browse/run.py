@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from publisher.oci.config import ImageConfig, parse_config
@@ -21,7 +22,12 @@ WAYS = ("bwrap", "podman", "chroot")
 
 
 def plan_run(
-    repository: Repository, text: str, given: Sequence[str], *, entrypoint: bool = True
+    repository: Repository,
+    text: str,
+    given: Sequence[str],
+    *,
+    entrypoint: bool = True,
+    tree: Path | None = None,
 ) -> Start:
     """Return how the image `text` is started.
 
@@ -30,6 +36,7 @@ def plan_run(
         text: A published name, or an image reference.
         given: Replaces the image's command; may be empty.
         entrypoint: False to let `given` replace the image's entry point as well.
+        tree: The directory with the published tree; by default, where clients mount it.
 
     Raises:
         CannotRun: The image has no flat image, no usable config, or nothing to execute.
@@ -38,7 +45,7 @@ def plan_run(
     name, config = published_config(repository, text)
     found = load_image(repository, name)
     assert found.manifest is not None  # its config was read by it
-    root = mount_point(repository.url) / layout.flat_image(found.manifest.image_id)
+    root = (tree or mount_point(repository.url)) / layout.flat_image(found.manifest.image_id)
     if not root.is_dir():
         raise CannotRun(
             f"cannot run {name}",

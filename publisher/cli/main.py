@@ -46,6 +46,7 @@ _COMMANDS = {
     "snapshotter": "publisher.cli.snapshotter:snapshotter",
     "tags": "publisher.cli.inspect:tags",
     "thin": "publisher.cli.thin:thin",
+    "trace": "publisher.cli.trace:trace",
     "unpin": "publisher.cli.pin:unpin",
     "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",

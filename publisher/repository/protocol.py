@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, TreeSink
@@ -174,6 +175,10 @@ class Repository(Protocol):
     @property
     def keeps_xattrs(self) -> bool:
         """Whether layer trees can store the attribute that marks a directory as opaque."""
+
+    @property
+    def local_root(self) -> Path | None:
+        """The directory in which this machine reads all published content; None without one."""
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a small file; None if it is missing.

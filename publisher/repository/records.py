@@ -204,11 +204,16 @@ class RecordSet:
             self._set_origin(digest, origin)
 
     def set_users(self, image_id: str, users: ImageUsers) -> None:
-        """Replace the record of an image; its flat image is removed if no name uses it any more."""
+        """Replace the record of an image.
+
+        If no name uses it any more, its flat image and its list of hot files are removed.
+        """
         self._set(layout.image_users(image_id), users, users.to_bytes())
         if not users.users:
             self.remove(layout.image_users(image_id))
             self.remove(layout.flat_image(image_id))
+            if self.repository.exists(layout.hot_files(image_id)):
+                self.remove(layout.hot_files(image_id))
 
     # Pins
 

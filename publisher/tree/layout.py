@@ -43,6 +43,9 @@ IMAGES = f"{METADATA}/.images"
 CHAINS = f"{METADATA}/.chains"
 """Links by chain ID to the layers: a client that has no layer digest finds a layer by them."""
 
+HOT_FILES = f"{METADATA}/.hot-files"
+"""The lists of files that programs of each image open, which `publisher trace` records."""
+
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
 """The settings of the whole repository, such as the policy for the contents of images."""
 
@@ -51,6 +54,9 @@ CONFIG_FILE = "config.json"
 PUBLICATION_FILE = "publication.json"
 THIN_FILE = "thin-image.json"
 SCHEDULE_FILE = "schedule.json"
+BUNDLE_PREFIX = ".cvmfsbundle-"
+"""Begins the name of a file bundle of CVMFS; the name of the file that triggers it follows."""
+
 LAYER_TREE = "layerfs"
 LAYER_INDEX = ".metadata/index.zst"
 LAYER_ORIGIN = ".metadata/origin.json"
@@ -122,6 +128,25 @@ def chained_layer(text: str) -> str | None:
     name = basename(text)
     digest = f"{'sha256' if len(name) == 64 else 'sha512'}:{name}"
     return digest if is_digest(digest) and text == chain_target(digest) else None
+
+
+def hot_files(image_id: str) -> str:
+    """Return the path of the list of files that a program of the image opens."""
+    return f"{_sharded(HOT_FILES, image_id)}.json"
+
+
+def bundle_file(image_id: str, trigger: str) -> str:
+    """Return the path of the bundle that CVMFS clients read when they open the file `trigger`.
+
+    `trigger` is relative to the root of the image.
+    """
+    directory, slash, name = trigger.rpartition("/")
+    return f"{flat_image(image_id)}/{directory}{slash}{BUNDLE_PREFIX}{name}"
+
+
+def is_bundle(path: str) -> bool:
+    """Return whether `path` is that of a file bundle in a flat image."""
+    return path.startswith(f"{FLAT}/") and basename(path).startswith(BUNDLE_PREFIX)
 
 
 def retired_directory(manifest_digest: str) -> str:

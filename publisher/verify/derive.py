@@ -20,6 +20,7 @@ from publisher.tree.users import ImageUsers
 from publisher.verify.chain_links import relink_chains
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
+from publisher.verify.hot_files import replace_bundle
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.podman_store import repair_podman_store
@@ -47,6 +48,7 @@ _RECORDS = (
     *_USERS,
     *_PUBLICATIONS,
     *_CHAINS,
+    Kind.BUNDLE_WRONG,
     Kind.RECORD_DAMAGED,
     Kind.PINS_MISSING,
     Kind.RETIRED_DAMAGED,
@@ -212,6 +214,10 @@ class _Records:
         elif kind in _CHAINS:
             self._check_origins()
             self._relink = True
+        elif kind is Kind.BUNDLE_WRONG:
+            for image_id in self._expected.images:
+                if path.startswith(f"{layout.flat_image(image_id)}/"):
+                    replace_bundle(self._repository, self._transaction, image_id)
         elif kind is Kind.RETIRED_DAMAGED:
             record = rebuild_retired_publication(self._repository, self.inventory, path, self._now)
             self._transaction.replace(path, record.to_bytes())
@@ -221,7 +227,7 @@ class _Records:
         elif kind is Kind.RETIRED_UNSCHEDULED or _is_of_schedule(path):
             self._check_no_newer_schedule(path)
             self._reschedule = True
-        else:  # the record of a thin image: without it the next ingest compares with the registry
+        else:  # of a thin image, which the next ingest compares with the registry, or of hot files
             self._transaction.remove(path)
 
     def finish(self) -> None:

@@ -55,6 +55,7 @@ class Kind(enum.StrEnum):
     RETIRED_MISSING = "retired-metadata-missing"
     RETIRED_DAMAGED = "retired-metadata-damaged"
     RETIRED_UNSCHEDULED = "retired-image-unscheduled"
+    BUNDLE_WRONG = "bundle-wrong"
     CHAIN_MISSING = "chain-links-missing"
     CHAIN_WRONG = "chain-link-wrong"
     ORPHAN_CHAIN = "orphan-chain-link"

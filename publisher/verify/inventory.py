@@ -16,7 +16,7 @@ from publisher.tree.record import NOT_A_FILE, InvalidRecord
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
-_OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS)
+_OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS, layout.HOT_FILES)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
 _KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE)
 

@@ -23,6 +23,7 @@ def check_leftovers(repository: Repository, inventory: Inventory, expected: Expe
         (layout.LAYERS, expected.layers, Kind.ORPHAN_LAYER, "a layer"),
         (layout.FLAT, expected.images, Kind.ORPHAN_FLAT, "a flat image"),
         (layout.IMAGES, expected.images, Kind.ORPHAN_METADATA, "a record of an image's users"),
+        (layout.HOT_FILES, expected.images, Kind.ORPHAN_METADATA, "a list of an image's hot files"),
     ):
         _check_shards(repository, inventory, top, known, kind, what)
     _check_retired(repository, inventory)
@@ -98,7 +99,8 @@ def sharded(repository: Repository, inventory: Inventory, top: str) -> Iterator[
             inventory.foreign(directory)
             continue
         for child in repository.children(directory):
-            name = child.removesuffix(".json") if top == layout.IMAGES else child
+            is_record = top in (layout.IMAGES, layout.HOT_FILES)
+            name = child.removesuffix(".json") if is_record else child
             if name.startswith(shard) and len(name) >= 64 and _is_hexadecimal(name):
                 yield f"{directory}/{child}", name
             else:

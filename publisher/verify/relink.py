@@ -12,6 +12,7 @@ from publisher.runtimes import flat_files
 from publisher.runtimes.flat_image import flat_plan
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
+from publisher.verify.hot_files import replace_bundle
 from publisher.verify.inventory import LiveImage
 from publisher.verify.survey import take_inventory
 
@@ -50,6 +51,7 @@ def _relink_once(repository: Repository, image: LiveImage, why: str) -> None:
                 for each in take_inventory(repository).images
             ):
                 _record_version(repository, transaction, image)
+                replace_bundle(repository, transaction, image.manifest.image_id)
                 transaction.record(image.name, "flat image linked anew", why)
                 transaction.commit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from publisher.repository import Repository
 from publisher.verify.expected import Expected
+from publisher.verify.hot_files import check_hot_files
 from publisher.verify.inventory import Inventory
 from publisher.verify.leftovers import check_leftovers
 from publisher.verify.podman_store import check_podman_store
@@ -16,6 +17,7 @@ def check_structure(repository: Repository, inventory: Inventory) -> Expected:
     expected = Expected.of(inventory)
     check_layers(repository, inventory, expected)
     check_images(repository, inventory, expected)
+    check_hot_files(repository, inventory, expected)
     check_leftovers(repository, inventory, expected)
     check_podman_store(repository, inventory)
     return expected

@@ -30,6 +30,7 @@ from tests.components import (
     run,
     unmount_below,
 )
+from tests.opened_files import opened_files
 from tests.probe import Report, read_report, run_original, write_probe
 from tests.real_image import CHECK_NUMPY, RealImages
 from tests.trees import tree_identity
@@ -122,6 +123,19 @@ def test_an_ordinary_user_can_run_all_that_needs_no_root(page: str, mounted: Pat
     )  # the first needs root; the second may lie where only root has access
     for command in [each for each in commands(page, mounted) if not each.startswith(ours)]:
         assert "Debian" in shell(command, *NOBODY), command
+
+
+def test_the_files_that_a_program_opens_are_listed_and_read_in_advance(mounted: Path) -> None:
+    require("strace", "bwrap", "jq")
+    require_user_namespaces()
+    listing, reading = commands("README.md", mounted)
+    listed = [line.split()[2] for line in shell(listing).splitlines()[:-2]]
+    assert "usr/lib/os-release" in listed and len(listed) > 3
+    program = ("--", "cat", "/etc/os-release")
+    succeed("trace", IMAGE, "--repository", mounted.parent / "tree", *program)
+    with opened_files((mounted / IMAGE).resolve()) as opened:
+        shell(reading)
+    assert opened == set(listed)
 
 
 def test_podman_runs_the_image_from_the_store_and_as_a_directory(

@@ -93,6 +93,11 @@ class CvmfsRepository:
                 self._execution.renew_mount()
         self.mirror.tree.staging.empty_trash()
 
+    @property
+    def local_root(self) -> Path | None:
+        """The read-only mount of the server; None if it is not mounted."""
+        return self.tree.view.root if self.tree.is_mounted else None
+
     def read(self, path: str) -> bytes | None:
         """Return the content of a small file; None if it is missing."""
         return self.tree.read(path)

@@ -57,7 +57,7 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
             _send_tree(tree, stream)
         for path, content in sorted(added.files.items()):
             entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, len(content))
-            stream.add(entry, [content])
+            stream.add_record(entry, content)
         for path, text in sorted(added.links.items()):
             entry = Entry(path, EntryType.SYMLINK, 0o777, owner.uid, owner.gid, target=text)
             stream.add(entry)

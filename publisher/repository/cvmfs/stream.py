@@ -82,6 +82,13 @@ class TarStream(Closing):
         if entry.type is EntryType.DIRECTORY and starts_catalog(entry.path):
             self.start_catalog(entry.path)
 
+    def add_record(self, entry: Entry, content: bytes) -> None:
+        """Send a small file of the publisher, which may be a file bundle of a flat image."""
+        if layout.is_bundle(entry.path):
+            self._send(entry, [content])
+        else:
+            self.add(entry, [content])
+
     def start_catalog(self, directory: str) -> None:
         """Make the directory, which was sent before, the root of a nested catalog."""
         if not self._sent(directory):

@@ -259,7 +259,8 @@ class CvmfsTransaction:
             exists = tree.exists(layout.layer_directory(digest))
             transaction.add_layer(digest, (), (), anew=exists)
         for path, content in self._files.items():
-            transaction.replace(path, content)
+            if not path.startswith(f"{layout.FLAT}/"):  # the mirror has no content of flat images
+                transaction.replace(path, content)
         for path, text in self._links.items():
             transaction.symlink(path, text)
         for path in self._removals:

@@ -8,7 +8,8 @@ renamed in it (EXDEV). Its directories list whiteouts of the published tree that
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from publisher.repository.cvmfs.changes import Edit
@@ -24,17 +25,31 @@ def apply_edit(edit: Edit, top: Path) -> None:
         _make_parents(top, f"{path}/-")
     for path, content in sorted(edit.files.items()):
         _make_parents(top, path)
-        draft = (top / path).with_name(".publisher-draft")
-        draft.unlink(missing_ok=True)
-        write_new_file(draft, content)
-        draft.rename(top / path)
+        with _keeping_times((top / path).parent):
+            draft = (top / path).with_name(".publisher-draft")
+            draft.unlink(missing_ok=True)
+            write_new_file(draft, content)
+            draft.rename(top / path)
     for path, text in sorted(edit.links.items()):
         _make_parents(top, path)
         (top / path).unlink(missing_ok=True)
         (top / path).symlink_to(text)
     for path in edit.removals:
-        remove(top / path)
+        with _keeping_times((top / path).parent):
+            remove(top / path)
         remove_empty_parents(top / path, top)
+
+
+@contextmanager
+def _keeping_times(directory: Path) -> Iterator[None]:
+    """Restore the times of the directory afterwards; `cvmfs_server ingest` keeps them as well."""
+    try:
+        before = directory.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        yield
+        return
+    yield
+    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def remove(path: Path) -> None:

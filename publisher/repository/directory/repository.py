@@ -72,6 +72,11 @@ class DirectoryRepository:
         """Whether directories of layer trees can be marked as opaque by an attribute."""
         return keeps_opaque(self.root)
 
+    @property
+    def local_root(self) -> Path:
+        """The directory of the repository."""
+        return self.root
+
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file; None if it is missing.
 
