@@ -278,18 +278,15 @@ class _Checks:
 
 
 def _failed(work: _Work, name: str, reference: str, error: Exception) -> CheckedImage:
-    text = failure_text(error, name)
     hint = what_to_do(error)
-    message = text.removesuffix(f" ({hint})")
+    message = failure_text(error, name).removesuffix(f" ({hint})")
     failure = _failure(work, rule_of(error), message, hint)
-    return replace(failure, name=name, reference=reference, error=text)
+    return replace(failure, name=name, reference=reference)
 
 
 def _failure(work: _Work, rule: str, message: str, hint: str) -> CheckedImage:
     wish, wish_list = work.request.wish, work.request.wish_list
     finding = of_wish(rule, Level.ERROR, wish_list, wish, message, hint)
-    if work.change in UNTOUCHED:
-        finding = finding.as_earlier()
     return CheckedImage(
         layout.public_name(wish.image, wish.name) if not wish.tags else str(wish),
         str(wish.image),
@@ -299,7 +296,7 @@ def _failure(work: _Work, rule: str, message: str, hint: str) -> CheckedImage:
         error=finding.text,
         owner=wish.owner,
         change=work.change,
-        findings=(finding,),
+        findings=(finding.as_earlier() if work.change in UNTOUCHED else finding,),
     )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import check_forms, cosign
-from tests.command import publisher, succeed
+from tests.command import command, publisher, succeed
+from tests.command import environment as settings
 from tests.components import Registry, docker_registry
 from tests.cosign import Key
 from tests.git_checkout import checkout, commit_files, git
 from tests.layer_builder import image
 from tests.registry_images import noisy_layer, push_as_it_is, sample_image
+from tests.schemas import ROOT
 
 pytestmark = pytest.mark.system
 
@@ -154,3 +158,37 @@ def test_images_signed_by_the_key_of_the_policy_are_accepted(
     assert result.code == 1
     assert [each["status"] for each in result.json["images"]] == ["ok", *["failed"] * 3]
     assert {f["rule"] for f in result.json["findings"]} == {"policy/signatures"}
+
+
+def test_the_way_from_an_empty_repository_to_a_merged_wish_works_as_documented(
+    registry: Registry, tmp_path: Path
+) -> None:
+    base = noisy_layer(2000, 1)
+    push_as_it_is(registry.url, "astro/base", "1", image(base))
+    push_as_it_is(registry.url, "astro/tools", "2", image(base, noisy_layer(2000, 2)))
+    text = (ROOT / "docs/pull-requests.md").read_text()
+    section = text.split("## From an empty repository")[1].split("\n## ")[0]
+    commands = re.findall(r"^\$ (.*)$", section, re.MULTILINE)
+    assert len(commands) > 15
+    script = "set -x\n" + "\n".join(commands)
+    for old, new in (
+        ("allow: [quay.io]", f'allow: ["{registry.host}"]'),
+        ("quay.io/astro", f"{registry.url}/astro"),
+        ("/srv/images", f"{tmp_path}/images"),
+        ("publisher ", f"{shlex.join(command())} "),
+        ("git commit", "git -c user.name=a -c user.email=a@example.org commit"),
+    ):
+        script = script.replace(old, new)
+    environment = settings(tmp_path, PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    shown = [line for kind, block in blocks if not kind for line in block.splitlines()]
+    assert len(shown) == 4
+    for line in shown:
+        pattern = re.escape(line).replace("0b1e3a9f6c2d", "[0-9a-f]{12}")
+        pattern = re.sub(r"quay\\\.io", r"(?:http://)?127\\.0\\.0\\.1:\\d+", pattern)
+        assert re.search(f"^{pattern}$", done.stdout, re.MULTILINE), (line, done.stdout)
+    assert "astro/tools:2" in done.stdout.splitlines()[-1]
