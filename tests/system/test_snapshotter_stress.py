@@ -24,6 +24,7 @@ from tests.snapshotter_images import Scene, background, cri_pull, scene
 pytestmark = pytest.mark.system
 
 TOOL = ["base", "tool"]
+ACTIVE = 2
 STEPS = 60
 """More than those of a start and of all operations of a container together."""
 
@@ -160,18 +161,27 @@ def test_killed_at_each_step_while_containers_start_and_stop_nothing_is_lost_or_
                 assert process.stop() == 0
                 for number in sample(range(1, STEPS + 1), share(0.15)):
                     process.run_until_step(number)
+                    assert [read_tool(ctr, name) for name in before] == ["tool\n"] * 3, number
                 process.start()
                 done = load.finished
                 wait_until(lambda: load.finished >= done + 20)
             finally:
                 load.stop()
             assert load.wrong == []
-            for name in before:
-                found = ctr("task", "exec", "--exec-id", "e", name, "cat", "/opt/tool")
-                assert found == "tool\n"
+            assert [read_tool(ctr, name) for name in before] == ["tool\n"] * 3
+            listed = client.list()
+            assert len(process.directories()) == len(listed)
+            kinds = {info["kind"] for name, info in listed.items() if client.usage(name) != (0, 0)}
+            assert kinds <= {ACTIVE}, "only containers use space: all layers are the tree's"
         remove_all(ctr)
         wait_until(lambda: client.list() == {})
         assert process.directories() == set()
+
+
+def read_tool(ctr: Engine, container: str) -> str:
+    """Return a file of the image, as a running container sees it."""
+    execution = f"e{secrets.token_hex(4)}"
+    return ctr("task", "exec", "--exec-id", execution, container, "cat", "/opt/tool")
 
 
 def remove_all(ctr: Engine) -> None:
