@@ -63,8 +63,8 @@ def test_a_container_of_an_ordinary_user_is_committed(open_folder: Path) -> None
     tree, source = open_folder / "images", write_probe(open_folder / "layout")
     publish(open_folder, tree, f"{{image: '{source}', name: probe}}", outputs="layers, podman")
     user = rootless(open_folder, tree)
-    words = ("--entrypoint", "/bin/touch", "localhost/probe:1", "/run/made")
-    user("create", *user.run_options, "--name", "one", "--tmpfs", "/run", *words)
+    words = ("--entrypoint", "/bin/cat", "localhost/probe:1", "/etc/passwd")
+    user("create", *user.run_options, "--name", "one", *words)
     user("start", "--attach", "one")
     user("commit", "--change", 'ENTRYPOINT ["/probe"]', "one", "localhost/committed:1")
     assert read_report(user.run("localhost/committed:1")).id == "1234:3456"
