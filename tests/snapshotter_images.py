@@ -6,15 +6,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
 
 from publisher.tree import layout
 from tests.command import succeed
 from tests.components import Engine, Registry, docker_registry, program
+from tests.cri import Cri
 from tests.layer_builder import (
     Image,
     Layer,
@@ -127,10 +126,8 @@ def scene(folder: Path) -> Iterator[Scene]:
 
 def cri_pull(socket: str, reference: str) -> None:
     """Pull an image as Kubernetes does, through the CRI service of containerd."""
-    spec = _field(1, _field(1, reference.encode()))
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        call = channel.unary_unary("/runtime.v1.ImageService/PullImage")
-        call(spec, wait_for_ready=True, timeout=120)
+    with closing(Cri(socket)) as cri:
+        cri.pull(reference)
 
 
 @contextmanager
@@ -143,12 +140,3 @@ def background(ctr: Engine, reference: str) -> Iterator[str]:
     finally:
         ctr("task", "rm", "--force", name)
         ctr("container", "rm", name)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    """One field of bytes, in the wire format of protobuf."""
-    assert len(data) < 2**14
-    length = (
-        bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
-    )
-    return bytes([number << 3 | 2]) + length + data
