@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document
-from publisher.oci.media_types import OCI_CONFIG, OCI_MANIFEST
+from publisher.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+SIGN = "https://sigstore.dev/cosign/sign/v1"
 ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 
@@ -50,6 +52,31 @@ class Key:
         payload = payload_for(digest, name)
         signature = self.private.sign(payload, ec.ECDSA(hashes.SHA256()))
         return signature_manifest(payload, base64.b64encode(signature).decode(), **changes)
+
+    def sign_in_bundle(self, digest: str, predicate: str = SIGN) -> Signed:
+        """Sign the image `digest` as version 3 of cosign does, in a bundle."""
+        return bundle_manifest(digest, self.bundle(digest, predicate))
+
+    def bundle(self, digest: str, predicate: str = SIGN) -> dict[str, Any]:
+        """Return a bundle with a statement about the image `digest`."""
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"digest": {"sha256": digest.partition(":")[2]}}],
+            "predicateType": predicate,
+            "predicate": {},
+        }
+        payload, kind = json.dumps(statement).encode(), "application/vnd.in-toto+json"
+        signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+        signature = self.private.sign(signed, ec.ECDSA(hashes.SHA256()))
+        return {
+            "mediaType": BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": "x"}},
+            "dsseEnvelope": {
+                "payload": base64.b64encode(payload).decode(),
+                "payloadType": kind,
+                "signatures": [{"sig": base64.b64encode(signature).decode()}],
+            },
+        }
 
     def sign_as_referrer(self, digest: str) -> Signed:
         """Sign the image `digest`, in the form that the referrers API lists."""
@@ -87,6 +114,37 @@ def signature_manifest(payload: bytes, signature: str, **changes: Any) -> Signed
     data = json.dumps(value).encode()
     blobs = {digest_of(config): config, digest_of(payload): payload}
     return Signed(Document(data, OCI_MANIFEST, digest_of(data)), blobs)
+
+
+def bundle_manifest(digest: str, bundle: dict[str, Any]) -> Signed:
+    data, empty = json.dumps(bundle).encode(), b"{}"
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(empty)}
+    value = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": BUNDLE,
+        "config": config | {"size": len(empty)},
+        "layers": [{"mediaType": BUNDLE, "digest": digest_of(data), "size": len(data)}],
+        "subject": {"mediaType": OCI_MANIFEST, "digest": digest, "size": 1},
+    }
+    manifest = json.dumps(value).encode()
+    blobs = {digest_of(empty): empty, digest_of(data): data}
+    return Signed(Document(manifest, OCI_MANIFEST, digest_of(manifest)), blobs)
+
+
+def referrers_index(*signed: Signed) -> Document:
+    """Return the index that a registry without the referrers API has at the tag of an image."""
+    entries = [
+        {
+            "mediaType": each.manifest.media_type,
+            "digest": each.manifest.digest,
+            "size": len(each.manifest.data),
+            "artifactType": json.loads(each.manifest.data)["artifactType"],
+        }
+        for each in signed
+    ]
+    data = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    return Document(data, OCI_INDEX, digest_of(data))
 
 
 def tampered(signed: Signed, digest: str) -> Signed:

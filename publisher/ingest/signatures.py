@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from publisher.policy.cosign import AttachedSignature
 from publisher.policy.keys import PublicKey, why_unsigned
-from publisher.policy.simple_signing import AttachedSignature
 from publisher.sources import Source
 from publisher.sources.signatures import attached_signatures
 

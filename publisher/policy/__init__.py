@@ -3,7 +3,7 @@
 model.py   the rules of a policy, in general and for each owner of wishes
 parse.py   read a policy file; every mistake is reported with its place
 rules.py   what violates the rules, from facts about wishes and images
-keys.py    verify signatures; simple_signing.py: what they sign
+keys.py    verify signatures; cosign.py: what they sign
 """
 
 from publisher.policy.model import InvalidPolicy, PolicyFile, Violation

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+from publisher.policy.cosign import AttachedSignature
 from publisher.policy.model import InvalidPolicy
-from publisher.policy.simple_signing import AttachedSignature
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
@@ -50,21 +49,23 @@ def why_unsigned(
 
 
 def _is_signed(attached: AttachedSignature, key: PublicKey) -> bool:
+    given = attached.signature, attached.signed
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return any(_verifies(partial(key.verify, *given, each)) for each in _schemes(key.curve))
+    if isinstance(key, rsa.RSAPublicKey):
+        return _verifies(partial(key.verify, *given, padding.PKCS1v15(), hashes.SHA256()))
+    return _verifies(partial(key.verify, *given))
+
+
+def _verifies(verify: Callable[[], None]) -> bool:
     try:
-        signature = base64.b64decode(attached.signature, validate=True)
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, attached.payload, ec.ECDSA(_hash_for(key.curve)))
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, attached.payload, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            key.verify(signature, attached.payload)
-    except (InvalidSignature, binascii.Error, ValueError):
+        verify()
+    except InvalidSignature:
         return False
     return True
 
 
-def _hash_for(curve: ec.EllipticCurve) -> hashes.HashAlgorithm:
-    """Return the hash that sigstore uses with a curve; cosign makes keys of P-256."""
-    if curve.key_size >= 512:
-        return hashes.SHA512()
-    return hashes.SHA384() if curve.key_size >= 384 else hashes.SHA256()
+def _schemes(curve: ec.EllipticCurve) -> list[ec.ECDSA]:
+    """Return the schemes for a curve: SHA-256 by cosign's specification, and that of bundles."""
+    larger = {384: hashes.SHA384(), 521: hashes.SHA512()}.get(curve.key_size)
+    return [ec.ECDSA(each) for each in (hashes.SHA256(), larger) if each is not None]

@@ -1,7 +1,8 @@
 """Read the signatures of cosign that are attached to an image in its registry.
 
 They are manifests with the tag "sha256-<hex>.sig", or manifests that the referrers API of the
-registry lists. Source: SIGNATURE_SPEC.md of cosign, and the OCI distribution specification 1.1.
+registry lists. Source: SIGNATURE_SPEC.md and BUNDLE_SPEC.md
+of cosign, and the OCI distribution specification 1.1.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ from collections.abc import Iterator
 from publisher.errors import InvalidManifest
 from publisher.oci.descriptor import Descriptor, parse_descriptor
 from publisher.oci.document import Document, read_object
-from publisher.policy.simple_signing import PAYLOAD_TYPE, SIGNATURE, AttachedSignature
+from publisher.policy.cosign import (
+    BUNDLE_TYPE,
+    PAYLOAD_TYPE,
+    SIGNATURE,
+    AttachedSignature,
+    bundled_signatures,
+    simple_signature,
+)
 from publisher.sources import Source, SourceError
 from publisher.sources.registry.source import RegistrySource
 
 ARTIFACT_TYPES = (
     "application/vnd.dev.cosign.artifact.sig.v1+json",
-    "application/vnd.dev.cosign.simplesigning.v1+json",
+    PAYLOAD_TYPE,
+    BUNDLE_TYPE,
 )
 """The artifact types of signatures among the referrers of an image."""
 
@@ -43,10 +52,14 @@ def attached_signatures(source: Source, digest: str) -> Iterator[list[AttachedSi
             raise SourceError(
                 f"cannot read the signatures of {digest}", why=f"it has more than {MAX_SIGNATURES}"
             )
-        yield [
-            AttachedSignature(source.fetch(payload), payload.annotations.get(SIGNATURE, ""))
-            for payload in payloads
-        ]
+        yield [each for payload in payloads for each in _signatures(source, payload)]
+
+
+def _signatures(source: Source, payload: Descriptor) -> list[AttachedSignature]:
+    data = source.fetch(payload)
+    if payload.media_type == BUNDLE_TYPE:
+        return bundled_signatures(data)
+    return [simple_signature(data, payload.annotations.get(SIGNATURE, ""))]
 
 
 def _documents(source: RegistrySource, digest: str) -> Iterator[Document]:
@@ -67,4 +80,4 @@ def _payloads(document: Document) -> list[Descriptor]:
     if not isinstance(layers, list):
         raise InvalidManifest(what, why="layers is not a list")
     found = [parse_descriptor(raw, what, f"layer {n}") for n, raw in enumerate(layers, 1)]
-    return [each for each in found if each.media_type == PAYLOAD_TYPE]
+    return [each for each in found if each.media_type in (PAYLOAD_TYPE, BUNDLE_TYPE)]

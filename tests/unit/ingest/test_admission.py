@@ -145,8 +145,12 @@ def test_a_policy_with_mistakes_ends_the_command_before_anything_is_done(tmp_pat
     assert not (tmp_path / "tree").exists()
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["by tag", "by the referrers API"])
-def test_images_without_a_required_signature_are_refused(tmp_path: Path, listed: bool) -> None:
+SIGN = {"by tag": Key.sign, "in the API": Key.sign_as_referrer, "in a bundle": Key.sign_in_bundle}
+
+
+@pytest.mark.parametrize("form", SIGN)
+def test_images_without_a_required_signature_are_refused(tmp_path: Path, form: str) -> None:
+    sign, listed = SIGN[form], form == "in the API"
     key, other = Key.generate(), Key.generate()
     key.write_public(tmp_path / "cosign.pub")
     (tmp_path / "p.yaml").write_text(
@@ -159,16 +163,24 @@ def test_images_without_a_required_signature_are_refused(tmp_path: Path, listed:
 
         def attach(name: str, signed: Signed) -> None:
             registry.blobs |= signed.blobs
-            tag = None if listed else cosign.tag_of(digests[name])
+            tag = cosign.tag_of(digests[name]) if form == "by tag" else None
             registry.add_document(f"secure/{name}", tag, signed.manifest)
+            if form == "in a bundle":  # a registry without the API has a tag instead
+                index = cosign.referrers_index(signed)
+                registry.add_document(f"secure/{name}", digests[name].replace(":", "-"), index)
 
         for name, built in images.items():
             registry.add(f"secure/{name}", "1", built)
         registry.add("free/none", "1", images["none"])
-        sign = Key.sign_as_referrer if listed else Key.sign
         attach("good", sign(key, digests["good"]))
         attach("other", sign(other, digests["other"]))
-        attach("bad", cosign.tampered(sign(key, digests["none"]), digests["bad"]))
+        signed = sign(key, digests["none"])
+        bad = (
+            cosign.tampered(signed, digests["bad"])
+            if form != "in a bundle"
+            else (cosign.bundle_manifest(digests["bad"], other.bundle(digests["bad"])))
+        )
+        attach("bad", bad)
         names = [f"secure/{name}" for name in images] + ["free/none"]
         (tmp_path / "l.yaml").write_text(
             "version: 2\nrepository: dir:tree\nimages:\n"
@@ -186,6 +198,6 @@ def test_images_without_a_required_signature_are_refused(tmp_path: Path, listed:
             assert "cosign sign" in errors[7]
         published = {path.parent.name for path in (tmp_path / "tree").rglob("publication.json")}
         assert published == {"good:1", "none:1"}
-        registry.misbehave(status(403), path=r"\.sig$|/referrers/")
+        registry.misbehave(status(403), path=r"\.sig$|/referrers/|/sha256-")
         result = publisher("check", *words, cwd=tmp_path, home=tmp_path)
         assert "status 403" in result.json["images"][0]["error"]

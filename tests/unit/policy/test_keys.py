@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 
 from publisher.policy import InvalidPolicy
+from publisher.policy.cosign import AttachedSignature, bundled_signatures, simple_signature
 from publisher.policy.keys import PublicKey, parse_public_key, why_unsigned
-from publisher.policy.simple_signing import AttachedSignature
 from tests import cosign
 from tests.cosign import Key
 
@@ -24,7 +26,7 @@ def pem(key: PublicKey | dsa.DSAPublicKey) -> bytes:
 
 
 def attached(payload: bytes, signature: bytes) -> AttachedSignature:
-    return AttachedSignature(payload, base64.b64encode(signature).decode())
+    return simple_signature(payload, base64.b64encode(signature).decode())
 
 
 def test_a_signature_by_an_accepted_key_over_the_digest_counts() -> None:
@@ -36,6 +38,7 @@ def test_a_signature_by_an_accepted_key_over_the_digest_counts() -> None:
     for private, signature in (
         (ecdsa, ecdsa.sign(payload, ec.ECDSA(hashes.SHA256()))),
         (large, large.sign(payload, ec.ECDSA(hashes.SHA384()))),
+        (large, large.sign(payload, ec.ECDSA(hashes.SHA256()))),
         (edwards, edwards.sign(payload)),
         (old, old.sign(payload, padding.PKCS1v15(), hashes.SHA256())),
     ):
@@ -53,7 +56,7 @@ def test_a_signature_by_an_accepted_key_over_the_digest_counts() -> None:
         both = [good, attached(cosign.payload_for(TWO, "x"), b"x")]
         assert "for another image" in why_unsigned(both, TWO, [key])
         for broken in ("", "?", "AAAA"):
-            assert why_unsigned([AttachedSignature(payload, broken)], ONE, [key])
+            assert why_unsigned([simple_signature(payload, broken)], ONE, [key])
 
 
 def test_payloads_of_other_kinds_are_not_signatures_of_images() -> None:
@@ -68,6 +71,30 @@ def test_payloads_of_other_kinds_are_not_signatures_of_images() -> None:
         signature = key.private.sign(payload, ec.ECDSA(hashes.SHA256()))
         public = key.private.public_key()
         assert "for another image" in why_unsigned([attached(payload, signature)], ONE, [public])
+
+
+def test_a_bundle_has_a_signed_statement_about_the_image() -> None:
+    key, other = Key.generate(), Key.generate()
+    public = [key.private.public_key()]
+
+    def why(bundle: dict[str, Any], digest: str = ONE) -> str:
+        return why_unsigned(bundled_signatures(json.dumps(bundle).encode()), digest, public)
+
+    good = key.bundle(ONE)
+    assert why(good) == ""
+    assert "for another image" in why(good, TWO)
+    assert "accepted key" in why(other.bundle(ONE))
+    assert "for another image" in why(key.bundle(ONE, "https://slsa.dev/provenance/v1"))
+    changed = key.bundle(ONE)
+    changed["dsseEnvelope"]["payload"] = key.bundle(TWO)["dsseEnvelope"]["payload"]
+    assert "accepted key" in why(changed, TWO)
+    malformed: tuple[dict[str, Any], ...] = ({}, {"dsseEnvelope": 1}, {"messageSignature": {}})
+    for broken in malformed:
+        assert why(broken) == "it has no signature"
+    for part in ("payload", "payloadType", "signatures"):
+        damaged = key.bundle(ONE)
+        damaged["dsseEnvelope"][part] = "?"
+        assert why(damaged)
 
 
 def test_files_that_are_not_public_keys_are_refused(tmp_path: Path) -> None:
