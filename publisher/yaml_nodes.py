@@ -276,11 +276,12 @@ def read_mapping(
         if key in known:
             found[key] = value
             continue
+        if key == "<<":
+            _refuse_merge(key_node, value, problems)
+            continue
         near = difflib.get_close_matches(key.lower(), known, 1)
         if key in moved:
             suggestion = moved[key]
-        elif key == "<<":
-            suggestion = "merge keys are not supported: write the keys out, or use 'defaults'"
         elif near:
             suggestion = f"did you mean {near[0]!r}?"
         else:
@@ -288,6 +289,16 @@ def read_mapping(
         name = repr(presentable(key)) if key else describe(key_node)
         problems.error(key_node, f"unknown key {name} {where}", suggestion)
     return found
+
+
+def _refuse_merge(key_node: yaml.Node, value: yaml.Node, problems: Problems) -> None:
+    """Report a merge key, with the keys to write instead of it."""
+    pairs = value.value if isinstance(value, yaml.MappingNode) else []
+    keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+    named = f" ({', '.join(map(presentable, keys))})" if keys else ""
+    problems.error(
+        key_node, "merge keys ('<<') are not supported", f"write its keys{named} here instead"
+    )
 
 
 def read_entries(

@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from publisher.errors import shorten
+from publisher.errors import InvalidReference, shorten
 from publisher.oci import reference_grammar as grammar
 from publisher.oci.reference_grammar import refuse
+from publisher.oci.web_pages import web_page_of
 
 
 class Transport(enum.StrEnum):
@@ -145,6 +146,7 @@ def _parse(text: str) -> tuple[ImageReference, str | None]:
 
 
 def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
+    _refuse_web_page(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text
@@ -166,7 +168,7 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
     registry = grammar.check_host(text, first)
     path, tag, pattern = grammar.split_tag(text, path)
     if registry in _HUB_HOSTS and path:
-        path = _hub_path(text, registry, path)
+        path = path if "/" in path else f"library/{path}"
     grammar.check_repository(text, path)
     if len(registry) + 1 + len(path) > grammar.MAX_NAME:
         refuse(
@@ -185,16 +187,17 @@ def _parse_registry(text: str) -> tuple[ImageReference, str | None]:
     return _checked(reference), pattern
 
 
-def _hub_path(text: str, registry: str, path: str) -> str:
-    """Return the complete path of a name on Docker Hub, where `library/` may be omitted."""
-    match path.split("/"):
-        case [name]:
-            return f"library/{name}"
-        case ["r", owner, name] if registry == "hub.docker.com":
-            refuse(text, "it is a page of the Docker Hub website", f"write {HUB}/{owner}/{name}")
-        case ["_", name] if registry == "hub.docker.com":
-            refuse(text, "it is a page of the Docker Hub website", f"write {HUB}/library/{name}")
-    return path
+def _refuse_web_page(text: str) -> None:
+    """Raise InvalidReference for the address of a page that shows an image."""
+    page = web_page_of(text)
+    if page is None:
+        return
+    try:
+        parse_reference(page.reference)
+        hint = f"write {page.reference}"
+    except InvalidReference:
+        hint = "write the address that its button for copying shows"
+    refuse(text, f"it is a page of the {page.website} website", hint)
 
 
 def _parse_layout(text: str, transport: Transport, rest: str) -> ImageReference:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from publisher.errors import PublisherError
 from publisher.oci.reference import ImageReference
 from publisher.oci.tag_patterns import TagPatterns, natural
 from publisher.sources import Source
+from publisher.sources.names import nearest
 from publisher.sources.open import Sources
 from publisher.wishlist import Wish
 
-_SHOWN = 5
-
 
 class NoMatchingTags(PublisherError):
-    """No tag of an image repository matches `patterns` without matching `exclude`."""
+    """No tag of an image repository matches `patterns` without matching `exclude`.
+
+    `nearest` are the existing tags that are most similar to the first pattern.
+    """
 
     def __init__(
-        self, what: str, *, patterns: Sequence[str], exclude: Sequence[str], why: str
+        self,
+        what: str,
+        *,
+        patterns: Sequence[str],
+        exclude: Sequence[str],
+        why: str,
+        nearest: Sequence[str] = (),
     ) -> None:
         super().__init__(what, why=why)
         self.patterns = tuple(patterns)
         self.exclude = tuple(exclude)
+        self.nearest = tuple(nearest)
 
 
 def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
@@ -37,13 +47,16 @@ def expand_tags(source: Source, patterns: Sequence[str], exclude: Sequence[str] 
     available = set(source.tags())
     chosen = wanted.among(available)
     if not chosen:
-        first = sorted(available, key=natural)
-        sample = ", ".join(first[:_SHOWN]) + (", …" if len(first) > _SHOWN else "")
+        # The letters of a pattern that a tag has to have.
+        shown = nearest(re.sub(r"[^\w.-]+", "", patterns[0]), sorted(available, key=natural))
         raise NoMatchingTags(
             f"no tag matches {wanted}",
             patterns=patterns,
             exclude=exclude,
-            why=f"there are {len(available)} tags" + (f": {sample}" if available else ""),
+            why=f"of its {len(available)} tags, the nearest are {', '.join(shown)}"
+            if shown
+            else "it has no tags",
+            nearest=shown,
         )
     return chosen
 

@@ -31,6 +31,8 @@ def parse_version1(root: yaml.MappingNode, problems: Problems) -> WishList:
         repository = _read_cvmfs_repo(fields["cvmfs_repo"], problems)
     if "output_format" in fields:
         thin = shared.check_thin(fields["output_format"], problems)
+        if thin is not None:
+            shared.warn_of_constant_thin(fields["output_format"], thin, problems)
     if "ignoreErrors" in fields:
         read_texts(fields["ignoreErrors"], problems, "ignoreErrors")
         problems.warning(

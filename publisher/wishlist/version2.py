@@ -10,7 +10,7 @@ import yaml
 
 from publisher.errors import InvalidReference
 from publisher.oci.platform import Platform
-from publisher.oci.reference import ImageReference
+from publisher.oci.reference import ImageReference, Transport
 from publisher.tree.schedule import DEFAULT_GRACE
 from publisher.wishlist import wishes as shared
 from publisher.wishlist.fields import (
@@ -73,6 +73,8 @@ def parse_version2(root: yaml.MappingNode, problems: Problems) -> WishList:
         wish = reader.wish(node, defaults)
         if wish is not None and problems.errors() == errors:
             wishes.append((wish, node))
+    if thin is not None:
+        shared.warn_of_constant_thin(fields["thin"], thin, problems)
     if thin is not None and wishes and not any(wish.thin for wish, _ in wishes):
         problems.warning(
             fields["thin"],
@@ -135,6 +137,8 @@ class _Reader:
                 "'exclude' removes tags that 'tags' matches, and the wish has no 'tags'",
                 "add tags: ['*'], or remove 'exclude'",
             )
+        if texts.get("name") and reference.transport is Transport.REGISTRY:
+            self._warn_of_name(fields["name"], reference)
         line, column = place(node)
         return Wish(
             reference,
@@ -182,6 +186,15 @@ class _Reader:
             return shared.read_image(fields["image"], self.problems, 2)
         reference = shared.read_repository_of_tags(fields["image"], self.problems)
         return None if reference is None else (reference, ())
+
+    def _warn_of_name(self, node: yaml.Node, reference: ImageReference) -> None:
+        tag = f":{reference.tag or 'TAG'}" if reference.digest is None else ""
+        self.problems.warning(
+            node,
+            "'name' has no effect on an image of a registry, which is published as "
+            f"{reference.registry}/{reference.repository}{tag}",
+            "remove 'name'; it is for images without a registry (oci:, docker-daemon: …)",
+        )
 
     def _check_name(self, node: yaml.Node | None, name: str | None) -> None:
         if node is None or name is None:

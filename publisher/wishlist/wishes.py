@@ -10,7 +10,9 @@ from dataclasses import replace
 import yaml
 
 from publisher.errors import InvalidReference, PublisherError, presentable
+from publisher.oci.known_hosts import host_like
 from publisher.oci.reference import (
+    HUB,
     ImageReference,
     parse_pattern,
     parse_reference,
@@ -23,6 +25,9 @@ from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
 from publisher.yaml_nodes import Problems, describe, place, quoted, read_text
 
+_ALTERNATIVES = re.compile(
+    r"(?P<image>[^\s@]*[^\s@:]):[\^]?[({]?(?P<tags>[\w.-]+(?:[|,][\w.-]+)+)[)}]?[$]?", re.ASCII
+)
 _PATTERN_AS_TAG = re.compile(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
 DUPLICATE = "duplicate-wish"
 """The rule of a wish that repeats another one of its list."""
@@ -67,17 +72,20 @@ def read_image(
 
 def _explain_pattern(node: yaml.Node, text: str, problems: Problems, version: int) -> bool:
     """Report a glob or version range in the tag of `image`, where only '*' is allowed."""
-    found = _PATTERN_AS_TAG.fullmatch(text)
-    if found is None:
+    if found := _ALTERNATIVES.fullmatch(text):
+        texts = re.split("[|,]", found["tags"])
+    elif found := _PATTERN_AS_TAG.fullmatch(text):
+        texts = [found["pattern"].strip()]
+    else:
         return False
     try:
-        image, pattern = parse_repository(found["image"]), check_pattern(found["pattern"].strip())
+        image, patterns = parse_repository(found["image"]), [check_pattern(each) for each in texts]
     except (InvalidReference, InvalidPattern):
         return False
-    write = f"write {{image: {image}, tags: [{quoted(pattern)}]}}"
+    write = f"write {{image: {image}, tags: [{', '.join(map(quoted, patterns))}]}}"
     problems.error(
         node,
-        f"{pattern!r} is a pattern, and a tag in 'image' takes only '*'",
+        f"{'|'.join(patterns)!r} is a pattern, and a tag in 'image' takes only '*'",
         write if version == 2 else f"{write} in a list of version 2, or use '*'",
     )
     return True
@@ -166,6 +174,16 @@ def check_thin(node: yaml.Node, problems: Problems) -> str | None:
     return template
 
 
+def warn_of_constant_thin(node: yaml.Node, template: str, problems: Problems) -> None:
+    """Warn of a name of thin images that has no variables."""
+    if "$(" not in template:
+        problems.warning(
+            node,
+            "the name of thin images has no variables: all of them would have the same name",
+            f"write {quoted(presentable(template.rstrip('/') + '/$(image)'))}",
+        )
+
+
 def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -> list[Wish]:
     """Return the usable wishes; report unusable and repeated ones."""
     good: list[Wish] = []
@@ -187,17 +205,34 @@ def check_wishes(wishes: Sequence[tuple[Wish, yaml.Node]], problems: Problems) -
                 "remove one of the two",
                 rule=DUPLICATE,
             )
-        elif len(set(thin)) < len(thin) or any(name in pushed for name in thin):
+        elif "$(" in (wish.thin or "") and (
+            len(set(thin)) < len(thin) or any(name in pushed for name in thin)
+        ):
             problems.warning(
                 node,
                 f"the thin image of {wish} would have the name {thin[0]}, as another one has",
                 "use $(image) in the name of thin images",
             )
+        _warn_of_hub_name(wish, node, problems)
         published |= {name: wish.line for name in names if name not in published}
         pushed |= dict.fromkeys(thin, wish.line)
         good.append(wish)
     problems.subject = ""
     return good
+
+
+def _warn_of_hub_name(wish: Wish, node: yaml.Node, problems: Problems) -> None:
+    """Warn of a name that Docker Hub cannot have, which usually lacks the host."""
+    reference = wish.image
+    if reference.registry != HUB or reference.repository.count("/") < 2:
+        return
+    first, _, rest = reference.repository.partition("/")
+    host = host_like(first)
+    problems.warning(
+        node,
+        f"a name on Docker Hub has two parts, and {reference.repository} has more",
+        f"did you mean {host}/{rest}?" if host else "begin with the host of the registry",
+    )
 
 
 def public_names(wish: Wish) -> list[str]:

@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3.exceptions
 
+from publisher.oci.known_hosts import suggest_host
 from publisher.oci.reference import api_host
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, same_origin
@@ -178,7 +179,9 @@ class Exchange:
         host = self._host(request.url)
         if why := host.unreachable():
             raise SourceError(
-                request.what, why=f"{host.name} could not be reached shortly before: {why}"
+                request.what,
+                why=f"{host.name} could not be reached shortly before: {why}",
+                hint=suggest_host(host.name),
             )
         tries = Tries(self._base_delay, self._clock.monotonic())
         why = "its answer is awaited"
@@ -199,7 +202,8 @@ class Exchange:
                 if result.is_unreachable:
                     host.fails(why, tries.began)
                 times = f" (tried {tries.count} times)" if tries.count > 1 else ""
-                raise SourceError(request.what, why=why + times)
+                hint = suggest_host(host.name) if result.is_unreachable else ""
+                raise SourceError(request.what, why=why + times, hint=hint)
             if result.wait is None:
                 self._sleep(pause, request.what, why, request.deadline)
             else:

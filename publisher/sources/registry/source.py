@@ -12,6 +12,7 @@ from publisher.oci.descriptor import Descriptor
 from publisher.oci.digest import check_digest, digest_of, is_digest
 from publisher.oci.document import Document, detect_media_type
 from publisher.oci.index import parse_index
+from publisher.oci.known_hosts import suggest_host
 from publisher.oci.media_types import DOCKER_SCHEMA1, INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from publisher.oci.reference import ImageReference
 from publisher.sources import ImageNotFound, SourceError
@@ -141,7 +142,7 @@ class RegistrySource:
             raise SourceError(
                 what,
                 why=f"{endpoint.registry} answers with a web page",
-                hint="check the host: it may not be a registry",
+                hint=suggest_host(endpoint.registry) or "check the host: it may not be a registry",
             )
         digest = named if is_digest(named) else announced_digest(answer) or digest_of(data)
         check_digest(data, digest, f"the manifest of {self._reference} does not match its digest")

@@ -18,13 +18,17 @@ def test_patterns_that_match_nothing_are_an_error_with_some_existing_tags(
     for tag in ("1.7.0", "1.7.12", "1.8", "1.8.1", "1.10.0", "2.0", "latest"):
         registry.add("library/x", tag, sample_image())
     source = open_image(sources, registry, "library/x")
-    with pytest.raises(NoMatchingTags, match=r"3\.\*.*7 tags: 1\.7\.0, 1\.7\.12, .*, …"):
+    with pytest.raises(NoMatchingTags, match=r"3\.\*: of its 7 tags, the nearest are "):
         expand_tags(source, ["3.*"])
+    with pytest.raises(NoMatchingTags) as caught:
+        expand_tags(source, ["1.8.[5-9]*"])
+    assert set(caught.value.nearest[:2]) == {"1.8", "1.8.1"}
+    assert len(caught.value.nearest) == 5
     with pytest.raises(NoMatchingTags, match=r"1\.\* without \*") as caught:
         expand_tags(source, ["1.*"], ["*"])
     assert (caught.value.patterns, caught.value.exclude) == (("1.*",), ("*",))
     registry.tags["library/x"].clear()
-    with pytest.raises(NoMatchingTags, match="there are 0 tags"):
+    with pytest.raises(NoMatchingTags, match="it has no tags"):
         expand_tags(source, ["*"])
 
 

@@ -128,9 +128,13 @@ def test_ignored_errors_are_a_warning_since_failures_are_never_hidden() -> None:
 
 
 def test_an_output_format_that_gives_two_images_one_name_is_a_warning() -> None:
-    messages = problems_of(
-        "version: 1\noutput_format: https://example.org/thin\ninput:\n  - debian\n  - alpine\n"
+    listed = "version: 1\noutput_format: https://example.org/{}\ninput:\n  - debian\n  - alpine\n"
+    (message,) = problems_of(listed.format("thin"))
+    assert message == (
+        "2:16: warning: the name of thin images has no variables: all of them would have the same "
+        "name (write 'https://example.org/thin/$(image)')"
     )
+    messages = problems_of(listed.format("$(registry)"))
     assert len(messages) == 1
     assert (
         "5:5: warning: the thin image of docker.io/library/alpine:latest would have the name"

@@ -25,10 +25,11 @@ images:
     exclude: ['*-rc*']
     platforms: [linux/amd64, linux/arm64]
     outputs: [flat, layers, thin, podman]
-    name: casa                         # optional, for images without a registry
     owner: astro
     note: for the survey pipeline
     expires: 2027-01-01
+  - image: oci:/srv/builds/tool:v3
+    name: casa                         # optional, for images without a registry
 """
 
 
@@ -55,7 +56,6 @@ def test_the_example_is_read_with_every_key() -> None:
             platforms=(AMD64, ARM64),
             outputs=("flat", "layers", "thin", "podman"),
             grace=timedelta(days=30),
-            name="casa",
             owner="astro",
             note="for the survey pipeline",
             expires=date(2027, 1, 1),
@@ -63,6 +63,7 @@ def test_the_example_is_read_with_every_key() -> None:
             line=7,
             column=5,
         ),
+        Wish(parse_reference("oci:/srv/builds/tool:v3"), name="casa", line=15, column=5),
     )
 
 
@@ -160,7 +161,22 @@ def test_only_wishes_with_the_output_thin_get_a_thin_name() -> None:
         ("debian:~=1.8", "(write {image: docker.io/library/debian, tags: ['~=1.8']})"),
         ("debian:1.?", "(write {image: docker.io/library/debian, tags: ['1.?']})"),
         ("{image: 'a:!=1', outputs: [flat]}", "tags: ['!=1']}"),
-        ("{<<: {grace: 3d}, image: a}", "unknown key '<<' in a wish (merge keys are not supported"),
+        (
+            "{<<: {grace: 3d, owner: x}, image: a}",
+            "merge keys ('<<') are not supported (write its keys (grace, owner) here instead)",
+        ),
+        ("{<<: [{grace: 3d}], image: a}", "(write its keys here instead)"),
+        (
+            "'quay.io/a/b:v1|v2'",
+            "'v1|v2' is a pattern, and a tag in 'image' takes only '*' "
+            "(write {image: quay.io/a/b, tags: ['v1', 'v2']})",
+        ),
+        ("'a:{1,2}'", "(write {image: docker.io/library/a, tags: ['1', '2']})"),
+        ("'a:^(1|2|3)$'", "(write {image: docker.io/library/a, tags: ['1', '2', '3']})"),
+        (
+            "https://quay.io/repository/a/b?tab=tags&tag=v1",
+            "it is a page of the quay.io website (write quay.io/a/b:v1)",
+        ),
         ("quay.io/a/b: 1.0", "but a space follows its ':' (write 'quay.io/a/b:1.0')"),
         (
             "oci:/srv/.hidden",
@@ -269,6 +285,40 @@ def test_a_repetition_is_found_anywhere_in_the_list() -> None:
     assert reported.startswith(
         "6:5: warning: docker.io/library/debian:latest is already listed on "
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "entry", "reported"),
+    [
+        (
+            "",
+            "{image: 'quay.io/a/b:1', name: x}",
+            "3:36: warning: 'name' has no effect on an image of a registry, which is published as "
+            "quay.io/a/b:1 (remove 'name'; it is for images without a registry (oci:, "
+            "docker-daemon: …))",
+        ),
+        ("", "{image: quay.io/a/b, tags: ['1'], name: x}", "published as quay.io/a/b:TAG (remove"),
+        (
+            "defaults: {outputs: [thin]}\nthin: x.example.org/thin\n",
+            "debian",
+            "3:7: warning: the name of thin images has no variables: all of them would have the "
+            "same name (write 'x.example.org/thin/$(image)')",
+        ),
+        (
+            "",
+            "quay/team/app:1",
+            "3:5: warning: a name on Docker Hub has two parts, and quay/team/app has more (did you "
+            "mean quay.io/team/app?)",
+        ),
+        ("", "a/b/c:1", "and a/b/c has more (begin with the host of the registry)"),
+    ],
+)
+def test_what_has_no_effect_or_another_one_is_a_warning(
+    head: str, entry: str, reported: str
+) -> None:
+    (problem,) = problems_of_images(f"  - {entry}\n", head)
+    assert reported in problem
+    assert "warning" in problem
 
 
 def test_a_value_given_twice_is_a_warning() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.oci.reference import ImageReference, Transport
+from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.sources import Source, SourceError
 from publisher.sources.open import Sources
 from publisher.sources.settings import Proxies, RegistrySettings, Settings
@@ -228,3 +228,12 @@ def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password() -> None:
             open_bare(sources, "registry.example.org").resolve()
     assert "s3cret" not in str(caught.value)
     assert "tried 5 times" in str(caught.value)
+
+
+def test_a_known_registry_is_suggested_for_a_host_that_does_not_exist() -> None:
+    with fast_sources() as sources:
+        for _ in range(2):  # the second time, the host is known to be unreachable
+            source = sources.open(parse_reference("registry.fedoraproject.invalid/x:1"))
+            with pytest.raises(SourceError) as caught:
+                source.resolve()
+            assert caught.value.hint == "did you mean registry.fedoraproject.org?"
