@@ -17,10 +17,8 @@ import click
 from publisher.cli.streams import prepare_streams
 from publisher.codec import camel_case
 from publisher.errors import InvalidReference, PublisherError, explain, printable
-from publisher.policy import InvalidPolicy
 from publisher.repository import RepositoryError
 from publisher.tree.record import InvalidRecord
-from publisher.wishlist import Problem, WishListError
 
 DONE = 0
 SOME_FAILED = 1
@@ -50,6 +48,10 @@ def exit_code(error: PublisherError) -> int:
     """Return the documented exit code for an error that ended the whole command."""
     if isinstance(error, RepositoryError | InvalidRecord):
         return REPOSITORY_UNUSABLE
+    # Loaded only after an error: a snapshotter, which stays in memory, needs neither room.
+    from publisher.policy import InvalidPolicy
+    from publisher.wishlist import WishListError
+
     if isinstance(error, WishListError | InvalidPolicy | InvalidReference | UsageError):
         return USAGE
     return SOME_FAILED
@@ -155,13 +157,11 @@ def _json_value(value: object) -> object:
         return value.isoformat()
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return [printable(each) for each in value]
+    from publisher.yaml_nodes import Problem
+
     if isinstance(value, tuple) and all(isinstance(each, Problem) for each in value):
-        return [_problem_value(each) for each in value]
+        return [{k: _json_value(v) for k, v in asdict(each).items()} for each in value]
     return None
-
-
-def _problem_value(problem: Problem) -> dict[str, object]:
-    return {key: _json_value(value) for key, value in asdict(problem).items()}
 
 
 def _json_is_requested() -> bool:

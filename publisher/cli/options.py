@@ -11,7 +11,7 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.oci.platform import Platform
-from publisher.repository.directory.repository import DEFAULT_WAIT
+from publisher.repository.protocol import DEFAULT_WAIT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

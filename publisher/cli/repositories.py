@@ -13,7 +13,8 @@ from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
-from publisher.repository.directory.repository import DEFAULT_WAIT, DirectoryRepository
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree.layout import RepositoryURL
 
 

@@ -18,7 +18,7 @@ from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, CvmfsLayerStage, Spool
 from publisher.repository.cvmfs.transaction import CvmfsTransaction, settle
-from publisher.repository.directory.repository import DEFAULT_WAIT
+from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL

@@ -23,13 +23,11 @@ from publisher.repository.directory.workspace import Workspace, find_layer, laye
 from publisher.repository.disk import NotAFile, open_file
 from publisher.repository.history import History
 from publisher.repository.lock import WriterLock, is_writing
+from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.record import NOT_A_FILE, InvalidRecord
-
-DEFAULT_WAIT = 600.0
-"""Seconds to wait for another writer. Commits are short; only a collection may take longer."""
 
 
 class DirectoryRepository:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -454,3 +456,15 @@ def test_a_state_that_is_damaged_or_newer_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match=why):
             process.start()
         assert process.stop() == 3
+
+
+def test_what_the_process_does_not_need_is_not_in_its_memory() -> None:
+    program = (
+        "import sys, publisher.cli.main, publisher.cli.snapshotter, publisher.snapshotter.service\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+    unneeded = ("yaml", "rich", "requests", "cryptography", "publisher.repository.directory")
+    assert {"grpc", "publisher.repository"} <= loaded
+    assert not loaded & set(unneeded)
