@@ -197,7 +197,7 @@ class _Checks:
         self._admission = admission
         self._denied: dict[tuple[str, int], list[Wish]] = defaultdict(list)
         self._targets = targets
-        self._places: dict[str | None, Places] = defaultdict(Places)
+        self._places = {url: Places() for url in targets}
         self._listed: dict[tuple[str, str], Wish] = {}
         self._overlaps: dict[str, Overlaps] = defaultdict(Overlaps)
 

@@ -138,8 +138,11 @@ class ImageCheck:
         repository = self.target.repository
         if repository is None:
             return None, 0
+        try:
+            new = {d: size for d, size in layers.items() if not repository.has_layer(d)}
+        except (PublisherError, OSError):  # a repository that is unreadable here fails no wish
+            return None, 0
         most = 0
-        new = {digest: size for digest, size in layers.items() if not repository.has_layer(digest)}
         for each in images:
             digests = {layer.digest for layer in each.manifest.layers} - new.keys()
             entries = sum(_entries(repository, digest) for digest in digests)
@@ -184,7 +187,10 @@ class ImageCheck:
     def _published_reference(self, name: str) -> str | None:
         if self.target.repository is None:
             return None
-        found = RecordSet(self.target.repository).readable_publication(name)
+        try:
+            found = RecordSet(self.target.repository).readable_publication(name)
+        except (PublisherError, OSError):
+            return None
         return None if found is None else found.reference
 
 
