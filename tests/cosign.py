@@ -59,23 +59,10 @@ class Key:
 
     def bundle(self, digest: str, predicate: str = SIGN) -> dict[str, Any]:
         """Return a bundle with a statement about the image `digest`."""
-        statement = {
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": digest.partition(":")[2]}}],
-            "predicateType": predicate,
-            "predicate": {},
-        }
-        payload, kind = json.dumps(statement).encode(), "application/vnd.in-toto+json"
-        signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
-        signature = self.private.sign(signed, ec.ECDSA(hashes.SHA256()))
         return {
             "mediaType": BUNDLE,
             "verificationMaterial": {"publicKey": {"hint": "x"}},
-            "dsseEnvelope": {
-                "payload": base64.b64encode(payload).decode(),
-                "payloadType": kind,
-                "signatures": [{"sig": base64.b64encode(signature).decode()}],
-            },
+            "dsseEnvelope": statement_envelope(digest, predicate, self.private),
         }
 
     def sign_as_referrer(self, digest: str) -> Signed:
@@ -114,6 +101,26 @@ def signature_manifest(payload: bytes, signature: str, **changes: Any) -> Signed
     data = json.dumps(value).encode()
     blobs = {digest_of(config): config, digest_of(payload): payload}
     return Signed(Document(data, OCI_MANIFEST, digest_of(data)), blobs)
+
+
+def statement_envelope(
+    digest: str, predicate: str, key: ec.EllipticCurvePrivateKey
+) -> dict[str, Any]:
+    """Return a signed statement about the image `digest`, in an envelope (DSSE)."""
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": digest.partition(":")[2]}}],
+        "predicateType": predicate,
+        "predicate": {},
+    }
+    payload, kind = json.dumps(statement).encode(), "application/vnd.in-toto+json"
+    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    signature = key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind,
+        "signatures": [{"sig": base64.b64encode(signature).decode()}],
+    }
 
 
 def bundle_manifest(digest: str, bundle: dict[str, Any]) -> Signed:

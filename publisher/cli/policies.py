@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from publisher.ingest.admission import Admission, Signatures
 from publisher.policy import MAX_BYTES, InvalidPolicy, PolicyFile, parse_policy
 from publisher.wishlist.model import Request
+
+if TYPE_CHECKING:
+    from publisher.ingest.signatures import Identities
 
 policy_option = click.option(
     "--policy",
@@ -29,13 +33,30 @@ def read_policy(path: str | None) -> PolicyFile | None:
 
 def signatures_for(policy: PolicyFile | None) -> Signatures | None:
     """Return what verifies the signatures that a policy requires; None if it requires none."""
-    paths = list(policy.key_files()) if policy is not None else []
-    if not paths:
+    rules = list(policy.signature_rules()) if policy is not None else []
+    if not rules:
         return None
     from publisher.ingest.signatures import CosignSignatures  # cryptography is slow to import
     from publisher.policy.keys import parse_public_key
 
-    return CosignSignatures({path: parse_public_key(_read(path), path) for path in set(paths)})
+    paths = {path for rule in rules for path in rule.keys}
+    roots = {rule.trusted_root for rule in rules if rule.signers}
+    return CosignSignatures(
+        {path: parse_public_key(_read(path), path) for path in paths},
+        {root: _identities(root) for root in roots},
+    )
+
+
+def _identities(trusted_root: str) -> Identities:
+    try:
+        from publisher.ingest.identities import SigstoreIdentities
+    except ModuleNotFoundError as error:
+        raise InvalidPolicy(
+            "cannot verify the identities of signers",
+            why=f"the package {error.name} is not installed",
+            hint="pip install 'publisher[sigstore]'",
+        ) from error
+    return SigstoreIdentities(trusted_root)
 
 
 def admission_for(path: str | None, requests: Iterable[Request]) -> Admission:

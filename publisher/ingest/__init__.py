@@ -9,7 +9,7 @@ publish.py      the transaction of one image; bookkeeping.py: its records
 plan.py         show what an ingest would do                   `publisher plan`
 check.py        check wish lists, and that their images exist `publisher check`
 check_lists.py  compare lists with earlier ones; check_image.py: one image; findings.py
-admission.py    apply a policy file; signatures.py: the signatures that it requires
+admission.py    apply a policy file; signatures.py, identities.py: signatures that it requires
 thin_images.py  build thin images of published images; thin_push.py: push them
 report.py       outcomes and progress; notices.py: what the file system cannot store
 """

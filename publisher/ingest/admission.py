@@ -12,6 +12,7 @@ from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
 from publisher.oci.reference import ImageReference
 from publisher.policy import PolicyFile, Violation
+from publisher.policy.model import SignatureRule
 from publisher.policy.rules import ImageFacts, PolicyCheck
 from publisher.sources import Source
 from publisher.wishlist import Wish
@@ -36,11 +37,8 @@ class PolicyViolated(PublisherError):
 class Signatures(Protocol):
     """Verifies the signatures of images: see `ingest.signatures`."""
 
-    def why_unsigned(self, source: Source, digest: str, keys: Sequence[str]) -> str:
-        """Return "" if the image `digest` is signed by one of the keys in the files `keys`.
-
-        Otherwise return why it counts as unsigned.
-        """
+    def why_unsigned(self, source: Source, digest: str, rule: SignatureRule) -> str:
+        """Return "" if the image `digest` is signed as a rule requires, else why it is not."""
 
 
 class Admission:
@@ -122,7 +120,7 @@ class Admission:
         unsigned = []
         for setting in check.signatures(reference):
             assert self._signatures is not None
-            why = self._signatures.why_unsigned(source, digest, setting.value.keys)
+            why = self._signatures.why_unsigned(source, digest, setting.value)
             if why:
                 unsigned.append(check.unsigned(setting, why))
         _refuse(reference, unsigned)

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from publisher.policy.cosign import AttachedSignature
 from publisher.policy.keys import PublicKey, why_unsigned
+from publisher.policy.model import SignatureRule, Signer
 from publisher.sources import Source
 from publisher.sources.signatures import attached_signatures
 
 
-class CosignSignatures:
-    """Verifies signatures of cosign with public keys, which are given by the paths of their files.
+class Identities(Protocol):
+    """Verifies signatures by identities: see `ingest.identities`."""
 
-    No other service than the image's registry is used: signatures are not looked up in a
-    transparency log.
+    def why_unsigned(self, bundle: bytes, digest: str, signers: Sequence[Signer]) -> str:
+        """Return "" if a bundle has a signature of `digest` by a signer, else why it has not."""
+
+
+class CosignSignatures:
+    """Verifies the signatures that cosign attaches to images.
+
+    No other service than the image's registry is used.
+
+    Args:
+        keys: The public keys that rules name, by their paths.
+        identities: What verifies signers, by the path of the trusted root.
     """
 
-    def __init__(self, keys: Mapping[str, PublicKey]) -> None:
+    def __init__(self, keys: Mapping[str, PublicKey], identities: Mapping[str, Identities]) -> None:
         self._keys = keys
+        self._identities = identities
 
-    def why_unsigned(self, source: Source, digest: str, keys: Sequence[str]) -> str:
-        """Return "" if the image `digest` is signed by one of the keys in the files `keys`."""
-        accepted = [self._keys[path] for path in keys]
+    def why_unsigned(self, source: Source, digest: str, rule: SignatureRule) -> str:
+        """Return "" if the image `digest` is signed as a rule requires, else why it is not."""
+        why = "it has no signature"
         found: list[AttachedSignature] = []
         for batch in attached_signatures(source, digest):
             found += batch
-            if not why_unsigned(found, digest, accepted):
+            why = self._why_unsigned(found, digest, rule)
+            if not why:
                 return ""
-        return why_unsigned(found, digest, accepted)
+        return why
+
+    def _why_unsigned(
+        self, found: Sequence[AttachedSignature], digest: str, rule: SignatureRule
+    ) -> str:
+        why = why_unsigned(found, digest, [self._keys[path] for path in rule.keys])
+        if not why or not rule.signers:
+            return why
+        bundles = [each.bundle for each in found if each.bundle]
+        if not bundles:
+            return f"{why}, and it has no bundle with an identity"
+        identities = self._identities[rule.trusted_root]
+        reasons = [identities.why_unsigned(each, digest, rule.signers) for each in bundles]
+        return "" if "" in reasons else reasons[-1]

@@ -21,7 +21,7 @@ SIGNATURE = "dev.cosignproject.cosign/signature"
 """The annotation of a payload's descriptor that has the signature, in Base64."""
 
 _SIMPLE = "cosign container image signature"
-_STATEMENT = "application/vnd.in-toto+json"
+STATEMENT = "application/vnd.in-toto+json"
 _SIGNED = "https://sigstore.dev/cosign/sign/v1"
 """The predicate of a signature; a key may also sign other statements about an image."""
 
@@ -30,12 +30,14 @@ _SIGNED = "https://sigstore.dev/cosign/sign/v1"
 class AttachedSignature:
     """The bytes that were signed, the signature, and the digest of the image that they state.
 
-    `digest` is "" if the bytes are not a signature of an image.
+    `digest` is "" if the bytes are not a signature of an image. `bundle` is the bundle that has the
+    signature, or empty.
     """
 
     signed: bytes
     signature: bytes
     digest: str
+    bundle: bytes = b""
 
 
 def simple_signature(payload: bytes, signature: str) -> AttachedSignature:
@@ -51,16 +53,16 @@ def bundled_signatures(bundle: bytes) -> list[AttachedSignature]:
     envelope = _object(_json(bundle).get("dsseEnvelope"))
     kind, payload = envelope.get("payloadType"), _decode(envelope.get("payload"))
     signatures = envelope.get("signatures")
-    if kind != _STATEMENT or not isinstance(signatures, list):
+    if kind != STATEMENT or not isinstance(signatures, list):
         return []
     signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
     return [
-        AttachedSignature(signed, _decode(_object(each).get("sig")), _stated_digest(payload))
+        AttachedSignature(signed, _decode(_object(each).get("sig")), stated_digest(payload), bundle)
         for each in signatures
     ]
 
 
-def _stated_digest(statement: bytes) -> str:
+def stated_digest(statement: bytes) -> str:
     """Return the digest of the only subject of a statement of cosign; "" for other statements."""
     value = _json(statement)
     subjects = value.get("subject")

@@ -24,14 +24,28 @@ class Setting(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class SignatureRule:
-    """The images whose repository matches `images` need a signature by one of `keys`.
+class Signer:
+    """An identity that `issuer`, an OpenID Connect provider, has confirmed.
 
-    `keys` are the paths of public keys in PEM form.
+    `subject` is a glob for an address: of mail, or of a workflow.
+    """
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRule:
+    """The images whose repository matches `images` need a signature by one of `keys` or `signers`.
+
+    `keys` are the paths of public keys in PEM form. `trusted_root` is the path of the file with the
+    certificates and logs of Sigstore that confirm signers; "" for those of the public instance.
     """
 
     images: tuple[str, ...]
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    signers: tuple[Signer, ...] = ()
+    trusted_root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +107,11 @@ class PolicyFile:
             return replace(self.general, max_images=None)
         return own.overriding(self.general)
 
-    def key_files(self) -> Iterator[str]:
-        """Yield the paths of all public keys that the rules name."""
+    def signature_rules(self) -> Iterator[SignatureRule]:
+        """Yield all rules about signatures."""
         for rules in (self.general, *self.owners.values()):
             for setting in rules.signatures:
-                yield from setting.value.keys
+                yield setting.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
 from publisher.errors import presentable
-from publisher.policy.model import InvalidPolicy, PolicyFile, Rules, Setting, SignatureRule
+from publisher.policy.model import (
+    InvalidPolicy,
+    PolicyFile,
+    Rules,
+    Setting,
+    SignatureRule,
+    Signer,
+)
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -187,19 +194,45 @@ class _Reader:
             if not isinstance(item, yaml.MappingNode):
                 self._expected(item, "an item of signatures", "a mapping", "keys: [cosign.pub]")
                 continue
-            keys = ("images", "keys")
-            values = read_mapping(item, self._problems, "in an item of signatures", keys, {})
-            if "keys" not in values:
-                self._problems.error(item, "no key is named", "add keys: [cosign.pub]")
-                continue
-            images = self._patterns(values["images"], "images") if "images" in values else []
-            files = read_texts(values["keys"], self._problems, "keys")
-            rule = SignatureRule(
-                tuple(pattern.value for pattern in images) or ("*",),
-                tuple(str(self._folder / text) for text, _ in files),
-            )
-            found.append(Setting(rule, place(item)[0]))
+            rule = self._signature(item)
+            if rule is not None:
+                found.append(Setting(rule, place(item)[0]))
         return {"signatures": tuple(found)}
+
+    def _signature(self, item: yaml.MappingNode) -> SignatureRule | None:
+        known = ("images", "keys", "identities", "trusted-root")
+        values = read_mapping(item, self._problems, "in an item of signatures", known, {})
+        if not {"keys", "identities"} & values.keys():
+            message = "neither keys nor identities are named"
+            self._problems.error(item, message, "add keys: [cosign.pub]")
+            return None
+        images = self._patterns(values["images"], "images") if "images" in values else []
+        files = read_texts(values["keys"], self._problems, "keys") if "keys" in values else []
+        root = None
+        if "trusted-root" in values:
+            root = read_text(values["trusted-root"], self._problems, "trusted-root")
+        return SignatureRule(
+            tuple(pattern.value for pattern in images) or ("*",),
+            tuple(str(self._folder / text) for text, _ in files),
+            tuple(self._signers(values.get("identities"))),
+            str(self._folder / root) if root else "",
+        )
+
+    def _signers(self, node: yaml.Node | None) -> Iterator[Signer]:
+        write = "identities: [{issuer: 'https://…', subject: '…'}]"
+        if node is not None and not (isinstance(node, yaml.SequenceNode) and node.value):
+            self._expected(node, "identities", "a list of mappings", write)
+        for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+            if not isinstance(item, yaml.MappingNode):
+                self._expected(item, "an identity", "a mapping", write)
+                continue
+            keys = ("issuer", "subject")
+            values = read_mapping(item, self._problems, "in an identity", keys, {})
+            texts = {key: read_text(node, self._problems, key) for key, node in values.items()}
+            if texts.keys() != set(keys):
+                self._problems.error(item, "an identity has an issuer and a subject", write)
+            elif texts["issuer"] and texts["subject"]:
+                yield Signer(texts["issuer"], texts["subject"])
 
     def _users(self, node: yaml.Node, what: str) -> dict[str, object]:
         names = tuple(text for text, _ in read_texts(node, self._problems, what))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, x25519
 
 from publisher.policy import InvalidPolicy
 from publisher.policy.cosign import AttachedSignature, bundled_signatures, simple_signature
@@ -20,7 +20,7 @@ from tests.cosign import Key
 ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
 
 
-def pem(key: PublicKey | dsa.DSAPublicKey) -> bytes:
+def pem(key: PublicKey | x25519.X25519PublicKey) -> bytes:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_bytes(serialization.Encoding.PEM, form)
 
@@ -106,7 +106,7 @@ def test_files_that_are_not_public_keys_are_refused(tmp_path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    signature_only = dsa.generate_private_key(2048).public_key()
-    for data in (b"", b"ssh-ed25519 AAAA", secret, pem(signature_only)):
+    for_exchange = x25519.X25519PrivateKey.generate().public_key()
+    for data in (b"", b"ssh-ed25519 AAAA", secret, pem(for_exchange)):
         with pytest.raises(InvalidPolicy, match="cannot use the key k"):
             parse_public_key(data, "k")

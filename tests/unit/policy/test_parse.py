@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from publisher.policy import InvalidPolicy, parse_policy
-from publisher.policy.model import Setting, SignatureRule
+from publisher.policy.model import Setting, SignatureRule, Signer
 from tests.schemas import ROOT
 
 SCHEMA = json.loads(files("publisher").joinpath("schemas/policy-1.schema.json").read_text())
@@ -34,6 +34,9 @@ labels:
 signatures:
   - images: [docker.io/secure/*]
     keys: [keys/cosign.pub]
+    trusted-root: root.json
+    identities:
+      - {issuer: 'https://login.example.org', subject: '*@example.org'}
 known-owners-only: true
 owners:
   astro:
@@ -49,21 +52,26 @@ def test_the_rules_of_an_owner_replace_general_ones_but_not_what_those_forbid() 
     VALIDATOR.validate(yaml.safe_load(EXAMPLE))
     general, astro = policy.rules_for("other"), policy.rules_for("astro")
     assert general.max_size == Setting(20 * 10**9, 7)
-    assert astro.max_size == Setting(3 * 2**29, 20)
+    assert astro.max_size == Setting(3 * 2**29, 23)
     assert (astro.max_entries, astro.max_images, policy.general.max_images) == (
         Setting(500000, 8),
         None,
         Setting(2000, 9),
     )
-    assert [setting.line for setting in astro.deny_images] == [5, 21]
-    assert astro.allow_images == Setting(("quay.io/astro/*",), 21)
+    assert [setting.line for setting in astro.deny_images] == [5, 24]
+    assert astro.allow_images == Setting(("quay.io/astro/*",), 24)
     assert general.allow_images is None
-    assert (general.pinned, astro.pinned) == (None, Setting(True, 22))
-    rule = SignatureRule(("docker.io/secure/*",), ("lists/keys/cosign.pub",))
+    assert (general.pinned, astro.pinned) == (None, Setting(True, 25))
+    rule = SignatureRule(
+        ("docker.io/secure/*",),
+        ("lists/keys/cosign.pub",),
+        (Signer("https://login.example.org", "*@example.org"),),
+        "lists/root.json",
+    )
     assert astro.signatures == (Setting(rule, 14),)
-    assert list(policy.key_files()) == ["lists/keys/cosign.pub"]
-    assert astro.users == Setting(("alice", "astro-*"), 19)
-    assert policy.only_known_owners == Setting(True, 16)
+    assert [each.keys for each in policy.signature_rules()] == [("lists/keys/cosign.pub",)]
+    assert astro.users == Setting(("alice", "astro-*"), 22)
+    assert policy.only_known_owners == Setting(True, 19)
 
 
 BAD: dict[str, Any] = {
@@ -80,6 +88,10 @@ BAD: dict[str, Any] = {
     "white space in a pattern": {"version": 1, "images": {"deny": ["a b"]}},
     "empty list": {"version": 1, "images": {"allow": []}},
     "signature without a key": {"version": 1, "signatures": [{"images": ["*"]}]},
+    "identity without a subject": {"version": 1, "signatures": [{"identities": [{"issuer": "x"}]}]},
+    "identities as a mapping": {"version": 1, "signatures": [{"identities": {"issuer": "x"}}]},
+    "identity as text": {"version": 1, "signatures": [{"identities": ["x"]}]},
+    "no identities": {"version": 1, "signatures": [{"identities": []}]},
     "signatures without a list": {"version": 1, "signatures": {"keys": ["a"]}},
     "signature as text": {"version": 1, "signatures": ["a"]},
     "users in general": {"version": 1, "users": ["a"]},
