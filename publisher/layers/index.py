@@ -112,7 +112,11 @@ class LayerIndex(Iterable[Entry]):
     def opaque_directories(self) -> Iterator[Entry]:
         """Yield the entries of opaque directories, without decoding others."""
         # A quote in a string is escaped, so that no path contains the text.
-        return (decode_entry(line) for line in self.lines() if _OPAQUE in line)
+        with self._open() as file:
+            for block in _blocks(file, _READ_BYTES):
+                if _OPAQUE in block:
+                    lines = block.split("\n")
+                    yield from (decode_entry(line) for line in lines if _OPAQUE in line)
 
     def find(self, paths: Collection[str]) -> list[Entry]:
         """Return the entries of those of `paths` that the index has, sorted.

@@ -125,6 +125,7 @@ def test_paths_are_found_wherever_they_are_in_the_index(
         patch.setattr(index_module, "_READ_BYTES", data.draw(st.integers(1, 500)))
         found = index.find({*wanted, "missing", "\udcff"})
         assert list(index) == entries
+        assert list(index.opaque_directories()) == [entry for entry in entries if entry.opaque]
     assert found == [e for e in entries if e.path in {*wanted, "missing", "\udcff"}]
 
 
