@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.components import program, require, require_mounts, run, unmount_below
 from tests.debian import cached, debootstrap
+from tests.registry import OwnRegistry
+from tests.registry_images import sample_image
 
 pytestmark = pytest.mark.system
 
@@ -67,6 +72,58 @@ def test_a_fresh_debian_runs_the_demo_as_an_ordinary_user(fresh_machine: Path) -
 
     again = _as_user(fresh_machine, "make -C fresh demo", network=False)
     assert again.count("verified:") == output.count("verified:")
+
+
+def test_the_steps_of_the_pull_request_workflow_work_on_a_fresh_machine(
+    fresh_machine: Path, tmp_path: Path
+) -> None:
+    home = fresh_machine / "home/user"
+    workflow = yaml.safe_load((CHECKOUT / "deploy/github-actions/check.yml").read_text())
+    steps = [_as_shell(step) for step in workflow["jobs"]["check"]["steps"]]
+    with OwnRegistry() as registry:
+        registry.add("team/x", "1", sample_image())
+        _make_branches(tmp_path / "wishes", registry.url)
+        run("git", "clone", "--quiet", "--bare", tmp_path / "wishes", home / "wishes.git")
+        run("chown", "-R", "1000:1000", home / "wishes.git")
+        script = [
+            "set -e; export GITHUB_BASE_REF=main GITHUB_STEP_SUMMARY=/home/user/summary.md",
+            *steps,
+            "git checkout --quiet bad",
+            f"{steps[-1]} || echo exit code $?",
+        ]
+        output = _as_user(fresh_machine, "\n".join(script))
+    [error] = [line for line in output.splitlines() if line.startswith("::error")]
+    assert "file=lists/astro.yaml" in error and "line=4" in error
+    assert output.splitlines()[-1] == "exit code 1"
+    assert "team/x:2" in (home / "summary.md").read_text()
+    assert not registry.seen(path="team/gone")
+
+
+def _make_branches(work: Path, registry: str) -> None:
+    """Make a repository with a broken wish in main, and one more wish in "good" and in "bad"."""
+    git = ("git", "-C", work, "-c", "user.name=a", "-c", "user.email=a@example.org")
+    (work / "lists").mkdir(parents=True)
+    run(*git, "init", "--quiet", "--initial-branch=main")
+    text = f"version: 2\nimages:\n- {registry}/team/gone:1\n"
+    for branch, added in (("main", ""), ("good", "x:1"), ("bad", "x:2")):
+        run(*git, "checkout", "--quiet", "-B", branch, *(["main"] if added else []))
+        more = f"- {registry}/team/{added}\n" if added else ""
+        (work / "lists/astro.yaml").write_text(text + more)
+        run(*git, "add", ".")
+        run(*git, "commit", "--quiet", "--message=lists")
+
+
+def _as_shell(step: dict[str, Any]) -> str:
+    """Return a step of a workflow as a command: what GitHub's actions do, or the step's own."""
+    if "run" in step:
+        return f"bash -e -c {shlex.quote(step['run'])}"
+    action, options = step["uses"].partition("@")[0], step["with"]
+    if action == "actions/setup-python":
+        return "python3 -m venv /home/user/python; export PATH=/home/user/python/bin:$PATH"
+    assert action == "actions/checkout"
+    if "repository" in options:
+        return f"git clone --quiet file:///home/user/publisher.git {options['path']}"
+    return "git clone --quiet --branch good file:///home/user/wishes.git wishes; cd wishes"
 
 
 def _install(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from publisher.cli.main import publisher
 from publisher.cli.snapshotter import snapshotter
 from publisher.policy import parse_policy
 from publisher.wishlist import parse_wish_list
+from tests.command import publisher as publisher_command
 from tests.command import succeed
 from tests.components import require, run
 from tests.registry import OwnRegistry
@@ -40,7 +42,8 @@ def command_lines() -> Iterator[tuple[str, str]]:
     for path in DOCUMENTS:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             found = re.search(
-                r"(?:^\s*\$ |^ExecStart=\S*|root (?:nice )?|^ {10})publisher (?P<words>[a-z].*)$",
+                r"(?:^\s*\$ |^ExecStart=\S*|root (?:nice )?|^ {10}|^ {4}- )"
+                r"publisher (?P<words>[a-z].*)$",
                 line,
             )
             if found:
@@ -57,6 +60,8 @@ def test_commands_are_found_in_documents_and_deployment_files() -> None:
         "deploy/cron/publisher",
         "deploy/systemd/publisher.service",
         "deploy/github-actions/check.yml",
+        "deploy/github-actions/ingest.yml",
+        "deploy/gitlab/wish-lists.gitlab-ci.yml",
     } <= places
 
 
@@ -191,27 +196,131 @@ def test_the_pull_request_check_gets_no_more_than_it_needs() -> None:
     assert "secrets" not in (ROOT / "deploy/github-actions/check.yml").read_text().split("jobs:")[1]
 
 
-def test_the_pull_request_check_annotates_the_lines(tmp_path: Path) -> None:
-    require("jq", "bash")
-    workflow: dict[Any, Any] = yaml.safe_load(
-        (ROOT / "deploy/github-actions/check.yml").read_text()
-    )
-    script = workflow["jobs"]["check"]["steps"][-1]["run"]
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists/bad.yaml").write_text("version: 2\nimages:\n- ../x:1\n- oci:nothing:1\n")
+def test_the_jobs_that_publish_run_one_at_a_time_on_their_own_host() -> None:
+    github: dict[Any, Any] = yaml.safe_load((ROOT / "deploy/github-actions/ingest.yml").read_text())
+    assert set(github[True]) == {"push", "schedule", "workflow_dispatch"}
+    assert github["concurrency"] == {"group": "publish-images"}  # nothing is cancelled
+    assert github["permissions"] == {"contents": "read"}
+    gitlab = yaml.safe_load((ROOT / "deploy/gitlab/wish-lists.gitlab-ci.yml").read_text())
+    assert set(gitlab["stages"]) == {job["stage"] for job in gitlab.values() if "stage" in job}
+    publish = gitlab["publish-images"]
+    assert (publish["resource_group"], publish["interruptible"]) == ("publish-images", False)
+    for job in (publish, github["jobs"]["ingest"]):
+        repository = (job.get("env") or job["variables"])["PUBLISHER_REPOSITORY"]
+        assert repository == "dir:/srv/images"
+
+
+def commands_of_jobs(kind: str) -> dict[str, str]:
+    """The shell commands of the jobs "check" and "publish", without those that install."""
+    if kind == "github":
+        jobs = {}
+        for name in ("check", "ingest"):
+            workflow = yaml.safe_load((ROOT / f"deploy/github-actions/{name}.yml").read_text())
+            jobs[name] = workflow["jobs"][name]["steps"][-1]["run"]
+        return {"check": jobs["check"], "publish": jobs["ingest"]}
+    jobs = yaml.safe_load((ROOT / "deploy/gitlab/wish-lists.gitlab-ci.yml").read_text())
+    return {
+        "check": "\n".join(jobs["check-wish-lists"]["script"]),
+        "publish": "\n".join(jobs["publish-images"]["script"]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_the_jobs_for_wish_lists_check_a_change_and_publish_it(tmp_path: Path, kind: str) -> None:
+    require("bash", "git")
     program = tmp_path / "bin" / "publisher"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m publisher "$@"\n')
     program.chmod(0o755)
-    path = f"{program.parent}:{os.environ['PATH']}"
-    result = run(
-        *("bash", "-c", f"({script}); echo code $?"),
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
-    )
-    assert "::error file=lists/bad.yaml,line=3,col=3::" in result
-    assert "::error file=lists/bad.yaml,line=4::local/nothing:1: " in result
-    assert result.endswith("code 2\n")
+    work = tmp_path / "work"
+    (work / "lists").mkdir(parents=True)
+    wish_list = work / "lists/astro.yaml"
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        return run("git", "-C", work, *identity, *words).strip()
+
+    def job(name: str) -> str:
+        environment = {
+            **os.environ,
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PUBLISHER_REPOSITORY": f"dir:{tmp_path}/images",
+            "GITHUB_BASE_REF": "main",
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+            "CI_MERGE_REQUEST_DIFF_BASE_SHA": git("rev-parse", "origin/main"),
+        }
+        script = shlex.quote(commands_of_jobs(kind)[name])
+        return run(
+            "bash", "-c", f"bash -e -c {script} 2>&1; echo code $?", cwd=work, env=environment
+        )
+
+    with OwnRegistry() as registry:
+        registry.add("team/x", "1", sample_image())
+        registry.add("team/x", "2", sample_image(7))
+        head = f"version: 2\nimages:\n- {registry.url}/team/gone:1\n- {registry.url}/team/x:1\n"
+        wish_list.write_text(head)
+        git("init", "--quiet", "--initial-branch=main")
+        git("add", ".")
+        git("commit", "--quiet", "--message=lists")
+        git("update-ref", "refs/remotes/origin/main", "HEAD")
+        wish_list.write_text(f"{head}- {registry.url}/team/x:2\n")
+        git("commit", "--quiet", "--all", "--message=one more")
+        assert job("check").endswith("code 0\n")
+        wish_list.write_text(f"{head}- {registry.url}/team/x:3\n- ../x:1\n")
+        git("commit", "--quiet", "--all", "--message=two mistakes")
+        count = registry.count()
+        failed = job("check")
+        assert failed.endswith("code 2\n")
+        assert not [seen for seen in registry.requests[count:] if "gone" in seen.path]
+        if kind == "github":
+            found = re.findall(r"^::error file=lists/astro.yaml,.*\bline=(\d+),", failed, re.M)
+            assert sorted(found) == ["5", "6"]
+            assert "team/x:3" in (tmp_path / "summary.md").read_text()
+        else:
+            report = json.loads((work / "gl-code-quality-report.json").read_text())
+            lines = {
+                issue["location"].get("lines", {}).get("begin")
+                or issue["location"]["positions"]["begin"]["line"]
+                for issue in report
+                if issue["severity"] in ("major", "critical", "blocker")
+            }
+            assert lines == {5, 6}
+        wish_list.write_text(f"version: 2\nimages:\n- {registry.url}/team/x:1\n")
+        published = job("publish")
+        assert published.endswith("code 0\n")
+        assert "1 published" in published
+        again = job("publish").splitlines()
+        assert (len(again), "1 unchanged" in again[0]) == (2, True)
+
+
+def test_each_hook_of_pre_commit_runs_a_valid_command_on_wish_lists(tmp_path: Path) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert {hook["id"] for hook in hooks} == {
+        *("publisher-check", "publisher-fmt", "publisher-lock-check")
+    }
+    wish_list = tmp_path / "wishlist.yaml"
+    for hook in hooks:
+        assert (hook["language"], bool(hook["name"])) == ("python", True)
+        for name in ("wishlist.yaml", "lists/astro.yaml", "a/lists/b/c.yml", "wish-lists.yaml"):
+            assert re.search(hook["files"], name), name
+        for name in ("wishlist.yaml.lock", "mkdocs.yaml", "lists/README.md", ".github/x.yml"):
+            assert not re.search(hook["files"], name), name
+        name, *words = shlex.split(hook["entry"])
+        assert name == "publisher"
+        wish_list.write_text("version: 2\nimages: [debian]\n")
+        (tmp_path / "wishlist.yaml.lock").unlink(missing_ok=True)
+        expected = 2 if hook["id"] == "publisher-lock-check" else 0
+        assert publisher_command(*words, wish_list).code == expected
+    assert wish_list.read_text() == "version: 2\nimages: [debian]\n"
+
+
+def test_the_example_names_the_schema_for_editors() -> None:
+    first = (ROOT / "wishlist.yaml").read_text().splitlines()[0]
+    [path] = re.findall(r"^# yaml-language-server: \$schema=(\S+)$", first)
+    schema = json.loads((ROOT / path).read_text())
+    assert schema["title"] == "Wish list, version 2"
+    assert path in (ROOT / "docs/wishlist.md").read_text()
 
 
 def test_every_wish_list_and_policy_in_a_document_is_valid() -> None:
