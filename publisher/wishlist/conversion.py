@@ -66,7 +66,8 @@ def convert_text(text: str, name: str) -> Converted:
             continue
         items.append(Item(_scalar(image), None, pending, f"  {comment}" if comment else ""))
         pending = []
-    images = Value(yaml.SequenceStartEvent, items=items, after=_without_blanks(pending))
+    images = Value(yaml.SequenceStartEvent, items=items, one_per_line=True)
+    images.after = _without_blanks(pending)
     root = Value(yaml.MappingStartEvent, items=[_pair("version", "2"), _pair("images", images)])
     if items:
         root.items[0].before, items[0].before = _header(items[0].before)
@@ -132,7 +133,6 @@ def _convert_yaml(data: bytes, name: str) -> Converted:
     images = root.item("input")
     assert images is not None  # the list has been parsed
     images.value.items, images.value.after = _usable(images.value, text, bad)
-    images.value.flow = False
     header, root.items[0].before = root.items[0].before, []
     root.items = list(_version2_items(root, wish_list))
     root.items[0].before = header + root.items[0].before
@@ -165,7 +165,7 @@ def _version2_items(root: Value, wish_list: WishList) -> Iterator[Item]:
             item.value = _scalar(wish_list.repository or "")
         yield item
         if key == "output_format":
-            outputs = Value(yaml.SequenceStartEvent, flow=True)
+            outputs = Value(yaml.SequenceStartEvent)
             outputs.items = [Item(_scalar(output)) for output in ("flat", "layers", "thin")]
             defaults = Value(yaml.MappingStartEvent, items=[_pair("outputs", outputs)])
             yield _pair("defaults", defaults)

@@ -26,7 +26,7 @@ class Value:
 
     `text` is the content of a scalar, or the name of an alias; `tag` is the scalar's type, and
     `plain` whether it is written without quotes. `after` are the comments behind the last of the
-    `items`.
+    `items`. With `one_per_line`, a list is never written in brackets.
     """
 
     kind: type[yaml.Event]
@@ -37,6 +37,7 @@ class Value:
     items: list[Item] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     flow: bool = False
+    one_per_line: bool = False
     start: int = 0
     end: int = 0
     column: int = 0

@@ -96,9 +96,9 @@ def normalise(document: Document) -> None:
     if not keep_order:
         _order(root, _KEYS[version])
     root.items[0].before = header + root.items[0].before
-    for key in ("images", "input"):
-        images = root.item(key)
-        for item in images.value.items if images else ():
+    for images in filter(None, map(root.item, ("images", "input"))):
+        images.value.one_per_line = True
+        for item in images.value.items:
             _normalise_wish(item, keep_order)
     defaults = root.item("defaults")
     if defaults is not None:
@@ -223,6 +223,8 @@ def _on_one_line(value: Value, column: int) -> str | None:
     if value.is_mapping:
         return None if value.items else "{}"
     if any(item.has_comments or item.value.is_collection for item in value.items) or value.after:
+        return None
+    if value.one_per_line and value.items:
         return None
     text = f"[{', '.join(_anchored(item.value) for item in value.items)}]"
     return text if column + len(text) <= WIDTH or not value.items else None

@@ -42,7 +42,9 @@ def write_wish_list(wishes: Sequence[Wish], repository: str, thin: str | None = 
     if defaults:
         items.append(Item(_mapping(defaults), _scalar("defaults")))
     images = [Item(_value(wish, usual)) for wish in wishes]
-    items.append(Item(Value(yaml.SequenceStartEvent, items=images), _scalar("images")))
+    items.append(
+        Item(Value(yaml.SequenceStartEvent, items=images, one_per_line=True), _scalar("images"))
+    )
     return format_document(Document(Value(yaml.MappingStartEvent, items=items), False, False))
 
 

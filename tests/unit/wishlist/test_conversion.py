@@ -156,6 +156,8 @@ def test_what_is_no_list_of_another_form_is_refused() -> None:
 
 def test_the_command_prints_a_list_and_names_what_it_left_out(tmp_path: Path) -> None:
     source, target = tmp_path / "images.txt", tmp_path / "l.yaml"
+    one = convert_list(b"debian\n", "l").text
+    assert one == "version: 2\nimages:\n  - docker.io/library/debian:latest\n"
     source.write_text("# base\ndebian:stable\n\n Upper/Case:1\nx:a:b\nimages:latest\nx:[1*\n")
     result = publisher("import", "images.txt", cwd=tmp_path)
     assert result.code == 1

@@ -114,7 +114,7 @@ def test_a_list_is_written_in_one_form_with_all_its_comments() -> None:
             "version: 1\ninput: ['https://registry.hub.docker.com/library/redis:7.*']\n"
             "cvmfs_repo: 'x.org' # where\n",
             "version: 1\ncvmfs_repo: x.org  # where\n"
-            "input: ['registry.hub.docker.com/library/redis:7.*']\n",
+            "input:\n  - 'registry.hub.docker.com/library/redis:7.*'\n",
         ),
         # An anchor precedes its aliases, so that the order stays.
         (
