@@ -10,10 +10,10 @@ cd "$(dirname "$0")/.."
 packages=(
   apptainer bubblewrap busybox-static ca-certificates charliecloud containerd crun docker-cli
   docker-registry docker.io fuse-overlayfs fuse3 iproute2 podman python3 python3-venv runc skopeo
-  squashfs-tools squashfuse strace uidmap umoci
+  squashfs-tools squashfs-tools-ng squashfuse strace uidmap umoci
 )
 
-make_root engines 1 sid "${packages[@]}"
+make_root engines 2 sid "${packages[@]}"
 make_venv dev
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -6,11 +6,13 @@ import hashlib
 import io
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged, sort_key
@@ -64,6 +66,12 @@ class MemoryRepository:
         if node.entry.type is EntryType.FILE:
             return node.content
         return NOT_A_FILE + f"{node.entry.type}, not a file)".encode()
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+        if path not in self.nodes:
+            raise FileNotFoundError(path)
+        yield self.nodes[path].content
 
     def link_text(self, path: str) -> str | None:
         """Return a symlink's text; None if it is missing."""
@@ -303,6 +311,12 @@ class MemoryTransaction:
             whole[layout.LAYER_TAR_SPLIT] = _file(tar_split)
         whole |= {f"{layout.LAYER_TREE}/{at}".rstrip("/"): n for at, n in tree.nodes.items()}
         self._trees.insert(0, (path, whole, anew))
+
+    def add_file(self, path: str, write: Callable[[Path], None]) -> None:
+        """Prepare a file at `path`."""
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder, "file"))
+            self._small[path] = _file(Path(folder, "file").read_bytes())
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file."""

@@ -51,6 +51,7 @@ class PublishedLayer:
 class ImageDetails:
     """The metadata, layers and schedule of one published image.
 
+    `squashfs_path` is the image's single file, or "" if its outputs do not include one.
     `config_data` are the exact bytes of the config, or b"". If they are invalid, `config` is None
     and `config_problem` is the reason.
     """
@@ -62,6 +63,7 @@ class ImageDetails:
     config_data: bytes
     config_problem: str
     scheduled: tuple[ScheduledRemoval, ...]
+    squashfs_path: str = ""
 
 
 def list_images(repository: Repository, pattern: str = "") -> Iterator[PublishedImage]:
@@ -143,7 +145,12 @@ def show_image(
         data,
         problem,
         tuple(entry for entry in schedule.entries if entry.name == image.name),
+        layout.squashfs_file(image.manifest.image_id) if _has_squashfs(image) else "",
     )
+
+
+def _has_squashfs(image: PublishedImage) -> bool:
+    return image.publication is not None and "squashfs" in image.publication.outputs
 
 
 def _read_records(

@@ -118,6 +118,8 @@ def _print_details(details: ImageDetails) -> None:
     echo(f"  manifest:    {found.manifest_digest}")
     if found.linked:
         echo(f"  flat image:  {details.flat_path}")
+    if details.squashfs_path:
+        echo(f"  squashfs:    {details.squashfs_path}")
     if details.config is not None:
         print_config(details.config, "  ")
     if details.config_problem:
@@ -184,6 +186,7 @@ def _details_value(details: ImageDetails) -> dict[str, object]:
     ]
     return value | {
         "flatPath": details.flat_path,
+        "squashfsPath": details.squashfs_path or None,
         "config": config_value(details.config_data) if details.config else None,
         "scheduled": [entry.to_value() for entry in details.scheduled],
     }

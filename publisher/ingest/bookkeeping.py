@@ -14,7 +14,7 @@ from publisher.repository import Transaction
 from publisher.repository.reading import count_usage
 from publisher.repository.records import RecordSet
 from publisher.repository.scheduling import schedule_removal
-from publisher.runtimes import flat_files
+from publisher.runtimes import flat_files, squashfs
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.pins import check_pin
@@ -146,6 +146,8 @@ def _describe(records: RecordSet, item: Item, found: Publication | None, now: da
     publication = item.publication(joined_terms(found, item.wanted), now)
     if changed or found is None or not _same_content(found, publication):
         changed |= records.set_publication(publication)
+    if squashfs.OUTPUT not in publication.outputs:
+        changed |= records.remove_squashfs_link(item.name)
     if "flat" in publication.outputs:
         return records.set_link(item.name, publication.image_id) or changed
     return records.remove_link(item.name) or changed

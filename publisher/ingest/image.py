@@ -1,4 +1,4 @@
-"""One image of a wish: fetch what is missing, publish it, and push its thin image."""
+"""One image of a wish: fetch what is missing, publish it; its squashfs file, its thin image."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from publisher.ingest.wanted import (
 from publisher.layers.policy import Limits
 from publisher.layers.unpack import LayerSummary
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.runtimes import squashfs
 from publisher.sources import Source
 from publisher.sources.open import Sources
 from publisher.tree.pins import ImagePinned
@@ -102,13 +103,14 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     for summary in fetched:
         for what, count in summary.dropped.items():
             dropped[what] = dropped.get(what, 0) + count
-    return replace(
+    published = replace(
         _outcome(image, status, comparison.digest),
         layers_fetched=len(fetched),
         layers_reused=len(sizes.keys() - {summary.digest for summary in fetched}),
         bytes_fetched=sum(sizes[summary.digest] for summary in fetched),
         dropped=dropped,
     )
+    return _write_squashfs(run, items, published)
 
 
 def _fetch_until_published(
@@ -149,6 +151,25 @@ def _fetch_layers(run: Run, name: str, source: Source, items: list[Item]) -> lis
         for pair in zip(item.image.manifest.layers, item.image.config.diff_ids, strict=True)
     ]
     return run.layers.fetch(name, source, layers)
+
+
+def _write_squashfs(run: Run, items: list[Item], outcome: Outcome) -> Outcome:
+    """Publish the squashfs files; a failure does not affect the published image."""
+    names = [item.name for item in items if squashfs.OUTPUT in item.wanted.outputs]
+    changed = False
+    try:
+        for name in names:
+            run.progress.image_step(outcome.name, "writing its squashfs file")
+            changed |= squashfs.publish_squashfs(run.repository, name)
+    except Exception as error:
+        if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
+            raise
+        why = failure_text(error, outcome.name)
+        return replace(
+            outcome, error=f"cannot write its squashfs file (the next run tries again): {why}"
+        )
+    unchanged = outcome.status is Status.UNCHANGED and changed
+    return replace(outcome, status=Status.RECORDED) if unchanged else outcome
 
 
 def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:

@@ -31,7 +31,8 @@ class Outcome:
 
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were stored before.
-    `error` is why it failed; with another status, why its thin image could not be pushed.
+    `error` is why it failed; with another status, why its squashfs file could not be written, or
+    its thin image not pushed.
     `remark` is why an image was not published if that is not a failure.
     """
 
@@ -60,7 +61,7 @@ class Report:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """The images that could not be published, or whose thin images could not be pushed."""
+        """The images that could not be published, or whose other outputs failed."""
         return tuple(o for o in self.outcomes if o.error)
 
     def count(self, status: Status) -> int:

@@ -20,6 +20,7 @@ from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.records import RecordSet
+from publisher.runtimes import squashfs
 from publisher.runtimes.podman import store as podman_store
 from publisher.sources import Source
 from publisher.sources.image import fetch_images
@@ -285,6 +286,7 @@ def is_current(records: RecordSet, found: Publication | None, wanted: WantedImag
         and records.scheduled(found.name, found.manifest_digest) is None
         and _has_metadata(records, found)
         and podman_store.is_stored(records.repository, found)
+        and squashfs.is_current(records, found)
         and ("flat" not in wanted.outputs or _has_flat_image(records, found))
     )
 

@@ -47,7 +47,8 @@ class Released:
     `thin` is the record of its thin image, if one was pushed.
 
     The bytes are those of all files of the layers (compressed bytes for a layer without an index).
-    A flat image consists of links to layers, so its removal alone frees nothing.
+    A flat image consists of links to layers, so its removal alone frees nothing; a squashfs file is
+    counted.
     """
 
     entry: ScheduledRemoval
@@ -97,6 +98,8 @@ class ReferenceCounts:
         release = decide(facts)
         is_current = self.records.is_published(entry.name, entry.manifest_digest)
         size = sum(self._layer_size(manifest, digest) for digest in release.layers)
+        if release.flat and facts.users.squashfs is not None:
+            size += facts.users.squashfs.size
         thin = self.records.thin_record(entry.name) if is_current else None
         self._apply(release, is_current)
         return Released(entry, len(release.layers), release.flat, size, thin)
@@ -112,6 +115,9 @@ class ReferenceCounts:
             self.names[entry.name] = records.readable_publication(entry.name)
             records.remove_link(entry.name, entry.image_id)
             records.remove(layout.image_metadata(entry.name))
+        # It may lead to a retired image, if the file of the current one was never written.
+        if is_current or not release.users.users:
+            records.remove_squashfs_link(entry.name, entry.image_id)
         records.set_users(entry.image_id, release.users)
         if not release.users.users:
             self.unused.append(entry.image_id)

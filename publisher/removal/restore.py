@@ -15,6 +15,7 @@ from publisher.removal.names import Target, find_target
 from publisher.repository import Repository, Transaction
 from publisher.repository.records import IMAGE_FILES, RecordSet
 from publisher.repository.scheduling import restore_link, schedule_removal
+from publisher.runtimes import squashfs
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
 from publisher.tree.publication import Publication
@@ -110,9 +111,11 @@ def _publish_again(
     _require_content(repository, entry, retired)
     current = records.publication(entry.name)
     outputs = set(retired.outputs)
-    if current is not None and repository.exists(layout.flat_image(entry.image_id)):
+    if current is not None:
         # The same image may have been retired later under another name, with other outputs.
-        outputs |= {"flat"} & set(current.outputs)
+        for output, path in _optional_content(entry).items():
+            if repository.exists(path):
+                outputs |= {output} & set(current.outputs)
     publication = replace(
         retired,
         name=entry.name,
@@ -129,6 +132,10 @@ def _publish_again(
         records.set_link(entry.name, entry.image_id)
     else:
         records.remove_link(entry.name)  # the link of the replaced image
+    if squashfs.OUTPUT in publication.outputs:
+        records.set_squashfs_link(entry.name, entry.image_id)
+    else:
+        records.remove_squashfs_link(entry.name)
     podman_store.move_name(repository, transaction, publication)
 
 
@@ -157,8 +164,8 @@ def _require_content(
     repository: Repository, entry: ScheduledRemoval, publication: Publication
 ) -> None:
     paths = [layout.layer_directory(layer.digest) for layer in entry.parse_manifest().layers]
-    if "flat" in publication.outputs:
-        paths.append(layout.flat_image(entry.image_id))
+    optional = _optional_content(entry)
+    paths += [path for output, path in optional.items() if output in publication.outputs]
     for path in paths:
         if not repository.exists(path):
             raise CannotRestore(
@@ -167,6 +174,14 @@ def _require_content(
                 why=f"{path} is missing",
                 hint="publisher verify --repair --refetch",
             )
+
+
+def _optional_content(entry: ScheduledRemoval) -> dict[str, str]:
+    """Return the paths of what an image has beside its layers, by output."""
+    return {
+        "flat": layout.flat_image(entry.image_id),
+        squashfs.OUTPUT: layout.squashfs_file(entry.image_id),
+    }
 
 
 def _cannot_restore(entry: ScheduledRemoval, path: str, state: str) -> CannotRestore:

@@ -1,9 +1,10 @@
 """The interface of a published file system: reading it, and the transactions that change it.
 
 Reading never takes a lock and never changes anything. Changes are made by a `Transaction`, which
-has five operations: add content, link a path to content, replace a small file or symlink, remove a
-path, commit (or abort). Content is staged first, invisible to readers, which takes long and needs
-no lock. The commit needs the writer lock, is short, and makes the changes visible.
+has six operations: add content, link a path to content, add a file, replace a small file or
+symlink, remove a path, commit (or abort). Content is staged first, invisible to readers, which
+takes long and needs no lock. The commit needs the writer lock, is short, and makes the changes
+visible.
 """
 
 from __future__ import annotations
@@ -137,6 +138,14 @@ class Transaction(Protocol):
             RepositoryChanged: The layer is neither published nor staged any more.
         """
 
+    def add_file(self, path: str, write: Callable[[Path], None]) -> None:
+        """Prepare a file of any size at `path`, also in place of a published one.
+
+        Args:
+            path: Where the file is published.
+            write: Creates the file at the private place that it is given.
+        """
+
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file; with `last`, after all other changes are visible.
 
@@ -195,6 +204,14 @@ class Repository(Protocol):
 
     def link_text(self, path: str) -> str | None:
         """Return the target of a symlink, as it is stored; None if the symlink is missing."""
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a published file of any size, in pieces.
+
+        Raises:
+            FileNotFoundError: It is missing.
+            RepositoryError: Contents cannot be read, since the repository is not mounted.
+        """
 
     def exists(self, path: str) -> bool:
         """Return whether `path` exists. Symlinks are not followed: a dangling one exists."""

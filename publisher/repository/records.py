@@ -146,6 +146,17 @@ class RecordSet:
         self._removed_links[name] = None
         return True
 
+    def set_squashfs_link(self, name: str, image_id: str) -> bool:
+        """Make the link to the squashfs file of `name` lead to that image; see `set_link`."""
+        return self._set_link(layout.squashfs_link(name), layout.squashfs_target(name, image_id))
+
+    def remove_squashfs_link(self, name: str, image_id: str = "") -> bool:
+        """Remove the link to the squashfs file of `name`; arguments and result as `remove_link`."""
+        path = layout.squashfs_link(name)
+        if image_id and self.link(path) != layout.squashfs_target(name, image_id):
+            return False
+        return self.remove_link(path)
+
     def remove(self, path: str) -> None:
         """Remove a file or a whole tree, after the links and in the order of the calls."""
         self._removed[path] = None
@@ -204,16 +215,15 @@ class RecordSet:
             self._set_origin(digest, origin)
 
     def set_users(self, image_id: str, users: ImageUsers) -> None:
-        """Replace the record of an image.
-
-        If no name uses it any more, its flat image and its list of hot files are removed.
-        """
+        """Replace the record of an image; its content is removed if no name uses it any more."""
         self._set(layout.image_users(image_id), users, users.to_bytes())
         if not users.users:
             self.remove(layout.image_users(image_id))
             self.remove(layout.flat_image(image_id))
             if self.repository.exists(layout.hot_files(image_id)):
                 self.remove(layout.hot_files(image_id))
+            if users.squashfs is not None:
+                self.remove(layout.squashfs_file(image_id))
 
     # Pins
 

@@ -76,20 +76,24 @@ def schedule_removal(
 
 
 def remove_scheduled_link(records: RecordSet, entry: ScheduledRemoval) -> ScheduledRemoval:
-    """Remove the public link of a scheduled image now; the image itself keeps its grace period."""
+    """Remove the public links of a scheduled image now; the image itself keeps its grace period."""
     records.remove_link(entry.name, entry.image_id)
+    records.remove_squashfs_link(entry.name, entry.image_id)
     changed = entry.without_link()
     records.put_on_schedule(changed)
     return changed
 
 
 def restore_link(records: RecordSet, name: str) -> None:
-    """Create the public link again, if the image should have one and its flat image exists."""
+    """Create the public links again that the image should have, if their targets exist."""
     publication = records.publication(name)
-    if publication is None or "flat" not in publication.outputs:
+    if publication is None:
         return
-    if records.repository.exists(layout.flat_image(publication.image_id)):
-        records.set_link(name, publication.image_id)
+    exists, image_id = records.repository.exists, publication.image_id
+    if "flat" in publication.outputs and exists(layout.flat_image(image_id)):
+        records.set_link(name, image_id)
+    if "squashfs" in publication.outputs and exists(layout.squashfs_file(image_id)):
+        records.set_squashfs_link(name, image_id)
 
 
 def _keep_metadata(records: RecordSet, name: str, manifest_digest: str) -> None:

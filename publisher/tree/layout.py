@@ -26,6 +26,12 @@ LOCAL = "local"
 PODMAN_STORE = "podmanStore"
 """The additional image store for Podman, with the images that have the output `podman`."""
 
+SQUASHFS = ".squashfs"
+"""The images as single files, by image ID."""
+
+SQUASHFS_NAMES = "squashfs"
+"""The directory of links to these files, with the public names of the images."""
+
 STATE = f"{METADATA}/.publisher"
 """The working state of the publisher: staged trees, journal, lock. It is not published."""
 
@@ -78,6 +84,21 @@ def is_own_file(path: str) -> bool:
 def flat_image(image_id: str) -> str:
     """Return the path of the flat image whose config has the digest `image_id`."""
     return _sharded(FLAT, image_id)
+
+
+def squashfs_file(image_id: str) -> str:
+    """Return the path of the image as a single file, whose config has the digest `image_id`."""
+    return _sharded(SQUASHFS, image_id)
+
+
+def squashfs_link(name: str) -> str:
+    """Return the path of the link to the single file of the image published as `name`."""
+    return f"{SQUASHFS_NAMES}/{name}"
+
+
+def squashfs_target(name: str, image_id: str) -> str:
+    """Return the text of that link: relative, so that any mount point works."""
+    return "../" * squashfs_link(name).count("/") + squashfs_file(image_id)
 
 
 def layer_directory(digest: str) -> str:
@@ -199,8 +220,9 @@ def public_name(
     reference with a tag is named by the tag, also if it has a digest.
     """
     if reference.transport is Transport.REGISTRY:
-        # These would be the names of files at the top of .metadata.
-        if reference.registry == LOCAL or reference.registry.endswith(".json"):
+        # Names of the publisher's own, also of files at the top of .metadata.
+        is_own = reference.registry in (LOCAL, SQUASHFS_NAMES)
+        if is_own or reference.registry.endswith(".json"):
             raise InvalidReference(
                 f"cannot publish {reference}",
                 why=f"{reference.registry!r} is a reserved name in the published tree",

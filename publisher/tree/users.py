@@ -10,7 +10,15 @@ from publisher.tree.record import Digest, read_record
 
 VERSION = 1
 
-_NOT_NEGATIVE = Check(lambda version: version >= 0, "is negative")
+_NOT_NEGATIVE = Check(lambda number: number >= 0, "is negative")
+
+
+@dataclass(frozen=True, slots=True)
+class SquashfsFile:
+    """The digest, and the size in bytes, of an image as a single file."""
+
+    digest: Digest
+    size: Annotated[int, _NOT_NEGATIVE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +30,24 @@ class ImageUsers:
     Attributes:
         runtime_files: The version of the files that are added to the flat image for runtimes; 0 if
             the image has no flat image, or an earlier release or another tool made it.
+        squashfs: The image as a single file; None if there was never one.
     """
 
     users: frozenset[tuple[str, str]] = frozenset()
     runtime_files: int = 0
+    squashfs: SquashfsFile | None = None
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> ImageUsers:
         """Read the file's bytes; `path` names it in InvalidRecord."""
         record = read_record(_CODEC.parse, data, path)
         users = frozenset((user.name, user.manifest_digest) for user in record.users)
-        return cls(users, record.runtime_files)
+        return cls(users, record.runtime_files, record.squashfs)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes: sorted, so that equal records are equal files."""
         users = tuple(_User(*user) for user in sorted(self.users))
-        return _CODEC.dump(_Users(users, self.runtime_files))
+        return _CODEC.dump(_Users(users, self.runtime_files, self.squashfs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,7 @@ class _User:
 class _Users:
     users: tuple[_User, ...]
     runtime_files: Annotated[int, _NOT_NEGATIVE] = omit_default(0)
+    squashfs: SquashfsFile | None = omit_default(None)  # noqa: RUF009  # frozen, as its values
 
 
 _CODEC = Codec(_Users, version=VERSION)

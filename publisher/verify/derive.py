@@ -17,6 +17,7 @@ from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
 from publisher.tree.users import ImageUsers
+from publisher.verify import squashfs
 from publisher.verify.chain_links import relink_chains
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Remedy
@@ -37,6 +38,7 @@ from publisher.verify.survey import survey
 
 _INDEXES = (Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _FLAT_IMAGES = (Kind.FLAT_MISSING, Kind.FLAT_DAMAGED, Kind.FLAT_OUTDATED)
+_SQUASHFS = (Kind.SQUASHFS_MISSING, Kind.SQUASHFS_DAMAGED)
 _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
 _ORIGINS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG)
 _USERS = (Kind.USERS_MISSING, Kind.USERS_WRONG)
@@ -78,7 +80,8 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
 
 def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repaired:
     """Make indexes from the layers' trees, then flat images from the indexes."""
-    wanted = [finding for finding in findings if finding.kind in (*_INDEXES, *_FLAT_IMAGES)]
+    kinds = (*_INDEXES, *_FLAT_IMAGES, *_SQUASHFS)
+    wanted = [finding for finding in findings if finding.kind in kinds]
     wanted.sort(key=lambda finding: finding.kind not in _INDEXES)
     if not wanted:
         return Repaired()
@@ -91,10 +94,13 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
         for layer in manifest.layers
     }
     images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
+    files = {layout.squashfs_file(image.manifest.image_id): image for image in inventory.images}
     for finding in wanted:
         try:
             if finding.kind in _INDEXES:
                 _repair_index(repository, finding, layers[finding.path], expected)
+            elif finding.kind in _SQUASHFS:
+                squashfs.rewrite(repository, files[finding.path], finding.what)
             elif finding.path == layout.FLAT:
                 _bring_up_to_date(repository, outdated_flat_images(repository, inventory))
             else:
@@ -260,11 +266,22 @@ class _Records:
                     hint=finding.how,
                 )
 
-    def _link(self, name: str) -> None:
+    def _link(self, path: str) -> None:
+        name = path.removeprefix(f"{layout.SQUASHFS_NAMES}/")
+        if name != path:
+            self._link_squashfs(name)
+            return
         image_id = self._published[name].manifest.image_id
         if not self._repository.exists(layout.flat_image(image_id)):
             raise PublisherError(f"cannot link {name}", why="its flat image is missing as well")
         self._transaction.symlink(name, layout.link_target(name, image_id))
+
+    def _link_squashfs(self, name: str) -> None:
+        image_id = self._published[name].manifest.image_id
+        if not self._repository.exists(layout.squashfs_file(image_id)):
+            raise PublisherError(f"cannot link {name}", why="its squashfs file is missing as well")
+        text = layout.squashfs_target(name, image_id)
+        self._transaction.symlink(layout.squashfs_link(name), text)
 
     def _publication(self, name: str) -> bytes:
         image = self._published.get(name)

@@ -20,9 +20,11 @@ from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.repository.reading import live_manifests, load_pins, load_schedule
+from publisher.repository.reading import live_manifests, load_pins, load_publication, load_schedule
 from publisher.repository.settings import client_mount, load_policy
 from publisher.runtimes.podman.conversion import outdated
+from publisher.runtimes.squashfs import OUTPUT
+from publisher.runtimes.squashfs_file import INSTALL, PROGRAM, is_available
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -180,6 +182,25 @@ def _is_unmarked(repository: DirectoryRepository, digest: str) -> bool:
         return False  # `verify` reports what is missing or damaged
 
 
+def _squashfs_program(repository: Repository) -> Iterator[Check]:
+    """Check the program that writes squashfs files, if an image is requested as one."""
+    if not any(_requests_squashfs(repository, name) for name in repository.names()):
+        return
+    if is_available():
+        yield Check("squashfs files", Verdict.GOOD, f"{PROGRAM} is installed")
+    else:
+        what = f"{PROGRAM}, which writes them, is not installed"
+        yield Check("squashfs files", Verdict.PROBLEM, what, INSTALL)
+
+
+def _requests_squashfs(repository: Repository, name: str) -> bool:
+    try:
+        publication = load_publication(repository, name)
+    except InvalidRecord:
+        return False  # `verify` reports it
+    return publication is not None and OUTPUT in publication.outputs
+
+
 def _podman_store(repository: Repository) -> Iterator[Check]:
     """Compare the store, if there is one, with where clients mount the repository."""
     if not repository.exists(layout.PODMAN_STORE):
@@ -218,6 +239,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
     yield from _permissions(repository, layers)
     yield from _opaque_directories(repository, layers)
     yield from _podman_store(repository)
+    yield from _squashfs_program(repository)
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:
         yield Check(

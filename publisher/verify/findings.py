@@ -46,6 +46,8 @@ class Kind(enum.StrEnum):
     FLAT_MISSING = "flat-image-missing"
     FLAT_DAMAGED = "flat-image-damaged"
     FLAT_OUTDATED = "runtime-files-outdated"
+    SQUASHFS_MISSING = "squashfs-file-missing"
+    SQUASHFS_DAMAGED = "squashfs-file-damaged"
     LINK_MISSING = "link-missing"
     LINK_WRONG = "link-wrong"
     ORIGIN_MISSING = "origin-missing"
@@ -61,6 +63,7 @@ class Kind(enum.StrEnum):
     ORPHAN_CHAIN = "orphan-chain-link"
     ORPHAN_LAYER = "orphan-layer"
     ORPHAN_FLAT = "orphan-flat-image"
+    ORPHAN_SQUASHFS = "orphan-squashfs-file"
     ORPHAN_LINK = "orphan-link"
     ORPHAN_METADATA = "orphan-metadata"
     PODMAN_STORE = "podman-store-damaged"
@@ -73,6 +76,7 @@ ORPHANS = (
     Kind.ORPHAN_LINK,
     Kind.ORPHAN_CHAIN,
     Kind.ORPHAN_FLAT,
+    Kind.ORPHAN_SQUASHFS,
     Kind.ORPHAN_LAYER,
     Kind.ORPHAN_METADATA,
 )

@@ -43,9 +43,10 @@ def add_image(repository: Repository, inventory: Inventory, name: str) -> None:
     digest, manifest = found
     record = _matching(publication.record, name, manifest, inventory)
     if record is not None:
-        flat = "flat" in record.outputs
+        flat, squashfs = ("flat" in record.outputs, "squashfs" in record.outputs)
     else:  # DUCC's image has one; if it is unreadable, the link is the only evidence
         flat = not publication.unreadable or repository.link_text(name) is not None
+        squashfs = repository.link_text(layout.squashfs_link(name)) is not None
     required = not (other_tool and publication.record is None)
     config = _read_config(repository, inventory, name, manifest, required=required)
     inventory.images.append(
@@ -58,6 +59,7 @@ def add_image(repository: Repository, inventory: Inventory, name: str) -> None:
             publication.record.platform if publication.record else "",
             flat=flat,
             linked=flat,
+            squashfs=squashfs,
         )
     )
 

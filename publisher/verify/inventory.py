@@ -31,6 +31,8 @@ class LiveImage:
         reference: The image reference; "" if no record has it.
         flat: Whether the image should have a flat image.
         linked: Whether `name` should be a link to the flat image.
+        squashfs: Whether the image should have a squashfs file.
+        published: Whether the image is published under `name`, and not only scheduled.
     """
 
     name: str
@@ -41,6 +43,8 @@ class LiveImage:
     platform: str = ""
     flat: bool = True
     linked: bool = True
+    squashfs: bool = False
+    published: bool = True
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ def _check_public_names(repository: Repository, inventory: Inventory) -> None:
     waiting = [
         name
         for name in repository.children("")
-        if not layout.is_hidden(name) and name != layout.PODMAN_STORE
+        if not layout.is_hidden(name) and name not in (layout.PODMAN_STORE, layout.SQUASHFS_NAMES)
     ]
     while waiting:
         path = waiting.pop()

@@ -54,6 +54,8 @@ def rebuild_publication(repository: Repository, image: LiveImage, now: datetime)
     forms = {"layers"}
     if repository.link_text(image.name) is not None:
         forms.add("flat")
+    if repository.link_text(layout.squashfs_link(image.name)) is not None:
+        forms.add("squashfs")
     certain = {
         "name": image.name,
         "manifestDigest": image.manifest_digest,
@@ -88,6 +90,8 @@ def rebuild_retired_publication(
     forms = set(DEFAULT_OUTPUTS)
     if not repository.exists(layout.flat_image(image.manifest.image_id)):
         forms -= {"flat"}
+    if repository.exists(layout.squashfs_file(image.manifest.image_id)):
+        forms.add("squashfs")
     certain = {
         "name": image.name,
         "manifestDigest": image.manifest_digest,

@@ -14,10 +14,17 @@ from publisher.verify.contents import check_flat, check_layer
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
 
 _UNREADABLE = (
-    *(Kind.LAYER_MISSING, Kind.INDEX_MISSING, Kind.INDEX_DAMAGED, Kind.FLAT_MISSING),
+    *(
+        Kind.LAYER_MISSING,
+        Kind.INDEX_MISSING,
+        Kind.INDEX_DAMAGED,
+        Kind.FLAT_MISSING,
+        Kind.SQUASHFS_MISSING,
+    ),
     Kind.FUTURE_VERSION,
 )
 
@@ -94,6 +101,12 @@ def _check_contents(
         if not absent & {path, *layers}:
             progress(f"flat image of {image.name}")
             findings += _unless_removed(repository, path, check_flat(repository, image))
+    for image in {i.manifest.image_id: i for i in inventory.images if i.squashfs}.values():
+        path = layout.squashfs_file(image.manifest.image_id)
+        if path not in absent:
+            progress(f"squashfs file of {image.name}")
+            found = check_content(repository, image)
+            findings += _unless_removed(repository, path, found)
     return findings
 
 

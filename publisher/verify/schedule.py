@@ -163,6 +163,8 @@ def _retired_image(
         publication.platform if publication is not None else "",
         flat="flat" in outputs and (readable or flat_exists),
         linked=False,
+        squashfs="squashfs" in outputs,
+        published=False,
     )
 
 

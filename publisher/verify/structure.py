@@ -10,6 +10,7 @@ from publisher.verify.leftovers import check_leftovers
 from publisher.verify.podman_store import check_podman_store
 from publisher.verify.published_images import check_images
 from publisher.verify.published_layers import check_layers
+from publisher.verify.squashfs import check_squashfs
 
 
 def check_structure(repository: Repository, inventory: Inventory) -> Expected:
@@ -18,6 +19,7 @@ def check_structure(repository: Repository, inventory: Inventory) -> Expected:
     check_layers(repository, inventory, expected)
     check_images(repository, inventory, expected)
     check_hot_files(repository, inventory, expected)
+    check_squashfs(repository, inventory)
     check_leftovers(repository, inventory, expected)
     check_podman_store(repository, inventory)
     return expected

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from tests.engines.table import TABLE
 from tests.probe import Report, read_report, run_original, write_probe
 from tests.snapshotter import running
 
-OUTPUTS = ("flat image", "thin image", "Podman store", "snapshotter")
+OUTPUTS = ("flat image", "thin image", "Podman store", "snapshotter", "squashfs file")
 USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 
@@ -52,6 +53,10 @@ class Scene:
     @property
     def flat(self) -> str:
         return os.path.realpath(self.tree / "local/probe:1")
+
+    @property
+    def file(self) -> Path:
+        return self.tree / "squashfs/local/probe:1"
 
     @property
     def thin(self) -> str:
@@ -70,7 +75,8 @@ def scene() -> Iterator[Scene]:
             wishes = folder / "wishes.yaml"
             wishes.write_text(
                 f"version: 2\nthin: 'http://{registry.host}/thin/$(repository):1'\nimages:\n"
-                f"  - {{image: '{source}', name: probe, outputs: [flat, layers, thin, podman]}}\n"
+                f"  - {{image: '{source}', name: probe, "
+                "outputs: [flat, layers, thin, podman, squashfs]}\n"
             )
             mounted.rmdir()
             tree.mkdir()
@@ -219,6 +225,50 @@ def member_thin(scene: Scene) -> Report:
     return read_report(as_member(scene, *words, engine=page_settings(2)))
 
 
+def apptainer_file_as_user(scene: Scene) -> Report:
+    # On most machines every user may open /dev/fuse; not on all that run these tests.
+    node = scene.folder / "fuse"
+    os.mknod(node, stat.S_IFCHR, os.makedev(10, 229))
+    node.chmod(0o666)
+    script = f'mount --bind {node} /dev/fuse && exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", script, "sh", *USER)
+    return shell(f"apptainer run --cleanenv --no-home {scene.file}", *before)
+
+
+def apptainer_file_as_root(scene: Scene) -> Report:
+    return shell(f"apptainer run --cleanenv --no-home --no-privs {scene.file}")
+
+
+@contextmanager
+def mounted_file(scene: Scene) -> Iterator[Path]:
+    """The squashfs file, mounted by squashfuse for all users."""
+    point = scene.folder / f"squashfuse-{secrets.token_hex(4)}"
+    point.mkdir()
+    run("squashfuse", "-o", "allow_other", scene.file, point)
+    try:
+        yield point
+    finally:
+        run("umount", point)
+
+
+def podman_file(scene: Scene) -> Report:
+    with mounted_file(scene) as point, podman(scene.folder / "podman-file") as engine:
+        return read_report(
+            engine("run", "--rm", *engine.run_options, "--rootfs", str(point), "/.run")
+        )
+
+
+def bwrap_file(scene: Scene) -> Report:
+    options = "--dev /dev --proc /proc --clearenv"
+    with mounted_file(scene) as point:
+        return shell(f"bwrap --ro-bind {point} / {options} /.run", *USER)
+
+
+def containerd_file(scene: Scene) -> Report:
+    with mounted_file(scene) as point:
+        return ctr(scene, "--rootfs", "--read-only", str(point), "probe", "/.run")
+
+
 def docker_graph_driver(scene: Scene) -> Report:
     return docker_thin(scene, {})
 
@@ -295,6 +345,7 @@ def containerd_thin(scene: Scene) -> Report:
 
 CALLER = "user and directory are the caller's"
 OPTIONS = "user and directory by options"
+MOUNTED = "mounted by squashfuse"
 
 CELLS: list[tuple[str, str, Callable[[Scene], Report], str]] = [
     ("Apptainer 1.4, any user", "flat image", apptainer_as_user, CALLER),
@@ -313,6 +364,11 @@ CELLS: list[tuple[str, str, Callable[[Scene], Report], str]] = [
     ("containerd 2.1, ctr", "thin image", containerd_thin, ""),
     ("containerd 2.1, ctr", "snapshotter", containerd_snapshotter, ""),
     ("Docker 28.5, image store", "snapshotter", docker_snapshotter, ""),
+    ("Apptainer 1.4, any user", "squashfs file", apptainer_file_as_user, CALLER),
+    ("Apptainer 1.4, root", "squashfs file", apptainer_file_as_root, CALLER),
+    ("bubblewrap", "squashfs file", bwrap_file, f"{MOUNTED}; {CALLER}"),
+    ("Podman 5.8, root", "squashfs file", podman_file, f"{MOUNTED}; {OPTIONS}"),
+    ("containerd 2.1, ctr", "squashfs file", containerd_file, f"{MOUNTED}; {OPTIONS}"),
 ]
 NOT_POSSIBLE = {
     ("Docker", "flat image"): "Docker runs no directories",
@@ -328,6 +384,9 @@ NOT_POSSIBLE = {
     ("Charliecloud", "snapshotter"): "for containerd",
     ("bubblewrap", "snapshotter"): "for containerd",
     ("Podman", "snapshotter"): "for containerd",
+    ("Charliecloud", "squashfs file"): "not tried; squashfuse mounts it",
+    ("Podman", "squashfs file"): "not tried as a user",
+    ("Docker", "squashfs file"): "Docker runs no directories",
     ("Docker", "snapshotter"): "for Docker's containerd image store",
 }
 """Why an engine cannot use an output, by the first word of its name."""

@@ -103,15 +103,24 @@ class Stage:
         """Let `tag` be this image."""
         write_layout(built, self.folder / "layout", tag)
 
-    def ingest(self, *tags: str, bare: Sequence[str] = ()) -> list[str]:
-        """The command that publishes these tags by a wish list; those in `bare` as layers only."""
+    def ingest(
+        self, *tags: str, bare: Sequence[str] = (), squashed: Sequence[str] = ()
+    ) -> list[str]:
+        """The command that publishes these tags by a wish list.
+
+        Those in `bare` are published as layers only, those in `squashed` also as squashfs files.
+        """
         wishes = self.folder / f"{'-'.join(tags)}.yaml"
         wished = [
             {
                 "image": f"oci:{self.folder}/layout:{tag}",
                 "name": "tool",
                 "grace": "0d",
-                "outputs": ["layers"] if tag in bare else ["flat", "layers"],
+                "outputs": [
+                    *([] if tag in bare else ["flat"]),
+                    "layers",
+                    *(["squashfs"] if tag in squashed else []),
+                ],
             }
             for tag in tags
         ]
@@ -150,7 +159,7 @@ def _two_new_images(stage: Stage, commands: FaultyCommands) -> None:
 
 def _moved_tag(stage: Stage, commands: FaultyCommands) -> None:
     stage.put(FIRST, "one")
-    stage.succeed(commands, stage.ingest("one"))
+    stage.succeed(commands, stage.ingest("one", squashed=["one"]))
     stage.put(SECOND, "one")
 
 
@@ -187,9 +196,10 @@ def _unwished(stage: Stage, commands: FaultyCommands) -> None:
 
 def _due(stage: Stage, commands: FaultyCommands) -> None:
     """Something to collect: an image whose tag has moved, another that is no longer requested."""
-    published(stage, commands)
+    _two_new_images(stage, commands)
+    stage.succeed(commands, stage.ingest("one", "two", squashed=["one"]))
     stage.put(SECOND, "one")
-    stage.succeed(commands, stage.ingest("one"), _prune(stage))
+    stage.succeed(commands, stage.ingest("one", squashed=["one"]), _prune(stage))
 
 
 def _prune(stage: Stage) -> list[str]:
@@ -200,7 +210,7 @@ SCENARIOS = [
     Scenario(
         "two new images", _two_new_images, lambda stage: stage.ingest("one", "two", bare=["one"])
     ),
-    Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one")),
+    Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one", squashed=["one"])),
     Scenario("repair", _repairable, lambda stage: stage.verify("--repair")),
     Scenario(
         "prune",

@@ -50,9 +50,9 @@ class NewTree:
 class Changes:
     """The changes of one transaction.
 
-    `files` and `links` map paths to contents and texts. `cleared` are trees that are replaced, and
-    what is in the place of a record; a separate call removes them before the new ones are sent.
-    `directories` are missing top directories.
+    `files` and `links` map paths to contents and texts, `large` to the files to be sent. `cleared`
+    are trees that are replaced, and what is in the place of a record; a separate call removes them
+    before the new ones are sent. `directories` are missing top directories.
     """
 
     layers: tuple[NewLayer, ...] = ()
@@ -62,11 +62,17 @@ class Changes:
     removals: tuple[str, ...] = ()
     cleared: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
+    large: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether anything is added that only this publisher can send."""
+        return bool(self.layers or self.trees or self.large)
 
     @property
     def has_additions(self) -> bool:
         """Whether anything is added or replaced."""
-        return bool(self.layers or self.trees or self.files or self.links or self.directories)
+        return bool(self.has_content or self.files or self.links or self.directories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +136,7 @@ def _calls(additions: Changes, plain: Sequence[str], odd: tuple[str, ...]) -> li
     """Return as few calls as the number of `plain` removals, and the `odd` ones, allow."""
     batches = _batches(plain)
     # Names are removed after new content is published, and before their own content.
-    has_content = bool(additions.layers or additions.trees or additions.links)
-    odd_first = bool(odd) and not has_content
+    odd_first = bool(odd) and not (additions.has_content or additions.links)
     if odd_first and not batches:
         return [Edit(odd, additions.files)]
     *earlier, last = batches or [()]
@@ -172,7 +177,7 @@ def _calls_by_lease(changes: Changes, removals: tuple[str, ...], kind: Kind) -> 
         calls.append(Ingest(Changes(layers=apart), base=_common_base(apart, kind)))
     together = tuple(layer for layer in changes.layers if layer not in apart)
     directories = changes.directories
-    if together or changes.trees:
+    if together or changes.trees or changes.large:
         content = replace(changes, layers=together, files={}, links={})
         calls.append(Ingest(content))
         directories = ()
@@ -190,7 +195,7 @@ def _common_base(layers: Sequence[NewLayer], kind: Kind) -> str:
 
 
 def _check_places(changes: Changes, kind: Kind) -> None:
-    for path in (*changes.files, *changes.links):
+    for path in (*changes.files, *changes.links, *changes.large):
         if kind(path) is EntryType.DIRECTORY and path not in changes.cleared:
             raise PathTaken(
                 f"cannot publish {path}",
@@ -217,6 +222,7 @@ def _check_apart(changes: Changes, removals: Sequence[str]) -> None:
     added = {
         *changes.files,
         *changes.links,
+        *changes.large,
         *(tree.path for tree in changes.trees),
         *(layout.layer_directory(layer.digest) for layer in changes.layers),
     }

@@ -108,7 +108,7 @@ class Execution:
         indexes = [layout.layer_index(layer.digest) for layer in changes.layers]
         missing = [
             *(t.path for t in changes.trees if tree.kind(t.path) is not EntryType.DIRECTORY),
-            *(path for path in indexes if tree.kind(path) is not EntryType.FILE),
+            *(p for p in (*indexes, *changes.large) if tree.kind(p) is not EntryType.FILE),
             *(p for p, content in changes.files.items() if tree.read(p) != content),
             *(p for p, text in changes.links.items() if tree.link_text(p) != text),
             *(p for p in changes.removals if tree.kind(p) is not None),

@@ -146,14 +146,18 @@ class PublishedTree:
         with self._reading():
             return list(self.view.names())
 
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file; raise RepositoryError if nothing is mounted.
+
+        No publication of this process begins while the iterator is in use.
+        """
+        self._require_mount(path)
+        with self._reading():
+            yield from self.view.content(path)
+
     def walk(self, path: str) -> Iterator[Found]:
         """Yield all entries of the tree at `path`; raise RepositoryError if it is not mounted."""
-        if not self.is_mounted:
-            raise RepositoryError(
-                f"cannot read the content of {path} in {self._url}",
-                why="the repository is not mounted on this machine",
-                hint=f"mount it: cvmfs_server mount {self._configuration.name}",
-            )
+        self._require_mount(path)
         try:
             for found in self.view.walk(path):
                 if not found.entry.path.rpartition("/")[2].startswith(".cvmfs"):
@@ -212,6 +216,14 @@ class PublishedTree:
                 if error.errno not in _DEAD_MOUNT:
                     raise
                 raise self._unreadable(error) from error
+
+    def _require_mount(self, path: str) -> None:
+        if not self.is_mounted:
+            raise RepositoryError(
+                f"cannot read the content of {path} in {self._url}",
+                why="the repository is not mounted on this machine",
+                hint=f"mount it: cvmfs_server mount {self._configuration.name}",
+            )
 
     def _unreadable(self, error: OSError) -> RepositoryError:
         name = self._configuration.name

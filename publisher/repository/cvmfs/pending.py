@@ -115,6 +115,7 @@ def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
             *added.directories,
             *(layout.layer_index(layer.digest) for layer in added.layers),
             *(tree.path for tree in added.trees),
+            *added.large,
         )
         absent, links, files = deciding.deletions, added.links, added.files
     digests = {path: _sha256(content) for path, content in files.items()}
@@ -122,8 +123,8 @@ def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
 
 
 def has_content(call: Call) -> bool:
-    """Return whether the call sends layers or trees."""
-    return isinstance(call, Ingest) and bool(call.additions.layers or call.additions.trees)
+    """Return whether the call sends content that only its publisher has."""
+    return isinstance(call, Ingest) and call.additions.has_content
 
 
 def write(file: Path, pending: Pending) -> None:

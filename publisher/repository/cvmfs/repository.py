@@ -102,6 +102,10 @@ class CvmfsRepository:
         """Return the content of a small file; None if it is missing."""
         return self.tree.read(path)
 
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a published file; raise RepositoryError if nothing is mounted."""
+        return self.tree.content(path)
+
     def link_text(self, path: str) -> str | None:
         """Return the text of a symlink; None if it is missing."""
         return self.tree.link_text(path)

@@ -55,6 +55,9 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
             _send_layer(layer, stream, owner, mirror)
         for tree in added.trees:
             _send_tree(tree, stream)
+        for path, place in sorted(added.large.items()):
+            with place.open("rb") as file:
+                _send_file(file, path, stream, owner)
         for path, content in sorted(added.files.items()):
             entry = Entry(path, EntryType.FILE, 0o644, owner.uid, owner.gid, len(content))
             stream.add_record(entry, content)

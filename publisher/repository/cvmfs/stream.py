@@ -39,11 +39,13 @@ class UnfitForStream(PublisherError):
 def starts_catalog(path: str) -> bool:
     """Return whether the directory `path` of a repository is the root of a nested catalog.
 
-    These are the top directories, their 256 shards, each layer (above its tree, so that containers
-    do not see the marker) and each flat image. `layout/README.md` gives the reasons.
+    These are the top directories, the 256 shards of layers and flat images, each layer (above its
+    tree, so that containers do not see the marker) and each flat image. `layout/README.md` gives
+    the reasons.
     """
     top, *below = path.split("/")
-    return path == layout.METADATA or (top in _TOPS and len(below) <= 2)
+    is_alone = path in (layout.METADATA, layout.SQUASHFS)
+    return is_alone or (top in _TOPS and len(below) <= 2)
 
 
 class TarStream(Closing):

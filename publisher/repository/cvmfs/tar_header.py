@@ -7,7 +7,7 @@ GNU tar manual, "Basic Tar Format".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from publisher.entry import Entry, EntryType
 
@@ -56,6 +56,30 @@ def encode_sparse(entry: Entry, regions: Sequence[tuple[int, int]]) -> bytes:
         block = _map(part, _REGIONS_IN_BLOCK) + bytes([bool(others)])
         blocks.append(block.ljust(BLOCK, b"\0"))
     return b"".join(blocks)
+
+
+def encode_attributes(attributes: Mapping[str, bytes]) -> bytes:
+    """Return the header that gives the next entry these extended attributes; b"" for none.
+
+    It is one of PAX, with the records `SCHILY.xattr.*` of star, whose values may be any bytes.
+    """
+    content = b"".join(
+        _record(f"SCHILY.xattr.{name}".encode("utf-8", "surrogateescape"), value)
+        for name, value in sorted(attributes.items())
+    )
+    if not content:
+        return b""
+    header = _encode(Entry("attributes", EntryType.FILE), b"x", len(content), bytes(_REST))
+    return header + content + padding(len(content))
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return a record of PAX, which begins with its own length."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return str(length).encode() + rest
 
 
 def _map(regions: Sequence[tuple[int, int]], places: int) -> bytes:

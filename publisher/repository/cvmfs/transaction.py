@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,7 @@ class CvmfsTransaction:
         self._has_lease = False
         self._layers: dict[str, NewLayer] = {}
         self._trees: dict[str, NewTree] = {}
+        self._large: dict[str, Path] = {}
         self._files: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
         self._removals: list[str] = []
@@ -94,7 +95,7 @@ class CvmfsTransaction:
 
     def _take_lease(self) -> None:
         self._execution.renew_mount()
-        if self._execution.configuration.is_gateway and not self._trees:
+        if self._execution.configuration.is_gateway and not (self._trees or self._large):
             with self._tree.lock.publishing():
                 self._execution.guard.retry(self._execution.open_transaction, stays_open=True)
             self._has_lease = True
@@ -127,6 +128,13 @@ class CvmfsTransaction:
         if not self._execution.mirror.is_staged(digest):
             raise LayerChanged(digest, why="its staged copy was discarded concurrently")
         self._layers[digest] = NewLayer(digest, tuple(fixups), tuple(layers))
+
+    def add_file(self, path: str, write: Callable[[Path], None]) -> None:
+        """Prepare a file of any size at `path`, also in place of a published one."""
+        staged = self._directory / f"{len(self._large)}.file"
+        with self._execution.mirror.writing():
+            write(staged)
+        self._large[path] = staged
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file; `last` has no effect, since a revision is atomic."""
@@ -220,15 +228,17 @@ class CvmfsTransaction:
             tuple(self._removals),
             tuple(dict.fromkeys(self._cleared)),
             tuple(path for path in top_directories(shards=gateway) if kind(path) is None)
-            if self._layers or self._trees or self._files
+            if self._layers or self._trees or self._files or self._large
             else (),
+            dict(self._large),
         )
 
     def _check_under_lease(self) -> None:
         """At a gateway, check that the content is published and the records are unchanged."""
         if not self._execution.configuration.is_gateway:
             return
-        content = Changes(tuple(self._layers.values()), tuple(self._trees.values()))
+        changes = self._changes()
+        content = Changes(changes.layers, changes.trees, large=changes.large)
         view = self._tree.view
         self._execution.require_visible(view, content)
         for path in (*self._files, *self._links):
@@ -258,8 +268,9 @@ class CvmfsTransaction:
         for digest in self._layers:
             exists = tree.exists(layout.layer_directory(digest))
             transaction.add_layer(digest, (), (), anew=exists)
-        for path, content in self._files.items():
-            if not path.startswith(f"{layout.FLAT}/"):  # the mirror has no content of flat images
+        # The mirror has the names of large files, and no content of them or of flat images.
+        for path, content in (dict.fromkeys(self._large, b"") | self._files).items():
+            if not path.startswith(f"{layout.FLAT}/"):
                 transaction.replace(path, content)
         for path, text in self._links.items():
             transaction.symlink(path, text)

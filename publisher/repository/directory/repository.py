@@ -29,6 +29,8 @@ from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.record import NOT_A_FILE, InvalidRecord
 
+_PIECE = 1 << 20
+
 
 class DirectoryRepository:
     """A published tree in the directory that `url` names.
@@ -91,6 +93,12 @@ class DirectoryRepository:
         except PermissionError as error:
             hint = f"chmod a+r {shlex.quote(str(place))}"
             raise InvalidRecord(path, why="permission denied", hint=hint) from error
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file of any size, in pieces."""
+        with open_file(self.root / path) as file:
+            while piece := file.read(_PIECE):
+                yield piece
 
     def link_text(self, path: str) -> str | None:
         """Return the text of a symlink; None if it is missing, or not a symlink."""

@@ -6,7 +6,7 @@ import os
 import pwd
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ class DirectoryTransaction:
         # The inode of each layer tree that flat images were linked from.
         self._linked_from: dict[str, int] = {}
         self._trees: list[Rename] = []
+        self._contents: list[Rename] = []
         self._files: list[Rename] = []
         self._links: list[Rename] = []
         self._last_files: list[Rename] = []
@@ -113,6 +114,13 @@ class DirectoryTransaction:
         trees = {number: self._tree_of(layers[number]) for number in lower}
         apply_fixups(staged / layout.LAYER_TREE, needed, trees)
         self._trees.insert(0, self._new_tree(staged, path, anew))
+
+    def add_file(self, path: str, write: Callable[[Path], None]) -> None:
+        """Prepare a file of any size at `path`, also in place of a published one."""
+        staged = self._new_staged()
+        write(staged)
+        staged.chmod(0o644)
+        self._contents.append(self._rename(staged, path))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file; `last`: only when all other changes are visible."""
@@ -188,7 +196,7 @@ class DirectoryTransaction:
         new = (*trees, *self._files, *self._last_files)
         replaced = [self._to_trash(each.source) for each in new if each.inode]
         return _in_phases(
-            trees,
+            [*trees, *self._contents],
             [*self._files, *self._links],
             self._last_files,
             [*self._removals, *replaced],
@@ -203,7 +211,8 @@ class DirectoryTransaction:
         )
 
     def _new_record(self, trees: int) -> Record:
-        files = len(self._files) + len(self._links) + len(self._last_files)
+        small = len(self._files) + len(self._links) + len(self._last_files)
+        files = small + len(self._contents)
         return Record(
             id=secrets.token_hex(16),
             time=format_time(datetime.now(UTC)),

@@ -18,7 +18,7 @@ from publisher.removal.schedule import list_schedule, remove
 from publisher.repository.reading import load_schedule
 from publisher.tree.pins import ImagePinned, Pin, Pins
 from publisher.tree.record import InvalidRecord
-from publisher.tree.users import ImageUsers
+from publisher.tree.users import ImageUsers, SquashfsFile
 from publisher.wishlist.model import Request
 from tests.any_repository import KINDS
 from tests.command import error_data
@@ -163,7 +163,13 @@ PINS = st.lists(
     ),
     max_size=3,
 ).map(lambda pins: Pins(tuple(pins)))
-USERS = st.frozensets(st.tuples(st.text(min_size=1), DIGESTS), max_size=4).map(ImageUsers)
+USERS_OF_IMAGES = st.frozensets(st.tuples(st.text(min_size=1), DIGESTS), max_size=4)
+USERS = st.builds(
+    ImageUsers,
+    USERS_OF_IMAGES,
+    st.just(0) | st.integers(2, 9),
+    st.none() | st.builds(SquashfsFile, DIGESTS, st.integers(0)),
+)
 SAMPLE_PINS = Pins((Pin(X, FIRST.manifest.digest, NOON, date(2027, 1, 1), "why"),))
 SAMPLE_USERS = ImageUsers(frozenset({(X, FIRST.manifest.digest)}))
 
