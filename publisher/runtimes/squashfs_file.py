@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -74,10 +75,8 @@ def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
         )
         assert process.stdin is not None
         try:
-            _send(tree, process.stdin)
-            process.stdin.close()
-            code = process.wait()
-        except BrokenPipeError:
+            with suppress(BrokenPipeError), process.stdin as out:  # the program's error is reported
+                _send(tree, out)
             code = process.wait()
         finally:
             process.kill()

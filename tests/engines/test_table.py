@@ -258,6 +258,12 @@ def podman_file(scene: Scene) -> Report:
         )
 
 
+def member_file(scene: Scene) -> Report:
+    with mounted_file(scene) as point:
+        words = ("run", "--rm", "--network", "none", "--rootfs", str(point), "/.run")
+        return read_report(as_member(scene, *words))
+
+
 def bwrap_file(scene: Scene) -> Report:
     options = "--dev /dev --proc /proc --clearenv"
     with mounted_file(scene) as point:
@@ -368,6 +374,7 @@ CELLS: list[tuple[str, str, Callable[[Scene], Report], str]] = [
     ("Apptainer 1.4, root", "squashfs file", apptainer_file_as_root, CALLER),
     ("bubblewrap", "squashfs file", bwrap_file, f"{MOUNTED}; {CALLER}"),
     ("Podman 5.8, root", "squashfs file", podman_file, f"{MOUNTED}; {OPTIONS}"),
+    ("Podman 5.8, subordinate IDs", "squashfs file", member_file, f"{MOUNTED}; {OPTIONS}"),
     ("containerd 2.1, ctr", "squashfs file", containerd_file, f"{MOUNTED}; {OPTIONS}"),
 ]
 NOT_POSSIBLE = {
@@ -385,7 +392,6 @@ NOT_POSSIBLE = {
     ("bubblewrap", "snapshotter"): "for containerd",
     ("Podman", "snapshotter"): "for containerd",
     ("Charliecloud", "squashfs file"): "not tried; squashfuse mounts it",
-    ("Podman", "squashfs file"): "not tried as a user",
     ("Docker", "squashfs file"): "Docker runs no directories",
     ("Docker", "snapshotter"): "for Docker's containerd image store",
 }

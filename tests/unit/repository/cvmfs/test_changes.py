@@ -8,6 +8,7 @@ import pytest
 
 from publisher.entry import Entry, EntryType, Fixup
 from publisher.repository import PathTaken
+from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import (
     Changes,
     Edit,
@@ -16,6 +17,7 @@ from publisher.repository.cvmfs.changes import (
     NewTree,
     compile_calls,
 )
+from publisher.repository.cvmfs.pending import has_content
 
 A, B = "sha256:" + "aa" * 32, "sha256:" + "bb" * 32
 LAYER_A = ".layers/aa/" + "aa" * 32
@@ -84,6 +86,23 @@ def test_paths_below_a_removed_tree_are_not_removed_again() -> None:
     changes = Changes(removals=(".flat/a", ".flat/a/b", ".flat/a", ".flat/a-b", ".flat/ab"))
     [call] = compile_calls(changes, everything)
     assert call == Ingest(deletions=(".flat/a-b", ".flat/a", ".flat/ab"))
+
+
+def test_a_large_file_is_content_and_its_link_follows_it() -> None:
+    large = {".squashfs/cc/cccc": Path("file")}
+    links = {"squashfs/host/name:1": "../../.squashfs/cc/cccc"}
+    changes = Changes(files=FILES, links=links, large=large)
+    [call] = calls = compile_calls(changes, nothing)
+    assert call == Ingest(changes) and has_content(call)
+    assert pending.plan(calls).present == (".squashfs/cc/cccc",)
+    sent, edit = compile_calls(changes, everything_above, gateway=True)
+    assert sent == Ingest(Changes(large=large))
+    assert edit == Edit(files=FILES, links=links)
+    with pytest.raises(PathTaken, match="did not create is at that path"):
+        compile_calls(changes, lambda path: EntryType.DIRECTORY)
+    with pytest.raises(PathTaken, match="removed in the same transaction"):
+        above = {".squashfs": EntryType.DIRECTORY, ".squashfs/cc": EntryType.DIRECTORY}
+        compile_calls(Changes(large=large, removals=(".squashfs",)), above.get)
 
 
 def test_a_path_is_not_removed_and_added_in_one_transaction() -> None:
