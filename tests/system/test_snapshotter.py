@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from publisher.tree import layout
 from tests.command import succeed
 from tests.components import Engine, containerd, require_mounts
 from tests.processes import wait_until
@@ -88,6 +90,20 @@ def test_an_image_that_is_not_published_is_pulled_as_usual(images: Scene, ctr: E
     cri_pull(ctr.socket, images.reference("other"))
     assert images.fetched() == {"other 0"}
     assert run(ctr, images.reference("other"), "one") == ["other"]
+
+
+def test_a_layer_that_was_published_without_root_is_fetched_and_shown_as_it_is(
+    images: Scene, ctr: Engine
+) -> None:
+    layer = images.images["tool"].layers[1].digest
+    opt = images.tree / layout.layer_tree(layer) / "opt"
+    os.removexattr(opt, "trusted.overlay.opaque")
+    try:
+        cri_pull(ctr.socket, images.reference("tool"))
+    finally:
+        os.setxattr(opt, "trusted.overlay.opaque", b"y")
+    assert images.fetched() == {"child 1", "tool 1"}, "two names of one layer"
+    assert run(ctr, images.reference("tool"), "one") == TOOL
 
 
 def test_containers_go_on_while_the_snapshotter_is_killed_and_started_again(
