@@ -160,7 +160,9 @@ def _write_squashfs(run: Run, items: list[Item], outcome: Outcome) -> Outcome:
     try:
         for name in names:
             run.progress.image_step(outcome.name, "writing its squashfs file")
-            changed |= squashfs.publish_squashfs(run.repository, name)
+            changed |= squashfs.publish_squashfs(run.repository, name, run.layers.check_stop)
+    except Interrupted:
+        raise
     except Exception as error:
         if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
             raise

@@ -7,7 +7,7 @@ that publishes the image, and becomes visible together with its link in a transa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -50,8 +50,15 @@ def is_current(records: RecordSet, publication: Publication) -> bool:
     return linked and _has_file(records, image_id)
 
 
-def publish_squashfs(repository: Repository, name: str) -> bool:
+def publish_squashfs(
+    repository: Repository, name: str, check_stop: Callable[[], None] = lambda: None
+) -> bool:
     """Publish the file and the link of the image `name`, if it has this output and lacks them.
+
+    Args:
+        repository: Opened for writing.
+        name: A public name.
+        check_stop: Called before each entry is written; an exception from it ends the writing.
 
     Returns:
         Whether anything was changed.
@@ -68,7 +75,7 @@ def publish_squashfs(repository: Repository, name: str) -> bool:
     with repository.transaction(f"squashfs file of {name}") as transaction:
         written = None
         if not _has_file(records, image.image_id):
-            written = prepare(repository, transaction, image)
+            written = _prepare(repository, transaction, image, check_stop)
         with transaction.exclusive():
             records = RecordSet(repository)
             current = records.publication(name)
@@ -78,7 +85,7 @@ def publish_squashfs(repository: Repository, name: str) -> bool:
             ):
                 return False  # a concurrent run publishes the file of the other image
             if written is not None:
-                set_file(records, image, written)
+                _set_file(records, image, written)
             elif not _has_file(records, image.image_id):
                 raise RepositoryChanged(
                     f"cannot link the squashfs file of {name}", why="it was collected meanwhile"
@@ -93,24 +100,30 @@ def publish_squashfs(repository: Repository, name: str) -> bool:
 def rewrite_squashfs(repository: Repository, image: SquashfsImage, why: str) -> None:
     """Write the file of a published or scheduled image anew, in a transaction."""
     with repository.transaction(f"repair of {image.name}") as transaction:
-        written = prepare(repository, transaction, image)
+        written = _prepare(repository, transaction, image)
         with transaction.exclusive():
             records = RecordSet(repository)
             if records.users(image.image_id) is None:
                 return  # collected meanwhile
-            set_file(records, image, written)
+            _set_file(records, image, written)
             transaction.record(image.name, "squashfs file written anew", why)
             records.write(transaction)
             transaction.commit()
 
 
-def prepare(repository: Repository, transaction: Transaction, image: SquashfsImage) -> SquashfsFile:
+def _prepare(
+    repository: Repository,
+    transaction: Transaction,
+    image: SquashfsImage,
+    check_stop: Callable[[], None] = lambda: None,
+) -> SquashfsFile:
     """Write the file of an image into `transaction`; return its digest and size."""
     written = []
 
     def write(place: Path) -> None:
         with flat_plan(repository, image.layers, image.config, image.name) as plan:
-            write_squashfs(place, _contents(repository, image.layers, plan), _created(image.config))
+            tree = _contents(repository, image.layers, plan, check_stop)
+            write_squashfs(place, tree, _created(image.config))
         with place.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         written.append(SquashfsFile(f"sha256:{digest}", place.stat().st_size))
@@ -119,7 +132,7 @@ def prepare(repository: Repository, transaction: Transaction, image: SquashfsIma
     return written[0]
 
 
-def set_file(records: RecordSet, image: SquashfsImage, written: SquashfsFile) -> None:
+def _set_file(records: RecordSet, image: SquashfsImage, written: SquashfsFile) -> None:
     """Record the file of an image.
 
     Raises:
@@ -149,10 +162,14 @@ def _published(records: RecordSet, publication: Publication) -> SquashfsImage:
 
 
 def _contents(
-    repository: Repository, layers: Sequence[str], plan: Iterable[Merged | Generated]
+    repository: Repository,
+    layers: Sequence[str],
+    plan: Iterable[Merged | Generated],
+    check_stop: Callable[[], None],
 ) -> Iterator[Planned]:
     """Yield the entries of a flat image with their contents, from the published layers."""
     for planned in plan:
+        check_stop()
         if isinstance(planned, Generated):
             yield planned.entry, [planned.content]
         elif planned.entry.type is EntryType.FILE:
