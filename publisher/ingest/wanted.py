@@ -253,7 +253,7 @@ def _references(request: Request, sources: Sources) -> Sequence[ImageReference]:
         raise NotLocked(
             f"cannot publish {request.wish}",
             why="the lock has no digest for it: it could not be resolved when the lock was written",
-            hint="publisher check, then `publisher lock` once the image exists",
+            hint="run `publisher lock` again once the image exists",
         )
     return list(request.locked)
 
@@ -266,8 +266,8 @@ def _digest(image: RequestedImage, source: Source) -> str:
     if image.reference.transport in _LATEST_ONLY and source.resolve() != digest:
         raise NotLocked(
             f"cannot publish {image.reference} as it is locked",
-            why=f"{digest} was replaced, and {image.reference.transport}: has no earlier images",
-            hint="publisher lock, to lock the present image",
+            why=f"it is another image now, and {image.reference.transport}: has no earlier ones",
+            hint="run `publisher lock` again to lock the present image",
         )
     return digest
 

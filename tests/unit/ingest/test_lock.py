@@ -11,11 +11,12 @@ import pytest
 
 from tests.command import Result, publisher, succeed
 from tests.components import require, run
-from tests.layer_builder import Image
+from tests.layer_builder import Image, write_layout
 from tests.registry import OwnRegistry
 from tests.registry_images import sample_image
 from tests.schemas import output_schema, strict
 from tests.trees import describe_tree
+from tests.unit.sources.test_docker_archive import saved, write_tar
 
 FIRST, SECOND = sample_image(100, 200), sample_image(300, 400)
 
@@ -244,3 +245,25 @@ def test_a_list_in_git_has_its_lock_beside_it(tmp_path: Path) -> None:
         [outcome] = succeed("ingest", location, *arguments).json["outcomes"]
         assert outcome["digest"] == digest(FIRST)
         assert outcome["wishList"] == f"git+file://{folder}//l.yaml"
+
+
+def test_an_image_that_its_source_replaced_is_not_published_in_its_place(tmp_path: Path) -> None:
+    archive, layout = tmp_path / "saved.tar", tmp_path / "layout"
+    write_tar(archive, saved(FIRST, "x:1"))
+    write_layout(FIRST, layout, "1")
+    wish_list = tmp_path / "l.yaml"
+    wish_list.write_text(
+        f"version: 2\nimages: ['docker-archive:{archive}:x:1', 'oci:{layout}:1']\n"
+    )
+    succeed("lock", wish_list)
+    write_tar(archive, saved(SECOND, "x:1"))
+    write_layout(SECOND, layout, "1")  # the blobs of the first image stay
+    arguments = ("--locked", "--repository", tmp_path / "images")
+    result = publisher("ingest", wish_list, *arguments)
+    assert result.code == 1
+    assert "it is another image now, and docker-archive: has no earlier ones" in result.err
+    assert "published: local/layout:1" in result.out
+    write_tar(archive, saved(FIRST, "x:1"))
+    assert "published: local/x:1" in succeed("ingest", wish_list, *arguments).out
+    shown = succeed("show", "local/layout:1", *arguments[1:], "--output", "json").json
+    assert shown["manifestDigest"] == digest(FIRST)
