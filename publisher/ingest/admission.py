@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from publisher.errors import PublisherError
-from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
 from publisher.oci.reference import ImageReference
 from publisher.policy import PolicyFile, Violation
@@ -125,14 +123,14 @@ class Admission:
                 unsigned.append(check.unsigned(setting, why))
         _refuse(reference, unsigned)
 
-    def limits(self, wish: Wish, limits: Limits) -> Limits:
-        """Return the limits for an image of `wish`: those of the repository and of the policy."""
+    def check_entries(self, wish: Wish, image: ImageReference, count: Callable[[], int]) -> None:
+        """Raise PolicyViolated if an image has too many entries, which `count` returns.
+
+        They are known once its layers are unpacked; `count` is called only if there is a limit.
+        """
         check = self._check(wish)
-        if check is None or check.rules.max_entries is None:
-            return limits
-        return replace(
-            limits, image_entries=min(limits.image_entries, check.rules.max_entries.value)
-        )
+        if check is not None and check.rules.max_entries is not None:
+            _refuse(image, list(check.image(ImageFacts(entries=count()))))
 
     def _check(self, wish: Wish) -> PolicyCheck | None:
         return None if self.policy is None else PolicyCheck(self.policy, wish.owner)

@@ -11,7 +11,7 @@ from publisher.errors import failure_text
 from publisher.ingest.admission import Admission
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.notices import Notices
-from publisher.ingest.publish import publish, wait_for_others
+from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
 from publisher.ingest.report import Outcome, Progress, Status
 from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wanted import (
@@ -125,8 +125,14 @@ def _fetch_until_published(
             raise Interrupted("cannot continue", why="the run was interrupted")
         run.progress.image_step(image.name, "publishing")
         try:
-            limits = run.admission.limits(image.request.wish, run.limits)
-            status = publish(run.repository, items, run.now, purpose, run.notices.refused, limits)
+            run.admission.check_entries(
+                image.request.wish,
+                image.reference,
+                lambda: max(unpacked_entries(run.repository, item) for item in items),
+            )
+            status = publish(
+                run.repository, items, run.now, purpose, run.notices.refused, run.limits
+            )
             break
         except ConcurrentlyPublished:
             raise  # the reference has to be resolved again

@@ -12,7 +12,7 @@ from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Item, check_place, has_content
 from publisher.layers.fixups import image_fixups
-from publisher.layers.index import LayerIndex
+from publisher.layers.index import IndexHeader, LayerIndex
 from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged, Transaction
@@ -127,14 +127,23 @@ def _require_content(repository: Repository, items: Sequence[Item], coming: Set[
                 raise _collected(item.name, path)
 
 
+def unpacked_entries(repository: Repository, item: Item) -> int:
+    """Return how many entries the layers of an image have, which are published or staged."""
+    return sum(header.entries for header in _headers(repository, item))
+
+
+def _headers(repository: Repository, item: Item) -> list[IndexHeader]:
+    return [
+        LayerIndex(partial(repository.open_index, layer.digest)).header
+        for layer in item.image.manifest.layers
+    ]
+
+
 def _check_unpacked_size(repository: Repository, item: Item, limits: Limits) -> None:
     """Raise LimitExceeded if the layers, unpacked, are more than an image may hold."""
     if has_content(repository, item):
         return
-    headers = [
-        LayerIndex(partial(repository.open_index, layer.digest)).header
-        for layer in item.image.manifest.layers
-    ]
+    headers = _headers(repository, item)
     limits.check_image(
         f"cannot publish {item.name}",
         sum(header.entries for header in headers),

@@ -25,6 +25,7 @@ max-entries: 3
 owners:
   big: {{max-size: 1 MB, max-images: 1}}
   astro: {{users: [alice]}}
+  wide: {{max-images: 1, max-tags: 9}}
 known-owners-only: false
 images: {{deny: ['*/secret/*']}}
 """
@@ -44,6 +45,8 @@ def test_check_plan_and_ingest_refuse_the_same_images(tmp_path: Path) -> None:
             ("secret/x", "1", small),
             ("large", "1", labelled(noisy_layer(9000), team="a")),
             ("allowed", "1", labelled(noisy_layer(9000), team="a")),
+            ("wide", "1", small),
+            ("wide", "2", small),
             ("plain", "1", sample_image(1000)),
             ("many", "1", labelled(layer(*(file(f"f{n}") for n in range(9))), team="a")),
         ):
@@ -60,6 +63,7 @@ def test_check_plan_and_ingest_refuse_the_same_images(tmp_path: Path) -> None:
             f"{host}/plain:1",
             "denied.example.org/x:1",
             f"{{image: {host}/good:2, owner: big}}",
+            f"{{image: {host}/wide, tags: ['*'], owner: wide}}",
         )
         text = "version: 2\nrepository: dir:tree\nimages:\n"
         path = tmp_path / "l.yaml"
@@ -68,11 +72,12 @@ def test_check_plan_and_ingest_refuse_the_same_images(tmp_path: Path) -> None:
         expected = {
             5: "forbid-tags, p.yaml:3",
             6: "max-tags, p.yaml:5",
-            7: "images, p.yaml:12",
+            7: "images, p.yaml:13",
             8: "max-size, p.yaml:4",
             10: "labels, p.yaml:6",
             11: "registries, p.yaml:2",
             12: "max-images, p.yaml:9",
+            13: "max-images, p.yaml:11",
         }
         for verb, key in (("check", "images"), ("plan", "images"), ("ingest", "outcomes")):
             result = publisher(verb, *words, cwd=tmp_path, home=tmp_path)
@@ -87,7 +92,8 @@ def test_check_plan_and_ingest_refuse_the_same_images(tmp_path: Path) -> None:
         # Entries are counted while a layer is unpacked; what is published then is known to check.
         path.write_text(f"{text}  - {host}/many:1\n")
         result = publisher("ingest", *words, cwd=tmp_path, home=tmp_path)
-        assert "entries are more than 3" in result.json["outcomes"][0]["error"]
+        error = result.json["outcomes"][0]["error"]
+        assert "it has 10 entries, more than 3 (rule max-entries, p.yaml:7)" in error
         succeed("ingest", "l.yaml", cwd=tmp_path, home=tmp_path)
         result = publisher("check", *words, cwd=tmp_path, home=tmp_path)
         assert "(rule max-entries, p.yaml:7)" in result.json["images"][0]["error"]

@@ -119,6 +119,17 @@ def test_only_earlier_mistakes_do_not_fail_the_check(tmp_path: Path) -> None:
     assert result.out.count(": note: not part of this change: ") == 3
 
 
+def test_of_two_equal_wishes_the_added_one_fails_wherever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("version: 2\nimages:\n  - a:1\n")
+    new = "version: 2\nimages:\n  - docker.io/library/a:1\n  - a:1\n"
+    (tmp_path / "l.yaml").write_text(new)
+    words = ("check", "l.yaml", "--offline", "--base", "old.yaml")
+    result = publisher(*words, cwd=tmp_path)
+    assert result.code == 1
+    assert result.out.startswith("l.yaml:3:5: failed: ")
+    assert "is already listed on line 4 (remove this line)" in result.out
+
+
 def test_a_list_that_is_unusable_as_a_whole_fails_even_if_it_was_before(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("version: 3\n")
     (tmp_path / "l.yaml").write_text("version: 3\n")

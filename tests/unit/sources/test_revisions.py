@@ -42,6 +42,7 @@ def test_a_revision_means_the_commit_at_which_the_branch_left_it(tmp_path: Path)
 def test_a_renamed_list_is_compared_with_the_one_under_its_former_name(tmp_path: Path) -> None:
     long = OLD + "".join(f"# {number}\n" for number in range(20))
     clone = checkout(tmp_path / "clone", **{"old name.yaml": long})
+    git(clone, "config", "diff.renames", "false")
     (clone / "lists").mkdir()
     git(clone, "mv", "old name.yaml", "lists/new.yaml")
     (clone / "lists/new.yaml").write_text(long + "# more\n")
