@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -338,6 +339,8 @@ def open_folder() -> Iterator[Path]:
         try:
             yield Path(name)
         finally:
+            for file in Path(name).rglob("pause.pid"):  # what keeps a user's namespaces
+                os.kill(int(file.read_text()), signal.SIGKILL)
             unmount_below(Path(name))
 
 
