@@ -18,7 +18,7 @@ from publisher.oci.reference import parse_pattern
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import Document, Item, Value, read_document
 from publisher.wishlist.formatting import format_document, normalise
-from publisher.wishlist.model import WishList
+from publisher.wishlist.model import WishList, WishListError
 from publisher.wishlist.parse import parse_wish_list
 from publisher.yaml_nodes import STRING, Problem, Severity
 
@@ -37,7 +37,8 @@ def convert_list(data: bytes, name: str) -> Converted:
     """Return a list of version 2 with the same wishes; the form of `data` is recognized.
 
     Raises:
-        WishListError: It is YAML with an error that concerns the whole list.
+        WishListError: No image can be used, or an error of version 1 concerns the whole list.
+        PublisherError: It is a list of version 2 already.
     """
     if re.search(rb"^(?:version|input|images)[ \t]*:(?=\s|\Z)", data, re.MULTILINE):
         return _convert_yaml(data, name)
@@ -66,14 +67,15 @@ def convert_text(text: str, name: str) -> Converted:
             continue
         items.append(Item(_scalar(image), None, pending, f"  {comment}" if comment else ""))
         pending = []
+    if not items:
+        raise _without_images(name, problems)
     images = Value(yaml.SequenceStartEvent, items=items, one_per_line=True)
     images.after = _without_blanks(pending)
     root = Value(yaml.MappingStartEvent, items=[_pair("version", "2"), _pair("images", images)])
-    if items:
-        root.items[0].before, items[0].before = _header(items[0].before)
+    root.items[0].before, items[0].before = _header(items[0].before)
     for item in items:
         item.before = _without_blanks(item.before, keep_first=True)
-    return Converted(format_document(Document(root, False, False)), tuple(problems))
+    return Converted(format_document(Document(root)), tuple(problems))
 
 
 def _split_comment(line: str) -> tuple[str, str]:
@@ -133,12 +135,14 @@ def _convert_yaml(data: bytes, name: str) -> Converted:
     images = root.item("input")
     assert images is not None  # the list has been parsed
     images.value.items, images.value.after = _usable(images.value, text, bad)
+    if not images.value.items:
+        raise _without_images(name, problems)
     header, root.items[0].before = root.items[0].before, []
     root.items = list(_version2_items(root, wish_list))
     root.items[0].before = header + root.items[0].before
     normalise(document)
     converted = format_document(document)
-    if images.value.items and _wishes(converted, name) != _wishes(text, name):
+    if _wishes(converted, name) != _wishes(text, name):
         raise PublisherError(
             f"cannot convert {name}",
             why="the result would request other images",
@@ -170,6 +174,15 @@ def _version2_items(root: Value, wish_list: WishList) -> Iterator[Item]:
             defaults = Value(yaml.MappingStartEvent, items=[_pair("outputs", outputs)])
             yield _pair("defaults", defaults)
     root.after = pending + root.after
+
+
+def _without_images(name: str, problems: Sequence[Problem]) -> WishListError:
+    return WishListError(
+        f"cannot convert {name}",
+        why="" if problems else "it names no image",
+        problems=problems,
+        hint="name a list with [REGISTRY/]NAME[:TAG] on each line, or a wish list of version 1",
+    )
 
 
 def _usable(images: Value, text: str, bad: set[tuple[int, int]]) -> tuple[list[Item], list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -98,11 +98,15 @@ class _Comment:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The only document of a file; `is_marked` if it begins with "---"."""
+    """The only document of a file; `is_marked` if it begins with "---".
+
+    `comments` are all its comments, in the order of the file it was read from.
+    """
 
     root: Value
-    is_marked: bool
-    has_aliases: bool
+    is_marked: bool = False
+    has_aliases: bool = False
+    comments: tuple[str, ...] = ()
 
 
 def read_document(text: str) -> Document:
@@ -111,10 +115,11 @@ def read_document(text: str) -> Document:
     tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
     dashes = [token.start_mark for token in tokens if isinstance(token, yaml.BlockEntryToken)]
     document = _Builder(events, dashes).document()
-    for comment in _comments(text, tokens):
+    comments = list(_comments(text, tokens))
+    for comment in comments:
         _attach(document.root, comment)
     _add_blank_lines(document.root, text)
-    return document
+    return replace(document, comments=tuple(comment.text for comment in comments))
 
 
 def resolved_tag(text: str, implicit: tuple[bool, bool] = (True, False)) -> str:

@@ -50,12 +50,11 @@ def format_wish_list(data: bytes, name: str) -> str:
         WishListError: The list has an error, which has to be corrected first.
     """
     before = _without_errors(data, name)
-    text = data.decode("utf-8-sig")
-    document = read_document(text)
+    document = read_document(data.decode("utf-8-sig"))
     normalise(document)
     formatted = format_document(document)
     after = _without_errors(formatted.encode(), name)
-    same_comments = sorted(comments_of(text)) == sorted(comments_of(formatted))
+    same_comments = sorted(document.comments) == sorted(comments_of(formatted))
     if _meaning(before) != _meaning(after) or not same_comments:
         raise PublisherError(
             f"cannot format {name}",

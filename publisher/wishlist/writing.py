@@ -45,7 +45,7 @@ def write_wish_list(wishes: Sequence[Wish], repository: str, thin: str | None = 
     items.append(
         Item(Value(yaml.SequenceStartEvent, items=images, one_per_line=True), _scalar("images"))
     )
-    return format_document(Document(Value(yaml.MappingStartEvent, items=items), False, False))
+    return format_document(Document(Value(yaml.MappingStartEvent, items=items)))
 
 
 def _options(wish: Wish) -> dict[str, Text]:

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from publisher.errors import PublisherError
 from publisher.wishlist import WishList, WishListError, parse_wish_list
@@ -147,8 +149,31 @@ def test_what_is_no_list_of_another_form_is_refused() -> None:
     with pytest.raises(PublisherError) as caught:
         convert_list(b"version: 2\nimages: [debian]\n", "l")
     assert caught.value.hint == "publisher fmt l"
-    with pytest.raises(WishListError):
-        convert_list(b"version: 1\ninputs: [debian]\n", "l")
+    for text, reported in (
+        (b"version: 1\ninputs: [debian]\n", "did you mean 'input'?"),
+        (b"version: 1\ninput: [A/b]\n", "l:2:9: error: 'A/b' is not an image reference"),
+        (b"# nothing\n\n", "it names no image"),
+        (b"A/b\n", "l:1:1: error: 'A/b' is not an image reference"),
+    ):
+        with pytest.raises(WishListError) as failed:
+            convert_list(text, "l")
+        assert reported in failed.value.why
+
+
+PIECES = (
+    "version: 1|\n|input:|- |debian|a/b/c:*|[|]|'|\"|: | # c|#x\n|user: x\n|cvmfs_repo: x\n|\t"
+    "|\r\n|*|&a "
+)
+WORDS = st.lists(st.sampled_from(PIECES.split("|")), max_size=20).map("".join)
+
+
+@given(st.one_of(st.binary(max_size=60), WORDS.map(str.encode)))
+def test_any_bytes_are_converted_or_refused(data: bytes) -> None:
+    try:
+        converted = convert_list(data, "l")
+    except PublisherError:
+        return
+    assert parse_wish_list(converted.text, "l").wishes
 
 
 # --- the command ----------------------------------------------------------------------------
