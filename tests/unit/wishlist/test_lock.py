@@ -58,5 +58,5 @@ def test_an_entry_of_a_wish_with_an_error_is_not_called_superfluous() -> None:
     [images] = locked_images(lock, wish_list, "l.lock", now)
     assert [str(reference) for reference in images] == ["docker.io/library/a:1"]
     sound = parse_wish_list("version: 2\nimages: [a:1]\n", "l")
-    with pytest.raises(LockError, match="no wish of l requests .*/b:1"):
+    with pytest.raises(LockError, match=r"no wish of l requests .*/b:1"):
         locked_images(lock, sound, "l.lock", now)
