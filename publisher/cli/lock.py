@@ -13,7 +13,6 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.files import replace_file
 from publisher.cli.options import (
-    allow_local_option,
     debug_option,
     jobs_option,
     output_option,
@@ -44,14 +43,12 @@ from publisher.wishlist.lock import Lock, LockError
 )
 @jobs_option
 @source_options
-@allow_local_option
 @output_option
 @debug_option
 def lock(
     wishlists: tuple[str, ...],
     only_new: bool,
     check: bool,
-    allow_local: bool,
     jobs: int,
     output: str,
     **source_settings: str | None,
@@ -75,7 +72,7 @@ def lock(
         for path in wishlists:
             # The repository does not matter; any one replaces that of the list.
             by_repository, unusable = read_requests(
-                [path], ".", settings, allow_local=allow_local, locked=check
+                [path], ".", settings, allow_local=True, locked=check
             )
             if check:
                 values.append(_value(path, None, unusable))
