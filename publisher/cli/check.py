@@ -177,13 +177,14 @@ def _bases(wishlists: Sequence[str], base: str | None) -> dict[str, EarlierList]
     """Return the earlier versions of the lists, by name; none without --base."""
     if base is None:
         return {}
-    if len(wishlists) > 1 and Path(base).is_file():
+    bases = {path: earlier_list(path, base) for path in wishlists}
+    if len(wishlists) > 1 and any(each.is_file for each in bases.values()):
         raise UsageError(
             f"cannot compare {len(wishlists)} lists with the file {base}",
             why="it is the earlier version of one list",
             hint="check one list at a time, or give a git revision",
         )
-    return {path: earlier_list(path, base) for path in wishlists}
+    return bases
 
 
 @contextmanager

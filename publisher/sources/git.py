@@ -25,6 +25,10 @@ _LOCATION = re.compile(
     r"git\+(?P<url>(?P<scheme>https?|ssh|file)://(?P<host>[^/]*)(?:/[^/]+)+)//(?P<rest>.+)"
 )
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_OF_REPOSITORY = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_SHALLOW_FILE"),
+)
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -136,12 +140,13 @@ def run_git(
     Raises:
         WishListError: git is not installed, or did not end within GIT_SECONDS.
     """
-    pairs = {"core.hooksPath": os.devnull} | dict(settings or {})
+    pairs = {"core.hooksPath": os.devnull, "core.fsmonitor": "false"} | dict(settings or {})
     options = [word for key, value in pairs.items() for word in ("-c", f"{key}={value}")]
     # `env` changes the environment, which only publisher.cli reads. git sets the removed variables
     # for its hooks, and they would name another repository than that of `folder`.
     environment = (
-        *("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE"),
+        "env",
+        *(word for name in _OF_REPOSITORY for word in ("-u", name)),
         *("GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "LC_ALL=C"),
         *("SSH_ASKPASS=false", "SSH_ASKPASS_REQUIRE=never"),
     )

@@ -16,6 +16,11 @@ from publisher.wishlist import MAX_BYTES, WishListError
 
 _SHORT = 12
 
+_PATHS = ("/", "./", "../")
+
+_SETTINGS = {"safe.bareRepository": "explicit"}
+"""A change may add files that make the list's directory a bare repository with its own settings."""
+
 
 class UnknownBase(WishListError):
     """The version to compare `list` with cannot be found; `base` is the revision or file."""
@@ -31,12 +36,13 @@ class EarlierList:
     """An earlier version of a list; `data` is None if the list did not exist.
 
     `name` is what it was compared with, for messages. `note` is what a user should know of that, or
-    "".
+    "". `is_file`: it was read from a file, not from git.
     """
 
     name: str
     data: bytes | None
     note: str = ""
+    is_file: bool = False
 
 
 def earlier_list(location: str, base: str) -> EarlierList:
@@ -44,28 +50,35 @@ def earlier_list(location: str, base: str) -> EarlierList:
 
     Args:
         location: The path of the list.
-        base: A file, or else a revision of the git repository that contains the list.
+        base: A revision of the git repository that contains the list, or else a file. A path that
+            begins with "/", "./" or "../" is always a file.
 
     Raises:
         UnknownBase: There is no such file or revision, or the list is not in a git repository.
         WishListError: git is not installed, or does not end.
     """
-    if Path(base).is_file():
-        return EarlierList(f"the file {base}", _read(base))
-    if location == "-" or is_remote(location):
-        raise UnknownBase(
-            location,
-            base,
-            why="the list is not a file of a git repository",
-            hint="give the earlier version as a file: --base FILE",
-        )
-    return _Checkout.of(location, base).earlier_list()
+    is_in_git = not (location == "-" or is_remote(location) or base.startswith(_PATHS))
+    # A change may add a file that has the name of the revision: the revision has precedence.
+    checkout = _Checkout.of(location, base) if is_in_git else None
+    if Path(base).is_file() and not (checkout and checkout.has_base()):
+        return _read(base)
+    if checkout is not None:
+        return checkout.earlier_list()
+    why = "the list is not a file of a git repository"
+    if base.startswith(_PATHS):
+        why = f"there is no file {base}"
+    elif not (location == "-" or is_remote(location)):
+        why = f"{Path(location).resolve().parent} is not in a git repository, and "
+        why += f"there is no file {base}"
+    hint = "give the earlier version as a file: --base FILE"
+    raise UnknownBase(location, base, why=why, hint=hint)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str) -> EarlierList:
     try:
         with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
+            return EarlierList(f"the file {path}", data, is_file=True)
     except OSError as error:
         raise WishListError(f"cannot read {path}", why=error.strerror or str(error)) from error
 
@@ -82,17 +95,21 @@ class _Checkout:
     is_shallow: bool
 
     @classmethod
-    def of(cls, location: str, base: str) -> _Checkout:
+    def of(cls, location: str, base: str) -> _Checkout | None:
+        """Return the checkout of the list; None if it is not in a git repository."""
         real = Path(location).resolve()
         folder = str(real.parent)
         what = f"cannot compare {location} with {base}"
-        done = run_git(folder, what, "rev-parse", "--is-shallow-repository", "--show-prefix")
+        words = ("rev-parse", "--is-shallow-repository", "--show-prefix")
+        done = run_git(folder, what, *words, settings=_SETTINGS)
         if done.returncode:
-            why, hint = error_of_git(done), "give the earlier version as a file: --base FILE"
+            why, hint = error_of_git(done), "give the earlier version as a file: --base ./FILE"
             if "dubious ownership" in why:
                 hint = hint_for_ownership(folder)
+            elif "cannot use bare repository" in why:
+                hint = "remove the files HEAD, config, objects and refs beside the list"
             elif "not a git repository" in why:
-                why = f"{real.parent} is not in a git repository, and there is no file {base}"
+                return None
             raise UnknownBase(location, base, why=why, hint=hint)
         shallow, prefix = done.stdout.decode(errors="surrogateescape").split("\n")[:2]
         return cls(location, base, folder, prefix + real.name, shallow == "true")
@@ -114,11 +131,19 @@ class _Checkout:
             )
         return EarlierList(name, done.stdout[: MAX_BYTES + 1], note)
 
-    def _commit(self) -> tuple[str, str]:
-        """Return the commit to compare with, and a note if it is the revision itself."""
-        wanted = self._line(
+    def has_base(self) -> bool:
+        """Return whether git knows the revision."""
+        return bool(self._wanted())
+
+    def _wanted(self) -> str:
+        """Return the commit of the revision, or ""."""
+        return self._line(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.base}^{{commit}}"
         )
+
+    def _commit(self) -> tuple[str, str]:
+        """Return the commit to compare with, and a note if it is the revision itself."""
+        wanted = self._wanted()
         if not wanted:
             raise self._unknown()
         common = self._line("merge-base", wanted, "HEAD")
@@ -140,9 +165,10 @@ class _Checkout:
 
     def _former_path(self, commit: str) -> str:
         """Return the path from which the list was renamed since `commit`, or ""."""
+        # With the index, since git would run the programs of filters on the files of the checkout.
         done = self._git(
-            *("diff", "--no-ext-diff", "--no-textconv", "--no-relative", "--name-status", "-z"),
-            *("--find-renames", "--diff-filter=R", commit),
+            *("diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-relative"),
+            *("--name-status", "-z", "--find-renames", "--diff-filter=R", commit),
         )
         words = done.stdout.decode(errors="surrogateescape").split("\0")
         renames = dict(zip(words[2::3], words[1::3], strict=False))
@@ -154,4 +180,4 @@ class _Checkout:
 
     def _git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         what = f"cannot compare {self.location} with {self.base}"
-        return run_git(self.folder, what, *arguments)
+        return run_git(self.folder, what, *arguments, settings=_SETTINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,45 @@ def test_an_unknown_revision_and_a_shallow_clone_are_explained(tmp_path: Path) -
     found = earlier_list(str(shallow / "a.yaml"), "main")
     assert found.data == OLD.encode()
     assert found.note == "compared with main itself, since the clone is shallow"
+
+
+def test_files_that_a_change_adds_neither_replace_the_revision_nor_run_programs(
+    tmp_path: Path,
+) -> None:
+    clone = checkout(tmp_path / "clone", **{"lists/a.yaml": OLD})
+    marker = tmp_path / "executed"
+    git(clone, "config", "filter.f.clean", f"touch {marker}; cat")
+    git(clone, "config", "core.fsmonitor", f"touch {marker}; false")
+    (clone / ".gitattributes").write_text("*.yaml filter=f\n")
+    (clone / "lists/a.yaml").write_text(NEW)
+    (clone / "lists/new.yaml").write_text(NEW)
+    (clone / "main").write_text(NEW)
+    with contextlib.chdir(clone):
+        assert earlier_list("lists/a.yaml", "main").data == OLD.encode()
+        assert earlier_list("lists/new.yaml", "main").data is None
+        found = earlier_list("lists/a.yaml", "./main")
+        assert (found.data, found.is_file) == (NEW.encode(), True)
+        assert "there is no file ./no" in refused("lists/a.yaml", "./no").why
+    other = checkout(tmp_path / "other", **{"lists/a.yaml": NEW, "a.yaml": NEW})
+    for name in ("HEAD", "objects", "refs", "config"):
+        (other / ".git" / name).rename(clone / "lists" / name)
+    git(clone, "config", "--file", "lists/config", "core.worktree", str(clone / "lists"))
+    git(clone, "config", "--file", "lists/config", "core.bare", "false")
+    git(clone, "config", "--file", "lists/config", "core.fsmonitor", f"touch {marker}; false")
+    for base in ("main", "HEAD"):
+        for name in ("a.yaml", "new.yaml"):
+            assert "cannot use bare repository" in refused(clone / "lists" / name, base).why
+    with contextlib.chdir(clone):
+        assert "remove the files HEAD" in refused("lists/a.yaml", "main").hint
+    assert not marker.exists()
+
+
+def test_variables_of_git_do_not_name_another_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = checkout(tmp_path / "clone", **{"a.yaml": OLD})
+    other = checkout(tmp_path / "other", **{"a.yaml": NEW})
+    for name in ("GIT_DIR", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"):
+        monkeypatch.setenv(name, str(other / ".git"))
+    monkeypatch.setenv("GIT_NAMESPACE", "other")
+    assert earlier_list(str(clone / "a.yaml"), "main").data == OLD.encode()
