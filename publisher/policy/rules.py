@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from publisher.oci.reference import HUB, ImageReference, Transport, api_host
@@ -106,7 +106,7 @@ class PolicyCheck:
     def signatures(self, image: ImageReference) -> Iterator[Setting[SignatureRule]]:
         """Yield the rules by which the image needs a signature."""
         for setting in self.rules.signatures:
-            if _matches(image_name(image), setting.value.images):
+            if _matches(_spellings(image_name(image), image), setting.value.images):
                 yield setting
 
     def unsigned(self, setting: Setting[SignatureRule], why: str) -> Violation:
@@ -117,7 +117,7 @@ class PolicyCheck:
     def change(self, user: str) -> Iterator[Violation]:
         """Yield a violation if `user` may not change the wishes of the owner."""
         users = self.rules.users
-        if users and not _matches(user, users.value):
+        if users and not _matches([user], users.value):
             message = f"{user} may not change wishes of {self.owner}"
             hint = f"{', '.join(users.value)} may" if users.value else "ask the administrator"
             yield self._violation("users", users, message, hint)
@@ -137,11 +137,12 @@ class PolicyCheck:
             ("registries", registry_name(image), rules.allow_registries, rules.deny_registries),
             ("images", image_name(image), rules.allow_images, rules.deny_images),
         ):
-            if allowed and not _matches(name, allowed.value):
+            names = _spellings(name, image)
+            if allowed and not _matches(names, allowed.value):
                 hint = f"allowed are {', '.join(allowed.value) or 'none'}"
                 yield self._violation(what, allowed, f"{name} is not allowed", hint)
             for setting in denied:
-                if _matches(name, [setting.value]):
+                if _matches(names, [setting.value]):
                     message = f"{name} is denied"
                     yield self._violation(what, setting, message, hint)
                     break
@@ -151,10 +152,14 @@ class PolicyCheck:
 
 
 def registry_name(image: ImageReference) -> str:
-    """Return the registry as rules name it: one name for all hosts of Docker Hub."""
+    """Return the registry as rules name it: one name for all hosts of Docker Hub.
+
+    The port is left out if it is that of the scheme.
+    """
     if image.transport is not Transport.REGISTRY:
         return LOCAL
-    return HUB if api_host(image.registry) == api_host(HUB) else image.registry
+    registry = image.registry.removesuffix(":80" if image.plain_http else ":443")
+    return HUB if api_host(registry) == api_host(HUB) else registry
 
 
 def image_name(image: ImageReference) -> str:
@@ -164,5 +169,12 @@ def image_name(image: ImageReference) -> str:
     return f"{registry_name(image)}/{image.repository}"
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _spellings(name: str, image: ImageReference) -> set[str]:
+    """Return the names that patterns may match: `name`, and the one with the port as written."""
+    registry = registry_name(image)
+    has_port = image.registry.startswith(f"{registry}:")
+    return {name, image.registry + name.removeprefix(registry)} if has_port else {name}
+
+
+def _matches(names: Iterable[str], patterns: Collection[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -39,6 +39,13 @@ ASTRO = "owners:\n  astro: {images: {allow: ['quay.io/astro/*']}}\nknown-owners-
         (HUB_ONLY, "quay.io/a/b:1", "", [("registries", 2)]),
         ("registries: {deny: ['*.example.org']}", "reg.example.org/a:1", "", [("registries", 2)]),
         ("registries: {deny: [docker.io]}", "hub.docker.com/library/a:1", "", [("registries", 2)]),
+        ("registries: {deny: [docker.io]}", "docker.io:443/library/a:1", "", [("registries", 2)]),
+        ("registries: {deny: [quay.io]}", "QUAY.io:443/a/b:1", "", [("registries", 2)]),
+        ("registries: {deny: [quay.io]}", "http://quay.io:80/a/b:1", "", [("registries", 2)]),
+        ("registries: {deny: [quay.io]}", "quay.io:444/a/b:1", "", []),
+        ("registries: {allow: ['quay.io:443']}", "quay.io:443/a/b:1", "", []),
+        ("images: {deny: ['quay.io/a/*']}", "quay.io:443/a/b:1", "", [("images", 2)]),
+        ("images: {allow: ['quay.io:443/a/*']}", "quay.io:443/a/b:1", "", []),
         ("images: {deny: ['docker.io/*-dev']}", "a/b/c-dev:1", "", [("images", 2)]),
         ("images: {deny: ['docker.io/*-dev']}", "a/b/c:1-dev", "", []),
         ("forbid-tags: [latest, 'n*']", "debian", "", [("forbid-tags", 2)]),
@@ -58,6 +65,12 @@ def test_a_wish_is_judged_by_its_names_its_tag_and_its_owner(
     text: str, image: str, owner: str, expected: list[tuple[str, int]]
 ) -> None:
     assert of_wish(text, image, owner) == expected
+
+
+def test_a_signature_is_required_whatever_the_spelling_of_the_registry() -> None:
+    check = check_of("signatures: [{images: ['quay.io/a/*'], keys: [k.pub]}]")
+    for image in ("quay.io/a/b:1", "quay.io:443/a/b:1", "http://quay.io:80/a/b:1"):
+        assert list(check.signatures(parse_pattern(image)[0])), image
 
 
 def test_sizes_entries_labels_and_counts_have_limits() -> None:
