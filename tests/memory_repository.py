@@ -315,6 +315,7 @@ class MemoryTransaction:
     def add_file(self, path: str, write: Callable[[Path], None]) -> None:
         """Prepare a file at `path`."""
         with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "file").touch()
             write(Path(folder, "file"))
             self._small[path] = _file(Path(folder, "file").read_bytes())
 

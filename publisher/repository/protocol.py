@@ -143,7 +143,7 @@ class Transaction(Protocol):
 
         Args:
             path: Where the file is published.
-            write: Creates the file at the private place that it is given.
+            write: Fills the empty file at the private place that it is given.
         """
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:

@@ -49,10 +49,10 @@ def is_available() -> bool:
 
 
 def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
-    """Write `tree` to the new file `place`.
+    """Write `tree` to the file `place`, in place of its content.
 
     Args:
-        place: Where the file is created.
+        place: The file, which need not exist.
         tree: The entries, sorted, the root directory first; hard links after their targets.
         created: The time of the file system, in seconds since 1970.
 
@@ -64,7 +64,7 @@ def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
             "cannot write a squashfs file", why=f"{PROGRAM} is not installed", hint=INSTALL
         )
     clock = f"{_CLOCK}={_seconds(created * _SECOND)}"
-    command = ["env", clock, PROGRAM, *_OPTIONS, str(place)]
+    command = ["env", clock, PROGRAM, *_OPTIONS, "--force", str(place)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,

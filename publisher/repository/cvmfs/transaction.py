@@ -24,6 +24,7 @@ from publisher.repository.cvmfs.configuration import Published
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.sending import write_plan
 from publisher.repository.directory.transaction import DirectoryTransaction
+from publisher.repository.disk import write_new_file
 from publisher.tree import layout
 
 _log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class CvmfsTransaction:
         """Prepare a file of any size at `path`, also in place of a published one."""
         staged = self._directory / f"{len(self._large)}.file"
         with self._execution.mirror.writing():
+            write_new_file(staged, b"")
             write(staged)
         self._large[path] = staged
 

@@ -118,8 +118,8 @@ class DirectoryTransaction:
     def add_file(self, path: str, write: Callable[[Path], None]) -> None:
         """Prepare a file of any size at `path`, also in place of a published one."""
         staged = self._new_staged()
+        write_new_file(staged, b"")
         write(staged)
-        staged.chmod(0o644)
         self._contents.append(self._rename(staged, path))
 
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
