@@ -22,7 +22,7 @@ from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 from publisher.tree.layout import RepositoryURL
-from publisher.tree.record import NOT_A_FILE
+from publisher.tree.record import InvalidRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class MemoryRepository:
             return None
         if node.entry.type is EntryType.FILE:
             return node.content
-        return NOT_A_FILE + f"{node.entry.type}, not a file)".encode()
+        found = str(node.entry.type)
+        raise InvalidRecord(path, why=f"it is {found}, not a file", found=found)
 
     def content(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file."""

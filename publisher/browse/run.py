@@ -11,12 +11,14 @@ from typing import NoReturn
 
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.descriptors import Directories
 from publisher.repository.published import find_name, load_image
 from publisher.repository.settings import mount_point
 from publisher.runtimes import launch
 from publisher.runtimes.launch import CannotRun, Start
 from publisher.tree import layout
+from publisher.tree.record import Unreadable
 
 WAYS = ("bwrap", "podman", "chroot")
 
@@ -64,11 +66,12 @@ def published_config(repository: Repository, text: str) -> tuple[str, ImageConfi
     """Return the name under which `text` is published, and the image's config."""
     name = find_name(repository, text)
     found = load_image(repository, name)
-    data = repository.read(layout.config_file(name))
-    if found.manifest is None or data is None:
+    data = read_damaged(repository, layout.config_file(name))
+    if found.manifest is None or not data:
+        why = f"its config: {data.why}" if isinstance(data, Unreadable) else "its config is missing"
         raise CannotRun(
             f"cannot use {name}",
-            why=found.problem or "its config is missing",
+            why=found.problem or why,
             hint="publish it again",
         )
     return name, parse_config(data, found.manifest.image_id)

@@ -14,6 +14,7 @@ from publisher.layers.index import LayerIndex
 from publisher.layers.merge import merge
 from publisher.oci.config import ContainerConfig
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.thin import ThinImageError
 from publisher.tree import layout
 
@@ -62,7 +63,7 @@ def _find(repository: Repository, digest: str, wanted: set[str]) -> list[Entry]:
 
 
 def _content(repository: Repository, layer: str, path: str, sha256: str) -> bytes:
-    data = repository.read(f"{layout.layer_tree(layer)}/{path}")
+    data = read_damaged(repository, f"{layout.layer_tree(layer)}/{path}")
     if data is None or hashlib.sha256(data).hexdigest() != sha256:
         raise ThinImageError(
             f"cannot make a thin image with /{path} of layer {layer}",

@@ -17,6 +17,7 @@ from publisher.oci.config import parse_config
 from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.published import find_name, load_image, published_places
 from publisher.thin import ThinImageError
 from publisher.thin.image import Original, ThinImage, ThinSet, build_image, build_set
@@ -24,6 +25,7 @@ from publisher.thin.recipe import VERSION, base_url, flat_recipe, layered_recipe
 from publisher.thin.save import save_archive, save_layout
 from publisher.tree import layout
 from publisher.tree.publication import Publication
+from publisher.tree.record import Unreadable
 from publisher.tree.thin_image import ThinRecord, ThinTerms
 
 
@@ -135,12 +137,15 @@ def _publication(repository: Repository, name: str) -> Publication:
 
 def _load(repository: Repository, name: str) -> _Published:
     found = load_image(repository, name)
-    data = repository.read(layout.config_file(name))
-    manifest = repository.read(layout.manifest_file(name))
-    if found.manifest is None or data is None or manifest is None:
+    data = read_damaged(repository, layout.config_file(name))
+    manifest = read_damaged(repository, layout.manifest_file(name))
+    if found.manifest is None or not data or not manifest:
+        why = "its config is not in the repository"
+        if isinstance(data, Unreadable):
+            why = f"its config: {data.why}"
         raise ThinImageError(
             f"cannot make a thin image of {name}",
-            why=found.problem or "its config is not in the repository",
+            why=found.problem or why,
             hint="publish it again",
         )
     record = found.publication

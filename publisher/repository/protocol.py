@@ -195,11 +195,9 @@ class Repository(Protocol):
     def read(self, path: str) -> bytes | None:
         """Return the content of a small file; None if it is missing.
 
-        Another kind of entry, such as a directory, counts as a damaged record: NOT_A_FILE and its
-        kind are returned, with which no record begins.
-
         Raises:
-            InvalidRecord: This user may not read it.
+            InvalidRecord: This user may not read it, or another kind of entry, such as a directory,
+                is in its place.
         """
 
     def link_text(self, path: str) -> str | None:

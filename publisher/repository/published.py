@@ -8,6 +8,7 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference
+from publisher.repository.damaged import read_damaged
 from publisher.repository.protocol import Repository
 from publisher.tree import layout
 from publisher.tree.publication import Publication
@@ -58,7 +59,7 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
     try:
         manifest = parse_published_manifest(data)
         path = layout.publication_file(name)
-        record = repository.read(path)
+        record = read_damaged(repository, path)
         publication = None if record is None else Publication.parse(record, path)
     except (InvalidManifest, InvalidRecord) as error:
         return PublishedImage(name, digest, linked=linked, problem=str(error))

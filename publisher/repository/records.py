@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from publisher.errors import InvalidManifest
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
+from publisher.repository.damaged import read_damaged
 from publisher.repository.protocol import Repository, Transaction
 from publisher.repository.schedule_files import StoredSchedule, schedule_files
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.pins import Pins
 from publisher.tree.publication import Publication
-from publisher.tree.record import InvalidRecord
+from publisher.tree.record import InvalidRecord, Unreadable
 from publisher.tree.schedule import (
     ScheduledRemoval,
 )
@@ -47,6 +49,8 @@ class CurrentManifest:
 
     def parse(self) -> Manifest:
         """Return the manifest; raise InvalidManifest if it is damaged."""
+        if isinstance(self.data, Unreadable):
+            raise InvalidManifest("cannot read a manifest", why=self.data.why)
         return parse_published_manifest(self.data)
 
 
@@ -305,7 +309,7 @@ class RecordSet:
 
     def _read(self, path: str) -> bytes | None:
         if path not in self._files:
-            self._files[path] = self.repository.read(path)
+            self._files[path] = read_damaged(self.repository, path)
         return self._files[path]
 
     def _record(self, path: str, parse: Callable[[bytes, str], T]) -> T | None:

@@ -15,24 +15,48 @@ T = TypeVar("T")
 Digest = Annotated[str, Check(is_digest, "is not a digest")]
 
 
-NOT_A_FILE = b"(it is "
-"""What a repository reads begins with this where something else is in the place of a file."""
-
-
 class InvalidRecord(PublisherError):
     """A metadata file does not have the form that its format describes.
 
     Nothing is removed because of such a record. `path` is the path of the file in the repository,
-    `field` the invalid field ("" for the file as a whole).
+    `field` the invalid field ("" for the file as a whole). `found` is what is in the place of the
+    file ("a directory"), or "".
     """
 
-    def __init__(self, path: str, *, why: str, hint: str = "", field: str = "") -> None:
+    def __init__(
+        self, path: str, *, why: str, hint: str = "", field: str = "", found: str = ""
+    ) -> None:
         super().__init__(f"cannot read {path}", why=why, hint=hint or _HINT)
         self.path = path
         self.field = field
+        self.found = found
 
 
 _HINT = "publisher verify --repair"
+
+
+class Unreadable(bytes):
+    """The content of a record in whose place is no file: empty, with the reason `why`.
+
+    It is equal to no content of a file, and no record can be read from it.
+    """
+
+    why: str
+
+    def __new__(cls, why: str) -> Unreadable:
+        """Return the empty content."""
+        content = super().__new__(cls)
+        content.why = why
+        return content
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unreadable) and other.why == self.why
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.why)
 
 
 class UnsupportedRecord(InvalidRecord):
@@ -63,5 +87,5 @@ def read_record(parse: Callable[[bytes], T], data: bytes, path: str, hint: str =
             field=error.field,
         ) from error
     except Malformed as error:
-        why = data.decode().strip("()") if data.startswith(NOT_A_FILE) else str(error)
+        why = data.why if isinstance(data, Unreadable) else str(error)
         raise InvalidRecord(path, why=why, hint=hint, field=error.field) from error

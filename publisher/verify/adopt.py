@@ -18,6 +18,7 @@ from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, Transaction
+from publisher.repository.damaged import read_damaged
 from publisher.repository.reading import (
     Usage,
     current_manifest,
@@ -129,7 +130,7 @@ def _look_up(
         if repository.exists(layout.publication_file(name)):
             continue
         progress(name)
-        data = repository.read(layout.manifest_file(name))
+        data = read_damaged(repository, layout.manifest_file(name))
         if data is None:
             continue
         try:
@@ -204,7 +205,7 @@ def _plan(
 
 def _convert_schedule(repository: Repository, records: RecordSet) -> None:
     """Replace DUCC's schedule, a list of manifests without names or times, if it is empty."""
-    data = repository.read(layout.REMOVE_SCHEDULE)
+    data = read_damaged(repository, layout.REMOVE_SCHEDULE)
     if data is None:
         return
     if not is_ducc_schedule(data):
@@ -223,7 +224,7 @@ def _convert_schedule(repository: Repository, records: RecordSet) -> None:
 
 def _latest(repository: Repository) -> datetime | None:
     """Return the time of the latest scheduling; None if no image is scheduled."""
-    files = {path: repository.read(path) for path in schedule_files(repository)}
+    files = {path: read_damaged(repository, path) for path in schedule_files(repository)}
     return max(
         (
             entry.scheduled_at
@@ -265,7 +266,7 @@ def _count(repository: Repository) -> Usage:
         found = current_manifest(repository, name)
         if found is not None:
             usage.add(name, found.digest, found.parse())
-    data = repository.read(layout.REMOVE_SCHEDULE)
+    data = read_damaged(repository, layout.REMOVE_SCHEDULE)
     if data is None or not is_ducc_schedule(data):
         for entry in load_schedule(repository).entries:
             usage.add(entry.name, entry.manifest_digest, entry.parse_manifest())
@@ -295,7 +296,7 @@ def _report(repository: Repository, plan: _Plan) -> Report:
 def _layers(repository: Repository) -> Iterator[str]:
     seen = set()
     for name in repository.names():
-        data = repository.read(layout.manifest_file(name))
+        data = read_damaged(repository, layout.manifest_file(name))
         try:
             manifest = parse_published_manifest(data or b"")
         except InvalidManifest:

@@ -12,6 +12,7 @@ from datetime import datetime
 from publisher.errors import PublisherError
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, Transaction
+from publisher.repository.damaged import read_damaged
 from publisher.repository.records import RecordSet
 from publisher.tree import layout
 from publisher.tree.origin import Origin
@@ -148,13 +149,13 @@ def _repair_index(
             why="no config of an image has the layer's diff ID",
             hint="publisher verify --refetch",
         )
-    before = repository.read(finding.path)
+    before = read_damaged(repository, finding.path)
     content = index_from_tree(repository, layer, next(iter(diff_ids)))
     with repository.transaction(f"repair of layer {digest}") as transaction:
         with transaction.exclusive():
             # A concurrent publisher may have removed the layer, or fetched it with its index.
             present = repository.exists(layout.layer_tree(digest))
-            if present and repository.read(finding.path) == before:
+            if present and read_damaged(repository, finding.path) == before:
                 transaction.replace(finding.path, content)
                 transaction.record(digest, "index made from its tree", finding.what)
                 transaction.commit()
@@ -297,7 +298,7 @@ class _Records:
         """Return the correct record, with the keys that another tool added."""
         certain = self.inventory.certain
         try:
-            found = Origin.parse(self._repository.read(path) or b"", path)
+            found = Origin.parse(read_damaged(self._repository, path) or b"", path)
         except InvalidRecord as error:
             if not certain and self._repository.exists(path):
                 raise _uncertain(path) from error
@@ -309,7 +310,7 @@ class _Records:
         users = frozenset(self._expected.images[self._expected.users[path]])
         certain = self.inventory.certain
         try:
-            found = ImageUsers.parse(self._repository.read(path) or b"", path)
+            found = ImageUsers.parse(read_damaged(self._repository, path) or b"", path)
         except InvalidRecord as error:
             if not certain:
                 raise _uncertain(path) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from publisher.entry import EntryType
 from publisher.repository import Repository, Transaction
+from publisher.repository.damaged import read_damaged
 from publisher.tree import hot_files, layout
 from publisher.tree.hot_files import HotFiles
 from publisher.tree.record import InvalidRecord
@@ -43,7 +44,7 @@ def _check_bundle(
         return
     if repository.kind(flat) is not EntryType.DIRECTORY:
         return
-    found = repository.read(record.bundle_path)
+    found = read_damaged(repository, record.bundle_path)
     if found != record.bundle():
         state = "is missing" if found is None else "differs from the list of hot files"
         what = f"the file bundle {state}, so that clients do not prefetch these files"
@@ -53,7 +54,7 @@ def _check_bundle(
 def replace_bundle(repository: Repository, transaction: Transaction, image_id: str) -> None:
     """Publish the bundle of the image again, if it has one. Only under the lock."""
     path = layout.hot_files(image_id)
-    data = repository.read(path)
+    data = read_damaged(repository, path)
     if data is None:
         return
     try:

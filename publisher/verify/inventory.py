@@ -10,9 +10,10 @@ from publisher.errors import explain
 from publisher.oci.config import ImageConfig
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.records import IMAGE_FILES
 from publisher.tree import layout
-from publisher.tree.record import NOT_A_FILE, InvalidRecord
+from publisher.tree.record import InvalidRecord, Unreadable
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
@@ -127,14 +128,14 @@ class Inventory:
 def read_record(repository: Repository, inventory: Inventory, path: str) -> bytes | None:
     """Return a metadata file's bytes; None, with a finding, if it cannot be read."""
     try:
-        data = repository.read(path)
+        data = read_damaged(repository, path)
     except (OSError, InvalidRecord) as error:
         inventory.certain = False
         why, how = explain(error).why, explain(error).hint
         inventory.error(Kind.RECORD_DAMAGED, path, f"cannot be read: {why}", how=how)
         return None
-    if data is not None and data.startswith(NOT_A_FILE):
-        inventory.not_files[path] = data.decode().strip("()")
+    if isinstance(data, Unreadable):
+        inventory.not_files[path] = data.why
     return data
 
 

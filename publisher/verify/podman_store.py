@@ -10,6 +10,7 @@ from publisher.oci.document import Document
 from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.reading import load_publication
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.podman import store
@@ -107,8 +108,8 @@ def _published(repository: Repository) -> Iterator[tuple[PlatformImage, Publicat
         record = load_publication(repository, name)
         if record is None or "podman" not in record.outputs:
             continue
-        data = repository.read(layout.manifest_file(name)) or b""
-        config_data = repository.read(layout.config_file(name)) or b""
+        data = read_damaged(repository, layout.manifest_file(name)) or b""
+        config_data = read_damaged(repository, layout.config_file(name)) or b""
         manifest = parse_published_manifest(data)
         config = parse_config(config_data, manifest.image_id)
         document = Document(data, manifest.media_type, record.manifest_digest)

@@ -15,6 +15,7 @@ from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.manifest import Manifest
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.schedule_files import schedule_files
 from publisher.times import format_time, later
 from publisher.tree import layout
@@ -68,7 +69,7 @@ def rebuild_publication(repository: Repository, image: LiveImage, now: datetime)
         "outputs": [output for output in OUTPUTS if output in forms],
         "publishedAt": format_time(now),
     }
-    return _rebuilt(repository.read(path) or b"", path, certain, likely)
+    return _rebuilt(read_damaged(repository, path) or b"", path, certain, likely)
 
 
 def rebuild_retired_publication(
@@ -104,7 +105,7 @@ def rebuild_retired_publication(
         "outputs": [output for output in OUTPUTS if output in forms],
         "publishedAt": format_time(now),
     }
-    return _rebuilt(repository.read(path) or b"", path, certain, likely)
+    return _rebuilt(read_damaged(repository, path) or b"", path, certain, likely)
 
 
 def reference_of(repository: Repository, path: str, name: str) -> str:
@@ -112,7 +113,7 @@ def reference_of(repository: Repository, path: str, name: str) -> str:
 
     Returns "" if neither is known: for an image of a layout, an archive or an engine.
     """
-    found = salvage_fields(repository.read(path) or b"", ["reference"]).get("reference")
+    found = salvage_fields(read_damaged(repository, path) or b"", ["reference"]).get("reference")
     name = layout.split_platform(name)[1]
     guesses = [found] if name.startswith(f"{layout.LOCAL}/") else [found, name]
     for guess in guesses:
@@ -149,7 +150,7 @@ def rebuild_pins(repository: Repository, inventory: Inventory, now: datetime) ->
 
     The history has no digests. A pin from it applies to the published image, and has no end.
     """
-    pins = Pins(tuple(_readable_pins(repository.read(layout.PINS) or b"")))
+    pins = Pins(tuple(_readable_pins(read_damaged(repository, layout.PINS) or b"")))
     known = {pin.name for pin in pins.pins}
     for pin in pins_of_history(repository, inventory, now):
         if pin.name not in known:
@@ -190,7 +191,7 @@ def _rebuilt(
 
 def _readable_entries(repository: Repository) -> Iterator[ScheduledRemoval]:
     for path in (layout.REMOVE_SCHEDULE, *schedule_files(repository)):
-        for raw in salvage_entries(repository.read(path) or b"", "entries"):
+        for raw in salvage_entries(read_damaged(repository, path) or b"", "entries"):
             document = json.dumps({"version": schedule_format.VERSION, "entries": [raw]}).encode()
             try:
                 [entry] = RemoveSchedule.parse(document, path).entries
@@ -229,7 +230,7 @@ def _entries_of(
     now: datetime,
 ) -> Iterator[ScheduledRemoval]:
     path = f"{directory}/{layout.PUBLICATION_FILE}"
-    record = salvage_fields(repository.read(path) or b"", ("name", "graceSeconds"))
+    record = salvage_fields(read_damaged(repository, path) or b"", ("name", "graceSeconds"))
     names = _users(repository, manifest.image_id, digest)
     own_name = record.get("name")
     if isinstance(own_name, str):
@@ -267,9 +268,9 @@ def _entries_of_published(
             continue
         [image] = images
         record = salvage_fields(
-            repository.read(layout.publication_file(image.name)) or b"", ("graceSeconds",)
+            read_damaged(repository, layout.publication_file(image.name)) or b"", ("graceSeconds",)
         )
-        data = repository.read(layout.manifest_file(image.name)) or b"{}"
+        data = read_damaged(repository, layout.manifest_file(image.name)) or b"{}"
         yield ScheduledRemoval(
             name=image.name,
             reference=image.reference or image.name,
@@ -292,7 +293,7 @@ def _users(repository: Repository, image_id: str, digest: str) -> set[str]:
     """Return the recorded names that use the image with this manifest."""
     path = layout.image_users(image_id)
     try:
-        users = ImageUsers.parse(repository.read(path) or b"", path).users
+        users = ImageUsers.parse(read_damaged(repository, path) or b"", path).users
     except InvalidRecord:
         return set()
     return {name for name, user_digest in users if user_digest == digest}

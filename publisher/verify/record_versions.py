@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
 from publisher.verify.findings import Finding, Kind
@@ -58,7 +59,7 @@ def release_newer(repository: Repository, findings: Iterable[Finding]) -> bool:
     with repository.transaction("release of newer records") as transaction:
         with transaction.exclusive():
             for finding in newer:
-                data = repository.read(finding.path)
+                data = read_damaged(repository, finding.path)
                 if data is None:
                     continue
                 if finding.path.endswith(f"/{layout.LAYER_INDEX}"):

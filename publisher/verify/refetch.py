@@ -16,10 +16,12 @@ from publisher.oci.config import parse_config
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryChanged
+from publisher.repository.damaged import read_damaged
 from publisher.sources import Source
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.origin import Origin
+from publisher.tree.record import Unreadable
 from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.inventory import LiveImage
 from publisher.verify.outcome import Failure, Repaired
@@ -203,8 +205,8 @@ def _keep_origin(
 ) -> None:
     """Write the origin record of the old tree, or the correct one, for the new tree."""
     path = layout.layer_origin(digest)
-    data = repository.read(path)
-    if data is not None:
+    data = read_damaged(repository, path)
+    if data is not None and not isinstance(data, Unreadable):
         replace(path, data)
         return
     inventory, expected = survey(repository)

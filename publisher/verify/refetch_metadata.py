@@ -14,6 +14,7 @@ from publisher.oci.manifest import parse_published_manifest
 from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_reference
 from publisher.repository import Repository, RepositoryChanged
+from publisher.repository.damaged import read_damaged
 from publisher.repository.records import IMAGE_FILES
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
@@ -51,7 +52,7 @@ def refetch_metadata(
         PublisherError: The source is unavailable, or does not have the image any more.
     """
     places = [f"{layout.image_metadata(name)}/{file}" for file in IMAGE_FILES]
-    before = [repository.read(place) for place in places]
+    before = [read_damaged(repository, place) for place in places]
     publication = _publication(repository, name)
     wanted = _wanted(repository, name, publication)
     try:
@@ -76,14 +77,14 @@ def refetch_metadata(
         ).to_bytes()
     with repository.transaction(f"repair of the metadata of {name}") as transaction:
         with transaction.exclusive():
-            if [repository.read(place) for place in places] != before:
+            if [read_damaged(repository, place) for place in places] != before:
                 raise RepositoryChanged(
                     f"cannot repair the metadata of {name}",
                     why="the image was concurrently published again, or removed",
                     hint="publisher verify",
                 )
             for place, data in content.items():
-                if repository.read(place) != data:
+                if read_damaged(repository, place) != data:
                     transaction.replace(place, data)
             transaction.record(name, "metadata fetched again", ", ".join(sorted(paths)))
             transaction.commit()
@@ -146,11 +147,11 @@ def _find_copy(repository: Repository, digest: str) -> Mapping[str, bytes] | Non
     directories += [layout.image_metadata(name) for name in repository.names()]
     for directory in directories:
         try:
-            manifest = repository.read(f"{directory}/{layout.MANIFEST_FILE}")
+            manifest = read_damaged(repository, f"{directory}/{layout.MANIFEST_FILE}")
             if manifest is None or digest_like(manifest, digest) != digest:
                 continue
             image_id = parse_published_manifest(manifest).image_id
-            config = repository.read(f"{directory}/{layout.CONFIG_FILE}")
+            config = read_damaged(repository, f"{directory}/{layout.CONFIG_FILE}")
         except (OSError, InvalidManifest):
             continue
         if config is not None and digest_like(config, image_id) == image_id:
@@ -160,7 +161,7 @@ def _find_copy(repository: Repository, digest: str) -> Mapping[str, bytes] | Non
 
 def _publication(repository: Repository, name: str) -> Publication | None:
     path = layout.publication_file(name)
-    data = repository.read(path)
+    data = read_damaged(repository, path)
     try:
         return Publication.parse(data, path) if data is not None else None
     except InvalidRecord:
@@ -173,16 +174,16 @@ def _wanted(repository: Repository, name: str, publication: Publication | None) 
         platform = _parsed_platform(publication.platform)
         return _Wanted(publication.reference, publication.manifest_digest, platform)
     path = layout.publication_file(name)
-    left = salvage_fields(repository.read(path) or b"", ("manifestDigest", "platform"))
+    left = salvage_fields(read_damaged(repository, path) or b"", ("manifestDigest", "platform"))
     digest = left.get("manifestDigest")
     reference = reference_of(repository, path, name)
     platform = _parsed_platform(left.get("platform"))
     if isinstance(digest, str) and is_digest(digest):
         return _Wanted(reference, digest, platform)
-    data = repository.read(layout.manifest_file(name))
+    data = read_damaged(repository, layout.manifest_file(name))
     try:
         manifest = parse_published_manifest(data or b"")
-        config = repository.read(layout.config_file(name))
+        config = read_damaged(repository, layout.config_file(name))
         if config is not None:
             platform = parse_config(config, manifest.image_id).platform
         return _Wanted(reference, digest_of(data or b""), platform)
@@ -192,7 +193,7 @@ def _wanted(repository: Repository, name: str, publication: Publication | None) 
 
 def _retired_platform(repository: Repository, entry: ScheduledRemoval) -> Platform:
     path = f"{layout.retired_directory(entry.manifest_digest)}/{layout.PUBLICATION_FILE}"
-    left = salvage_fields(repository.read(path) or b"", ("platform",))
+    left = salvage_fields(read_damaged(repository, path) or b"", ("platform",))
     return _parsed_platform(left.get("platform"))
 
 

@@ -7,6 +7,7 @@ from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository import Repository
+from publisher.repository.damaged import read_damaged
 from publisher.repository.schedule_files import schedule_files
 from publisher.tree import layout
 from publisher.tree import publication as publication_format
@@ -90,7 +91,7 @@ def read_retired(repository: Repository, directory: str) -> tuple[str, Manifest,
     if algorithm is None:
         return None
     try:
-        data = repository.read(f"{directory}/{layout.MANIFEST_FILE}")
+        data = read_damaged(repository, f"{directory}/{layout.MANIFEST_FILE}")
         if data is None or digest_of(data, algorithm) != f"{algorithm}:{name}":
             return None
         return f"{algorithm}:{name}", parse_published_manifest(data), data

@@ -17,6 +17,7 @@ from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.sending import send
 from publisher.repository.cvmfs.union import apply_edit
+from publisher.repository.damaged import read_damaged
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 
@@ -109,7 +110,7 @@ class Execution:
         missing = [
             *(t.path for t in changes.trees if tree.kind(t.path) is not EntryType.DIRECTORY),
             *(p for p in (*indexes, *changes.large) if tree.kind(p) is not EntryType.FILE),
-            *(p for p, content in changes.files.items() if tree.read(p) != content),
+            *(p for p, content in changes.files.items() if read_damaged(tree, p) != content),
             *(p for p, text in changes.links.items() if tree.link_text(p) != text),
             *(p for p in changes.removals if tree.kind(p) is not None),
         ]

@@ -19,8 +19,10 @@ from publisher.codec import Codec, UnknownVersion
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest
+from publisher.repository.damaged import read_damaged
 from publisher.repository.disk import sync_directory, sync_filesystem, write_new_file
 from publisher.tree import layout
+from publisher.tree.record import Unreadable
 
 VERSION = 2
 
@@ -60,7 +62,9 @@ class Pending:
             all(tree.kind(path) is not None for path in self.present)
             and all(tree.kind(path) is None for path in self.absent)
             and all(tree.link_text(path) == text for path, text in self.links.items())
-            and all(_sha256(tree.read(path)) == digest for path, digest in self.files.items())
+            and all(
+                _sha256(read_damaged(tree, path)) == digest for path, digest in self.files.items()
+            )
         )
 
 
@@ -166,6 +170,12 @@ def read(file: Path) -> Pending | None:
             else f"remove the file, and run `publisher verify --repair`: rm {file}",
         ) from error
     return Pending(record.there, record.gone, record.links, record.files, record.layers, rest)
+
+
+def _published(tree: Tree, path: str) -> str:
+    """Return the digest of the published file; "" if no file is at the path."""
+    content = read_damaged(tree, path)
+    return _sha256(None if isinstance(content, Unreadable) else content)
 
 
 def _sha256(content: bytes | None) -> str:

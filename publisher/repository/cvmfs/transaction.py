@@ -23,6 +23,7 @@ from publisher.repository.cvmfs.changes import (
 from publisher.repository.cvmfs.configuration import Published
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.sending import write_plan
+from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.disk import write_new_file
 from publisher.tree import layout
@@ -141,7 +142,7 @@ class CvmfsTransaction:
     def replace(self, path: str, content: bytes, *, last: bool = False) -> None:
         """Create or replace a small file; `last` has no effect, since a revision is atomic."""
         if self._execution.configuration.is_gateway:
-            self._seen[path] = self._tree.read(path)
+            self._seen[path] = read_damaged(self._tree, path)
         self._files[path] = content
         if layout.is_own_file(path) and self._tree.kind(path) not in (None, EntryType.FILE):
             self._cleared.append(path)
@@ -244,7 +245,7 @@ class CvmfsTransaction:
         view = self._tree.view
         self._execution.require_visible(view, content)
         for path in (*self._files, *self._links):
-            now: object = view.read(path) if path in self._files else view.link_text(path)
+            now: object = read_damaged(view, path) if path in self._files else view.link_text(path)
             if path in self._seen and now != self._seen[path]:
                 raise RepositoryChanged(
                     f"cannot publish {path}", why="another publisher changed it concurrently"

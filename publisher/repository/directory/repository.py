@@ -27,7 +27,7 @@ from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
-from publisher.tree.record import NOT_A_FILE, InvalidRecord
+from publisher.tree.record import InvalidRecord
 
 _PIECE = 1 << 20
 
@@ -80,7 +80,8 @@ class DirectoryRepository:
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file; None if it is missing.
 
-        For another kind of entry, such as a directory, return NOT_A_FILE and its kind.
+        Raises:
+            InvalidRecord: This user may not read it, or it is not a file.
         """
         place = self.root / path
         try:
@@ -89,7 +90,8 @@ class DirectoryRepository:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except NotAFile as error:
-            return NOT_A_FILE + f"{error.found}, not a file)".encode()
+            why = f"it is {error.found}, not a file"
+            raise InvalidRecord(path, why=why, found=error.found) from error
         except PermissionError as error:
             hint = f"chmod a+r {shlex.quote(str(place))}"
             raise InvalidRecord(path, why="permission denied", hint=hint) from error

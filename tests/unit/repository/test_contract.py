@@ -16,11 +16,12 @@ from publisher.layers.merge import merge
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
 from publisher.repository import PathTaken, Repository, RepositoryChanged
+from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
-from publisher.tree.record import NOT_A_FILE
+from publisher.tree.record import InvalidRecord, Unreadable
 from publisher.verify.findings import Kind
 from publisher.verify.repair import repair
 from publisher.verify.run import verify
@@ -227,7 +228,11 @@ def test_a_directory_in_the_place_of_a_record_is_replaced(
     with repository.transaction("damage") as transaction, transaction.exclusive():
         transaction.replace(f"{path}/below/file", b"1")
         transaction.commit()
-    assert (repository.read(path) or b"").startswith(NOT_A_FILE)
+    with pytest.raises(InvalidRecord, match="not a file") as caught:
+        repository.read(path)
+    assert caught.value.found and caught.value.path == path
+    damaged = read_damaged(repository, path)
+    assert isinstance(damaged, Unreadable) and damaged != b"" and "not a file" in damaged.why
     with repository.transaction("test") as transaction, transaction.exclusive():
         transaction.replace(path, b"new")
         transaction.commit()

@@ -12,6 +12,7 @@ import pytest
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
+from publisher.tree.record import InvalidRecord
 from tests.command import Result, publisher
 from tests.damaged_tree import ARCHIVE, LOCAL, SECOND, Place, Tree, follow_hints, published
 from tests.registry import OwnRegistry
@@ -146,14 +147,24 @@ def as_ordinary_user(tree: Tree, *words: str) -> Result:
     return Result(*ast.literal_eval(data.decode()))
 
 
+def why_unreadable(repository: DirectoryRepository, path: str) -> str:
+    with pytest.raises(InvalidRecord) as caught:
+        repository.read(path)
+    assert (
+        caught.value.path == path and caught.value.why == f"it is {caught.value.found}, not a file"
+    )
+    return caught.value.why
+
+
 def test_nothing_but_a_file_is_opened_for_reading(tmp_path: Path) -> None:
     (tmp_path / layout.METADATA).mkdir()
     repository = DirectoryRepository(RepositoryURL.parse(f"dir:{tmp_path}"))
     for place in Place:
         place.make(tmp_path / place)
-        assert repository.read(place) == f"(it is {place}, not a file)".encode()
+        assert why_unreadable(repository, place) == f"it is {place}, not a file"
     (tmp_path / "circle").symlink_to("circle")
-    assert repository.read("circle") == b"(it is a symbolic link that leads to itself, not a file)"
-    assert repository.read("/dev/null") == b"(it is a device, not a file)"
+    circle = "it is a symbolic link that leads to itself, not a file"
+    assert why_unreadable(repository, "circle") == circle
+    assert why_unreadable(repository, "/dev/null") == "it is a device, not a file"
     (tmp_path / "link").symlink_to(__file__)
     assert repository.read("link") == Path(__file__).read_bytes()
