@@ -12,6 +12,7 @@ tests=(
   tests/unit/browse
   tests/unit/layers
   tests/unit/oci
+  tests/unit/policy
   tests/unit/runtimes
   tests/unit/sources
   tests/unit/test_codec.py
