@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.tree import layout
 from tests.any_repository import AnyRepository, find_repository, make_repository
+from tests.components import require
 from tests.layer_builder import (
     Image,
     directory,
@@ -110,6 +112,8 @@ class Stage:
 
         Those in `bare` are published as layers only, those in `squashed` also as squashfs files.
         """
+        if squashed:
+            require(PROGRAM)
         wishes = self.folder / f"{'-'.join(tags)}.yaml"
         wished = [
             {
