@@ -53,10 +53,11 @@ class Traced:
 
 def require_programs(image: str) -> None:
     """Raise CannotTrace unless this machine has strace and bubblewrap."""
-    for program, package in _PACKAGES.items():
-        if shutil.which(program) is None:
-            why = f"{program} is not installed"
-            raise CannotTrace(image, why=why, hint=f"apt-get install {package}")
+    missing = [program for program in _PACKAGES if shutil.which(program) is None]
+    if missing:
+        packages = " ".join(_PACKAGES[program] for program in missing)
+        why = f"not installed: {', '.join(missing)}"
+        raise CannotTrace(image, why=why, hint=f"apt-get install {packages}")
 
 
 def trace(image: str, start: Start, timeout: float | None = None) -> Traced:

@@ -124,14 +124,18 @@ def test_a_failed_probe_is_reported_and_publishes_nothing(images: Path, tmp_path
     assert (error["kind"], error["data"]) == ("cannot-trace", {"image": IMAGE, "code": 7})
     assert "ended with exit code 7" in error["why"]
     assert "did not start" in trace(images, "--", "/no/such/program").json["error"]["why"]
-    for missing, package in (("strace", "strace"), ("bwrap", "bubblewrap")):
+    for missing, packages in (
+        ("strace", "strace"),
+        ("bwrap", "bubblewrap"),
+        ("strace, bwrap", "strace bubblewrap"),
+    ):
         folder = tmp_path / missing
         folder.mkdir()
-        for name in {"strace", "bwrap"} - {missing}:
+        for name in {"strace", "bwrap"} - set(missing.split(", ")):
             (folder / name).symlink_to(f"/usr/bin/{name}")
         error = trace(images, env={"PATH": str(folder)}).json["error"]
-        assert error["why"] == f"{missing} is not installed"
-        assert error["hint"] == f"apt-get install {package}"
+        assert error["why"] == f"not installed: {missing}"
+        assert error["hint"] == f"apt-get install {packages}"
     bundled = trace(images, "--bundle", "--", "/bin/true")
     assert bundled.code == 1 and "CVMFS only" in bundled.err
     assert trace(images, "--trigger", "bin/busybox").code == 2
