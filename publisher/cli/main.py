@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 
 import click
@@ -68,6 +69,12 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List every command with the whole first sentence of its help; click would cut it."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(command)) for name, command in commands if command])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -77,6 +84,12 @@ class _LazyGroup(click.Group):
             question = f" Did you mean {' or '.join(similar)}?" if similar else ""
             raise click.UsageError(f"No such command {name!r}.{question}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _summary(command: click.Command) -> str:
+    """Return the first sentence of a command's help; the dots of "WISHLIST..." do not end it."""
+    paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
+    return re.split(r"(?<!\.)\.(?: |$)", paragraph, maxsplit=1)[0]
 
 
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

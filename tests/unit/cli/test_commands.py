@@ -99,6 +99,12 @@ def test_an_unknown_command_without_similar_ones_is_only_named() -> None:
     assert "No such command 'xyzzy'.\n" in publisher("xyzzy").err
 
 
+def test_the_list_of_commands_has_whole_sentences() -> None:
+    text = " ".join(succeed("--help").out.partition("\nCommands:\n")[2].split())
+    assert "ingest Publish the images that the wish lists WISHLIST... request (" in text
+    assert "version Print the version of the publisher and of its Python, as --version does" in text
+
+
 @pytest.fixture
 def wishes(tmp_path: Path) -> Path:
     layout = write_layout(image(layer(file("motd"))), tmp_path / "layout", "1")
