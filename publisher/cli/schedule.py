@@ -132,7 +132,7 @@ def remove(
 @output_option
 @debug_option
 def restore(image: str, repository: str | None, wait: float, output: str) -> None:
-    """Take IMAGE off the remove schedule.
+    """Take IMAGE off the remove schedule, or publish an earlier image of its tag again.
 
     NAME@DIGEST is an image that its tag no longer names: it is published under its name again, and
     the present one is scheduled. The next ingest follows the tag again, unless the image is pinned.

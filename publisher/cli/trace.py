@@ -31,7 +31,8 @@ _MB = 10**6
     metavar="MB",
     default=DEFAULT_LIMIT // _MB,
     show_default=True,
-    help="The most megabytes of all files in the list; files that are opened first come first.",
+    help="How large all files of the list together may be; files that are opened first have "
+    "precedence.",
 )
 @click.option(
     "--bundle",

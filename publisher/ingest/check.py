@@ -268,13 +268,17 @@ class _Checks:
                 policy.name,
                 line,
                 1,
-                f"not part of this change: {len(wishes)} unchanged wishes violate the rule {rule}, "
+                f"not part of this change: {_violators(len(wishes))} the rule {rule}, "
                 f"for example {wishes[0]}; what is published of them stays",
                 "with this policy, ingest publishes no newer image for them",
                 earlier=True,
             )
             for (rule, line), wishes in self._denied.items()
         ]
+
+
+def _violators(number: int) -> str:
+    return "1 unchanged wish violates" if number == 1 else f"{number} unchanged wishes violate"
 
 
 def _failed(work: _Work, name: str, reference: str, error: Exception) -> CheckedImage:

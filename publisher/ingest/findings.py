@@ -75,8 +75,8 @@ _RULES: tuple[tuple[type[Exception], Rule], ...] = (
 )
 
 _HINTS: Mapping[str, str] = {
-    Rule.IMAGE_MISSING: "correct the name or the tag: `publisher tags REPOSITORY` lists the tags",
-    Rule.NO_TAG: "correct the pattern: `publisher tags REPOSITORY` lists the tags",
+    Rule.IMAGE_MISSING: "correct the name or the tag: `publisher tags IMAGE` lists the tags",
+    Rule.NO_TAG: "correct the pattern: `publisher tags IMAGE` lists the tags",
     Rule.LIMIT: "request a smaller image, or ask the administrator for a higher limit",
     Rule.UNREACHABLE: "run the check again when the registry answers",
 }

@@ -154,7 +154,7 @@ class _Checkout:
 
     def _unknown(self) -> UnknownBase:
         why = f"{self.base!r} is neither a file nor a revision that git knows here"
-        hint = "git fetch origin, then a branch such as origin/main"
+        hint = "`git branch --all` lists the branches; `git fetch --all` fetches new ones"
         if self.is_shallow:
             why += ": the clone is shallow"
             hint = "git fetch --unshallow, or fetch-depth: 0 in the checkout of the workflow"

@@ -107,7 +107,7 @@ def test_check_plan_and_ingest_refuse_the_same_images(tmp_path: Path) -> None:
         result = succeed("check", *words, *base, cwd=tmp_path, home=tmp_path)
         [note] = result.json["findings"]
         assert (note["file"], note["line"], note["level"]) == ("p.yaml", 2, "note")
-        assert "1 unchanged wishes violate the rule registries, for example" in note["message"]
+        assert "1 unchanged wish violates the rule registries, for example" in note["message"]
 
 
 def test_only_the_users_of_an_owner_change_its_wishes(tmp_path: Path) -> None:
