@@ -35,7 +35,7 @@ MAX_BYTES = 1024 * 1024
 _UNITS = {"B": 1}
 _UNITS |= {f"{p}B": 1000**n for n, p in enumerate(("k", "M", "G", "T"), 1)}
 _UNITS |= {f"{p}iB": 1024**n for n, p in enumerate(("K", "M", "G", "T"), 1)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGTK]?i?B)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kMGTK]?i?B)")
 _PATTERN = re.compile(r"[A-Za-z0-9._:/*?\[\]!-]+")
 
 

@@ -80,6 +80,7 @@ BAD: dict[str, Any] = {
     "unknown key": {"version": 1, "max-sizes": "1 GB"},
     "no unit": {"version": 1, "max-size": "20"},
     "unknown unit": {"version": 1, "max-size": "20 kiB"},
+    "unlimited digits": {"version": 1, "max-size": "9" * 400 + " TB"},
     "negative": {"version": 1, "max-tags": -1},
     "text for a number": {"version": 1, "max-tags": "many"},
     "text for a flag": {"version": 1, "pinned": "maybe"},
