@@ -17,7 +17,7 @@ def replace_file(path: str, text: str) -> None:
         PublisherError: The file cannot be written; the earlier one is unchanged.
     """
     try:
-        target = Path(path).resolve()
+        target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:

@@ -127,7 +127,7 @@ def _is_line(reference: str, value: str) -> bool:
 def _is_list(text: str) -> bool:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, list) and all(isinstance(each, str) for each in found)
 

@@ -151,6 +151,7 @@ def refused(tmp_path: Path) -> Result:
         (f"{HEAD}\na:1{SOME[21:]}\n# end\n", "2:1: error: malformed line"),
         (f"{HEAD}\n{SOME}\n{SOME}\n# end\n", "3:1: error: docker.io/library/a:1 is on line 2 alr"),
         (f'{HEAD}\ndocker.io/library/a ["1" x\n# end\n', "2:1: error: malformed line"),
+        (f"{HEAD}\ndocker.io/library/a {'[' * 99999}\n# end\n", "2:1: error: malformed line"),
         (f"{HEAD}\n\x00\xff\n# end\n", "2:1: error: malformed line"),
     ],
 )
@@ -223,6 +224,10 @@ def test_a_damaged_lock_is_written_anew_and_a_failure_leaves_the_earlier_one(
     assert f"{wish_list}:2:10: failed: A/b: " in result.err
     assert lock.read_text().splitlines()[1] == "oci:nothing:1 unresolved"
     assert lock.stat().st_mode & 0o777 == 0o640
+    lock.unlink()
+    lock.symlink_to(lock.name)
+    result = publisher("lock", wish_list)
+    assert (result.code, "unresolved" in lock.read_text()) == (1, True)
 
 
 def test_a_list_in_git_has_its_lock_beside_it(tmp_path: Path) -> None:
