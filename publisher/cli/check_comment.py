@@ -119,4 +119,6 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
+    if "\\" in text:  # "\\|" would end the cell, and what follows would be Markdown
+        return f"<code>{_escaped(text)}</code>"
     return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"

@@ -87,3 +87,12 @@ def test_a_check_without_findings_is_valid_in_every_form(tmp_path: Path) -> None
     for report in ("x=y", "json", "json="):
         result = publisher("check", "l.yaml", "--offline", "--report", report, cwd=tmp_path)
         assert (result.code, f"cannot use --report {report}" in result.err) == (2, True)
+
+
+def test_a_backslash_before_a_column_does_not_end_the_cell_of_a_comment(tmp_path: Path) -> None:
+    (tmp_path / "l.yaml").write_text("version: 2\nimages: ['a\\|<img/src=x>[x](http://e)']\n")
+    result = publisher("check", "l.yaml", "--offline", "--output", "markdown", cwd=tmp_path)
+    row = next(line for line in result.out.splitlines() if "l.yaml:2" in line)
+    assert "<code>a\\\\\\|&lt;img/src=x&gt;\\[x\\](http://e)</code>" in row
+    assert "<img" not in row
+    assert len(re.findall(r"(?:[^|\\]|\\.)+", row)) == 7
