@@ -25,7 +25,8 @@ tests=(
   --ignore=tests/unit/layers/test_merge.py
 )
 
-make_root trixie 3 trixie git iproute2 jq make openssl python3 python3-venv strace tcl
+make_root trixie 4 trixie bubblewrap busybox-static git iproute2 jq make openssl python3 python3-venv \
+  squashfs-tools squashfs-tools-ng strace tcl
 make_venv dev
 unset CI # what is not installed here was tested before
 enter_root memory python -m pytest -n auto --dist worksteal -m "not system" \
