@@ -58,7 +58,7 @@ def prepare() -> None:
     samples.write_samples(Path("images"))
     Path("wishlist.yaml").write_text(WISH_LIST)
     explain(
-        """Two sample images lie in ./demo/images, as OCI image layouts: folders that hold what a
+        """Two sample images are in ./demo/images, as OCI image layouts: folders that have what a
         registry would serve, so that no network is needed. Both have the same base layer of 2 MiB.
         The upper layers of "tools" delete a manual and replace the greeting in /etc/motd."""
     )
