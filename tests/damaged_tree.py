@@ -24,6 +24,7 @@ from publisher.repository.reading import load_schedule
 from publisher.runtimes.podman import format as podman_format
 from publisher.times import parse_time
 from publisher.tree import layout, podman_store
+from publisher.tree.hot_files import HotFile, HotFiles
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.pins import Pins
 from publisher.tree.thin_image import ThinRecord, ThinTerms
@@ -49,6 +50,7 @@ FILES = (
     "pins",
     "settings",
     "thin image",
+    "hot files",
     "users",
     "users of the scheduled",
     "users of the archive",
@@ -149,6 +151,11 @@ class Tree:
         )
         thin = ThinRecord.of(terms, WEB.manifest.digest, parse_time("2026-01-01T00:00:00Z"))
         (self.root / layout.thin_file(self.web)).write_bytes(thin.to_bytes())
+        opened = HotFile("etc/os", len(b"base"))
+        traced = HotFiles(NEW.image_id, ("cat",), parse_time("2026-01-01T00:00:00Z"), (opened,))
+        hot_files = self.root / layout.hot_files(NEW.image_id)
+        hot_files.parent.mkdir(parents=True)
+        hot_files.write_bytes(traced.to_bytes())
         repository = DirectoryRepository(RepositoryURL.parse(f"dir:{self.root}"), writable=True)
         with repository.stage_layer(STAGED.digest) as stage:
             unpack(
@@ -178,6 +185,7 @@ class Tree:
             "pins": layout.PINS,
             "settings": layout.REPOSITORY_SETTINGS,
             "thin image": layout.thin_file(self.web),
+            "hot files": layout.hot_files(NEW.image_id),
             "users": layout.image_users(NEW.image_id),
             "users of the scheduled": layout.image_users(OLD.image_id),
             "users of the archive": layout.image_users(PACKED.image_id),
