@@ -208,7 +208,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Rep
     stop = threading.Event()
     raise_limit()
     repository = open_repository(
-        url, writable=True, wait=options.wait, verify=options.verify_publish
+        url, writable=True, may_be_new=True, wait=options.wait, verify=options.verify_publish
     )
     try:
         with (

@@ -92,7 +92,7 @@ def init(
     publisher init dir:/srv/images --setuid keep --limit layer-bytes=100000000000
     publisher init dir:/export/images --mount /srv/images
     """
-    repository = open_repository(url, writable=True, wait=wait)
+    repository = open_repository(url, writable=True, may_be_new=True, wait=wait)
     try:
         given: dict[str, Any] = {
             "setuid": setuid,

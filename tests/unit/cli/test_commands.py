@@ -159,3 +159,31 @@ def test_the_configuration_also_holds_for_the_download_of_a_wish_list(
         assert refused.code == 2 and "certificate" in refused.err
         result = publisher(*arguments, "--config", config)
         assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gc",),
+        ("gc", "--orphans"),
+        ("remove", "local/a:1"),
+        ("restore", "local/a:1"),
+        ("pin", "local/a:1"),
+        ("unpin", "local/a:1"),
+        ("trace", "local/a:1", "--remove"),
+        ("verify", "--repair"),
+        ("adopt",),
+        ("prune", "w.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_repository_is_an_error_and_not_made(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "w.yaml").write_text("version: 2\nimages: ['oci:nowhere:1']\n")
+    (tmp_path / "empty").mkdir()
+    for name, why in (("typo", "does not exist"), ("empty", "holds no published tree")):
+        result = publisher(*words, "--repository", tmp_path / name, cwd=tmp_path)
+        assert result.code == 3 and why in result.err, result
+    assert {each.name for each in tmp_path.iterdir()} == {"w.yaml", "empty"}
+    assert not list((tmp_path / "empty").iterdir())
