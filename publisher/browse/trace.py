@@ -96,6 +96,8 @@ def _run(start: Start, log: Path, timeout: float | None) -> int:
     log.touch()
     sandbox, *options = launch.bubblewrap(start)
     command = tracing.strace([sandbox, "--die-with-parent", *options], str(log))
+    if shutil.which("setpriv"):  # of util-linux: nothing survives a publisher that is killed
+        command = ["setpriv", "--pdeathsig", "KILL", *command]
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)
     except OSError as error:

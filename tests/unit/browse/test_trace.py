@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from publisher.repository.directory.repository import DirectoryRepository
 from publisher.runtimes.launch import bubblewrap
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
-from tests.command import Result, forking_commands, publisher, succeed
+from tests.command import Result, environment, forking_commands, publisher, succeed
 from tests.components import require, require_user_namespaces
 from tests.opened_files import opened_files
+from tests.processes import wait_until
 from tests.schemas import layout_schema, output_schema, strict
 from tests.traced_image import MAIN, UNUSED, libraries, write_traced_image
 
@@ -114,6 +116,21 @@ def test_a_program_that_does_not_end_is_ended_with_all_its_processes(images: Pat
     assert {"bin/busybox", "etc/tested"} == set(paths(result))
     running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
     assert not [words for words in running if str(images).encode() in words]
+
+
+def test_a_publisher_that_is_killed_leaves_no_process(images: Path, tmp_path: Path) -> None:
+    words = ("trace", IMAGE, "--repository", str(images), "--", "/bin/sh", "-c", "sleep 999")
+    command = [sys.executable, "-m", "publisher", *words]
+    started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+
+    def running() -> list[bytes]:
+        every = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+        return [each for each in every if b"sleep 999" in each and b"trace\0" not in each]
+
+    wait_until(lambda: bool(running()))
+    started.kill()
+    started.wait()
+    wait_until(lambda: not running())
 
 
 def test_a_failed_probe_is_reported_and_publishes_nothing(images: Path, tmp_path: Path) -> None:
