@@ -124,6 +124,12 @@ def check(
     publisher check lists/*.yaml --base origin/main --output github --report markdown=comment.md
     """
     files = _report_files(reports)
+    if user is not None and (base is None or policy is None):
+        raise UsageError(
+            "--changed-by has no effect alone",
+            why="a policy decides whether a user may make a change",
+            hint="give --policy FILE and --base REVISION as well",
+        )
     rules = read_policy(policy)
     signatures = signatures_for(rules)
     settings = load_settings(source_settings)

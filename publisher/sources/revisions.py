@@ -6,6 +6,7 @@ was merged there in the meantime is not part of the change.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,18 @@ def earlier_list(location: str, base: str) -> EarlierList:
     raise UnknownBase(location, base, why=why, hint=hint)
 
 
+def _passes_symlink(location: str, top: Path) -> bool:
+    """Return whether a path leads through a symlink inside of the checkout at `top`.
+
+    A change could otherwise replace one list by a link to another, unnoticed.
+    """
+    written = Path(os.path.abspath(location))
+    for parent in reversed(written.parents):
+        if parent.resolve() == top:
+            return written.relative_to(parent) != written.resolve().relative_to(top)
+    return False
+
+
 def _read(path: str) -> EarlierList:
     try:
         with Path(path).open("rb") as file:
@@ -100,7 +113,7 @@ class _Checkout:
         real = Path(location).resolve()
         folder = str(real.parent)
         what = f"cannot compare {location} with {base}"
-        words = ("rev-parse", "--is-shallow-repository", "--show-prefix")
+        words = ("rev-parse", "--is-shallow-repository", "--show-prefix", "--show-toplevel")
         done = run_git(folder, what, *words, settings=_SETTINGS)
         if done.returncode:
             why, hint = error_of_git(done), "give the earlier version as a file: --base ./FILE"
@@ -111,7 +124,10 @@ class _Checkout:
             elif "not a git repository" in why:
                 return None
             raise UnknownBase(location, base, why=why, hint=hint)
-        shallow, prefix = done.stdout.decode(errors="surrogateescape").split("\n")[:2]
+        shallow, prefix, top = done.stdout.decode(errors="surrogateescape").split("\n")[:3]
+        if _passes_symlink(location, Path(top)):
+            why = f"{location} is or passes a symlink, and the earlier version is that of {real}"
+            raise UnknownBase(location, base, why=why, hint=f"check {real}")
         return cls(location, base, folder, prefix + real.name, shallow == "true")
 
     def earlier_list(self) -> EarlierList:

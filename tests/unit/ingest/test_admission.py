@@ -131,6 +131,9 @@ def test_only_the_users_of_an_owner_change_its_wishes(tmp_path: Path) -> None:
     ]
     for more in ((), ("--changed-by", "alice")):
         succeed(*words, *more, cwd=tmp_path)
+    for some in ((), ("--base", "old.yaml"), ("--policy", "p.yaml")):
+        alone = publisher("check", "l.yaml", "--changed-by", "bob", *some, cwd=tmp_path)
+        assert alone.code == 2 and "give --policy FILE and --base REVISION" in alone.err
 
 
 def test_a_policy_with_mistakes_ends_the_command_before_anything_is_done(tmp_path: Path) -> None:

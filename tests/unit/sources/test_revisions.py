@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_files_that_a_change_adds_neither_replace_the_revision_nor_run_programs(
     with contextlib.chdir(clone):
         assert "remove the files HEAD" in refused("lists/a.yaml", "main").hint
     assert not marker.exists()
+
+
+def test_a_link_to_another_list_does_not_take_the_place_of_a_list(tmp_path: Path) -> None:
+    lists = {"lists/a.yaml": OLD, "mine/a.yaml": NEW, "mine.yaml": NEW}
+    clone = checkout(tmp_path / "clone", **lists)
+    (tmp_path / "way").symlink_to(clone)
+    assert earlier_list(str(tmp_path / "way/lists/a.yaml"), "main").data == OLD.encode()
+    (clone / "lists/a.yaml").unlink()
+    (clone / "lists/a.yaml").symlink_to("../mine.yaml")
+    error = refused(clone / "lists/a.yaml", "main")
+    assert "is or passes a symlink" in error.why and error.hint == f"check {clone}/mine.yaml"
+    shutil.rmtree(clone / "lists")
+    (clone / "lists").symlink_to("mine")
+    for location in (clone / "lists/a.yaml", tmp_path / "way/lists/a.yaml"):
+        assert "is or passes a symlink" in refused(location, "main").why
 
 
 def test_variables_of_git_do_not_name_another_repository(
