@@ -224,10 +224,10 @@ class RecordSet:
         if not users.users:
             self.remove(layout.image_users(image_id))
             self.remove(layout.flat_image(image_id))
-            if self.repository.exists(layout.hot_files(image_id)):
-                self.remove(layout.hot_files(image_id))
-            if users.squashfs is not None:
-                self.remove(layout.squashfs_file(image_id))
+            # The squashfs file is also removed where a record that was built again lacks it.
+            for path in (layout.hot_files(image_id), layout.squashfs_file(image_id)):
+                if self.repository.exists(path):
+                    self.remove(path)
 
     # Pins
 

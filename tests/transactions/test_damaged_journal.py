@@ -86,7 +86,7 @@ def interrupted(folder: Path, commands: FaultyCommands) -> Stage:
 def test_a_damaged_journal_is_reported_and_the_printed_command_removes_it(
     damage: int, interrupted: Stage, commands: FaultyCommands
 ) -> None:
-    stage, command = interrupted, interrupted.ingest("one")
+    stage, command = interrupted, interrupted.ingest("one", squashed=["one"])
     copy(stage.folder / "origin", stage.repository)
     journal = stage.published.state / JOURNAL
     journal.write_bytes(DAMAGES[damage](journal.read_bytes().rstrip(b"\0")))

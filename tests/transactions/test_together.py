@@ -138,7 +138,7 @@ class Reader(threading.Thread):
             for folder, _, files, descriptor in os.fwalk(".", dir_fd=top):
                 for name in files:
                     path = os.path.normpath(os.path.join(folder, name))
-                    if path.startswith((".", "etc", "singularity", "environment")):
+                    if path.startswith((".", "etc", "run", "singularity", "environment")):
                         continue  # made for runtimes
                     with open(os.open(name, os.O_RDONLY, dir_fd=descriptor), "rb") as opened:
                         found[path] = opened.read()
