@@ -66,7 +66,9 @@ def _count_references(records: RecordSet, items: Sequence[Item]) -> None:
         if known is not None:
             user = (item.name, item.manifest_digest)
             new = replace(known, users=known.users | {user})
-            if "flat" in item.wanted.outputs and not _has_flat_image(records, manifest):
+            # A gateway may have the flat image before its records.
+            is_new = not known.users or not _has_flat_image(records, manifest)
+            if "flat" in item.wanted.outputs and is_new:
                 new = replace(new, runtime_files=flat_files.VERSION)
             records.set_users(manifest.image_id, new)
 
