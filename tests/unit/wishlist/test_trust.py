@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from publisher.wishlist import WishListError, parse_wish_list
-from tests.command import publisher
+from tests.command import publisher, succeed
 from tests.git_server import commit, git_server
 
 LOCAL_IMAGES = (
@@ -56,7 +56,7 @@ def test_a_directory_of_the_host_that_another_repository_replaces_is_harmless(
     tmp_path: Path, verb: str, how: str
 ) -> None:
     (tmp_path / "git").mkdir()
-    (tree := tmp_path / "images").mkdir()
+    succeed("init", tree := tmp_path / "images")
     wishes = f"version: 2\nrepository: dir:{tmp_path}/other\nimages: ['127.0.0.1:1/x:1']\n"
     commit(tmp_path / "git/wishes.git", {"list.yaml": wishes})
     option = ("--repository", tree) if how == "option" else ()
