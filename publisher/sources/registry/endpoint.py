@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import oras.container
@@ -127,19 +127,25 @@ class Endpoint:
         """Wait before the next try of `what`, which failed `tries` times, lastly by `why`."""
         self._exchange.pause(tries, what, why, self._deadline)
 
-    def document(self, what: str, url: str, headers: Mapping[str, str]) -> tuple[Answer, bytes]:
+    def document(
+        self, what: str, url: str, headers: Mapping[str, str], absent: Collection[int] = ()
+    ) -> tuple[Answer, bytes]:
         """Fetch a small document; try again if the connection fails.
 
         Args:
             what: The `what` of errors ("cannot fetch …").
             url: Its address.
             headers: Headers of the request.
+            absent: Statuses that mean ImageNotFound, whatever the answer contains.
 
         Returns:
             The answer, for its headers, and the body.
         """
         for tries in range(1, MAX_TRIES + 1):
             with self.request("GET", url, headers) as answer:
+                if answer.status in absent:
+                    why = f"{self.registry} answers with status {answer.status}"
+                    raise ImageNotFound(what, why=why)
                 if answer.status != 200:
                     raise Refusal(what, answer)
                 try:

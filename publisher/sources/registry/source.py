@@ -20,12 +20,14 @@ from publisher.sources.names import nearest
 from publisher.sources.protocol import read_small_blob
 from publisher.sources.registry.blob import stream_blob
 from publisher.sources.registry.endpoint import Endpoint, announced_digest
-from publisher.sources.registry.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES, *DOCKER_SCHEMA1))
 """The accepted media types, with schema 1, for which there is an error message of its own."""
+
+_NO_REFERRERS = (400, 404, 405, 406)
+"""How registries without the referrers API answer."""
 
 _T = TypeVar("_T")
 
@@ -72,17 +74,14 @@ class RegistrySource:
 
     def attached(self, tag: str) -> Document | None:
         """Return the manifest or index with a tag that belongs to an image; None if missing."""
-        try:
-            return self._first(lambda endpoint: self._manifest_at(endpoint, tag))
-        except ImageNotFound:
-            return None
+        return self._first_or_none(lambda endpoint: self._manifest_at(endpoint, tag))
 
     def referrers(self, digest: str, artifact_types: Collection[str]) -> list[str]:
         """Return the digests of the manifests of `artifact_types` that refer to `digest`.
 
         A registry without the referrers API has them in the index with the tag "algorithm-hex".
         """
-        document = self._first(lambda endpoint: self._referrers_at(endpoint, digest))
+        document = self._first_or_none(lambda endpoint: self._referrers_at(endpoint, digest))
         document = document or self.attached(digest.replace(":", "-"))
         if document is None or document.media_type != OCI_INDEX:
             return []
@@ -92,16 +91,11 @@ class RegistrySource:
             if each.artifact_type in artifact_types
         ]
 
-    def _referrers_at(self, endpoint: Endpoint, digest: str) -> Document | None:
-        """Return the index of referrers; None if the registry has no such API."""
+    def _referrers_at(self, endpoint: Endpoint, digest: str) -> Document:
+        """Return the index of referrers; raise ImageNotFound if there is no such API."""
         what = f"cannot list the referrers of {self._reference}"
         url = endpoint.referrers_url(digest)
-        with endpoint.request("GET", url, {"Accept": OCI_INDEX}) as answer:
-            if answer.status in (400, 404, 405, 406):
-                return None
-            if answer.status != 200:
-                raise Refusal(what, answer)
-            data = answer.document(what)
+        _, data = endpoint.document(what, url, {"Accept": OCI_INDEX}, _NO_REFERRERS)
         return Document(data, OCI_INDEX, digest_of(data))
 
     def _with_nearest_tags(self, error: ImageNotFound) -> ImageNotFound:
@@ -124,6 +118,13 @@ class RegistrySource:
             except PublisherError as error:
                 log.info("mirror %s failed, trying %s: %s", mirror.name, origin.name, error)
         return ask(origin)
+
+    def _first_or_none(self, ask: Callable[[Endpoint], _T]) -> _T | None:
+        """Return the result of the first endpoint that has one; None if the last has none."""
+        try:
+            return self._first(ask)
+        except ImageNotFound:
+            return None
 
     def _resolve_at(self, endpoint: Endpoint) -> str:
         url = endpoint.manifest_url(self._named)
