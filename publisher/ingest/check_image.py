@@ -100,7 +100,7 @@ class ImageCheck:
         overlap = self._overlap(image)
         source = self.sources.open(image.reference)
         images = fetch_images(source, wish.platforms)
-        digest = images[0].index_digest or images[0].document.digest
+        digest = images[0].source_digest
         layers = {layer.digest: layer.size for each in images for layer in each.manifest.layers}
         new, entries = self._check_sizes(images, layers)
         self.admission.check_images(wish, image.reference, source, images, entries)

@@ -21,3 +21,8 @@ class PlatformImage:
     config: ImageConfig
     index_digest: str | None = None
     """The digest of the index that the reference names, or None if it names the manifest."""
+
+    @property
+    def source_digest(self) -> str:
+        """The digest that the reference names: that of the index, or of the manifest alone."""
+        return self.index_digest or self.document.digest

@@ -68,7 +68,7 @@ def refetch_metadata(
         content[layout.publication_file(name)] = Publication(
             name=name,
             reference=wanted.reference,
-            source_digest=image.index_digest or image.document.digest,
+            source_digest=image.source_digest,
             manifest_digest=image.document.digest,
             image_id=image.manifest.image_id,
             platform=str(image.config.platform.normalized()),
