@@ -35,8 +35,10 @@ class PolicyViolated(PublisherError):
 class Signatures(Protocol):
     """Verifies the signatures of images: see `ingest.signatures`."""
 
-    def why_unsigned(self, source: Source, digest: str, rule: SignatureRule) -> str:
-        """Return "" if the image `digest` is signed as a rule requires, else why it is not."""
+    def why_unsigned(
+        self, source: Source, digest: str, rules: Sequence[SignatureRule]
+    ) -> Sequence[str]:
+        """Return for each rule "" if the image `digest` is signed as it requires, else why not."""
 
 
 class Admission:
@@ -113,15 +115,15 @@ class Admission:
             tuple(each.config.container.labels for each in images),
         )
         _refuse(reference, list(check.image(facts)))
+        required = list(check.signatures(reference))
+        if not required:
+            return
+        assert self._signatures is not None
         # cosign signs what the reference names: an index, or the manifest of a single image.
-        digest = images[0].index_digest or images[0].document.digest
-        unsigned = []
-        for setting in check.signatures(reference):
-            assert self._signatures is not None
-            why = self._signatures.why_unsigned(source, digest, setting.value)
-            if why:
-                unsigned.append(check.unsigned(setting, why))
-        _refuse(reference, unsigned)
+        digest = images[0].source_digest
+        reasons = self._signatures.why_unsigned(source, digest, [each.value for each in required])
+        unsigned = zip(required, reasons, strict=True)
+        _refuse(reference, [check.unsigned(setting, why) for setting, why in unsigned if why])
 
     def check_entries(self, wish: Wish, image: ImageReference, count: Callable[[], int]) -> None:
         """Raise PolicyViolated if an image has too many entries, which `count` returns.

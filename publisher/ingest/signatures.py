@@ -33,22 +33,29 @@ class CosignSignatures:
         self._keys = keys
         self._identities = identities
 
-    def why_unsigned(self, source: Source, digest: str, rule: SignatureRule) -> str:
-        """Return "" if the image `digest` is signed as a rule requires, else why it is not."""
-        why = "it has no signature"
+    def why_unsigned(
+        self, source: Source, digest: str, rules: Sequence[SignatureRule]
+    ) -> list[str]:
+        """Return for each rule "" if the image `digest` is signed as it requires, else why not.
+
+        Each signature is read once, and none after those that satisfy all rules.
+        """
         found: list[AttachedSignature] = []
+        violated = list(rules)
         for batch in attached_signatures(source, digest):
             found += batch
-            why = self._why_unsigned(found, digest, rule)
-            if not why:
-                return ""
-        return why
+            violated = [rule for rule in violated if self._why_unsigned(batch, digest, rule)]
+            if not violated:
+                break
+        return [
+            self._why_unsigned(found, digest, rule) if rule in violated else "" for rule in rules
+        ]
 
     def _why_unsigned(
         self, found: Sequence[AttachedSignature], digest: str, rule: SignatureRule
     ) -> str:
         why = why_unsigned(found, digest, [self._keys[path] for path in rule.keys])
-        if not why or not rule.signers:
+        if not why or not found or not rule.signers:
             return why
         bundles = [each.bundle for each in found if each.bundle]
         if not bundles:

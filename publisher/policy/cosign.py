@@ -49,11 +49,14 @@ def simple_signature(payload: bytes, signature: str) -> AttachedSignature:
 
 
 def bundled_signatures(bundle: bytes) -> list[AttachedSignature]:
-    """Return the signatures in a bundle; none if it has no statement about an image."""
+    """Return the signature in a bundle; none if it has no statement, or several signatures.
+
+    The specification of bundles allows one signature.
+    """
     envelope = _object(_json(bundle).get("dsseEnvelope"))
     kind, payload = envelope.get("payloadType"), _decode(envelope.get("payload"))
     signatures = envelope.get("signatures")
-    if kind != STATEMENT or not isinstance(signatures, list):
+    if kind != STATEMENT or not isinstance(signatures, list) or len(signatures) != 1:
         return []
     signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
     return [

@@ -1,8 +1,8 @@
 """Read the signatures of cosign that are attached to an image in its registry.
 
 They are manifests with the tag "sha256-<hex>.sig", or manifests that the referrers API of the
-registry lists. Source: SIGNATURE_SPEC.md and BUNDLE_SPEC.md
-of cosign, and the OCI distribution specification 1.1.
+registry lists. Source: SIGNATURE_SPEC.md and BUNDLE_SPEC.md of cosign, and the OCI distribution
+specification 1.1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARTIFACT_TYPES = (
 """The artifact types of signatures among the referrers of an image."""
 
 MAX_SIGNATURES = 64
-"""The most signatures of one image that are read."""
+"""The most signatures of one image that are read; a manifest without any counts as one."""
 
 
 def attached_signatures(source: Source, digest: str) -> Iterator[list[AttachedSignature]]:
@@ -47,10 +47,12 @@ def attached_signatures(source: Source, digest: str) -> Iterator[list[AttachedSi
     count = 0
     for document in _documents(source, digest):
         payloads = _payloads(document)
-        count += len(payloads)
+        count += max(len(payloads), 1)
         if count > MAX_SIGNATURES:
             raise SourceError(
-                f"cannot read the signatures of {digest}", why=f"it has more than {MAX_SIGNATURES}"
+                f"cannot read the signatures of {digest}",
+                why=f"it has more than {MAX_SIGNATURES}",
+                hint="delete old signatures of it in its registry",
             )
         yield [each for payload in payloads for each in _signatures(source, payload)]
 
