@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.browse.run import published_config
 from publisher.errors import PublisherError
+from publisher.replacing import replace_file
 from publisher.repository import Repository
 from publisher.repository.settings import client_mount, own_mount
 from publisher.runtimes import modulefile
@@ -71,18 +72,11 @@ def write_module(
         wrappers.mkdir(parents=True, exist_ok=True)
         for command, program in chosen.items():
             script = modulefile.wrapper(image, root, url, program, runtime)
-            _write(wrappers / command, script, 0o755)
+            replace_file(wrappers / command, script.encode(), 0o755)
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write(file, content, 0o644)
+        replace_file(file, content.encode(), 0o644)
     except OSError as error:
         raise CannotWriteModule(
             f"cannot write {error.filename or directory}", why=error.strerror or str(error)
         ) from error
     return WrittenModule(f"{name}/{version}", file, tuple(chosen))
-
-
-def _write(path: Path, content: str, mode: int) -> None:
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(content)
-    draft.chmod(mode)
-    draft.rename(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
@@ -13,6 +12,7 @@ from publisher.cli.check_annotations import github, gitlab, sarif
 from publisher.cli.check_comment import markdown
 from publisher.cli.check_text import json_document, text
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE, UsageError
+from publisher.cli.files import write_report
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
@@ -152,7 +152,7 @@ def check(
             user=user,
         )
     for path, form in files.items():
-        _write(path, FORMS[form](report))
+        write_report(path, FORMS[form](report))
     print_as_it_is(text(report, quiet) if output == "text" else FORMS[output](report))
     if report.errors:
         return USAGE
@@ -172,11 +172,6 @@ def _report_files(reports: Sequence[str]) -> dict[str, str]:
             )
         files[path] = form
     return files
-
-
-def _write(path: str, text: str) -> None:
-    with Path(path).open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
 
 
 def _bases(wishlists: Sequence[str], base: str | None) -> dict[str, EarlierList]:

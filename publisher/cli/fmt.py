@@ -7,7 +7,7 @@ import difflib
 import click
 
 from publisher.cli.failures import CHANGES_PENDING, DONE, UsageError
-from publisher.cli.files import replace_file
+from publisher.cli.files import rewrite_file
 from publisher.cli.options import debug_option, output_option, wish_lists_argument
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.wishlists import read_document
@@ -53,7 +53,7 @@ def fmt(wishlists: tuple[str, ...], check: bool, diff: bool, output: str) -> int
             changed[path] = (data.decode("utf-8-sig"), formatted)
     if not (check or diff):
         for path, (_, formatted) in changed.items():
-            replace_file(path, formatted)
+            rewrite_file(path, formatted)
     if output == "json":
         lists = [{"path": path, "changed": path in changed} for path in wishlists]
         print_json("fmt/1", {"wishLists": lists, "written": not (check or diff)})

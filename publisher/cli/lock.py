@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
-from publisher.cli.files import replace_file
+from publisher.cli.files import rewrite_file
 from publisher.cli.options import (
     debug_option,
     jobs_option,
@@ -81,7 +81,7 @@ def lock(
             earlier = _earlier(path, settings, only_new)
             now = datetime.now(UTC)
             update = update_lock(requests, earlier, sources, now, only_new=only_new, jobs=jobs)
-            replace_file(lock_location(path), update.lock.to_text())
+            rewrite_file(lock_location(path), update.lock.to_text())
             values.append(_value(path, update, unusable))
     if output == "json":
         print_json("lock/1", {"locks": values})

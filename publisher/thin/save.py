@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from publisher.codec import Malformed, load_object
 from publisher.oci.digest import digest_hex
 from publisher.oci.document import Document
 from publisher.oci.media_types import OCI_INDEX
+from publisher.replacing import replace_file
 from publisher.thin import ThinImageError, archive
 from publisher.thin.image import ThinImage, ThinSet
 
@@ -99,9 +99,7 @@ def _write_blob(folder: Path, blob: Document) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(data)
-    draft.rename(path)
+    replace_file(path, data)
 
 
 def _unwritable(path: Path, error: OSError) -> ThinImageError:

@@ -7,10 +7,10 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from publisher.replacing import replace_file
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import erase_from_helper, store_in_helper
 from publisher.sources.credentials.lookup import key_of, read_config, server_key
@@ -119,18 +119,7 @@ def _unwritable(path: Path, error: OSError) -> AuthenticationFailed:
 
 def _write(path: Path, config: dict[str, object]) -> None:
     """Replace the file atomically, readable by its owner only; a symlink to it is kept."""
-    target = path.resolve()
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(config, file, indent="\t")
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).replace(target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
+        replace_file(path.resolve(), json.dumps(config, indent="\t").encode(), 0o600)
     except OSError as error:
         raise _unwritable(path, error) from error
