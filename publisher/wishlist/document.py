@@ -274,8 +274,10 @@ def _started(value: Value, comment: _Comment) -> int:
 
 def _add_blank_lines(value: Value, text: str, line_above: int = -1) -> None:
     """Add a blank line to each item that one precedes; the line of the owner is `line_above`."""
+    if value.flow:
+        return
     for item in value.items:
         line = _start_of_line(text, item.start)
-        if not value.flow and line != line_above and _follows_blank_line(text, line):
+        if line != line_above and _follows_blank_line(text, line):
             item.before.append("")
         _add_blank_lines(item.value, text, line)
