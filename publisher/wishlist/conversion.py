@@ -190,10 +190,8 @@ def _usable(images: Value, text: str, bad: set[tuple[int, int]]) -> tuple[list[I
     items: list[Item] = []
     pending: list[str] = []
     for item in images.items:
-        start = item.value.start
-        line = text.count("\n", 0, start) + 1
-        if (line, item.value.column + 1) in bad:
-            source = " ".join(text[start : item.value.end].split())
+        if item.value.place in bad:
+            source = " ".join(text[item.value.start : item.value.end].split())
             beside = [item.beside.strip()] if item.beside else []
             pending += [*item.before, f"{_NOT_CONVERTED}{source}", *beside]
             continue

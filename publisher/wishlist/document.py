@@ -26,7 +26,8 @@ class Value:
 
     `text` is the content of a scalar, or the name of an alias; `tag` is the scalar's type, and
     `plain` whether it is written without quotes. `after` are the comments behind the last of the
-    `items`. With `one_per_line`, a list is never written in brackets.
+    `items`. With `one_per_line`, a list is never written in brackets. `place` is the line and
+    column in the file it was read from, as messages name them.
     """
 
     kind: type[yaml.Event]
@@ -38,6 +39,7 @@ class Value:
     after: list[str] = field(default_factory=list)
     flow: bool = False
     one_per_line: bool = False
+    place: tuple[int, int] = (0, 0)
     start: int = 0
     end: int = 0
     column: int = 0
@@ -151,6 +153,7 @@ class _Builder:
     def _value(self, event: Any) -> Value:
         mark = event.start_mark
         value = Value(type(event), anchor=event.anchor, start=mark.index, column=mark.column)
+        value.place = mark.line + 1, mark.column + 1
         value.end = event.end_mark.index
         if isinstance(event, yaml.AliasEvent):
             self._has_aliases = True

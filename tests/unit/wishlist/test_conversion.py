@@ -145,6 +145,17 @@ images:  # all of them
     assert [(problem.line, problem.column) for problem in converted.problems] == [(11, 5)]
 
 
+@pytest.mark.parametrize("line_break", ["\r", "\x85", "\u2028"])
+def test_an_unusable_entry_is_left_out_whatever_ends_the_lines(line_break: str) -> None:
+    lines = ("version: 1", "input:", "- &a {image: x}", "- A/b", "- debian", "")
+    converted = convert_list(line_break.join(lines).encode(), "l")
+    assert converted.text == (
+        "version: 2\nimages:\n  # not converted: &a {image: x}\n  # not converted: A/b\n"
+        "  - docker.io/library/debian:latest\n"
+    )
+    assert [(each.line, each.column) for each in converted.problems] == [(3, 3), (4, 3)]
+
+
 def test_what_is_no_list_of_another_form_is_refused() -> None:
     with pytest.raises(PublisherError) as caught:
         convert_list(b"version: 2\nimages: [debian]\n", "l")
