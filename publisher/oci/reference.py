@@ -91,6 +91,12 @@ def api_host(registry: str) -> str:
     return _HUB_API if registry in _HUB_HOSTS else registry
 
 
+def canonical_name(registry: str) -> str:
+    """Return the one name of a registry: the several hosts of Docker Hub are all docker.io."""
+    name = registry.lower()
+    return HUB if name in _HUB_HOSTS else name
+
+
 def parse_reference(text: str) -> ImageReference:
     """Read any form of image reference.
 

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from publisher.oci.reference import HUB, ImageReference, Transport, api_host
+from publisher.oci.reference import ImageReference, Transport, canonical_name
 from publisher.policy.model import PolicyFile, Rules, Setting, SignatureRule, Violation
 
 LOCAL = "local"
@@ -158,8 +158,7 @@ def registry_name(image: ImageReference) -> str:
     """
     if image.transport is not Transport.REGISTRY:
         return LOCAL
-    registry = image.registry.removesuffix(":80" if image.plain_http else ":443")
-    return HUB if api_host(registry) == api_host(HUB) else registry
+    return canonical_name(image.registry.removesuffix(":80" if image.plain_http else ":443"))
 
 
 def image_name(image: ImageReference) -> str:

@@ -12,7 +12,8 @@ import yaml
 
 from publisher.durations import parse_duration
 from publisher.errors import presentable
-from publisher.sources.settings import RegistrySettings, Settings, canonical_name
+from publisher.oci.reference import canonical_name
+from publisher.sources.settings import RegistrySettings, Settings
 from publisher.yaml_nodes import (
     MAPPING,
     NULL,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from publisher.oci.reference import HUB, api_host
+from publisher.oci.reference import canonical_name
 
 MAX_CONCURRENT = 4
 """The default number of simultaneous requests to one registry."""
@@ -88,12 +88,6 @@ class Settings:
 
 
 _DEFAULTS = RegistrySettings()
-
-
-def canonical_name(registry: str) -> str:
-    """Return the one name of a registry: the several hosts of Docker Hub are all docker.io."""
-    name = registry.lower()
-    return HUB if api_host(name) == api_host(HUB) else name
 
 
 def bypasses_proxy(host: str, port: int, no_proxy: str) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from publisher.entry import Entry, EntryType, Generated
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.document import Document
-from publisher.oci.reference import HUB, ImageReference, Transport, api_host
+from publisher.oci.reference import ImageReference, Transport, canonical_name
 from publisher.tree.layout import LAYER_TAR_SPLIT, LAYER_TREE, PODMAN_STORE
 
 LAYERS_FILE = f"{PODMAN_STORE}/overlay-layers/layers.json"
@@ -157,8 +157,7 @@ def store_name(reference: ImageReference, public_name: str) -> str:
     """Return the full name of the image, as podman completes a short one."""
     if reference.transport is not Transport.REGISTRY:
         return f"localhost/{public_name.partition('/')[2]}"
-    is_hub = api_host(reference.registry) == api_host(HUB)
-    name = f"{HUB if is_hub else reference.registry}/{reference.repository}"
+    name = f"{canonical_name(reference.registry)}/{reference.repository}"
     if reference.tag is None and reference.digest is not None:
         return f"{name}@{reference.digest}"
     return f"{name}:{reference.tag or 'latest'}"

@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from publisher.oci.reference import canonical_name
 from publisher.replacing import replace_file
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import erase_from_helper, store_in_helper
 from publisher.sources.credentials.lookup import key_of, read_config, server_key
-from publisher.sources.settings import canonical_name
 
 
 def store_login(path: Path, registry: str, username: str, password: str) -> str:

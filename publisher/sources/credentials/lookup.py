@@ -16,14 +16,14 @@ from pathlib import Path
 import docker.auth
 import docker.errors
 
-from publisher.oci.reference import HUB
+from publisher.oci.reference import HUB, canonical_name
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import (
     IDENTITY_TOKEN_USER,
     get_from_helper,
     is_text,
 )
-from publisher.sources.settings import Settings, canonical_name
+from publisher.sources.settings import Settings
 
 MAX_FILE = 4 * 1024 * 1024
 HUB_KEY = "https://index.docker.io/v1/"

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
+from publisher.oci.reference import canonical_name
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.lookup import Credential, Credentials
 from publisher.sources.http.answer import Answer, same_origin
@@ -20,7 +21,6 @@ from publisher.sources.http.exchange import Exchange
 from publisher.sources.http.faults import place
 from publisher.sources.registry.challenge import Challenge, parse_challenges
 from publisher.sources.registry.tokens import Token, basic_header, parse_token, token_request
-from publisher.sources.settings import canonical_name
 
 REMEMBERED = 256
 """The most image repositories of a registry whose tokens are kept. A long wish list usually has the
