@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
@@ -14,11 +13,11 @@ from publisher import __version__
 from publisher.errors import printable
 from publisher.ingest.check import Report
 from publisher.ingest.findings import Finding, Level, describe_rule
+from publisher.wishlist.changes import without_line_numbers
 
 _COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTE: "notice"}
 _SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor", Level.NOTE: "info"}
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_LINE_NUMBER = re.compile(r"\bline \d+")
 
 
 def github(report: Report) -> str:
@@ -117,7 +116,7 @@ def _with_fingerprints(findings: Iterable[Finding]) -> Iterator[tuple[Finding, s
     """Yield findings, each with a text that stays the same if it moves to another line."""
     seen: Counter[str] = Counter()
     for finding in findings:
-        message = _LINE_NUMBER.sub("line", finding.message)
+        message = without_line_numbers(finding.message)
         identity = "\0".join((finding.rule, _path(finding.file), finding.subject, message))
         seen[identity] += 1
         data = f"{identity}\0{seen[identity]}".encode(errors="surrogateescape")

@@ -134,7 +134,12 @@ def _compare_problems(
     return tuple(introduced), tuple(earlier)
 
 
+def without_line_numbers(message: str) -> str:
+    """Return a message so that it stays the same if lines are added above."""
+    return _LINE_NUMBER.sub("line", message)
+
+
 def _problem_key(problem: Problem, version: ListVersion) -> object:
     """Return what stays the same if lines are added above the problem."""
-    message = _LINE_NUMBER.sub("line", problem.message)
+    message = without_line_numbers(problem.message)
     return problem.severity, message, problem.suggestion, version.line(problem.line)
