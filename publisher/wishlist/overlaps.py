@@ -10,7 +10,7 @@ from publisher.oci.reference import ImageReference
 from publisher.oci.tag_patterns import TagPatterns
 from publisher.tree import layout
 from publisher.wishlist.model import Wish
-from publisher.wishlist.places import NameTaken, same_terms
+from publisher.wishlist.places import other_settings, same_terms
 
 
 class Overlaps:
@@ -46,12 +46,8 @@ class Overlaps:
             if self._order[other.line, other.column] >= position:
                 continue
             if not same_terms(other, wish):
-                raise NameTaken(
-                    f"cannot publish {reference} as line {wish.line} requests it",
-                    name=layout.public_name(reference, wish.name),
-                    why=f"line {other.line} requests it with other settings",
-                    hint="request it once: `exclude` removes tags from a pattern",
-                )
+                name = layout.public_name(reference, wish.name)
+                raise other_settings(name, reference, wish, other)
             found = found or other
         return found
 

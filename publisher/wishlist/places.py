@@ -61,12 +61,7 @@ class Places:
                 )
             for other_list, other in place.wishes.items():
                 if other_list == wish_list and not same_terms(other, wish):
-                    raise NameTaken(
-                        f"cannot publish {reference} as line {wish.line} requests it",
-                        name=name,
-                        why=f"line {other.line} requests it with other settings",
-                        hint="request it once: `exclude` removes tags from a pattern",
-                    )
+                    raise other_settings(name, reference, wish, other)
                 if other.platforms != wish.platforms:
                     raise NameTaken(
                         f"cannot publish {reference} for {_platforms(wish)}",
@@ -94,6 +89,16 @@ def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str
     if len(wish.platforms) > 1:
         places += [(p, layout.public_name(reference, wish.name, p)) for p in wish.platforms]
     return places
+
+
+def other_settings(name: str, reference: ImageReference, wish: Wish, other: Wish) -> NameTaken:
+    """Return the error for a wish that requests an image otherwise than `other` of its list."""
+    return NameTaken(
+        f"cannot publish {reference} as line {wish.line} requests it",
+        name=name,
+        why=f"line {other.line} requests it with other settings",
+        hint="request it once: `exclude` removes tags from a pattern",
+    )
 
 
 def same_terms(one: Wish, other: Wish) -> bool:
