@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.sources.git import error_of_git, hint_for_ownership, run_git
-from publisher.sources.wish_lists import is_remote
+from publisher.sources.wish_lists import is_remote, read_list_file
 from publisher.wishlist import MAX_BYTES, WishListError
 
 _SHORT = 12
@@ -62,7 +62,7 @@ def earlier_list(location: str, base: str) -> EarlierList:
     # A change may add a file that has the name of the revision: the revision has precedence.
     checkout = _Checkout.of(location, base) if is_in_git else None
     if Path(base).is_file() and not (checkout and checkout.has_base()):
-        return _read(base)
+        return EarlierList(f"the file {base}", read_list_file(base), is_file=True)
     if checkout is not None:
         return checkout.earlier_list()
     why = "the list is not a file of a git repository"
@@ -85,15 +85,6 @@ def _passes_symlink(location: str, top: Path) -> bool:
         if parent.resolve() == top:
             return written.relative_to(parent) != written.resolve().relative_to(top)
     return False
-
-
-def _read(path: str) -> EarlierList:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-            return EarlierList(f"the file {path}", data, is_file=True)
-    except OSError as error:
-        raise WishListError(f"cannot read {path}", why=error.strerror or str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,11 +72,16 @@ def read_wish_list_document(location: str, settings: Settings) -> bytes:
         return read_git_file(parse_git_location(location))
     if is_remote(location):
         return _read_web(location, settings)
+    return read_list_file(location)
+
+
+def read_list_file(path: str) -> bytes:
+    """Return the content of a file, or its first MAX_BYTES + 1 bytes; raise WishListError."""
     try:
-        with Path(location).open("rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _unreadable(location, error.strerror or str(error)) from error
+        raise _unreadable(path, error.strerror or str(error)) from error
 
 
 def _read_web(location: str, settings: Settings) -> bytes:
