@@ -73,16 +73,16 @@ _Row = tuple[tuple[str, int, int], str]
 def _image_row(image: CheckedImage) -> _Row:
     level = min((f.level for f in image.findings), key=list(Level).index, default=Level.NOTE)
     known = not image.error
+    new = "?" if image.new_size is None else human_size(image.new_size)
     cells = (
         _MARKS[level],
         f"{_escaped(image.wish_list)}:{image.line}",
         _code(image.name),
         human_size(image.size) if known else "",
-        "?" if image.new_size is None else human_size(image.new_size),
+        new if known else "",
         f"{image.seconds:.1f} s" if known else "",
         _advice(image.findings),
     )
-    cells = cells if known else (*cells[:4], "", *cells[5:])
     return (image.wish_list, image.line, image.column), f"| {' | '.join(cells)} |"
 
 

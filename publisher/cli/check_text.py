@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from publisher.cli.rendering import failed_line, human_size, json_text, plural
 from publisher.errors import printable
 from publisher.ingest.check import Report
 from publisher.ingest.check_image import CheckedImage
-from publisher.ingest.findings import Level
+from publisher.ingest.findings import Finding, Level
 from publisher.wishlist.changes import Change
 
 
@@ -76,22 +76,23 @@ def _lines(report: Report, quiet: bool) -> Iterator[str]:
             size = f"{human_size(image.size)} in {layers}{_new(image.new_size)}"
             yield f"ok: {image.name}  {size}  {', '.join(image.platforms)}"
     of_images = {finding for image in report.failed for finding in image.findings}
-    for finding in report.findings:
-        if finding not in of_images and not (quiet and finding.level is Level.NOTE):
+    others = [finding for finding in report.findings if finding not in of_images]
+    for finding in others:
+        if not (quiet and finding.level is Level.NOTE):
             yield printable(str(finding))
     for image in report.failed:
         place = image.wish_list, image.line, image.column
         yield failed_line(image.name, image.error, *place)
     if not quiet:
-        yield ", ".join(_counts(report))
+        yield ", ".join(_counts(report, others))
 
 
 def _new(size: int | None) -> str:
     return "" if size is None else f", {human_size(size)} of it new"
 
 
-def _counts(report: Report) -> Iterator[str]:
-    yield plural(report.wishes, "wish").replace("wishs", "wishes")
+def _counts(report: Report, others: Sequence[Finding]) -> Iterator[str]:
+    yield plural(report.wishes, "wish")
     for each in report.lists:
         if each.base is not None:
             changed = {change: each.changes.count(change) for change in Change}
@@ -104,13 +105,11 @@ def _counts(report: Report) -> Iterator[str]:
     if report.images:
         size = human_size(report.download_size) + _new(report.new_size)
         yield f"{plural(len(found), 'image')} found ({size})"
-    of_images = {finding for image in report.failed for finding in image.findings}
-    problems = [finding for finding in report.findings if finding not in of_images]
     for count, what in (
         (len(report.failed), "failure"),
-        (sum(f.level is Level.ERROR for f in problems), "error"),
-        (sum(f.level is Level.WARNING for f in problems), "warning"),
-        (sum(f.level is Level.NOTE for f in problems), "note"),
+        (sum(f.level is Level.ERROR for f in others), "error"),
+        (sum(f.level is Level.WARNING for f in others), "warning"),
+        (sum(f.level is Level.NOTE for f in others), "note"),
     ):
         if count:
             yield plural(count, what)

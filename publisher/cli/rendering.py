@@ -59,5 +59,6 @@ def human_size(count: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """ "1 layer", "2 layers"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """ "1 layer", "2 layers", "2 wishes"."""
+    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
+    return f"{count} {noun}{ending}"
