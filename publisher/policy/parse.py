@@ -89,8 +89,8 @@ class _Reader:
 
     def _owners(self, node: yaml.Node | None) -> Mapping[str, Rules]:
         owners = {}
+        moved = {"known-owners-only": "'known-owners-only' applies to all owners"}
         for key, value in self._entries(node, "owners"):
-            moved = {each: f"{each!r} applies to all owners" for each in ("known-owners-only",)}
             if isinstance(value, yaml.MappingNode):
                 where = f"for the owner {presentable(key)}"
                 found = read_mapping(value, self._problems, where, tuple(_KEYS), moved)
