@@ -16,11 +16,20 @@ import yaml
 from publisher.errors import InvalidReference, PublisherError, presentable
 from publisher.oci.reference import parse_pattern
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
-from publisher.wishlist.document import Document, Item, Value, read_document
+from publisher.wishlist.document import (
+    Document,
+    Item,
+    Value,
+    pair,
+    read_document,
+    scalar,
+    texts,
+    version_2,
+)
 from publisher.wishlist.formatting import format_document, normalise
 from publisher.wishlist.model import WishList, WishListError
 from publisher.wishlist.parse import parse_wish_list
-from publisher.yaml_nodes import STRING, Problem, Severity
+from publisher.yaml_nodes import Problem, Severity
 
 _NOT_CONVERTED = "# not converted: "
 
@@ -65,13 +74,13 @@ def convert_text(text: str, name: str) -> Converted:
             problems.append(_problem(name, number, column, error))
             pending.append(f"{_NOT_CONVERTED}{' '.join(line.split())}")
             continue
-        items.append(Item(_scalar(image), None, pending, f"  {comment}" if comment else ""))
+        items.append(Item(scalar(image), None, pending, f"  {comment}" if comment else ""))
         pending = []
     if not items:
         raise _without_images(name, problems)
     images = Value(yaml.SequenceStartEvent, items=items, one_per_line=True)
     images.after = _without_blanks(pending)
-    root = Value(yaml.MappingStartEvent, items=[_pair("version", "2"), _pair("images", images)])
+    root = Value(yaml.MappingStartEvent, items=[version_2(), pair("images", images)])
     root.items[0].before, items[0].before = _header(items[0].before)
     for item in items:
         item.before = _without_blanks(item.before, keep_first=True)
@@ -162,17 +171,15 @@ def _version2_items(root: Value, wish_list: WishList) -> Iterator[Item]:
             pending += [*item.before, *([item.beside.strip()] if item.beside else [])]
             continue
         item.before, pending = [*pending, *item.before], []
-        item.key = _scalar(names[key])
+        item.key = scalar(names[key])
         if key == "version":
             item.value.text = "2"
         if key == "cvmfs_repo":
-            item.value = _scalar(wish_list.repository or "")
+            item.value = scalar(wish_list.repository or "")
         yield item
         if key == "output_format":
-            outputs = Value(yaml.SequenceStartEvent)
-            outputs.items = [Item(_scalar(output)) for output in ("flat", "layers", "thin")]
-            defaults = Value(yaml.MappingStartEvent, items=[_pair("outputs", outputs)])
-            yield _pair("defaults", defaults)
+            outputs = pair("outputs", texts(("flat", "layers", "thin")))
+            yield pair("defaults", Value(yaml.MappingStartEvent, items=[outputs]))
     root.after = pending + root.after
 
 
@@ -203,16 +210,6 @@ def _usable(images: Value, text: str, bad: set[tuple[int, int]]) -> tuple[list[I
 
 def _wishes(text: str, name: str) -> list[object]:
     return [replace(w, line=0, column=0) for w in parse_wish_list(text, name).wishes]
-
-
-def _pair(key: str, value: Value | str) -> Item:
-    return Item(_scalar(value) if isinstance(value, str) else value, _scalar(key))
-
-
-def _scalar(text: str) -> Value:
-    # A version is a number, and everything else in a list a string.
-    tag = "tag:yaml.org,2002:int" if text == "2" else STRING
-    return Value(yaml.ScalarEvent, text=text, tag=tag)
 
 
 def _problem(name: str, line: int, column: int, error: PublisherError) -> Problem:

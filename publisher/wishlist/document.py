@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 from yaml.resolver import Resolver
+
+from publisher.yaml_nodes import STRING
 
 _COMMENT = re.compile(r"#[^\r\n\x85\u2028\u2029]*")
 _LINE_BREAK = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
@@ -122,6 +124,26 @@ def read_document(text: str) -> Document:
         _attach(document.root, comment)
     _add_blank_lines(document.root, text)
     return replace(document, comments=tuple(comment.text for comment in comments))
+
+
+def scalar(text: str, tag: str = STRING) -> Value:
+    """Return a new scalar."""
+    return Value(yaml.ScalarEvent, text, tag)
+
+
+def pair(key: str, value: Value) -> Item:
+    """Return a new key of a mapping with its value."""
+    return Item(value, scalar(key))
+
+
+def texts(values: Iterable[str]) -> Value:
+    """Return a new list of strings."""
+    return Value(yaml.SequenceStartEvent, items=[Item(scalar(value)) for value in values])
+
+
+def version_2() -> Item:
+    """Return the first key of a new list."""
+    return pair("version", scalar("2", "tag:yaml.org,2002:int"))
 
 
 def resolved_tag(text: str, implicit: tuple[bool, bool] = (True, False)) -> str:

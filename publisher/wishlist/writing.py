@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from publisher.durations import duration_text
-from publisher.wishlist.document import Document, Item, Value
+from publisher.wishlist.document import Document, Item, Value, pair, scalar, texts, version_2
 from publisher.wishlist.formatting import format_document
 from publisher.wishlist.model import DEFAULT_OUTPUTS, DEFAULT_PLATFORMS, Wish
-from publisher.yaml_nodes import STRING
 
 Text = str | tuple[str, ...]
 
@@ -35,16 +34,13 @@ def write_wish_list(wishes: Sequence[Wish], repository: str, thin: str | None = 
         "grace": duration_text(Wish(wishes[0].image).grace),
     }
     defaults = {key: value for key, value in usual.items() if value != builtin[key]}
-    items = [Item(Value(yaml.ScalarEvent, "2", "tag:yaml.org,2002:int"), _scalar("version"))]
-    items.append(Item(_scalar(repository), _scalar("repository")))
+    items = [version_2(), pair("repository", scalar(repository))]
     if thin is not None:
-        items.append(Item(_scalar(thin), _scalar("thin")))
+        items.append(pair("thin", scalar(thin)))
     if defaults:
-        items.append(Item(_mapping(defaults), _scalar("defaults")))
+        items.append(pair("defaults", _mapping(defaults)))
     images = [Item(_value(wish, usual)) for wish in wishes]
-    items.append(
-        Item(Value(yaml.SequenceStartEvent, items=images, one_per_line=True), _scalar("images"))
-    )
+    items.append(pair("images", Value(yaml.SequenceStartEvent, items=images, one_per_line=True)))
     return format_document(Document(Value(yaml.MappingStartEvent, items=items)))
 
 
@@ -60,21 +56,14 @@ def _value(wish: Wish, usual: Mapping[str, Text]) -> Value:
     """Return a wish: a string, if it has no options of its own."""
     fields: dict[str, Text] = {"image": str(wish.image)}
     fields |= {key: value for key, value in _options(wish).items() if value != usual[key]}
-    texts = {"name": wish.name, "owner": wish.owner, "note": wish.note}
-    fields |= {key: text for key, text in texts.items() if text}
-    return _scalar(str(wish.image)) if len(fields) == 1 else _mapping(fields)
+    own = {"name": wish.name, "owner": wish.owner, "note": wish.note}
+    fields |= {key: text for key, text in own.items() if text}
+    return scalar(str(wish.image)) if len(fields) == 1 else _mapping(fields)
 
 
 def _mapping(fields: Mapping[str, Text]) -> Value:
-    items = []
-    for key, content in fields.items():
-        if isinstance(content, str):
-            value = _scalar(content)
-        else:
-            value = Value(yaml.SequenceStartEvent, items=[Item(_scalar(each)) for each in content])
-        items.append(Item(value, _scalar(key)))
+    items = [
+        pair(key, scalar(content) if isinstance(content, str) else texts(content))
+        for key, content in fields.items()
+    ]
     return Value(yaml.MappingStartEvent, items=items)
-
-
-def _scalar(text: str) -> Value:
-    return Value(yaml.ScalarEvent, text, STRING)
