@@ -51,9 +51,10 @@ def web_page_of(text: str) -> WebPage | None:
         owner = found["owner"] or found["user"]
         package = unquote(found["name"] or found["package"])
         return WebPage("GitHub", _tagged(f"ghcr.io/{owner}/{package}".lower(), options.get("tag")))
-    if found := _GITLAB.fullmatch(path):
+    known = host == "gitlab.com"
+    # Without the "-", the path is a valid name in the registries of other hosts.
+    if (found := _GITLAB.fullmatch(path)) and (known or "/-/" in path):
         project = found["project"].lower()
-        known = host == "gitlab.com"
         return WebPage("GitLab", f"registry.gitlab.com/{project}" if known else "")
     return None
 

@@ -61,7 +61,7 @@ def test_a_page_is_answered_with_the_reference_that_it_shows(address: str, refer
     [
         *("quay.io/team/app:1", "hub.docker.com/team/app", "registry.hub.docker.com/r/x/y"),
         *("quay.io/repository/app", "github.com/team/app", "example.org/team/container_registry"),
-        *("ghcr.io/orgs/x/packages/container/y", "debian"),
+        *("ghcr.io/orgs/x/packages/container/y", "debian", "example.org/a/container_registry/3"),
     ],
 )
 def test_a_reference_is_not_taken_for_a_page(text: str) -> None:
