@@ -18,7 +18,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import read_requests
+from publisher.cli.wishlists import read_all_requests
 from publisher.errors import printable
 from publisher.ingest.expand import ExpandedImage
 from publisher.ingest.expand import expand as run_expand
@@ -50,9 +50,7 @@ def expand(
     publisher expand wishlist.yaml | xargs -I {} skopeo inspect docker://{}
     """
     settings = load_settings(source_settings)
-    # The repository does not matter; any one replaces that of the list.
-    by_repository, unusable = read_requests(wishlists, ".", settings, allow_local=allow_local)
-    requests = [request for wanted in by_repository.values() for request in wanted]
+    requests, unusable = read_all_requests(wishlists, settings, allow_local=allow_local)
     with open_sources(source_settings) as sources:
         images = run_expand(requests, sources, datetime.now(UTC), jobs=jobs)
     values = [_value(image) for image in images] + [_unusable(problem) for problem in unusable]

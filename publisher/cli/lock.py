@@ -20,7 +20,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.rendering import echo, failed_line, message, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import read_lock, read_requests
+from publisher.cli.wishlists import read_all_requests, read_lock
 from publisher.errors import printable
 from publisher.ingest.lock import LockUpdate, update_lock
 from publisher.sources.settings import Settings
@@ -70,14 +70,10 @@ def lock(
     values: list[dict[str, Any]] = []
     with open_sources(source_settings) as sources:
         for path in wishlists:
-            # The repository does not matter; any one replaces that of the list.
-            by_repository, unusable = read_requests(
-                [path], ".", settings, allow_local=True, locked=check
-            )
+            requests, unusable = read_all_requests([path], settings, allow_local=True, locked=check)
             if check:
                 values.append(_value(path, None, unusable))
                 continue
-            requests = [request for wanted in by_repository.values() for request in wanted]
             earlier = _earlier(path, settings, only_new)
             now = datetime.now(UTC)
             update = update_lock(requests, earlier, sources, now, only_new=only_new, jobs=jobs)

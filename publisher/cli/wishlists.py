@@ -17,7 +17,7 @@ from publisher.sources.wish_lists import (
     lock_location,
     read_wish_list_document,
 )
-from publisher.wishlist import MAX_BYTES, Problem, WishList, parse_wish_list
+from publisher.wishlist import MAX_BYTES, Problem, WishList, WishListError, parse_wish_list
 from publisher.wishlist.lock import Lock, LockError, locked_images, parse_lock
 from publisher.wishlist.model import Request
 
@@ -88,6 +88,20 @@ def read_requests(
     return requests, unusable
 
 
+def read_all_requests(
+    paths: Sequence[str], settings: Settings, *, allow_local: bool, locked: bool = False
+) -> tuple[list[Request], list[Problem]]:
+    """Return the requests of the wish lists, for any repository, and the errors of single wishes.
+
+    `locked` as for `read_requests`.
+    """
+    any_repository = "."  # it replaces those of the lists
+    requests, unusable = read_requests(
+        paths, any_repository, settings, allow_local=allow_local, locked=locked
+    )
+    return requests.get(any_repository, []), unusable
+
+
 def read_lock(path: str, settings: Settings) -> Lock:
     """Return the lock of the wish list at `path`; raise LockError if it is missing or damaged."""
     location = lock_location(path)
@@ -95,7 +109,14 @@ def read_lock(path: str, settings: Settings) -> Lock:
         raise LockError(
             f"cannot read lock {location}", why="no such file", hint=f"publisher lock {path}"
         )
-    return parse_lock(read_document(location, settings), location, path)
+    try:
+        data = read_document(location, settings)
+    except WishListError as error:
+        hint = "add the lock beside the list, or omit --locked" if is_remote(location) else ""
+        raise WishListError(
+            f"cannot read lock {location}", why=error.why, hint=error.hint or hint
+        ) from error
+    return parse_lock(data, location, path)
 
 
 def _locked_images(

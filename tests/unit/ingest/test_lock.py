@@ -239,14 +239,20 @@ def test_a_list_in_git_has_its_lock_beside_it(tmp_path: Path) -> None:
         (folder / "l.yaml").write_text(
             f"version: 2\nimages: ['http://{registry.host}/team/app:1']\n"
         )
-        succeed("lock", folder / "l.yaml")
-        registry.add("team/app", "1", SECOND)
         git = ("git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@example.org")
         run(*git, "init", "--quiet", "--initial-branch=main")
         run(*git, "add", ".")
         run(*git, "commit", "--quiet", "--message=lists")
         location = f"git+file://{folder}//l.yaml@main"
         arguments = ("--locked", "--repository", tmp_path / "images", "--output", "json")
+        result = publisher("ingest", location, *arguments)
+        assert result.code == 2
+        assert f"cannot read lock git+file://{folder}//l.yaml.lock@main\n" in result.err
+        assert "  try: add the lock beside the list, or omit --locked\n" in result.err
+        succeed("lock", folder / "l.yaml")
+        registry.add("team/app", "1", SECOND)
+        run(*git, "add", ".")
+        run(*git, "commit", "--quiet", "--message=lock")
         [outcome] = succeed("ingest", location, *arguments).json["outcomes"]
         assert outcome["digest"] == digest(FIRST)
         assert outcome["wishList"] == f"git+file://{folder}//l.yaml"
