@@ -19,7 +19,7 @@ from publisher.runtimes.flat_image import flat_plan, generated_paths
 from publisher.tree import layout
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.inventory import LiveImage
-from publisher.verify.published_images import recorded_version
+from publisher.verify.published_images import current_users
 
 _T = TypeVar("_T")
 _TIMES = range(-(2**31) * 10**9, 2**33 * 10**9)
@@ -100,7 +100,8 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         return
     except OSError as error:
         differences.add(_unreadable(error))
-    is_current = recorded_version(repository, image.manifest.image_id) == flat_files.VERSION
+    recorded = current_users(repository, image.manifest.image_id)
+    is_current = recorded.runtime_files == flat_files.VERSION
     damage = differences if differences.count or not is_current else outdated
     if damage.count:
         what = str(damage)

@@ -14,6 +14,7 @@ from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository, Transaction
 from publisher.repository.damaged import read_damaged
 from publisher.repository.records import RecordSet
+from publisher.runtimes import flat_files
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.record import InvalidRecord
@@ -26,7 +27,7 @@ from publisher.verify.hot_files import replace_bundle
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.podman_store import repair_podman_store
-from publisher.verify.published_images import outdated_flat_images
+from publisher.verify.published_images import current_users, outdated_flat_images
 from publisher.verify.rebuild import (
     rebuild_pins,
     rebuild_publication,
@@ -119,6 +120,9 @@ def _bring_up_to_date(repository: Repository, images: Sequence[LiveImage]) -> No
     """Link flat images of earlier releases anew; raise the first error after all were tried."""
     first: PublisherError | OSError | None = None
     for image in images:
+        recorded = current_users(repository, image.manifest.image_id)
+        if recorded.runtime_files >= flat_files.VERSION:
+            continue  # another finding about it was repaired already
         try:
             relink_flat_image(repository, image, "its files for runtimes were outdated")
         except (PublisherError, OSError) as error:

@@ -15,6 +15,7 @@ from publisher.repository.records import IMAGE_FILES
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord, Unreadable
 from publisher.tree.schedule import ScheduledRemoval
+from publisher.tree.users import ImageUsers
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS, layout.HOT_FILES)
@@ -59,6 +60,7 @@ class Inventory:
         certain: False if a record that may name images or layers is unreadable. Then nothing
             is reported as an orphan.
         not_files: What is in the place of records that are not files, by path.
+        users: The records of image IDs that are readable, after `check_images`.
     """
 
     images: list[LiveImage] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Inventory:
     schedule: tuple[ScheduledRemoval, ...] = ()
     certain: bool = True
     not_files: dict[str, str] = field(default_factory=dict)
+    users: dict[str, ImageUsers] = field(default_factory=dict)
 
     @property
     def manifests(self) -> Iterator[Manifest]:

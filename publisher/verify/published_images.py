@@ -34,12 +34,12 @@ def check_images(repository: Repository, inventory: Inventory, expected: Expecte
                 Remedy.DERIVE,
                 image=expected.image_names[image_id],
             )
+    for image_id in sorted(expected.images):
+        _check_users(repository, inventory, image_id, expected)
     outdated = outdated_flat_images(repository, inventory)
     if outdated:
         what = _OUTDATED.format(len(outdated))
         inventory.note(Kind.FLAT_OUTDATED, layout.FLAT, what, Remedy.DERIVE)
-    for image_id in sorted(expected.images):
-        _check_users(repository, inventory, image_id, expected)
     dropped = {entry.key for entry in inventory.schedule if entry.link_dropped}
     for image in inventory.images:
         if image.linked:
@@ -60,18 +60,17 @@ def outdated_flat_images(repository: Repository, inventory: Inventory) -> list[L
     return [
         image
         for image_id, image in sorted(found.items())
-        if recorded_version(repository, image_id) < flat_files.VERSION
+        if inventory.users.get(image_id, ImageUsers()).runtime_files < flat_files.VERSION
         and repository.exists(layout.flat_image(image_id))
     ]
 
 
-def recorded_version(repository: Repository, image_id: str) -> int:
-    """Return the version of the files for runtimes in a flat image; 0 if it is not recorded."""
+def current_users(repository: Repository, image_id: str) -> ImageUsers:
+    """Return the record of an image ID as it is now; an empty one if it cannot be read."""
     try:
-        users = load_users(repository, image_id)
-    except InvalidRecord:
-        return 0
-    return 0 if users is None else users.runtime_files
+        return load_users(repository, image_id) or ImageUsers()
+    except (InvalidRecord, OSError):
+        return ImageUsers()  # a finding of its own
 
 
 def _check_users(
@@ -85,15 +84,16 @@ def _check_users(
         inventory.warning(Kind.USERS_MISSING, path, what, Remedy.DERIVE, image=name)
         return
     try:
-        recorded = ImageUsers.parse(data, path).users
+        record = ImageUsers.parse(data, path)
     except InvalidRecord as error:
         if is_newer(data, users_format.VERSION):
             add_newer_version(inventory, path, error, image=name)
         else:
             inventory.error(Kind.USERS_WRONG, path, error.why, Remedy.DERIVE, image=name)
         return
-    missing = users - recorded
-    surplus = recorded - users if inventory.certain else set()
+    inventory.users[image_id] = record
+    missing = users - record.users
+    surplus = record.users - users if inventory.certain else set()
     if missing or surplus:
         what = difference("users", {" ".join(u) for u in missing}, {" ".join(u) for u in surplus})
         inventory.error(Kind.USERS_WRONG, path, what, Remedy.DERIVE, image=name)

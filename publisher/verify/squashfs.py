@@ -9,14 +9,13 @@ from publisher.entry import EntryType
 from publisher.errors import PublisherError
 from publisher.oci.digest import digest_hex
 from publisher.repository import Repository
-from publisher.repository.reading import load_users
 from publisher.runtimes.squashfs import SquashfsImage, rewrite_squashfs
 from publisher.tree import layout
-from publisher.tree.record import InvalidRecord
-from publisher.tree.users import SquashfsFile
+from publisher.tree.users import ImageUsers
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.leftovers import COLLECT, sharded
+from publisher.verify.published_images import current_users
 
 
 def check_squashfs(repository: Repository, inventory: Inventory) -> None:
@@ -25,7 +24,8 @@ def check_squashfs(repository: Repository, inventory: Inventory) -> None:
     by_id = {image.manifest.image_id: image for image in images}
     for image_id, image in sorted(by_id.items()):
         path = layout.squashfs_file(image_id)
-        if repository.kind(path) is not EntryType.FILE or recorded(repository, image_id) is None:
+        recorded = inventory.users.get(image_id, ImageUsers()).squashfs
+        if repository.kind(path) is not EntryType.FILE or recorded is None:
             what = "the image's squashfs file is missing, or is not recorded"
             inventory.error(Kind.SQUASHFS_MISSING, path, what, Remedy.DERIVE, image=image.name)
     dropped = {entry.key for entry in inventory.schedule if entry.link_dropped}
@@ -40,7 +40,7 @@ def check_squashfs(repository: Repository, inventory: Inventory) -> None:
 def check_content(repository: Repository, image: LiveImage) -> Iterator[Finding]:
     """Read a whole squashfs file, and yield a finding if it is not the one that was written."""
     image_id = image.manifest.image_id
-    path, record = layout.squashfs_file(image_id), recorded(repository, image_id)
+    path, record = layout.squashfs_file(image_id), current_users(repository, image_id).squashfs
     if record is None:
         return  # a finding of its own
     digest = hashlib.sha256()
@@ -74,15 +74,6 @@ def rewrite(repository: Repository, image: LiveImage, why: str) -> None:
     layers = [layer.digest for layer in image.manifest.layers]
     wanted = SquashfsImage(image.name, image.manifest.image_id, layers, image.config)
     rewrite_squashfs(repository, wanted, why)
-
-
-def recorded(repository: Repository, image_id: str) -> SquashfsFile | None:
-    """Return digest and size of the image's squashfs file; None if they are not recorded."""
-    try:
-        users = load_users(repository, image_id)
-    except InvalidRecord:
-        return None
-    return None if users is None else users.squashfs
 
 
 def _check_link(repository: Repository, inventory: Inventory, image: LiveImage) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.record import InvalidRecord
+from publisher.verify.findings import Kind
+from publisher.verify.run import verify
 from tests.command import Result, publisher
 from tests.damaged_tree import ARCHIVE, LOCAL, SECOND, Place, Tree, follow_hints, published
 from tests.registry import OwnRegistry
@@ -168,3 +172,34 @@ def test_nothing_but_a_file_is_opened_for_reading(tmp_path: Path) -> None:
     assert why_unreadable(repository, "/dev/null") == "it is a device, not a file"
     (tmp_path / "link").symlink_to(__file__)
     assert repository.read("link") == Path(__file__).read_bytes()
+
+
+class _Observed(DirectoryRepository):
+    """Counts how often each record is read, and cannot read those at `broken`."""
+
+    broken = ""
+
+    def __init__(self, url: RepositoryURL) -> None:
+        super().__init__(url)
+        self.reads: Counter[str] = Counter()
+
+    def read(self, path: str) -> bytes | None:
+        self.reads[path] += 1
+        if path == self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(path)
+
+
+def test_a_survey_reads_the_record_of_an_image_once_also_if_the_disk_fails(tree: Tree) -> None:
+    repository = _Observed(RepositoryURL.parse(f"dir:{tree.root}"))
+    assert verify(repository).sound
+    users = [path for path in repository.reads if path.startswith(f"{layout.IMAGES}/")]
+    assert len(users) >= 3
+    assert {repository.reads[path] for path in users} == {1}
+
+    repository.broken = users[0]
+    report = verify(repository, deep=True)
+    assert [(f.kind, f.path) for f in report.findings if f.path == users[0]] == [
+        (Kind.RECORD_DAMAGED, users[0]),
+        (Kind.USERS_MISSING, users[0]),
+    ]
