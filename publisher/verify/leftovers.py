@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from publisher.entry import EntryType
 from publisher.oci.digest import digest_hex
@@ -18,38 +18,46 @@ COLLECT = "publisher gc --orphans"
 
 def check_leftovers(repository: Repository, inventory: Inventory, expected: Expected) -> None:
     """Add findings about content that no manifest names and this publisher does not use."""
-    _check_public_names(repository, inventory)
+    names = [
+        name
+        for name in repository.children("")
+        if not layout.is_hidden(name) and name not in (layout.PODMAN_STORE, layout.SQUASHFS_NAMES)
+    ]
+    what = "a link to a flat image that has no metadata; an ingest of the image adds it"
+    check_names(repository, inventory, names, inventory.names, layout.FLAT, what)
     for top, known, kind, what in (
         (layout.LAYERS, expected.layers, Kind.ORPHAN_LAYER, "a layer"),
         (layout.FLAT, expected.images, Kind.ORPHAN_FLAT, "a flat image"),
         (layout.IMAGES, expected.images, Kind.ORPHAN_METADATA, "a record of an image's users"),
         (layout.HOT_FILES, expected.images, Kind.ORPHAN_METADATA, "a list of an image's hot files"),
     ):
-        _check_shards(repository, inventory, top, known, kind, what)
+        what += " that no published or scheduled manifest names"
+        check_shards(repository, inventory, top, known, kind, what)
     _check_retired(repository, inventory)
 
 
-def _check_public_names(repository: Repository, inventory: Inventory) -> None:
-    """Add findings about public names that are not links of images."""
-    waiting = [
-        name
-        for name in repository.children("")
-        if not layout.is_hidden(name) and name not in (layout.PODMAN_STORE, layout.SQUASHFS_NAMES)
-    ]
+def check_names(
+    repository: Repository,
+    inventory: Inventory,
+    tops: Sequence[str],
+    known: Set[str],
+    target: str,
+    what: str,
+) -> None:
+    """Add findings about what lies at and below `tops` and is not one of the `known` links.
+
+    `what` describes another link into the directory `target`.
+    """
+    waiting = [*tops]
     while waiting:
         path = waiting.pop()
         kind = repository.kind(path)
         if kind is EntryType.DIRECTORY:
             waiting += [f"{path}/{child}" for child in repository.children(path)]
-        elif kind is None or path in inventory.names:
+        elif kind is None or path in known:
             continue
-        elif kind is EntryType.SYMLINK and f"{layout.FLAT}/" in (repository.link_text(path) or ""):
-            inventory.warning(
-                Kind.ORPHAN_LINK,
-                path,
-                "a link to a flat image that has no metadata; an ingest of the image adds it",
-                how=COLLECT,
-            )
+        elif kind is EntryType.SYMLINK and f"{target}/" in (repository.link_text(path) or ""):
+            inventory.warning(Kind.ORPHAN_LINK, path, what, how=COLLECT)
         else:
             inventory.foreign(path)
 
@@ -76,7 +84,7 @@ def _check_retired(repository: Repository, inventory: Inventory) -> None:
             )
 
 
-def _check_shards(
+def check_shards(
     repository: Repository,
     inventory: Inventory,
     top: str,
@@ -84,11 +92,11 @@ def _check_shards(
     kind: Kind,
     what: str,
 ) -> None:
+    """Add findings of `kind` about what `top` has by digest and is not `known`."""
     names = {digest_hex(digest) for digest in known}
     for path, name in sharded(repository, inventory, top):
         if name not in names and inventory.certain:
-            what_it_is = f"{what} that no published or scheduled manifest names"
-            inventory.warning(kind, path, what_it_is, how=COLLECT)
+            inventory.warning(kind, path, what, how=COLLECT)
 
 
 def sharded(repository: Repository, inventory: Inventory, top: str) -> Iterator[tuple[str, str]]:

@@ -43,8 +43,15 @@ def check_images(repository: Repository, inventory: Inventory, expected: Expecte
     dropped = {entry.key for entry in inventory.schedule if entry.link_dropped}
     for image in inventory.images:
         if image.linked:
-            key = (image.name, image.manifest_digest)
-            _check_link(repository, inventory, image, dropped=key in dropped)
+            check_link(
+                repository,
+                inventory,
+                image.name,
+                layout.link_target(image.name, image.manifest.image_id),
+                image.name,
+                what="the image's public link",
+                may_be_missing=(image.name, image.manifest_digest) in dropped,
+            )
 
 
 def outdated_flat_images(repository: Repository, inventory: Inventory) -> list[LiveImage]:
@@ -99,24 +106,30 @@ def _check_users(
         inventory.error(Kind.USERS_WRONG, path, what, Remedy.DERIVE, image=name)
 
 
-def _check_link(
-    repository: Repository, inventory: Inventory, image: LiveImage, *, dropped: bool
+def check_link(
+    repository: Repository,
+    inventory: Inventory,
+    path: str,
+    target: str,
+    image: str,
+    *,
+    what: str,
+    may_be_missing: bool = False,
 ) -> None:
-    target = layout.link_target(image.name, image.manifest.image_id)
-    text = repository.link_text(image.name)
+    """Add a finding unless `path` is a link to `target`; `what` describes it: "the link to …"."""
+    text = repository.link_text(path)
     if text == target:
         return
     if text is not None:
-        what = f"it points to {text}, expected {target}"
-        inventory.error(Kind.LINK_WRONG, image.name, what, Remedy.DERIVE, image=image.name)
-    elif repository.exists(image.name):
+        wrong = f"it points to {text}, expected {target}"
+        inventory.error(Kind.LINK_WRONG, path, wrong, Remedy.DERIVE, image=image)
+    elif repository.exists(path):
         inventory.error(
             Kind.LINK_WRONG,
-            image.name,
-            "a file or directory is in the place of the image's public link",
+            path,
+            f"a file or directory is in the place of {what}",
             how="move it away; then: publisher verify --repair",
-            image=image.name,
+            image=image,
         )
-    elif not dropped:
-        what = "the image's public link is missing"
-        inventory.error(Kind.LINK_MISSING, image.name, what, Remedy.DERIVE, image=image.name)
+    elif not may_be_missing:
+        inventory.error(Kind.LINK_MISSING, path, f"{what} is missing", Remedy.DERIVE, image=image)
