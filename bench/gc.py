@@ -58,7 +58,9 @@ def main() -> None:
 def build(folder: Path, size: int) -> DirectoryRepository:
     """A repository of `size` images."""
     root = folder / f"tree-{size}"
-    repository = DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(root)), writable=True, may_be_new=True
+    )
     with Sources() as sources:
         for first in range(0, size, 50):
             layout = folder / f"layout-{size}"

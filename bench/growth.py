@@ -132,7 +132,9 @@ def moved_tag(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
 
 def _fill_schedule(tree: Path, size: int) -> None:
     """Put `size` images with ten layers each on the schedule; only their entries exist."""
-    repository = DirectoryRepository(RepositoryURL("dir", str(tree)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(tree)), writable=True, may_be_new=True
+    )
     now = datetime.now(UTC).replace(microsecond=0)
     layers = [
         {"mediaType": OCI_LAYER, "digest": digest_of(b"layer %d" % n), "size": 10**6}

@@ -92,7 +92,9 @@ def _publish(tree: Path, images: list[str], outputs: tuple[str, ...]) -> float:
         Request(Wish(parse_reference(text), outputs=outputs, name=f"n{Path(text[4:-2]).name}"))
         for text in images
     ]
-    repository = DirectoryRepository(RepositoryURL("dir", str(tree)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(tree)), writable=True, may_be_new=True
+    )
     try:
         with Sources() as sources:
             began = time.perf_counter()

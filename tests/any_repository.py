@@ -58,7 +58,7 @@ class AnyRepository:
         url = RepositoryURL.parse(self.url)
         if self.machine is not None:
             return self.machine.open(url.location, writable=writable, wait=WAIT)
-        return DirectoryRepository(url, writable=writable, wait=WAIT)
+        return DirectoryRepository(url, writable=writable, may_be_new=writable, wait=WAIT)
 
 
 def find_repository(kind: str, folder: Path) -> AnyRepository:

@@ -156,7 +156,9 @@ class Tree:
         hot_files = self.root / layout.hot_files(NEW.image_id)
         hot_files.parent.mkdir(parents=True)
         hot_files.write_bytes(traced.to_bytes())
-        repository = DirectoryRepository(RepositoryURL.parse(f"dir:{self.root}"), writable=True)
+        repository = DirectoryRepository(
+            RepositoryURL.parse(f"dir:{self.root}"), writable=True, may_be_new=True
+        )
         with repository.stage_layer(STAGED.digest) as stage:
             unpack(
                 STAGED.chunks(),

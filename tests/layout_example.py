@@ -156,7 +156,9 @@ def _write_index(folder: Path) -> None:
 
 def _ingest(root: Path, scratch: Path, wishes: bytes, now: datetime) -> Report:
     wish_list = parse_wish_list(wishes, "/srv/wishes/team.yaml")
-    repository = DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(root)), writable=True, may_be_new=True
+    )
     try:
         with ExampleSources(scratch) as sources:
             return ingest(

@@ -45,7 +45,9 @@ IMAGES: Sequence[tuple[str, Image, tuple[str, ...]]] = (
 
 def publish_images(folder: Path, tree: Path) -> None:
     """Publish `IMAGES` in `tree`; `folder` is for their layouts."""
-    repository = DirectoryRepository(RepositoryURL("dir", str(tree)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(tree)), writable=True, may_be_new=True
+    )
     try:
         with Sources() as sources:
             for name, built, outputs in IMAGES:

@@ -45,7 +45,7 @@ class Publishers:
 
     @contextmanager
     def opened(self) -> Iterator[DirectoryRepository]:
-        repository = DirectoryRepository(self.url, writable=True, wait=60)
+        repository = DirectoryRepository(self.url, writable=True, may_be_new=True, wait=60)
         try:
             yield repository
         finally:

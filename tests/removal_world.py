@@ -54,7 +54,7 @@ class World(RuleBasedStateMachine):
         EXECUTED["sequences"] += 1
         self.root = Path(tempfile.mkdtemp(prefix="tree-", dir=self.folder))
         self.url = RepositoryURL("dir", str(self.root))
-        self.repository: Any = DirectoryRepository(self.url, writable=True)
+        self.repository: Any = DirectoryRepository(self.url, writable=True, may_be_new=True)
         self.sources = Sources()
         self.model = Model()
         self.now = START
@@ -84,7 +84,7 @@ class World(RuleBasedStateMachine):
             die_at(operation)
             code = 1
             try:
-                act(DirectoryRepository(self.url, writable=True))
+                act(DirectoryRepository(self.url, writable=True, may_be_new=True))
                 code = 0
             finally:
                 os._exit(code)

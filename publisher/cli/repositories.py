@@ -13,7 +13,6 @@ from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
-from publisher.repository.directory.opening import check_readable
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree.layout import RepositoryURL
@@ -30,7 +29,6 @@ def open_repository(
     """Return the repository that a URL names; raise UsageError if none was given.
 
     `may_be_new`: accept a directory in which publishing creates a repository, or would create one.
-    Without it, a mistyped or unmounted path is an error also for commands that write.
     `verify` asks a CVMFS repository to read back what it publishes.
     """
     if not text:
@@ -53,8 +51,6 @@ def open_repository(
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
-    if not may_be_new:
-        check_readable(Path(url.location).absolute())
     return DirectoryRepository(
         url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message
     )

@@ -34,7 +34,9 @@ pytestmark = pytest.mark.system
 
 @contextmanager
 def opened(path: Path) -> Iterator[DirectoryRepository]:
-    repository = DirectoryRepository(RepositoryURL("dir", str(path)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(path)), writable=True, may_be_new=True
+    )
     try:
         yield repository
     finally:

@@ -89,7 +89,7 @@ def test_after_a_power_failure_the_next_command_repairs_the_tree(
             at = min(chance.choice(syncs) + chance.randint(0, 12), len(log) - 1)
         what = f"seed {SEED}, power lost after operation {at} of {len(log) - 1}"
         random_loss(log, at, chance).make(root)
-        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True).close()
+        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True, may_be_new=True).close()
         assert_readers_are_served(root)
         state = state_of(root)
         assert state in states, f"{what}: {[differences(state, each) for each in states]}"
@@ -142,7 +142,7 @@ def test_each_state_that_a_power_failure_can_leave_is_before_or_after_a_commit(
         what = f"seed {SEED}, power lost after operation {at} of {len(log) - 1}: {loss}"
         disk.make(root)
         assert_readers_are_served(root)
-        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True).close()
+        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True, may_be_new=True).close()
         assert_readers_are_served(root)
         state = state_of(root)
         commits = [durable for point, durable in _commits(log) if point <= at]

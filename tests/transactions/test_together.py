@@ -157,7 +157,9 @@ def test_a_continuous_reader_sees_only_whole_images(stage: Stage) -> None:
         built = image(base, layer(*(file(name, data) for name, data in content.items())))
         images.append((built, content | {f"base{n}": b"base" for n in range(5)}))
     allowed = {built.image_id.partition(":")[2]: content for built, content in images}
-    repository = DirectoryRepository(RepositoryURL("dir", str(stage.repository)), writable=True)
+    repository = DirectoryRepository(
+        RepositoryURL("dir", str(stage.repository)), writable=True, may_be_new=True
+    )
     reader = Reader(stage.repository, allowed)
     reader.start()
     try:

@@ -60,7 +60,9 @@ class Mirror:
             _make_place(place)
         if writable or (place / layout.METADATA).is_dir():
             url = RepositoryURL("dir", str(place))
-            self._tree = DirectoryRepository(url, writable=writable, wait=wait, on_wait=on_wait)
+            self._tree = DirectoryRepository(
+                url, writable=writable, may_be_new=writable, wait=wait, on_wait=on_wait
+            )
         if writable:
             self.blobs.mkdir(mode=0o700, exist_ok=True)
 

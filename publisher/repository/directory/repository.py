@@ -37,10 +37,11 @@ class DirectoryRepository:
 
     Args:
         url: The directory, with a relative or absolute path.
-        writable: Prepare it for transactions. The directory is created unless its parent is missing
-            too, and refused if it holds something that is not a published tree.
-        may_be_new: For reading: accept an empty or missing directory, which a first publication
-            would begin.
+        writable: Prepare it for transactions. A directory that holds something else than a
+            published tree is refused.
+        may_be_new: Accept an empty or missing directory: to write, it is created unless its parent
+            is missing too; to read, a first publication would begin it. Without it, a mistyped or
+            unmounted path is an error.
         wait: How many seconds to wait for another writer.
         on_wait: Called once, with a message for the user, when waiting begins.
 
@@ -61,11 +62,11 @@ class DirectoryRepository:
         # Fixed once, so that the repository stays the same if the working directory changes.
         self.root = Path(url.location).absolute()
         self._workspace: Workspace | None = None
+        if not (may_be_new and (writable or is_new(self.root))):
+            check_readable(self.root)
         if writable:
             self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait)
             self._workspace.recover()
-        elif not (may_be_new and is_new(self.root)):
-            check_readable(self.root)
 
     @cached_property
     def keeps_xattrs(self) -> bool:

@@ -37,7 +37,9 @@ FLAT = layout.flat_image(SECOND.image_id)
 
 
 def in_directory(folder: Path) -> Repository:
-    return DirectoryRepository(RepositoryURL("dir", str(folder / "images")), writable=True)
+    return DirectoryRepository(
+        RepositoryURL("dir", str(folder / "images")), writable=True, may_be_new=True
+    )
 
 
 @pytest.fixture(params=["directory", "memory"])

@@ -180,7 +180,9 @@ def test_a_file_system_without_locks_is_refused(
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(RepositoryError, match="does not support file locks"):
-        DirectoryRepository(RepositoryURL("dir", str(tmp_path / "images")), writable=True)
+        DirectoryRepository(
+            RepositoryURL("dir", str(tmp_path / "images")), writable=True, may_be_new=True
+        )
     assert not list(tmp_path.glob("images/.metadata/.publisher/sessions/*/*"))
 
 

@@ -82,7 +82,7 @@ def test_staged_and_scheduled_layers_are_not_orphans(root: Path) -> None:
     assert ask(root, "remove", NAME).code == 0
     staged = layer(file("staged"))
     place = RepositoryURL.parse(f"dir:{root}/images")
-    repository = DirectoryRepository(place, writable=True)
+    repository = DirectoryRepository(place, writable=True, may_be_new=True)
     with repository.stage_layer(staged.digest) as stage:
         unpack(
             staged.chunks(), staged.descriptor, staged.diff_id, stage.sink, stage.index, Policy()

@@ -118,7 +118,9 @@ def test_any_stack_of_layers_unpacks_to_the_directory_backends_tree(
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
         place = Path(folder)
         layout = write_layout(built, place / "layout", "1")
-        expected = WithoutXattrs(RepositoryURL("dir", str(place / "expected")), writable=True)
+        expected = WithoutXattrs(
+            RepositoryURL("dir", str(place / "expected")), writable=True, may_be_new=True
+        )
         requests = [Request(wish_for(f"oci:{layout}:1", name="tool"))]
         with Sources() as sources:
             report = ingest(requests, expected, sources, now=lambda: NOW)
@@ -180,7 +182,9 @@ def test_an_archive_in_an_unsuitable_order_is_sent_in_a_suitable_one(
 ) -> None:
     require_root()
     layout = write_layout(awkward(), tmp_path / "layout", "1")
-    expected = WithoutXattrs(RepositoryURL("dir", str(tmp_path / "expected")), writable=True)
+    expected = WithoutXattrs(
+        RepositoryURL("dir", str(tmp_path / "expected")), writable=True, may_be_new=True
+    )
     publish(expected, layout, "1")
     expected.close()
     repository = machine.open(machine.make(NAME))

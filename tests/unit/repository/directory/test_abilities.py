@@ -20,7 +20,7 @@ from publisher.tree.layout import RepositoryURL
 
 
 def opened(root: Path) -> DirectoryRepository:
-    return DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+    return DirectoryRepository(RepositoryURL("dir", str(root)), writable=True, may_be_new=True)
 
 
 def failing(code: int) -> Callable[..., None]:

@@ -57,7 +57,9 @@ def repository(root: Path) -> Iterator[DirectoryRepository]:
 
 
 def opened_at(root: Path, *, writable: bool = True) -> DirectoryRepository:
-    return DirectoryRepository(RepositoryURL("dir", str(root)), writable=writable, wait=5)
+    return DirectoryRepository(
+        RepositoryURL("dir", str(root)), writable=writable, may_be_new=writable, wait=5
+    )
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
@@ -415,6 +417,13 @@ def test_a_missing_parent_is_not_created_since_it_may_be_a_missing_mount(tmp_pat
         opened_at(tmp_path / "mnt" / "images")
     assert "mount" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repository_that_is_expected_is_not_created(root: Path) -> None:
+    with pytest.raises(RepositoryError, match="does not exist") as caught:
+        DirectoryRepository(RepositoryURL("dir", str(root)), writable=True)
+    assert "--repository" in caught.value.hint
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("writable", [False, True])
