@@ -96,7 +96,9 @@ def sarif(report: Report) -> str:
 
 
 def _result(finding: Finding, fingerprint: str, rule: int, report: Report) -> dict[str, object]:
-    place: dict[str, object] = {"artifactLocation": {"uri": quote(_path(finding.file))}}
+    place: dict[str, object] = {
+        "artifactLocation": {"uri": quote(os.fsencode(_path(finding.file)))}
+    }
     if finding.line:
         place["region"] = {"startLine": finding.line, "startColumn": finding.column}
     result: dict[str, object] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -84,6 +85,11 @@ def test_a_check_without_findings_is_valid_in_every_form(tmp_path: Path) -> None
     assert succeed(*words, "markdown", cwd=tmp_path).out.startswith(
         "### ✅ Wish lists: no errors\n"
     )
+    # The name of a file need not be UTF-8.
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml")).write_text("version: 3\n")
+    result = publisher("check", os.fsdecode(b"\xff.yaml"), "--output", "sarif", cwd=tmp_path)
+    check_forms.places_of_sarif(result.out)
+    assert '"uri": "%FF.yaml"' in result.out
     for report in ("x=y", "json", "json="):
         result = publisher("check", "l.yaml", "--offline", "--report", report, cwd=tmp_path)
         assert (result.code, f"cannot use --report {report}" in result.err) == (2, True)
