@@ -58,6 +58,14 @@ def check_pattern(text: str) -> str:
     return text
 
 
+def check_brackets(glob: str) -> None:
+    """Raise InvalidPattern if a '[' is not closed: such a glob would match it as a letter."""
+    if _OPEN_BRACKET.search(glob):
+        raise InvalidPattern(
+            f"the '[' in {glob!r} is not closed", hint="write for example '1.[0-9]'"
+        )
+
+
 def natural(tag: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key by which 1.10 comes after 1.9."""
     return tuple(
@@ -70,10 +78,7 @@ def natural(tag: str) -> tuple[tuple[int, int, str], ...]:
 def _matcher(text: str, *, excludes: bool = False) -> _Matcher:
     if _RANGE_START.match(text):
         return _range(text, excludes)
-    if _OPEN_BRACKET.search(text):
-        raise InvalidPattern(
-            f"the '[' in {text!r} is not closed", hint="write for example '1.[0-9]'"
-        )
+    check_brackets(text)
     if not _GLOB.fullmatch(text):
         raise InvalidPattern(
             f"{text!r} can match no tag",

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from publisher.errors import presentable
+from publisher.oci.tag_patterns import InvalidPattern, check_brackets
 from publisher.policy.model import (
     InvalidPolicy,
     PolicyFile,
@@ -136,6 +137,11 @@ class _Reader:
         found = []
         for text, item in read_texts(node, self._problems, what):
             if _PATTERN.fullmatch(text):
+                try:
+                    check_brackets(text)
+                except InvalidPattern as error:
+                    self._problems.error(item, error.what, error.hint)
+                    continue
                 found.append(Setting(text, place(item)[0]))
             else:
                 message = f"{presentable(text)!r} is not a pattern for {what}"

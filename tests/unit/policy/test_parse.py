@@ -87,6 +87,7 @@ BAD: dict[str, Any] = {
     "list for a mapping": {"version": 1, "registries": ["docker.io"]},
     "unknown key in registries": {"version": 1, "registries": {"forbid": ["x"]}},
     "white space in a pattern": {"version": 1, "images": {"deny": ["a b"]}},
+    "bracket that is not closed": {"version": 1, "forbid-tags": ["1.[0-9"]},
     "empty list": {"version": 1, "images": {"allow": []}},
     "signature without a key": {"version": 1, "signatures": [{"images": ["*"]}]},
     "identity without a subject": {"version": 1, "signatures": [{"identities": [{"issuer": "x"}]}]},
