@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from publisher.errors import PublisherError
@@ -53,11 +53,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcomes of one run, in the order of the wish lists, and its duration in seconds."""
+    """The outcomes of one run, in the order of the wish lists, and its duration in seconds.
+
+    `steps` has the seconds of each kind of step ("resolving", "fetching"), summed over all images.
+    Images are processed side by side, so that the sum may exceed the duration.
+    """
 
     outcomes: tuple[Outcome, ...]
     seconds: float
     interrupted: bool = False
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -101,10 +106,15 @@ def joined_reports(reports: Sequence[Report], unusable: Sequence[Problem]) -> Re
         )
         for p in unusable
     ]
+    steps: dict[str, float] = {}
+    for report in reports:
+        for step, seconds in report.steps.items():
+            steps[step] = steps.get(step, 0.0) + seconds
     return Report(
         tuple(outcomes),
         sum(report.seconds for report in reports),
         any(report.interrupted for report in reports),
+        steps,
     )
 
 

@@ -19,6 +19,7 @@ from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
+from publisher.ingest.step_times import StepTimes
 from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wish import ingest_wish
 from publisher.layers.policy import Policy
@@ -68,7 +69,8 @@ def ingest(
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     began = time.monotonic()
-    progress = progress or Silent()
+    steps = StepTimes(progress or Silent())
+    progress = steps
     stop = stop or threading.Event()
     policy = policy or Policy()
     jobs = jobs_within_limit(jobs)
@@ -113,7 +115,7 @@ def ingest(
         for outcome in done
     ]
     cut_short = run.cut_short or None in work.outcomes
-    return Report(tuple(outcomes), time.monotonic() - began, cut_short)
+    return Report(tuple(outcomes), time.monotonic() - began, cut_short, steps.seconds)
 
 
 def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:
