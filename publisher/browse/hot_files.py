@@ -133,7 +133,10 @@ def remove_trace(repository: Repository, text: str) -> Result:
     name = find_name(repository, text)
     image_id = _image_id(repository, name)
     path = layout.hot_files(image_id)
-    with repository.transaction(f"removal of {path}") as transaction, transaction.exclusive():
+    with (
+        repository.transaction(f"removal of the trace of {name}") as transaction,
+        transaction.exclusive(),
+    ):
         record = _load(repository, image_id)
         status = Status.UNCHANGED
         if repository.exists(path):
@@ -158,7 +161,8 @@ def _publish(repository: Repository, name: str, record: HotFiles) -> Status:
         transaction.replace(layout.hot_files(record.image_id), record.to_bytes())
         if record.trigger:
             transaction.replace(record.bundle_path, record.bundle())
-        transaction.record(name, "traced", f"{len(record.files)} files")
+        count = len(record.files)
+        transaction.record(name, "traced", f"{count} file{'' if count == 1 else 's'}")
         transaction.commit()
     return Status.PUBLISHED
 

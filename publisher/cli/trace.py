@@ -6,7 +6,14 @@ from datetime import timedelta
 
 import click
 
-from publisher.browse.hot_files import DEFAULT_LIMIT, Options, Result, remove_trace, trace_image
+from publisher.browse.hot_files import (
+    DEFAULT_LIMIT,
+    Options,
+    Result,
+    Status,
+    remove_trace,
+    trace_image,
+)
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
 from publisher.cli.options import debug_option, output_option, repository_option, wait_option
@@ -148,4 +155,7 @@ def _print(result: Result, limit: int, *, names_files: bool) -> None:
         echo(f"left out, because of --limit {limit}: {count}, {size}: {names}{more}")
     if record is not None and record.bundle_path:
         echo(f"bundle: {printable(record.bundle_path)}")
-    echo(f"{result.status}: {result.path}")
+    if result.status is Status.NOT_PUBLISHED:
+        echo(f"nothing was published (--dry-run); it would be {result.path}")
+    else:
+        echo(f"{result.status}: {result.path}")

@@ -31,7 +31,7 @@ from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
 from publisher.verify.published_layers import has_writable_files
 
-_LITTLE_SPACE = 20 * 2**30
+_LITTLE_SPACE = 20 * 10**9
 _SKEW_SECONDS = 300
 
 
@@ -97,7 +97,7 @@ def _ownership(root: Path, owner: int) -> Check:
 def _space(root: Path) -> Iterator[Check]:
     status = os.statvfs(root)
     free = status.f_bavail * status.f_frsize
-    text = f"{free / 2**30:.1f} GiB free at {root}"
+    text = f"{free / 1e9:.1f} GB free at {root}"
     if free < _LITTLE_SPACE:
         yield Check("space", Verdict.WARNING, f"only {text}", "publisher gc, or a larger disk")
     else:

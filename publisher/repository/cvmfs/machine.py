@@ -20,7 +20,7 @@ from publisher.tree import layout
 OLDEST_VERSION = (2, 11)
 """The first version that accepts `ingest -t - -k` with deletions."""
 
-_LITTLE_SPACE = 20 * 2**30
+_LITTLE_SPACE = 20 * 10**9
 _SOON_SECONDS = 7 * 86400
 _LARGEST_CATALOG = 200_000
 _SKEW_SECONDS = 300
@@ -176,7 +176,7 @@ def _check_space(what: str, place: Path) -> Check:
     existing = next(path for path in (place, *place.parents) if path.exists())
     status = os.statvfs(existing)
     free = status.f_bavail * status.f_frsize
-    text = f"{free / 2**30:.1f} GiB at {place}"
+    text = f"{free / 1e9:.1f} GB at {place}"
     if not os.access(existing, os.W_OK):
         return Check(
             title,
