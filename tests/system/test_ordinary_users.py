@@ -97,7 +97,7 @@ def publish_without_the_policy(tmp_path: Path) -> Path:
     """Publish as an earlier release did, with a policy that does not know of write permission."""
     write_layout(BUILT, tmp_path / "layout", "1")
     root = tmp_path / "images"
-    repository = open_repository(f"dir:{root}", writable=True)
+    repository = open_repository(f"dir:{root}", writable=True, may_be_new=True)
     wish = wish_for(f"oci:{tmp_path}/layout:1", name="tool")
     with Sources() as sources:
         assert not run_ingest([Request(wish)], repository, sources, policy=Policy()).failed
