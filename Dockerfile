@@ -1,4 +1,8 @@
-# The publisher in a container. Mount the repository at the path that the wish list names.
+# The publisher in a container. As an ordinary user (10001), to whom then all published files belong:
+#   docker run --rm -v /srv/images:/srv/images -v publisher-state:/var/lib/publisher -v /etc/publisher:/etc/publisher:ro \
+#     publisher ingest --repository dir:/srv/images --no-progress /etc/publisher/wishlist.yaml
+# Credentials, if there are any: -e DOCKER_CONFIG=/etc/publisher, in whose config.json they are.
+# With --user 0 the files keep the owners that they have in the images.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS build
@@ -12,8 +16,14 @@ FROM ${BASE}
 # git and ssh fetch wish lists from git repositories.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 ca-certificates git openssh-client \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --home-dir /var/lib/publisher --shell /usr/sbin/nologin publisher \
+ && install -d -o publisher -g publisher -m 0755 /srv/images /var/lib/publisher
 COPY --from=build /opt/publisher /opt/publisher
-ENV PATH=/opt/publisher/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV PATH=/opt/publisher/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PUBLISHER_STATE=/var/lib/publisher
+# The repository, and what the publisher remembers between runs.
+VOLUME ["/srv/images", "/var/lib/publisher"]
+USER 10001:10001
 ENTRYPOINT ["publisher"]
 CMD ["--help"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
@@ -21,10 +20,8 @@ from publisher.cli.snapshotter import snapshotter
 from publisher.policy import parse_policy
 from publisher.wishlist import parse_wish_list
 from tests.command import publisher as publisher_command
-from tests.command import succeed
 from tests.components import require, run
 from tests.registry import OwnRegistry
-from tests.registry_auth import BasicAuth
 from tests.registry_images import sample_image
 from tests.schemas import ROOT
 
@@ -48,6 +45,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
             )
             if found:
                 words = _ENDS_A_COMMAND.split(found["words"])[0]
+                words = re.sub(r" \$\w+_OPTIONS\b", "", words)  # test_deployment.py fills them in
                 yield f"{path.relative_to(ROOT)}:{number}", words
 
 
@@ -80,91 +78,6 @@ def parses(words: list[str]) -> None:
         command.make_context(name, arguments, parent=group)
     except click.exceptions.Exit:
         assert "--help" in arguments
-
-
-def test_the_cron_job_has_a_time_a_user_and_a_command() -> None:
-    lines = (ROOT / "deploy/cron/publisher").read_text().splitlines()
-    jobs = [line for line in lines if line and line[0] not in "#ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
-    assert len(jobs) == 1
-    assert re.fullmatch(r"(?:[0-9*/,-]+ ){5}root nice publisher ingest .*", jobs[0])
-    assert "%" not in jobs[0]  # cron would make a line break of it
-
-
-def test_systemd_accepts_the_units(tmp_path: Path) -> None:
-    require("systemd-analyze")
-    for name in ("publisher.service", "publisher.timer", "publisher-snapshotter.service"):
-        text = (ROOT / "deploy/systemd" / name).read_text()
-        units = configparser.ConfigParser(strict=False, interpolation=None)
-        units.optionxform = str  # type: ignore[assignment, method-assign]
-        units.read_string(text)
-        assert units["Unit"]["Description"]
-        # The program is not installed there on the machine that runs the tests.
-        (tmp_path / name).write_text(text.replace("/opt/publisher/bin/publisher", "/bin/true"))
-    out = run("systemd-analyze", "verify", *tmp_path.glob("publisher*"))
-    assert out == ""
-
-
-def deployed_commands() -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """The words and the environment of the ingest of each deployment file."""
-    unit = (ROOT / "deploy/systemd/publisher.service").read_text()
-    [words] = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)
-    yield (
-        "systemd",
-        words.split(),
-        dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE)),
-    )
-    table = (ROOT / "deploy/cron/publisher").read_text()
-    [words] = re.findall(r"^\*/10 .* nice publisher (.*)$", table, re.MULTILINE)
-    variables = dict(re.findall(r"^([A-Z_]+)=(.*)$", table, re.MULTILINE))
-    yield "cron", words.split(), {k: v for k, v in variables.items() if k not in ("PATH", "SHELL")}
-    pod = yaml.safe_load((ROOT / "deploy/kubernetes/cronjob.yaml").read_text())["spec"]
-    [container] = pod["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    variables = {each["name"]: each["value"] for each in container["env"]}
-    yield "kubernetes", container["args"], variables
-
-
-@pytest.mark.parametrize(
-    ("words", "variables"),
-    [pytest.param(words, variables, id=name) for name, words, variables in deployed_commands()],
-)
-def test_the_deployed_jobs_work_without_credentials_and_with_them(
-    tmp_path: Path, words: list[str], variables: dict[str, str]
-) -> None:
-    def here(text: str) -> str:
-        return text.replace("/etc/", f"{tmp_path}/").replace("/srv/images", f"{tmp_path}/images")
-
-    words, variables = [here(word) for word in words], {k: here(v) for k, v in variables.items()}
-    [folder] = [Path(value) for value in variables.values() if value.startswith(f"{tmp_path}/")]
-    (tmp_path / "publisher").mkdir()
-    with OwnRegistry(BasicAuth({"robot": "secret"})) as private, OwnRegistry() as public:
-        for registry in (private, public):
-            registry.add("team/x", "1", sample_image())
-        wish_list = tmp_path / "publisher/wishlist.yaml"
-        wish_list.write_text(f"version: 2\nimages: ['{public.url}/team/x:1']\n")
-        assert succeed(*words, env=variables).code == 0
-        again = succeed(*words, env=variables)
-        assert len((again.out + again.err).splitlines()) == ("--no-progress" in words)
-        folder.mkdir(exist_ok=True)
-        login = ("login", private.url, "-u", "robot", "--password-stdin")
-        succeed(*login, "--authfile", folder / "config.json", input="secret")
-        wish_list.write_text(f"version: 2\nimages: ['{private.url}/team/x:1']\n")
-        succeed(*words, env=variables)
-
-
-def test_the_container_image_can_fetch_wish_lists_from_git() -> None:
-    final_stage = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
-    assert re.search(r"apt-get install .*\bgit openssh-client\b", final_stage)
-
-
-def test_the_kubernetes_job_runs_a_valid_command() -> None:
-    (document,) = yaml.safe_load_all((ROOT / "deploy/kubernetes/cronjob.yaml").read_text())
-    assert (document["apiVersion"], document["kind"]) == ("batch/v1", "CronJob")
-    pod = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    parses(container["args"])
-    volumes = {volume["name"] for volume in pod["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
 
 
 def test_the_snapshotter_of_the_nodes_has_their_paths_and_a_valid_command() -> None:

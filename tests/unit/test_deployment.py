@@ -1,0 +1,224 @@
+"""The scheduled jobs in deploy/ and the Dockerfile are valid, and work."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from publisher.cli.main import publisher
+from tests.command import succeed
+from tests.components import require, run
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth
+from tests.registry_images import sample_image
+from tests.schemas import ROOT
+
+SYSTEMD = ROOT / "deploy/systemd"
+JOBS = {"ingest": "publisher", "prune": "publisher-prune", "gc": "publisher-gc"}
+JOBS["verify"] = "publisher-verify"
+"""The unit of each scheduled command, in the order of a first day."""
+SERVICES = sorted(SYSTEMD.glob("*.service"))
+EXPOSURE_LIMIT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One scheduled command: the words after "publisher", and its environment."""
+
+    words: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    """A unit file; of a key that occurs several times, the last value."""
+    read = configparser.ConfigParser(strict=False, interpolation=None)
+    read.optionxform = str  # type: ignore[assignment, method-assign]
+    read.read_string(path.read_text())
+    return read
+
+
+def of_systemd(command: str) -> Job:
+    text = (SYSTEMD / f"{JOBS[command]}.service").read_text()
+    environment = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
+    [line] = re.findall(r"^ExecStart=/opt/publisher/bin/publisher (.*)$", text, re.MULTILINE)
+    # As systemd does: a variable that is a word of its own becomes as many words as its value has.
+    words = [
+        word
+        for each in line.split()
+        for word in (environment[each[1:]].split() if each.startswith("$") else [each])
+    ]
+    return Job(words, environment)
+
+
+def of_cron(command: str) -> Job:
+    table = (ROOT / "deploy/cron/publisher").read_text()
+    [line] = re.findall(rf"^\S+ \S+ .* nice publisher ({command} .*)$", table, re.MULTILINE)
+    variables = dict(re.findall(r"^([A-Z_]+)=(.*)$", table, re.MULTILINE))
+    return Job(line.split(), {k: v for k, v in variables.items() if k not in ("PATH", "SHELL")})
+
+
+def of_kubernetes(command: str) -> Job:
+    base = ROOT / "deploy/kubernetes/publisher/base"
+    containers = []
+    for name in (command, "pod"):
+        job = yaml.safe_load((base / f"{name}.yaml").read_text())["spec"]["jobTemplate"]["spec"]
+        containers += job["template"]["spec"]["containers"]
+    assert [each["name"] for each in containers] == ["publisher", "publisher"]
+    environment = {each["name"]: each["value"] for each in containers[1]["env"]}
+    return Job(containers[0]["args"], environment)
+
+
+FORMS = {"systemd": of_systemd, "cron": of_cron, "kubernetes": of_kubernetes}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_scheduled_jobs_work_without_credentials_and_with_them(
+    tmp_path: Path, form: str
+) -> None:
+    def here(text: str) -> str:
+        for place in ("/etc/", "/var/lib/", "/srv/"):
+            text = text.replace(place, f"{tmp_path}{place}")
+        return text
+
+    def job(command: str) -> int:
+        """Run a job, and return the number of lines that it printed."""
+        found = FORMS[form](command)
+        variables = {name: here(value) for name, value in found.environment.items()}
+        done = succeed(*map(here, found.words), env=variables)
+        return len((done.out + done.err).splitlines())
+
+    for folder in ("etc/publisher", "var/lib/publisher", "srv"):
+        (tmp_path / folder).mkdir(parents=True)
+    credentials = Path(here(FORMS[form]("ingest").environment["DOCKER_CONFIG"]))
+    tree = tmp_path / "srv/images"
+    with OwnRegistry(BasicAuth({"robot": "secret"})) as private, OwnRegistry() as public:
+        for registry in (private, public):
+            registry.add("team/x", "1", sample_image())
+        wish_list = tmp_path / "etc/publisher/wishlist.yaml"
+        wish_list.write_text(f"version: 2\nimages: ['{public.url}/team/x:1']\n")
+        for command in JOBS:
+            job(command)
+        assert (tree / public.host / "team/x:1").exists()
+        assert job("ingest") == (0 if form == "cron" else 1)
+
+        credentials.mkdir(exist_ok=True)
+        login = ("login", private.url, "-u", "robot", "--password-stdin")
+        succeed(*login, "--authfile", credentials / "config.json", input="secret")
+        wish_list.write_text(f"version: 2\nimages: ['{private.url}/team/x:1']\n")
+        job("ingest")
+        assert (tree / private.host / "team/x:1").exists()
+
+
+def test_the_jobs_of_all_forms_run_at_the_same_times() -> None:
+    lines = (ROOT / "deploy/cron/publisher").read_text().splitlines()
+    jobs = [line for line in lines if re.match(r"[0-9*]", line)]
+    assert all(re.fullmatch(r"(?:[0-9*/]+ ){5}root nice publisher .*", job) for job in jobs)
+    assert not any("%" in job for job in jobs)  # cron would make a line break of it
+    times = {job.split()[8]: " ".join(job.split()[:5]) for job in jobs}
+    assert list(times) == list(JOBS)
+    base = ROOT / "deploy/kubernetes/publisher/base"
+    for command, name in JOBS.items():
+        pod_job = yaml.safe_load((base / f"{command}.yaml").read_text())
+        assert pod_job["spec"]["schedule"] == times[command]
+        [calendar] = re.findall(r"^OnCalendar=(.*)$", (SYSTEMD / f"{name}.timer").read_text(), re.M)
+        minute, hour, _, _, weekday = times[command].split()
+        day = {"*": "*-*-* ", "0": "Sun *-*-* "}[weekday]
+        start = f"{day}{int(hour):02}:{minute}" if hour != "*" else "*:0/10"
+        assert calendar == start
+
+
+def test_the_commands_of_the_jobs_have_valid_options() -> None:
+    for form in FORMS.values():
+        for name in JOBS:
+            command = publisher.get_command(click.Context(publisher), name)
+            assert command is not None
+            command.make_context(name, list(form(name).words[1:]))
+
+
+def test_systemd_accepts_the_units_and_finds_them_hardened(tmp_path: Path) -> None:
+    require("systemd-analyze")
+    for path in (*SERVICES, *SYSTEMD.glob("*.timer")):
+        assert unit(path)["Unit"]["Description"]
+        # The program is not installed there on the machine that runs the tests.
+        text = path.read_text().replace("/opt/publisher/bin/publisher", "/bin/true")
+        (tmp_path / path.name).write_text(text)
+    assert run("systemd-analyze", "verify", *tmp_path.glob("publisher*")) == ""
+    for path in SERVICES:
+        out = run("systemd-analyze", "security", "--offline=true", path)
+        [exposure] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", out)
+        assert float(exposure) < EXPOSURE_LIMIT, path.name
+
+
+def test_the_units_of_the_jobs_differ_in_their_commands_only() -> None:
+    own = {"ExecStart", "Description"}
+    services = [SYSTEMD / f"{name}.service" for name in JOBS.values()]
+    assert len({settings_but(path, own) for path in services}) == 1
+    assert "StateDirectory=publisher" in settings_but(services[0], own)
+    assert "StateDirectoryMode=0755" in settings_but(services[0], own)
+    for name in JOBS.values():
+        assert unit(SYSTEMD / f"{name}.timer")["Install"]["WantedBy"] == "timers.target"
+
+
+def settings_but(path: Path, keys: set[str]) -> str:
+    """The settings of a unit except those with `keys`, and the variables of its own command."""
+    kept = [
+        line
+        for line in path.read_text().splitlines()
+        if line[:1].isalpha()
+        and line.partition("=")[0] not in keys
+        and not re.match(r"Environment=(?:WISHLISTS|\w+_OPTIONS)=", line)
+    ]
+    return "\n".join(kept)
+
+
+def test_the_environment_file_sets_variables_that_the_jobs_read() -> None:
+    lines = (SYSTEMD / "environment").read_text().splitlines()
+    names = {line[1:].partition("=")[0] for line in lines if re.match(r"#[A-Z_]+=", line)}
+    read = {"PUBLISHER_REPOSITORY", "PUBLISHER_CONFIG", "PUBLISHER_POLICY"}
+    for name in JOBS.values():
+        read |= set(
+            re.findall(r"\$(\w+)", unit(SYSTEMD / f"{name}.service")["Service"]["ExecStart"])
+        )
+    assert names == read
+
+
+@pytest.mark.parametrize("path", sorted((SYSTEMD / "drop-ins").glob("*")), ids=lambda p: p.name)
+def test_systemd_accepts_the_units_with_a_drop_in(tmp_path: Path, path: Path) -> None:
+    require("systemd-analyze")
+    for name in JOBS.values():
+        text = (SYSTEMD / f"{name}.service").read_text()
+        text = text.replace("/opt/publisher/bin/publisher", "/bin/true")
+        (tmp_path / f"{name}.service").write_text(text)
+        folder = tmp_path / f"{name}.service.d"
+        folder.mkdir()
+        (folder / path.name).write_text(path.read_text())
+        assert f"{name}" in path.read_text()  # the comment installs it for each job
+    assert run("systemd-analyze", "verify", *tmp_path.glob("*.service")) == ""
+
+
+def test_the_drop_in_for_cvmfs_resets_every_restriction_of_the_units() -> None:
+    """Without privileges the helper of cvmfs_server fails, and so it does in a mount namespace."""
+    restrictions = re.compile(
+        r"(?:Protect|Private|Restrict|SystemCall(?:Filter|Arch)|Lock|MemoryDeny|NoNew|Capab|ReadWrite)"
+    )
+    settings = unit(SYSTEMD / "publisher.service")["Service"]
+    expected = {name for name in settings if restrictions.match(name)}
+    found = unit(SYSTEMD / "drop-ins/cvmfs.conf")["Service"]
+    assert expected <= set(found)
+    assert {found[name] for name in expected} <= {"no", "", "~", "default"}
+
+
+def test_the_container_image_has_an_ordinary_user_and_can_fetch_wish_lists_from_git() -> None:
+    final_stage = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
+    assert re.search(r"apt-get install .*\bgit openssh-client\b", final_stage)
+    [user] = re.findall(r"^USER (\d+):\d+$", final_stage, re.MULTILINE)
+    assert f"useradd --uid {user} " in final_stage
+    assert 'VOLUME ["/srv/images", "/var/lib/publisher"]' in final_stage
+    assert "PUBLISHER_STATE=/var/lib/publisher" in final_stage
