@@ -25,6 +25,7 @@ SOME_FAILED = 1
 USAGE = 2
 REPOSITORY_UNUSABLE = 3
 CHANGES_PENDING = 4
+TIMED_OUT = 6
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -35,6 +36,7 @@ Exit codes:
   2    wrong usage, or a wish list with errors
   3    the repository is busy or unusable
   4    plan --detailed-exitcode, fmt --check: something would change
+  6    wait: the time is over
   70   unexpected error: a defect of the publisher
   130  interrupted; the next run goes on from there
 """

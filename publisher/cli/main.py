@@ -51,6 +51,7 @@ _COMMANDS = {
     "unpin": "publisher.cli.pin:unpin",
     "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",
+    "wait": "publisher.cli.wait:wait",
 }
 """The module and function of each command."""
 

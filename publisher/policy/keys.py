@@ -1,4 +1,4 @@
-"""Verify signatures with public keys. Pure; the only module that needs `cryptography`."""
+"""Verify signatures of images with public keys. Pure."""
 
 from __future__ import annotations
 

@@ -15,6 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.repository import RepositoryError
+from publisher.repository.cvmfs.signed_files import (
+    MANIFEST_FILE,
+    DamagedFile,
+    RepositoryManifest,
+    parse_manifest,
+)
 
 CONFIGURATION = Path("/etc/cvmfs/repositories.d")
 _FETCH_SECONDS = 30
@@ -28,14 +34,6 @@ class Owner:
 
     uid: int = 0
     gid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The published revision: its number, and the hash of its root catalog."""
-
-    revision: int
-    root_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +112,18 @@ class Configuration:
                 hint=f"publish as its owner: sudo -u {self.owner} publisher …",
             )
 
-    def published(self) -> Published:
+    def published(self) -> RepositoryManifest:
         """Return the published revision, read from the storage.
 
         Raises:
             RepositoryError: The storage is unreachable, or its manifest is malformed.
         """
-        text = self.fetch(".cvmfspublished").partition(b"\n--")[0]
-        fields = {line[:1]: line[1:].decode() for line in text.splitlines()}
         try:
-            return Published(int(fields[b"S"]), fields[b"C"])
-        except (KeyError, ValueError) as error:
+            return parse_manifest(self.fetch(MANIFEST_FILE))
+        except DamagedFile as error:
             raise RepositoryError(
                 f"cannot determine the revision of cvmfs:{self.name}",
-                why=f"{self.stratum0}/.cvmfspublished is malformed",
+                why=f"{self.stratum0}/{MANIFEST_FILE} is malformed: {error}",
                 hint=f"run cvmfs_server check {self.name}",
             ) from error
 

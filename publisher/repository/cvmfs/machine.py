@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.repository import RepositoryError
@@ -15,6 +14,7 @@ from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import mount_holders
 from publisher.repository.cvmfs.server import Server, holders_of, version
+from publisher.repository.cvmfs.signed_files import WHITELIST_FILE, DamagedFile, parse_whitelist
 from publisher.tree import layout
 
 OLDEST_VERSION = (2, 11)
@@ -208,10 +208,8 @@ def _check_union(configuration: Configuration) -> Check:
 
 def _check_keys(configuration: Configuration) -> Iterator[Check]:
     try:
-        lines = configuration.fetch(".cvmfswhitelist").splitlines()
-        text = next(line[1:15] for line in lines if line.startswith(b"E")).decode()
-        until = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-    except (RepositoryError, StopIteration, ValueError) as error:
+        until = parse_whitelist(configuration.fetch(WHITELIST_FILE)).expires
+    except (RepositoryError, DamagedFile) as error:
         yield Check(
             "whitelist",
             Verdict.PROBLEM,
@@ -230,11 +228,9 @@ def _check_keys(configuration: Configuration) -> Iterator[Check]:
 def _check_revision(configuration: Configuration) -> Check:
     try:
         published = configuration.published()
-        text = configuration.fetch(".cvmfspublished").partition(b"\n--")[0]
     except RepositoryError as error:
         return Check("storage", Verdict.PROBLEM, error.why, error.hint)
-    stamps = [line[1:] for line in text.splitlines() if line.startswith(b"T")]
-    if stamps and stamps[0].isdigit() and int(stamps[0]) > time.time() + _SKEW_SECONDS:
+    if published.published_at.timestamp() > time.time() + _SKEW_SECONDS:
         return Check(
             "clock",
             Verdict.WARNING,

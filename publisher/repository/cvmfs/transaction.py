@@ -20,9 +20,9 @@ from publisher.repository.cvmfs.changes import (
     compile_calls,
     top_directories,
 )
-from publisher.repository.cvmfs.configuration import Published
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.sending import write_plan
+from publisher.repository.cvmfs.signed_files import RepositoryManifest
 from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.disk import write_new_file
@@ -209,7 +209,9 @@ class CvmfsTransaction:
                 self._return_lease()
                 self._execution.execute(calls, self._check_under_lease)
 
-    def _require_published(self, before: Published, after: Published, calls: int) -> None:
+    def _require_published(
+        self, before: RepositoryManifest, after: RepositoryManifest, calls: int
+    ) -> None:
         if after.revision >= before.revision + calls:
             return
         name = self._execution.configuration.name

@@ -75,7 +75,7 @@ def test_a_whitelist_that_ends_soon_is_a_warning(ready: Machine) -> None:
     file = ready.root / "srv/cvmfs" / NAME / ".cvmfswhitelist"
     for days, verdict in ((3, "warning"), (-1, "problem"), (30, "good")):
         until = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + days * 86400))
-        file.write_text(f"20260101000000\nE{until}\n")
+        file.write_text(f"20260101000000\nE{until}\nN{NAME}\n00:00\n--\n")
         assert finding(doctor(ready), "whitelist")["verdict"] == verdict
 
 
