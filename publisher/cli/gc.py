@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 
 import click
 
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -60,6 +62,7 @@ from publisher.verify.orphans import collect_orphans
 @repository_option
 @wait_option
 @source_options
+@metrics_option
 @quiet_option
 @output_option
 @debug_option
@@ -73,6 +76,7 @@ def gc(
     orphans: bool,
     repository: str | None,
     wait: float,
+    metrics_file: MetricsFile,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -117,7 +121,10 @@ def gc(
         if image is not None and not (report.released or report.kept):
             echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
         _print_thin(thin, quiet)
-    return SOME_FAILED if report.kept or any(deleted.error for deleted in thin) else DONE
+    good = not (report.kept or any(deleted.error for deleted in thin))
+    if not dry_run:
+        metrics_file.write(repository, partial(gc_updates, report=report, good=good))
+    return DONE if good else SOME_FAILED
 
 
 def _collect_orphans(

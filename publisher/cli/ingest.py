@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import FrameType
 
@@ -23,6 +24,7 @@ from publisher.cli.failures import (
     SOME_FAILED,
     UsageError,
 )
+from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
@@ -48,6 +50,7 @@ from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
+from publisher.sources.wish_lists import list_identity
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 
@@ -88,6 +91,7 @@ class _Options:
 @locked_option
 @source_options
 @allow_local_option
+@metrics_option
 @no_progress_option
 @quiet_option
 @output_option
@@ -102,6 +106,7 @@ def ingest(
     jobs: int,
     wait: float,
     verify_publish: bool,
+    metrics_file: MetricsFile,
     no_progress: bool,
     quiet: bool,
     output: str,
@@ -133,21 +138,28 @@ def ingest(
     admission = admission_for(policy, chain.from_iterable(by_repository.values()))
     progress = not (quiet or no_progress)
     options = _Options(jobs, wait, verify_publish, progress, source_settings, admission)
-    reports = []
-    unusable_repository = False
+    reports: dict[str | None, Report] = {}
+    unusable: set[str | None] = set()
     for url, requests in by_repository.items():
         try:
-            reports.append(_run(requests, url, options))
+            reports[url] = _run(requests, url, options)
         except RepositoryError as error:
             if len(by_repository) == 1:
                 raise
             # The results in the other repositories have to be reported as well.
-            unusable_repository = True
-            reports.append(failed_report(requests, error))
-        if reports[-1].interrupted:
+            unusable.add(url)
+            reports[url] = failed_report(requests, error)
+        if reports[url].interrupted:
             break
-    code = _render(joined_reports(reports, problems), quiet, output)
-    return REPOSITORY_UNUSABLE if unusable_repository else code
+    code = _render(joined_reports(list(reports.values()), problems), quiet, output)
+    for url in reports.keys() - unusable:
+        lists = {request.wish_list for request in by_repository[url]}
+        if len(by_repository) == 1:
+            lists |= set(map(list_identity, wishlists))  # a list may have no usable wish
+        own = [problem for problem in problems if list_identity(problem.file) in lists]
+        report = joined_reports([reports[url]], own)
+        metrics_file.write(url, partial(ingest_updates, report=report, lists=lists))
+    return REPOSITORY_UNUSABLE if unusable else code
 
 
 @click.command("ingest-image")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
+from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
@@ -57,6 +60,7 @@ _SHOWN = 20
 @wait_option
 @source_options
 @allow_local_option
+@metrics_option
 @quiet_option
 @output_option
 @debug_option
@@ -71,6 +75,7 @@ def prune(
     repository: str | None,
     jobs: int,
     wait: float,
+    metrics_file: MetricsFile,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -124,10 +129,17 @@ def prune(
     else:
         for _, report in reports:
             _print(report, dry_run, quiet)
+    if not dry_run:
+        for (url, report), lists in zip(reports, by_repository.values(), strict=True):
+            good = {each.identity: not _kept_back(report) for each in lists}
+            metrics_file.write(url, partial(run_updates, command="prune", lists=good))
     if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
         return USAGE
-    kept_back = any(r.uncertain or r.refused or r.unreadable for _, r in reports)
-    return SOME_FAILED if kept_back else DONE
+    return SOME_FAILED if any(_kept_back(report) for _, report in reports) else DONE
+
+
+def _kept_back(report: Report) -> bool:
+    return bool(report.uncertain or report.refused or report.unreadable)
 
 
 def _print(report: Report, dry_run: bool, quiet: bool) -> None:

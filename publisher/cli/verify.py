@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
+from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -45,6 +47,7 @@ from publisher.verify.run import verify as run_verify
 @repository_option
 @wait_option
 @source_options
+@metrics_option
 @quiet_option
 @output_option
 @debug_option
@@ -56,6 +59,7 @@ def verify(
     dry_run: bool,
     repository: str | None,
     wait: float,
+    metrics_file: MetricsFile,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -97,6 +101,7 @@ def verify(
             for finding in wanted:
                 does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
                 echo(f"would {does}: {finding.path}")
+    metrics_file.write(repository, partial(verify_updates, report=report))
     return DONE if report.sound else SOME_FAILED
 
 

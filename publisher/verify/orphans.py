@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from publisher.layers.errors import LayerError
 from publisher.repository import Repository, Transaction
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
 from publisher.verify.findings import ORPHANS, Finding, Kind
 from publisher.verify.inventory import Inventory
-from publisher.verify.published_layers import layer_header
+from publisher.verify.published_layers import stored_size
 from publisher.verify.survey import survey
 
 
@@ -60,7 +59,7 @@ def _find(repository: Repository, inventory: Inventory) -> Orphans:
     found = [finding for finding in inventory.findings if finding.kind in ORPHANS]
     found.sort(key=lambda finding: (ORPHANS.index(finding.kind), finding.path))
     layers = [finding.path for finding in found if finding.kind is Kind.ORPHAN_LAYER]
-    return Orphans(tuple(found), sum(_size(repository, path) for path in layers))
+    return Orphans(tuple(found), sum(stored_size(repository, _digest(path)) for path in layers))
 
 
 def _remove(
@@ -72,13 +71,6 @@ def _remove(
     for finding in findings:
         transaction.remove(finding.path)
         transaction.record(finding.path, "collected", "no image names it")
-
-
-def _size(repository: Repository, path: str) -> int:
-    try:
-        return layer_header(repository, _digest(path)).stored_size
-    except (LayerError, OSError):
-        return 0
 
 
 def _digest(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from publisher.entry import EntryType
+from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, read_header, read_index
 from publisher.repository import Repository
@@ -43,6 +44,14 @@ def layer_header(repository: Repository, digest: str) -> IndexHeader:
     """
     with repository.open_index(digest) as file:
         return read_header(file)
+
+
+def stored_size(repository: Repository, digest: str) -> int:
+    """Return the bytes of all files of a layer; 0 if its index cannot be read."""
+    try:
+        return layer_header(repository, digest).stored_size
+    except (PublisherError, OSError):
+        return 0
 
 
 def difference(what: str, missing: Set[str], surplus: Set[str]) -> str:

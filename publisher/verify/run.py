@@ -14,6 +14,7 @@ from publisher.verify.contents import check_flat, check_layer
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.published_layers import stored_size
 from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
 
@@ -31,13 +32,17 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The number of verified images and layers, and the findings, the most severe first."""
+    """The number of verified images and layers, and the findings, the most severe first.
+
+    `size` is the bytes of all files of the layers; a layer without a readable index counts as 0.
+    """
 
     images: int
     layers: int
     flat_images: int
     deep: bool
     findings: tuple[Finding, ...]
+    size: int = 0
 
     @property
     def sound(self) -> bool:
@@ -77,6 +82,7 @@ def verify(
         flat_images=len(_distinct_flat(inventory.images)),
         deep=deep,
         findings=tuple(sorted(set(inventory.findings), key=_order)),
+        size=sum(stored_size(repository, digest) for digest in expected.layers),
     )
 
 

@@ -80,6 +80,7 @@ NOT_OF_ONE_MODULE = {
     "test_documents.py": "the documentation, compared with the program",
     "test_deployment.py": "the scheduled jobs in deploy/",
     "test_kubernetes.py": "the manifests in deploy/kubernetes",
+    "test_prometheus.py": "the alerts and the dashboard in deploy/prometheus",
     "test_house.py": "the files at the top of the checkout",
 }
 WITHOUT_TESTS_OF_ITS_OWN = {
@@ -143,7 +144,7 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows() -> None:
 
 
 def test_every_dependency_of_the_program_is_imported_by_it() -> None:
-    modules = {"pyyaml": "yaml"}
+    modules = {"pyyaml": "yaml", "prometheus-client": "prometheus_client"}
     text = "\n".join(path.read_text() for path in (ROOT / "publisher").rglob("*.py"))
     for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
         module = modules.get(requirement.name, requirement.name)

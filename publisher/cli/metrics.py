@@ -1,0 +1,152 @@
+"""The option `--metrics-file`, and the metrics that follow from the report of each command."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from publisher.cli.removal import utc_now
+from publisher.cli.rendering import message
+from publisher.cli.repositories import open_repository
+from publisher.errors import failure_text
+from publisher.ingest.report import Outcome, Status
+from publisher.ingest.report import Report as IngestReport
+from publisher.metrics import Update, families, repository_updates, update_file
+from publisher.metrics.families import value
+from publisher.removal.gc import Report as GcReport
+from publisher.repository import Repository
+from publisher.verify.findings import Severity
+from publisher.verify.run import Report as VerifyReport
+
+_SUFFIX = ".prom"
+
+_STATES = {
+    Status.PUBLISHED: "current",
+    Status.UPDATED: "current",
+    Status.RECORDED: "current",
+    Status.UNCHANGED: "current",
+    Status.PINNED: "pinned",
+    Status.EXPIRED: "expired",
+    Status.FAILED: "failing",
+}
+
+
+class MetricsFile:
+    """The file that `--metrics-file` names, if any, and when the command began."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._began = time.monotonic()
+
+    def write(self, url: str | None, updates: Callable[[str, float], Iterable[Update]]) -> None:
+        """Write the metrics of a run that has come to its end, and those of its repository.
+
+        A failure is printed, and never changes the result of the run.
+
+        Args:
+            url: The URL of the repository, as the user wrote it.
+            updates: Receives the URL with the whole path, and the seconds since the command began.
+        """
+        if self._path is None:
+            return
+        try:
+            repository = open_repository(url)
+            try:
+                facts = tuple(repository_updates(repository, _label(repository), utc_now()))
+            finally:
+                repository.close()
+            own = updates(_label(repository), time.monotonic() - self._began)
+            update_file(Path(self._path), [*own, *facts])
+        except Exception as error:  # noqa: BLE001  # the work of the run is done
+            message(failure_text(error, self._path))
+
+
+def _label(repository: Repository) -> str:
+    """Return the URL of the repository; the same for every way to write the path of a directory."""
+    url = repository.url
+    return f"dir:{os.path.abspath(url.location)}" if url.kind == "dir" else str(url)
+
+
+def _metrics_file(
+    context: click.Context, parameter: click.Parameter, path: str | None
+) -> MetricsFile:
+    if path is not None and not path.endswith(_SUFFIX):
+        raise click.BadParameter(f"the node exporter reads only files with the ending {_SUFFIX}")
+    return MetricsFile(path)
+
+
+metrics_option = click.option(
+    "--metrics-file",
+    metavar="FILE.prom",
+    type=click.Path(dir_okay=False),
+    callback=_metrics_file,
+    envvar="PUBLISHER_METRICS_FILE",
+    show_envvar=True,
+    help="Write metrics there at the end of the run, for the textfile collector of Prometheus' "
+    "node exporter. All jobs of a machine can share the file. See docs/administration.md.",
+)
+
+
+def ingest_updates(
+    url: str, seconds: float, *, report: IngestReport, lists: Iterable[str]
+) -> Iterator[Update]:
+    """Yield the metrics of an ingest of `lists`, whose outcomes are all in `report`."""
+    by_list: dict[str, list[Outcome]] = {each: [] for each in lists}
+    for outcome in report.outcomes:
+        by_list.setdefault(outcome.wish_list, []).append(outcome)
+    good = {
+        each: not (report.interrupted or any(outcome.error for outcome in outcomes))
+        for each, outcomes in by_list.items()
+    }
+    yield from run_updates(url, seconds, command="ingest", lists=good)
+    steps: dict[tuple[str, ...], float] = {(step,): spent for step, spent in report.steps.items()}
+    yield Update(families.STEP_SECONDS, (url, "ingest"), steps)
+    for each, outcomes in by_list.items():
+        fetched = sum(outcome.bytes_fetched for outcome in outcomes)
+        yield value(families.FETCHED, (url, each), fetched)
+        if not report.interrupted:
+            yield _wishes((url, each), outcomes)
+
+
+def _wishes(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Update:
+    counts: dict[tuple[str, ...], float] = {(state,): 0.0 for state in _STATES.values()}
+    for outcome in outcomes:
+        counts[(_STATES[outcome.status],)] += 1
+    return Update(families.WISHES, scope, counts)
+
+
+def run_updates(
+    url: str, seconds: float, *, command: str, lists: Mapping[str, bool]
+) -> Iterator[Update]:
+    """Yield when and how long `command` ran. `lists` has whether it succeeded for each list.
+
+    A command without wish lists has one "list", which is "".
+    """
+    now = utc_now().timestamp()
+    yield value(families.RUN_SECONDS, (url, command), seconds)
+    for each, good in lists.items():
+        yield value(families.LAST_RUN, (url, command, each), now)
+        if good:
+            yield value(families.LAST_SUCCESS, (url, command, each), now)
+
+
+def gc_updates(url: str, seconds: float, *, report: GcReport, good: bool) -> Iterator[Update]:
+    """Yield the metrics of a collection."""
+    yield from run_updates(url, seconds, command="gc", lists={"": good})
+    yield value(families.COLLECTED, (url,), len(report.released))
+    yield value(families.FREED, (url,), report.size)
+
+
+def verify_updates(url: str, seconds: float, *, report: VerifyReport) -> Iterator[Update]:
+    """Yield the metrics of a verification."""
+    yield from run_updates(url, seconds, command="verify", lists={"": report.sound})
+    counts: dict[tuple[str, ...], float] = {
+        (str(severity),): sum(finding.severity is severity for finding in report.findings)
+        for severity in Severity
+    }
+    yield Update(families.FINDINGS, (url,), counts)
+    yield value(families.STORED, (url,), report.size)

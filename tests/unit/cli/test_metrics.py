@@ -1,0 +1,112 @@
+"""`--metrics-file`: what the commands write at the end of a run, and that it changes no result."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import publisher
+from tests.components import require, require_mounts
+from tests.layer_builder import file, image, layer, write_layout
+
+
+@pytest.fixture
+def wishes(tmp_path: Path) -> Path:
+    layout = write_layout(image(layer(file("motd", b"hello"))), tmp_path / "layout", "1")
+    path = tmp_path / "wishes.yaml"
+    path.write_text(
+        f"version: 2\nrepository: dir:{tmp_path}/images\n"
+        f"images: ['oci:{layout}:1', 'oci:{layout}:2', 'A B']\n"
+    )
+    return path
+
+
+def metrics(path: Path) -> dict[str, float]:
+    """The values by name and labels, without the label of the repository."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    pairs = (line.rsplit(" ", 1) for line in lines)
+    values = {
+        re.sub(r'repository="[^"]*",|,?repository="[^"]*"', "", key): float(number)
+        for key, number in pairs
+    }
+    assert len(values) == len(lines)
+    return values
+
+
+def test_all_jobs_of_a_repository_share_one_file(tmp_path: Path, wishes: Path) -> None:
+    require("promtool")
+    path = tmp_path / "publisher.prom"
+    option, repository = ("--metrics-file", path), ("--repository", tmp_path / "images")
+    named = f'list="{wishes}"'
+    result = publisher("ingest", wishes, *option)
+    assert result.code == 1 and "published: local/layout:1" in result.out
+    found = metrics(path)
+    assert found[f'publisher_wishes{{{named},state="current"}}'] == 1
+    assert found[f'publisher_wishes{{{named},state="failing"}}'] == 2
+    assert found[f"publisher_fetched_bytes_total{{{named}}}"] > 0
+    assert found['publisher_run_step_seconds{command="ingest",step="fetching"}'] > 0
+    ran = f'publisher_last_run_timestamp_seconds{{command="ingest",{named}}}'
+    good = f'publisher_last_success_timestamp_seconds{{command="ingest",{named}}}'
+    assert found[ran] > 0 and good not in found
+
+    wishes.write_text(re.sub(", 'oci.*]", "]", wishes.read_text()))
+    for words in (
+        ("ingest", wishes, "--quiet"),
+        ("prune", wishes),
+        ("gc", "--repository", os.path.relpath(tmp_path / "images")),
+        ("verify", *repository),
+    ):
+        assert publisher(*words, *option).code == 0
+    again = metrics(path)
+    assert again[good] == again[ran] > found[ran]
+    assert (
+        again[f"publisher_fetched_bytes_total{{{named}}}"]
+        == (found[f"publisher_fetched_bytes_total{{{named}}}"])
+    )
+    for command, each in (("prune", named), ("gc", 'list=""'), ("verify", 'list=""')):
+        assert again[f'publisher_last_success_timestamp_seconds{{command="{command}",{each}}}'] > 0
+        assert again[f'publisher_run_seconds{{command="{command}"}}'] > 0
+    assert again['publisher_findings{severity="error"}'] == 0
+    assert again["publisher_repository_stored_bytes{}"] == 5
+    assert again["publisher_collected_images_total{}"] == 0
+    with path.open("rb") as written:
+        checked = subprocess.run(["promtool", "check", "metrics"], stdin=written)
+    assert checked.returncode == 0
+    assert set(re.findall('repository="(.*?)"', path.read_text())) == {f"dir:{tmp_path}/images"}
+
+
+def test_a_run_that_cannot_use_the_repository_leaves_the_earlier_file(
+    tmp_path: Path, wishes: Path
+) -> None:
+    path = tmp_path / "publisher.prom"
+    path.write_text("earlier\n")
+    (tmp_path / "images").write_text("this is not a directory")
+    assert publisher("ingest", wishes, "--metrics-file", path).code == 3
+    assert publisher("gc", "--dry-run", "--metrics-file", path).code == 2
+    assert path.read_text() == "earlier\n"
+
+
+def test_a_full_disk_does_not_change_the_result_of_a_run(tmp_path: Path, wishes: Path) -> None:
+    require_mounts()
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", small], check=True)
+    try:
+        (small / "publisher.prom").write_text("earlier\n")
+        (small / "filling").write_bytes(bytes(4096))
+        result = publisher("ingest", wishes, "--metrics-file", small / "publisher.prom")
+        assert result.code == 1 and "published: local/layout:1" in result.out
+        assert f"cannot write the metrics to {small}/publisher.prom" in result.err
+        assert (small / "publisher.prom").read_text() == "earlier\n"
+        assert sorted(os.listdir(small)) == ["filling", "publisher.prom"]
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_name_that_the_node_exporter_ignores_is_a_usage_error(wishes: Path) -> None:
+    result = publisher("ingest", wishes, "--metrics-file", "/tmp/publisher.txt")
+    assert result.code == 2 and "only files with the ending .prom" in result.err
