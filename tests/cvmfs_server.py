@@ -25,6 +25,7 @@ CVMFS_STANDIN_PAUSE a file without which it stops, for a minute, in the middle o
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import pwd
@@ -290,21 +291,17 @@ def merge_upper(upper: Path, tree: Path) -> None:
 
 
 class Exclusive:
-    """A lock between processes, held for moments."""
+    """A lock between processes, held for moments, which ends with its process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self) -> None:
-        while True:
-            try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
-                return
-            except FileExistsError:
-                time.sleep(0.002)
+        self._descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
-        self.path.unlink()
+        os.close(self._descriptor)
 
 
 def is_alive(pid: str) -> bool:
