@@ -2,6 +2,7 @@
 
 wanted.py       compares what a wish requests with what is published; for all commands
 run.py          process many wishes                            `publisher ingest`, `ingest-image`
+work.py         share the images of all wishes among threads; for all commands
 wish.py         process one wish
 image.py        publish one image
 layers.py       download each layer once; space.py: the disk space for downloads

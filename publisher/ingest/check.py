@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -28,7 +27,8 @@ from publisher.ingest.findings import (
     rule_of,
     what_to_do,
 )
-from publisher.ingest.wanted import RequestedImage, for_each_image
+from publisher.ingest.wanted import RequestedImage
+from publisher.ingest.work import WishWork, for_all_images
 from publisher.policy import PolicyFile
 from publisher.sources.open import Sources
 from publisher.sources.revisions import EarlierList
@@ -119,7 +119,7 @@ def check(
         repository: Replaces the repository that each list names.
         untrusted: The lists that may not name files or the container engine of this host.
         today: A wish that has expired by this day causes a warning.
-        jobs: How many wishes are processed at a time.
+        jobs: How many images are processed at a time.
         target_of: Returns the target for the URL of a repository, which is None if none is named.
         bases: The earlier versions of the lists, by name. Without them, every wish is looked up.
         check_all: Look up the unchanged wishes as well.
@@ -135,7 +135,7 @@ def check(
         findings += [f for each in lists for f in _unreadable(each, targets[each.repository])]
     work = _in_order_of_claims(lists)
     admission = Admission(policy, signatures, [each.request for each in work])
-    checks = _Checks(sources, targets, admission)
+    checks = _Checks(targets, admission)
     rejected = [image for each in work for image in checks.reject(each)]
     refused = {(image.wish_list, image.line, image.column) for image in rejected}
     asked = [
@@ -143,12 +143,12 @@ def check(
         for each in work
         if each.place not in refused and (check_all or each.change not in UNTOUCHED)
     ]
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="check")
-    try:
-        futures = [pool.submit(checks.look_up, each) for each in asked if sources is not None]
-        images = [image for future in futures for image in future.result()]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    images: list[CheckedImage] = []
+    if sources is not None:
+        wishes = [checks.of_wish(each, sources) for each in asked]
+        images = for_all_images(
+            wishes, sources, jobs=jobs, admission=admission, with_repeated=True
+        ).items
     order = {each.name: number for number, each in enumerate(lists)}
     images = sorted(
         [*rejected, *images], key=lambda image: (order[image.wish_list], image.line, image.column)
@@ -189,11 +189,9 @@ class _Checks:
 
     def __init__(
         self,
-        sources: Sources | None,
         targets: Mapping[str | None, Target],
         admission: Admission,
     ) -> None:
-        self._sources = sources
         self._admission = admission
         self._denied: dict[tuple[str, int], list[Wish]] = defaultdict(list)
         self._targets = targets
@@ -234,30 +232,13 @@ class _Checks:
         overlaps.add(wish)
         return []
 
-    def look_up(self, work: _Work) -> list[CheckedImage]:
-        """Return all images of one wish: one, or as many as its patterns match."""
-        assert self._sources is not None
-        target = self._targets[work.wish_list.repository]
+    def of_wish(self, work: _Work, sources: Sources) -> _WishCheck:
+        """Return the check of all images of one wish."""
         is_new = work.change not in (*UNTOUCHED, None)
+        url = work.wish_list.repository
         overlaps = self._overlaps[work.wish_list.name] if is_new else None
-        image_check = ImageCheck(self._sources, target, self._admission, overlaps)
-
-        def act(image: RequestedImage) -> CheckedImage:
-            return image_check.run(image, work.change)
-
-        def failed(name: str, reference: str, error: Exception) -> CheckedImage:
-            return _failed(work, name, reference, error)
-
-        places = self._places[work.wish_list.repository]
-        return for_each_image(
-            work.request,
-            self._sources,
-            places,
-            act,
-            failed,
-            admission=self._admission,
-            with_repeated=True,
-        )
+        image_check = ImageCheck(sources, self._targets[url], self._admission, overlaps)
+        return _WishCheck(work, self._places[url], image_check)
 
     def denied_earlier(self, policy: PolicyFile) -> list[Finding]:
         """Return a note for each rule of the policy that unchanged wishes violate."""
@@ -275,6 +256,21 @@ class _Checks:
             )
             for (rule, line), wishes in self._denied.items()
         ]
+
+
+class _WishCheck(WishWork[CheckedImage]):
+    """Checks all images of one wish."""
+
+    def __init__(self, work: _Work, places: Places, image_check: ImageCheck) -> None:
+        super().__init__(work.request, places)
+        self._work = work
+        self._image_check = image_check
+
+    def act(self, image: RequestedImage) -> CheckedImage:
+        return self._image_check.run(image, self._work.change)
+
+    def failed(self, name: str, reference: str, error: Exception) -> CheckedImage:
+        return _failed(self._work, name, reference, error)
 
 
 def _violators(number: int) -> str:

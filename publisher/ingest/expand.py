@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.errors import failure_text
-from publisher.ingest.wanted import RequestedImage, for_each_image
+from publisher.ingest.wanted import RequestedImage
+from publisher.ingest.work import WishWork, for_all_images
 from publisher.sources.open import Sources
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request
@@ -45,30 +45,31 @@ def expand(
         sources: Where tags are listed: one request for a wish with patterns, none for others.
         now: The moment by which a wish may have expired.
         resolve: Look up the digest of each image as well, by one request.
-        jobs: How many wishes are processed at a time.
+        jobs: How many images are processed at a time.
     """
-    expansion = _Expansion(sources, resolve, defaultdict(Places))
-    wanted = [request for request in requests if not request.wish.has_expired(now)]
-    with ThreadPoolExecutor(jobs, thread_name_prefix="expand") as pool:
-        images = [image for images in pool.map(expansion.expand, wanted) for image in images]
+    places: defaultdict[str, Places] = defaultdict(Places)  # by wish list
+    wishes = (
+        _WishExpansion(request, places[request.wish_list], sources, resolve)
+        for request in requests
+        if not request.wish.has_expired(now)
+    )
+    images = for_all_images(wishes, sources, jobs=jobs, with_repeated=True).items
     # An image that a list requests twice belongs to the first of the two wishes.
     first = {(image.request.wish_list, image.reference): image for image in reversed(images)}
     return list(dict.fromkeys(first[i.request.wish_list, i.reference] for i in images))
 
 
-@dataclass(frozen=True, slots=True)
-class _Expansion:
-    sources: Sources
-    resolve: bool
-    places: defaultdict[str, Places]  # by wish list
+class _WishExpansion(WishWork[ExpandedImage]):
+    """Expands one wish."""
 
-    def expand(self, request: Request) -> list[ExpandedImage]:
-        def act(image: RequestedImage) -> ExpandedImage:
-            digest = self.sources.open(image.reference).resolve() if self.resolve else ""
-            return ExpandedImage(request, image.name, str(image.reference), digest)
+    def __init__(self, request: Request, places: Places, sources: Sources, resolve: bool) -> None:
+        super().__init__(request, places)
+        self._sources = sources
+        self._resolve = resolve
 
-        def failed(name: str, reference: str, error: Exception) -> ExpandedImage:
-            return ExpandedImage(request, name, reference, error=failure_text(error, name))
+    def act(self, image: RequestedImage) -> ExpandedImage:
+        digest = self._sources.open(image.reference).resolve() if self._resolve else ""
+        return ExpandedImage(self.request, image.name, str(image.reference), digest)
 
-        places = self.places[request.wish_list]
-        return for_each_image(request, self.sources, places, act, failed, with_repeated=True)
+    def failed(self, name: str, reference: str, error: Exception) -> ExpandedImage:
+        return ExpandedImage(self.request, name, reference, error=failure_text(error, name))

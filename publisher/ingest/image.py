@@ -58,8 +58,7 @@ class Run:
 def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
     """Bring one image up to date; return None if the run is stopped before that is done."""
     try:
-        with image.place.lock:
-            return _push_thin(run, image, _bring_up_to_date(run, image))
+        return _push_thin(run, image, _bring_up_to_date(run, image))
     except ImagePinned as error:
         return _outcome(image, Status.PINNED, remark=str(error))
     except Interrupted:

@@ -58,7 +58,7 @@ def update_lock(
         sources: Where tags and digests are looked up.
         now: The moment by which a wish may have expired.
         only_new: Look up only the wishes that the earlier lock does not have.
-        jobs: How many wishes are processed at a time.
+        jobs: How many images are processed at a time.
     """
     before = LockedImages(earlier)
     wanted = [request for request in requests if not request.wish.has_expired(now)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from publisher.errors import failure_text
 from publisher.ingest.admission import Admission
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Comparison, RequestedImage, compare, for_each_image
+from publisher.ingest.wanted import Comparison, RequestedImage, compare
+from publisher.ingest.work import WishWork, for_all_images
 from publisher.layers.policy import Limits
 from publisher.repository import Repository
 from publisher.repository.records import RecordSet
@@ -57,7 +57,7 @@ def plan(
         repository: The repository, which need not exist yet.
         sources: Where the images come from.
         now: The moment of the planned ingest.
-        jobs: How many wishes are processed at a time.
+        jobs: How many images are processed at a time.
         limits: How much an image may hold; by default the usual limits.
         admission: Which wishes and images may be published; by default all.
 
@@ -66,12 +66,36 @@ def plan(
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     RecordSet(repository).check_schedule()
-    planning = _Planning(
-        repository, sources, now, limits or Limits(), admission or Admission(), Places()
-    )
-    with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
-        planned = pool.map(planning.plan_wish, requests)
-        return [image for images in planned for image in images]
+    planning = _Planning(repository, sources, now, limits or Limits(), admission or Admission())
+    places = Places()
+    wishes = (_WishPlan(planning, request, places) for request in requests)
+    results = for_all_images(wishes, sources, jobs=jobs, admission=planning.admission)
+    return results.items
+
+
+class _WishPlan(WishWork[PlannedImage]):
+    """Plans all images of one wish."""
+
+    def __init__(self, planning: _Planning, request: Request, places: Places) -> None:
+        super().__init__(request, places)
+        self._planning = planning
+
+    def skip(self) -> PlannedImage | None:
+        wish = self.request.wish
+        if not wish.has_expired(self._planning.now):
+            return None
+        return self._with_place(PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {}))
+
+    def act(self, image: RequestedImage) -> PlannedImage:
+        return self._with_place(self._planning.plan_image(image))
+
+    def failed(self, name: str, reference: str, error: Exception) -> PlannedImage:
+        why = failure_text(error, name)
+        return self._with_place(PlannedImage(name, reference, Status.FAILED, {}, error=why))
+
+    def _with_place(self, image: PlannedImage) -> PlannedImage:
+        wish_list, wish = self.request.wish_list, self.request.wish
+        return replace(image, wish_list=wish_list, line=wish.line, column=wish.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +105,8 @@ class _Planning:
     now: datetime
     limits: Limits
     admission: Admission
-    places: Places
 
-    def plan_wish(self, request: Request) -> list[PlannedImage]:
-        wish = request.wish
-        if wish.has_expired(self.now):
-            planned = [PlannedImage(str(wish), str(wish.image), Status.EXPIRED, {})]
-        else:
-            planned = for_each_image(
-                request,
-                self.sources,
-                self.places,
-                self._plan_image,
-                _failed,
-                admission=self.admission,
-            )
-        return [
-            replace(image, wish_list=request.wish_list, line=wish.line, column=wish.column)
-            for image in planned
-        ]
-
-    def _plan_image(self, image: RequestedImage) -> PlannedImage:
+    def plan_image(self, image: RequestedImage) -> PlannedImage:
         reference = str(image.reference)
         try:
             comparison = compare(self.repository, self.sources, image, self.now)
@@ -122,7 +127,3 @@ def _status(comparison: Comparison, manifest_digest: str) -> Status:
         return Status.PUBLISHED
     moved = published.manifest_digest != manifest_digest
     return Status.UPDATED if moved else Status.RECORDED
-
-
-def _failed(name: str, reference: str, error: Exception) -> PlannedImage:
-    return PlannedImage(name, reference, Status.FAILED, {}, error=failure_text(error, name))

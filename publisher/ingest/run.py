@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,16 +20,14 @@ from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
 from publisher.ingest.step_times import StepTimes
 from publisher.ingest.thin_push import ThinPushes
-from publisher.ingest.wish import ingest_wish
+from publisher.ingest.wish import WishIngest
+from publisher.ingest.work import for_all_images
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.repository.descriptors import jobs_within_limit
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
 from publisher.wishlist.model import Request
-
-_WAKE_SECONDS = 0.2
-"""Seconds between checks of `stop`, which a signal handler sets."""
 
 
 def _utc_now() -> datetime:
@@ -93,28 +90,24 @@ def ingest(
         notices,
         admission or Admission(),
     )
-    work = _Work(requests)
     progress.run_started(len(requests))
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="image")
     try:
-        # One future per worker: one per wish would take most of the memory for a long list.
-        workers = [pool.submit(_process, run, work) for _ in range(min(jobs, len(requests)))]
-        _wait_for(workers, stop, sources)
-        for worker in workers:
-            worker.result()
+        results = for_all_images(
+            (WishIngest(run, request) for request in requests),
+            sources,
+            jobs=jobs,
+            admission=run.admission,
+            stop=stop,
+            on_stop=sources.close,  # a registry may have asked for a pause of minutes
+        )
     finally:
-        stop.set()
-        pool.shutdown()
         fetcher.close()
     unrecorded = thin.record()
-    # A wish that was not begun has no outcome.
     outcomes = [
         _with_unrecorded_push(outcome, unrecorded.get(outcome.name, ""))
-        for done in work.outcomes
-        if done is not None
-        for outcome in done
+        for outcome in results.items
     ]
-    cut_short = run.cut_short or None in work.outcomes
+    cut_short = run.cut_short or not results.complete
     return Report(tuple(outcomes), time.monotonic() - began, cut_short, steps.seconds)
 
 
@@ -124,38 +117,6 @@ def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:
         return outcome
     text = f"its thin image was pushed, but not recorded; the next run pushes it again: {why}"
     return replace(outcome, error=text)
-
-
-class _Work:
-    """The requests that are not begun yet, and the outcomes of the others in the same order."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.outcomes: list[list[Outcome] | None] = [None] * len(requests)
-        self._left = iter(enumerate(requests))
-        self._lock = threading.Lock()
-
-    def take(self) -> tuple[int, Request] | None:
-        """Return the next request with its place, or None at the end."""
-        with self._lock:
-            return next(self._left, None)
-
-
-def _process(run: Run, work: _Work) -> None:
-    """Process requests until none is left, or the run is to stop."""
-    while not run.stop.is_set() and (taken := work.take()) is not None:
-        number, request = taken
-        work.outcomes[number] = ingest_wish(run, request)
-        run.progress.request_done()
-
-
-def _wait_for(workers: Collection[Future[None]], stop: threading.Event, sources: Sources) -> None:
-    """Wait for all workers; on `stop`, or if the repository cannot be used, begin no other wish."""
-    pending = set(workers)
-    while pending:
-        done, pending = wait(pending, timeout=_WAKE_SECONDS, return_when=FIRST_EXCEPTION)
-        if stop.is_set() or any(worker.exception() is not None for worker in done):
-            stop.set()
-            sources.close()  # a registry may have asked for a pause of minutes
 
 
 def _convert_schedule(repository: Repository) -> None:

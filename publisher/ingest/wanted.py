@@ -1,15 +1,13 @@
 """Compare what a wish requests with what is published, for `ingest`, `plan` and `check`.
 
-All three go through the images of a wish with `for_each_image`. `ingest` and `plan` then use
-`compare`. Nothing is changed here.
+`ingest` and `plan` use `compare`. Nothing is changed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
 
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
@@ -18,7 +16,7 @@ from publisher.oci.digest import digest_of
 from publisher.oci.image import PlatformImage
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
-from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.records import RecordSet
 from publisher.runtimes import squashfs
 from publisher.runtimes.podman import store as podman_store
@@ -29,11 +27,9 @@ from publisher.sources.tags import expand_wish
 from publisher.tree import layout
 from publisher.tree.pins import check_pin
 from publisher.tree.publication import Publication, Terms
-from publisher.wishlist import OUTPUTS, Places
+from publisher.wishlist import OUTPUTS
 from publisher.wishlist.model import Request
-from publisher.wishlist.places import Place, places_of
-
-T = TypeVar("T")
+from publisher.wishlist.places import places_of
 
 
 class ConcurrentlyPublished(RepositoryChanged):
@@ -50,12 +46,11 @@ _LATEST_ONLY = (Transport.DOCKER_DAEMON, Transport.DOCKER_ARCHIVE)
 
 @dataclass(frozen=True, slots=True)
 class RequestedImage:
-    """One image of a wish: its public `name`, and the `place` to lock while it is published."""
+    """One image of a wish, and its public `name`."""
 
     request: Request
     reference: ImageReference
     name: str
-    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,63 +146,22 @@ class Comparison:
         return [Item(wanted, image, found) for wanted, image, found in items]
 
 
-def for_each_image(
-    request: Request,
-    sources: Sources,
-    places: Places,
-    act: Callable[[RequestedImage], T | None],
-    failed: Callable[[str, str, Exception], T | None],
-    *,
-    admission: Admission | None = None,
-    with_repeated: bool = False,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> list[T]:
-    """Go through the images of one wish: one, or as many as its tag patterns match.
-
-    An exception that one image causes is reported as the failure of that image.
-
-    Args:
-        request: The wish, and its list.
-        sources: Where tags are looked up.
-        places: The places of all images of this run.
-        act: Handles one image.
-        failed: Converts the failure of an image (name, reference, error) to a result.
-        admission: Refuses wishes and tags that a policy does not allow.
-        with_repeated: Include images that the same list has requested already.
-        is_stopped: Returns whether the run is to stop before the next image.
-
-    Returns:
-        What `act` and `failed` returned, without None.
+def requested_references(request: Request, sources: Sources) -> Sequence[ImageReference]:
+    """Return the images of a wish: those of the lock, or those that it requests now.
 
     Raises:
-        RepositoryError: The repository itself cannot be used.
+        NotLocked: The lock has none.
+        PublisherError: The tags cannot be listed, or none matches: see `expand_wish`.
     """
-    wish = request.wish
-    admission = admission or Admission()
-    try:
-        admission.check_wish(request)
-        references = _references(request, sources)
-        admission.check_width(request, len(references))
-    except Exception as error:  # noqa: BLE001  # reported as this wish's failure
-        return _without_none([failed(str(wish), str(wish.image), error)])
-    results: list[T | None] = []
-    for reference in references:
-        if is_stopped():
-            break
-        name = str(reference)
-        try:
-            name = layout.public_name(reference, wish.name)
-            place = places.claim(name, reference, wish, request.wish_list)
-            if place is None and not with_repeated:
-                continue
-            admission.check_tag(wish, reference)
-            requested = RequestedImage(request, reference, name, place or Place(reference))
-            results.append(act(requested))
-        except Exception as error:  # reported as this image's failure
-            if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
-                raise  # all other images would fail as well
-            results.append(failed(name, str(reference), error))
-    return _without_none(results)
+    if request.locked is None:
+        return expand_wish(sources, request.wish)
+    if not request.locked:
+        raise NotLocked(
+            f"cannot publish {request.wish}",
+            why="the lock has no digest for it: it could not be resolved when the lock was written",
+            hint="run `publisher lock` again once the image exists",
+        )
+    return list(request.locked)
 
 
 def compare(
@@ -243,19 +197,6 @@ def compare(
     if not current:
         _check_pins(records, found, digest, now)
     return Comparison(source, digest, wanted, found, current)
-
-
-def _references(request: Request, sources: Sources) -> Sequence[ImageReference]:
-    """Return the images of a wish: those of the lock, or those that it requests now."""
-    if request.locked is None:
-        return expand_wish(sources, request.wish)
-    if not request.locked:
-        raise NotLocked(
-            f"cannot publish {request.wish}",
-            why="the lock has no digest for it: it could not be resolved when the lock was written",
-            hint="run `publisher lock` again once the image exists",
-        )
-    return list(request.locked)
 
 
 def _digest(image: RequestedImage, source: Source) -> str:
@@ -376,7 +317,3 @@ def _has_flat_image(records: RecordSet, found: Publication) -> bool:
     target = layout.link_target(found.name, found.image_id)
     flat = layout.flat_image(found.image_id)
     return records.link(found.name) == target and records.repository.exists(flat)
-
-
-def _without_none(results: Sequence[T | None]) -> list[T]:
-    return [result for result in results if result is not None]

@@ -24,25 +24,22 @@ class NameTaken(PublisherError):
 
 
 @dataclass(slots=True)
-class Place:
-    """A requested place. A thread holds `lock` while it publishes under that name."""
+class _Place:
+    """A requested place, and the wishes that request it."""
 
     reference: ImageReference
     wishes: dict[str, Wish] = field(default_factory=dict)  # by wish list
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Places:
     """All places that the wishes of one run request. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
 
-    def claim(
-        self, name: str, reference: ImageReference, wish: Wish, wish_list: str
-    ) -> Place | None:
-        """Register a request for the place `name`; return it, or None if it is a repetition.
+    def claim(self, name: str, reference: ImageReference, wish: Wish, wish_list: str) -> bool:
+        """Register a request for the place `name`; return False if it is a repetition.
 
         A list may request an image twice with the same settings, since its tag patterns may
         overlap. Several lists may request it with different outputs.
@@ -51,7 +48,7 @@ class Places:
             NameTaken: Another image has the place, or the requests contradict each other.
         """
         with self._lock:
-            place = self._places.setdefault(name, Place(reference))
+            place = self._places.setdefault(name, _Place(reference))
             if place.reference != reference:
                 raise NameTaken(
                     f"cannot publish {reference}",
@@ -70,9 +67,9 @@ class Places:
                         hint="request the same platforms, in the same order, in both lists",
                     )
             if wish_list in place.wishes:
-                return None
+                return False
             place.wishes[wish_list] = wish
-            return place
+            return True
 
 
 def places_of(wish: Wish, reference: ImageReference) -> list[tuple[Platform, str]]:
