@@ -3,7 +3,9 @@ not depend on which thread or registry is faster."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -238,3 +240,33 @@ def test_the_results_do_not_depend_on_the_number_of_threads(
         return results.items, by_name
 
     assert run(jobs) == run(1)
+
+
+def test_the_memory_for_thousands_of_tags_is_that_of_their_names_and_results() -> None:
+    tags = 10_000
+    name = "r.example/team/x"
+    locked = {parse_reference(f"{name}:{tag}"): "sha256:" + "0" * 64 for tag in range(tags)}
+    request = Request(wish_for(f"{name}:1"), "list", locked)
+    processed = itertools.count(1)
+    threads = 0
+
+    class Counted(WishWork[int]):
+        def act(self, image: RequestedImage) -> int:
+            nonlocal threads
+            threads = max(threads, threading.active_count())
+            return next(processed)
+
+        def failed(self, name: str, reference: str, error: Exception) -> int:
+            raise error
+
+    before = threading.active_count()
+    tracemalloc.start()
+    try:
+        with Sources() as sources:
+            results = for_all_images([Counted(request, Places())], sources, jobs=JOBS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sorted(results.items) == list(range(1, tags + 1))
+    assert threads <= before + JOBS
+    assert peak < 1500 * tags, peak / tags
