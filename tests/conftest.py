@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -22,6 +24,12 @@ settings.load_profile("without deadlines")
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of sampled tests, before other processes are started that inherit it."""
     os.environ.setdefault("PUBLISHER_RANDOM_SEED", str(time.time_ns()))
+    # Commands remember the images of all tests there, whose repositories are different ones.
+    os.environ["PUBLISHER_STATE"] = tempfile.mkdtemp(prefix="publisher-state-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["PUBLISHER_STATE"], ignore_errors=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -59,6 +59,17 @@ def exit_code(error: PublisherError) -> int:
     return SOME_FAILED
 
 
+def code_of(error: BaseException) -> int:
+    """Return the documented exit code for any exception that ended a command."""
+    if isinstance(error, PublisherError):
+        return exit_code(error)
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return INTERRUPTED
+    return REPOSITORY_UNUSABLE if isinstance(error, OSError) else INTERNAL_ERROR
+
+
 class UsageError(PublisherError):
     """The command line, or a file that it names, requests something impossible."""
 
@@ -76,25 +87,25 @@ def run_reporting_failures(command: click.Command) -> int:
         code = command.main(prog_name="publisher", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return code_of(error)
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("publisher: interrupted; the next run goes on from there", err=True)
-        return INTERRUPTED
+        return code_of(error)
     except PublisherError as error:
         _LOG.debug("the command ended with an error", exc_info=True)
         _report(error)
-        return exit_code(error)
+        return code_of(error)
     except OSError as error:
         _LOG.debug("the command ended with a system error", exc_info=True)
         explained = explain(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             explained.hint = "free 100 kB on that file system; `publisher gc` then frees more"
         _report(explained)
-        return REPOSITORY_UNUSABLE
+        return code_of(error)
     except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback
         _LOG.debug("the command ended with an unexpected error", exc_info=True)
         _report(_unexpected(error))
-        return INTERNAL_ERROR
+        return code_of(error)
     return code if isinstance(code, int) else DONE
 
 

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
 from types import FrameType
 
 import click
@@ -42,15 +42,18 @@ from publisher.cli.progress import Display, PlainProgress, QuietProgress
 from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import read_requests
+from publisher.cli.state import RecordedRun
+from publisher.cli.wishlists import ListedRequests, read_lists
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
+from publisher.ingest.memory import record_problems
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
-from publisher.sources.wish_lists import list_identity
+from publisher.state import State
+from publisher.times import format_time
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 
@@ -58,6 +61,14 @@ verify_option = click.option(
     "--verify-publish",
     is_flag=True,
     help="Read everything that is published back through the mount (CVMFS repositories).",
+)
+
+
+retry_failed_option = click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Try images now that failed shortly before. Otherwise an image is tried again after 5 "
+    "minutes, and then less and less often, down to once a day.",
 )
 
 
@@ -78,6 +89,7 @@ class _Options:
     progress: bool
     sources: Mapping[str, str | None]
     admission: Admission
+    retry_failed: bool = False
 
 
 @click.command()
@@ -89,6 +101,7 @@ class _Options:
 @wait_option
 @verify_option
 @locked_option
+@retry_failed_option
 @source_options
 @allow_local_option
 @metrics_option
@@ -102,6 +115,7 @@ def ingest(
     policy: str | None,
     allow_local: bool,
     locked: bool,
+    retry_failed: bool,
     repository: str | None,
     jobs: int,
     wait: float,
@@ -128,38 +142,66 @@ def ingest(
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
-    by_repository, problems = read_requests(
-        wishlists,
-        repository,
-        load_settings(source_settings),
-        allow_local=allow_local,
-        locked=locked,
-    )
-    admission = admission_for(policy, chain.from_iterable(by_repository.values()))
     progress = not (quiet or no_progress)
-    options = _Options(jobs, wait, verify_publish, progress, source_settings, admission)
-    reports: dict[str | None, Report] = {}
-    unusable: set[str | None] = set()
-    for url, requests in by_repository.items():
+    with RecordedRun("ingest", wishlists) as run:
+        if repository:
+            run.state(repository)  # so that a list which cannot be read is recorded as well
+        settings = load_settings(source_settings)
+        lists = read_lists(wishlists, repository, settings, allow_local=allow_local, locked=locked)
+        requests = [request for each in lists for request in each.requests]
+        admission = admission_for(policy, requests)
+        options = _Options(
+            jobs, wait, verify_publish, progress, source_settings, admission, retry_failed
+        )
+        parts = _ingest_lists(run, lists, options)
+        code = _render(joined_reports([part.report for part in parts]), quiet, output)
+        for part in parts:
+            if part.is_usable:
+                update = partial(ingest_updates, report=part.report, lists=set(part.lists))
+                metrics_file.write(part.repository, update)
+        run.exit_code = code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
+        return run.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of a run that is about one repository: its report, and the lists that name it."""
+
+    repository: str | None
+    lists: tuple[str, ...]
+    report: Report
+    is_usable: bool
+
+
+def _ingest_lists(
+    run: RecordedRun, lists: Sequence[ListedRequests], options: _Options
+) -> list[_Part]:
+    """Publish into the repositories of the lists."""
+    by_repository: dict[str | None, list[ListedRequests]] = {}
+    for each in lists:
+        by_repository.setdefault(each.repository, []).append(each)
+    parts: list[_Part] = []
+    for url, of_url in by_repository.items():
+        requests = [request for each in of_url for request in each.requests]
+        problems = [problem for each in of_url for problem in each.unusable]
+        is_usable = True
         try:
-            reports[url] = _run(requests, url, options)
+            report = _run(requests, url, options, run.state(url))
         except RepositoryError as error:
             if len(by_repository) == 1:
                 raise
             # The results in the other repositories have to be reported as well.
-            unusable.add(url)
-            reports[url] = failed_report(requests, error)
-        if reports[url].interrupted:
+            is_usable = False
+            report = failed_report(requests, error)
+        report = joined_reports(
+            [report], record_problems(run.state(url), problems, datetime.now(UTC))
+        )
+        identities = tuple(dict.fromkeys(each.identity for each in of_url))
+        run.done(url, report, identities)
+        parts.append(_Part(url, identities, report, is_usable))
+        if report.interrupted:
             break
-    code = _render(joined_reports(list(reports.values()), problems), quiet, output)
-    for url in reports.keys() - unusable:
-        lists = {request.wish_list for request in by_repository[url]}
-        if len(by_repository) == 1:
-            lists |= set(map(list_identity, wishlists))  # a list may have no usable wish
-        own = [problem for problem in problems if list_identity(problem.file) in lists]
-        report = joined_reports([reports[url]], own)
-        metrics_file.write(url, partial(ingest_updates, report=report, lists=lists))
-    return REPOSITORY_UNUSABLE if unusable else code
+    return parts
 
 
 @click.command("ingest-image")
@@ -202,10 +244,16 @@ def ingest_image(
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest-image", "inspect", reference, *where)
-    requests = [Request(wish_for(reference, platforms=platforms, name=name))]
     progress = not (quiet or no_progress)
-    options = _Options(jobs, wait, verify_publish, progress, source_settings, Admission())
-    return _render(_run(requests, repository, options), quiet, output)
+    with RecordedRun("ingest-image") as run:
+        requests = [Request(wish_for(reference, platforms=platforms, name=name))]
+        options = _Options(
+            jobs, wait, verify_publish, progress, source_settings, Admission(), retry_failed=True
+        )
+        report = _run(requests, repository, options, run.state(repository))
+        run.done(repository, report, [])
+        run.exit_code = _render(report, quiet, output)
+        return run.exit_code
 
 
 def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
@@ -216,7 +264,7 @@ def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
     )
 
 
-def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Report:
+def _run(requests: Sequence[Request], url: str | None, options: _Options, state: State) -> Report:
     stop = threading.Event()
     raise_limit()
     repository = open_repository(
@@ -237,6 +285,8 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options) -> Rep
                 admission=options.admission,
                 progress=progress,
                 stop=stop,
+                state=state,
+                retry_failed=options.retry_failed,
             )
     finally:
         repository.close()
@@ -311,13 +361,17 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
         "dropped": outcome.dropped or {},
         "error": outcome.error,
         "remark": outcome.remark,
+        "cause": outcome.cause,
+        "failingSince": outcome.failing_since and format_time(outcome.failing_since),
+        "nextTry": outcome.next_try and format_time(outcome.next_try),
+        "news": outcome.news and str(outcome.news),
     }
 
 
 def _print_summary(report: Report, quiet: bool) -> None:
     if not quiet:
         for outcome in report.outcomes:
-            if outcome.status not in (Status.UNCHANGED, Status.FAILED):
+            if outcome.status not in (Status.UNCHANGED, Status.WAITING, Status.FAILED):
                 echo(_describe(outcome))
         counts = [
             f"{report.count(status)} {status}" for status in Status if report.count(status)
@@ -325,9 +379,19 @@ def _print_summary(report: Report, quiet: bool) -> None:
         echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
     for outcome in report.failed:
         place = outcome.wish_list, outcome.line, outcome.column
-        echo(failed_line(outcome.name, outcome.error, *place), err=True)
+        status = "waiting" if outcome.status is Status.WAITING else "failed"
+        error = outcome.error + _put_off_text(outcome)
+        echo(failed_line(outcome.name, error, *place, status=status), err=True)
     if report.interrupted:
         echo("publisher: interrupted; the next run goes on from there", err=True)
+
+
+def _put_off_text(outcome: Outcome) -> str:
+    """Return since when an image fails, and when it is tried again, if it is put off."""
+    if outcome.status is not Status.WAITING or not (outcome.failing_since and outcome.next_try):
+        return ""
+    since, at = format_time(outcome.failing_since), format_time(outcome.next_try)
+    return f" (failing since {since}, next try at {at}, or now with --retry-failed)"
 
 
 def _describe(outcome: Outcome) -> str:

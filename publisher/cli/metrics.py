@@ -31,6 +31,7 @@ _STATES = {
     Status.UNCHANGED: "current",
     Status.PINNED: "pinned",
     Status.EXPIRED: "expired",
+    Status.WAITING: "failing",
     Status.FAILED: "failing",
 }
 

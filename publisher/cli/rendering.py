@@ -43,10 +43,18 @@ def message(text: str, *, prefix: str = "publisher: ") -> None:
     print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
 
 
-def failed_line(name: str, error: str, wish_list: str = "", line: int = 0, column: int = 0) -> str:
+def failed_line(
+    name: str,
+    error: str,
+    wish_list: str = "",
+    line: int = 0,
+    column: int = 0,
+    *,
+    status: str = "failed",
+) -> str:
     """Return the line for an image that failed, as compilers print one: with its wish's place."""
     place = f"{wish_list or '-'}:{line}:{column}: " if line else ""
-    return printable(f"{place}failed: {name}: {error}")
+    return printable(f"{place}{status}: {name}: {error}")
 
 
 def human_size(count: float) -> str:

@@ -31,15 +31,7 @@ def open_repository(
     `may_be_new`: accept a directory in which publishing creates a repository, or would create one.
     `verify` asks a CVMFS repository to read back what it publishes.
     """
-    if not text:
-        raise UsageError(
-            "no repository was given",
-            hint="use --repository dir:/srv/images, or set PUBLISHER_REPOSITORY",
-        )
-    try:
-        url = RepositoryURL.parse(text)
-    except PublisherError as error:
-        raise UsageError(error.what, why=error.why, hint=error.hint) from error
+    url = parse_repository(text)
     if url.kind == "cvmfs":
         return CvmfsRepository(
             url,
@@ -54,6 +46,19 @@ def open_repository(
     return DirectoryRepository(
         url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message
     )
+
+
+def parse_repository(text: str | None) -> RepositoryURL:
+    """Return the URL of a repository; raise UsageError if it is missing or malformed."""
+    if not text:
+        raise UsageError(
+            "no repository was given",
+            hint="use --repository dir:/srv/images, or set PUBLISHER_REPOSITORY",
+        )
+    try:
+        return RepositoryURL.parse(text)
+    except PublisherError as error:
+        raise UsageError(error.what, why=error.why, hint=error.hint) from error
 
 
 def _spool_limit() -> int:

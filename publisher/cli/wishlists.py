@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +62,46 @@ def read_wish_list(
     return wish_list
 
 
+@dataclass(frozen=True, slots=True)
+class ListedRequests:
+    """The requests of one wish list, and the errors of its other wishes.
+
+    `repository` is the URL of the one that it is for, `identity` its name in records.
+    """
+
+    identity: str
+    repository: str | None
+    requests: tuple[Request, ...]
+    unusable: tuple[Problem, ...]
+
+
+def read_lists(
+    paths: Sequence[str],
+    repository: str | None,
+    settings: Settings,
+    *,
+    allow_local: bool,
+    locked: bool = False,
+) -> list[ListedRequests]:
+    """Return the requests of each wish list.
+
+    The repository is `repository`, or without it the one that each list names. If `locked`, the
+    images of the requests are those of the lists' locks.
+    """
+    found = []
+    for path in paths:
+        wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
+        images = _locked_images(path, wish_list, settings) if locked else None
+        identity = list_identity(path)
+        requests = tuple(
+            Request(wish, identity, images[number] if images else None)
+            for number, wish in enumerate(wish_list.wishes)
+        )
+        where = repository or wish_list.repository
+        found.append(ListedRequests(identity, where, requests, wish_list.unusable))
+    return found
+
+
 def read_requests(
     paths: Sequence[str],
     repository: str | None,
@@ -71,20 +112,13 @@ def read_requests(
 ) -> tuple[dict[str | None, list[Request]], list[Problem]]:
     """Return the requests of the wish lists by repository URL, and the errors of single wishes.
 
-    The repository is `repository`, or without it the one that each list names. If `locked`, the
-    images of the requests are those of the lists' locks.
+    See `read_lists`.
     """
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
-    for path in paths:
-        wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
-        images = _locked_images(path, wish_list, settings) if locked else None
-        wanted = requests.setdefault(repository or wish_list.repository, [])
-        wanted += [
-            Request(wish, list_identity(path), images[number] if images else None)
-            for number, wish in enumerate(wish_list.wishes)
-        ]
-        unusable += wish_list.unusable
+    for each in read_lists(paths, repository, settings, allow_local=allow_local, locked=locked):
+        requests.setdefault(each.repository, []).extend(each.requests)
+        unusable += each.unusable
     return requests, unusable
 
 

@@ -12,5 +12,6 @@ check.py        check wish lists, and that their images exist `publisher check`
 check_lists.py  compare lists with earlier ones; check_image.py: one image; findings.py
 admission.py    apply a policy file; signatures.py, identities.py: signatures that it requires
 thin_images.py  build thin images of published images; thin_push.py: push them
+memory.py       put failing images off, remember outcomes; causes.py: why an image failed
 report.py       outcomes and progress; notices.py: what the file system cannot store
 """

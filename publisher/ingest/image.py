@@ -9,7 +9,9 @@ from datetime import datetime
 
 from publisher.errors import failure_text
 from publisher.ingest.admission import Admission
+from publisher.ingest.causes import cause_of
 from publisher.ingest.layers import Interrupted, LayerFetcher
+from publisher.ingest.memory import Memory
 from publisher.ingest.notices import Notices
 from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
 from publisher.ingest.report import Outcome, Progress, Status
@@ -51,6 +53,7 @@ class Run:
     thin: ThinPushes
     notices: Notices
     admission: Admission
+    memory: Memory
     cut_short: bool = False
     places: Places = field(default_factory=Places)
 
@@ -172,9 +175,8 @@ def _write_squashfs(run: Run, items: list[Item], outcome: Outcome) -> Outcome:
         if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
             raise
         why = failure_text(error, outcome.name)
-        return replace(
-            outcome, error=f"cannot write its squashfs file (the next run tries again): {why}"
-        )
+        text = f"cannot write its squashfs file (a later run tries again): {why}"
+        return replace(outcome, error=text, cause=cause_of(error))
     unchanged = outcome.status is Status.UNCHANGED and changed
     return replace(outcome, status=Status.RECORDED) if unchanged else outcome
 
@@ -191,8 +193,7 @@ def _push_thin(run: Run, image: RequestedImage, outcome: Outcome) -> Outcome:
         if isinstance(error, RepositoryError):
             raise
         why = failure_text(error, image.name)
-        return replace(
-            outcome, error=f"cannot push its thin image (the next run tries again): {why}"
-        )
+        text = f"cannot push its thin image (a later run tries again): {why}"
+        return replace(outcome, error=text, cause=cause_of(error))
     unchanged = outcome.status is Status.UNCHANGED
     return replace(outcome, status=Status.RECORDED) if unchanged else outcome

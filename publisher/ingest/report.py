@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from publisher.errors import PublisherError
 from publisher.sources.wish_lists import list_identity
+from publisher.state import Cause, News
 from publisher.wishlist import Problem
 from publisher.wishlist.model import Request
 
@@ -22,6 +24,7 @@ class Status(enum.StrEnum):
     UNCHANGED = "unchanged"  # it is current; nothing was changed
     PINNED = "pinned"  # its tag has moved, but the image is pinned and stays as it is
     EXPIRED = "expired"  # the wish has expired; the image is left to `publisher prune`
+    WAITING = "waiting"  # it failed shortly before, and is not tried again yet
     FAILED = "failed"
 
 
@@ -34,6 +37,8 @@ class Outcome:
     `error` is why it failed; with another status, why its squashfs file could not be written, or
     its thin image not pushed.
     `remark` is why an image was not published if that is not a failure.
+    `cause` is why it failed, in one word. `failing_since`, `next_try` and `news` are what the state
+    contains about the failure; see `publisher.state.Tries`.
     """
 
     name: str
@@ -49,6 +54,10 @@ class Outcome:
     dropped: dict[str, int] | None = None
     error: str = ""
     remark: str = ""
+    cause: str = ""
+    failing_since: datetime | None = None
+    next_try: datetime | None = None
+    news: News | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +94,31 @@ def failed_report(requests: Sequence[Request], error: PublisherError) -> Report:
             r.wish.line,
             r.wish.column,
             error=str(error),
+            cause=Cause.REPOSITORY,
         )
         for r in requests
     )
     return Report(tuple(outcomes), 0.0)
 
 
-def joined_reports(reports: Sequence[Report], unusable: Sequence[Problem]) -> Report:
-    """Return one report on runs with several repositories and on the wishes with errors."""
+def unusable_wish(problem: Problem) -> Outcome:
+    """Return the outcome for a wish with an error."""
+    return Outcome(
+        problem.subject,
+        problem.subject,
+        Status.FAILED,
+        list_identity(problem.file),
+        problem.line,
+        problem.column,
+        error=problem.text,
+        cause=Cause.WISH_LIST,
+    )
+
+
+def joined_reports(reports: Sequence[Report], others: Sequence[Outcome] = ()) -> Report:
+    """Return one report on runs with several repositories, and the other outcomes."""
     outcomes = [outcome for report in reports for outcome in report.outcomes]
-    outcomes += [
-        Outcome(
-            p.subject,
-            p.subject,
-            Status.FAILED,
-            list_identity(p.file),
-            p.line,
-            p.column,
-            error=p.text,
-        )
-        for p in unusable
-    ]
+    outcomes += others
     steps: dict[str, float] = {}
     for report in reports:
         for step, seconds in report.steps.items():

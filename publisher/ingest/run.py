@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from publisher.ingest.admission import Admission
 from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
+from publisher.ingest.memory import Memory, rules_digest
 from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
 from publisher.ingest.step_times import StepTimes
@@ -27,6 +28,7 @@ from publisher.repository import Repository
 from publisher.repository.descriptors import jobs_within_limit
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
+from publisher.state import Cause, State
 from publisher.wishlist.model import Request
 
 
@@ -44,6 +46,8 @@ def ingest(
     admission: Admission | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    state: State | None = None,
+    retry_failed: bool = False,
     now: Callable[[], datetime] = _utc_now,
 ) -> Report:
     """Publish every requested image; the failure of one does not affect the others.
@@ -59,6 +63,8 @@ def ingest(
         progress: Receives what happens, from several threads.
         stop: Once it is set no other image is begun, downloads end at their next chunk, `sources`
             are closed, and the report is marked as interrupted.
+        state: What earlier runs remember; by default nothing is remembered.
+        retry_failed: Try images again although they failed shortly before.
         now: The clock.
 
     Raises:
@@ -70,6 +76,7 @@ def ingest(
     progress = steps
     stop = stop or threading.Event()
     policy = policy or Policy()
+    admission = admission or Admission()
     jobs = jobs_within_limit(jobs)
     notices = Notices(repository.url, progress)
     _convert_schedule(repository)
@@ -88,7 +95,8 @@ def ingest(
         now,
         thin,
         notices,
-        admission or Admission(),
+        admission,
+        Memory(state, now, retry_failed, rules_digest(admission.policy, policy.limits)),
     )
     progress.run_started(len(requests))
     try:
@@ -116,7 +124,7 @@ def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:
     if not why or outcome.error:
         return outcome
     text = f"its thin image was pushed, but not recorded; the next run pushes it again: {why}"
-    return replace(outcome, error=text)
+    return replace(outcome, error=text, cause=Cause.REPOSITORY)
 
 
 def _convert_schedule(repository: Repository) -> None:

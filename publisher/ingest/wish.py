@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from publisher.errors import failure_text
+from publisher.ingest.causes import cause_of
 from publisher.ingest.image import Run, ingest_image
+from publisher.ingest.memory import Remembered, image_fingerprint, wish_fingerprint
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork
 from publisher.wishlist.model import Request
+from publisher.wishlist.places import NameTaken
 
 
 class WishIngest(WishWork[Outcome]):
@@ -16,39 +19,89 @@ class WishIngest(WishWork[Outcome]):
     def __init__(self, run: Run, request: Request) -> None:
         super().__init__(request, run.places)
         self._run = run
+        self._memory = run.memory
+        self._wish = Remembered(request, str(request.wish), wish_fingerprint(request))
+        self._has_images = False
+        self._cut_short = False
+        self._images: dict[str, Remembered] = {}
 
     def skip(self) -> Outcome | None:
-        """Return the outcome of a wish that has expired."""
+        """Return the outcome of a wish that has expired, or whose tags are not listed yet."""
         wish = self.request.wish
-        if not wish.has_expired(self._run.now()):
-            return None
-        remark = f"the wish has expired on {wish.expires}"
-        return self._finished(str(wish), str(wish.image), Status.EXPIRED, remark=remark)
+        if wish.has_expired(self._run.now()):
+            remark = f"the wish has expired on {wish.expires}"
+            outcome = self._outcome(str(wish), str(wish.image), Status.EXPIRED, remark=remark)
+            self._run.progress.image_done(outcome)
+            return outcome
+        waiting = self._memory.put_off(self._wish) if self._lists_tags else None
+        if waiting is not None:
+            self._run.progress.image_done(waiting)
+        return waiting
 
     def act(self, image: RequestedImage) -> Outcome | None:
         """Bring one image up to date; return None if the run is stopped before that is done."""
-        outcome = ingest_image(self._run, image)
-        if outcome is not None:
-            self._run.progress.image_done(outcome)
+        self._has_images = True
+        fingerprint = image_fingerprint(self.request, image.reference)
+        remembered = Remembered(self.request, image.name, fingerprint)
+        self._images[image.name] = remembered
+        outcome = self._memory.put_off(remembered)
+        if outcome is None:
+            outcome = ingest_image(self._run, image)
+            if outcome is None:
+                self._cut_short = True
+                return None
+            outcome = self._memory.record(remembered, outcome)
+        self._run.progress.image_done(outcome)
         return outcome
 
     def failed(self, name: str, reference: str, error: Exception) -> Outcome | None:
         """Return the outcome of an image or wish that causes `error`; None once a run stops."""
         if self._run.stop.is_set():
             self._run.cut_short = True
+            self._cut_short = True
             return None  # stopping closes the connections, which probably caused the error
         why = failure_text(error, name)
-        return self._finished(name, reference, Status.FAILED, error=why)
+        outcome = self._outcome(name, reference, Status.FAILED, why, cause=cause_of(error))
+        outcome = self._remember_failure(outcome, error)
+        self._run.progress.image_done(outcome)
+        return outcome
 
     def done(self) -> None:
         """Count the request as done."""
+        if not self._cut_short:
+            self._memory.finish(self._wish, has_images=self._has_images)
         self._run.progress.request_done()
 
-    def _finished(
-        self, name: str, reference: str, status: Status, error: str = "", remark: str = ""
+    @property
+    def _lists_tags(self) -> bool:
+        return bool(self.request.wish.tags) and self.request.locked is None
+
+    def _remember_failure(self, outcome: Outcome, error: Exception) -> Outcome:
+        """Record a failure; only one that was found with a request is put off."""
+        if outcome.name == self._wish.name and self._lists_tags:
+            return self._memory.record(self._wish, outcome)
+        if outcome.name in self._images:
+            return self._memory.record(self._images[outcome.name], outcome)
+        if isinstance(error, NameTaken):
+            # The name belongs to the other wish, whose success is recorded under it.
+            name = f"{outcome.name} (contradicts another wish)"
+            return self._memory.record(Remembered(self.request, name, ""), outcome, has_cost=False)
+        self._has_images = self._has_images or outcome.name != self._wish.name
+        fingerprint = image_fingerprint(self.request, self.request.wish.image)
+        remembered = Remembered(self.request, outcome.name, fingerprint)
+        return self._memory.record(remembered, outcome, has_cost=False)
+
+    def _outcome(
+        self,
+        name: str,
+        reference: str,
+        status: Status,
+        error: str = "",
+        remark: str = "",
+        cause: str = "",
     ) -> Outcome:
         wish = self.request.wish
-        outcome = Outcome(
+        return Outcome(
             name,
             reference,
             status,
@@ -57,6 +110,5 @@ class WishIngest(WishWork[Outcome]):
             wish.column,
             error=error,
             remark=remark,
+            cause=cause,
         )
-        self._run.progress.image_done(outcome)
-        return outcome

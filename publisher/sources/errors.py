@@ -25,6 +25,10 @@ class ImageNotFound(SourceError):
         self.nearest = tuple(nearest)
 
 
+class RateLimited(SourceError):
+    """A host received too many requests (status 429), also after the waits that it requested."""
+
+
 class AuthenticationFailed(SourceError):
     """The source requires a credential, or refuses the one that was sent.
 

@@ -20,6 +20,7 @@ import urllib3.exceptions
 from publisher.oci.known_hosts import suggest_host
 from publisher.oci.reference import api_host
 from publisher.sources import SourceError
+from publisher.sources.errors import RateLimited
 from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.clock import Clock
 from publisher.sources.http.deadline import Deadline
@@ -203,7 +204,8 @@ class Exchange:
                     host.fails(why, tries.began)
                 times = f" (tried {tries.count} times)" if tries.count > 1 else ""
                 hint = suggest_host(host.name) if result.is_unreachable else ""
-                raise SourceError(request.what, why=why + times, hint=hint)
+                kind = RateLimited if result.is_rate_limit else SourceError
+                raise kind(request.what, why=why + times, hint=hint)
             if result.wait is None:
                 self._sleep(pause, request.what, why, request.deadline)
             else:
@@ -223,14 +225,14 @@ class Exchange:
         stack.close()
         # Zero means that the server is ready, so that the usual back-off applies.
         wait = answer.retry_after(self._clock.utc_now()) or None
-        return Fault(f"status {answer.status}", wait)
+        return Fault(f"status {answer.status}", wait, is_rate_limit=answer.status == 429)
 
     def _wait_for(self, host: Host, request: _Request, why: str) -> None:
         """Wait until requests to the host are allowed again."""
         self.check_open()
         while (left := host.waiting - self._clock.monotonic()) > 0:
             if left > MAX_WAIT + 60:
-                raise SourceError(
+                raise RateLimited(
                     request.what,
                     why=f"{host.name} asks to wait {left:.0f} seconds",
                     hint="run again later; many registries allow more requests after a login",

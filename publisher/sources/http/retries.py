@@ -22,6 +22,7 @@ class Fault:
     why: str
     wait: float | None = None
     is_unreachable: bool = False
+    is_rate_limit: bool = False
 
 
 @dataclasses.dataclass(slots=True)

@@ -1,0 +1,42 @@
+"""Why an image failed, in one word, from the type of its exception."""
+
+from __future__ import annotations
+
+from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference
+from publisher.ingest.admission import PolicyViolated
+from publisher.ingest.space import NotEnoughSpace
+from publisher.ingest.wanted import NotLocked
+from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
+from publisher.oci.tag_patterns import InvalidPattern
+from publisher.repository import DiskFull, PathTaken, RepositoryError
+from publisher.repository.cvmfs.spool import SpoolFull
+from publisher.runtimes.squashfs_file import SquashfsError
+from publisher.sources import ImageNotFound, SourceError
+from publisher.sources.errors import AuthenticationFailed, RateLimited
+from publisher.sources.image import PlatformNotFound
+from publisher.sources.tags import NoMatchingTags
+from publisher.state import Cause
+from publisher.tree.record import InvalidRecord
+from publisher.wishlist.places import NameTaken
+from publisher.yaml_nodes import InvalidFile
+
+_CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
+    (Cause.NO_SPACE, (NotEnoughSpace, NoTemporarySpace, SpoolFull)),
+    (Cause.IMAGE_MISSING, (ImageNotFound, PlatformNotFound, NoMatchingTags)),
+    (Cause.REFUSED, (AuthenticationFailed,)),
+    (Cause.RATE_LIMITED, (RateLimited,)),
+    (Cause.UNREACHABLE, (SourceError,)),
+    (Cause.POLICY, (PolicyViolated,)),
+    (Cause.LIMIT, (LimitExceeded,)),
+    (Cause.INVALID_IMAGE, (InvalidManifest, DigestMismatch, LayerError)),
+    (Cause.WISH_LIST, (NameTaken, NotLocked, InvalidReference, InvalidPattern, InvalidFile)),
+    (Cause.REPOSITORY, (RepositoryError, InvalidRecord, PathTaken, SquashfsError, OSError)),
+)
+"""The first row with a base of the exception applies."""
+
+
+def cause_of(error: Exception) -> Cause:
+    """Return why an image failed with `error`."""
+    if isinstance(error, OSError) and DiskFull.is_meant_by(error):
+        return Cause.NO_SPACE
+    return next((cause for cause, kinds in _CAUSES if isinstance(error, kinds)), Cause.OTHER)

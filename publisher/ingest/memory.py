@@ -1,0 +1,195 @@
+"""The state during a run: which images are put off, and what is remembered of each outcome."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from random import Random
+
+from publisher.ingest.report import Outcome, Status, unusable_wish
+from publisher.layers.policy import Limits
+from publisher.oci.reference import ImageReference
+from publisher.policy import PolicyFile
+from publisher.state import Cause, News, State, Tries
+from publisher.state.backoff import LONGEST, LONGEST_OF_A_REGISTRY, is_waiting, next_try
+from publisher.wishlist.model import Request, Wish
+from publisher.yaml_nodes import Problem
+
+_OF_A_REGISTRY = (Cause.UNREACHABLE, Cause.RATE_LIMITED)
+
+
+def wish_fingerprint(request: Request) -> str:
+    """Return a digest of all settings of a wish, and of its images in the lock if it has one."""
+    wish = request.wish
+    tags = (wish.tags, wish.exclude, wish.expires)
+    locked = sorted((str(i), d) for i, d in (request.locked or {}).items())
+    return _digest(str(wish.image), _settings(wish), tags, request.locked is None, locked)
+
+
+def image_fingerprint(request: Request, reference: ImageReference) -> str:
+    """Return a digest of what a wish requests for one of its images.
+
+    The patterns are not in it: several wishes of a list may match one image.
+    """
+    locked = "" if request.locked is None else request.locked.get(reference, "")
+    return _digest(str(reference), _settings(request.wish), locked)
+
+
+def rules_digest(policy: PolicyFile | None, limits: Limits) -> str:
+    """Return a digest of what decides whether an image may be published."""
+    return _digest(policy, limits)
+
+
+def _settings(wish: Wish) -> tuple[object, ...]:
+    platforms = tuple(map(str, wish.platforms))
+    terms = wish.grace.total_seconds(), wish.name, wish.owner, wish.note, wish.thin
+    return platforms, wish.outputs, terms
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the state contains a row about: an image, or a wish without images, of a list."""
+
+    request: Request
+    name: str
+    fingerprint: str
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a run remembers in `state`; without one, nothing.
+
+    Args:
+        state: The state of the repository.
+        now: The clock.
+        retry_failed: Try images again although they failed shortly before.
+        rules: A digest of what may be published: if it changes, all images are tried again.
+        random: The source of the back-off's jitter.
+    """
+
+    state: State | None
+    now: Callable[[], datetime]
+    retry_failed: bool = False
+    rules: str = ""
+    random: Random = field(default_factory=Random)
+
+    def put_off(self, what: Remembered) -> Outcome | None:
+        """Return the outcome of an image, or of a wish, whose next try is later; else None."""
+        if self.state is None or self.retry_failed:
+            return None
+        request, wish = what.request, what.request.wish
+        known = self.state.wish(request.wish_list, what.name)
+        now = self.now()
+        if known is None or not is_waiting(known.next_try, now):
+            return None
+        if (known.fingerprint, known.rules) != (what.fingerprint, self.rules):
+            return None
+        waiting = Outcome(
+            what.name,
+            known.reference,
+            Status.WAITING,
+            request.wish_list,
+            wish.line,
+            wish.column,
+            error=known.error,
+        )
+        return _with(waiting, known, now)
+
+    def record(self, what: Remembered, outcome: Outcome, *, has_cost: bool = True) -> Outcome:
+        """Remember an outcome; return it with what is then known of a failure.
+
+        Without `has_cost`, a failure was found without a request, and is not put off.
+        """
+        if self.state is None:
+            return outcome
+        before = self._known(self.state, what, outcome.reference)
+        now = self.now()
+        if not outcome.error:
+            self.state.record_success(before, now, outcome.digest)
+            recovered = before.reported_at is not None
+            return replace(outcome, news=News.RECOVERED) if recovered else outcome
+        cause = Cause(outcome.cause or Cause.OTHER)
+        published = outcome.status is not Status.FAILED
+        if published:
+            before = replace(before, last_success=now, digest=outcome.digest or before.digest)
+        later = self._next_try(before.tries + 1, cause, published) if has_cost else None
+        tries = self.state.record_failure(before, now, cause, outcome.error, later)
+        return _with(outcome, tries, now)
+
+    def finish(self, wish: Remembered, *, has_images: bool) -> None:
+        """Remember that all images of a wish were tried, or put off.
+
+        With `has_images`, the failure of the wish as a whole, if any, is over.
+        """
+        if self.state is None:
+            return
+        wish_list = wish.request.wish_list
+        self.state.record_tried(wish_list, wish.fingerprint, self.now())
+        if has_images and wish.request.wish.tags:
+            self.state.forget(wish_list, [wish.name])
+        self.state.flush_if_due()
+
+    def _next_try(self, tries: int, cause: Cause, published: bool) -> datetime | None:
+        """Return when to try again; None if that depends on this host or on the wish list.
+
+        An image that is published, and of which another output failed, is still to be updated when
+        its tag moves.
+        """
+        if not cause.is_of_the_image:
+            return None
+        longest = LONGEST_OF_A_REGISTRY if published or cause in _OF_A_REGISTRY else LONGEST
+        return next_try(tries, self.now(), self.random, longest=longest)
+
+    def _known(self, state: State, what: Remembered, reference: str) -> Tries:
+        """Return what is known of an image, with its present place in its list."""
+        request, wish = what.request, what.request.wish
+        known = state.wish(request.wish_list, what.name)
+        if known is None:
+            known = Tries(request.wish_list, what.name, reference, self.now())
+        if known.fingerprint != what.fingerprint:
+            known = known.without_failure()
+        return replace(
+            known,
+            reference=reference,
+            owner=wish.owner,
+            line=wish.line,
+            column=wish.column,
+            fingerprint=what.fingerprint,
+            rules=self.rules,
+        )
+
+
+def _with(outcome: Outcome, tries: Tries, now: datetime) -> Outcome:
+    return replace(
+        outcome,
+        cause=tries.cause,
+        failing_since=tries.failing_since,
+        next_try=tries.next_try,
+        news=tries.news(now),
+    )
+
+
+def record_problems(state: State, problems: Sequence[Problem], now: datetime) -> list[Outcome]:
+    """Remember the wishes with errors; return their outcomes.
+
+    They are never put off, since finding an error needs no request.
+    """
+    outcomes = []
+    for problem in problems:
+        outcome = unusable_wish(problem)
+        name = outcome.name
+        known = state.wish(outcome.wish_list, name)
+        known = known or Tries(outcome.wish_list, name, name, first_seen=now)
+        fingerprint = _digest(problem.text)
+        if known.fingerprint != fingerprint:
+            known = replace(known.without_failure(), fingerprint=fingerprint)
+        known = replace(known, line=outcome.line, column=outcome.column)
+        tries = state.record_failure(known, now, Cause.WISH_LIST, outcome.error)
+        outcomes.append(_with(outcome, tries, now))
+    return outcomes

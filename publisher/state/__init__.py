@@ -1,0 +1,13 @@
+"""What the publisher remembers about wishes and runs, outside of the published file system.
+
+model.py      the values: what is known of one image, and of one run
+backoff.py    when an image that fails is tried again (pure)
+store.py      the database of one repository
+
+The state never decides what is published: that is always read from the repository itself.
+"""
+
+from publisher.state.model import Cause, News, RunRecord, Tries
+from publisher.state.store import State, open_state
+
+__all__ = ["Cause", "News", "RunRecord", "State", "Tries", "open_state"]
