@@ -94,7 +94,7 @@ def describe_images(
         now: The moment at which a pin has to be in force.
         unreadable: Called with the error if schedule or pins are unreadable, which count as empty.
     """
-    schedule, pins = _read_records(repository, unreadable)
+    schedule, pins = read_schedule_and_pins(repository, unreadable)
     scheduled = {entry.key: entry for entry in schedule.entries}
     sizes: dict[str, int | None] = {}
     for image in list_images(repository, pattern):
@@ -136,7 +136,7 @@ def show_image(
         )
         for layer in image.manifest.layers
     )
-    schedule, _ = _read_records(repository, unreadable)
+    schedule, _ = read_schedule_and_pins(repository, unreadable)
     return ImageDetails(
         image,
         layout.flat_image(image.manifest.image_id),
@@ -153,9 +153,10 @@ def _has_squashfs(image: PublishedImage) -> bool:
     return image.publication is not None and "squashfs" in image.publication.outputs
 
 
-def _read_records(
+def read_schedule_and_pins(
     repository: Repository, unreadable: Callable[[PublisherError], None]
 ) -> tuple[RemoveSchedule, Pins]:
+    """Return the schedule and the pins; a damaged one is empty, and reported to `unreadable`."""
     schedule, pins = RemoveSchedule(), Pins()
     try:
         schedule = load_schedule(repository)

@@ -97,6 +97,7 @@ class ImageWait:
         name: The public name of the image.
         digest: The digest that the published image must have, of its manifest or of the index that
             its tag named; "" for any.
+        failure_of: Returns why the last try to publish the image of a name failed, or "".
         replicas: The replicas that must serve a revision with the image; None for none.
         report: Called with a sentence whenever what is waited for changes.
         clock: The clock of the time-out and of the pauses.
@@ -107,6 +108,7 @@ class ImageWait:
         open_repository: Callable[[], Repository],
         name: str,
         digest: str,
+        failure_of: Callable[[str], str],
         replicas: Replicas | None,
         report: Callable[[str], None],
         clock: Clock,
@@ -114,6 +116,7 @@ class ImageWait:
         self._open_repository = open_repository
         self._name = name
         self._digest = digest
+        self._failure_of = failure_of
         self._replicas = replicas
         self._report = report
         self._clock = clock
@@ -159,17 +162,23 @@ class ImageWait:
             repository = self._open_repository()
             image = load_image(repository, self._name)
         except (NotPublished, NothingPublished):
-            return f"{self._name} is not published"
+            return self._with_failure(f"{self._name} is not published")
         if image.problem:
             return f"what is published as {self._name} is unreadable: {image.problem}"
         if not _has_digest(image, self._digest):
-            return f"{self._name} is published with another digest, {image.manifest_digest}"
+            return self._with_failure(
+                f"{self._name} is published with another digest, {image.manifest_digest}"
+            )
         if not _is_linked(repository, image):
             return f"the public link of {self._name} is missing"
         if self._replicas is not None:
             self._revision = present_revision(repository)
         self._image = image
         return ""
+
+    def _with_failure(self, missing: str) -> str:
+        failure = self._failure_of(self._name)
+        return f"{missing}; {failure}" if failure else missing
 
     def _look_at_replicas(self, replicas: Replicas, seconds: float) -> str:
         assert self._revision is not None

@@ -45,6 +45,7 @@ _COMMANDS = {
     "schedule": "publisher.cli.schedule:schedule",
     "show": "publisher.cli.images:show",
     "snapshotter": "publisher.cli.snapshotter:snapshotter",
+    "status": "publisher.cli.status:status",
     "tags": "publisher.cli.inspect:tags",
     "thin": "publisher.cli.thin:thin",
     "trace": "publisher.cli.trace:trace",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -33,10 +33,13 @@ def state_directory() -> Path:
     return Path(base, _OF_A_USER)
 
 
-def open_state(url: str | None, *, writable: bool = False) -> State:
+def open_state(
+    url: str | None, *, writable: bool = False, note: Callable[[str], None] = message
+) -> State:
     """Return what is remembered about a repository; raise UsageError if none was given.
 
-    To be read, it is that of the scheduled runs of this machine if this user has none.
+    To be read, it is that of the scheduled runs of this machine if this user has none. `note`
+    receives a sentence about each problem.
     """
     parsed = parse_repository(url)
     directory = state_directory()
@@ -44,7 +47,7 @@ def open_state(url: str | None, *, writable: bool = False) -> State:
         writable or os.environ.get("PUBLISHER_STATE") or state_file(directory, parsed).exists()
     ):
         directory = STATE
-    return open_state_in(directory, parsed, writable=writable, note=message)
+    return open_state_in(directory, parsed, writable=writable, note=note)
 
 
 class RecordedRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -20,6 +20,8 @@ from publisher.cli.replicas import (
     replica_value,
 )
 from publisher.cli.repositories import open_repository
+from publisher.cli.state import open_state
+from publisher.cli.status import describe_failure
 from publisher.durations import duration_text
 from publisher.oci.digest import is_digest
 from publisher.oci.reference import parse_reference
@@ -77,12 +79,17 @@ def wait(
     def open_again() -> Repository:
         return open_repository(repository, may_be_new=True)
 
+    def failure_of(name: str) -> str:
+        with open_state(repository, note=lambda text: None) as state:
+            known = [tries for tries in state.wishes() if tries.name == name]
+        return "; ".join(filter(None, (describe_failure(t, datetime.now(UTC)) for t in known)))
+
     opened = open_again()
     name = find_name(opened, image)
     wanted = _read_digest(digest, image)
     replicas = open_replicas(addresses, public_key, opened)
     try:
-        awaited = ImageWait(open_again, name, wanted, replicas, message, Clock())
+        awaited = ImageWait(open_again, name, wanted, failure_of, replicas, message, Clock())
         result = awaited.run(timeout.total_seconds())
     finally:
         if replicas is not None:
@@ -95,7 +102,9 @@ def wait(
         return DONE
     message(f"cannot wait longer than {duration_text(timeout)} for {name}")
     message(f"why: {result.missing}", prefix="  ")
-    message("try: a longer --timeout, if the run that publishes it has not ended yet", prefix="  ")
+    message(
+        "try: publisher status, which shows whether it fails; or a longer --timeout", prefix="  "
+    )
     return TIMED_OUT
 
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from publisher.repository import RepositoryError
 from publisher.repository.disk import write_new_file
 from publisher.sources.replicas import Replicas, read_public_keys
 from publisher.sources.settings import Settings
+from publisher.state import Cause, Tries, open_state
 from publisher.tree import layout
 from tests.clocks import SkippingClock
 from tests.command import Result, command, environment, run_here
@@ -76,6 +78,7 @@ def await_image(
         lambda: open_repository(str(place), may_be_new=True),
         IMAGE,
         digest,
+        lambda name: "",
         None,
         reports.append,
         clock,
@@ -115,6 +118,19 @@ def test_the_image_must_have_the_wanted_digest(tmp_path: Path, source: Path) -> 
     assert reports == [f"waiting: {IMAGE} is published with another digest, {first}"]
     usage = wait(IMAGE, "--repository", place, "--digest", "latest")
     assert usage.code == 2 and "'latest' is not a digest" in usage.err
+
+
+def test_the_reason_of_a_failure_is_what_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBLISHER_STATE", str(tmp_path / "state"))
+    place = tmp_path / "images"
+    with open_state(tmp_path / "state", f"dir:{place}", writable=True) as state:
+        tries = Tries("/lists/a.yaml", IMAGE, IMAGE, first_seen=datetime.now(UTC))
+        state.record_failure(tries, datetime.now(UTC), Cause.IMAGE_MISSING, "no such tag")
+    late = document(IMAGE, "--repository", place, code=6)
+    assert late["missing"].startswith(f"{IMAGE} is not published; failing since 20")
+    assert "because no such tag (image-missing)" in late["missing"]
 
 
 def test_the_digest_may_be_that_of_an_index_or_part_of_the_reference(
@@ -221,7 +237,13 @@ def test_replicas_are_awaited_until_each_serves_the_revision_of_the_image(
     clock = EventfulClock(lambda: None, lambda: far.serve_revision(revision))
     with Replicas([near.url, far.url], NAME, keys, Settings()) as opened:
         awaited = ImageWait(
-            lambda: open_repository(f"cvmfs:{NAME}"), IMAGE, "", opened, lambda text: None, clock
+            lambda: open_repository(f"cvmfs:{NAME}"),
+            IMAGE,
+            "",
+            lambda name: "",
+            opened,
+            lambda text: None,
+            clock,
         )
         result = awaited.run(60)
     assert result.missing == ""
