@@ -22,7 +22,7 @@ from publisher.sources.open import Sources
 from publisher.state import Tries
 from publisher.tree import layout
 from publisher.tree.pins import Pin, Pins
-from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
+from publisher.tree.schedule import ScheduledRemoval
 from publisher.wishlist import Wish
 
 _CHECKS = 8
@@ -176,7 +176,9 @@ def find_status(
         unreadable: Called with the error if schedule or pins are unreadable, which count as empty.
     """
     schedule, pins = read_schedule_and_pins(repository, unreadable)
-    records = _Records(repository, schedule, pins, now)
+    records = _Records(repository, pins, now)
+    for entry in schedule.entries:
+        records.scheduled[entry.name].append(entry)
     for each in tries:
         records.tries[each.name].append(each)
     lines = dict(_selected(records, selection))
@@ -193,9 +195,11 @@ class _Records:
     """What repository and state have, by name."""
 
     repository: Repository
-    schedule: RemoveSchedule
     pins: Pins
     now: datetime
+    scheduled: defaultdict[str, list[ScheduledRemoval]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     tries: defaultdict[str, list[Tries]] = field(default_factory=lambda: defaultdict(list))
     _images: dict[str, PublishedImage | None] = field(default_factory=dict)
 
@@ -210,8 +214,7 @@ class _Records:
 
     def names(self) -> list[str]:
         """Return all known names, without those of further platforms of a known image."""
-        scheduled = (entry.name for entry in self.schedule.entries)
-        known = dict.fromkeys([*self.repository.names(), *self.tries, *scheduled])
+        known = dict.fromkeys([*self.repository.names(), *self.tries, *self.scheduled])
         return [name for name in known if self._is_plain(name, known)]
 
     def _is_plain(self, name: str, known: Mapping[str, None]) -> bool:
@@ -225,22 +228,22 @@ class _Records:
         """
         image = self.image(name) if layout.is_public_name(name) else None
         recorded = image.publication.wish_lists if image and image.publication else frozenset()
-        known = {each.wish_list for each in self.tries[name]} | recorded
+        known = {each.wish_list for each in self.tries.get(name, ())} | recorded
         return sorted(known - {""}) or [""]
 
     def line(self, name: str, wish_list: str, listed: Wish | None = None) -> StatusLine:
         """Return what is known of one image of one list."""
         image = self.image(name) if layout.is_public_name(name) else None
-        tries = next((t for t in self.tries[name] if t.wish_list == wish_list), None)
+        tries = next((t for t in self.tries.get(name, ()) if t.wish_list == wish_list), None)
         registry = None
         if tries is not None and tries.last_success is not None and tries.digest:
             registry = RegistryDigest(tries.digest, tries.last_success)
         line = StatusLine(name, wish_list, image, tries, registry=registry, listed=listed)
+        entries = self.scheduled.get(name, ())
         if image is None:
-            entries = (entry for entry in self.schedule.entries if entry.name == name)
-            return replace(line, scheduled=next(entries, None))
+            return replace(line, scheduled=next(iter(entries), None))
         key = name, image.manifest_digest
-        entry = next((e for e in self.schedule.entries if e.key == key), None)
+        entry = next((e for e in entries if e.key == key), None)
         return replace(line, scheduled=entry, pin=self.pins.find(*key, self.now))
 
 
@@ -263,7 +266,7 @@ def _selected(records: _Records, selection: Selection) -> Iterable[_Keyed]:
 
 def _of_list(records: _Records, wanted: ListedWishes, known: Sequence[str]) -> Iterable[_Keyed]:
     """Yield the lines of one list: those with records, and the wishes that have none yet."""
-    recorded = [name for name in known if wanted.identity in records.lists_of(name)]
+    recorded = {name: None for name in known if wanted.identity in records.lists_of(name)}
     wishes = {_name_of(wish): wish for wish in wanted.wishes}
     for name in recorded:
         wish = wishes.get(name)

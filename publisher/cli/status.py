@@ -43,7 +43,7 @@ from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, list_identity
 from publisher.state import RunRecord, Tries
 from publisher.times import format_time
-from publisher.wishlist import WishListError
+from publisher.wishlist import Problem, WishListError
 
 _ANSWER = 20.0
 """Seconds that a replica has for its answer."""
@@ -112,6 +112,8 @@ def status(
     )
     now = datetime.now(UTC)
     lines = find_status(opened, tries, selection, now, problems.append)
+    known = {line.name for line in lines}
+    problems += [_unusable(each) for each in arguments.unusable if each.subject not in known]
     if failing:
         lines = [each for each in lines if each.condition in _NOT_WELL]
     if check_registry:
@@ -133,15 +135,24 @@ def status(
     return SOME_FAILED if is_bad else DONE
 
 
+def _unusable(problem: Problem) -> PublisherError:
+    """Return the error of a wish that no run has worked on."""
+    return PublisherError(f"cannot use the wish {problem.subject}", why=str(problem))
+
+
 @dataclass(frozen=True, slots=True)
 class _Arguments:
-    """What the arguments select, and the repository; `problems` are those of unreadable lists."""
+    """What the arguments select, and the repository.
+
+    `problems` are those of unreadable lists, `unusable` the wishes of the others that have errors.
+    """
 
     repository: str | None
     names: tuple[str, ...]
     patterns: tuple[str, ...]
     lists: tuple[ListedWishes, ...]
     problems: tuple[PublisherError, ...]
+    unusable: tuple[Problem, ...]
 
 
 def _read_arguments(
@@ -151,6 +162,7 @@ def _read_arguments(
     others = [text for text in selected if text not in paths]
     lists: list[ListedWishes] = []
     problems: list[PublisherError] = []
+    unusable: list[Problem] = []
     for path in paths:
         try:
             wish_list = read_wish_list(path, settings, repository, allow_local=True)
@@ -158,10 +170,7 @@ def _read_arguments(
             problems.append(error)
             lists.append(ListedWishes(list_identity(path)))
             continue
-        problems += [
-            PublisherError(f"cannot use a wish of {path}", why=str(problem))
-            for problem in wish_list.unusable
-        ]
+        unusable += wish_list.unusable
         repository = repository or wish_list.repository
         lists.append(ListedWishes(list_identity(path), wish_list.wishes))
     if repository is None and problems:
@@ -172,6 +181,7 @@ def _read_arguments(
         tuple(text for text in others if _GLOB.search(text)),
         tuple(lists),
         tuple(problems),
+        tuple(unusable),
     )
 
 
@@ -267,7 +277,7 @@ def describe_failure(tries: Tries, now: datetime) -> str:
     if tries.failing_since is None:
         return ""
     times = f", tried {tries.tries} times" if tries.tries > 1 else ""
-    text = f"failing since {format_time(tries.failing_since)} because {tries.error}"
+    text = f"failing since {format_time(tries.failing_since)}: {tries.error}"
     text += f" ({tries.cause}{times})"
     if tries.next_try is None or tries.next_try <= now:
         return f"{text}; next try: with the next run"

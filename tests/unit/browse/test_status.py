@@ -104,7 +104,7 @@ def test_every_wish_and_every_image_has_a_line(root: Path) -> None:
     assert f"{ONE} " in text[0] and text[0].endswith("pinned until 2999-12-31")
     since = EARLIER.strftime("%Y-%m-%dT%H:%M:%SZ")
     assert (
-        f"failing since {since} because no such tag (image-missing, tried 3 times); next try at "
+        f"failing since {since}: no such tag (image-missing, tried 3 times); next try at "
         + LATER.strftime("%Y-%m-%dT%H:%M:%SZ")
     ) in text[3]
     assert "published since" in text[1] and text[1].endswith("next try: with the next run")
@@ -157,6 +157,11 @@ def test_a_list_shows_its_wishes_that_no_run_has_seen(root: Path) -> None:
         ("registry.example.org/geo/map:3", "waiting"),
     ]
     assert list(states(root, lists, "--owner", "geo")) == ["registry.example.org/geo/map:3"]
+    # A wish with an error is named until a run has worked on it.
+    text = lists.read_text()
+    lists.write_text(text + "  - registry.example.org/a:b:c\n")
+    result = ask(root, "status", lists)
+    assert result.code == 1 and "cannot use the wish registry.example.org/a:b:c" in result.err
     # The records of a list that cannot be read are shown nevertheless.
     lists.unlink()
     result = ask(root, "status", lists)

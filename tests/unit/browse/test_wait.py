@@ -130,7 +130,7 @@ def test_the_reason_of_a_failure_is_what_is_waited_for(
         state.record_failure(tries, datetime.now(UTC), Cause.IMAGE_MISSING, "no such tag")
     late = document(IMAGE, "--repository", place, code=6)
     assert late["missing"].startswith(f"{IMAGE} is not published; failing since 20")
-    assert "because no such tag (image-missing)" in late["missing"]
+    assert ": no such tag (image-missing)" in late["missing"]
 
 
 def test_the_digest_may_be_that_of_an_index_or_part_of_the_reference(
