@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -256,6 +257,21 @@ def state_of(root: Path) -> State:
         else:
             state[path] = node if is_content else replace(node, mtime_ns=0)
     return {path: node for path, node in state.items() if not _is_shard(path)}
+
+
+def fingerprint(root: Path) -> bytes:
+    """A hash of all files of a directory repository, also its own, except times and the history."""
+    found = hashlib.sha256()
+    for path, node in sorted(describe_tree(root).items()):
+        is_content = "/layerfs" in path or path.startswith(layout.FLAT)
+        node = node if is_content and not _is_shard(path) else replace(node, mtime_ns=0)
+        if path.startswith((f"{layout.STATE}/holder", f"{layout.STATE}/history")):
+            node = replace(node, size=0, sha256="")
+        elif path.endswith(".json"):
+            content = _TIMES.sub(rb"", (root / path).read_bytes())
+            node = replace(node, size=0, sha256=content.decode())
+        found.update(f"{path!r} {node!r}\n".encode())
+    return found.digest()
 
 
 def _is_shard(path: str) -> bool:
