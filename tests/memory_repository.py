@@ -8,7 +8,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -139,6 +139,12 @@ class MemoryRepository:
     ) -> AbstractContextManager[None]:
         """None: memory has no limit."""
         return nullcontext()
+
+    def discard_staged(self, keep: Collection[str]) -> int:
+        """Delete the staged layers that are not in `keep`; return how many."""
+        before = len(self.finished)
+        self.finished = {digest: found for digest, found in self.finished.items() if digest in keep}
+        return before - len(self.finished)
 
     def has_layer(self, digest: str) -> bool:
         """Whether the layer is published, or staged."""

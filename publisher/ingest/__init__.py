@@ -5,7 +5,7 @@ run.py          process many wishes                            `publisher ingest
 work.py         share the images of all wishes among threads; for all commands
 wish.py         process one wish
 image.py        publish one image
-layers.py       download each layer once; space.py: the disk space for downloads
+layers.py       download each layer once; space.py: which images may use the disk
 publish.py      the transaction of one image; bookkeeping.py: its records
 plan.py         show what an ingest would do                   `publisher plan`
 check.py        check wish lists, and that their images exist `publisher check`

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from publisher.ingest.memory import Memory
 from publisher.ingest.notices import Notices
 from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
 from publisher.ingest.report import Outcome, Progress, Status
+from publisher.ingest.space import Reservation
 from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wanted import (
     Comparison,
@@ -24,9 +26,10 @@ from publisher.ingest.wanted import (
     compare,
     has_content,
 )
+from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.policy import Limits
 from publisher.layers.unpack import LayerSummary
-from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.repository import OutOfSpace, Repository, RepositoryChanged, RepositoryError
 from publisher.runtimes import squashfs
 from publisher.sources import Source
 from publisher.sources.open import Sources
@@ -99,8 +102,7 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     run.progress.image_step(image.name, "fetching")
     items = comparison.fetch(image, run.limits, run.admission)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
-    with run.repository.reserve_space(sizes, run.layers.check_stop):
-        status, fetched = _fetch_until_published(run, image, comparison, items)
+    status, fetched = _fetch_with_space(run, image, comparison, items)
     dropped: dict[str, int] = {}
     for summary in fetched:
         for what, count in summary.dropped.items():
@@ -115,12 +117,61 @@ def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     return _write_squashfs(run, items, published)
 
 
+def _fetch_with_space(
+    run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
+) -> tuple[Status, list[LayerSummary]]:
+    """Publish `items` when there is space for them beside the images that are in progress.
+
+    If there is not, the image is put off until it can have all space for itself.
+    """
+    pending = [item for item in items if not has_content(run.repository, item)]
+    sizes = {layer.digest: layer.size for i in pending for layer in i.image.manifest.layers}
+    if not sizes:
+        return _fetch_until_published(run, image, comparison, items)
+    try:
+        with _space(run, image, sizes) as reservation:
+            return _fetch_until_published(run, image, comparison, items)
+    except (OutOfSpace, NoTemporarySpace) as error:
+        lack = error
+    with _space(run, image, sizes, alone=True):
+        discarded = run.repository.discard_staged(sizes)
+        if not (reservation.was_shared or discarded):
+            raise lack
+        return _fetch_until_published(run, image, comparison, items)
+
+
+@contextmanager
+def _space(
+    run: Run, image: RequestedImage, sizes: Mapping[str, int], *, alone: bool = False
+) -> Iterator[Reservation]:
+    """Reserve space for an image until the block ends.
+
+    Raises:
+        NotEnoughSpace: The downloads do not fit.
+    """
+    waited = False
+
+    def keep_waiting() -> None:
+        nonlocal waited
+        run.layers.check_stop()
+        if not waited:
+            run.progress.image_step(image.name, "waiting for space")
+        waited = True
+
+    with run.layers.space.reserve(sizes, keep_waiting, alone=alone) as reservation:
+        with run.repository.reserve_space(sizes, keep_waiting):
+            if waited:
+                run.progress.image_step(image.name, "fetching")
+            yield reservation
+
+
 def _fetch_until_published(
     run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
 ) -> tuple[Status, list[LayerSummary]]:
     """Publish `items`; return the status, and the layers that were fetched for them."""
     purpose = f"ingest of {image.name}"
     fetched: list[LayerSummary] = []
+    run.layers.space.require()
     for attempt in range(1, _PUBLISH_TRIES + 1):
         fetched += _fetch_layers(run, image.name, comparison.source, items)
         if run.stop.is_set():

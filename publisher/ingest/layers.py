@@ -32,7 +32,7 @@ class LayerFetcher:
         refused: Called with the kind of each thing that the file system cannot store.
 
     Attributes:
-        space: The disk space that is reserved for the downloads of all images.
+        space: The disk space that images have reserved, and what is still to be downloaded.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class LayerFetcher:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="layer")
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[LayerSummary]] = {}
-        self._bytes_left: dict[str, int] = {}
         self.space = DiskSpace(repository)
 
     def fetch(
@@ -75,7 +74,7 @@ class LayerFetcher:
 
         Raises:
             Interrupted: The run is to stop.
-            NotEnoughSpace: There is not enough space for all layers.
+            NotEnoughSpace: The disk is full.
             PublisherError: A layer cannot be downloaded or unpacked; the first error is raised.
         """
         wanted = {descriptor.digest: (descriptor, diff_id) for descriptor, diff_id in layers}
@@ -108,8 +107,7 @@ class LayerFetcher:
     ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
         """Begin the downloads that are neither stored nor in progress.
 
-        Returns the new downloads, and those of other images that are in progress, by digest. If
-        there is not enough space for all new downloads, none is begun.
+        Returns the new downloads, and those of other images that are in progress, by digest.
         """
         with self._lock:
             others = {d: future for d, future in self._in_flight.items() if d in layers}
@@ -120,27 +118,20 @@ class LayerFetcher:
                 if digest not in others and not self._repository.has_layer(digest)
             }
             sizes = {digest: descriptor.size for digest, (descriptor, _) in new.items()}
-            self.space.expect(sum(sizes.values()))
             self._progress.layers_expected(name, sizes)
             own: dict[str, Future[LayerSummary]] = {}
-            try:
-                for digest, (descriptor, diff_id) in new.items():
-                    self._bytes_left[digest] = descriptor.size
-                    own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
-                    self._in_flight[digest] = own[digest]
-            except BaseException:
-                self.space.arrived(sum(new[d][0].size for d in new.keys() - own.keys()))
-                raise
+            for digest, (descriptor, diff_id) in new.items():
+                own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+                self._in_flight[digest] = own[digest]
             return own, others
 
     def _forget(self, digest: str) -> None:
         with self._lock:
             del self._in_flight[digest]
-            left = self._bytes_left.pop(digest)
-        self.space.arrived(left)
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
         self._progress.layer_started(descriptor.digest, descriptor.size)
+        self.space.began(descriptor.digest, descriptor.size)
         try:
             self.check_stop()
             with (
@@ -165,6 +156,7 @@ class LayerFetcher:
             raise self.space.explained_download(error, descriptor.size) from error
         finally:
             self._progress.layer_done(descriptor.digest)
+            self.space.ended(descriptor.digest)
             # This precedes the end of the future, so that a thread that waits for it either finds
             # the layer or can begin its download.
             self._forget(descriptor.digest)
@@ -175,8 +167,7 @@ class LayerFetcher:
         for chunk in chunks:
             self.check_stop()
             advanced(digest, len(chunk))
-            self._bytes_left[digest] -= len(chunk)
-            self.space.arrived(len(chunk))
+            self.space.arrived(digest, len(chunk))
             yield chunk
 
     def check_stop(self) -> None:

@@ -63,6 +63,10 @@ class DiskFull(OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+class OutOfSpace(PublisherError):
+    """The disk has no space for an image, at least while other images are published."""
+
+
 class PathTaken(PublisherError):
     """A file or directory that the publisher did not make is at the path of an image.
 

@@ -9,7 +9,7 @@ visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -247,6 +247,19 @@ class Repository(Protocol):
             layers: Sizes in bytes by digest.
             keep_waiting: Called repeatedly while this waits for space that other images hold; an
                 exception from it ends the wait.
+        """
+
+    def discard_staged(self, keep: Collection[str]) -> int:
+        """Delete staged layers to free their space; they are fetched again where they are needed.
+
+        Nothing is deleted while another process has opened the repository for writing, since it
+        may need any of them.
+
+        Args:
+            keep: The digests of layers that stay.
+
+        Returns:
+            How many layers were deleted.
         """
 
     def has_layer(self, digest: str) -> bool:

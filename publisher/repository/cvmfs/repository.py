@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -161,9 +161,19 @@ class CvmfsRepository:
         }
         return self._spool.reserve(new, keep_waiting)
 
+    def discard_staged(self, keep: Collection[str]) -> int:
+        """Delete the layers in the spool, except those in `keep`, unless others may need them."""
+        if self.mirror.pending.exists():
+            return 0  # an interrupted transaction may need them
+        discarded = self.mirror.tree.discard_staged(keep)
+        self.mirror.delete_orphans()
+        return discarded
+
     def has_layer(self, digest: str) -> bool:
         """Return whether the layer is published or staged, so that it need not be fetched."""
-        return self.exists(layout.layer_index(digest)) or self.mirror.is_staged(digest)
+        index = layout.layer_index(digest)
+        # A commit between the first two checks publishes the staged layer.
+        return self.exists(index) or self.mirror.is_staged(digest) or self.exists(index)
 
     def open_index(self, digest: str) -> BinaryIO:
         """Open the index of a published or staged layer; raise RepositoryChanged otherwise."""

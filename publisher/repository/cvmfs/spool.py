@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import Content, Entry
-from publisher.errors import PublisherError
 from publisher.layers.replay import FileOrder
+from publisher.repository import OutOfSpace
 from publisher.repository.disk import make_directories, remove_if_empty, sync_filesystem
 from publisher.tree import layout
 
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.5
 _PIECE = 1 << 20
 
 
-class SpoolFull(PublisherError):
+class SpoolFull(OutOfSpace):
     """The disk has no space for the compressed layers of an image."""
 
 

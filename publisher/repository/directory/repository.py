@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +189,13 @@ class DirectoryRepository:
     ) -> AbstractContextManager[None]:
         """Reserve nothing: layers are unpacked on the file system of the repository."""
         return nullcontext()
+
+    def discard_staged(self, keep: Collection[str]) -> int:
+        """Delete the staged layers, except those in `keep`, unless others may need them."""
+        with self.lock.hold("freeing space", wait=False) as held:
+            discarded = self.staging.discard_finished(keep) if held else 0
+        self.staging.empty_trash()
+        return discarded
 
     def has_layer(self, digest: str) -> bool:
         """Return whether the layer is published, or staged by an earlier run."""

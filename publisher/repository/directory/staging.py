@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import filelock
@@ -120,12 +120,11 @@ class Staging:
 
     def needs_sweep(self) -> bool:
         """Return whether a journal, the session of an ended process, or trash exists."""
-        sessions = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
-        return (
-            self.journal.exists()
-            or bool(sessions - {self._session.name})
-            or any(self._trash.iterdir())
-        )
+        return self.journal.exists() or bool(self._other_sessions()) or any(self._trash.iterdir())
+
+    def _other_sessions(self) -> set[str]:
+        names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
+        return names - {self._session.name}
 
     def sweep(self) -> None:
         """Discard the work of ended processes, and old finished layers. Needs the writer lock.
@@ -137,9 +136,26 @@ class Staging:
         for layer in self._layers.iterdir():
             if layer.stat().st_ctime < oldest:
                 self.move_to_trash(layer)
-        names = {path.name.removesuffix(_LOCK_SUFFIX) for path in self._sessions.iterdir()}
-        for name in names - {self._session.name}:
+        for name in self._other_sessions():
             self._end_if_abandoned(self._sessions / name)
+
+    def discard_finished(self, keep: Collection[str]) -> int:
+        """Discard the finished layers, and return their number. Needs the writer lock.
+
+        Nothing is discarded while another process has a session, or a commit is not finished: they
+        may need any layer.
+
+        Args:
+            keep: The digests of layers to keep.
+        """
+        self.sweep()
+        if self._other_sessions() or self.journal.exists():
+            return 0
+        kept = {digest_hex(digest) for digest in keep}
+        unused = [path for path in self._layers.iterdir() if path.name not in kept]
+        for path in unused:
+            self.move_to_trash(path)
+        return len(unused)
 
     def discard(self, path: Path) -> None:
         """Delete something in this session, now or, if that fails, when the session is swept."""

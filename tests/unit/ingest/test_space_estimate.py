@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from publisher.ingest.run import ingest
 from publisher.ingest.space import DiskSpace, NotEnoughSpace
@@ -16,6 +21,9 @@ from publisher.wishlist.model import Request
 from tests.layer_builder import file, image, layer
 from tests.memory_repository import MemoryRepository
 from tests.transactions.scenarios import Stage
+
+SECONDS = 60
+"""How long a test waits for threads that wait for each other."""
 
 
 class SmallDisk(MemoryRepository):
@@ -50,15 +58,85 @@ def test_an_image_that_cannot_fit_is_refused_before_its_first_byte(tmp_path: Pat
             assert "missing" in outcome.error
 
 
-def test_the_space_for_several_images_is_added_up() -> None:
-    space = DiskSpace(SmallDisk(100))
-    space.expect(60)
-    with pytest.raises(NotEnoughSpace) as caught:
-        space.expect(41)
-    assert (caught.value.needed, caught.value.free) == (101, 100)
-    space.expect(40)
-    space.arrived(50)  # and is on the disk by now
-    space.expect(50)
+def no_longer() -> None:
+    raise TimeoutError
+
+
+def test_an_image_waits_while_others_that_take_its_space_are_in_progress() -> None:
+    repository = SmallDisk(250)
+    space = DiskSpace(repository)
+    one, two, three = {"one": 60, "shared": 20}, {"two": 20, "shared": 20}, {"three": 1}
+    with space.reserve(one, no_longer) as first:
+        space.began("one", 60)
+        shared = [first.was_shared]
+        with space.reserve(two, no_longer) as second:
+            assert [*shared, first.was_shared, second.was_shared] == [False, True, True]
+            with pytest.raises(TimeoutError), space.reserve(three, no_longer):
+                pass
+            space.arrived("one", 10)
+            with space.reserve(three, no_longer):
+                pass
+            with pytest.raises(TimeoutError), space.reserve({}, no_longer, alone=True):
+                pass
+            space.require()
+            repository.free = 89  # of which 90 are to come
+            with pytest.raises(NotEnoughSpace) as caught:
+                space.require()
+            assert (caught.value.needed, caught.value.free) == (90, 89)
+    with space.reserve({"huge": 1000}, no_longer) as only:
+        assert not only.was_shared
+        with pytest.raises(NotEnoughSpace) as caught:
+            space.require()
+        assert (caught.value.needed, caught.value.free) == (1000, 89)
+    with space.reserve(one, no_longer, alone=True):
+        with pytest.raises(TimeoutError), space.reserve({}, no_longer):
+            pass
+
+
+class Drawn(Exception):
+    """An image that failed, or was interrupted while it waited."""
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 120), st.booleans(), st.sampled_from(["", "fails", "leaves"])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_images_get_their_turn_and_an_image_alone_has_no_others_beside_it(
+    images: list[tuple[int, bool, str]],
+) -> None:
+    space = DiskSpace(SmallDisk(250))
+    lock = threading.Lock()
+    present: list[bool] = []
+    ended: list[int] = []
+
+    def leave() -> None:
+        raise Drawn
+
+    def work(number: int, size: int, alone: bool, end: str) -> None:
+        keep_waiting = leave if end == "leaves" else lambda: None
+        layers = {str(number): size}
+        with suppress(Drawn), space.reserve(layers, keep_waiting, alone=alone) as reservation:
+            with lock:
+                assert not (alone and present) and True not in present
+                present.append(alone)
+                assert reservation.was_shared or present == [alone]
+            space.require()
+            with lock:
+                present.remove(alone)
+            if end == "fails":
+                raise Drawn
+        ended.append(number)
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        for future in [pool.submit(work, number, *each) for number, each in enumerate(images)]:
+            future.result(SECONDS)
+    assert sorted(ended) == list(range(len(images)))
+    with space.reserve({}, no_longer, alone=True):
+        pass
 
 
 def test_a_full_disk_is_explained_and_other_errors_are_unchanged() -> None:

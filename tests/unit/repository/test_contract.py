@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -241,6 +241,31 @@ def test_a_directory_in_the_place_of_a_record_is_replaced(
     assert repository.read(path) == b"new"
     assert repository.kind(path) is EntryType.FILE
     assert not repository.exists(f"{path}/below")
+
+
+def test_staged_layers_are_discarded_except_those_to_keep_and_published_ones(
+    repository: Repository,
+) -> None:
+    publish(repository, FIRST)
+    others = [build.layer(build.file(f"file{number}")) for number in range(3)]
+    for layer in others:
+        stage(repository, layer)
+    assert repository.discard_staged([others[0].digest]) == 2
+    assert [repository.has_layer(layer.digest) for layer in others] == [True, False, False]
+    assert all(repository.has_layer(layer.digest) for layer in FIRST.layers)
+    assert repository.discard_staged([others[0].digest]) == 0
+
+
+def test_layers_that_another_process_may_need_are_not_discarded(tmp_path: Path) -> None:
+    with closing(in_directory(tmp_path)) as one:
+        stage(one, BASE)
+        with closing(in_directory(tmp_path)) as two:
+            stage(two, TOP)
+            assert one.discard_staged([]) == 0
+        with one.transaction("test") as transaction, transaction.exclusive():
+            assert one.discard_staged([]) == 0
+        assert one.discard_staged([TOP.digest]) == 1
+        assert not one.has_layer(BASE.digest) and one.has_layer(TOP.digest)
 
 
 def test_a_layer_that_is_not_staged_cannot_be_published(repository: Repository) -> None:
