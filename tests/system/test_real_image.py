@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.components import docker_registry, podman, require, run
-from tests.real_image import CHECK_NUMPY, PACKAGES, RealImages
+from tests.components import docker_registry, podman, run
+from tests.real_image import PACKAGES, RealImages
 
 pytestmark = pytest.mark.system
 
@@ -45,20 +45,6 @@ def test_the_top_layer_has_real_whiteouts_and_opaque_markers(real_images: RealIm
     packages = PACKAGES.lstrip("/")
     assert {"etc/.wh.motd", f"{packages}/numpy/.wh.py.typed"} <= set(names)
     assert {"usr/share/doc/.wh..wh..opq", "etc/issue/.wh..wh..opq"} <= set(names)
-
-
-def test_numpy_works_in_the_image_as_umoci_unpacks_it(
-    real_images: RealImages, tmp_path: Path
-) -> None:
-    require("umoci")
-    run("umoci", "unpack", "--image", f"{real_images.layout}:numpy", tmp_path / "bundle")
-    root = tmp_path / "bundle" / "rootfs"
-    assert run("chroot", root, "python3", "-B", "-c", CHECK_NUMPY) == "45\n"
-    assert (root / "etc/issue/file").read_text() == "here\n"
-    assert (root / "etc/skel").is_file()
-    assert (root / "opt/fifo").is_fifo()
-    assert not (root / "etc/motd").exists()
-    assert [path.name for path in (root / "usr/share/doc").iterdir()] == ["only"]
 
 
 def test_podman_runs_the_command_of_the_zstd_variant(
