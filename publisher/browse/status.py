@@ -322,4 +322,8 @@ def check_registries(
             return replace(line, registry=RegistryDigest("", now(), text))
 
     with ThreadPoolExecutor(_CHECKS, thread_name_prefix="status") as pool:
-        return list(pool.map(check, lines))
+        try:
+            return list(pool.map(check, lines))
+        except BaseException:
+            sources.close()  # the pool waits for its threads, which wait for registries
+            raise

@@ -102,9 +102,8 @@ def wait(
         return DONE
     message(f"cannot wait longer than {duration_text(timeout)} for {name}")
     message(f"why: {result.missing}", prefix="  ")
-    message(
-        "try: publisher status, which shows whether it fails; or a longer --timeout", prefix="  "
-    )
+    hint = f"publisher status {name}" if result.image is None else "cvmfs_server snapshot there"
+    message(f"try: {hint}, or a longer --timeout", prefix="  ")
     return TIMED_OUT
 
 

@@ -130,6 +130,7 @@ def test_the_reason_of_a_failure_is_what_is_waited_for(
         state.record_failure(tries, datetime.now(UTC), Cause.IMAGE_MISSING, "no such tag")
     late = document(IMAGE, "--repository", place, code=6)
     assert late["missing"].startswith(f"{IMAGE} is not published; failing since 20")
+    assert f"try: publisher status {IMAGE}, or" in wait(IMAGE, "--repository", place).err
     assert ": no such tag (image-missing)" in late["missing"]
 
 
@@ -230,6 +231,7 @@ def test_replicas_are_awaited_until_each_serves_the_revision_of_the_image(
     text = wait(*arguments)
     assert f"{far.url}: revision 1 of " in text.out and f"{revision - 1} revision" in text.out
     assert f"{far.url} serves revision 1" in text.err and near.url not in text.err
+    assert "try: cvmfs_server snapshot there, or" in text.err
 
     # Only the one that is behind is read again.
     count = len(near.requests)
