@@ -25,6 +25,7 @@ SOME_FAILED = 1
 USAGE = 2
 REPOSITORY_UNUSABLE = 3
 CHANGES_PENDING = 4
+OTHER_RUN = 5
 TIMED_OUT = 6
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -36,6 +37,7 @@ Exit codes:
   2    wrong usage, or a wish list with errors
   3    the repository is busy or unusable
   4    plan --detailed-exitcode, fmt --check: something would change
+  5    ingest: another run is at work on the same list
   6    wait: the time is over
   70   unexpected error: a defect of the publisher
   130  interrupted; the next run goes on from there
@@ -52,8 +54,11 @@ def exit_code(error: PublisherError) -> int:
         return REPOSITORY_UNUSABLE
     # Loaded only after an error: a snapshotter, which stays in memory, needs neither room.
     from publisher.policy import InvalidPolicy
+    from publisher.state.overlap import OtherRun
     from publisher.wishlist import WishListError
 
+    if isinstance(error, OtherRun):
+        return OTHER_RUN
     if isinstance(error, WishListError | InvalidPolicy | InvalidReference | UsageError):
         return USAGE
     return SOME_FAILED

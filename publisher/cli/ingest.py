@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
@@ -20,6 +20,7 @@ import click
 from publisher.cli.failures import (
     DONE,
     INTERRUPTED,
+    OTHER_RUN,
     REPOSITORY_UNUSABLE,
     SOME_FAILED,
     UsageError,
@@ -43,16 +44,18 @@ from publisher.cli.rendering import echo, failed_line, human_size, message, plur
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.state import RecordedRun
-from publisher.cli.wishlists import ListedRequests, read_lists
+from publisher.cli.wishlists import ListedRequests, read_lists, selected_lists
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
-from publisher.ingest.memory import record_problems
+from publisher.ingest.memory import forget_unrequested, record_problems, record_reported
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
+from publisher.ingest.selection import Selection
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
 from publisher.state import State
+from publisher.state.overlap import OtherRun
 from publisher.times import format_time
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -67,8 +70,33 @@ verify_option = click.option(
 retry_failed_option = click.option(
     "--retry-failed",
     is_flag=True,
-    help="Try images now that failed shortly before. Otherwise an image is tried again after 5 "
+    help="Try images now that failed before. Otherwise an image that fails is tried again after 5 "
     "minutes, and then less and less often, down to once a day.",
+)
+
+
+only_option = click.option(
+    "--only",
+    metavar="PATTERN",
+    multiple=True,
+    help="Work only on the wishes and images whose text or public name matches the glob pattern, "
+    "such as '*/astro/*'. Can be given several times.",
+)
+
+
+changed_option = click.option(
+    "--changed",
+    is_flag=True,
+    help="Work only on wishes that are new in the list, or were changed there, since a run tried "
+    "them. The others cost no request.",
+)
+
+
+new_failures_option = click.option(
+    "--new-failures",
+    is_flag=True,
+    help="For scheduled runs: print a failure, and end with 1, only when an image begins to fail, "
+    "fails with another cause, and each 7 days that it lasts.",
 )
 
 
@@ -88,8 +116,9 @@ class _Options:
     verify_publish: bool
     progress: bool
     sources: Mapping[str, str | None]
-    admission: Admission
+    admission: Admission = field(default_factory=Admission)
     retry_failed: bool = False
+    selection: Selection = field(default_factory=Selection)
 
 
 @click.command()
@@ -101,7 +130,10 @@ class _Options:
 @wait_option
 @verify_option
 @locked_option
+@only_option
+@changed_option
 @retry_failed_option
+@new_failures_option
 @source_options
 @allow_local_option
 @metrics_option
@@ -115,7 +147,10 @@ def ingest(
     policy: str | None,
     allow_local: bool,
     locked: bool,
+    only: tuple[str, ...],
+    changed: bool,
     retry_failed: bool,
+    new_failures: bool,
     repository: str | None,
     jobs: int,
     wait: float,
@@ -136,31 +171,64 @@ def ingest(
     \b
     publisher ingest wishlist.yaml
     publisher ingest wishlist.yaml --locked
+    publisher ingest wishlist.yaml --only '*/astro/*' --retry-failed
+    publisher ingest wishlist.yaml --no-progress --new-failures      # in a scheduled job
     publisher ingest lists/*.yaml --repository dir:/srv/images --jobs 8
     publisher ingest wishlist.yaml --output json | jq '.outcomes[] | select(.status == "failed")'
     """
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
-    progress = not (quiet or no_progress)
-    with RecordedRun("ingest", wishlists) as run:
-        if repository:
-            run.state(repository)  # so that a list which cannot be read is recorded as well
-        settings = load_settings(source_settings)
-        lists = read_lists(wishlists, repository, settings, allow_local=allow_local, locked=locked)
-        requests = [request for each in lists for request in each.requests]
-        admission = admission_for(policy, requests)
-        options = _Options(
-            jobs, wait, verify_publish, progress, source_settings, admission, retry_failed
-        )
-        parts = _ingest_lists(run, lists, options)
-        code = _render(joined_reports([part.report for part in parts]), quiet, output)
+    options = _Options(
+        jobs,
+        wait,
+        verify_publish,
+        not (quiet or no_progress),
+        source_settings,
+        retry_failed=retry_failed,
+        selection=Selection(only, changed),
+    )
+    try:
+        with RecordedRun("ingest", wishlists) as run:
+            if repository:
+                run.state(repository)  # so that a list which cannot be read is recorded as well
+            settings = load_settings(source_settings)
+            lists = read_lists(
+                wishlists,
+                repository,
+                settings,
+                allow_local=allow_local,
+                locked=locked,
+                warnings=not new_failures,
+            )
+            requests = [request for each in lists for request in each.requests]
+            options = replace(options, admission=admission_for(policy, requests))
+            with run.alone((each.repository, each.identity) for each in lists):
+                parts = _ingest_lists(run, selected_lists(lists, options.selection), options)
+                run.exit_code = _finish(run, parts, new_failures, quiet, output)
+            for part in parts:
+                if part.is_usable and not part.report.is_partial:
+                    update = partial(ingest_updates, report=part.report, lists=set(part.lists))
+                    metrics_file.write(part.repository, update)
+            return run.exit_code
+    except OtherRun:
+        if quiet and new_failures:
+            return OTHER_RUN  # the other run prints what is new
+        raise
+
+
+def _finish(
+    run: RecordedRun, parts: Sequence[_Part], new_failures: bool, quiet: bool, output: str
+) -> int:
+    """Print the result of an ingest; remember which failures are reported. Return the exit code."""
+    report = joined_reports([part.report for part in parts])
+    code = _render(report, quiet, output, new_failures=new_failures)
+    if new_failures:
+        now = datetime.now(UTC)
         for part in parts:
-            if part.is_usable:
-                update = partial(ingest_updates, report=part.report, lists=set(part.lists))
-                metrics_file.write(part.repository, update)
-        run.exit_code = code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
-        return run.exit_code
+            new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
+            record_reported(run.state(part.repository), new, now)
+    return code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +265,9 @@ def _ingest_lists(
             [report], record_problems(run.state(url), problems, datetime.now(UTC))
         )
         identities = tuple(dict.fromkeys(each.identity for each in of_url))
+        if is_usable and not (report.interrupted or report.is_partial):
+            for identity in filter(None, identities):
+                forget_unrequested(run.state(url), identity, requests, report)
         run.done(url, report, identities)
         parts.append(_Part(url, identities, report, is_usable))
         if report.interrupted:
@@ -247,9 +318,7 @@ def ingest_image(
     progress = not (quiet or no_progress)
     with RecordedRun("ingest-image") as run:
         requests = [Request(wish_for(reference, platforms=platforms, name=name))]
-        options = _Options(
-            jobs, wait, verify_publish, progress, source_settings, Admission(), retry_failed=True
-        )
+        options = _Options(jobs, wait, verify_publish, progress, source_settings, retry_failed=True)
         report = _run(requests, repository, options, run.state(repository))
         run.done(repository, report, [])
         run.exit_code = _render(report, quiet, output)
@@ -287,6 +356,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
                 stop=stop,
                 state=state,
                 retry_failed=options.retry_failed,
+                selection=options.selection,
             )
     finally:
         repository.close()
@@ -329,7 +399,12 @@ def _stopping_on_signals(stop: threading.Event, progress: Display) -> Iterator[N
             signal.signal(number, handler)
 
 
-def _render(report: Report, quiet: bool, output: str) -> int:
+def _render(report: Report, quiet: bool, output: str, *, new_failures: bool = False) -> int:
+    """Print a report, and return the exit code.
+
+    With `new_failures`, only failures that are new count, and are printed.
+    """
+    failed = [each for each in report.failed if each.is_new_failure or not new_failures]
     if output == "json":
         print_json(
             "ingest/1",
@@ -340,10 +415,10 @@ def _render(report: Report, quiet: bool, output: str) -> int:
             },
         )
     else:
-        _print_summary(report, quiet)
+        _print_summary(report, failed, quiet)
     if report.interrupted:
         return INTERRUPTED
-    return SOME_FAILED if report.failed else DONE
+    return SOME_FAILED if failed else DONE
 
 
 def _outcome_value(outcome: Outcome) -> dict[str, object]:
@@ -368,22 +443,29 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _print_summary(report: Report, quiet: bool) -> None:
+def _print_summary(report: Report, failed: Sequence[Outcome], quiet: bool) -> None:
     if not quiet:
         for outcome in report.outcomes:
             if outcome.status not in (Status.UNCHANGED, Status.WAITING, Status.FAILED):
                 echo(_describe(outcome))
         counts = [
             f"{report.count(status)} {status}" for status in Status if report.count(status)
-        ] or ["nothing done" if report.interrupted else "nothing requested"]
+        ] or [_nothing(report)]
         echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
-    for outcome in report.failed:
+    for outcome in failed:
         place = outcome.wish_list, outcome.line, outcome.column
         status = "waiting" if outcome.status is Status.WAITING else "failed"
         error = outcome.error + _put_off_text(outcome)
         echo(failed_line(outcome.name, error, *place, status=status), err=True)
     if report.interrupted:
         echo("publisher: interrupted; the next run goes on from there", err=True)
+
+
+def _nothing(report: Report) -> str:
+    """Return why a report has no outcomes."""
+    if report.interrupted:
+        return "nothing done"
+    return "nothing selected" if report.is_partial else "nothing requested"
 
 
 def _put_off_text(outcome: Outcome) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from publisher.repository.cvmfs.repository import STATE
 from publisher.sources.wish_lists import list_identity
 from publisher.state import RunRecord, State
 from publisher.state import open_state as open_state_in
+from publisher.state.overlap import only_run
 from publisher.state.store import state_file
 
 _OF_A_USER = "publisher"
@@ -77,6 +79,15 @@ class RecordedRun:
         """Add the report on a repository, and the identities of the lists that name it."""
         self._reports[url] = report
         self._lists_of[url] = tuple(dict.fromkeys(lists))
+
+    def alone(self, works: Iterable[tuple[str | None, str]]) -> AbstractContextManager[None]:
+        """Exclude other runs of the same lists for the same repositories.
+
+        Raises:
+            OtherRun: There is one.
+        """
+        named = [(parse_repository(url), identity) for url, identity in works if identity]
+        return only_run(state_directory(), named, message)
 
     def __enter__(self) -> RecordedRun:
         return self

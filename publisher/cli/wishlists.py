@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from publisher.cli.failures import UsageError
 from publisher.cli.rendering import echo
 from publisher.errors import printable
+from publisher.ingest.selection import Selection
 from publisher.oci.reference import ImageReference
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import (
@@ -41,7 +43,12 @@ def may_name_local(path: str, allow_local: bool) -> bool:
 
 
 def read_wish_list(
-    path: str, settings: Settings, repository: str | None, *, allow_local: bool
+    path: str,
+    settings: Settings,
+    repository: str | None,
+    *,
+    allow_local: bool,
+    warnings: bool = True,
 ) -> WishList:
     """Return the wish list at `path`; print its warnings to stderr.
 
@@ -50,6 +57,7 @@ def read_wish_list(
         settings: How addresses are reached.
         repository: What replaces the repository that the list names, if anything does.
         allow_local: Whether an address may name files, engines and directories of this host.
+        warnings: Whether the warnings are printed.
     """
     wish_list = parse_wish_list(
         read_document(path, settings),
@@ -57,7 +65,7 @@ def read_wish_list(
         allow_local=may_name_local(path, allow_local),
         repository_counts=not repository,
     )
-    for problem in wish_list.warnings:
+    for problem in wish_list.warnings if warnings else ():
         echo(printable(str(problem)), err=True)
     return wish_list
 
@@ -82,6 +90,7 @@ def read_lists(
     *,
     allow_local: bool,
     locked: bool = False,
+    warnings: bool = True,
 ) -> list[ListedRequests]:
     """Return the requests of each wish list.
 
@@ -90,7 +99,9 @@ def read_lists(
     """
     found = []
     for path in paths:
-        wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
+        wish_list = read_wish_list(
+            path, settings, repository, allow_local=allow_local, warnings=warnings
+        )
         images = _locked_images(path, wish_list, settings) if locked else None
         identity = list_identity(path)
         requests = tuple(
@@ -100,6 +111,27 @@ def read_lists(
         where = repository or wish_list.repository
         found.append(ListedRequests(identity, where, requests, wish_list.unusable))
     return found
+
+
+def selected_lists(lists: Sequence[ListedRequests], selection: Selection) -> list[ListedRequests]:
+    """Return the lists without the errors of wishes that are not selected.
+
+    Raises:
+        UsageError: No wish can be selected.
+    """
+    if not selection.only:
+        return list(lists)
+    selected = [
+        replace(each, unusable=tuple(p for p in each.unusable if selection.matches(p.subject)))
+        for each in lists
+    ]
+    if not any(each.unusable or any(map(selection.may_match, each.requests)) for each in selected):
+        raise UsageError(
+            "cannot select wishes",
+            why=f"no wish, and no name of an image, matches {' or '.join(selection.only)}",
+            hint="see `publisher plan` for the names; a pattern is for example '*/astro/*'",
+        )
+    return selected
 
 
 def read_requests(

@@ -29,7 +29,8 @@ _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.POLICY, (PolicyViolated,)),
     (Cause.LIMIT, (LimitExceeded,)),
     (Cause.INVALID_IMAGE, (InvalidManifest, DigestMismatch, LayerError)),
-    (Cause.WISH_LIST, (NameTaken, NotLocked, InvalidReference, InvalidPattern, InvalidFile)),
+    (Cause.CONTRADICTION, (NameTaken,)),
+    (Cause.WISH_LIST, (NotLocked, InvalidReference, InvalidPattern, InvalidFile)),
     (Cause.REPOSITORY, (RepositoryError, InvalidRecord, PathTaken, SquashfsError, OSError)),
 )
 """The first row with a base of the exception applies."""

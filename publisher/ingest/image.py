@@ -16,6 +16,7 @@ from publisher.ingest.memory import Memory
 from publisher.ingest.notices import Notices
 from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
 from publisher.ingest.report import Outcome, Progress, Status
+from publisher.ingest.selection import Selection
 from publisher.ingest.space import Reservation
 from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wanted import (
@@ -57,6 +58,7 @@ class Run:
     notices: Notices
     admission: Admission
     memory: Memory
+    selection: Selection
     cut_short: bool = False
     places: Places = field(default_factory=Places)
 

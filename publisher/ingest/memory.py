@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from random import Random
 
-from publisher.ingest.report import Outcome, Status, unusable_wish
+from publisher.ingest.report import Outcome, Report, Status, unusable_wish
 from publisher.layers.policy import Limits
 from publisher.oci.reference import ImageReference
 from publisher.policy import PolicyFile
@@ -69,6 +69,7 @@ class Memory:
         state: The state of the repository.
         now: The clock.
         retry_failed: Try images again although they failed shortly before.
+        only_changed: Work on wishes only that are new, or that have changed since they were tried.
         rules: A digest of what may be published: if it changes, all images are tried again.
         random: The source of the back-off's jitter.
     """
@@ -76,8 +77,15 @@ class Memory:
     state: State | None
     now: Callable[[], datetime]
     retry_failed: bool = False
+    only_changed: bool = False
     rules: str = ""
     random: Random = field(default_factory=Random)
+
+    def selects(self, wish: Remembered) -> bool:
+        """Return whether the run is to work on a wish."""
+        if self.state is None or not self.only_changed:
+            return True
+        return not self.state.has_tried(wish.request.wish_list, wish.fingerprint)
 
     def put_off(self, what: Remembered) -> Outcome | None:
         """Return the outcome of an image, or of a wish, whose next try is later; else None."""
@@ -180,16 +188,52 @@ def record_problems(state: State, problems: Sequence[Problem], now: datetime) ->
 
     They are never put off, since finding an error needs no request.
     """
+    texts: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        texts.setdefault((problem.file, problem.subject), []).append(problem.text)
     outcomes = []
     for problem in problems:
         outcome = unusable_wish(problem)
         name = outcome.name
         known = state.wish(outcome.wish_list, name)
         known = known or Tries(outcome.wish_list, name, name, first_seen=now)
-        fingerprint = _digest(problem.text)
+        fingerprint = _digest(texts[problem.file, problem.subject])
         if known.fingerprint != fingerprint:
             known = replace(known.without_failure(), fingerprint=fingerprint)
         known = replace(known, line=outcome.line, column=outcome.column)
         tries = state.record_failure(known, now, Cause.WISH_LIST, outcome.error)
         outcomes.append(_with(outcome, tries, now))
     return outcomes
+
+
+def remembered_name(outcome: Outcome) -> str:
+    """Return the name of the row of an image in the state.
+
+    The plain name of an image belongs to the first wish that requests it.
+    """
+    contradicts = outcome.cause == Cause.CONTRADICTION
+    return f"{outcome.name} (contradicts another wish)" if contradicts else outcome.name
+
+
+def record_reported(state: State, failures: Iterable[Outcome], now: datetime) -> None:
+    """Remember that failures were reported, so that they are not news in the next run."""
+    for each in failures:
+        state.record_reported(each.wish_list, remembered_name(each), now)
+
+
+def forget_unrequested(
+    state: State, wish_list: str, requests: Iterable[Request], report: Report
+) -> None:
+    """Forget images that a list does not request any more, after a run for the whole list.
+
+    The images of a pattern whose tags could not be listed are kept.
+    """
+    failed = {outcome.name for outcome in report.failed if outcome.wish_list == wish_list}
+    patterns = (request.wish for request in requests if request.wish.tags)
+    kept = tuple(f"{wish.image}:" for wish in patterns if str(wish) in failed)
+    names = [
+        tries.name
+        for tries in state.unused(wish_list)
+        if not (kept and tries.reference.startswith(kept))
+    ]
+    state.forget(wish_list, names)

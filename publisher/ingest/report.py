@@ -59,19 +59,26 @@ class Outcome:
     next_try: datetime | None = None
     news: News | None = None
 
+    @property
+    def is_new_failure(self) -> bool:
+        """Whether it failed, and nothing is known of a report on this failure."""
+        return bool(self.error) and (self.news is not None or self.failing_since is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """The outcomes of one run, in the order of the wish lists, and its duration in seconds.
 
     `steps` has the seconds of each kind of step ("resolving", "fetching"), summed over all images.
-    Images are processed side by side, so that the sum may exceed the duration.
+    Images are processed side by side, so that the sum may exceed the duration. `is_partial` is
+    whether the run worked on a selection of the wishes.
     """
 
     outcomes: tuple[Outcome, ...]
     seconds: float
     interrupted: bool = False
     steps: Mapping[str, float] = field(default_factory=dict)
+    is_partial: bool = False
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -128,6 +135,7 @@ def joined_reports(reports: Sequence[Report], others: Sequence[Outcome] = ()) ->
         sum(report.seconds for report in reports),
         any(report.interrupted for report in reports),
         steps,
+        any(report.is_partial for report in reports),
     )
 
 

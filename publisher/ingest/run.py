@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.memory import Memory, rules_digest
 from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
+from publisher.ingest.selection import Selection
 from publisher.ingest.step_times import StepTimes
 from publisher.ingest.thin_push import ThinPushes
 from publisher.ingest.wish import WishIngest
@@ -48,6 +49,7 @@ def ingest(
     stop: threading.Event | None = None,
     state: State | None = None,
     retry_failed: bool = False,
+    selection: Selection | None = None,
     now: Callable[[], datetime] = _utc_now,
 ) -> Report:
     """Publish every requested image; the failure of one does not affect the others.
@@ -65,6 +67,8 @@ def ingest(
             are closed, and the report is marked as interrupted.
         state: What earlier runs remember; by default nothing is remembered.
         retry_failed: Try images again although they failed shortly before.
+        selection: The wishes and images to be worked on; by default all. The report then has no
+            others.
         now: The clock.
 
     Raises:
@@ -77,6 +81,7 @@ def ingest(
     stop = stop or threading.Event()
     policy = policy or Policy()
     admission = admission or Admission()
+    selection = selection or Selection()
     jobs = jobs_within_limit(jobs)
     notices = Notices(repository.url, progress)
     _convert_schedule(repository)
@@ -96,12 +101,24 @@ def ingest(
         thin,
         notices,
         admission,
-        Memory(state, now, retry_failed, rules_digest(admission.policy, policy.limits)),
+        Memory(
+            state,
+            now,
+            retry_failed,
+            selection.changed,
+            rules_digest(admission.policy, policy.limits),
+        ),
+        selection,
     )
-    progress.run_started(len(requests))
+    wishes: Iterable[WishIngest] = (WishIngest(run, request) for request in requests)
+    if selection.is_partial:
+        wishes = selected = [wish for wish in wishes if not wish.is_left_out()]
+        progress.run_started(len(selected))
+    else:
+        progress.run_started(len(requests))
     try:
         results = for_all_images(
-            (WishIngest(run, request) for request in requests),
+            wishes,
             sources,
             jobs=jobs,
             admission=run.admission,
@@ -116,7 +133,8 @@ def ingest(
         for outcome in results.items
     ]
     cut_short = run.cut_short or not results.complete
-    return Report(tuple(outcomes), time.monotonic() - began, cut_short, steps.seconds)
+    seconds = time.monotonic() - began
+    return Report(tuple(outcomes), seconds, cut_short, steps.seconds, selection.is_partial)
 
 
 def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:

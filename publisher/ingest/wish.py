@@ -5,12 +5,17 @@ from __future__ import annotations
 from publisher.errors import failure_text
 from publisher.ingest.causes import cause_of
 from publisher.ingest.image import Run, ingest_image
-from publisher.ingest.memory import Remembered, image_fingerprint, wish_fingerprint
+from publisher.ingest.memory import (
+    Remembered,
+    image_fingerprint,
+    remembered_name,
+    wish_fingerprint,
+)
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork
+from publisher.state import Cause
 from publisher.wishlist.model import Request
-from publisher.wishlist.places import NameTaken
 
 
 class WishIngest(WishWork[Outcome]):
@@ -21,6 +26,7 @@ class WishIngest(WishWork[Outcome]):
         self._run = run
         self._memory = run.memory
         self._wish = Remembered(request, str(request.wish), wish_fingerprint(request))
+        self._is_changed = run.memory.selects(self._wish)
         self._has_images = False
         self._cut_short = False
         self._images: dict[str, Remembered] = {}
@@ -38,8 +44,19 @@ class WishIngest(WishWork[Outcome]):
             self._run.progress.image_done(waiting)
         return waiting
 
+    def is_left_out(self) -> bool:
+        """Return whether the wish is not selected, and claims no place that others may not use."""
+        if self._is_changed and self._run.selection.may_match(self.request):
+            return False
+        return self._lists_tags or self.request.wish.has_expired(self._run.now())
+
     def act(self, image: RequestedImage) -> Outcome | None:
-        """Bring one image up to date; return None if the run is stopped before that is done."""
+        """Bring one image up to date.
+
+        Return None if it is not selected, or the run is stopped before that is done.
+        """
+        if not self._selects(image.name):
+            return None
         self._has_images = True
         fingerprint = image_fingerprint(self.request, image.reference)
         remembered = Remembered(self.request, image.name, fingerprint)
@@ -55,7 +72,12 @@ class WishIngest(WishWork[Outcome]):
         return outcome
 
     def failed(self, name: str, reference: str, error: Exception) -> Outcome | None:
-        """Return the outcome of an image or wish that causes `error`; None once a run stops."""
+        """Return the outcome of an image or wish that causes `error`.
+
+        Return None if it is not selected, and once a run stops.
+        """
+        if not self._selects(name):
+            return None
         if self._run.stop.is_set():
             self._run.cut_short = True
             self._cut_short = True
@@ -68,9 +90,19 @@ class WishIngest(WishWork[Outcome]):
 
     def done(self) -> None:
         """Count the request as done."""
-        if not self._cut_short:
+        is_whole = self._is_changed and self._run.selection.whole(self.request)
+        if is_whole and not self._cut_short:
             self._memory.finish(self._wish, has_images=self._has_images)
         self._run.progress.request_done()
+
+    def _selects(self, name: str) -> bool:
+        """Return whether an image, or the wish as a whole, is selected."""
+        if not self._is_changed:
+            return False
+        selection = self._run.selection
+        if name == self._wish.name:
+            return selection.may_match(self.request)
+        return selection.matches(name) or selection.whole(self.request)
 
     @property
     def _lists_tags(self) -> bool:
@@ -82,10 +114,9 @@ class WishIngest(WishWork[Outcome]):
             return self._memory.record(self._wish, outcome)
         if outcome.name in self._images:
             return self._memory.record(self._images[outcome.name], outcome)
-        if isinstance(error, NameTaken):
-            # The name belongs to the other wish, whose success is recorded under it.
-            name = f"{outcome.name} (contradicts another wish)"
-            return self._memory.record(Remembered(self.request, name, ""), outcome, has_cost=False)
+        if outcome.cause == Cause.CONTRADICTION:
+            remembered = Remembered(self.request, remembered_name(outcome), "")
+            return self._memory.record(remembered, outcome, has_cost=False)
         self._has_images = self._has_images or outcome.name != self._wish.name
         fingerprint = image_fingerprint(self.request, self.request.wish.image)
         remembered = Remembered(self.request, outcome.name, fingerprint)

@@ -3,6 +3,7 @@
 model.py      the values: what is known of one image, and of one run
 backoff.py    when an image that fails is tried again (pure)
 store.py      the database of one repository
+overlap.py    at most one run at a time works on one list
 
 The state never decides what is published: that is always read from the repository itself.
 """

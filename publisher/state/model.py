@@ -23,13 +23,19 @@ class Cause(enum.StrEnum):
     LIMIT = "limit"  # it is larger than an image may be
     NO_SPACE = "no-space"  # the disk is full
     REPOSITORY = "repository"  # the published file system cannot be used
-    WISH_LIST = "wish-list"  # the wish is invalid, or contradicts another one
+    WISH_LIST = "wish-list"  # the wish is invalid
+    CONTRADICTION = "contradiction"  # another wish requests something else at the same place
     OTHER = "other"
 
     @property
     def is_of_the_image(self) -> bool:
         """Whether trying less often makes sense: the cause is neither this host nor the list."""
-        return self not in (Cause.NO_SPACE, Cause.REPOSITORY, Cause.WISH_LIST)
+        return self not in (
+            Cause.NO_SPACE,
+            Cause.REPOSITORY,
+            Cause.WISH_LIST,
+            Cause.CONTRADICTION,
+        )
 
 
 class News(enum.StrEnum):

@@ -80,7 +80,7 @@ _FAILURES = (OSError, sqlite3.Error, _Unusable, filelock.Timeout)
 
 def state_file(directory: Path, url: str | RepositoryURL) -> Path:
     """Return the path of the database of the repository `url` in `directory`."""
-    text = _canonical(url)
+    text = canonical_url(url)
     slug = re.sub(r"[^A-Za-z0-9]+", "-", text.partition(":")[2]).strip("-")[-40:].strip("-")
     return directory / f"wishes-{slug}-{hashlib.sha256(_bytes(text)).hexdigest()[:12]}.sqlite"
 
@@ -105,7 +105,7 @@ def open_state(
         note: Receives a sentence about each problem.
     """
     path = state_file(directory, url)
-    text = _canonical(url)
+    text = canonical_url(url)
     if not writable:
         try:
             return State(path, _open_readable(path, text), note)
@@ -147,6 +147,7 @@ class State(Closing):
         self._changed: dict[tuple[str, str], Tries | None] = {}
         self._tried: dict[tuple[str, str], datetime] = {}
         self._runs: list[RunRecord] = []
+        self._used: set[tuple[str, str]] = set()
         self._flushed = time.monotonic()
 
     def wishes(self) -> list[Tries]:
@@ -163,10 +164,21 @@ class State(Closing):
         """Return what is known of one image of a list, or None."""
         key = wish_list, name
         with self._lock:
+            self._used.add(key)
             if key in self._changed:
                 return self._changed[key]
             where = f"WHERE wish_list = {_TEXT} AND name = {_TEXT}"
             return next(self._select(where, (_bytes(wish_list), _bytes(name))), None)
+
+    def unused(self, wish_list: str) -> list[Tries]:
+        """Return what is known of the images of a list that were not looked up since opening."""
+        with self._lock:
+            used = set(self._used)
+        return [
+            each
+            for each in self.wishes()
+            if each.wish_list == wish_list and (each.wish_list, each.name) not in used
+        ]
 
     def has_tried(self, wish_list: str, fingerprint: str) -> bool:
         """Return whether all images of the wish with this fingerprint were tried."""
@@ -335,7 +347,7 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _canonical(url: str | RepositoryURL) -> str:
+def canonical_url(url: str | RepositoryURL) -> str:
     """Return the URL of a repository, the same for all paths of one directory."""
     found = url if isinstance(url, RepositoryURL) else RepositoryURL.parse(url)
     if found.kind != "dir":

@@ -154,8 +154,10 @@ def test_what_is_found_without_a_request_is_never_put_off(world: World) -> None:
     first, second = world.wish("some:1"), world.wish("some:1", note="other")
     for _ in range(2):
         contradiction = world.run(first, second, jobs=1).outcomes[1]
-        assert (contradiction.status, contradiction.cause) == (Status.FAILED, "wish-list")
+        assert (contradiction.status, contradiction.cause) == (Status.FAILED, "contradiction")
         assert contradiction.next_try is None
+    names = [tries.name for tries in world.state.wishes()]
+    assert names == [contradiction.name, f"{contradiction.name} (contradicts another wish)"]
 
 
 def test_an_interrupted_run_and_a_run_without_a_state_remember_nothing(world: World) -> None:
