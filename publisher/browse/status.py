@@ -35,6 +35,7 @@ class Condition(enum.StrEnum):
     PUBLISHED = "published"
     FAILING = "failing"  # the last try failed; an earlier image may be published
     WAITING = "waiting"  # it is requested, and was not tried yet
+    EXPIRED = "expired"  # its wish has expired, and it is not published
     SCHEDULED = "scheduled"  # it is going to be removed
     UNREADABLE = "unreadable"  # its records are damaged
     UNKNOWN = "unknown"  # neither the repository nor the state has it
@@ -68,6 +69,7 @@ class StatusLine:
         pin: The pin that is in force, or None.
         registry: What the registry has, as it was last found out, or None.
         listed: The wish, if its list was read, or None.
+        expired: Whether that wish has expired.
     """
 
     name: str
@@ -78,6 +80,7 @@ class StatusLine:
     pin: Pin | None = None
     registry: RegistryDigest | None = None
     listed: Wish | None = None
+    expired: bool = False
 
     @property
     def condition(self) -> Condition:
@@ -90,6 +93,8 @@ class StatusLine:
             return Condition.SCHEDULED
         if self.image is not None:
             return Condition.PUBLISHED
+        if self.expired:
+            return Condition.EXPIRED
         if self.tries is not None or self.listed is not None:
             return Condition.WAITING
         return Condition.UNKNOWN
@@ -238,7 +243,15 @@ class _Records:
         registry = None
         if tries is not None and tries.last_success is not None and tries.digest:
             registry = RegistryDigest(tries.digest, tries.last_success)
-        line = StatusLine(name, wish_list, image, tries, registry=registry, listed=listed)
+        line = StatusLine(
+            name,
+            wish_list,
+            image,
+            tries,
+            registry=registry,
+            listed=listed,
+            expired=listed is not None and listed.has_expired(self.now),
+        )
         entries = self.scheduled.get(name, ())
         if image is None:
             return replace(line, scheduled=next(iter(entries), None))

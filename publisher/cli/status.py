@@ -243,11 +243,8 @@ def _describe(line: StatusLine, now: datetime) -> str:
         parts.append(_describe_image(line))
     if line.tries is not None and line.tries.is_failing:
         parts.append(describe_failure(line.tries, now))
-    if line.condition is Condition.WAITING:
-        seen = f" since {format_time(line.tries.first_seen)}" if line.tries else ""
-        parts.append(f"waiting{seen}: no run has published it yet")
-    if line.condition is Condition.UNKNOWN:
-        parts.append("unknown: it is not published, and no run has worked on it")
+    if not parts and line.scheduled is None:
+        parts.append(_describe_absence(line))
     if line.registry is not None and line.registry.error:
         parts.append(f"registry: {line.registry.error}")
     if line.pin is not None:
@@ -257,6 +254,16 @@ def _describe(line: StatusLine, now: datetime) -> str:
         when = format_time(line.scheduled.not_before)
         parts.append(f"scheduled for removal, from {when} ({reason})")
     return "; ".join(parts)
+
+
+def _describe_absence(line: StatusLine) -> str:
+    if line.condition is Condition.UNKNOWN:
+        return "unknown: it is not published, and no run has worked on it"
+    if line.expired and line.listed is not None:
+        return f"its wish expired on {line.listed.expires}"
+    if line.tries is not None and line.tries.last_success is not None:
+        return "waiting: it is not published any more; the next run publishes it"
+    return "waiting: no run has published it yet"
 
 
 def _describe_image(line: StatusLine) -> str:

@@ -143,6 +143,7 @@ def test_a_list_shows_its_wishes_that_no_run_has_seen(root: Path) -> None:
     lists.write_text(
         f"version: 2\nrepository: dir:{root}/images\nimages:\n"
         f"  - {MISSING}\n  - {{image: registry.example.org/geo/map:3, owner: geo}}\n"
+        "  - {image: registry.example.org/geo/old:1, expires: 2026-01-01}\n"
         "  - image: registry.example.org/astro/tool\n    tags: ['1.*']\n"
         "  - image: registry.example.org/geo/many\n    tags: ['1.*']\n"
     )
@@ -155,7 +156,12 @@ def test_a_list_shows_its_wishes_that_no_run_has_seen(root: Path) -> None:
         (MISSING, "failing"),
         ("registry.example.org/geo/many:1.*", "waiting"),
         ("registry.example.org/geo/map:3", "waiting"),
+        ("registry.example.org/geo/old:1", "expired"),
     ]
+    text = ask(root, "status", lists).out
+    assert "waiting: no run has published it yet" in text
+    assert "its wish expired on 2026-01-01" in text
+    assert "it is not published any more; the next run publishes it" in text
     assert list(states(root, lists, "--owner", "geo")) == ["registry.example.org/geo/map:3"]
     # A wish with an error is named until a run has worked on it.
     text = lists.read_text()
