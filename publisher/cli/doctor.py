@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.notifications import Notifier, doctor_problems, notify_option
 from publisher.cli.options import debug_option, output_option, quiet_option, repository_option
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -23,12 +24,14 @@ _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROB
 @click.argument("registries", nargs=-1, metavar="[REGISTRY]...")
 @repository_option
 @source_options
+@notify_option
 @quiet_option
 @output_option
 @debug_option
 def doctor(
     registries: tuple[str, ...],
     repository: str | None,
+    notify: str | None,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -42,6 +45,7 @@ def doctor(
     publisher doctor --repository cvmfs:images.example.org docker.io registry.example.org
     publisher doctor --repository dir:/srv/images --output json
     """
+    notifier = Notifier(notify)
     checks: list[Check] = []
     if repository:
         checks += _examine(repository)
@@ -51,6 +55,7 @@ def doctor(
     if not checks:
         raise click.UsageError("name a repository with --repository, or a registry")
     _render(checks, quiet, output)
+    notifier.send(repository, "doctor", (), problems=doctor_problems(checks), lists=registries)
     return SOME_FAILED if any(c.verdict is Verdict.PROBLEM for c in checks) else DONE
 
 

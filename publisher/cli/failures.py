@@ -53,13 +53,15 @@ def exit_code(error: PublisherError) -> int:
     if isinstance(error, RepositoryError | InvalidRecord):
         return REPOSITORY_UNUSABLE
     # Loaded only after an error: a snapshotter, which stays in memory, needs neither room.
+    from publisher.notify import InvalidNotifications
     from publisher.policy import InvalidPolicy
     from publisher.state.overlap import OtherRun
     from publisher.wishlist import WishListError
 
     if isinstance(error, OtherRun):
         return OTHER_RUN
-    if isinstance(error, WishListError | InvalidPolicy | InvalidReference | UsageError):
+    invalid_files = WishListError | InvalidPolicy | InvalidNotifications
+    if isinstance(error, invalid_files | InvalidReference | UsageError):
         return USAGE
     return SOME_FAILED
 

@@ -12,6 +12,7 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
+from publisher.cli.notifications import Notifier, gc_events, gc_problems, notify_option
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -63,6 +64,7 @@ from publisher.verify.orphans import collect_orphans
 @wait_option
 @source_options
 @metrics_option
+@notify_option
 @quiet_option
 @output_option
 @debug_option
@@ -77,6 +79,7 @@ def gc(
     repository: str | None,
     wait: float,
     metrics_file: MetricsFile,
+    notify: str | None,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -93,6 +96,7 @@ def gc(
     publisher gc --image docker.io/library/debian:12 --now
     publisher gc --orphans --dry-run
     """
+    notifier = Notifier(notify)
     if orphans:
         return _collect_orphans(repository, dry_run=dry_run, wait=wait, quiet=quiet, output=output)
     published = open_repository(repository, writable=not dry_run, wait=wait)
@@ -124,6 +128,7 @@ def gc(
     good = not (report.kept or any(deleted.error for deleted in thin))
     if not dry_run:
         metrics_file.write(repository, partial(gc_updates, report=report, good=good))
+        notifier.send(repository, "gc", gc_events(report), problems=gc_problems(report))
     return DONE if good else SOME_FAILED
 
 

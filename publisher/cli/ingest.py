@@ -26,6 +26,7 @@ from publisher.cli.failures import (
     UsageError,
 )
 from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
+from publisher.cli.notifications import Notifier, ingest_events, notify_option
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
@@ -137,6 +138,7 @@ class _Options:
 @source_options
 @allow_local_option
 @metrics_option
+@notify_option
 @no_progress_option
 @quiet_option
 @output_option
@@ -156,6 +158,7 @@ def ingest(
     wait: float,
     verify_publish: bool,
     metrics_file: MetricsFile,
+    notify: str | None,
     no_progress: bool,
     quiet: bool,
     output: str,
@@ -179,6 +182,7 @@ def ingest(
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
+    notifier = Notifier(notify)
     options = _Options(
         jobs,
         wait,
@@ -189,7 +193,10 @@ def ingest(
         selection=Selection(only, changed),
     )
     try:
-        with RecordedRun("ingest", wishlists) as run:
+        with (
+            RecordedRun("ingest", wishlists) as run,
+            notifier.watching("ingest", run.states, run.lists),
+        ):
             if repository:
                 run.state(repository)  # so that a list which cannot be read is recorded as well
             settings = load_settings(source_settings)
@@ -210,6 +217,8 @@ def ingest(
                 if part.is_usable and not part.report.is_partial:
                     update = partial(ingest_updates, report=part.report, lists=set(part.lists))
                     metrics_file.write(part.repository, update)
+                if part.is_usable:
+                    _notify(notifier, part, run.state(part.repository), run.lists)
             return run.exit_code
     except OtherRun:
         if quiet and new_failures:
@@ -237,8 +246,26 @@ class _Part:
 
     repository: str | None
     lists: tuple[str, ...]
+    requests: Sequence[Request]
     report: Report
     is_usable: bool
+
+
+def _notify(notifier: Notifier, part: _Part, state: State, lists: Sequence[str]) -> None:
+    if notifier.is_active:
+        events = list(ingest_events(part.report, part.requests))
+        new = [outcome for outcome in part.report.failed if outcome.is_new_failure]
+        record_reported(state, new, datetime.now(UTC))
+        state.flush()
+        notifier.send(
+            part.repository,
+            "ingest",
+            events,
+            problems=[],
+            lists=lists,
+            state=state,
+            at_end=part.report.interrupted,
+        )
 
 
 def _ingest_lists(
@@ -269,7 +296,7 @@ def _ingest_lists(
             for identity in filter(None, identities):
                 forget_unrequested(run.state(url), identity, requests, report)
         run.done(url, report, identities)
-        parts.append(_Part(url, identities, report, is_usable))
+        parts.append(_Part(url, identities, requests, report, is_usable))
         if report.interrupted:
             break
     return parts

@@ -35,6 +35,7 @@ _COMMANDS = {
     "logout": "publisher.cli.login:logout",
     "ls": "publisher.cli.contents:ls",
     "modulefile": "publisher.cli.modulefile:modulefile",
+    "notify": "publisher.cli.notify:notify",
     "oci-runtime": "publisher.cli.oci_runtime:oci_runtime_command",
     "pin": "publisher.cli.pin:pin",
     "plan": "publisher.cli.plan:plan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,14 +10,15 @@ import click
 
 from publisher.cli.removal import utc_now
 from publisher.cli.rendering import message
-from publisher.cli.repositories import open_repository
+from publisher.cli.repositories import open_repository, whole_url
+from publisher.cli.state import open_state
 from publisher.errors import failure_text
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.report import Report as IngestReport
 from publisher.metrics import Update, families, repository_updates, update_file
 from publisher.metrics.families import value
 from publisher.removal.gc import Report as GcReport
-from publisher.repository import Repository
+from publisher.state import Cause
 from publisher.verify.findings import Severity
 from publisher.verify.run import Report as VerifyReport
 
@@ -56,20 +56,17 @@ class MetricsFile:
             return
         try:
             repository = open_repository(url)
+            label = whole_url(str(repository.url))
             try:
-                facts = tuple(repository_updates(repository, _label(repository), utc_now()))
+                facts = tuple(repository_updates(repository, label, utc_now()))
             finally:
                 repository.close()
-            own = updates(_label(repository), time.monotonic() - self._began)
-            update_file(Path(self._path), [*own, *facts])
+            with open_state(url, note=lambda _: None) as state:
+                undelivered = value(families.UNDELIVERED, (label,), state.outbox().count())
+            own = updates(label, time.monotonic() - self._began)
+            update_file(Path(self._path), [*own, *facts, undelivered])
         except Exception as error:  # noqa: BLE001  # the work of the run is done
             message(failure_text(error, self._path))
-
-
-def _label(repository: Repository) -> str:
-    """Return the URL of the repository; the same for every way to write the path of a directory."""
-    url = repository.url
-    return f"dir:{os.path.abspath(url.location)}" if url.kind == "dir" else str(url)
 
 
 def _metrics_file(
@@ -111,6 +108,7 @@ def ingest_updates(
         yield value(families.FETCHED, (url, each), fetched)
         if not report.interrupted:
             yield _wishes((url, each), outcomes)
+            yield from _failures((url, each), outcomes)
 
 
 def _wishes(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Update:
@@ -118,6 +116,17 @@ def _wishes(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Update:
     for outcome in outcomes:
         counts[(_STATES[outcome.status],)] += 1
     return Update(families.WISHES, scope, counts)
+
+
+def _failures(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Iterator[Update]:
+    counts: dict[tuple[str, ...], float] = {}
+    for outcome in outcomes:
+        if outcome.error:
+            cause = (outcome.cause or Cause.OTHER,)
+            counts[cause] = counts.get(cause, 0) + 1
+    yield Update(families.FAILING, scope, counts)
+    since = [each.failing_since.timestamp() for each in outcomes if each.failing_since]
+    yield value(families.OLDEST, scope, min(since, default=None))
 
 
 def run_updates(

@@ -8,6 +8,12 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
+from publisher.cli.notifications import (
+    Notifier,
+    notify_option,
+    prune_events,
+    prune_problems,
+)
 from publisher.cli.options import (
     allow_local_option,
     debug_option,
@@ -61,6 +67,7 @@ _SHOWN = 20
 @source_options
 @allow_local_option
 @metrics_option
+@notify_option
 @quiet_option
 @output_option
 @debug_option
@@ -76,6 +83,7 @@ def prune(
     jobs: int,
     wait: float,
     metrics_file: MetricsFile,
+    notify: str | None,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -93,6 +101,7 @@ def prune(
     publisher prune lists/*.yaml --repository dir:/srv/images
     publisher prune git+https://git.example.org/wishes.git//astro.yaml@main --at-most 50
     """
+    notifier = Notifier(notify)
     try:
         settings = load_settings(source_settings)
         by_repository: dict[str | None, list[GivenList]] = {}
@@ -133,6 +142,14 @@ def prune(
         for (url, report), lists in zip(reports, by_repository.values(), strict=True):
             good = {each.identity: not _kept_back(report) for each in lists}
             metrics_file.write(url, partial(run_updates, command="prune", lists=good))
+            if notifier.is_active:
+                notifier.send(
+                    url,
+                    "prune",
+                    prune_events(open_repository(url), report),
+                    problems=prune_problems(report),
+                    lists=sorted(good),
+                )
     if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
         return USAGE
     return SOME_FAILED if any(_kept_back(report) for _, report in reports) else DONE

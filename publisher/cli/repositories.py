@@ -48,6 +48,12 @@ def open_repository(
     )
 
 
+def whole_url(text: str) -> str:
+    """Return the URL of a repository, the same for every way to write the path of a directory."""
+    url = parse_repository(text)
+    return f"dir:{os.path.abspath(url.location)}" if url.kind == "dir" else str(url)
+
+
 def parse_repository(text: str | None) -> RepositoryURL:
     """Return the URL of a repository; raise UsageError if it is missing or malformed."""
     if not text:

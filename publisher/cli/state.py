@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,16 @@ class RecordedRun:
         self._reports: dict[str | None, Report] = {}
         self._lists_of: dict[str | None, tuple[str, ...]] = {}
         self.exit_code = DONE
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The identities of the wish lists."""
+        return self._lists
+
+    @property
+    def states(self) -> Mapping[str | None, State]:
+        """The states that the run has opened, by the URLs of their repositories."""
+        return self._states
 
     def state(self, url: str | None) -> State:
         """Return the state of a repository, opened for writing."""

@@ -9,6 +9,7 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
+from publisher.cli.notifications import Notifier, notify_option, verify_problems
 from publisher.cli.options import (
     debug_option,
     output_option,
@@ -48,6 +49,7 @@ from publisher.verify.run import verify as run_verify
 @wait_option
 @source_options
 @metrics_option
+@notify_option
 @quiet_option
 @output_option
 @debug_option
@@ -60,6 +62,7 @@ def verify(
     repository: str | None,
     wait: float,
     metrics_file: MetricsFile,
+    notify: str | None,
     quiet: bool,
     output: str,
     **source_settings: str | None,
@@ -75,6 +78,7 @@ def verify(
     """
     if replace_newer and not (repair or refetch):
         raise UsageError("cannot use --replace-newer alone", hint="add --repair")
+    notifier = Notifier(notify)
     progress = None if quiet else _print_progress
     report = run_verify(open_repository(repository), deep=deep, progress=progress)
     repaired = Repaired()
@@ -102,6 +106,7 @@ def verify(
                 does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
                 echo(f"would {does}: {finding.path}")
     metrics_file.write(repository, partial(verify_updates, report=report))
+    notifier.send(repository, "verify", (), problems=verify_problems(report))
     return DONE if report.sound else SOME_FAILED
 
 

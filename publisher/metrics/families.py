@@ -69,6 +69,20 @@ FETCHED = Family(
     "publisher_fetched_bytes", "Compressed layers that were downloaded.", _LIST, is_counter=True
 )
 WISHES = Family("publisher_wishes", "Requested images by state.", _LIST, ("state",))
+FAILING = Family(
+    "publisher_failing_images",
+    "Images that fail, by cause, also while they wait.",
+    _LIST,
+    ("cause",),
+)
+OLDEST = Family(
+    "publisher_oldest_failure_timestamp_seconds",
+    "Since when the image fails that has failed for the longest time.",
+    _LIST,
+)
+UNDELIVERED = Family(
+    "publisher_undelivered_notifications", "Notifications that are sent again.", _REPOSITORY
+)
 SCHEDULED = Family("publisher_scheduled_images", "Images in the remove schedule.", _REPOSITORY)
 DUE = Family(
     "publisher_due_images",
@@ -100,6 +114,19 @@ FINDINGS = Family(
 )
 
 FAMILIES = (
-    *(LAST_RUN, LAST_SUCCESS, RUN_SECONDS, STEP_SECONDS, FETCHED, WISHES, SCHEDULED, DUE, FREE),
+    *(
+        LAST_RUN,
+        LAST_SUCCESS,
+        RUN_SECONDS,
+        STEP_SECONDS,
+        FETCHED,
+        WISHES,
+        FAILING,
+        OLDEST,
+        UNDELIVERED,
+        SCHEDULED,
+        DUE,
+        FREE,
+    ),
     *(CAPACITY, STORED, REVISION, COLLECTED, FREED, FINDINGS),
 )

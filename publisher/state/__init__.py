@@ -2,6 +2,7 @@
 
 model.py      the values: what is known of one image, and of one run
 backoff.py    when an image that fails is tried again (pure)
+outbox.py     notifications that are not delivered yet
 store.py      the database of one repository
 overlap.py    at most one run at a time works on one list
 

@@ -27,6 +27,8 @@ import filelock
 from publisher.closing import Closing
 from publisher.codec import Codec, Malformed
 from publisher.state.model import Cause, RunRecord, Tries
+from publisher.state.outbox import SCHEMA as OUTBOX_SCHEMA
+from publisher.state.outbox import Outbox
 from publisher.times import format_time
 from publisher.tree.layout import RepositoryURL
 
@@ -60,6 +62,7 @@ CREATE TABLE tried (
 CREATE TABLE runs (
   number INTEGER PRIMARY KEY, started TEXT, command TEXT, exit_code INTEGER, run TEXT
 );
+{OUTBOX_SCHEMA}
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
@@ -248,6 +251,10 @@ class State(Closing):
                 if run.ended - last > _KEPT:
                     self._changed[tries.wish_list, tries.name] = None
             self._runs.append(run)
+
+    def outbox(self) -> Outbox:
+        """Return the notifications that are not delivered yet."""
+        return Outbox(self._connection, self._lock, self._note)
 
     def flush_if_due(self) -> None:
         """Write the changes if the last time was some seconds ago."""

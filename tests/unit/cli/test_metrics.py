@@ -47,6 +47,17 @@ def test_all_jobs_of_a_repository_share_one_file(tmp_path: Path, wishes: Path) -
     found = metrics(path)
     assert found[f'publisher_wishes{{{named},state="current"}}'] == 1
     assert found[f'publisher_wishes{{{named},state="failing"}}'] == 2
+    assert found[f'publisher_failing_images{{cause="image-missing",{named}}}'] == 1
+    assert found[f'publisher_failing_images{{cause="wish-list",{named}}}'] == 1
+    since = f"publisher_oldest_failure_timestamp_seconds{{{named}}}"
+    assert (
+        abs(
+            found[since]
+            - found[f'publisher_last_run_timestamp_seconds{{command="ingest",{named}}}']
+        )
+        < 600
+    )
+    assert found["publisher_undelivered_notifications{}"] == 0
     assert found[f"publisher_fetched_bytes_total{{{named}}}"] > 0
     assert found['publisher_run_step_seconds{command="ingest",step="fetching"}'] > 0
     ran = f'publisher_last_run_timestamp_seconds{{command="ingest",{named}}}'
@@ -63,6 +74,7 @@ def test_all_jobs_of_a_repository_share_one_file(tmp_path: Path, wishes: Path) -
         assert publisher(*words, *option).code == 0
     again = metrics(path)
     assert again[good] == again[ran] > found[ran]
+    assert since not in again and not [key for key in again if "publisher_failing" in key]
     assert (
         again[f"publisher_fetched_bytes_total{{{named}}}"]
         == (found[f"publisher_fetched_bytes_total{{{named}}}"])

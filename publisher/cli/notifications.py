@@ -1,0 +1,279 @@
+"""The option `--notify`, and the events that follow from the report of each command."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from publisher.cli.removal import utc_now
+from publisher.cli.rendering import human_size, message, plural
+from publisher.cli.repositories import whole_url
+from publisher.cli.state import open_state
+from publisher.errors import PublisherError, failure_text
+from publisher.ingest.report import Outcome, Status
+from publisher.ingest.report import Report as IngestReport
+from publisher.notify import (
+    MAX_BYTES,
+    Event,
+    InvalidNotifications,
+    Kind,
+    Message,
+    Notifications,
+    Run,
+    parse_notifications,
+)
+from publisher.notify.model import Service
+from publisher.notify.service import INSTALL
+from publisher.removal.gc import Report as GcReport
+from publisher.removal.prune import Report as PruneReport
+from publisher.repository import Repository
+from publisher.repository.checks import Check, Verdict
+from publisher.repository.reading import load_publication
+from publisher.state import News, State
+from publisher.state.outbox import Outbox
+from publisher.state.overlap import OtherRun
+from publisher.times import format_time
+from publisher.verify.findings import Severity
+from publisher.verify.run import Report as VerifyReport
+from publisher.wishlist.model import Request
+
+
+def read_notifications(path: str) -> Notifications:
+    """Return the configuration in a file, with its secrets; raise InvalidNotifications."""
+    try:
+        data = _read(path)
+    except OSError as error:
+        raise InvalidNotifications(
+            f"cannot read {path}",
+            why=error.strerror or str(error),
+            hint="correct --notify, or make the file readable for this user",
+        ) from error
+    found = parse_notifications(data, path, os.environ, _read)
+    services = [each for each in found.receivers if isinstance(each.address, Service)]
+    if services and importlib.util.find_spec("apprise") is None:
+        raise InvalidNotifications(
+            f"cannot notify {services[0].name}", why="apprise is not installed", hint=INSTALL
+        )
+    return found
+
+
+def _read(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+class Notifier:
+    """Sends the events of one command to the receivers that `--notify` configures, if any."""
+
+    def __init__(self, path: str | None) -> None:
+        """Read the configuration in the file `path`, if any; raise InvalidNotifications."""
+        self._configuration = None if path is None else read_notifications(path)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there are receivers."""
+        return self._configuration is not None
+
+    def send(
+        self,
+        url: str | None,
+        command: str,
+        events: Iterable[Event],
+        *,
+        problems: Sequence[Event] | None = None,
+        lists: Sequence[str] = (),
+        state: State | None = None,
+        at_end: bool = False,
+    ) -> None:
+        """Notify the receivers, after the work of a run; this never changes its result.
+
+        Args:
+            url: The repository as the user named it; None if the command has none.
+            command: The name of the command.
+            events: What the run changed.
+            problems: What is wrong now, which receivers are notified of if it is not what they
+                know already; None if the run does not know it.
+            lists: The wish lists, if the problems are about them alone.
+            state: The state of the repository, if it is open.
+            at_end: Only keep the messages, for example since the run was interrupted.
+        """
+        if self._configuration is None:
+            return
+        opened = None
+        try:
+            if state is None and url is not None:
+                state = opened = open_state(url, writable=True)
+            outbox = None if state is None else state.outbox()
+            found = [*events, *_news_of(problems, " ".join([command, *lists]), outbox)]
+            run = Run(command, _name(url), socket.gethostname(), format_time(utc_now()))
+            self._deliver(self._configuration, run, found, outbox, at_end)
+        except KeyboardInterrupt:
+            message("undelivered notifications are sent by the next run")
+        except Exception as error:  # noqa: BLE001  # the work of the run is done
+            message(failure_text(error, self._configuration.name))
+        finally:
+            if opened is not None:
+                opened.close()
+
+    def _deliver(
+        self,
+        configuration: Notifications,
+        run: Run,
+        events: Sequence[Event],
+        outbox: Outbox | None,
+        at_end: bool,
+    ) -> None:
+        from publisher.notify.delivery import deliver, keep
+
+        messages = {}
+        for receiver in configuration.receivers:
+            wanted = [event for event in events if receiver.wants(event)]
+            if wanted:
+                messages[receiver.name] = Message.of(f"msg_{uuid.uuid4().hex}", run, wanted)
+        if at_end:
+            if outbox is not None:
+                keep(messages, outbox)
+            return
+        for delivery in deliver(configuration, messages, outbox):
+            if delivery.why and delivery.is_new:
+                kept = "" if outbox is None else f"; {plural(delivery.left, 'message')} for later"
+                message(f"cannot notify {delivery.receiver}: {delivery.why}{kept}")
+
+    @contextmanager
+    def watching(
+        self, command: str, states: Mapping[str | None, State], lists: Sequence[str]
+    ) -> Iterator[None]:
+        """Notify of an error that ends the command, unless it is the same as in the run before."""
+        try:
+            yield
+        except OtherRun:
+            raise  # that one notifies
+        except PublisherError as error:
+            for url, state in states.items():
+                failed = Event(Kind.FAILED, command, " ".join(str(error).split()))
+                self.send(url, command, (), problems=[failed], lists=lists, state=state)
+            raise
+
+
+notify_option = click.option(
+    "--notify",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    envvar="PUBLISHER_NOTIFY",
+    show_envvar=True,
+    help="Notify the receivers in FILE of what this run changed. See docs/administration.md.",
+)
+
+
+def _name(url: str | None) -> str:
+    return "" if url is None else whole_url(url)
+
+
+def _news_of(
+    problems: Sequence[Event] | None, subject: str, outbox: Outbox | None
+) -> Sequence[Event]:
+    """Return the problems, unless receivers know them; or the event that there are none any more.
+
+    Each problem counts by its subject, so that one whose text has a number is not always new.
+    """
+    if problems is None:
+        return ()
+    texts = sorted({f"{each.kind} {each.subject}" for each in problems})
+    what = hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest() if texts else ""
+    before = "" if outbox is None else outbox.learn(subject, what) or ""
+    if what == before:
+        return ()
+    return problems or [Event(Kind.RECOVERED, subject, "nothing is wrong any more")]
+
+
+def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator[Event]:
+    """Yield what an ingest changed, and the failures that are news."""
+    owners = {(r.wish_list, r.wish.line, r.wish.column): r.wish.owner for r in requests}
+    for outcome in report.outcomes:
+        owner = owners.get((outcome.wish_list, outcome.line, outcome.column), "")
+        if outcome.is_new_failure:
+            text = outcome.error
+            if outcome.news is News.LASTING and outcome.failing_since is not None:
+                text = f"since {format_time(outcome.failing_since)}: {text}"
+            yield _of(Kind.FAILED, outcome, owner, text)
+        elif outcome.news is News.RECOVERED:
+            yield _of(Kind.RECOVERED, outcome, owner)
+        if outcome.status in (Status.PUBLISHED, Status.UPDATED):
+            text = "its tag has moved" if outcome.status is Status.UPDATED else ""
+            yield _of(Kind.PUBLISHED, outcome, owner, text)
+
+
+def _of(kind: Kind, outcome: Outcome, owner: str, text: str = "") -> Event:
+    return Event(
+        kind,
+        outcome.name,
+        text,
+        outcome.reference,
+        outcome.digest,
+        owner,
+        outcome.wish_list,
+        outcome.line,
+    )
+
+
+def prune_events(repository: Repository, report: PruneReport) -> Iterator[Event]:
+    """Yield the images that were scheduled, with the owners of their wishes."""
+    for entry in report.scheduled:
+        publication = load_publication(repository, entry.name)
+        lists = sorted(publication.wish_lists) if publication else []
+        yield Event(
+            Kind.WITHDRAWN,
+            entry.name,
+            f"no wish list requests it; it may be removed from {format_time(entry.not_before)}",
+            entry.reference,
+            entry.manifest_digest,
+            publication.owner if publication else "",
+            lists[0] if lists else "",
+        )
+
+
+def prune_problems(report: PruneReport) -> list[Event]:
+    """Return why nothing was scheduled, and which images were kept for lack of records."""
+    why = [report.refused] if report.refused else report.uncertain
+    return [
+        *(Event(Kind.FAILED, "prune", text) for text in why),
+        *(Event(Kind.FAILED, name, text) for name, text in report.unreadable.items()),
+    ]
+
+
+def gc_events(report: GcReport) -> Iterator[Event]:
+    """Yield the images that were collected."""
+    for each in report.released:
+        entry, freed = each.entry, f"{human_size(each.size)} freed"
+        yield Event(Kind.COLLECTED, entry.name, freed, entry.reference, entry.manifest_digest)
+
+
+def gc_problems(report: GcReport) -> list[Event]:
+    """Return the images that were kept because their records are uncertain."""
+    return [Event(Kind.FOUND, each.entry.name, each.why) for each in report.kept]
+
+
+def verify_problems(report: VerifyReport) -> list[Event]:
+    """Return the findings that need a repair."""
+    return [
+        Event(Kind.FOUND, finding.image or finding.path or ".", f"{finding.kind}: {finding.what}")
+        for finding in report.findings
+        if finding.severity is not Severity.NOTE
+    ]
+
+
+def doctor_problems(checks: Iterable[Check]) -> list[Event]:
+    """Return the checks that found a problem."""
+    return [
+        Event(Kind.FOUND, check.subject, f"{check.finding} (try: {check.cure})")
+        for check in checks
+        if check.verdict is Verdict.PROBLEM
+    ]

@@ -1,0 +1,110 @@
+"""Undelivered notifications: order, limits, claims of other processes, and faults of the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from publisher.state import open_state
+from publisher.state.outbox import KEPT_MESSAGES, KEPT_SECONDS, SCHEMA, Outbox
+
+URL = "dir:/srv/images"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def open_outbox(tmp_path: Path, clock: Clock) -> Iterator[Callable[[], Outbox]]:
+    """Outboxes of several processes, with one database."""
+    path = tmp_path / "state.sqlite"
+    opened = []
+
+    def connect() -> Outbox:
+        connection = sqlite3.connect(path, isolation_level=None)
+        opened.append(connection)
+        if len(opened) == 1:
+            connection.executescript(SCHEMA)
+        return Outbox(connection, threading.RLock(), pytest.fail, clock)
+
+    yield connect
+    for connection in opened:
+        connection.close()
+
+
+def test_messages_are_kept_in_order_until_they_are_removed(tmp_path: Path) -> None:
+    with open_state(tmp_path, URL, writable=True) as state:
+        for name in ("one", "two", "three"):
+            state.outbox().add("r", name, f"text of {name}", 0)
+        state.outbox().add("other", "one", "\\udcff", 0)
+    with open_state(tmp_path, URL, writable=True) as state:
+        assert state.outbox().count() == 4
+        texts = [("one", "text of one"), ("two", "text of two"), ("three", "text of three")]
+        assert state.outbox().claim("r", 60) == texts
+        state.outbox().remove("r", "two")
+        assert state.outbox().count() == 3
+
+
+def test_a_claimed_message_is_not_sent_by_another_process(
+    open_outbox: Callable[[], Outbox], clock: Clock
+) -> None:
+    one, other = open_outbox(), open_outbox()
+    one.add("r", "mine", "x", 60)
+    assert other.claim("r", 60) == []
+    one.release("r", "mine")
+    assert other.claim("r", 60) == [("mine", "x")]
+    assert one.claim("r", 60) == []
+    clock.now += 61  # that process was killed
+    assert one.claim("r", 60) == [("mine", "x")]
+    clock.now -= 5000  # the clock was set back: a claim in the far future does not count
+    assert other.claim("r", 60) == [("mine", "x")]
+
+
+def test_the_number_and_the_age_of_messages_are_limited(
+    open_outbox: Callable[[], Outbox], clock: Clock
+) -> None:
+    outbox = open_outbox()
+    outbox.add("other", "old", "x", 0)
+    for number in range(KEPT_MESSAGES + 5):
+        outbox.add("r", str(number), "x", 0)
+    clock.now += 1
+    kept = [identity for identity, _ in outbox.claim("r", 0)]
+    assert kept == [str(number) for number in range(5, KEPT_MESSAGES + 5)]
+    clock.now += KEPT_SECONDS
+    assert outbox.claim("other", 0) == []
+    assert outbox.count() == 0
+
+
+def test_what_receivers_know_is_remembered(open_outbox: Callable[[], Outbox]) -> None:
+    outbox = open_outbox()
+    assert outbox.learn("verify", "a") is None
+    assert open_outbox().learn("verify", "b") == "a"
+    assert outbox.learn("verify", "") == "b"
+    assert outbox.learn("prune", "c") is None
+
+
+def test_a_database_that_cannot_be_used_is_noted_and_raises_nothing(tmp_path: Path) -> None:
+    notes: list[str] = []
+    connection = sqlite3.connect(tmp_path / "empty.sqlite", isolation_level=None)
+    outbox = Outbox(connection, threading.RLock(), notes.append)
+    outbox.add("r", "one", "x", 0)
+    assert outbox.claim("r", 0) == [] and outbox.count() == 0
+    assert outbox.learn("verify", "a") is None
+    outbox.remove("r", "one")
+    outbox.release("r", "one")
+    assert len(notes) == 5 and "cannot keep a notification: no such table" in notes[0]
+    connection.close()
