@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -220,8 +221,12 @@ def _print(
     lines: Sequence[StatusLine], replicas: _Replicas, runs: Sequence[RunRecord], now: datetime
 ) -> None:
     width = max((len(printable(line.name)) for line in lines), default=0)
+    times = Counter(line.name for line in lines)
     for line in lines:
-        echo(f"{printable(line.name):{width}}  {printable(_describe(line, now))}")
+        text = _describe(line, now)
+        if times[line.name] > 1:
+            text += f"; for {line.wish_list}"
+        echo(f"{printable(line.name):{width}}  {printable(text)}")
     for url, answer in replicas.answers.items():
         if isinstance(answer, ReplicaError):
             echo(f"{url}: {printable(answer.why)}")

@@ -125,6 +125,17 @@ def test_names_globs_owners_and_failures_select_lines(root: Path) -> None:
     )
 
 
+def test_an_image_of_several_lists_has_a_line_for_each(root: Path) -> None:
+    remember_failures(root, "/lists/a.yaml")
+    remember_failures(root, "/lists/b.yaml")
+    assert [each["wishList"] for each in wishes(root, MISSING)] == [
+        "/lists/a.yaml",
+        "/lists/b.yaml",
+    ]
+    first, second = ask(root, "status", MISSING).out.splitlines()
+    assert first.endswith("; for /lists/a.yaml") and second.endswith("; for /lists/b.yaml")
+
+
 def test_scheduled_and_removed_images_have_their_time(root: Path) -> None:
     assert ask(root, "remove", ONE).code == 0
     [one] = wishes(root, ONE)
