@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference
 from publisher.ingest.admission import PolicyViolated
-from publisher.ingest.space import NotEnoughSpace
 from publisher.ingest.wanted import NotLocked
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
 from publisher.oci.tag_patterns import InvalidPattern
-from publisher.repository import DiskFull, PathTaken, RepositoryError
-from publisher.repository.cvmfs.spool import SpoolFull
+from publisher.repository import DiskFull, OutOfSpace, PathTaken, RepositoryError
 from publisher.runtimes.squashfs_file import SquashfsError
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.errors import AuthenticationFailed, RateLimited
@@ -21,7 +19,7 @@ from publisher.wishlist.places import NameTaken
 from publisher.yaml_nodes import InvalidFile
 
 _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
-    (Cause.NO_SPACE, (NotEnoughSpace, NoTemporarySpace, SpoolFull)),
+    (Cause.NO_SPACE, (OutOfSpace, NoTemporarySpace)),
     (Cause.IMAGE_MISSING, (ImageNotFound, PlatformNotFound, NoMatchingTags)),
     (Cause.REFUSED, (AuthenticationFailed,)),
     (Cause.RATE_LIMITED, (RateLimited,)),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from publisher.state import State, open_state
+from publisher.state.store import state_file
 from tests.command import Result, command, environment, publisher
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_faults import held, status
@@ -169,3 +171,76 @@ def test_a_run_that_finds_another_at_work_on_its_list_ends_with_5(job: Job, tmp_
     with job.state() as state:
         assert [run.exit_code for run in reversed(state.runs())] == [5, 5, 0, 0]
         assert len(state.wishes()) == 2
+
+
+def unwritable(job: Job) -> None:
+    job.directory.write_text("not a directory")
+
+
+def full(job: Job) -> None:
+    job.directory.symlink_to("/dev/full")
+
+
+def damaged(job: Job) -> None:
+    job.directory.mkdir()
+    state_file(job.directory, f"dir:{job.tree}").write_bytes(b"SQLite format 3\0" + b"x" * 9000)
+
+
+def a_directory(job: Job) -> None:
+    state_file(job.directory, f"dir:{job.tree}").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (unwritable, "cannot keep the state of"),
+        (full, "cannot keep the state of"),
+        (damaged, "begins anew"),
+        (a_directory, "begins anew"),
+    ],
+)
+def test_a_state_that_cannot_be_used_is_noted_and_does_not_change_the_result(
+    job: Job, damage: Callable[[Job], None], note: str
+) -> None:
+    job.write("HOST/good:1", "HOST/dead:1")
+    damage(job)
+    result = job.run("--new-failures")
+    assert (result.code, result.out.startswith("published: ")) == (1, True)
+    assert "1 published, 1 failed in" in result.out
+    assert note in result.err and "dead:1: cannot fetch" in result.err
+    assert "unexpected" not in result.err
+    assert (job.tree / job.registry.host / "good:1").exists()
+
+
+def test_a_run_that_is_killed_leaves_a_state_that_does_not_claim_more_than_is_published(
+    job: Job,
+) -> None:
+    for number in range(8):
+        job.registry.add("many", str(number), sample_image(1000, seed=number))
+    job.write("HOST/dead:1", *(f"HOST/many:{number}" for number in range(8)))
+    program = (
+        "import publisher.state.store as s; s._FLUSH_SECONDS = 0; "
+        "from publisher.cli import main; main.main()"
+    )
+    words = [sys.executable, "-c", program, "ingest", str(job.list), "--retry-failed"]
+    known = []
+    for requests in (12, 20, 28):
+
+        def is_due(requests: int = requests) -> bool:
+            return job.registry.count() >= requests or process.poll() is not None
+
+        job.registry.requests.clear()
+        with subprocess.Popen(
+            words, env={**environment(), **job.env}, stderr=subprocess.DEVNULL
+        ) as process:
+            wait_for(is_due, 60)
+            process.kill()
+        with open_state(job.directory, str(job.tree), writable=False) as state:
+            done = [tries for tries in state.wishes() if tries.last_success is not None]
+        assert all((job.tree / tries.name).exists() for tries in done)
+        known.append(len(done))
+    assert known == sorted(known)
+    assert known[-1] > 0
+    assert job.run("--quiet", "--new-failures").code == 1
+    with job.state() as state:
+        assert len([tries for tries in state.wishes() if tries.last_success]) == 8
