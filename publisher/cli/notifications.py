@@ -8,14 +8,14 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from publisher.cli.removal import utc_now
 from publisher.cli.rendering import human_size, message, plural
-from publisher.cli.repositories import whole_url
+from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, failure_text
 from publisher.ingest.report import Outcome, Status
@@ -41,6 +41,7 @@ from publisher.state import News, State
 from publisher.state.outbox import Outbox
 from publisher.state.overlap import OtherRun
 from publisher.times import format_time
+from publisher.tree.publication import Publication
 from publisher.verify.findings import Severity
 from publisher.verify.run import Report as VerifyReport
 from publisher.wishlist.model import Request
@@ -144,8 +145,9 @@ class Notifier:
             return
         for delivery in deliver(configuration, messages, outbox):
             if delivery.why and delivery.is_new:
-                kept = "" if outbox is None else f"; {plural(delivery.left, 'message')} for later"
-                message(f"cannot notify {delivery.receiver}: {delivery.why}{kept}")
+                kept = 0 if outbox is None else outbox.count(delivery.receiver)
+                later = f"; {plural(kept, 'message')} for later" if kept else ""
+                message(f"cannot notify {delivery.receiver}: {delivery.why}{later}")
 
     @contextmanager
     def watching(
@@ -224,10 +226,14 @@ def _of(kind: Kind, outcome: Outcome, owner: str, text: str = "") -> Event:
     )
 
 
-def prune_events(repository: Repository, report: PruneReport) -> Iterator[Event]:
+def prune_events(url: str, report: PruneReport) -> Iterator[Event]:
     """Yield the images that were scheduled, with the owners of their wishes."""
+    if not report.scheduled:
+        return
+    with closing(open_repository(url)) as repository:
+        publications = {each.name: _publication(repository, each.name) for each in report.scheduled}
     for entry in report.scheduled:
-        publication = load_publication(repository, entry.name)
+        publication = publications[entry.name]
         lists = sorted(publication.wish_lists) if publication else []
         yield Event(
             Kind.WITHDRAWN,
@@ -238,6 +244,12 @@ def prune_events(repository: Repository, report: PruneReport) -> Iterator[Event]
             publication.owner if publication else "",
             lists[0] if lists else "",
         )
+
+
+def _publication(repository: Repository, name: str) -> Publication | None:
+    with suppress(PublisherError):  # the image is scheduled, whatever its record contains
+        return load_publication(repository, name)
+    return None
 
 
 def prune_problems(report: PruneReport) -> list[Event]:

@@ -142,14 +142,8 @@ def prune(
         for (url, report), lists in zip(reports, by_repository.values(), strict=True):
             good = {each.identity: not _kept_back(report) for each in lists}
             metrics_file.write(url, partial(run_updates, command="prune", lists=good))
-            if notifier.is_active:
-                notifier.send(
-                    url,
-                    "prune",
-                    prune_events(open_repository(url), report),
-                    problems=prune_problems(report),
-                    lists=sorted(good),
-                )
+            events, problems = prune_events(url, report), prune_problems(report)
+            notifier.send(url, "prune", events, problems=problems, lists=sorted(good))
     if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
         return USAGE
     return SOME_FAILED if any(_kept_back(report) for _, report in reports) else DONE

@@ -41,13 +41,12 @@ class Outbox(Protocol):
 class Delivery:
     """What became of the messages to a receiver.
 
-    `sent` were delivered, and `left` were not. `why` is the reason if the receiver
+    `sent` were delivered. `why` is the reason if the receiver
     did not accept a message, or "". `is_new` is whether there was a message of this run.
     """
 
     receiver: str
     sent: int
-    left: int
     why: str
     is_new: bool
 
@@ -81,7 +80,7 @@ def deliver(
             for message in queued[sent:]:
                 outbox.release(receiver.name, message.id)
         is_new = receiver.name in messages
-        deliveries.append(Delivery(receiver.name, sent, len(queued) - sent, why, is_new))
+        deliveries.append(Delivery(receiver.name, sent, why, is_new))
     return deliveries
 
 

@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 from publisher.errors import printable
 from publisher.yaml_nodes import InvalidFile
 
-MOST_EVENTS = 500
+MOST_EVENTS = 200
 """The most events of one message; further ones are only counted."""
 
-_LONGEST = 2000
+_LONGEST = 500
 """The most characters of one text in a message."""
 
 

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 
-_MOST_MEMORY = 2**30
+_MOST_MEMORY = 512 * 2**20
 
 
 def main() -> None:

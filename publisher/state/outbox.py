@@ -15,6 +15,9 @@ from contextlib import contextmanager
 KEPT_MESSAGES = 100
 """The most messages that are kept for one receiver."""
 
+KEPT_BYTES = 8 * 2**20
+"""The most bytes of the messages that are kept for one receiver."""
+
 KEPT_SECONDS = 14 * 86400
 """How long a message is kept, for example for a receiver that is not configured any more."""
 
@@ -30,7 +33,7 @@ class Outbox:
     """The messages of one repository that are to be sent again. Safe between threads.
 
     A process that sends messages claims them for some seconds, so that no other one sends them as
-    well. Whatever fails is noted, and affects nothing else.
+    well. The first failure is noted; failures affect nothing else.
 
     Args:
         connection: The database.
@@ -50,6 +53,7 @@ class Outbox:
         self._lock = lock
         self._note = note
         self._clock = clock
+        self._noted = False
 
     def claim(self, receiver: str, seconds: float) -> list[tuple[str, str]]:
         """Claim the messages to a receiver that no other process has claimed.
@@ -81,8 +85,10 @@ class Outbox:
             )
             self._connection.execute(
                 "DELETE FROM outbox WHERE receiver = ?1 AND number NOT IN"
-                " (SELECT number FROM outbox WHERE receiver = ?1 ORDER BY number DESC LIMIT ?2)",
-                (receiver, KEPT_MESSAGES),
+                " (SELECT number FROM (SELECT number, sum(length(message))"
+                " OVER (ORDER BY number DESC) AS size FROM outbox WHERE receiver = ?1)"
+                " WHERE size <= ?2 ORDER BY number DESC LIMIT ?3)",
+                (receiver, KEPT_BYTES, KEPT_MESSAGES),
             )
 
     def remove(self, receiver: str, identity: str) -> None:
@@ -97,11 +103,12 @@ class Outbox:
             query = "UPDATE outbox SET claimed = NULL WHERE receiver = ? AND identity = ?"
             self._connection.execute(query, (receiver, identity))
 
-    def count(self) -> int:
-        """Return how many messages are not delivered."""
+    def count(self, receiver: str | None = None) -> int:
+        """Return how many messages are not delivered: to a receiver, or to all."""
+        query = "SELECT count(*) FROM outbox WHERE ?1 IS NULL OR receiver = ?1"
         with self._lock:
             try:
-                [[count]] = self._connection.execute("SELECT count(*) FROM outbox")
+                [[count]] = self._connection.execute(query, (receiver,))
             except sqlite3.Error:
                 return 0
             return int(count)
@@ -127,4 +134,6 @@ class Outbox:
                     self._connection.execute("BEGIN IMMEDIATE")
                     yield
             except sqlite3.Error as error:
-                self._note(f"cannot {what}: {error}")
+                if not self._noted:
+                    self._noted = True
+                    self._note(f"cannot {what}: {error}")

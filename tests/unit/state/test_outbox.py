@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from publisher.state import open_state
-from publisher.state.outbox import KEPT_MESSAGES, KEPT_SECONDS, SCHEMA, Outbox
+from publisher.state.outbox import KEPT_BYTES, KEPT_MESSAGES, KEPT_SECONDS, SCHEMA, Outbox
 
 URL = "dir:/srv/images"
 
@@ -52,7 +52,7 @@ def test_messages_are_kept_in_order_until_they_are_removed(tmp_path: Path) -> No
             state.outbox().add("r", name, f"text of {name}", 0)
         state.outbox().add("other", "one", "\\udcff", 0)
     with open_state(tmp_path, URL, writable=True) as state:
-        assert state.outbox().count() == 4
+        assert (state.outbox().count(), state.outbox().count("r")) == (4, 3)
         texts = [("one", "text of one"), ("two", "text of two"), ("three", "text of three")]
         assert state.outbox().claim("r", 60) == texts
         state.outbox().remove("r", "two")
@@ -84,6 +84,10 @@ def test_the_number_and_the_age_of_messages_are_limited(
     clock.now += 1
     kept = [identity for identity, _ in outbox.claim("r", 0)]
     assert kept == [str(number) for number in range(5, KEPT_MESSAGES + 5)]
+    for number in (1, 2, 3):
+        outbox.add("large", str(number), "x" * (KEPT_BYTES // 2), 0)
+    clock.now += 1
+    assert [identity for identity, _ in outbox.claim("large", 0)] == ["2", "3"]
     clock.now += KEPT_SECONDS
     assert outbox.claim("other", 0) == []
     assert outbox.count() == 0
@@ -106,5 +110,6 @@ def test_a_database_that_cannot_be_used_is_noted_and_raises_nothing(tmp_path: Pa
     assert outbox.learn("verify", "a") is None
     outbox.remove("r", "one")
     outbox.release("r", "one")
-    assert len(notes) == 5 and "cannot keep a notification: no such table" in notes[0]
+    [note] = notes
+    assert "cannot keep a notification: no such table" in note
     connection.close()
