@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 
+from publisher.errors import PublisherError
 from publisher.metrics import families
 from publisher.metrics.families import Update, value
 from publisher.repository import Repository, RepositoryError
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.reading import load_pins, load_schedule
-from publisher.tree.record import InvalidRecord
 
 
 def repository_updates(repository: Repository, label: str, now: datetime) -> Iterator[Update]:
@@ -25,13 +25,13 @@ def repository_updates(repository: Repository, label: str, now: datetime) -> Ite
     be read keeps its earlier value.
     """
     scope = (label,)
-    with suppress(InvalidRecord, OSError):  # `verify` reports it
+    with suppress(PublisherError, OSError):  # nothing is published, or `verify` reports it
         entries = load_schedule(repository).entries
         pins = load_pins(repository)
         due = sum(e.not_before <= now and pins.find(*e.key, now) is None for e in entries)
         yield value(families.SCHEDULED, scope, len(entries))
         yield value(families.DUE, scope, due)
-    with suppress(OSError):
+    with suppress(PublisherError, OSError):
         free = repository.free_space()
         if free is not None:
             yield value(families.FREE, scope, free)

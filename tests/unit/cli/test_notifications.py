@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from publisher.notify import parse_notifications
-from tests.command import publisher, succeed
+from tests.command import command, environment, publisher, succeed
 from tests.components import require
 from tests.layer_builder import file, image, layer, write_layout
 from tests.receiver import NotificationReceiver, Received
@@ -174,6 +177,31 @@ def test_receivers_that_fail_change_no_result_and_get_their_messages_later(
     assert sorted(path for path, _ in arrived) == ["/0", "/0", "/1"]
     site.run("ingest", site.wishes)
     assert server.received == []
+
+
+def test_an_interrupted_run_keeps_its_messages_for_the_next_one(site: Site) -> None:
+    site.add("1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a registry that never answers
+        port = silent.getsockname()[1]
+        site.request("1")
+        with site.wishes.open("a") as wishes:
+            wishes.write(f"  - http://127.0.0.1:{port}/team/x:1\n")
+        words = command("ingest", site.wishes, "--notify", site.notify)
+        state = os.environ["PUBLISHER_STATE"]
+        with subprocess.Popen(
+            words, stderr=subprocess.PIPE, text=True, env=environment(PUBLISHER_STATE=state)
+        ) as run:
+            assert run.stderr is not None
+            for line in run.stderr:
+                if line.startswith("local/layout:1: published"):
+                    break
+            run.send_signal(signal.SIGTERM)
+            run.stderr.read()
+        assert run.returncode == 130
+    assert site.events() == []
+    site.request("1")
+    site.run("ingest", site.wishes)
+    assert site.events() == [("published", "local/layout:1")]
 
 
 def test_no_log_has_a_secret(site: Site, server: NotificationReceiver) -> None:

@@ -6,6 +6,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from publisher.ingest.run import ingest
 from publisher.metrics import Update, repository_updates
 from publisher.repository.directory.repository import DirectoryRepository
@@ -14,6 +16,7 @@ from publisher.tree.layout import RepositoryURL
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 from tests.command import succeed
+from tests.cvmfs import make_machine
 from tests.layer_builder import file, image, layer, write_layout
 from tests.opened_files import opened_files
 
@@ -45,3 +48,18 @@ def test_the_schedule_and_the_space_are_read_without_the_images(tmp_path: Path) 
     schedule.write_bytes(b"damaged")
     damaged = numbers(tuple(repository_updates(repository, "label", now)))
     assert damaged.keys() == read.keys() - {"scheduled_images", "due_images"}
+
+
+def test_the_revision_of_a_cvmfs_repository_is_read_from_its_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(tmp_path / "machine")
+    for key, value in machine.environment.items():
+        monkeypatch.setenv(key, value)
+    repository = machine.open(machine.make("images.example.org"), writable=False)
+    now = datetime.now(UTC)
+    read = numbers(tuple(repository_updates(repository, "label", now)))
+    assert read["repository_revision"] == machine.revision("images.example.org")
+    (tmp_path / "machine/srv/cvmfs/images.example.org/.cvmfspublished").write_text("damaged")
+    damaged = numbers(tuple(repository_updates(repository, "label", now)))
+    assert damaged.keys() == read.keys() - {"repository_revision"}
