@@ -10,7 +10,7 @@ from random import Random
 
 from publisher.ingest.report import Outcome, Report, Status, unusable_wish
 from publisher.layers.policy import Limits
-from publisher.oci.reference import ImageReference
+from publisher.oci.reference import ImageReference, Transport
 from publisher.policy import PolicyFile
 from publisher.state import Cause, News, State, Tries
 from publisher.state.backoff import LONGEST, LONGEST_OF_A_REGISTRY, is_waiting, next_try
@@ -112,7 +112,8 @@ class Memory:
     def record(self, what: Remembered, outcome: Outcome, *, has_cost: bool = True) -> Outcome:
         """Remember an outcome; return it with what is then known of a failure.
 
-        Without `has_cost`, a failure was found without a request, and is not put off.
+        Without `has_cost`, a failure was found without a request, and is not put off. Nor is that
+        of an image on this host, since no registry has to be spared.
         """
         if self.state is None:
             return outcome
@@ -126,6 +127,7 @@ class Memory:
         published = outcome.status is not Status.FAILED
         if published:
             before = replace(before, last_success=now, digest=outcome.digest or before.digest)
+        has_cost = has_cost and what.request.wish.image.transport is Transport.REGISTRY
         later = self._next_try(before.tries + 1, cause, published) if has_cost else None
         tries = self.state.record_failure(before, now, cause, outcome.error, later)
         return _with(outcome, tries, now)

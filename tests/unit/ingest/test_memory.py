@@ -18,6 +18,7 @@ from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
 from publisher.state import Cause, News, State, open_state
 from publisher.wishlist import Wish, wish_for
 from publisher.wishlist.model import Request
+from tests.layer_builder import file, image, layer, write_layout
 from tests.memory_repository import MemoryRepository
 from tests.registry import OwnRegistry
 from tests.registry_faults import status
@@ -107,6 +108,17 @@ def test_a_failing_image_costs_no_request_until_its_next_try(world: World) -> No
     assert (known.last_success, known.digest) == (world.now, image.manifest.digest)
     assert known.first_seen == START
     assert world.run(dead).outcomes[0].news is None
+
+
+def test_an_image_on_this_host_is_tried_in_each_run(world: World, tmp_path: Path) -> None:
+    wish = wish_for(f"oci:{tmp_path}/layout:2", name="tool")
+    built = image(layer(file("a", b"1")))
+    write_layout(built, tmp_path / "layout", "1")
+    for _ in range(2):
+        [missing] = world.run(Request(wish, LIST)).outcomes
+        assert (missing.status, missing.next_try) == (Status.FAILED, None)
+    write_layout(built, tmp_path / "layout", "2")
+    assert world.run(Request(wish, LIST)).outcomes[0].status is Status.PUBLISHED
 
 
 def test_a_wish_that_is_changed_is_tried_at_once(world: World) -> None:
