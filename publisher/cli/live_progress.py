@@ -101,7 +101,7 @@ class LiveProgress(Closing):
             task = self._image_tasks.pop(outcome.name, None)
             if task is not None:
                 self._images.remove_task(task)
-        if outcome.status is not Status.UNCHANGED:
+        if outcome.status not in (Status.UNCHANGED, Status.WAITING):
             print_step(f"{outcome.name}: {outcome.status}")
 
     def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:

@@ -91,8 +91,8 @@ class PlainProgress(_Plain):
             print_step(f"{name}: {step}")
 
     def image_done(self, outcome: Outcome) -> None:
-        """Print the result for an image, unless it is unchanged."""
-        if outcome.status is not Status.UNCHANGED:
+        """Print the result for an image, unless it is unchanged or was not tried."""
+        if outcome.status not in (Status.UNCHANGED, Status.WAITING):
             with self._lock:
                 count = f"{self._totals.requests_done + 1} of {self._totals.requests}"
             print_step(f"{outcome.name}: {outcome.status} ({count})")

@@ -31,8 +31,9 @@ def state_directory() -> Path:
         return Path(named)
     if os.geteuid() == 0:
         return STATE
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base, _OF_A_USER)
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    # A user without a home directory, as in a container, can write nowhere: that is then noted.
+    return Path(base, _OF_A_USER) if os.path.isabs(base) else STATE
 
 
 def open_state(

@@ -439,6 +439,9 @@ def _check(connection: sqlite3.Connection, url: str) -> None:
     [[result]] = connection.execute("PRAGMA quick_check(1)")
     if result != "ok":
         raise _Unusable(f"it is damaged: {result}")
+    connection.execute(f"SELECT {_quoted(_COLUMNS)} FROM wishes LIMIT 0")
+    connection.execute("SELECT wish_list, fingerprint, at FROM tried LIMIT 0")
+    connection.execute("SELECT number, started, command, exit_code, run FROM runs LIMIT 0")
     found = connection.execute("SELECT url FROM repository").fetchone()
     if found is None or found[0] != url:
         raise _Unusable(f"it is that of {found[0] if found else 'no repository'}")
@@ -486,4 +489,4 @@ def _text(data: bytes) -> str:
 def _why(error: Exception) -> str:
     if isinstance(error, filelock.Timeout):
         return "another process is opening it"
-    return str(error)
+    return (isinstance(error, OSError) and error.strerror) or str(error)

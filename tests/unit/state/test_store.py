@@ -153,6 +153,12 @@ def other_repository(path: Path) -> None:
     connection.close()
 
 
+def without_a_table(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE runs")
+    connection.close()
+
+
 def other_program(path: Path) -> None:
     path.unlink()
     with sqlite3.connect(path) as connection:
@@ -173,7 +179,17 @@ def fifo(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [garbage, truncated, empty, later_version, other_repository, other_program, directory, fifo],
+    [
+        garbage,
+        truncated,
+        empty,
+        later_version,
+        other_repository,
+        without_a_table,
+        other_program,
+        directory,
+        fifo,
+    ],
 )
 def test_an_unusable_state_begins_anew_with_a_note_and_the_former_one_is_kept(
     opened: Callable[..., State], path: Path, notes: list[str], damage: Callable[[Path], None]
