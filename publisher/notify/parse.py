@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 import yaml
@@ -57,7 +58,8 @@ def parse_notifications(
         data: Its content, in YAML.
         name: Its path, for messages.
         environment: The variables in which secrets may be.
-        read_file: Returns the first bytes of a file with a secret, or raises OSError.
+        read_file: Returns the first bytes of a file with a secret, or raises OSError. Paths in the
+            configuration are relative to its folder.
 
     Raises:
         InvalidNotifications: With all mistakes. No message has a secret.
@@ -220,7 +222,8 @@ class _Reader:
 
     def _from_file(self, node: yaml.Node, path: str) -> str | None:
         try:
-            return self._read_file(path)[:MAX_BYTES].decode().strip()
+            whole = str(PurePath(self._problems.name).parent / path)
+            return self._read_file(whole)[:MAX_BYTES].decode().strip()
         except UnicodeDecodeError:
             why = "it is not UTF-8"
         except OSError as error:

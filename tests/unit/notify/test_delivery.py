@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -73,6 +74,9 @@ def server() -> Iterator[NotificationReceiver]:
 
 def test_a_message_arrives_signed_and_matches_its_schema(server: NotificationReceiver) -> None:
     url = f"http://{server.host}/hooks/1?token=abc"
+    encoded = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
+    deliver(configured(hook("r", url, encoded)), {"r": message("one")}, None)
+    assert server.received.pop().is_signed_by(bytes(range(32)))
     [done] = deliver(configured(hook("r", url)), {"r": message("one")}, None)
     assert (done.sent, done.why, done.is_new) == (1, "", True)
     [received] = server.received

@@ -31,7 +31,7 @@ receivers:
 
 def parse(text: str) -> Notifications:
     def read(path: str) -> bytes:
-        if path.endswith(".secret"):
+        if path in ("/etc/publisher/webhook.secret", "/srv/.secret"):
             return f"{SECRET}\n".encode()
         raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -42,7 +42,7 @@ def parse(text: str) -> Notifications:
         "BASE64": "whsec_%%%",
         "EMPTY": "",
     }
-    return parse_notifications(text, "notify.yaml", variables, read)
+    return parse_notifications(text, "/srv/notify.yaml", variables, read)
 
 
 def test_receivers_have_addresses_from_files_and_variables_and_never_show_them() -> None:
