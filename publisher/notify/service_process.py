@@ -8,6 +8,7 @@ The request is a JSON object with url, title, body, kind and seconds; the result
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -15,13 +16,16 @@ import resource
 import signal
 import sys
 
+_SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 _MOST_MEMORY = 512 * 2**20
 
 
 def main() -> None:
     """Send the message, within the limits of time and memory."""
     request = json.load(sys.stdin)
-    # The default action of SIGALRM ends this process, also if the publisher was killed.
+    # A message that arrives after the publisher was killed would be sent again by the next run.
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    # The default action of SIGALRM ends this process.
     signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     # What plugins print must not be taken for the result.

@@ -16,7 +16,9 @@ import pytest
 from publisher.notify import parse_notifications
 from tests.command import command, environment, publisher, succeed
 from tests.components import require
+from tests.cvmfs import is_running
 from tests.layer_builder import file, image, layer, write_layout
+from tests.processes import wait_until
 from tests.receiver import NotificationReceiver, Received
 from tests.schemas import ROOT, output_schema
 
@@ -202,6 +204,24 @@ def test_an_interrupted_run_keeps_its_messages_for_the_next_one(site: Site) -> N
     site.request("1")
     site.run("ingest", site.wishes)
     assert site.events() == [("published", "local/layout:1")]
+
+
+def test_a_killed_publisher_leaves_no_process_that_still_notifies(site: Site) -> None:
+    site.server.hangs = True
+    site.notify.write_text(
+        "version: 1\ntimeout: 200\nreceivers:\n"
+        f"  r: {{service: 'json://{site.server.host}/?rto=200'}}\n"
+    )
+    words = command("notify", site.notify, "--test")
+    with subprocess.Popen(words, env=environment()) as run:
+        assert site.server.arrived.wait(60)
+        [child] = [
+            int(pid)
+            for children in Path(f"/proc/{run.pid}/task").glob("*/children")
+            for pid in children.read_text().split()
+        ]
+        run.kill()
+    wait_until(lambda: not is_running(child))
 
 
 def test_no_log_has_a_secret(site: Site, server: NotificationReceiver) -> None:
