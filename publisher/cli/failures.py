@@ -17,6 +17,7 @@ import click
 from publisher.cli.streams import prepare_streams
 from publisher.codec import camel_case
 from publisher.errors import InvalidReference, PublisherError, explain, printable
+from publisher.log_context import event
 from publisher.repository import RepositoryError
 from publisher.tree.record import InvalidRecord
 
@@ -88,6 +89,12 @@ def run_reporting_failures(command: click.Command) -> int:
     only.
     """
     prepare_streams()
+    code = _code_of_run(command)
+    _LOG.info("the command ends with %d", code, extra=event("command-ended", exitCode=code))
+    return code
+
+
+def _code_of_run(command: click.Command) -> int:
     # Like SIGINT, SIGTERM raises KeyboardInterrupt unless the command handles both itself.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -126,6 +133,9 @@ def _unexpected(error: Exception) -> PublisherError:
 
 
 def _report(error: PublisherError) -> None:
+    if logging.getLogger().handlers:  # without any, Python would print the record
+        data = event("command-failed", what=error.what, why=error.why, hint=error.hint)
+        _LOG.error("%s", error, extra=data)
     click.echo(f"publisher: {error.what}", err=True)
     if error.why:
         click.echo(f"  why: {error.why}", err=True)

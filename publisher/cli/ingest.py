@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import signal
@@ -25,6 +24,7 @@ from publisher.cli.failures import (
     SOME_FAILED,
     UsageError,
 )
+from publisher.cli.logs import is_shown
 from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
 from publisher.cli.notifications import Notifier, ingest_events, notify_option
 from publisher.cli.options import (
@@ -392,11 +392,11 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
 def _progress_for(quiet: bool) -> Display:
     """Return the display for where stderr goes: none with --quiet, live on a terminal.
 
-    With --debug the log has the terminal, and progress is plain lines.
+    A log on stderr that has the steps replaces it.
     """
-    if quiet:
+    if quiet or is_shown():
         return QuietProgress()
-    if not sys.stderr.isatty() or logging.getLogger("publisher").isEnabledFor(logging.DEBUG):
+    if not sys.stderr.isatty():
         return PlainProgress()
     from publisher.cli.live_progress import live_progress  # rich is slow to import
 

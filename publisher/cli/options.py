@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from publisher.cli.failures import UsageError
+from publisher.cli.logs import log_options
 from publisher.oci.platform import Platform
 from publisher.repository.protocol import DEFAULT_WAIT
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+debug_option = log_options
+"""`--debug` and the other options of the log."""
 
 output_option = click.option(
     "--output",
@@ -85,24 +85,3 @@ def read_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
         return tuple(Platform.parse(text) for text in texts)
     except ValueError as error:
         raise UsageError("cannot use --platform", why=str(error)) from error
-
-
-def debug_option(command: _F) -> _F:
-    """`--debug`: log requests, steps and tracebacks to stderr."""
-    return click.option(
-        "--debug",
-        is_flag=True,
-        expose_value=False,
-        callback=_set_up_logging,
-        help="Log every request and step to stderr. Never shows a secret.",
-    )(command)
-
-
-def _set_up_logging(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    if value:
-        logging.getLogger("publisher").setLevel(logging.DEBUG)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from publisher.cli.failures import DONE, UsageError
+from publisher.cli.logs import is_requested
 from publisher.cli.options import debug_option
 from publisher.cli.rendering import echo, message
 from publisher.repository import RepositoryError
@@ -125,6 +126,8 @@ def _serve(trees: list[Path], root: Path, socket: Path) -> int:
 
 
 def _log_to_stderr() -> None:
+    if is_requested():
+        return  # lines as those of other commands
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("publisher.snapshotter")

@@ -11,6 +11,7 @@ from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import LayerSummary, unpack
+from publisher.log_context import in_this_context
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.sources import Source
@@ -121,7 +122,9 @@ class LayerFetcher:
             self._progress.layers_expected(name, sizes)
             own: dict[str, Future[LayerSummary]] = {}
             for digest, (descriptor, diff_id) in new.items():
-                own[digest] = self._pool.submit(self._fetch_one, source, descriptor, diff_id)
+                own[digest] = self._pool.submit(
+                    in_this_context(self._fetch_one), source, descriptor, diff_id
+                )
                 self._in_flight[digest] = own[digest]
             return own, others
 

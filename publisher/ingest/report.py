@@ -199,3 +199,46 @@ class Silent:
 
     def notice(self, text: str) -> None:
         """Do nothing."""
+
+
+class Forwarding:
+    """Progress that passes every event on; a base for classes that also use some of them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def run_started(self, requests: int) -> None:
+        """Pass the event on."""
+        self._progress.run_started(requests)
+
+    def request_done(self) -> None:
+        """Pass the event on."""
+        self._progress.request_done()
+
+    def image_step(self, name: str, step: str) -> None:
+        """Pass the event on."""
+        self._progress.image_step(name, step)
+
+    def image_done(self, outcome: Outcome) -> None:
+        """Pass the event on."""
+        self._progress.image_done(outcome)
+
+    def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
+        """Pass the event on."""
+        self._progress.layers_expected(name, sizes)
+
+    def layer_started(self, digest: str, size: int) -> None:
+        """Pass the event on."""
+        self._progress.layer_started(digest, size)
+
+    def layer_advanced(self, digest: str, count: int) -> None:
+        """Pass the event on."""
+        self._progress.layer_advanced(digest, count)
+
+    def layer_done(self, digest: str) -> None:
+        """Pass the event on."""
+        self._progress.layer_done(digest)
+
+    def notice(self, text: str) -> None:
+        """Pass the event on."""
+        self._progress.notice(text)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from publisher.ingest.admission import Admission
 from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
+from publisher.ingest.logged_progress import LoggedProgress
 from publisher.ingest.memory import Memory, rules_digest
 from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
@@ -76,7 +77,7 @@ def ingest(
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     began = time.monotonic()
-    steps = StepTimes(progress or Silent())
+    steps = StepTimes(LoggedProgress(progress or Silent()))
     progress = steps
     stop = stop or threading.Event()
     policy = policy or Policy()

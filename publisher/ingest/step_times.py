@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from publisher.ingest.report import Outcome, Progress
+from publisher.ingest.report import Forwarding, Outcome, Progress
 
 
-class StepTimes:
+class StepTimes(Forwarding):
     """Progress that passes every event on, and adds up the seconds of each kind of step."""
 
     def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._progress = progress
+        super().__init__(progress)
         self._clock = clock
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
@@ -30,43 +30,15 @@ class StepTimes:
         with self._lock:
             self._end(name)
             self._current[name] = step, self._clock()
-        self._progress.image_step(name, step)
+        super().image_step(name, step)
 
     def image_done(self, outcome: Outcome) -> None:
         """End the image's last step."""
         with self._lock:
             self._end(outcome.name)
-        self._progress.image_done(outcome)
+        super().image_done(outcome)
 
     def _end(self, name: str) -> None:
         if name in self._current:
             step, began = self._current.pop(name)
             self._seconds[step] = self._seconds.get(step, 0.0) + self._clock() - began
-
-    def run_started(self, requests: int) -> None:
-        """Pass the event on."""
-        self._progress.run_started(requests)
-
-    def request_done(self) -> None:
-        """Pass the event on."""
-        self._progress.request_done()
-
-    def layers_expected(self, name: str, sizes: Mapping[str, int]) -> None:
-        """Pass the event on."""
-        self._progress.layers_expected(name, sizes)
-
-    def layer_started(self, digest: str, size: int) -> None:
-        """Pass the event on."""
-        self._progress.layer_started(digest, size)
-
-    def layer_advanced(self, digest: str, count: int) -> None:
-        """Pass the event on."""
-        self._progress.layer_advanced(digest, count)
-
-    def layer_done(self, digest: str) -> None:
-        """Pass the event on."""
-        self._progress.layer_done(digest)
-
-    def notice(self, text: str) -> None:
-        """Pass the event on."""
-        self._progress.notice(text)

@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
 from publisher.ingest.wanted import RequestedImage, requested_references
+from publisher.log_context import logged_image
 from publisher.oci.reference import ImageReference
 from publisher.repository import RepositoryChanged, RepositoryError
 from publisher.sources.open import Sources
@@ -328,8 +329,9 @@ class _Work(Generic[T]):
         if image.error is not None:
             return work.failed(image.name, str(image.reference), image.error)
         try:
-            self._admission.check_tag(work.request.wish, image.reference)
-            return work.act(RequestedImage(work.request, image.reference, image.name))
+            with logged_image(image.name):
+                self._admission.check_tag(work.request.wish, image.reference)
+                return work.act(RequestedImage(work.request, image.reference, image.name))
         except Exception as error:  # reported as this image's failure
             if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
                 raise  # all other images would fail as well

@@ -12,6 +12,7 @@ from types import TracebackType
 from publisher.errors import DigestMismatch
 from publisher.layers.decompress import PIECE, decompress
 from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.log_context import in_this_context
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.digest import digest_algorithm
 
@@ -47,7 +48,9 @@ class BlobReader:
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_QUEUED_BYTES // PIECE)
         self._ended = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inflate", daemon=True)
+        self._thread = threading.Thread(
+            target=in_this_context(self._run), name="inflate", daemon=True
+        )
 
     def __enter__(self) -> BlobReader:
         self._thread.start()

@@ -210,7 +210,7 @@ def test_no_secret_is_printed_or_published(tmp_path: Path) -> None:
                 *("ingest", wishes, "--repository", tmp_path / "images", *options),
                 env={"REGISTRY_AUTH_FILE": str(authfile)},
             )
-            for options in (("--debug",), ("--output", "json"))
+            for options in (("--debug",), ("--retry-failed", "--output", "json", *JSON_LOG))
         ]
         assert [result.code for result in results] == [1, 1]
         statuses = [outcome["status"] for outcome in results[1].json["outcomes"]]
@@ -232,6 +232,9 @@ def test_no_secret_is_printed_or_published(tmp_path: Path) -> None:
     ):
         assert secret not in printed
         assert secret.encode() not in published
+
+
+JSON_LOG = ("--log-level", "debug", "--log-format", "json")
 
 
 def test_an_image_is_the_same_through_registry_engine_and_archives(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3.exceptions
 
+from publisher.log_context import event
 from publisher.oci.known_hosts import suggest_host
 from publisher.oci.reference import api_host
 from publisher.sources import SourceError
@@ -194,7 +195,10 @@ class Exchange:
                 host.works()
                 return result
             why = result.why
-            log.debug("%s %s: %s (try %d)", request.method, place(request.url), why, tries.count)
+            text = "%s %s: %s (try %d)"
+            asked = request.method, place(request.url)
+            data = event("retry", method=asked[0], place=asked[1], why=why, tries=tries.count)
+            log.warning(text, *asked, why, tries.count, extra=data)
             if result.wait is not None and result.wait > MAX_WAIT:
                 host.wait_until(self._clock.monotonic() + result.wait)
                 self._wait_for(host, request, why)
@@ -240,7 +244,7 @@ class Exchange:
             self._sleep(left, request.what, why, request.deadline)
 
     def _report_wait(self, text: str) -> None:
-        log.info(text)
+        log.warning("%s", text, extra=event("retry", why=text))
         if self._on_wait is not None:
             self._on_wait(text)
 
@@ -284,7 +288,11 @@ class Exchange:
             stack.close()
             raise
         stack.callback(answer.close)
-        log.debug("%s %s %d (try %d)", request.method, answer.place, answer.status, tried)
+        data = event(
+            "request", method=request.method, place=answer.place, status=answer.status, tries=tried
+        )
+        text = "%s %s %d (try %d)"
+        log.debug(text, request.method, answer.place, answer.status, tried, extra=data)
         return answer
 
     def _host(self, url: str) -> Host:

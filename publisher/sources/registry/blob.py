@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 
 from publisher.errors import PublisherError
+from publisher.log_context import event
 from publisher.oci.descriptor import Descriptor
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, BrokenBody
@@ -36,7 +37,8 @@ def stream_blob(
         try:
             yield from stream.read(endpoint, url, authorized)
         except PublisherError as error:
-            log.info("%s failed, trying the next place: %s", place(url), error)
+            data = event("retry", place=place(url), why=str(error))
+            log.warning("%s failed, trying the next place: %s", place(url), error, extra=data)
         else:
             return
     yield from stream.read(*last)
@@ -68,7 +70,8 @@ class _Stream:
             if self._position == self._size:
                 return
             so_far = f"after {self._position} of {self._size} bytes"
-            log.debug("%s: %s: %s (try %d)", what, so_far, why, tries)
+            data = event("retry", why=f"{what}: {so_far}: {why}", tries=tries)
+            log.warning("%s: %s: %s (try %d)", what, so_far, why, tries, extra=data)
             if tries >= MAX_TRIES:
                 raise SourceError(what, why=f"{so_far}: {why} (tried {tries} times)")
             endpoint.pause(tries, what, f"{so_far}: {why}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from publisher.errors import PublisherError
+from publisher.log_context import event
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.digest import check_digest, digest_of, is_digest
 from publisher.oci.document import Document, detect_media_type
@@ -116,7 +117,9 @@ class RegistrySource:
             try:
                 return ask(mirror)
             except PublisherError as error:
-                log.info("mirror %s failed, trying %s: %s", mirror.name, origin.name, error)
+                data = event("retry", place=mirror.name, why=str(error))
+                text = "mirror %s failed, trying %s: %s"
+                log.warning(text, mirror.name, origin.name, error, extra=data)
         return ask(origin)
 
     def _first_or_none(self, ask: Callable[[Endpoint], _T]) -> _T | None:

@@ -209,7 +209,7 @@ def test_the_traceback_of_an_unexpected_error_is_logged(
     wishes: list[Wish], caplog: pytest.LogCaptureFixture
 ) -> None:
     published_with(wishes, Fault(1, Unexpected("boom")))
-    (record,) = caplog.records
+    (record,) = [each for each in caplog.records if each.exc_info]
     assert record.exc_info is not None and "local/app:bad" in record.getMessage()
 
 
