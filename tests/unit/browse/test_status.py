@@ -188,23 +188,25 @@ def test_a_list_shows_its_wishes_that_no_run_has_seen(root: Path) -> None:
 
 def test_what_a_run_has_found_is_shown(root: Path) -> None:
     lists = root / "wishlist.yaml"
-    lists.write_text(
-        f"version: 2\nimages:\n  - oci:{root}/one:1\n"
-        f"  - {{image: 'oci:{root}/absent:1', name: absent, owner: geo}}\n"
-    )
-    assert ask(root, "ingest", lists).code == 1
+    with OwnRegistry() as registry:
+        absent = f"{registry.host}/tools/absent:1"
+        lists.write_text(
+            f"version: 2\nimages:\n  - oci:{root}/one:1\n"
+            f"  - {{image: 'http://{absent}', owner: geo}}\n"
+        )
+        assert ask(root, "ingest", lists).code == 1
     found = document(root)
     assert found["lastRun"]["command"] == "ingest" and found["lastRun"]["exitCode"] == 1
     assert [(each["name"], each["status"], each["wishList"]) for each in found["wishes"]] == [
-        ("local/absent:1", "failing", str(lists)),
+        (absent, "failing", str(lists)),
         (ONE, "published", str(lists)),
         (TWO, "published", ""),
     ]
-    absent, one, _ = found["wishes"]
-    assert absent["owner"] == "geo" and absent["nextTry"] and absent["error"]
+    failing, one, _ = found["wishes"]
+    assert failing["owner"] == "geo" and failing["nextTry"] and failing["cause"] == "image-missing"
     assert one["behind"] is False
     result = ask(root, "status", lists, "--failing")
-    assert result.out.startswith("local/absent:1  failing since 20")
+    assert result.out.startswith(f"{absent}  failing since 20")
     assert "last run: ingest, ended 20" in result.err
 
 
