@@ -125,7 +125,7 @@ def test_a_second_push_of_the_same_image_sends_nothing(tmp_path: Path, registry:
     assert one == two
 
 
-def test_a_refused_push_leaves_the_image_published_and_the_next_run_pushes_it(
+def test_a_refused_push_leaves_the_image_published_and_a_later_run_pushes_it(
     tmp_path: Path, registry: Registry
 ) -> None:
     built = image(layer(file("etc/a", b"a")))
@@ -142,9 +142,8 @@ def test_a_refused_push_leaves_the_image_published_and_the_next_run_pushes_it(
         seen = len(registry.log.read_text().splitlines())
         login = tmp_path / "auth.json"
         login.write_text(json.dumps({"auths": {closed.host: {"auth": "dXNlcjpzZWNyZXQ="}}}))
-        allowed = succeed(
-            "ingest", wishes, "--repository", tree, "--authfile", login, "--output", "json"
-        )
+        options = ("--authfile", login, "--retry-failed", "--output", "json")
+        allowed = succeed("ingest", wishes, "--repository", tree, *options)
         assert allowed.json["outcomes"][0]["status"] == "recorded"
         asked = registry.log.read_text().splitlines()[seen:]
         assert (
