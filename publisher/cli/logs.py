@@ -103,15 +103,15 @@ def is_shown() -> bool:
 def is_requested() -> bool:
     """Return whether an option of the log was given to the current command."""
     given = click.get_current_context().params
-    return given["log_format"] == "json" or any(
-        given[name] for name in ("debug", "log_level", "log_file")
-    )
+    is_text = given["log_format"] == "text"
+    has_level = given["debug"] or given["log_level"] is not None
+    return not is_text or has_level or given["log_file"] is not None
 
 
 def _set_up(settings: Settings) -> None:
     run = secrets.token_hex(4)
     form = _Json(settings.command, run) if settings.form == "json" else _Text(run)
-    console = _Console(sys.stderr, is_requested() and not settings.file)
+    console = _Console(sys.stderr, is_requested() and settings.file is None)
     console.setFormatter(_Journal(run) if _is_journal() else _Text(run))
     console.setLevel(logging.WARNING)
     handlers: list[logging.Handler] = [console]
@@ -119,7 +119,7 @@ def _set_up(settings: Settings) -> None:
         *(_log.name, logging.INFO, __file__, 0, "publisher %s begins", (settings.command,), None),
         extra=dict(event("command-started", pid=os.getpid())),
     )
-    if settings.file:
+    if settings.file is not None:
         handlers.append(_log_file(settings.file, form, first))
         handlers[-1].setLevel((settings.level or "info").upper())
     else:

@@ -130,15 +130,15 @@ def _fetch_with_space(
     sizes = {layer.digest: layer.size for i in pending for layer in i.image.manifest.layers}
     if not sizes:
         return _fetch_until_published(run, image, comparison, items)
-    try:
-        with _space(run, image, sizes) as reservation:
+    with _space(run, image, sizes) as reservation:
+        try:
             return _fetch_until_published(run, image, comparison, items)
-    except (OutOfSpace, NoTemporarySpace) as error:
-        lack = error
+        except (OutOfSpace, NoTemporarySpace):
+            # The error is not kept: its frames would keep deleted files open, and their space.
+            if not reservation.was_shared and not run.repository.discard_staged(sizes):
+                raise
     with _space(run, image, sizes, alone=True):
-        discarded = run.repository.discard_staged(sizes)
-        if not (reservation.was_shared or discarded):
-            raise lack
+        run.repository.discard_staged(sizes)
         return _fetch_until_published(run, image, comparison, items)
 
 

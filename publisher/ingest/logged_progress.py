@@ -17,7 +17,7 @@ class LoggedProgress(Forwarding):
 
     def run_started(self, requests: int) -> None:
         """Log the number of requests."""
-        _log.info("%d requests", requests, extra=event("run-started", requests=requests))
+        _log.info("requests: %d", requests, extra=event("run-started", requests=requests))
         super().run_started(requests)
 
     def image_step(self, name: str, step: str) -> None:
@@ -48,7 +48,7 @@ class LoggedProgress(Forwarding):
         """Log what is to be fetched."""
         if sizes:
             count, size = len(sizes), sum(sizes.values())
-            text = "%d layers to fetch, %d bytes"
+            text = "layers to fetch: %d, %d bytes"
             with logged_image(name):
                 data = event("layers-expected", layers=count, bytes=size)
                 _log.info(text, count, size, extra=data)

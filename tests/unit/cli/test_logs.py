@@ -162,24 +162,27 @@ def test_a_log_file_has_the_steps_and_stderr_is_as_without_it(wishes: Path, tmp_
     assert added["run"] != found[0]["run"]
 
 
-@pytest.mark.parametrize("kind", ["a directory that is missing", "a pipe", "a full disk"])
+@pytest.mark.parametrize(
+    "kind", ["a directory that is missing", "a pipe", "a full disk", "no name"]
+)
 def test_a_log_file_that_cannot_be_written_is_an_error_before_anything_is_done(
     wishes: Path, registry: OwnRegistry, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "place/log"
-    if kind != "a directory that is missing":
+    if kind in ("a pipe", "a full disk"):
         path.parent.mkdir()
     if kind == "a pipe":
         os.mkfifo(path)
     try:
         if kind == "a full disk":
             full(path.parent)
-        result = publisher("ingest", wishes, "--log-file", path, home=tmp_path)
+        name = "" if kind == "no name" else str(path)
+        result = publisher("ingest", wishes, "--log-file", name, home=tmp_path)
     finally:
         unmount_below(tmp_path)
     assert result.code == 2
     what, why, hint = result.err.splitlines()
-    assert what == f"publisher: cannot write the log {path}"
+    assert what == f"publisher: cannot write the log {name}"
     assert why and hint == "  try: choose another file, or free space there"
     assert not registry.count()
 
