@@ -144,7 +144,7 @@ class Load:
             thread.join()
 
 
-@pytest.mark.timeout(1800)  # on a busy machine
+@pytest.mark.timeout(1200)  # on a busy machine
 def test_killed_at_each_step_while_containers_start_and_stop_nothing_is_lost_or_left(
     images: Scene, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ def commands(folder: Path) -> Iterator[FaultyCommands]:
         yield running
 
 
-@pytest.mark.timeout(1800)  # on a busy machine
+@pytest.mark.timeout(1200)  # on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failing_operation_leaves_the_tree_before_or_after_the_commit(

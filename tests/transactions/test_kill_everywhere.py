@@ -131,7 +131,7 @@ class Killing:
         assert any_state or state in self.states, [differences(state, each) for each in self.states]
 
 
-@pytest.mark.timeout(1800)  # on a busy machine
+@pytest.mark.timeout(1200)  # on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -165,7 +165,7 @@ def test_killed_after_any_operation(
     assert kills or len(times) < 3
 
 
-@pytest.mark.timeout(1800 + 60 * RANDOM_KILLS)  # on a busy machine
+@pytest.mark.timeout(900 + 10 * RANDOM_KILLS)  # on a busy machine
 def test_killed_again_and_again_at_random(
     folder: Path, commands: FaultyCommands, capsys: pytest.CaptureFixture[str]
 ) -> None:
