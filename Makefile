@@ -65,5 +65,5 @@ INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -qq \
 	@touch $@
 
 .venv/development: $(SOURCES) | .venv/bin/python
-	$(INSTALL) '.[dev]'
+	$(INSTALL) '.[dev,deploy-tests]'
 	@touch $@ .venv/runtime

@@ -215,6 +215,51 @@ def test_the_drop_in_for_cvmfs_resets_every_restriction_of_the_units() -> None:
     assert {found[name] for name in expected} <= {"no", "", "~", "default"}
 
 
+ROLES = ROOT / "deploy/ansible/roles"
+ROLE_NAMES = ("publisher_host", "client_host")
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_variables_of_a_role_are_described_with_their_defaults(role: str) -> None:
+    specs = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())
+    options = specs["argument_specs"]["main"]["options"]
+    defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
+    assert {name: option["default"] for name, option in options.items()} == defaults
+    files = [path for path in (ROLES / role).rglob("*") if path.suffix in (".yml", ".j2")]
+    used = "".join(path.read_text() for path in files if path.parent.name != "meta")
+    assert [name for name in defaults if used.count(name) < 2] == []
+
+
+def test_the_examples_of_the_collection_set_described_variables() -> None:
+    text = (ROOT / "deploy/ansible/README.md").read_text()
+    defaults: set[str] = set()
+    for role in ROLE_NAMES:
+        defaults |= set(yaml.safe_load((ROLES / role / "defaults/main.yml").read_text()))
+    examples = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    groups = [group for each in examples for group in each.values() if "vars" in group]
+    assert len(groups) == 4
+    for group in groups:
+        assert set(group["vars"]) <= defaults
+    assert set(re.findall(r"\b(?:publisher|client)_host_\w+", text)) <= defaults
+
+
+def test_the_role_for_clients_has_the_configuration_that_the_snapshotter_prints() -> None:
+    variables = yaml.safe_load((ROLES / "client_host/vars/main.yml").read_text())
+    for version, tables in variables["client_host_containerd_tables"].items():
+        printed = succeed("snapshotter", "--config", f"containerd-{version}").out
+        assert printed == f"version = {version}\n\n{tables}"
+
+
+def test_the_files_of_the_roles_are_those_of_systemd() -> None:
+    links = [path for path in ROLES.rglob("*") if path.is_symlink()]
+    assert {path.name for path in links} == {
+        *(f"{name}.{kind}" for name in JOBS.values() for kind in ("service", "timer")),
+        "cvmfs.conf",
+        "publisher-snapshotter.service",
+    }
+    assert all(SYSTEMD in path.resolve().parents for path in links)
+
+
 def test_the_container_image_has_an_ordinary_user_and_can_fetch_wish_lists_from_git() -> None:
     final_stage = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
     assert re.search(r"apt-get install .*\bgit openssh-client\b", final_stage)
