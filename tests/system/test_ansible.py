@@ -29,6 +29,7 @@ def test_ansible_lint_accepts_the_collection_for_production(tmp_path: Path) -> N
     assert controller.lint() == []
 
 
+@pytest.mark.timeout(1800)
 def test_the_roles_set_up_a_publisher_and_a_client_once(tmp_path: Path) -> None:
     controller, tree = Controller(tmp_path), tmp_path / "tree"
     controller.install_collection()
