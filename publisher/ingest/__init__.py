@@ -13,5 +13,6 @@ check_lists.py  compare lists with earlier ones; check_image.py: one image; find
 admission.py    apply a policy file; signatures.py, identities.py: signatures that it requires
 thin_images.py  build thin images of published images; thin_push.py: push them
 memory.py       put failing images off, remember outcomes; causes.py: why an image failed
+selection.py    the part of the wishes that a run works on: --only, --changed
 report.py       outcomes and progress; notices.py: what the file system cannot store
 """
