@@ -55,6 +55,7 @@ class LayerFetcher:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="layer")
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[LayerSummary]] = {}
+        self._finished: set[str] = set()
         self.space = DiskSpace(repository)
 
     def fetch(
@@ -83,8 +84,8 @@ class LayerFetcher:
         errors: list[BaseException] = []
         pending = dict(wanted)
         while pending:
-            own, others = self._begin(name, source, pending)
-            pending = {}
+            own, others, moved = self._begin(name, source, pending)
+            pending = {digest: wanted[digest] for digest in moved}
             for digest, future in (own | others).items():
                 error = future.exception()
                 if error is None:
@@ -95,6 +96,8 @@ class LayerFetcher:
                 else:
                     # The other image may have another source, or a config with another diff ID.
                     pending[digest] = wanted[digest]
+            if moved:
+                self._wait_for_commit(f"ingest of {name}", moved)
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
         return fetched
@@ -105,10 +108,11 @@ class LayerFetcher:
 
     def _begin(
         self, name: str, source: Source, layers: Mapping[str, tuple[Descriptor, str]]
-    ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]]]:
+    ) -> tuple[dict[str, Future[LayerSummary]], dict[str, Future[LayerSummary]], set[str]]:
         """Begin the downloads that are neither stored nor in progress.
 
-        Returns the new downloads, and those of other images that are in progress, by digest.
+        Returns the new downloads, and those of other images that are in progress, by digest; and
+        the layers that this run has staged and that a transaction has taken to publish them.
         """
         with self._lock:
             others = {d: future for d, future in self._in_flight.items() if d in layers}
@@ -118,6 +122,9 @@ class LayerFetcher:
                 for digest, pair in layers.items()
                 if digest not in others and not self._repository.has_layer(digest)
             }
+            moved = self._finished & new.keys()
+            for digest in moved:
+                del new[digest]
             sizes = {digest: descriptor.size for digest, (descriptor, _) in new.items()}
             self._progress.layers_expected(name, sizes)
             own: dict[str, Future[LayerSummary]] = {}
@@ -126,7 +133,14 @@ class LayerFetcher:
                     in_this_context(self._fetch_one), source, descriptor, diff_id
                 )
                 self._in_flight[digest] = own[digest]
-            return own, others
+            return own, others, moved
+
+    def _wait_for_commit(self, purpose: str, moved: set[str]) -> None:
+        """Wait for the transaction that publishes layers; if it fails, they are missing again."""
+        with self._repository.transaction(purpose) as nothing, nothing.exclusive():
+            missing = {digest for digest in moved if not self._repository.has_layer(digest)}
+        with self._lock:
+            self._finished -= missing
 
     def _forget(self, digest: str) -> None:
         with self._lock:
@@ -154,6 +168,8 @@ class LayerFetcher:
                 )
                 for kind in stage.finish():
                     self._refused(kind)
+                with self._lock:
+                    self._finished.add(descriptor.digest)
                 return summary
         except OSError as error:
             raise self.space.explained_download(error, descriptor.size) from error

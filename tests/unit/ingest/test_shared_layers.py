@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from publisher.entry import Fixup
 from publisher.ingest.report import Report
 from publisher.repository import Repository
+from publisher.repository.directory.linker import apply_fixups
 from tests.layer_builder import directory, file, image, layer
 from tests.registry import Change, OwnRegistry
 from tests.registry_faults import corrupt, slow, status
@@ -97,6 +101,28 @@ def test_images_that_are_published_at_once_fetch_what_they_share_once(
             assert statuses(report) == ["published"] * 4
             assert registry.count("GET", lower.digest) == 1
             assert registry.count("GET", upper.digest) == 1
+
+
+def test_a_layer_that_a_transaction_has_taken_is_waited_for(
+    registries: tuple[OwnRegistry, OwnRegistry],
+    ingest_all: IngestAll,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second image begins while the upper layer is completed, which takes a second here."""
+
+    def slowly(tree: Path, needed: Sequence[Fixup], lower: Mapping[int, Path]) -> None:
+        time.sleep(1 if needed else 0)
+        apply_fixups(tree, needed, lower)
+
+    monkeypatch.setattr("publisher.repository.directory.transaction.apply_fixups", slowly)
+    one, two = registries
+    lower, upper = layer(directory("etc", mode=0o700)), layer(file("etc/b", b"1"))
+    for registry, name in ((one, "x"), (two, "y")):
+        registry.add(f"team/{name}", "1", image(lower, upper, config={"Env": [f"NAME={name}"]}))
+    two.misbehave(slow(delay=0.6), method="GET", path="/manifests/")
+    report = ingest_all(f"{one.url}/team/x:1", f"{two.url}/team/y:1")
+    assert statuses(report) == ["published", "published"]
+    assert one.count("GET", upper.digest) + two.count("GET", upper.digest) == 1
 
 
 def test_a_layer_that_two_images_share_counts_as_fetched_once(
