@@ -283,7 +283,7 @@ def test_ingest_reports_the_outcome_of_each_image(sources: Path, tmp_path: Path)
     assert "missing" in first["outcomes"][2]["error"]
     assert sum(o["layersFetched"] for o in first["outcomes"]) >= 3
     second = run(*arguments, code=1)
-    assert [o["status"] for o in second["outcomes"]] == ["unchanged", "unchanged", "waiting"]
+    assert [o["status"] for o in second["outcomes"]] == ["unchanged", "unchanged", "failed"]
     build.write_layout(layout_example.MOVED_IMAGE, tmp_path / "tool", "good")
     moved = run(*("ingest-image", f"oci:{tmp_path}/tool:good", "--repository", tmp_path / "images"))
     assert [o["status"] for o in moved["outcomes"]] == ["updated"]
