@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from publisher.errors import PublisherError, failure_text
@@ -75,5 +75,6 @@ def _lock(stack: ExitStack, directory: Path, url: str, wish_list: str) -> None:
             hint="run again after it has ended",
             pid=pid,
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # the number is for the message of another run: the lock needs no space
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
