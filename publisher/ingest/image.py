@@ -44,7 +44,8 @@ _PUBLISH_TRIES = 3
 class Run:
     """The state that all images of one run share.
 
-    `cut_short` is set if an image was not processed because the run is to stop.
+    `cut_short` is set if an image was not processed because the run is to stop. `recovered` has the
+    wishes whose tags could not be listed when a run last reported it, and now can.
     """
 
     repository: Repository
@@ -61,6 +62,7 @@ class Run:
     selection: Selection
     cut_short: bool = False
     places: Places = field(default_factory=Places)
+    recovered: list[Outcome] = field(default_factory=list)
 
 
 def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:

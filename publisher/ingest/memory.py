@@ -117,12 +117,12 @@ class Memory:
         """
         if self.state is None:
             return outcome
+        is_reported = self._is_reported(self.state, what)
         before = self._known(self.state, what, outcome.reference)
         now = self.now()
         if not outcome.error:
             self.state.record_success(before, now, outcome.digest)
-            recovered = before.reported_at is not None
-            return replace(outcome, news=News.RECOVERED) if recovered else outcome
+            return replace(outcome, news=News.RECOVERED) if is_reported else outcome
         cause = Cause(outcome.cause or Cause.OTHER)
         published = outcome.status is not Status.FAILED
         if published:
@@ -132,18 +132,22 @@ class Memory:
         tries = self.state.record_failure(before, now, cause, outcome.error, later)
         return _with(outcome, tries, now)
 
-    def finish(self, wish: Remembered, *, has_images: bool) -> None:
+    def finish(self, wish: Remembered, *, has_images: bool) -> bool:
         """Remember that all images of a wish were tried, or put off.
 
-        With `has_images`, the failure of the wish as a whole, if any, is over.
+        With `has_images`, the failure of the wish as a whole, if any, is over. Return whether such
+        a failure was reported.
         """
         if self.state is None:
-            return
+            return False
         wish_list = wish.request.wish_list
         self.state.record_tried(wish_list, wish.fingerprint, self.now())
-        if has_images and wish.request.wish.tags:
+        is_over = has_images and bool(wish.request.wish.tags)
+        is_recovered = is_over and self._is_reported(self.state, wish)
+        if is_over:
             self.state.forget(wish_list, [wish.name])
         self.state.flush_if_due()
+        return is_recovered
 
     def _next_try(self, tries: int, cause: Cause, published: bool) -> datetime | None:
         """Return when to try again; None if that depends on this host or on the wish list.
@@ -155,6 +159,11 @@ class Memory:
             return None
         longest = LONGEST_OF_A_REGISTRY if published or cause in _OF_A_REGISTRY else LONGEST
         return next_try(tries, self.now(), self.random, longest=longest)
+
+    def _is_reported(self, state: State, what: Remembered) -> bool:
+        """Return whether a failure was reported, also if its wish has changed since then."""
+        known = state.wish(what.request.wish_list, what.name)
+        return known is not None and known.reported_at is not None
 
     def _known(self, state: State, what: Remembered, reference: str) -> Tries:
         """Return what is known of an image, with its present place in its list."""

@@ -71,7 +71,8 @@ class Report:
 
     `steps` has the seconds of each kind of step ("resolving", "fetching"), summed over all images.
     Images are processed side by side, so that the sum may exceed the duration. `is_partial` is
-    whether the run worked on a selection of the wishes.
+    whether the run worked on a selection of the wishes. `recovered` has the wishes with patterns
+    whose tags could not be listed when a run last reported it, and now can.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -79,6 +80,7 @@ class Report:
     interrupted: bool = False
     steps: Mapping[str, float] = field(default_factory=dict)
     is_partial: bool = False
+    recovered: tuple[Outcome, ...] = ()
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -136,6 +138,7 @@ def joined_reports(reports: Sequence[Report], others: Sequence[Outcome] = ()) ->
         any(report.interrupted for report in reports),
         steps,
         any(report.is_partial for report in reports),
+        tuple(outcome for report in reports for outcome in report.recovered),
     )
 
 

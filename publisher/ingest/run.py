@@ -135,7 +135,14 @@ def ingest(
     ]
     cut_short = run.cut_short or not results.complete
     seconds = time.monotonic() - began
-    return Report(tuple(outcomes), seconds, cut_short, steps.seconds, selection.is_partial)
+    return Report(
+        tuple(outcomes),
+        seconds,
+        cut_short,
+        steps.seconds,
+        selection.is_partial,
+        tuple(run.recovered),
+    )
 
 
 def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:

@@ -92,7 +92,10 @@ class WishIngest(WishWork[Outcome]):
         """Count the request as done."""
         is_whole = self._is_changed and self._run.selection.whole(self.request)
         if is_whole and not self._cut_short:
-            self._memory.finish(self._wish, has_images=self._has_images)
+            wish = self.request.wish
+            if self._memory.finish(self._wish, has_images=self._has_images):
+                outcome = self._outcome(str(wish), str(wish.image), Status.UNCHANGED)
+                self._run.recovered.append(outcome)
         self._run.progress.request_done()
 
     def _selects(self, name: str) -> bool:

@@ -160,6 +160,21 @@ def test_a_pattern_without_tags_and_each_failing_image_of_a_pattern_are_put_off(
     assert not world.registry.seen(path="none|manifests/1.2")
     assert len(world.registry.seen(path="some/tags")) == 1
 
+    world.state.record_reported(LIST, str(none.wish), world.now)
+    world.registry.add("none", "2.0", sample_image(1000))
+    report = world.run(some, none, retry_failed=True)
+    assert [each.name for each in report.recovered] == [str(none.wish)]
+    assert world.run(some, none).recovered == ()
+
+
+def test_an_image_recovers_from_a_reported_failure_when_its_wish_is_corrected(world: World) -> None:
+    [failed] = world.run(world.wish("tool:1")).outcomes
+    world.state.record_reported(LIST, failed.name, world.now)
+    world.registry.add("tool", "1", sample_image(1000))
+    corrected = world.wish("tool:1", note="its second version")
+    assert world.run(corrected).outcomes[0].news is News.RECOVERED
+    assert world.run(corrected).outcomes[0].news is None
+
 
 def test_what_is_found_without_a_request_is_never_put_off(world: World) -> None:
     world.registry.add("some", "1", sample_image(1000))
