@@ -55,7 +55,7 @@ def doctor(
     if not checks:
         raise click.UsageError("name a repository with --repository, or a registry")
     _render(checks, quiet, output)
-    notifier.send(repository, "doctor", (), problems=doctor_problems(checks), lists=registries)
+    notifier.send(repository, "doctor", (), problems=doctor_problems(checks), scope=registries)
     return SOME_FAILED if any(c.verdict is Verdict.PROBLEM for c in checks) else DONE
 
 

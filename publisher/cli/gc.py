@@ -127,8 +127,8 @@ def gc(
         _print_thin(thin, quiet)
     good = not (report.kept or any(deleted.error for deleted in thin))
     if not dry_run:
-        metrics_file.write(repository, partial(gc_updates, report=report, good=good))
         notifier.send(repository, "gc", gc_events(report), problems=gc_problems(report))
+        metrics_file.write(repository, partial(gc_updates, report=report, good=good))
     return DONE if good else SOME_FAILED
 
 

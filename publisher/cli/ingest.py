@@ -214,11 +214,11 @@ def ingest(
                 parts = _ingest_lists(run, selected_lists(lists, options.selection), options)
                 run.exit_code = _finish(run, parts, new_failures, quiet, output)
             for part in parts:
+                if part.is_usable:
+                    _notify(notifier, part, run.state(part.repository), run.lists)
                 if part.is_usable and not part.report.is_partial:
                     update = partial(ingest_updates, report=part.report, lists=set(part.lists))
                     metrics_file.write(part.repository, update)
-                if part.is_usable:
-                    _notify(notifier, part, run.state(part.repository), run.lists)
             return run.exit_code
     except OtherRun:
         if quiet and new_failures:
@@ -262,7 +262,7 @@ def _notify(notifier: Notifier, part: _Part, state: State, lists: Sequence[str])
             "ingest",
             events,
             problems=[],
-            lists=lists,
+            scope=lists,
             state=state,
             at_end=part.report.interrupted,
         )

@@ -90,7 +90,7 @@ class Notifier:
         events: Iterable[Event],
         *,
         problems: Sequence[Event] | None = None,
-        lists: Sequence[str] = (),
+        scope: Sequence[str] = (),
         state: State | None = None,
         at_end: bool = False,
     ) -> None:
@@ -102,7 +102,7 @@ class Notifier:
             events: What the run changed.
             problems: What is wrong now, which receivers are notified of if it is not what they
                 know already; None if the run does not know it.
-            lists: The wish lists, if the problems are about them alone.
+            scope: What the problems are about alone: the wish lists, or an option of the command.
             state: The state of the repository, if it is open.
             at_end: Only keep the messages, for example since the run was interrupted.
         """
@@ -113,7 +113,7 @@ class Notifier:
             if state is None and url is not None:
                 state = opened = open_state(url, writable=True)
             outbox = None if state is None else state.outbox()
-            found = [*events, *_news_of(problems, " ".join([command, *lists]), outbox)]
+            found = [*events, *_news_of(problems, " ".join([command, *scope]), outbox)]
             run = Run(command, _name(url), socket.gethostname(), format_time(utc_now()))
             self._deliver(self._configuration, run, found, outbox, at_end)
         except KeyboardInterrupt:
@@ -161,7 +161,7 @@ class Notifier:
         except PublisherError as error:
             for url, state in states.items():
                 failed = Event(Kind.FAILED, command, " ".join(str(error).split()))
-                self.send(url, command, (), problems=[failed], lists=lists, state=state)
+                self.send(url, command, (), problems=[failed], scope=lists, state=state)
             raise
 
 
@@ -211,6 +211,9 @@ def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator
         if outcome.status in (Status.PUBLISHED, Status.UPDATED):
             text = "its tag has moved" if outcome.status is Status.UPDATED else ""
             yield _of(Kind.PUBLISHED, outcome, owner, text)
+    for outcome in report.recovered:
+        owner = owners.get((outcome.wish_list, outcome.line, outcome.column), "")
+        yield _of(Kind.RECOVERED, outcome, owner)
 
 
 def _of(kind: Kind, outcome: Outcome, owner: str, text: str = "") -> Event:

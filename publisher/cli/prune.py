@@ -141,9 +141,9 @@ def prune(
     if not dry_run:
         for (url, report), lists in zip(reports, by_repository.values(), strict=True):
             good = {each.identity: not _kept_back(report) for each in lists}
-            metrics_file.write(url, partial(run_updates, command="prune", lists=good))
             events, problems = prune_events(url, report), prune_problems(report)
-            notifier.send(url, "prune", events, problems=problems, lists=sorted(good))
+            notifier.send(url, "prune", events, problems=problems, scope=sorted(good))
+            metrics_file.write(url, partial(run_updates, command="prune", lists=good))
     if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
         return USAGE
     return SOME_FAILED if any(_kept_back(report) for _, report in reports) else DONE

@@ -105,8 +105,10 @@ def verify(
             for finding in wanted:
                 does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
                 echo(f"would {does}: {finding.path}")
+    # Without --deep, it is unknown whether what an earlier run found in the contents is repaired.
+    scope = ("--deep",) if deep else ()
+    notifier.send(repository, "verify", (), problems=verify_problems(report), scope=scope)
     metrics_file.write(repository, partial(verify_updates, report=report))
-    notifier.send(repository, "verify", (), problems=verify_problems(report))
     return DONE if report.sound else SOME_FAILED
 
 

@@ -134,6 +134,15 @@ def test_findings_are_notified_until_they_are_known_and_when_they_are_repaired(s
     assert site.events() == []
     site.run("verify", "--repair")
     assert site.events() == [("recovered", "verify")]
+    damaged = site.images / "local/layout:1/1"
+    damaged.write_bytes(damaged.read_bytes() + b"!")
+    site.run("verify", "--deep", code=1)
+    assert ("found", "local/layout:1") in site.events()
+    for options in ((), ("--repair", "--refetch")):  # which do not read the contents
+        site.run("verify", *options)
+        assert site.events() == []
+    site.run("verify", "--deep", "--repair", "--refetch")
+    assert site.events() == [("recovered", "verify --deep")]
     (site.images / ".metadata/remove-schedule.json").write_text("damaged")
     for events in ([("found", "records")], []):
         site.run("doctor", code=1)
@@ -170,10 +179,14 @@ def test_receivers_that_fail_change_no_result_and_get_their_messages_later(
         server.status = 500
         site.add("2")
         site.request("1", "2")
-        assert "cannot notify r1: it answers with status 500" in site.run("ingest", site.wishes)
+        metrics = site.folder / "publisher.prom"
+        err = site.run("ingest", site.wishes, "--metrics-file", metrics)
+        assert "cannot notify r1: it answers with status 500" in err
+        assert re.search("^publisher_undelivered_notifications{.*} 3.0$", metrics.read_text(), re.M)
     server.status = 200
     site.configure(f"http://{server.host}/0", f"http://{server.host}/1")
-    site.run("ingest", site.wishes)
+    site.run("ingest", site.wishes, "--metrics-file", metrics)
+    assert re.search("^publisher_undelivered_notifications{.*} 0.0$", metrics.read_text(), re.M)
     arrived = [(each.path, each.headers["webhook-id"]) for each in server.received]
     assert ("/0", missed.headers["webhook-id"]) in arrived
     assert sorted(path for path, _ in arrived) == ["/0", "/0", "/1"]
