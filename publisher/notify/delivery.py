@@ -18,7 +18,10 @@ from publisher.notify import service, webhook
 from publisher.notify.model import Message, Notifications, Receiver, Webhook
 
 _MARGIN_SECONDS = 1.0
-"""How much earlier a sender ends than the main thread, so that no process outlives the run."""
+"""How much earlier a sender ends than the main thread, so that no process outlives the run.
+
+Of a short time-out, it is at most a quarter.
+"""
 
 
 class Outbox(Protocol):
@@ -109,11 +112,12 @@ def _send(
 ) -> dict[str, tuple[int, str]]:
     """Send everything; return for each receiver how many were sent, and why no more."""
     end = time.monotonic() + seconds
+    senders_end = end - min(_MARGIN_SECONDS, seconds / 4)
     results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
     for receiver, queued in waiting.items():
         # A daemon: the run does not wait for a receiver that hangs in spite of all time-outs.
         threading.Thread(
-            target=_send_to, args=(receiver, queued, end, results), daemon=True
+            target=_send_to, args=(receiver, queued, senders_end, results), daemon=True
         ).start()
     found = {receiver.name: (0, "it does not answer in time") for receiver in waiting}
     working = set(found)
@@ -153,7 +157,7 @@ def _send_to(
     why = ""
     try:
         for message in queued:
-            left = end - _MARGIN_SECONDS - time.monotonic()
+            left = end - time.monotonic()
             why = _send_one(receiver, message, left) if left > 0 else "it does not answer in time"
             if why:
                 break

@@ -114,6 +114,14 @@ def test_undelivered_messages_are_sent_by_later_runs_in_order_and_once(
     assert deliver(receivers, {}, outbox) == []
 
 
+def test_the_shortest_time_out_suffices_for_a_receiver_that_answers(
+    server: NotificationReceiver,
+) -> None:
+    hooks = configured(hook("r", f"http://{server.host}/"), timeout=1)
+    [done] = deliver(hooks, {"r": message("m")}, None)
+    assert (done.sent, done.why) == (1, "")
+
+
 def test_redirects_are_not_followed(server: NotificationReceiver) -> None:
     with NotificationReceiver() as other:
         server.status, server.headers = 307, {"Location": f"http://{other.host}/"}
