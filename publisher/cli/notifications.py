@@ -113,7 +113,7 @@ class Notifier:
             if state is None and url is not None:
                 state = opened = open_state(url, writable=True)
             outbox = None if state is None else state.outbox()
-            found = [*events, *_news_of(problems, " ".join([command, *scope]), outbox)]
+            found = [*events, *_news_of(problems, command, scope, outbox)]
             run = Run(command, _name(url), socket.gethostname(), format_time(utc_now()))
             self._deliver(self._configuration, run, found, outbox, at_end)
         except KeyboardInterrupt:
@@ -180,7 +180,7 @@ def _name(url: str | None) -> str:
 
 
 def _news_of(
-    problems: Sequence[Event] | None, subject: str, outbox: Outbox | None
+    problems: Sequence[Event] | None, command: str, scope: Sequence[str], outbox: Outbox | None
 ) -> Sequence[Event]:
     """Return the problems, unless receivers know them; or the event that there are none any more.
 
@@ -190,10 +190,12 @@ def _news_of(
         return ()
     texts = sorted({f"{each.kind} {each.subject}" for each in problems})
     what = hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest() if texts else ""
-    before = "" if outbox is None else outbox.learn(subject, what) or ""
+    before = "" if outbox is None else outbox.learn(" ".join([command, *scope]), what) or ""
     if what == before:
         return ()
-    return problems or [Event(Kind.RECOVERED, subject, "nothing is wrong any more")]
+    # The subject is that of the failure, so that receivers can find what it ends.
+    text = ": ".join(filter(None, ["nothing is wrong any more", " ".join(scope)]))
+    return problems or [Event(Kind.RECOVERED, command, text)]
 
 
 def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator[Event]:
