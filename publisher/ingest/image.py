@@ -70,7 +70,7 @@ def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
     try:
         return _push_thin(run, image, _bring_up_to_date(run, image))
     except ImagePinned as error:
-        return _outcome(image, Status.PINNED, remark=str(error))
+        return _outcome(image, Status.PINNED, error.source_digest or "", remark=str(error))
     except Interrupted:
         run.cut_short = True
         return None

@@ -25,7 +25,7 @@ from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
 from publisher.tree import layout
-from publisher.tree.pins import check_pin
+from publisher.tree.pins import ImagePinned, check_pin
 from publisher.tree.publication import Publication, Terms
 from publisher.wishlist import OUTPUTS
 from publisher.wishlist.model import Request
@@ -298,7 +298,11 @@ def _check_pins(
     """Raise ImagePinned if one of `found` is pinned, and its source names something else now."""
     for publication in found:
         if publication is not None and publication.source_digest != source_digest:
-            check_pin(records.pins, publication.name, publication.manifest_digest, now)
+            try:
+                check_pin(records.pins, publication.name, publication.manifest_digest, now)
+            except ImagePinned as error:
+                error.source_digest = source_digest
+                raise
 
 
 def _has_metadata(records: RecordSet, found: Publication) -> bool:

@@ -15,7 +15,8 @@ VERSION = 1
 class ImagePinned(PublisherError):
     """An operation would replace or schedule an image that is pinned.
 
-    `name` is the image's public name; `until` and `reason` are those of its `Pin`.
+    `name` is the image's public name; `until` and `reason` are those of its `Pin`. `source_digest`
+    is what the image's reference names now, or None if that was not looked up.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class ImagePinned(PublisherError):
         self.name = name
         self.until = until
         self.reason = reason
+        self.source_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ def test_the_tag_of_a_pinned_image_does_not_move(tree: Tree) -> None:
     pin(tree.repository, X, tree.clock, reason="survey")
     outcome = tree.publish("x", SECOND)
     assert outcome.status is Status.PINNED and "survey" in outcome.remark
+    assert outcome.digest == SECOND.manifest.digest
     assert (tree.root / X / "one").exists()
     assert tree.publish("x", FIRST).status is Status.UNCHANGED
     unpin(tree.repository, X, tree.clock)
