@@ -74,8 +74,8 @@ class LogFile(RotatingFileHandler):
     def _is_current(self, descriptor: int) -> bool:
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self.baseFilename))
-        except FileNotFoundError:
-            return False
+        except OSError:
+            return False  # opening it again then is the error, if there is one
 
     def _close_stream(self) -> None:
         stream, self.stream = self.stream, None

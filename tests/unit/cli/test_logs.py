@@ -222,6 +222,26 @@ def test_a_disk_that_becomes_full_loses_lines_and_nothing_else(
         unmount_below(point)
 
 
+def test_a_folder_of_the_log_that_is_replaced_loses_lines_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    handler = LogFile(str(folder / "log"))
+    handler.handle(record("one"))
+    folder.rename(tmp_path / "old")
+    folder.write_text("a file")
+    for _ in range(2):
+        handler.handle(record("lost"))
+    printed = capsys.readouterr().err
+    assert printed.count("cannot write the log") == 1 and "Not a directory" in printed
+    folder.unlink()
+    folder.mkdir()
+    handler.handle(record("two"))
+    handler.close()
+    assert (folder / "log").read_text() == "two\n"
+
+
 def test_a_log_file_is_rotated_while_several_processes_write_to_it(tmp_path: Path) -> None:
     path = tmp_path / "log"
     handlers = [LogFile(str(path), max_bytes=400, kept=15) for _ in range(3)]
