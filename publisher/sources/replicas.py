@@ -40,7 +40,7 @@ KEYS = Path("/etc/cvmfs/keys")
 """Where CVMFS keeps the public keys of repositories."""
 
 SECONDS = 30.0
-"""How long a replica may take to answer, over all tries and files."""
+"""How long a replica may take to answer a request for one file, over all tries."""
 
 # A cache on the way might return the manifest of an earlier revision.
 _HEADERS = {"Cache-Control": "no-cache"}
