@@ -48,7 +48,12 @@ from publisher.cli.state import RecordedRun
 from publisher.cli.wishlists import ListedRequests, read_lists, selected_lists
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
-from publisher.ingest.memory import forget_unrequested, record_problems, record_reported
+from publisher.ingest.memory import (
+    forget_changed,
+    forget_unrequested,
+    record_problems,
+    record_reported,
+)
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.ingest.selection import Selection
@@ -208,6 +213,8 @@ def ingest(
                 locked=locked,
                 warnings=not new_failures,
             )
+            for each in lists:
+                run.state(each.repository)  # so that each later error is recorded
             requests = [request for each in lists for request in each.requests]
             options = replace(options, admission=admission_for(policy, requests))
             with run.alone((each.repository, each.identity) for each in lists):
@@ -292,8 +299,9 @@ def _ingest_lists(
             [report], record_problems(run.state(url), problems, datetime.now(UTC))
         )
         identities = tuple(dict.fromkeys(each.identity for each in of_url))
-        if is_usable and not (report.interrupted or report.is_partial):
-            for identity in filter(None, identities):
+        for identity in filter(None, identities if is_usable else ()):
+            forget_changed(run.state(url), identity, requests)
+            if not (report.interrupted or report.is_partial):
                 forget_unrequested(run.state(url), identity, requests, report)
         run.done(url, report, identities)
         parts.append(_Part(url, identities, requests, report, is_usable))

@@ -199,7 +199,7 @@ def _news_of(
 
 
 def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator[Event]:
-    """Yield what an ingest changed, and the failures that are news."""
+    """Yield what an ingest changed, the failures that are news, and those that are over."""
     owners = {(r.wish_list, r.wish.line, r.wish.column): r.wish.owner for r in requests}
     for outcome in report.outcomes:
         owner = owners.get((outcome.wish_list, outcome.line, outcome.column), "")

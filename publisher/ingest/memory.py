@@ -122,6 +122,7 @@ class Memory:
         now = self.now()
         if not outcome.error:
             self.state.record_success(before, now, outcome.digest)
+            self.state.flush_if_due()
             return replace(outcome, news=News.RECOVERED) if is_reported else outcome
         cause = Cause(outcome.cause or Cause.OTHER)
         published = outcome.status is not Status.FAILED
@@ -130,6 +131,7 @@ class Memory:
         has_cost = has_cost and what.request.wish.image.transport is Transport.REGISTRY
         later = self._next_try(before.tries + 1, cause, published) if has_cost else None
         tries = self.state.record_failure(before, now, cause, outcome.error, later)
+        self.state.flush_if_due()
         return _with(outcome, tries, now)
 
     def finish(self, wish: Remembered, *, has_images: bool) -> bool:
@@ -230,6 +232,15 @@ def record_reported(state: State, failures: Iterable[Outcome], now: datetime) ->
     """Remember that failures were reported, so that they are not news in the next run."""
     for each in failures:
         state.record_reported(each.wish_list, remembered_name(each), now)
+
+
+def forget_changed(state: State, wish_list: str, requests: Iterable[Request]) -> None:
+    """Forget that wishes were tried which a list has no more, or has with other settings.
+
+    If one returns to the list, `Memory.selects` it.
+    """
+    present = {wish_fingerprint(each) for each in requests if each.wish_list == wish_list}
+    state.forget_tried(wish_list, present)
 
 
 def forget_unrequested(

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -148,7 +148,7 @@ class State(Closing):
         self._noted = is_noted
         self._lock = threading.RLock()
         self._changed: dict[tuple[str, str], Tries | None] = {}
-        self._tried: dict[tuple[str, str], datetime] = {}
+        self._tried: dict[tuple[str, str], datetime | None] = {}
         self._runs: list[RunRecord] = []
         self._used: set[tuple[str, str]] = set()
         self._flushed = time.monotonic()
@@ -187,7 +187,7 @@ class State(Closing):
         """Return whether all images of the wish with this fingerprint were tried."""
         with self._lock:
             if (wish_list, fingerprint) in self._tried:
-                return True
+                return self._tried[wish_list, fingerprint] is not None
             query = f"SELECT 1 FROM tried WHERE wish_list = {_TEXT} AND fingerprint = ?"
             return bool(self._read(query, (_bytes(wish_list), fingerprint)))
 
@@ -228,6 +228,15 @@ class State(Closing):
         """Remember that all images of a wish were tried."""
         with self._lock:
             self._tried[wish_list, fingerprint] = _second(now)
+
+    def forget_tried(self, wish_list: str, kept: Collection[str]) -> None:
+        """Forget that wishes of a list were tried, except those with the fingerprints `kept`."""
+        with self._lock:
+            query = f"SELECT fingerprint FROM tried WHERE wish_list = {_TEXT}"
+            known = {fingerprint for (fingerprint,) in self._read(query, (_bytes(wish_list),))}
+            known |= {fingerprint for of, fingerprint in self._tried if of == wish_list}
+            for fingerprint in known.difference(kept):
+                self._tried[wish_list, fingerprint] = None
 
     def record_reported(self, wish_list: str, name: str, now: datetime) -> None:
         """Remember that the present failure of an image was reported."""
@@ -304,7 +313,11 @@ class State(Closing):
         )
         self._connection.executemany(
             f"INSERT OR REPLACE INTO tried VALUES ({_TEXT}, ?, ?)",
-            [(_bytes(of), text, format_time(at)) for (of, text), at in self._tried.items()],
+            [(_bytes(of), text, format_time(at)) for (of, text), at in self._tried.items() if at],
+        )
+        self._connection.executemany(
+            f"DELETE FROM tried WHERE wish_list = {_TEXT} AND fingerprint = ?",
+            [(_bytes(of), text) for (of, text), at in self._tried.items() if at is None],
         )
         for run in self._runs:
             self._connection.execute(

@@ -122,6 +122,22 @@ def test_a_failure_is_notified_once_then_the_recovery_the_withdrawal_and_the_col
     assert site.events() == [("collected", "local/layout:1")]
 
 
+def test_the_recovery_of_a_wish_whose_tags_were_unknown_is_notified(site: Site) -> None:
+    site.add("1")
+    item = f"{{image: 'oci:{site.layout}', name: tool, tags: ['2*'], owner: astro}}"
+    site.wishes.write_text(f"version: 2\nrepository: dir:{site.images}\nimages: [{item}]\n")
+    site.run("ingest", site.wishes, code=1)
+    [(kind, subject)] = site.events()
+    assert kind == "failed"
+    site.add("2")
+    site.run("ingest", site.wishes)
+    assert site.events() == [("published", "local/tool:2"), ("recovered", subject)]
+    recovered = site.server.received[0].json["events"][1]
+    assert (recovered["owner"], recovered["line"]) == ("astro", 3)
+    site.run("ingest", site.wishes)
+    assert site.events() == []
+
+
 def test_findings_are_notified_until_they_are_known_and_when_they_are_repaired(site: Site) -> None:
     site.add("1")
     site.request("1")

@@ -101,11 +101,15 @@ def test_runs_that_fail_as_a_whole_are_recorded_as_well(job: Job) -> None:
     job.tree.unlink()
     assert job.run("--new-failures").code == 0
     assert publisher("ingest-image", f"{job.registry.url}/good:1", env=job.env).code == 0
+    job.list.write_text(f"repository: dir:{job.tree}\n{text}")
+    del job.env["PUBLISHER_REPOSITORY"]
+    assert job.run("--policy", "missing").code == 2
     with job.state() as state:
         runs = state.runs()
-    assert [run.exit_code for run in reversed(runs)] == [2, 2, 3, 0, 0]
-    assert [run.command for run in runs[:2]] == ["ingest-image", "ingest"]
-    assert "cannot read wish list" in runs[3].error and not runs[1].error
+    assert [run.exit_code for run in reversed(runs)] == [2, 2, 3, 0, 0, 2]
+    assert [run.command for run in runs[1:3]] == ["ingest-image", "ingest"]
+    assert "cannot read wish list" in runs[4].error and not runs[2].error
+    assert "missing" in runs[0].error
 
 
 def test_only_what_matches_a_pattern_is_worked_on(job: Job) -> None:
@@ -141,6 +145,12 @@ def test_only_changed_wishes_are_worked_on(job: Job) -> None:
     assert not job.registry.seen(path="dead/manifests/1")
     with job.state() as state:
         assert len(state.wishes()) == 3
+    job.write("HOST/dead:1", some)
+    assert "1 recorded in" in job.run("--changed").out
+    job.write("HOST/dead:1")
+    assert "nothing selected" in job.run("--changed").out
+    job.write("HOST/dead:1", some)
+    assert "1 unchanged in" in job.run("--changed").out
 
 
 def test_a_run_that_finds_another_at_work_on_its_list_ends_with_5(job: Job, tmp_path: Path) -> None:

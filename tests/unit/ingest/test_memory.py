@@ -10,7 +10,8 @@ import pytest
 
 from publisher.errors import DigestMismatch, InvalidReference, PublisherError
 from publisher.ingest.causes import cause_of
-from publisher.ingest.report import Report, Status
+from publisher.ingest.memory import Memory, Remembered
+from publisher.ingest.report import Outcome, Report, Status
 from publisher.ingest.run import ingest
 from publisher.ingest.space import NotEnoughSpace
 from publisher.repository import RepositoryBusy
@@ -138,6 +139,18 @@ def test_a_wish_that_is_changed_is_tried_at_once(world: World) -> None:
     [moved] = world.run(replace(changed, wish=elsewhere)).outcomes
     assert (moved.status, moved.line) == (Status.WAITING, 99)
     assert world.run(replace(changed, wish_list="other")).outcomes[0].status is Status.FAILED
+
+
+def test_what_is_remembered_is_written_before_all_images_of_a_wish_are_processed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.state.store._FLUSH_SECONDS", 0)
+    request = world.wish("some:1")
+    memory = Memory(world.state, lambda: world.now)
+    for name, error in (("a", ""), ("b", "no")):
+        memory.record(Remembered(request, name, ""), Outcome(name, name, Status.FAILED, error=error))
+        with open_state(tmp_path, "dir:/images", writable=False) as written:
+            assert written.wishes()[-1].name == name
 
 
 def test_a_pattern_without_tags_and_each_failing_image_of_a_pattern_are_put_off(

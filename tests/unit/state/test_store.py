@@ -122,7 +122,14 @@ def test_what_is_no_longer_requested_or_worked_on_is_forgotten(
         state.forget(LIST, ["a", "unknown"])
         assert [(t.wish_list, t.name) for t in state.wishes()] == [(LIST, "b"), ("other", "a")]
         state.record_success(new("b"), NOW + timedelta(days=20))
-        state.record_tried(LIST, "f", NOW)
+        for fingerprint in "efg":
+            state.record_tried(LIST, fingerprint, NOW)
+        state.flush()
+        state.forget_tried(LIST, ["f"])
+        assert not state.has_tried(LIST, "e")
+        state.record_tried(LIST, "g", NOW)
+        state.flush()
+        assert [state.has_tried(LIST, each) for each in "efg"] == [False, True, True]
         state.add_run(run(31 * 24 * 60))
     with opened() as state:
         assert [(t.wish_list, t.name) for t in state.wishes()] == [(LIST, "b")]
