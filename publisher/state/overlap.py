@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from publisher.errors import PublisherError, failure_text
-from publisher.state.store import canonical_url
+from publisher.state.store import canonical_url, make_directory
 from publisher.tree.layout import RepositoryURL
 
 
@@ -57,7 +57,7 @@ def only_run(
 def _lock(stack: ExitStack, directory: Path, url: str, wish_list: str) -> None:
     key = f"{url}\n{wish_list}".encode("utf-8", "surrogateescape")
     path = directory / f"run-{hashlib.sha256(key).hexdigest()[:16]}.lock"
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_directory(directory)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o644)
     stack.callback(os.close, descriptor)

@@ -375,11 +375,18 @@ def canonical_url(url: str | RepositoryURL) -> str:
     return f"dir:{os.path.realpath(found.location)}"
 
 
+def make_directory(directory: Path) -> None:
+    """Create the directory of the state if it is missing; every user can read it."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)  # whatever the umask is
+
+
 # Opening ------------------------------------------------------------------------------------------
 
 
 def _open_writable(path: Path, url: str, note: Callable[[str], None]) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_directory(path.parent)
     with _opening(path):
         try:
             return _checked(_connect(path, "rw"), url)

@@ -148,7 +148,9 @@ def test_what_is_remembered_is_written_before_all_images_of_a_wish_are_processed
     request = world.wish("some:1")
     memory = Memory(world.state, lambda: world.now)
     for name, error in (("a", ""), ("b", "no")):
-        memory.record(Remembered(request, name, ""), Outcome(name, name, Status.FAILED, error=error))
+        memory.record(
+            Remembered(request, name, ""), Outcome(name, name, Status.FAILED, error=error)
+        )
         with open_state(tmp_path, "dir:/images", writable=False) as written:
             assert written.wishes()[-1].name == name
 

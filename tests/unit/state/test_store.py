@@ -61,6 +61,7 @@ def test_what_is_recorded_is_found_again(
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
     for writable in (False, True):
         with opened(writable=writable) as state:
             found, other = state.wishes()
