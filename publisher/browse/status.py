@@ -301,8 +301,11 @@ def _name_of(wish: Wish) -> str:
 
 def _has_images(wish: Wish, names: Iterable[str]) -> bool:
     """Return whether one of the `names` may be an image of a wish with tag patterns."""
-    repository = f"{wish.image.registry}/{wish.image.repository}:"
-    return any(name.startswith(repository) for name in names)
+    try:
+        own = layout.without_tag(layout.public_name(wish.image, wish.name))
+    except InvalidReference:
+        return False
+    return any(layout.without_tag(name) == own for name in names)
 
 
 def _is_named(line: StatusLine, reference: ImageReference) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from publisher.errors import InvalidReference
 from publisher.tree import layout
 from publisher.wishlist.model import Request
-
-_TAG = re.compile(r"[:@][^/]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Selection:
         """
         if self.whole(request):
             return True
-        before_tags = (_TAG.sub("", pattern) for pattern in self.only)
+        before_tags = map(layout.without_tag, self.only)
         name = _name(request)
         return bool(request.wish.tags) and any(fnmatchcase(name, each) for each in before_tags)
 
@@ -61,4 +58,4 @@ def _name(request: Request) -> str:
         name = layout.public_name(request.wish.image, request.wish.name)
     except InvalidReference:
         return ""
-    return _TAG.sub("", name) if request.wish.tags else name
+    return layout.without_tag(name) if request.wish.tags else name

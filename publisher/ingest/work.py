@@ -8,7 +8,6 @@ in the order of the lists has it, and the images of one place are processed in t
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -341,8 +340,6 @@ class _Work(Generic[T]):
 def _lane(request: Request) -> str:
     """Return a key that all wishes share that may request the same place: names without a tag."""
     try:
-        name = layout.public_name(request.wish.image, request.wish.name)
+        return layout.without_tag(layout.public_name(request.wish.image, request.wish.name))
     except PublisherError:
         return ""  # its images have no names, and thus no places
-    parent, slash, last = name.rpartition("/")
-    return parent + slash + re.split("[:@]", last, maxsplit=1)[0]

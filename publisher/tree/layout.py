@@ -252,6 +252,12 @@ def platform_name(name: str, platform: Platform | str) -> str:
     return f"{MULTIARCH}/{platform}/{name}"
 
 
+def without_tag(name: str) -> str:
+    """Return a public name without its tag or digest, if it has one."""
+    parent, slash, last = name.rpartition("/")
+    return parent + slash + last.partition("@")[0].partition(":")[0]
+
+
 def split_platform(name: str) -> tuple[str, str]:
     """Split a public name into its platform ("arm64", "arm:v7") and its plain name.
 

@@ -157,11 +157,15 @@ def test_a_list_shows_its_wishes_that_no_run_has_seen(root: Path) -> None:
         "  - {image: registry.example.org/geo/old:1, expires: 2026-01-01}\n"
         "  - image: registry.example.org/astro/tool\n    tags: ['1.*']\n"
         "  - image: registry.example.org/geo/many\n    tags: ['1.*']\n"
+        f"  - {{image: 'oci:{root}/two', name: one, tags: ['*']}}\n"
     )
     remember_failures(root, str(lists))
+    with closing(writable(root)) as state:
+        state.record_success(Tries(str(lists), ONE, "oci:/two:1", first_seen=NOW), NOW)
     found = run_here("status", lists, "--output", "json")  # the repository is that of the list
     assert found.code == 0, found.err
     assert [(each["name"], each["status"]) for each in found.json["wishes"]] == [
+        (ONE, "published"),
         (TWO, "failing"),
         ("registry.example.org/astro/new:1", "waiting"),
         (MISSING, "failing"),
