@@ -253,10 +253,10 @@ def test_tokens_that_expire_within_a_blob(tmp_path: Path, caplog: pytest.LogCapt
     big = image(layer(file("big", noise(6_000_000)), compression="gzip"))
     write_layout(big, tmp_path / "layout", "x")
     with (
-        # good for four seconds, with the minute that the registry allows for clocks
-        token_service(tmp_path / "tokens", users, lifetime=-56, announced=300) as service,
+        # good for ten seconds, with the minute that the registry allows for clocks
+        token_service(tmp_path / "tokens", users, lifetime=-50, announced=300) as service,
         docker_registry(tmp_path / "registry", token=service) as registry,
-        cutting_proxy(registry.host, limit=2_000_000, cuts=1, pause=6) as proxy,
+        cutting_proxy(registry.host, limit=2_000_000, cuts=1, pause=12) as proxy,
     ):
         registry.push(f"oci:{tmp_path}/layout:x", "a/x:1", "--dest-creds", "ann:s3cret-of-ann")
         good = write_auths(tmp_path / "good.json", {proxy.host: ("ann", users["ann"])})
