@@ -193,8 +193,10 @@ class CvmfsRepository:
         try:
             yield stage
         finally:
-            stage.close()
-            staging.discard(directory)
+            try:
+                stage.close()  # on a full disk, it may fail to write the rest of a file
+            finally:
+                staging.discard(directory)
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[CvmfsTransaction]:

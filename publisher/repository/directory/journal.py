@@ -12,13 +12,14 @@ import errno
 import json
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion
-from publisher.repository import RepositoryError
+from publisher.repository import DiskFull, RepositoryError
 from publisher.repository.disk import (
     NotAFile,
     exchange,
@@ -34,6 +35,8 @@ from publisher.tree.history import Record
 
 VERSION = 1
 _RESERVED_PER_OPERATION = 4096
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Seconds to wait before each further try on a full disk."""
 
 
 def _is_inside(path: str) -> bool:
@@ -109,16 +112,8 @@ def apply(root: Path, journal: Path) -> bool:
     if data is None:
         return False
     committed = _parse(data, journal)
-    staging = f"{journal.parent.relative_to(root).as_posix()}/"
     try:
-        os.truncate(journal, len(data))  # the reserved space is needed now
-        for operation in committed.operations:
-            if operation.after_sync:
-                sync_filesystem(root)
-            _execute(root, operation)
-            if not operation.source.startswith(staging):
-                remove_empty_parents(root / operation.source, root)
-        History(journal.parent).append(committed.record.to_value())
+        _execute_all(root, journal, committed, len(data))
         # Before the journal is removed, and before the caller deletes what is in the trash.
         sync_filesystem(root)
         # Not synced: if a power failure undoes the removal, the journal is executed once more,
@@ -133,6 +128,37 @@ def apply(root: Path, journal: Path) -> bool:
             "transaction, of which nothing is lost",
         ) from error
     return True
+
+
+def _execute_all(root: Path, journal: Path, committed: _Journal, size: int) -> None:
+    """Execute the operations, and append to the history. The journal has `size` bytes.
+
+    If the disk is full, the space that is reserved in the journal is released at the moment when it
+    is needed, and each operation is repeated: an image that is unpacked meanwhile may take that
+    space, and releases it when it fails.
+    """
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            _execute_once(root, journal, committed)
+            return
+        except OSError as error:
+            pause = next(pauses, None)
+            if pause is None or not DiskFull.is_meant_by(error):
+                raise
+        os.truncate(journal, size)
+        time.sleep(pause)
+
+
+def _execute_once(root: Path, journal: Path, committed: _Journal) -> None:
+    staging = f"{journal.parent.relative_to(root).as_posix()}/"
+    for operation in committed.operations:
+        if operation.after_sync:
+            sync_filesystem(root)
+        _execute(root, operation)
+        if not operation.source.startswith(staging):
+            remove_empty_parents(root / operation.source, root)
+    History(journal.parent).append(committed.record.to_value())
 
 
 def _read(journal: Path) -> bytes | None:

@@ -227,8 +227,10 @@ class DirectoryRepository:
             with self._noting_a_full_disk():
                 yield stage
         finally:
-            stage.close()
-            self.staging.discard(directory)
+            try:
+                stage.close()  # on a full disk, it may fail to write the rest of a file
+            finally:
+                self.staging.discard(directory)
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[DirectoryTransaction]:

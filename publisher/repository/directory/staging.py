@@ -159,12 +159,26 @@ class Staging:
 
     def discard(self, path: Path) -> None:
         """Delete something in this session, now or, if that fails, when the session is swept."""
-        if self.journal.exists():
-            return  # a commit that could not be finished may have its sources here
+        if self._has_sources_in(path):
+            return
         try:
             remove_tree(path)
         except OSError as error:
             _log.warning("cannot delete %s yet: %s", path, error)
+
+    def _has_sources_in(self, path: Path) -> bool:
+        """Return whether a commit that is not finished may move something out of `path`.
+
+        The commit of another image, in this moment, does not prevent that space is freed.
+        """
+        try:
+            data = self.journal.read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        is_damaged = not data.startswith(b"{")
+        return is_damaged or f"{path.parent.name}/{path.name}/".encode() in data
 
     def empty_trash(self) -> None:
         """Delete what is in the trash. This may take long, and needs no lock."""

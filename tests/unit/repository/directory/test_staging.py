@@ -136,6 +136,28 @@ def test_closing_deletes_unfinished_work_and_keeps_finished_layers(tmp_path: Pat
     assert Staging(tmp_path).finished_layer(ONE).is_dir()
 
 
+def test_unfinished_work_is_deleted_at_once_unless_a_commit_has_sources_in_it(
+    tmp_path: Path,
+) -> None:
+    """The commit of another image, which has a journal for a moment, must not keep the space."""
+    staging = Staging(tmp_path)
+    other, own = staging.new_path(), staging.new_path()
+    for path in (other, own):
+        path.mkdir()
+    source = f"{layout.STATE}/sessions/{own.parent.name}/{own.name}/tree"
+    journal = {"version": 1, "operations": [[source, "published", 0, False]]}
+    staging.journal.write_text(json.dumps(journal))
+    staging.discard(other)
+    staging.discard(own)
+    assert (other.exists(), own.exists()) == (False, True)
+    staging.journal.write_text("damaged")
+    staging.discard(own)
+    assert own.exists(), "its sources are unknown"
+    staging.journal.unlink()
+    staging.discard(own)
+    assert not own.exists()
+
+
 def test_an_error_during_clean_up_does_not_replace_the_result_of_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
