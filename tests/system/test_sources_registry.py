@@ -218,7 +218,7 @@ def test_a_broken_network_is_overcome_by_ranges(
 
 
 def test_htpasswd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     users = {"ann": "s3cret-of-ann"}
     built = sample()
     write_layout(built, tmp_path / "layout", "x")
@@ -248,7 +248,7 @@ def test_htpasswd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_tokens_that_expire_within_a_blob(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     users = {"ann": "s3cret-of-ann"}
     big = image(layer(file("big", noise(6_000_000)), compression="gzip"))
     write_layout(big, tmp_path / "layout", "x")

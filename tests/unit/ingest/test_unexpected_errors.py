@@ -123,7 +123,7 @@ def published_with(
 def test_an_unexpected_error_at_any_call_is_the_failure_of_its_image(
     tmp_path: Path, wishes: list[Wish], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="publisher")
     failed = 0
     for number in range(1, MOST_CALLS):
         fault = Fault(number, Unexpected("boom"))

@@ -181,7 +181,7 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_services_get_a_text_by_apprise_and_never_a_redirect(
     server: NotificationReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     with NotificationReceiver() as other, NotificationReceiver() as moved:
         other.status = 403
         moved.status, moved.headers = 302, {"Location": f"http://{server.host}/stolen"}

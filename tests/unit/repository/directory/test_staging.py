@@ -167,7 +167,7 @@ def test_an_error_during_clean_up_does_not_replace_the_result_of_the_run(
     stuck.mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", stuck)
     try:
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING, logger="publisher"):
             staging.close()
         assert "cannot delete" in caplog.text
     finally:
@@ -214,7 +214,7 @@ def test_a_foreign_file_among_the_sessions_is_ignored(
     staging = Staging(tmp_path)
     (tmp_path / layout.STATE / "sessions/.nfs0001").write_text("")
     (staging.new_trash()).mkdir()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="publisher"):
         staging.sweep()
         staging.empty_trash()
     assert list((tmp_path / layout.STATE / "trash").iterdir()) == []

@@ -285,7 +285,7 @@ def test_credentials_go_only_to_their_registry_and_the_token_service_it_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Registry B names A's token service as its own; both have credentials."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     users_a, users_b = {"ann": "s3cret-of-ann"}, {"ben": "s3cret-of-ben"}
     auth_a = BearerAuth(users_a | users_b, name="token-a")
     with OwnRegistry(auth_a) as a:
@@ -357,7 +357,7 @@ def test_a_password_is_not_sent_to_the_target_of_a_redirect_of_a_token_service(
 def test_no_secret_appears_in_errors_logs_or_values(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     echo = lambda request, reply: (  # noqa: E731
         error_reply(403, "DENIED", f"you sent {request.headers.get('authorization')}")
         if reply.status == 200 and request.path != "/token"

@@ -372,7 +372,7 @@ def test_a_slow_registry_is_waited_for(registry: OwnRegistry, sources: Sources) 
 def test_requests_are_logged_without_queries_or_headers(
     registry: OwnRegistry, sources: Sources, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="publisher")
     built = sample_image()
     with OwnRegistry() as storage:
         storage.add("library/x", "latest", built)
