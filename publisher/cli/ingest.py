@@ -41,10 +41,10 @@ from publisher.cli.options import (
 )
 from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
+from publisher.cli.recorded_run import RecordedRun
 from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.state import RecordedRun
 from publisher.cli.wishlists import ListedRequests, read_lists, selected_lists
 from publisher.errors import printable
 from publisher.ingest.admission import Admission

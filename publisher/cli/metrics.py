@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,27 +14,21 @@ from publisher.cli.rendering import message
 from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.state import open_state
 from publisher.errors import failure_text
-from publisher.ingest.report import Outcome, Status
-from publisher.ingest.report import Report as IngestReport
-from publisher.metrics import Update, families, repository_updates, update_file
-from publisher.metrics.families import value
-from publisher.removal.gc import Report as GcReport
+from publisher.metrics import families
+from publisher.metrics.families import Update, value
 from publisher.state import Cause
 from publisher.verify.findings import Severity
-from publisher.verify.run import Report as VerifyReport
+
+if TYPE_CHECKING:  # a command does not import what the others need
+    from publisher.ingest.report import Outcome
+    from publisher.ingest.report import Report as IngestReport
+    from publisher.removal.gc import Report as GcReport
+    from publisher.verify.run import Report as VerifyReport
 
 _SUFFIX = ".prom"
 
-_STATES = {
-    Status.PUBLISHED: "current",
-    Status.UPDATED: "current",
-    Status.RECORDED: "current",
-    Status.UNCHANGED: "current",
-    Status.PINNED: "pinned",
-    Status.EXPIRED: "expired",
-    Status.WAITING: "failing",
-    Status.FAILED: "failing",
-}
+_STATES = ("current", "pinned", "expired", "failing")
+"""The states of requested images, as metrics have them."""
 
 
 class MetricsFile:
@@ -54,6 +49,9 @@ class MetricsFile:
         """
         if self._path is None:
             return
+        from publisher.metrics.repository import repository_updates
+        from publisher.metrics.textfile import update_file  # prometheus_client is slow to import
+
         try:
             repository = open_repository(url)
             label = whole_url(str(repository.url))
@@ -112,10 +110,19 @@ def ingest_updates(
 
 
 def _wishes(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Update:
-    counts: dict[tuple[str, ...], float] = {(state,): 0.0 for state in _STATES.values()}
+    counts: dict[tuple[str, ...], float] = {(state,): 0.0 for state in _STATES}
     for outcome in outcomes:
-        counts[(_STATES[outcome.status],)] += 1
+        counts[(_state(outcome),)] += 1
     return Update(families.WISHES, scope, counts)
+
+
+def _state(outcome: Outcome) -> str:
+    """Return which of _STATES an image has."""
+    from publisher.ingest.report import Status
+
+    if outcome.status in (Status.WAITING, Status.FAILED):
+        return "failing"
+    return str(outcome.status) if outcome.status in (Status.PINNED, Status.EXPIRED) else "current"
 
 
 def _failures(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Iterator[Update]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,22 +19,8 @@ from publisher.cli.rendering import human_size, message, plural
 from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, failure_text
-from publisher.ingest.report import Outcome, Status
-from publisher.ingest.report import Report as IngestReport
-from publisher.notify import (
-    MAX_BYTES,
-    Event,
-    InvalidNotifications,
-    Kind,
-    Message,
-    Notifications,
-    Run,
-    parse_notifications,
-)
+from publisher.notify import Event, InvalidNotifications, Kind, Message, Notifications, Run
 from publisher.notify.model import Service
-from publisher.notify.service import INSTALL
-from publisher.removal.gc import Report as GcReport
-from publisher.removal.prune import Report as PruneReport
 from publisher.repository import Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.reading import load_publication
@@ -43,32 +30,40 @@ from publisher.state.overlap import OtherRun
 from publisher.times import format_time
 from publisher.tree.publication import Publication
 from publisher.verify.findings import Severity
-from publisher.verify.run import Report as VerifyReport
-from publisher.wishlist.model import Request
+
+if TYPE_CHECKING:  # a command does not import what the others need
+    from publisher.ingest.report import Outcome
+    from publisher.ingest.report import Report as IngestReport
+    from publisher.removal.gc import Report as GcReport
+    from publisher.removal.prune import Report as PruneReport
+    from publisher.verify.run import Report as VerifyReport
+    from publisher.wishlist.model import Request
 
 
 def read_notifications(path: str) -> Notifications:
     """Return the configuration in a file, with its secrets; raise InvalidNotifications."""
+    from publisher.notify.parse import MAX_BYTES, parse_notifications
+    from publisher.notify.service import INSTALL
+
+    def read(path: str) -> bytes:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
     try:
-        data = _read(path)
+        data = read(path)
     except OSError as error:
         raise InvalidNotifications(
             f"cannot read {path}",
             why=error.strerror or str(error),
             hint="correct --notify, or make the file readable for this user",
         ) from error
-    found = parse_notifications(data, path, os.environ, _read)
+    found = parse_notifications(data, path, os.environ, read)
     services = [each for each in found.receivers if isinstance(each.address, Service)]
     if services and importlib.util.find_spec("apprise") is None:
         raise InvalidNotifications(
             f"cannot notify {services[0].name}", why="apprise is not installed", hint=INSTALL
         )
     return found
-
-
-def _read(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(MAX_BYTES + 1)
 
 
 class Notifier:
@@ -200,6 +195,8 @@ def _news_of(
 
 def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator[Event]:
     """Yield what an ingest changed, the failures that are news, and those that are over."""
+    from publisher.ingest.report import Status
+
     owners = {(r.wish_list, r.wish.line, r.wish.column): r.wish.owner for r in requests}
     for outcome in report.outcomes:
         owner = owners.get((outcome.wish_list, outcome.line, outcome.column), "")

@@ -16,15 +16,12 @@ from publisher.notify.model import (
     Notifications,
     Run,
 )
-from publisher.notify.parse import MAX_BYTES, parse_notifications
 
 __all__ = [
-    "MAX_BYTES",
     "Event",
     "InvalidNotifications",
     "Kind",
     "Message",
     "Notifications",
     "Run",
-    "parse_notifications",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,13 @@ def test_a_full_disk_does_not_change_the_result_of_a_run(tmp_path: Path, wishes:
 def test_a_name_that_the_node_exporter_ignores_is_a_usage_error(wishes: Path) -> None:
     result = publisher("ingest", wishes, "--metrics-file", "/tmp/publisher.txt")
     assert result.code == 2 and "only files with the ending .prom" in result.err
+
+
+def test_commands_do_not_import_what_only_the_metrics_of_a_run_need() -> None:
+    code = (
+        "import sys, publisher.cli.ingest, publisher.cli.gc\n"
+        "print(*{'prometheus_client', 'publisher.verify.run', 'publisher.removal.prune'}"
+        " & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

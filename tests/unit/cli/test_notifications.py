@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from publisher.notify import parse_notifications
+from publisher.notify.parse import parse_notifications
 from tests.command import command, environment, publisher, succeed
 from tests.components import require
 from tests.cvmfs import is_running

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from publisher.ingest.run import ingest
-from publisher.metrics import Update, repository_updates
+from publisher.metrics.families import Update
+from publisher.metrics.repository import repository_updates
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
 from publisher.tree.layout import RepositoryURL

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from publisher.metrics import UnusableMetricsFile, Update, families, textfile, update_file
-from publisher.metrics.families import FAMILIES, value
+from publisher.metrics import families, textfile
+from publisher.metrics.families import FAMILIES, Update, value
+from publisher.metrics.textfile import UnusableMetricsFile, update_file
 from tests.components import require
 
 HOSTILE = 'a"b\\c\nd\x1b[2J\udcff{}=,\u202e'

@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from publisher.notify import InvalidNotifications, Kind, Notifications, parse_notifications
+from publisher.notify import InvalidNotifications, Kind, Notifications
 from publisher.notify.model import Event, Service, Webhook
+from publisher.notify.parse import parse_notifications
 from tests.schemas import ROOT
 
 SECRET = "0123456789abcdef-secret"
