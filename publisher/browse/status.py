@@ -284,8 +284,9 @@ def _of_list(records: _Records, wanted: ListedWishes, known: Sequence[str]) -> I
     for name in recorded:
         wish = wishes.get(name)
         yield (wanted.identity, name), records.line(name, wanted.identity, wish)
+    images = [name for name in recorded if name not in wishes or not wishes[name].tags]
     for name, wish in wishes.items():
-        if name not in recorded and not (wish.tags and _has_images(wish, recorded)):
+        if name not in recorded and not (wish.tags and _has_images(wish, images)):
             yield (wanted.identity, name), records.line(name, wanted.identity, wish)
 
 
@@ -316,6 +317,16 @@ def _is_named(line: StatusLine, reference: ImageReference) -> bool:
         return False
 
 
+def _registry_reference(line: StatusLine) -> ImageReference | None:
+    """Return the reference of the line's image in a registry; None if it has none."""
+    try:
+        reference = parse_reference(line.reference)
+    except InvalidReference:
+        return None  # the text of a wish with patterns
+    is_there = reference.transport is Transport.REGISTRY and _is_named(line, reference)
+    return reference if is_there else None
+
+
 def check_registries(
     lines: Sequence[StatusLine], sources: Sources, now: Callable[[], datetime]
 ) -> list[StatusLine]:
@@ -324,22 +335,22 @@ def check_registries(
     Images that no registry has are returned as they are.
     """
 
-    def check(line: StatusLine) -> StatusLine:
+    references = [_registry_reference(line) for line in lines]
+    wanted = dict.fromkeys(each for each in references if each is not None)
+
+    def look_up(reference: ImageReference) -> RegistryDigest:
         try:
-            reference = parse_reference(line.reference)
-        except InvalidReference:
-            return line  # the text of a wish with patterns
-        if reference.transport is not Transport.REGISTRY or not _is_named(line, reference):
-            return line
-        try:
-            return replace(line, registry=RegistryDigest(sources.open(reference).resolve(), now()))
+            return RegistryDigest(sources.open(reference).resolve(), now())
         except PublisherError as error:
-            text = failure_text(error, line.name)
-            return replace(line, registry=RegistryDigest("", now(), text))
+            return RegistryDigest("", now(), failure_text(error, str(reference)))
 
     with ThreadPoolExecutor(_CHECKS, thread_name_prefix="status") as pool:
         try:
-            return list(pool.map(check, lines))
+            found = dict(zip(wanted, pool.map(look_up, wanted), strict=True))
         except BaseException:
             sources.close()  # the pool waits for its threads, which wait for registries
             raise
+    return [
+        line if reference is None else replace(line, registry=found[reference])
+        for line, reference in zip(lines, references, strict=True)
+    ]

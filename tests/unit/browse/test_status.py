@@ -232,6 +232,35 @@ def test_the_registry_is_asked_on_request(tmp_path: Path, monkeypatch: pytest.Mo
     assert line["behind"] is None and "cannot" in line["registryError"]
 
 
+def test_an_image_of_two_lists_is_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBLISHER_STATE", str(tmp_path / "state"))
+    with OwnRegistry() as registry:
+        registry.add("tools/a", "1", image(layer(file("a"))))
+        for number in range(2):
+            lists = tmp_path / f"{number}.yaml"
+            lists.write_text(f"version: 2\nimages: ['http://{registry.host}/tools/a:1']\n")
+            assert ask(tmp_path, "ingest", lists).code == 0
+        registry.requests.clear()
+        found = wishes(tmp_path, "--check-registry")
+        assert [each["behind"] for each in found] == [False, False]
+        assert len(registry.requests) == 1
+
+
+def test_each_wish_for_tags_of_one_repository_has_a_line(root: Path) -> None:
+    lists = root / "wishlist.yaml"
+    lists.write_text(
+        "version: 2\nimages:\n  - {image: registry.example.org/geo/many, tags: ['1.*']}\n"
+        "  - {image: registry.example.org/geo/many, tags: ['2.*']}\n"
+    )
+    name = "registry.example.org/geo/many:1.*"
+    with closing(writable(root)) as state:
+        tries = Tries(str(lists), name, name, first_seen=EARLIER)
+        state.record_failure(tries, NOW, Cause.IMAGE_MISSING, "no tag matches", LATER)
+    assert states(root, lists) == {name: "failing", name.replace("1.", "2."): "waiting"}
+
+
 def test_what_is_damaged_has_a_line_and_hides_nothing_else(root: Path) -> None:
     remember_failures(root)
     record = root / "images" / layout.publication_file(ONE)
