@@ -178,6 +178,22 @@ def load(data: bytes | str, problems: Problems, max_bytes: int) -> yaml.Node | N
     return root
 
 
+def load_mapping(
+    data: bytes | str, problems: Problems, max_bytes: int, what: str
+) -> yaml.MappingNode:
+    """Return the only document in `data`, which is a mapping of version 1; raise as `load` does.
+
+    `what` names it in messages ("a policy").
+    """
+    root = load(data, problems, max_bytes)
+    if isinstance(root, yaml.MappingNode):
+        return root
+    found = "the file is empty" if root is None else f"this is {describe(root)}"
+    raise problems.refuse(
+        1, 1, f"{what} must be a mapping, but {found}", "begin with the line 'version: 1'"
+    )
+
+
 def _decode(data: bytes | str, problems: Problems, max_bytes: int) -> str:
     if len(data) > max_bytes:
         size = f"{max_bytes // 2**20} MiB"

@@ -23,7 +23,7 @@ from publisher.notify.webhook import secret_bytes
 from publisher.yaml_nodes import (
     Problems,
     describe,
-    load,
+    load_mapping,
     place,
     read_entries,
     read_mapping,
@@ -65,15 +65,7 @@ def parse_notifications(
         InvalidNotifications: With all mistakes. No message has a secret.
     """
     problems = Problems(name, "notifications", InvalidNotifications)
-    root = load(data, problems, MAX_BYTES)
-    if not isinstance(root, yaml.MappingNode):
-        found = "the file is empty" if root is None else f"this is {describe(root)}"
-        raise problems.refuse(
-            1,
-            1,
-            f"notifications must be a mapping, but {found}",
-            "begin with the line 'version: 1'",
-        )
+    root = load_mapping(data, problems, MAX_BYTES, "notifications")
     configuration = _Reader(problems, environment, read_file).notifications(root)
     if problems.found:
         raise problems.failure()

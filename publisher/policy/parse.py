@@ -22,7 +22,7 @@ from publisher.policy.model import (
 from publisher.yaml_nodes import (
     Problems,
     describe,
-    load,
+    load_mapping,
     place,
     read_entries,
     read_mapping,
@@ -51,12 +51,7 @@ def parse_policy(data: bytes | str, name: str) -> PolicyFile:
         InvalidPolicy: With all mistakes in the file.
     """
     problems = Problems(name, "policy", InvalidPolicy)
-    root = load(data, problems, MAX_BYTES)
-    if not isinstance(root, yaml.MappingNode):
-        found = "the file is empty" if root is None else f"this is {describe(root)}"
-        raise problems.refuse(
-            1, 1, f"a policy must be a mapping, but {found}", "begin with the line 'version: 1'"
-        )
+    root = load_mapping(data, problems, MAX_BYTES, "a policy")
     policy = _Reader(problems).policy(root)
     if problems.found:
         raise problems.failure()
