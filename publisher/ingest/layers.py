@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from publisher.errors import PublisherError
+from publisher.ingest.publish import wait_for_others
 from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
@@ -97,7 +98,8 @@ class LayerFetcher:
                     # The other image may have another source, or a config with another diff ID.
                     pending[digest] = wanted[digest]
             if moved:
-                self._wait_for_commit(f"ingest of {name}", moved)
+                wait_for_others(self._repository, f"ingest of {name}")
+                self._note_missing(moved)
         if errors:
             raise next((e for e in errors if not isinstance(e, Interrupted)), errors[0])
         return fetched
@@ -135,10 +137,9 @@ class LayerFetcher:
                 self._in_flight[digest] = own[digest]
             return own, others, moved
 
-    def _wait_for_commit(self, purpose: str, moved: set[str]) -> None:
-        """Wait for the transaction that publishes layers; if it fails, they are missing again."""
-        with self._repository.transaction(purpose) as nothing, nothing.exclusive():
-            missing = {digest for digest in moved if not self._repository.has_layer(digest)}
+    def _note_missing(self, moved: set[str]) -> None:
+        """Forget those of the layers whose transaction has failed: they are fetched again."""
+        missing = {digest for digest in moved if not self._repository.has_layer(digest)}
         with self._lock:
             self._finished -= missing
 
