@@ -219,7 +219,10 @@ def ingest(
             options = replace(options, admission=admission_for(policy, requests))
             with run.alone((each.repository, each.identity) for each in lists):
                 parts = _ingest_lists(run, selected_lists(lists, options.selection), options)
-                run.exit_code = _finish(run, parts, new_failures, quiet, output)
+                run.exit_code = _finish(parts, new_failures, quiet, output)
+                for part in parts:
+                    if new_failures or (notifier.is_active and part.is_usable):
+                        _record_reported(part, run.state(part.repository))
             for part in parts:
                 if part.is_usable:
                     _notify(notifier, part, run.state(part.repository), run.lists)
@@ -233,17 +236,10 @@ def ingest(
         raise
 
 
-def _finish(
-    run: RecordedRun, parts: Sequence[_Part], new_failures: bool, quiet: bool, output: str
-) -> int:
-    """Print the result of an ingest; remember which failures are reported. Return the exit code."""
+def _finish(parts: Sequence[_Part], new_failures: bool, quiet: bool, output: str) -> int:
+    """Print the result of an ingest, and return the exit code."""
     report = joined_reports([part.report for part in parts])
     code = _render(report, quiet, output, new_failures=new_failures)
-    if new_failures:
-        now = datetime.now(UTC)
-        for part in parts:
-            new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
-            record_reported(run.state(part.repository), new, now)
     return code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
 
 
@@ -258,16 +254,19 @@ class _Part:
     is_usable: bool
 
 
+def _record_reported(part: _Part, state: State) -> None:
+    """Remember which failures users know now, from the output or from a notification."""
+    new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
+    record_reported(state, new, datetime.now(UTC))
+
+
 def _notify(notifier: Notifier, part: _Part, state: State, lists: Sequence[str]) -> None:
     if notifier.is_active:
-        events = list(ingest_events(part.report, part.requests))
-        new = [outcome for outcome in part.report.failed if outcome.is_new_failure]
-        record_reported(state, new, datetime.now(UTC))
         state.flush()
         notifier.send(
             part.repository,
             "ingest",
-            events,
+            ingest_events(part.report, part.requests),
             problems=[],
             scope=lists,
             state=state,
