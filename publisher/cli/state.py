@@ -11,7 +11,7 @@ from publisher.cli.repositories import parse_repository
 from publisher.repository.cvmfs.repository import STATE
 from publisher.state import State
 from publisher.state import open_state as open_state_in
-from publisher.state.store import state_file
+from publisher.state.database import state_file
 
 _OF_A_USER = "publisher"
 

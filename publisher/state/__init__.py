@@ -3,7 +3,8 @@
 model.py      the values: what is known of one image, and of one run
 backoff.py    when an image that fails is tried again (pure)
 outbox.py     notifications that are not delivered yet
-store.py      the database of one repository
+database.py   the file of the database: its place, its schema, opening and replacing it
+store.py      what is in the database of one repository
 overlap.py    at most one run at a time works on one list
 
 The state never decides what is published: that is always read from the repository itself.

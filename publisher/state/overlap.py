@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from publisher.errors import PublisherError, failure_text
-from publisher.state.store import canonical_url, make_directory
+from publisher.state.database import canonical_url, make_directory
 from publisher.tree.layout import RepositoryURL
 
 

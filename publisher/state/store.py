@@ -1,40 +1,42 @@
-"""The database with what is remembered about one repository.
+"""What is remembered about one repository, in its database.
 
-It is one SQLite file with a rollback journal, which every user of the machine can read. Whatever
-is wrong with it never affects a run: a note is written, and the run continues with what it knows.
+Whatever is wrong with the database never affects a run: a note is written, and the run continues
+with what it knows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import filelock
 
 from publisher.closing import Closing
 from publisher.codec import Codec, Malformed
+from publisher.state.database import (
+    COLUMNS,
+    FAILURES,
+    INTEGERS,
+    TEXT,
+    canonical_url,
+    failure_cause,
+    open_empty,
+    open_readable,
+    open_writable,
+    quoted,
+    state_file,
+    to_bytes,
+)
 from publisher.state.model import Cause, RunRecord, Tries
-from publisher.state.outbox import SCHEMA as OUTBOX_SCHEMA
 from publisher.state.outbox import Outbox
 from publisher.times import format_time
 from publisher.tree.layout import RepositoryURL
 
-_APPLICATION = 0x70756273  # "pubs"
-_VERSION = 1
-_BUSY_SECONDS = 10.0
 _FLUSH_SECONDS = 3.0
 _KEPT_RUNS = 5000  # a month of runs every ten minutes
 _KEPT = timedelta(days=30)
@@ -42,50 +44,10 @@ _KEPT = timedelta(days=30)
 
 _TRIES = Codec(Tries, naming=str)
 _RUN = Codec(RunRecord)
-_COLUMNS = tuple(each.name for each in fields(Tries))
-_INTEGERS = ("line", "column", "tries")
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
-_SCHEMA = f"""
-CREATE TABLE repository (url TEXT NOT NULL);
-CREATE TABLE wishes (
-  {", ".join(f'"{n}" {"INTEGER" if n in _INTEGERS else "TEXT"}' for n in _COLUMNS)},
-  PRIMARY KEY (wish_list, name)
-);
-CREATE TABLE tried (
-  wish_list TEXT, fingerprint TEXT, at TEXT, PRIMARY KEY (wish_list, fingerprint)
-);
-CREATE TABLE runs (
-  number INTEGER PRIMARY KEY, started TEXT, command TEXT, exit_code INTEGER, run TEXT
-);
-{OUTBOX_SCHEMA}
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {_VERSION};
-"""
-# Names of files need not be UTF-8; sqlite3 refuses such texts, but not their bytes.
-_TEXT = "CAST(? AS TEXT)"
 _INSERT_TRIES = (
-    f"INSERT OR REPLACE INTO wishes ({_quoted(_COLUMNS)})"
-    f" VALUES ({', '.join('?' if name in _INTEGERS else _TEXT for name in _COLUMNS)})"
+    f"INSERT OR REPLACE INTO wishes ({quoted(COLUMNS)})"
+    f" VALUES ({', '.join('?' if name in INTEGERS else TEXT for name in COLUMNS)})"
 )
-
-
-class _Unusable(Exception):
-    """A database cannot be used as it is; the text is the cause."""
-
-
-_FAILURES = (OSError, sqlite3.Error, _Unusable, filelock.Timeout)
-
-
-def state_file(directory: Path, url: str | RepositoryURL) -> Path:
-    """Return the path of the database of the repository `url` in `directory`."""
-    text = canonical_url(url)
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", text.partition(":")[2]).strip("-")[-40:].strip("-")
-    return directory / f"wishes-{slug}-{hashlib.sha256(_bytes(text)).hexdigest()[:12]}.sqlite"
 
 
 def open_state(
@@ -111,17 +73,17 @@ def open_state(
     text = canonical_url(url)
     if not writable:
         try:
-            return State(path, _open_readable(path, text), note)
-        except _FAILURES as error:
-            note(f"cannot read the state of {text} in {path}: {_why(error)}")
-            return State(path, _empty(), note)
+            return State(path, open_readable(path, text), note)
+        except FAILURES as error:
+            note(f"cannot read the state of {text} in {path}: {failure_cause(error)}")
+            return State(path, open_empty(), note)
     try:
-        return State(path, _open_writable(path, text, note), note)
-    except _FAILURES as error:
-        note(f"cannot keep the state of {text} in {path}: {_why(error)}")
-    with suppress(*_FAILURES):
-        return State(path, _open_readable(path, text), note, is_noted=True)
-    return State(path, _empty(), note)
+        return State(path, open_writable(path, text, note), note)
+    except FAILURES as error:
+        note(f"cannot keep the state of {text} in {path}: {failure_cause(error)}")
+    with suppress(*FAILURES):
+        return State(path, open_readable(path, text), note, is_noted=True)
+    return State(path, open_empty(), note)
 
 
 class State(Closing):
@@ -170,8 +132,8 @@ class State(Closing):
             self._used.add(key)
             if key in self._changed:
                 return self._changed[key]
-            where = f"WHERE wish_list = {_TEXT} AND name = {_TEXT}"
-            return next(self._select(where, (_bytes(wish_list), _bytes(name))), None)
+            where = f"WHERE wish_list = {TEXT} AND name = {TEXT}"
+            return next(self._select(where, (to_bytes(wish_list), to_bytes(name))), None)
 
     def unused(self, wish_list: str) -> list[Tries]:
         """Return what is known of the images of a list that were not looked up since opening."""
@@ -188,8 +150,8 @@ class State(Closing):
         with self._lock:
             if (wish_list, fingerprint) in self._tried:
                 return self._tried[wish_list, fingerprint] is not None
-            query = f"SELECT 1 FROM tried WHERE wish_list = {_TEXT} AND fingerprint = ?"
-            return bool(self._read(query, (_bytes(wish_list), fingerprint)))
+            query = f"SELECT 1 FROM tried WHERE wish_list = {TEXT} AND fingerprint = ?"
+            return bool(self._read(query, (to_bytes(wish_list), fingerprint)))
 
     def runs(self, limit: int = 100) -> list[RunRecord]:
         """Return the last runs, the latest first."""
@@ -232,8 +194,8 @@ class State(Closing):
     def forget_tried(self, wish_list: str, kept: Collection[str]) -> None:
         """Forget that wishes of a list were tried, except those with the fingerprints `kept`."""
         with self._lock:
-            query = f"SELECT fingerprint FROM tried WHERE wish_list = {_TEXT}"
-            known = {fingerprint for (fingerprint,) in self._read(query, (_bytes(wish_list),))}
+            query = f"SELECT fingerprint FROM tried WHERE wish_list = {TEXT}"
+            known = {fingerprint for (fingerprint,) in self._read(query, (to_bytes(wish_list),))}
             known |= {fingerprint for of, fingerprint in self._tried if of == wish_list}
             for fingerprint in known.difference(kept):
                 self._tried[wish_list, fingerprint] = None
@@ -284,7 +246,7 @@ class State(Closing):
             except sqlite3.Error as error:
                 if not self._noted:
                     self._noted = True
-                    self._note(f"cannot write the state in {self.path}: {_why(error)}")
+                    self._note(f"cannot write the state in {self.path}: {failure_cause(error)}")
             else:
                 self._changed.clear()
                 self._tried.clear()
@@ -305,19 +267,19 @@ class State(Closing):
     def _write(self) -> None:
         forgotten = [key for key, tries in self._changed.items() if tries is None]
         self._connection.executemany(
-            f"DELETE FROM wishes WHERE wish_list = {_TEXT} AND name = {_TEXT}",
-            [tuple(map(_bytes, key)) for key in forgotten],
+            f"DELETE FROM wishes WHERE wish_list = {TEXT} AND name = {TEXT}",
+            [tuple(map(to_bytes, key)) for key in forgotten],
         )
         self._connection.executemany(
             _INSERT_TRIES, [_row(tries) for tries in self._changed.values() if tries is not None]
         )
         self._connection.executemany(
-            f"INSERT OR REPLACE INTO tried VALUES ({_TEXT}, ?, ?)",
-            [(_bytes(of), text, format_time(at)) for (of, text), at in self._tried.items() if at],
+            f"INSERT OR REPLACE INTO tried VALUES ({TEXT}, ?, ?)",
+            [(to_bytes(of), text, format_time(at)) for (of, text), at in self._tried.items() if at],
         )
         self._connection.executemany(
-            f"DELETE FROM tried WHERE wish_list = {_TEXT} AND fingerprint = ?",
-            [(_bytes(of), text) for (of, text), at in self._tried.items() if at is None],
+            f"DELETE FROM tried WHERE wish_list = {TEXT} AND fingerprint = ?",
+            [(to_bytes(of), text) for (of, text), at in self._tried.items() if at is None],
         )
         for run in self._runs:
             self._connection.execute(
@@ -332,9 +294,9 @@ class State(Closing):
             )
 
     def _select(self, where: str, values: tuple[object, ...]) -> Iterator[Tries]:
-        for row in self._read(f"SELECT {_quoted(_COLUMNS)} FROM wishes {where}", values):
+        for row in self._read(f"SELECT {quoted(COLUMNS)} FROM wishes {where}", values):
             known = {
-                name: value for name, value in zip(_COLUMNS, row, strict=True) if value is not None
+                name: value for name, value in zip(COLUMNS, row, strict=True) if value is not None
             }
             with suppress(Malformed):
                 yield _TRIES.from_value(known)
@@ -345,14 +307,14 @@ class State(Closing):
         except sqlite3.Error as error:
             if not self._noted:
                 self._noted = True
-                self._note(f"cannot read the state in {self.path}: {_why(error)}")
+                self._note(f"cannot read the state in {self.path}: {failure_cause(error)}")
             return []
 
 
 def _row(tries: Tries) -> tuple[object, ...]:
     value = _TRIES.to_value(tries)
-    found = [value[name] for name in _COLUMNS]
-    return tuple(_bytes(each) if isinstance(each, str) else each for each in found)
+    found = [value[name] for name in COLUMNS]
+    return tuple(to_bytes(each) if isinstance(each, str) else each for each in found)
 
 
 def _run_text(run: RunRecord) -> str:
@@ -361,152 +323,3 @@ def _run_text(run: RunRecord) -> str:
 
 def _second(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def canonical_url(url: str | RepositoryURL) -> str:
-    """Return the URL of a repository, the same for all paths of one directory."""
-    found = url if isinstance(url, RepositoryURL) else RepositoryURL.parse(url)
-    if found.kind != "dir":
-        return str(found)
-    return f"dir:{os.path.realpath(found.location)}"
-
-
-def make_directory(directory: Path) -> None:
-    """Create the directory of the state if it is missing; every user can read it."""
-    if not directory.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o755)  # whatever the umask is
-
-
-# Opening ------------------------------------------------------------------------------------------
-
-
-def _open_writable(path: Path, url: str, note: Callable[[str], None]) -> sqlite3.Connection:
-    make_directory(path.parent)
-    with _opening(path):
-        try:
-            return _checked(_connect(path, "rw"), url)
-        except FileNotFoundError:
-            pass
-        except (_Unusable, sqlite3.DatabaseError, IsADirectoryError) as error:
-            if _is_temporary(error):
-                raise
-            aside = _put_aside(path)
-            note(f"the state in {path} begins anew: {_why(error)} (the former file is {aside})")
-        return _create(path, url)
-
-
-def _open_readable(path: Path, url: str) -> sqlite3.Connection:
-    try:
-        return _checked(_connect(path, "ro"), url)
-    except FileNotFoundError:
-        raise _Unusable("no run has written it yet") from None
-
-
-def _empty() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    connection.text_factory = _text
-    connection.executescript(_SCHEMA)
-    return connection
-
-
-@contextmanager
-def _opening(path: Path) -> Iterator[None]:
-    """Let one process at a time decide whether the database is usable."""
-    lock = filelock.FileLock(path.with_suffix(".lock"), mode=0o644, fallback_to_soft=False)
-    with lock.acquire(timeout=_BUSY_SECONDS):
-        yield
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    kind = path.stat().st_mode  # SQLite has one error for all that cannot be opened
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(f"{path} is a directory")
-    if not stat.S_ISREG(kind):
-        raise _Unusable("it is not a file")
-    connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode={mode}",
-        uri=True,
-        timeout=_BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    connection.text_factory = _text
-    return connection
-
-
-def _checked(connection: sqlite3.Connection, url: str) -> sqlite3.Connection:
-    """Return `connection` if its database is that of `url`, and whole; else close it and raise."""
-    try:
-        _check(connection, url)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check(connection: sqlite3.Connection, url: str) -> None:
-    [[application]] = connection.execute("PRAGMA application_id")
-    [[version]] = connection.execute("PRAGMA user_version")
-    if application != _APPLICATION:
-        raise _Unusable("it is not such a database")
-    if version != _VERSION:
-        raise _Unusable(f"its version is {version}, and this program reads {_VERSION}")
-    [[result]] = connection.execute("PRAGMA quick_check(1)")
-    if result != "ok":
-        raise _Unusable(f"it is damaged: {result}")
-    connection.execute(f"SELECT {_quoted(_COLUMNS)} FROM wishes LIMIT 0")
-    connection.execute("SELECT wish_list, fingerprint, at FROM tried LIMIT 0")
-    connection.execute("SELECT number, started, command, exit_code, run FROM runs LIMIT 0")
-    found = connection.execute("SELECT url FROM repository").fetchone()
-    if found is None or found[0] != url:
-        raise _Unusable(f"it is that of {found[0] if found else 'no repository'}")
-
-
-def _create(path: Path, url: str) -> sqlite3.Connection:
-    """Create the database under another name, so that no process ever sees a part of it."""
-    draft = path.with_suffix(".draft")
-    for each in (draft, _journal(draft), _journal(path)):
-        each.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        os.fchmod(descriptor, 0o644)  # whatever the umask is
-    finally:
-        os.close(descriptor)
-    with closing(_connect(draft, "rw")) as connection:
-        connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        connection.execute(f"INSERT INTO repository VALUES ({_TEXT})", (_bytes(url),))
-    draft.replace(path)
-    return _connect(path, "rw")
-
-
-def _put_aside(path: Path) -> Path:
-    """Rename what is at `path`, in place of what was renamed before; return its new path."""
-    aside = path.with_suffix(".unusable-directory" if path.is_dir() else ".unusable")
-    _journal(path).unlink(missing_ok=True)  # SQLite would apply it to the next database
-    return path.replace(aside)
-
-
-def _journal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-journal")
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Return whether the database may be whole: it is locked, or the disk has a problem."""
-    code = getattr(error, "sqlite_errorcode", None)
-    damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF not in damaged
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, filelock.Timeout):
-        return "another process is opening it"
-    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from publisher.state import Cause, State, Tries, open_state
-from publisher.state.store import state_file
+from publisher.state.database import state_file
 from publisher.tree import layout
 from tests.command import Result, run_here
 from tests.cvmfs import make_machine

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from publisher.state import State, open_state
-from publisher.state.store import state_file
+from publisher.state.database import state_file
 from tests.command import Result, command, environment, publisher
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_faults import held, status
