@@ -260,9 +260,13 @@ def state_of(root: Path) -> State:
 
 
 def fingerprint(root: Path) -> bytes:
-    """A hash of all files of a directory repository, also its own, except times and the history."""
+    """A hash of all files of a directory repository, also its own, except times and the history.
+
+    A repository that does not exist yet has the hash of no files.
+    """
     found = hashlib.sha256()
-    for path, node in sorted(describe_tree(root).items()):
+    nodes = describe_tree(root) if root.exists() else {}
+    for path, node in sorted(nodes.items()):
         is_content = "/layerfs" in path or path.startswith(layout.FLAT)
         node = node if is_content and not _is_shard(path) else replace(node, mtime_ns=0)
         if path.startswith((f"{layout.STATE}/holder", f"{layout.STATE}/history")):
