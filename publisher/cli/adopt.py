@@ -8,13 +8,8 @@ from datetime import UTC, datetime
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import (
-    debug_option,
-    output_option,
-    quiet_option,
-    repository_option,
-    wait_option,
-)
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -29,7 +24,7 @@ from publisher.verify.adopt import AdoptionStatus, adopt
 @source_options
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def adopt_command(
     dry_run: bool,
     repository: str | None,

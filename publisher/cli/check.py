@@ -13,9 +13,9 @@ from publisher.cli.check_comment import markdown
 from publisher.cli.check_text import json_document, text
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE, UsageError
 from publisher.cli.files import write_report
+from publisher.cli.logs import log_options
 from publisher.cli.options import (
     allow_local_option,
-    debug_option,
     jobs_option,
     quiet_option,
     repository_option,
@@ -91,7 +91,7 @@ FORMS: Mapping[str, Callable[[Report], str]] = {
     metavar="FORM=FILE",
     help="Write the result to a file as well, in a form of --output; may be given several times.",
 )
-@debug_option
+@log_options
 def check(
     wishlists: tuple[str, ...],
     base: str | None,

@@ -8,7 +8,8 @@ from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType
@@ -22,7 +23,7 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 @click.argument("path", default="")
 @repository_option
 @output_option
-@debug_option
+@log_options
 def ls(image: str, path: str, repository: str | None, output: str) -> None:
     """List what a published IMAGE has at PATH (its root, without one), from the layers' indexes."""
     entries = list_path(open_repository(repository), image, path)
@@ -42,7 +43,7 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
 @click.argument("new", shell_complete=complete_images)
 @repository_option
 @output_option
-@debug_option
+@log_options
 def diff(old: str, new: str, repository: str | None, output: str) -> None:
     """Show what differs between the published images OLD and NEW: + added, - removed, ~ changed.
 
@@ -71,7 +72,7 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
 @click.argument("pattern")
 @repository_option
 @output_option
-@debug_option
+@log_options
 def find(pattern: str, repository: str | None, output: str) -> int:
     """Find the published images that contain a path.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import debug_option
+from publisher.cli.logs import log_options
 from publisher.cli.rendering import echo
 from publisher.cli.wishlists import read_document
 from publisher.errors import printable
@@ -15,7 +15,7 @@ from publisher.wishlist.conversion import convert_list
 
 @click.command("import")
 @click.argument("list_", metavar="LIST", type=click.Path(allow_dash=True))
-@debug_option
+@log_options
 def import_command(list_: str) -> int:
     """Convert LIST to a wish list of version 2, and print it ("-" reads standard input).
 

@@ -8,8 +8,9 @@ from dataclasses import asdict
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.logs import log_options
 from publisher.cli.notifications import Notifier, doctor_problems, notify_option
-from publisher.cli.options import debug_option, output_option, quiet_option, repository_option
+from publisher.cli.options import output_option, quiet_option, repository_option
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -27,7 +28,7 @@ _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROB
 @notify_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def doctor(
     registries: tuple[str, ...],
     repository: str | None,

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.logs import log_options
 from publisher.cli.options import (
     allow_local_option,
-    debug_option,
     jobs_option,
     output_option,
     wish_lists_argument,
@@ -32,7 +32,7 @@ from publisher.wishlist import Problem
 @source_options
 @allow_local_option
 @output_option
-@debug_option
+@log_options
 def expand(
     wishlists: tuple[str, ...],
     allow_local: bool,

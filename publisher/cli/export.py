@@ -7,7 +7,8 @@ import click
 from publisher.browse.export import published_wishes
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import debug_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import repository_option
 from publisher.cli.rendering import echo, message
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError
@@ -26,7 +27,7 @@ from publisher.wishlist.writing import write_wish_list
     "Without it, no image of the list has the output thin.",
 )
 @repository_option
-@debug_option
+@log_options
 def export(pattern: str, digests: bool, thin: str | None, repository: str | None) -> int:
     """Print a wish list with the published images, or those whose names match the glob PATTERN.
 

@@ -8,7 +8,8 @@ import click
 
 from publisher.cli.failures import CHANGES_PENDING, DONE, UsageError
 from publisher.cli.files import rewrite_file
-from publisher.cli.options import debug_option, output_option, wish_lists_argument
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, wish_lists_argument
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.wishlists import read_document
 from publisher.errors import printable
@@ -24,7 +25,7 @@ from publisher.wishlist.formatting import format_wish_list
 )
 @click.option("--diff", is_flag=True, help="Print the changes, and change nothing.")
 @output_option
-@debug_option
+@log_options
 def fmt(wishlists: tuple[str, ...], check: bool, diff: bool, output: str) -> int:
     """Write the wish lists WISHLIST... in their normal form ("-": standard input to output).
 

@@ -11,15 +11,10 @@ import click
 
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
 from publisher.cli.notifications import Notifier, gc_events, gc_problems, notify_option
-from publisher.cli.options import (
-    debug_option,
-    output_option,
-    quiet_option,
-    repository_option,
-    wait_option,
-)
+from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
 from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -67,7 +62,7 @@ from publisher.verify.orphans import collect_orphans
 @notify_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def gc(
     dry_run: bool,
     grace: timedelta | None,

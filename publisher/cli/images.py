@@ -10,7 +10,8 @@ from publisher.browse.images import ImageDetails, ListedImage, describe_images, 
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.image_config import config_value, print_config
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
@@ -22,7 +23,7 @@ from publisher.times import format_time
 @click.argument("pattern", default="", shell_complete=complete_images)
 @repository_option
 @output_option
-@debug_option
+@log_options
 def list_command(pattern: str, repository: str | None, output: str) -> int:
     """List the published images, or those whose names match the glob PATTERN.
 
@@ -54,7 +55,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> int:
 @click.argument("image", shell_complete=complete_images)
 @repository_option
 @output_option
-@debug_option
+@log_options
 def show(image: str, repository: str | None, output: str) -> int:
     """Show everything about a published IMAGE: a name as listed, or an image reference.
 

@@ -24,12 +24,11 @@ from publisher.cli.failures import (
     SOME_FAILED,
     UsageError,
 )
-from publisher.cli.logs import is_shown
+from publisher.cli.logs import is_shown, log_options
 from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
 from publisher.cli.notifications import Notifier, ingest_events, notify_option
 from publisher.cli.options import (
     allow_local_option,
-    debug_option,
     jobs_option,
     locked_option,
     output_option,
@@ -147,7 +146,7 @@ class _Options:
 @no_progress_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def ingest(
     wishlists: tuple[str, ...],
     dry_run: bool,
@@ -322,7 +321,7 @@ def _ingest_lists(
 @no_progress_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def ingest_image(
     reference: str,
     platforms: tuple[str, ...],

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.options import debug_option, output_option, wait_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, wait_option
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.layers.policy import NO_OWNER, Limits, Policy, changed_limits, policy_values
@@ -67,7 +68,7 @@ _LIMITS = {each.name.replace("_", "-"): each.name for each in fields(Limits)}
 )
 @wait_option
 @output_option
-@debug_option
+@log_options
 def init(
     url: str,
     setuid: str | None,

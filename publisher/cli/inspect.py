@@ -8,13 +8,8 @@ import click
 
 from publisher.browse.inspect import InspectedImage, Inspection, inspect_image
 from publisher.cli.image_config import config_value, print_config
-from publisher.cli.options import (
-    debug_option,
-    output_option,
-    platform_option,
-    read_platforms,
-    repository_option,
-)
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, platform_option, read_platforms, repository_option
 from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -31,7 +26,7 @@ from publisher.sources.tags import expand_tags
 @repository_option
 @source_options
 @output_option
-@debug_option
+@log_options
 def inspect(
     reference: str,
     raw: bool,
@@ -86,7 +81,7 @@ def inspect(
 )
 @source_options
 @output_option
-@debug_option
+@log_options
 def tags(
     image: str,
     patterns: tuple[str, ...],

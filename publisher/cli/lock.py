@@ -12,12 +12,8 @@ import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.files import rewrite_file
-from publisher.cli.options import (
-    debug_option,
-    jobs_option,
-    output_option,
-    wish_lists_argument,
-)
+from publisher.cli.logs import log_options
+from publisher.cli.options import jobs_option, output_option, wish_lists_argument
 from publisher.cli.rendering import echo, failed_line, message, plural, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_all_requests, read_lock
@@ -44,7 +40,7 @@ from publisher.wishlist.lock import Lock, LockError
 @jobs_option
 @source_options
 @output_option
-@debug_option
+@log_options
 def lock(
     wishlists: tuple[str, ...],
     only_new: bool,

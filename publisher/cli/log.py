@@ -8,7 +8,8 @@ from itertools import islice
 import click
 
 from publisher.cli.completion import complete_images
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.repository.published import find_name
@@ -31,7 +32,7 @@ from publisher.tree.history import Change, Record
 )
 @repository_option
 @output_option
-@debug_option
+@log_options
 def log(image: str | None, limit: int, repository: str | None, output: str) -> None:
     """Show the transactions: their time, user and command, and what they changed.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.options import debug_option, output_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.sources import credential_files, load_settings, source_options
 from publisher.errors import presentable
@@ -25,7 +26,7 @@ MAX_PASSWORD = 64 * 1024
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @source_options
 @output_option
-@debug_option
+@log_options
 def login(
     registry: str,
     username: str | None,
@@ -74,7 +75,7 @@ def login(
 @click.argument("registry")
 @source_options
 @output_option
-@debug_option
+@log_options
 def logout(registry: str, output: str, **source_settings: str | None) -> None:
     """Remove what `publisher login REGISTRY` stored."""
     host, _ = _registry(registry)

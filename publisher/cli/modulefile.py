@@ -8,7 +8,8 @@ import click
 
 from publisher.browse.module_files import write_module
 from publisher.cli.completion import complete_images
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.runtimes.modulefile import FORMATS, RUNTIMES
@@ -41,7 +42,7 @@ from publisher.runtimes.modulefile import FORMATS, RUNTIMES
 )
 @repository_option
 @output_option
-@debug_option
+@log_options
 def modulefile(
     image: str,
     directory: Path,

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.logs import log_options
 from publisher.cli.notifications import read_notifications
-from publisher.cli.options import debug_option, output_option
+from publisher.cli.options import output_option
 from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, print_json
 from publisher.notify import Event, Kind, Message, Notifications, Run
@@ -23,7 +24,7 @@ from publisher.times import format_time
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--test", is_flag=True, help="Send each receiver a test message.")
 @output_option
-@debug_option
+@log_options
 def notify(file: str, test: bool, output: str) -> int:
     """Check the configuration of notifications in FILE, and with --test its receivers.
 

@@ -8,12 +8,8 @@ from typing import Any
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.logs import log_options
 from publisher.oci.platform import Platform
 from publisher.repository.protocol import DEFAULT_WAIT
-
-debug_option = log_options
-"""`--debug` and the other options of the log."""
 
 output_option = click.option(
     "--output",

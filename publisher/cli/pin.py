@@ -8,7 +8,8 @@ from datetime import date, datetime
 import click
 
 from publisher.cli.completion import complete_images
-from publisher.cli.options import debug_option, output_option, repository_option, wait_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
@@ -28,7 +29,7 @@ from publisher.tree.pins import Pin
 @repository_option
 @wait_option
 @output_option
-@debug_option
+@log_options
 def pin(
     image: str | None,
     until: datetime | None,
@@ -65,7 +66,7 @@ def pin(
 @repository_option
 @wait_option
 @output_option
-@debug_option
+@log_options
 def unpin(image: str, repository: str | None, wait: float, output: str) -> None:
     """Remove the pin of IMAGE: its tag is followed again, and it can be scheduled and collected.
 

@@ -8,9 +8,9 @@ from itertools import chain
 import click
 
 from publisher.cli.failures import CHANGES_PENDING, DONE, SOME_FAILED
+from publisher.cli.logs import log_options
 from publisher.cli.options import (
     allow_local_option,
-    debug_option,
     jobs_option,
     locked_option,
     output_option,
@@ -45,7 +45,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 @source_options
 @allow_local_option
 @output_option
-@debug_option
+@log_options
 def plan(
     wishlists: tuple[str, ...],
     detailed_exitcode: bool,

@@ -7,16 +7,11 @@ from functools import partial
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
+from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
-from publisher.cli.notifications import (
-    Notifier,
-    notify_option,
-    prune_events,
-    prune_problems,
-)
+from publisher.cli.notifications import Notifier, notify_option, prune_events, prune_problems
 from publisher.cli.options import (
     allow_local_option,
-    debug_option,
     jobs_option,
     output_option,
     quiet_option,
@@ -70,7 +65,7 @@ _SHOWN = 20
 @notify_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def prune(
     wishlists: tuple[str, ...],
     dry_run: bool,

@@ -9,7 +9,8 @@ import click
 
 from publisher.browse.run import WAYS, choose_way, plan_run, start_by
 from publisher.cli.completion import complete_images
-from publisher.cli.options import debug_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import repository_option
 from publisher.cli.repositories import open_repository
 
 
@@ -28,7 +29,7 @@ from publisher.cli.repositories import open_repository
     "--no-entrypoint", is_flag=True, help="COMMAND replaces the image's entry point as well."
 )
 @repository_option
-@debug_option
+@log_options
 def run(
     image: str, command: tuple[str, ...], way: str, no_entrypoint: bool, repository: str | None
 ) -> None:

@@ -8,7 +8,8 @@ from datetime import timedelta
 import click
 
 from publisher.cli.completion import complete_images
-from publisher.cli.options import debug_option, output_option, repository_option, wait_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
 from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -25,7 +26,7 @@ from publisher.verify.discard import discard_unreadable
 @click.argument("action", type=click.Choice(["list"]), default="list", metavar="[list]")
 @repository_option
 @output_option
-@debug_option
+@log_options
 def schedule(action: str, repository: str | None, output: str) -> None:
     """Show the scheduled images: from when each may be removed, why, and how much that frees.
 
@@ -79,7 +80,7 @@ def schedule(action: str, repository: str | None, output: str) -> None:
 @repository_option
 @wait_option
 @output_option
-@debug_option
+@log_options
 def remove(
     images: tuple[str, ...],
     grace: timedelta | None,
@@ -130,7 +131,7 @@ def remove(
 @repository_option
 @wait_option
 @output_option
-@debug_option
+@log_options
 def restore(image: str, repository: str | None, wait: float, output: str) -> None:
     """Take IMAGE off the remove schedule, or publish an earlier image of its tag again.
 

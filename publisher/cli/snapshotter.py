@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from publisher.cli.failures import DONE, UsageError
-from publisher.cli.logs import is_requested
-from publisher.cli.options import debug_option
+from publisher.cli.logs import is_requested, log_options
 from publisher.cli.rendering import echo, message
 from publisher.repository import RepositoryError
 from publisher.snapshotter.engines import CONFIGURATIONS, configuration
@@ -55,7 +54,7 @@ _SOCKET = "/run/publisher-snapshotter/snapshotter.sock"
     help="Print the configuration of an engine for this snapshotter, and exit. The number is the "
     "version of containerd's configuration: 2 for containerd 1.6 and 1.7, 3 for containerd 2.",
 )
-@debug_option
+@log_options
 def snapshotter(trees: tuple[Path, ...], root: Path, socket: Path, engine: str | None) -> int:
     """Let containerd start published images without downloading their layers.
 

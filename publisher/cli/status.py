@@ -22,15 +22,11 @@ from publisher.browse.status import (
 )
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.removal import REASONS
 from publisher.cli.rendering import echo, message, print_json
-from publisher.cli.replicas import (
-    describe_replica,
-    open_replicas,
-    replica_options,
-    replica_value,
-)
+from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.state import open_state
@@ -74,7 +70,7 @@ _GLOB = re.compile(r"[*?\[]")
 @repository_option
 @source_options
 @output_option
-@debug_option
+@log_options
 def status(
     selected: tuple[str, ...],
     failing: bool,

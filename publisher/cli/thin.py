@@ -6,7 +6,8 @@ import click
 
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -32,7 +33,7 @@ from publisher.ingest.thin_push import push_thin
 @repository_option
 @source_options
 @output_option
-@debug_option
+@log_options
 def thin(
     image: str,
     push: str | None,

@@ -16,7 +16,8 @@ from publisher.browse.hot_files import (
 )
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
-from publisher.cli.options import debug_option, output_option, repository_option, wait_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, utc_now
 from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -66,7 +67,7 @@ _MB = 10**6
 @repository_option
 @wait_option
 @output_option
-@debug_option
+@log_options
 def trace(
     image: str,
     command: tuple[str, ...],

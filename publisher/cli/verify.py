@@ -8,15 +8,10 @@ from functools import partial
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
+from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
 from publisher.cli.notifications import Notifier, notify_option, verify_problems
-from publisher.cli.options import (
-    debug_option,
-    output_option,
-    quiet_option,
-    repository_option,
-    wait_option,
-)
+from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -52,7 +47,7 @@ from publisher.verify.run import verify as run_verify
 @notify_option
 @quiet_option
 @output_option
-@debug_option
+@log_options
 def verify(
     deep: bool,
     repair: bool,

@@ -10,15 +10,11 @@ import click
 from publisher.browse.wait import ImageWait, WaitResult
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, TIMED_OUT, UsageError
-from publisher.cli.options import debug_option, output_option, repository_option
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
 from publisher.cli.removal import Duration
 from publisher.cli.rendering import echo, message, print_json
-from publisher.cli.replicas import (
-    describe_replica,
-    open_replicas,
-    replica_options,
-    replica_value,
-)
+from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
 from publisher.cli.state import open_state
 from publisher.cli.status import describe_failure
@@ -51,7 +47,7 @@ from publisher.tree import layout
 @replica_options
 @repository_option
 @output_option
-@debug_option
+@log_options
 def wait(
     image: str,
     digest: str | None,
