@@ -31,18 +31,18 @@ def write_images(root: Path, count: int) -> None:
     for number in range(count):
         own = _digest(b"own %d" % number)
         _write_layer(root, own, [])
-        images.append(_write_image(root, f"registry.example.org/tool:{number}", [base, own]))
-        _write(root, layout.layer_origin(own), Origin(frozenset([images[-1]])).to_bytes())
+        images.append(write_image(root, f"registry.example.org/tool:{number}", [base, own]))
+        write_bytes(root, layout.layer_origin(own), Origin(frozenset([images[-1]])).to_bytes())
     _write_layer(root, base, [])
-    _write(root, layout.layer_origin(base), Origin(frozenset(images)).to_bytes())
+    write_bytes(root, layout.layer_origin(base), Origin(frozenset(images)).to_bytes())
 
 
 def write_image_of_files(root: Path, count: int) -> None:
     """Write one image whose layer has an index of `count` files, a thousand in each directory."""
     digest = _digest(b"layer")
     _write_layer(root, digest, _files(count))
-    image_id = _write_image(root, "registry.example.org/tool:1", [digest])
-    _write(root, layout.layer_origin(digest), Origin(frozenset([image_id])).to_bytes())
+    image_id = write_image(root, "registry.example.org/tool:1", [digest])
+    write_bytes(root, layout.layer_origin(digest), Origin(frozenset([image_id])).to_bytes())
 
 
 def _files(count: int) -> list[Entry]:
@@ -68,7 +68,16 @@ def _write_layer(root: Path, digest: str, entries: list[Entry]) -> None:
         write_index(file, header, map(encode_entry, entries))
 
 
-def _write_image(root: Path, name: str, layers: list[str]) -> str:
+def write_image(
+    root: Path,
+    name: str,
+    layers: list[str],
+    *,
+    published_at: datetime = _NOW,
+    wish_list: str = "",
+    owner: str = "",
+) -> str:
+    """Write the records of an image of these layers, and return its image ID."""
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -93,13 +102,15 @@ def _write_image(root: Path, name: str, layers: list[str]) -> str:
         image_id=image_id,
         platform="linux/amd64",
         outputs=("flat", "layers"),
-        published_at=_NOW,
+        published_at=published_at,
+        wish_list=wish_list,
+        owner=owner,
     )
-    _write(root, layout.manifest_file(name), data)
-    _write(root, layout.config_file(name), config_data)
-    _write(root, layout.publication_file(name), record.to_bytes())
+    write_bytes(root, layout.manifest_file(name), data)
+    write_bytes(root, layout.config_file(name), config_data)
+    write_bytes(root, layout.publication_file(name), record.to_bytes())
     users = ImageUsers(frozenset([(name, digest)]))
-    _write(root, layout.image_users(image_id), users.to_bytes())
+    write_bytes(root, layout.image_users(image_id), users.to_bytes())
     (root / layout.flat_image(image_id)).mkdir(parents=True)
     link = root / name
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +118,8 @@ def _write_image(root: Path, name: str, layers: list[str]) -> str:
     return image_id
 
 
-def _write(root: Path, path: str, content: bytes) -> None:
+def write_bytes(root: Path, path: str, content: bytes) -> None:
+    """Write a file at `path` in the repository `root`."""
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)
 
