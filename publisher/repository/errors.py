@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, presentable
 
 
 class RepositoryError(PublisherError):
@@ -42,6 +42,21 @@ class LayerChanged(RepositoryChanged):
     def __init__(self, layer: str, *, why: str) -> None:
         super().__init__(f"cannot use layer {layer}", why=why)
         self.layer = layer
+
+
+class LayerDamaged(PublisherError):
+    """A published layer lacks a file that its index describes, or has something else there.
+
+    `path` is the path of the file in the layer.
+    """
+
+    def __init__(self, path: str, *, why: str) -> None:
+        super().__init__(
+            f"cannot link {presentable(path)} from a published layer",
+            why=f"the layer is damaged: {why}",
+            hint="publisher verify --deep --refetch",
+        )
+        self.path = path
 
 
 class DiskFull(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,9 @@ from publisher.repository.disk import name_path
 
 Trees = Sequence[Path] | Mapping[int, Path]
 """Layer trees by the number of their layer."""
+
+NOT_AS_INDEXED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""The errors of a file that is missing from a layer's tree, or that something else replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ def link_tree(
     Files, symlinks and FIFOs are hard links to `layer_trees` (numbered as in the plan), whose names
     are never followed as links; directories are made, with their times set once they are complete.
     Neither memory nor open descriptors grow with the plan, which must be sorted.
+
+    Raises:
+        OSError: With an errno of NOT_AS_INDEXED: a layer tree does not have the file that is named
+            by its `filename`; with another one: the flat image cannot be written.
     """
     destination.mkdir(mode=0o700, exist_ok=True)
     maker = NodeMaker()
@@ -52,6 +60,8 @@ def link_tree(
             try:
                 linker.add(planned)
             except OSError as error:
+                if error.errno in NOT_AS_INDEXED:
+                    error.filename = planned.entry.path
                 name_path(error, planned.entry.path)
                 raise
         return linker.finish()

@@ -32,6 +32,14 @@ _NO_XATTR = (
     errno.ERANGE,
 )
 
+_COPIED = {
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+
 
 class NodeMaker:
     """Makes files, links and devices with the metadata of entries.
@@ -195,13 +203,9 @@ class NodeMaker:
     def copy(self, parent: int, name: str, source: int, source_name: str) -> None:
         """Copy a file, symlink or FIFO of the directory `source`, with all its metadata."""
         status = os.stat(source_name, dir_fd=source, follow_symlinks=False)
-        kind = {
-            stat.S_IFLNK: EntryType.SYMLINK,
-            stat.S_IFREG: EntryType.FILE,
-            stat.S_IFIFO: EntryType.FIFO,
-            stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
-            stat.S_IFBLK: EntryType.BLOCK_DEVICE,
-        }[stat.S_IFMT(status.st_mode)]
+        kind = _COPIED.get(stat.S_IFMT(status.st_mode))
+        if kind is None:  # the layer's tree was changed after it was published
+            raise OSError(errno.EISDIR, "cannot be copied: it is a directory or a socket", name)
         entry = Entry(
             name,
             kind,

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.entry import Fixup, Generated, Merged
-from publisher.repository import LayerChanged
+from publisher.repository import LayerChanged, LayerDamaged
 from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
-from publisher.repository.directory.linker import apply_fixups, link_tree
+from publisher.repository.directory.linker import NOT_AS_INDEXED, apply_fixups, link_tree
 from publisher.repository.directory.obstacles import Obstacles
 from publisher.repository.directory.workspace import Workspace
 from publisher.repository.disk import write_new_file
@@ -61,12 +61,14 @@ class DirectoryTransaction:
         inodes = [_inode(tree) for tree in trees]
         try:
             report = link_tree(staged, plan, trees)
-        except FileNotFoundError as error:
+        except OSError as error:
+            if error.errno not in NOT_AS_INDEXED:
+                raise
             # Another process may have published, or collected, the tree that was linked from.
             for digest, tree, inode in zip(layers, trees, inodes, strict=True):
                 if not inode or _inode(tree) != inode:
                     raise _moved(digest) from error
-            raise
+            raise LayerDamaged(error.filename, why=str(error.strerror)) from error
         self._linked_from |= zip(layers, inodes, strict=True)
         self._trees.append(self._new_tree(staged, path, anew))
         return report.refused

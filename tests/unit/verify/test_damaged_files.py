@@ -107,6 +107,23 @@ def test_following_the_hints_ends_with_a_sound_tree_and_loses_nothing(
         assert result.code == 0, (what, name, start, done, result)
 
 
+@pytest.mark.parametrize("damage", ["missing", "a directory"])
+def test_an_image_is_published_from_a_damaged_layer_after_the_hint_is_followed(
+    pristine: Tree, damage: str
+) -> None:
+    copy(pristine.folder.parent / "origin", pristine.root)
+    path = pristine.files()["file of a layer"]
+    command = WRITING["ingest-image"](pristine)
+    harm(pristine, path, damages(path.read_bytes())[damage])
+    result = pristine.run(*command)
+    assert result.code == 1
+    assert "cannot link etc/os from a published layer: the layer is damaged" in result.err
+    assert "(publisher verify --deep --refetch)" in result.err
+    assert pristine.run("verify", "--deep", "--refetch").code == 0  # it is repaired
+    assert pristine.run(*command).code == 0
+    assert pristine.run("verify", "--deep", "--quiet").code == 0
+
+
 def test_every_file_of_the_tree_and_of_the_state_is_of_a_kind_that_is_damaged(
     pristine: Tree,
 ) -> None:
