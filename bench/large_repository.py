@@ -130,6 +130,7 @@ class _Writer:
             archive_size=total + 1024 * entries,
             entries=len(lines),
             content_size=total,
+            files=len(files),
         )
         with path.open("wb") as file:
             write_index(file, header, lines)

@@ -49,7 +49,8 @@ class IndexHeader:
     `entries` counts the lines that follow. `content_size` (bytes) is the size of all files
     together, of which `holes` (bytes) are holes of sparse files, which take no space. `unresolved`
     counts hard links whose target lies in a lower layer. `dropped` counts what policy removed, and
-    `policy` is that policy.
+    `policy` is that policy. `files` counts the names of files, also those that hard links are; it
+    is None in an index of an earlier release.
     """
 
     digest: _Digest
@@ -62,6 +63,7 @@ class IndexHeader:
     dropped: Mapping[str, _Count] = field(default_factory=dict)
     policy: Mapping[str, object] = field(default_factory=dict)
     holes: _Count = 0
+    files: _Count | None = None
 
     @property
     def stored_size(self) -> int:
@@ -162,6 +164,8 @@ def write_index(file: BinaryIO, header: IndexHeader, lines: Iterable[str]) -> No
         first = {"format": FORMAT, "version": VERSION} | asdict(header)
         if not header.holes:
             del first["holes"]
+        if header.files is None:
+            del first["files"]
         held = [json.dumps(first, sort_keys=False, separators=(",", ":"))]
         size = 0
         for line in lines:

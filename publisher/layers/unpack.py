@@ -140,6 +140,7 @@ def _header(summary: LayerSummary, policy: Policy) -> IndexHeader:
         content_size=summary.content_size,
         holes=summary.holes,
         unresolved=summary.unresolved,
+        files=summary.files + summary.unresolved,
         dropped=summary.dropped,
         policy=described,
     )

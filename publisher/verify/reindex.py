@@ -32,11 +32,11 @@ def index_from_tree(repository: Repository, layer: Descriptor, diff_id: str) -> 
         PublisherError: The tree has whiteouts in another tool's form.
     """
     # There are two passes, since the counts are in the header; the first reads no contents.
-    entries = 0
-    size = 0
+    entries = files = size = 0
     for found in repository.walk(layout.layer_tree(layer.digest)):
         _check(layer, found.entry)
         entries += 1
+        files += found.entry.type is EntryType.FILE
         size += found.entry.size
     header = IndexHeader(
         digest=layer.digest,
@@ -46,6 +46,7 @@ def index_from_tree(repository: Repository, layer: Descriptor, diff_id: str) -> 
         entries=entries,
         content_size=size,
         policy={DERIVED: "tree"},
+        files=files,
     )
     file = io.BytesIO()
     write_index(file, header, (encode_entry(entry) for entry in _entries(repository, layer)))

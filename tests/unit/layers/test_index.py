@@ -372,4 +372,12 @@ def test_the_header_describes_the_layer_and_counts_what_was_dropped(tmp_path: Pa
             "xattrs": "keep",
             "readable": False,
         },
+        files=2,
     )
+
+
+def test_the_header_of_an_earlier_release_has_no_number_of_files() -> None:
+    earlier = written(Entry("", EntryType.DIRECTORY))
+    assert "files" not in json.loads(plain(earlier.getvalue()).splitlines()[0])
+    earlier.seek(0)
+    assert read_header(earlier).files is None
