@@ -6,6 +6,7 @@ import click
 
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
+from publisher.browse.packages import PackageChangeKind, diff_packages
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -14,8 +15,14 @@ from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
+from publisher.repository import Repository
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
+_PACKAGE_SIGNS = {
+    PackageChangeKind.ADDED: "+",
+    PackageChangeKind.REMOVED: "-",
+    PackageChangeKind.CHANGED: "~",
+}
 
 
 @click.command()
@@ -41,15 +48,21 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
 @click.command()
 @click.argument("old", shell_complete=complete_images)
 @click.argument("new", shell_complete=complete_images)
+@click.option("--packages", is_flag=True, help="Compare installed packages instead of files.")
 @repository_option
 @output_option
 @log_options
-def diff(old: str, new: str, repository: str | None, output: str) -> None:
+def diff(old: str, new: str, packages: bool, repository: str | None, output: str) -> None:
     """Show what differs between the published images OLD and NEW: + added, - removed, ~ changed.
 
-    Files are compared by the digests in the layers' indexes; times are not compared.
+    Files are compared by the digests in the layers' indexes; times are not compared. Packages are
+    those of `publisher packages`.
     """
-    differences = diff_images(open_repository(repository), old, new)
+    opened = open_repository(repository)
+    if packages:
+        _diff_packages(opened, old, new, output)
+        return
+    differences = diff_images(opened, old, new)
     if output == "json":
         values = [
             {
@@ -66,6 +79,26 @@ def diff(old: str, new: str, repository: str | None, output: str) -> None:
     for each in differences:
         fields = f"  ({', '.join(each.fields)})" if each.fields else ""
         echo(f"{_SIGNS[each.change]} {printable(each.path) or '.'}{fields}")
+
+
+def _diff_packages(repository: Repository, old: str, new: str, output: str) -> None:
+    changes = diff_packages(repository, old, new)
+    if output == "json":
+        values = [
+            {
+                "type": str(each.type),
+                "name": each.name,
+                "change": str(each.kind),
+                "old": list(each.old),
+                "new": list(each.new),
+            }
+            for each in changes
+        ]
+        print_json("diff-packages/1", {"differences": values})
+        return
+    for each in changes:
+        versions = " -> ".join(", ".join(part) for part in (each.old, each.new) if part)
+        echo(printable(f"{_PACKAGE_SIGNS[each.kind]} {each.type} {each.name} {versions}"))
 
 
 @click.command()

@@ -37,6 +37,7 @@ _COMMANDS = {
     "modulefile": "publisher.cli.modulefile:modulefile",
     "notify": "publisher.cli.notify:notify",
     "oci-runtime": "publisher.cli.oci_runtime:oci_runtime_command",
+    "packages": "publisher.cli.packages:packages",
     "pin": "publisher.cli.pin:pin",
     "plan": "publisher.cli.plan:plan",
     "prune": "publisher.cli.prune:prune",

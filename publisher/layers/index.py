@@ -245,6 +245,11 @@ def path_key(line: str) -> bytes:
         ) from error
 
 
+def encoded_path(line: str) -> str:
+    """Return the path in `line` as it is encoded; "" for a malformed line."""
+    return line[len(_PATH_START) : max(line.find(_PATH_END, len(_PATH_START)), 0)]
+
+
 def decode_entry(line: str) -> Entry:
     """Return the entry that `line` encodes. Raises LayerError for a malformed line."""
     try:

@@ -67,6 +67,7 @@ LAYER_TREE = "layerfs"
 LAYER_INDEX = ".metadata/index.zst"
 LAYER_ORIGIN = ".metadata/origin.json"
 LAYER_TAR_SPLIT = ".metadata/tar-split.gz"
+LAYER_PACKAGES = ".metadata/packages.json"
 
 
 def _sharded(top: str, digest: str) -> str:
@@ -124,6 +125,11 @@ def layer_origin(digest: str) -> str:
 def layer_tar_split(digest: str) -> str:
     """Return the path of the layer's tar-split data, which not every layer has."""
     return f"{layer_directory(digest)}/{LAYER_TAR_SPLIT}"
+
+
+def layer_packages(digest: str) -> str:
+    """Return the path of the record of the layer's package databases, which not every layer has."""
+    return f"{layer_directory(digest)}/{LAYER_PACKAGES}"
 
 
 def image_users(image_id: str) -> str:

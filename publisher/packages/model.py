@@ -1,0 +1,92 @@
+"""Packages, the databases that list them, and the limits of both."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated
+
+from publisher.codec import Check, omit_default
+
+LONGEST_TEXT = 4096
+"""The most characters of a name or version."""
+
+MOST_PACKAGES = 100_000
+"""The most packages of one database, and of one layer."""
+
+MOST_DATABASES = 50_000
+"""The most databases of one layer. Each Python distribution is one."""
+
+
+class PackageType(enum.StrEnum):
+    """The package manager; the values are those of package URLs, except for `OS`.
+
+    `OS` is the distribution itself, as os-release names it.
+    """
+
+    DEB = "deb"
+    APK = "apk"
+    RPM = "rpm"
+    PYTHON = "pypi"
+    CONDA = "conda"
+    R = "cran"
+    NPM = "npm"
+    OS = "os"
+
+
+PACKAGE_TYPES = tuple(str(each) for each in PackageType if each is not PackageType.OS)
+_TYPES = frozenset(map(str, PackageType))
+_TYPE = Check(_TYPES.__contains__, "is not a type of packages")
+_SHORT = Check(lambda text: len(text) <= LONGEST_TEXT, "is too long")
+_NAME = Check(lambda text: 0 < len(text) <= LONGEST_TEXT, "is empty or too long")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Package:
+    """One installed package, as its database describes it.
+
+    Attributes:
+        name: The name; of npm with its scope ("@scope/name").
+        version: The full version: of dpkg and rpm with epoch and revision ("1:2.3-4").
+        architecture: The architecture, or "".
+        source: The source package, or "" if it has the same name or none.
+        build: The build of Conda ("py311h5eee18b_0"), or "".
+        channel: The channel of Conda, or "".
+    """
+
+    name: Annotated[str, _NAME]
+    version: Annotated[str, _SHORT]
+    architecture: Annotated[str, _SHORT] = omit_default("")
+    source: Annotated[str, _SHORT] = omit_default("")
+    build: Annotated[str, _SHORT] = omit_default("")
+    channel: Annotated[str, _SHORT] = omit_default("")
+
+    def is_valid(self) -> bool:
+        """Return whether it has a name and a version, and no text is too long."""
+        texts = (self.name, self.version, self.architecture, self.source, self.build, self.channel)
+        return bool(self.name and self.version) and max(map(len, texts)) <= LONGEST_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The packages that one file lists. `path` is relative to the root of the layer.
+
+    `skipped` is why the file, or a part of it, was not read; "" if all of it was read.
+    """
+
+    path: str
+    type: Annotated[str, _TYPE]
+    packages: tuple[Package, ...] = ()
+    skipped: str = omit_default("")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPackages:
+    """All databases of one layer, sorted by path. `skipped` is why some were left out, or ""."""
+
+    databases: tuple[Database, ...] = ()
+    skipped: str = omit_default("")
+
+
+class UnreadableDatabase(ValueError):
+    """A database is malformed, too large, or in a format that is not read. The text is why."""

@@ -1,0 +1,190 @@
+"""`publisher packages` and `publisher diff --packages`: what is installed in the flat image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.browse.packages import image_packages
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from tests.command import Result, run_here, succeed
+from tests.layer_builder import (
+    Layer,
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+    write_layout,
+)
+from tests.package_databases import APK
+from tests.schemas import output_schema
+
+SITE = "opt/tool/lib/python3.11/site-packages"
+
+
+def dpkg(**versions: str) -> bytes:
+    return "".join(
+        f"Package: {name}\nStatus: install ok installed\nVersion: {version}\nArchitecture: all\n\n"
+        for name, version in versions.items()
+    ).encode()
+
+
+def python(name: str, version: str) -> tuple[str, bytes]:
+    """The path and content of a distribution's metadata."""
+    content = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nlong text"
+    return f"{SITE}/{name}-{version}.dist-info/METADATA", content.encode()
+
+
+def npm(name: str) -> tuple[str, bytes]:
+    path = f"usr/local/lib/node_modules/{name}/package.json"
+    return path, json.dumps({"name": name, "version": "1.0.0"}).encode()
+
+
+BASE = layer(
+    file("usr/lib/os-release", b"ID=debian\nVERSION_ID=12\n"),
+    symlink("etc/os-release", "../usr/lib/os-release"),
+    file("var/lib/dpkg/status", dpkg(liba="1.0-1", tool="2")),
+    file("lib/apk/db/installed", APK),
+    file(*python("numpy", "1.25")),
+    file(*python("six", "1.16")),
+    file(*npm("old")),
+    file(*npm("gone")),
+)
+TOP = layer(
+    file("var/lib/dpkg/status", dpkg(liba="1.0-2")),
+    whiteout("lib/apk/db/installed"),
+    whiteout(f"{SITE}/numpy-1.25.dist-info"),
+    file(*python("numpy", "1.26")),
+    hardlink("opt/conda/conda-meta/x.json", python("numpy", "1.26")[0]),
+    opaque("usr/local/lib/node_modules/old"),
+    file("usr/local/lib/node_modules/gone", b"a file in place of the directory"),
+    file(*npm("<b>\u202e\x1b[31m")),
+    # Hostile: a link out of the tree, a loop, a directory, and what is no database.
+    symlink("usr/lib/sysimage/rpm/rpmdb.sqlite", "/etc/shadow"),
+    symlink("opt/loop/conda-meta", "conda-meta"),
+    directory(f"{SITE}/a.dist-info/METADATA"),
+    file("usr/lib/sysimage/rpm/Packages.db", b"RpmP"),
+)
+
+
+def publish(root: Path, name: str, layers: Sequence[Layer]) -> None:
+    write_layout(image(*layers), root / name, "1")
+    succeed("ingest-image", f"oci:{root}/{name}:1", "--repository", root / "images")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("packages")
+    publish(directory, "base", [BASE])
+    publish(directory, "top", [BASE, TOP])
+    return directory
+
+
+def ask(root: Path, *arguments: str) -> Result:
+    return run_here(*arguments, "--repository", root / "images")
+
+
+def json_of(root: Path, kind: str, *arguments: str, code: int = 0) -> Any:
+    result = ask(root, *arguments, "--output", "json")
+    assert result.code == code, result.err
+    output_schema(kind).validate(result.json)
+    return result.json
+
+
+def listed(value: Any) -> list[str]:
+    return [f"{each['type']} {each['name']} {each['version']}" for each in value["packages"]]
+
+
+def test_packages_are_those_whose_databases_the_flat_image_has(root: Path) -> None:
+    base = json_of(root, "packages/1", "packages", "local/base:1")
+    assert listed(base) == [
+        "apk libcrypto3 3.1.4-r5",
+        "apk musl 1.2.4_git20230717-r4",
+        "deb liba 1.0-1",
+        "deb tool 2",
+        "npm gone 1.0.0",
+        "npm old 1.0.0",
+        "pypi numpy 1.25",
+        "pypi six 1.16",
+    ]
+    assert base["distribution"] == {"id": "debian", "version": "12"}
+    assert base["skipped"] == []
+    top = json_of(root, "packages/1", "packages", "local/top:1", code=1)
+    assert listed(top) == [
+        "deb liba 1.0-2",
+        "npm <b>\u202e\x1b[31m 1.0.0",
+        "pypi numpy 1.26",
+        "pypi six 1.16",
+    ]
+    assert top["distribution"] == {"id": "debian", "version": "12"}
+    assert {each["database"]: each["why"] for each in top["skipped"]} == {
+        "opt/conda/conda-meta/x.json": "it is not JSON: Expecting value: line 1 column 1 (char 0)",
+        "usr/lib/sysimage/rpm/Packages.db": "it is truncated",
+        "usr/lib/sysimage/rpm/rpmdb.sqlite": "it is a symbolic link",
+    }
+
+
+def test_the_table_is_filtered_and_shows_no_control_characters(root: Path) -> None:
+    table = ask(root, "packages", "local/top:1", "--type", "npm", "--type", "deb")
+    assert table.code == 1
+    assert table.out.splitlines() == [
+        "NAME               VERSION  TYPE  ARCHITECTURE",
+        "liba               1.0-2    deb   all",
+        "<b>\\u202e\\x1b[31m  1.0.0    npm",
+    ]
+    assert "skipped usr/lib/sysimage/rpm/rpmdb.sqlite: it is a symbolic link" in table.err
+    one = json_of(root, "packages/1", "packages", "local/base:1", "--name", "lib*")
+    assert listed(one) == ["apk libcrypto3 3.1.4-r5", "deb liba 1.0-1"]
+    none = ask(root, "packages", "local/base:1", "--name", "none")
+    assert none.out == ""
+    assert "no matching packages" in none.err
+
+
+def test_diff_compares_packages(root: Path) -> None:
+    lines = ask(root, "diff", "--packages", "local/base:1", "local/top:1").out.splitlines()
+    assert lines == [
+        "- apk libcrypto3 3.1.4-r5",
+        "- apk musl 1.2.4_git20230717-r4",
+        "~ deb liba 1.0-1 -> 1.0-2",
+        "- deb tool 2",
+        "+ npm <b>\\u202e\\x1b[31m 1.0.0",
+        "- npm gone 1.0.0",
+        "- npm old 1.0.0",
+        "~ pypi numpy 1.25 -> 1.26",
+    ]
+    value = json_of(root, "diff-packages/1", "diff", "--packages", "local/base:1", "local/top:1")
+    assert value["differences"][2] == {
+        "type": "deb",
+        "name": "liba",
+        "change": "changed",
+        "old": ["1.0-1"],
+        "new": ["1.0-2"],
+    }
+
+
+def test_no_link_leads_out_of_a_tree_that_was_changed(tmp_path: Path) -> None:
+    """A layer's tree that another program has changed is read without following links."""
+    publish(tmp_path, "base", [BASE])
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "status").write_bytes(dpkg(secret="1"))
+    built = DirectoryRepository(RepositoryURL.parse(f"dir:{tmp_path}/images"), writable=False)
+    digest = BASE.descriptor.digest
+    tree = tmp_path / "images" / layout.layer_tree(digest)
+    (tmp_path / "images" / layout.layer_packages(digest)).unlink(missing_ok=True)
+    (tree / "var/lib/dpkg/status").unlink()
+    (tree / "var/lib/dpkg").rmdir()
+    (tree / "var/lib/dpkg").symlink_to(secret)
+    found = image_packages(built, "local/base:1")
+    assert "deb" not in {each.type for each in found.packages}
+    assert [each.path for each in found.skipped] == ["var/lib/dpkg/status"]
