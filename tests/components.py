@@ -6,6 +6,7 @@ a temporary directory, waits until it answers, and leaves nothing behind.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -34,6 +35,14 @@ def require(*programs: str) -> None:
     missing = [name for name in programs if shutil.which(name, path=_SEARCH_PATH) is None]
     if missing:
         _unavailable(f"{NEEDS_PROGRAMS}{', '.join(missing)}")
+
+
+def require_library(name: str, package: str) -> ctypes.CDLL:
+    """Return the library `name` of the Debian package; without it, skip the test."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        _unavailable(f"needs the library {name} (apt install {package})")
 
 
 def require_root() -> None:
