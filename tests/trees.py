@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+_SMALL = 1 << 14
+
 TYPES = {
     stat.S_IFREG: "f",
     stat.S_IFDIR: "d",
@@ -183,5 +185,13 @@ def _node(status: os.stat_result, location: str) -> Node:
 
 
 def _sha256(location: str) -> str:
-    with open(location, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    descriptor = os.open(location, os.O_RDONLY)
+    try:
+        start = os.read(descriptor, _SMALL)  # most files end there
+        found = hashlib.sha256(start)
+        if len(start) == _SMALL:
+            while data := os.read(descriptor, 1 << 20):
+                found.update(data)
+        return found.hexdigest()
+    finally:
+        os.close(descriptor)
