@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -109,7 +110,8 @@ class Machine:
 
     def calls(self) -> list[list[str]]:
         """Every command that the server was given, in order."""
-        return [json.loads(line) for line in (self.root / "standin.log").read_text().splitlines()]
+        lines = (self.root / "standin.log").read_text().splitlines()
+        return [ast.literal_eval(line) for line in lines]
 
     def wait_for_commands(self, note: Path) -> None:
         """Wait for the commands in the `note` of a publisher, which may have been killed."""
