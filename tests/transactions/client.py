@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ class FaultyCommands:
         at: int = 0,
         code: int = 0,
         only: str = "",
+        copies: Collection[int] = (),
         env: Mapping[str, str] | None = None,
     ) -> Ended:
         request = {
@@ -55,6 +56,7 @@ class FaultyCommands:
             "at": at,
             "code": code,
             "only": only,
+            "copies": list(copies),
             "env": {**(env or {})},
             "output": str(self._output),
         }

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,11 +87,18 @@ class Stage:
         mode: str = "count",
         at: int = 0,
         code: int = 0,
+        copies: Collection[int] = (),
     ) -> Ended:
         """Run commands in this place, and wait for server processes that outlive them."""
         published = self.published
         ended = commands.run(
-            published.whole, *words, mode=mode, at=at, code=code, env=published.env
+            published.whole,
+            *words,
+            mode=mode,
+            at=at,
+            code=code,
+            copies=copies,
+            env=published.env,
         )
         published.wait_for_server()
         return ended
@@ -234,6 +241,13 @@ def copy(source: Path, target: Path) -> None:
         subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
+def replace_by(source: Path, target: Path) -> None:
+    """Move the repository `source`, which may not exist, to `target`."""
+    subprocess.run(["rm", "-rf", str(target)], check=True)
+    if source.exists():
+        source.rename(target)
+
+
 State = dict[str, Node | bytes]
 
 
@@ -282,7 +296,9 @@ def _is_shard(path: str) -> bool:
     return path.count("/") <= 1 and path.startswith((layout.LAYERS, layout.FLAT))
 
 
-def differences(actual: State, expected: State) -> list[str]:
+def differences(
+    actual: Mapping[str, Node | bytes], expected: Mapping[str, Node | bytes]
+) -> list[str]:
     """The paths that differ."""
     paths = actual.keys() | expected.keys()
     return sorted(path for path in paths if actual.get(path) != expected.get(path))

@@ -23,11 +23,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 from tests.transactions.recorder import Recorder
 
+_T = TypeVar("_T")
 _GO = b"go\n"
 _PIPE_PIECE = 64 * 1024 - 1
 """Not a multiple of a tar block, like the writes of the publisher."""
@@ -50,9 +52,14 @@ class Faults:
     "broken" raise it from then on; "never" raise it for all operations called `only`. With
     "record" the operations are written down in the file `only`. With
     "snapshot" a copy of the repository is made beside it whenever a commit is complete.
+
+    Before each operation in `copies`, a copy of the repository is made beside it: what a kill would
+    leave. Operations below `root` then wait for each other, so that none changes what is copied.
     """
 
-    def __init__(self, root: str, mode: str, at: int, code: int, only: str) -> None:
+    def __init__(
+        self, root: str, mode: str, at: int, code: int, only: str, copies: Collection[int] = ()
+    ) -> None:
         self.count = 0
         self.failed = ""
         self.served: list[int] = []
@@ -62,27 +69,46 @@ class Faults:
         self._at = at
         self._code = code
         self._only = only
-        self._lock = threading.Lock()
+        self._copies = frozenset(copies)
+        self._lock = threading.RLock()
         self._serving = 0
+
+    def around(self, name: str, place: str, source: str, call: Callable[[], _T]) -> _T:
+        """Execute an operation, after counting it."""
+        with self._lock if self._copies and self._is_below_root(place) else nullcontext():
+            self.step(name, place)
+            if self.recorder is None:
+                return call()
+            return self.recorder.around(name, place, source, call)
+
+    def _is_below_root(self, place: str) -> bool:
+        return place == self._root or place.startswith(f"{self._root}/")
 
     def step(self, name: str, place: str) -> None:
         is_stream = self._serving and place.startswith("pipe:")
-        if place != self._root and not place.startswith(f"{self._root}/") and not is_stream:
+        if not is_stream and not self._is_below_root(place):
             return
         with self._lock:
             self.count += 1
             if is_stream or name in ("server", "served"):
                 self.served.append(self.count)
+            if self.count in self._copies:
+                self._copy()
             reached = self.count == self._at or (self.count > self._at and self._mode == "broken")
             if reached and self._mode == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
         if self._mode == "snapshot" and name == "unlink" and place.endswith("/journal.json"):
-            subprocess.run(["cp", "-a", self._root, f"{self._root}.{self.count}"], check=True)
+            self._copy()
         if (reached and self._mode in ("fail", "broken")) or (
             self._mode == "never" and name == self._only
         ):
             self.failed = self.failed or name
             raise OSError(self._code, os.strerror(self._code), place)
+
+    def _copy(self) -> None:
+        if not os.path.exists(self._root):
+            return
+        subprocess.run(["cp", "-a", self._root, f"{self._root}.{self.count}"], check=True)
 
     def install(self) -> None:
         for name in _BY_PATH:
@@ -102,11 +128,8 @@ class Faults:
         def wrapper(*arguments: Any, **named: Any) -> Any:
             directory = named.get("dst_dir_fd", named.get("dir_fd"))
             place = _resolve(arguments[position], directory)
-            self.step(name, place)
-            if self.recorder is None:
-                return call(*arguments, **named)
             source = _resolve(arguments[0], named.get("src_dir_fd")) if position else ""
-            return self.recorder.around(name, place, source, lambda: call(*arguments, **named))
+            return self.around(name, place, source, lambda: call(*arguments, **named))
 
         return wrapper
 
@@ -116,10 +139,7 @@ class Faults:
             # How often a pipe takes a part of a write depends on its reader: see _counted.
             if place.startswith("pipe:") and bytes(arguments[1]) != _GO:
                 return call(*arguments, **named)
-            self.step(name, place)
-            if self.recorder is None:
-                return call(*arguments, **named)
-            return self.recorder.around(name, place, "", lambda: call(*arguments, **named))
+            return self.around(name, place, "", lambda: call(*arguments, **named))
 
         return wrapper
 
@@ -128,13 +148,7 @@ class Faults:
             if not flags & _WRITING:
                 return call(path, flags, mode, dir_fd=dir_fd)
             place = _resolve(path, dir_fd)
-            self.step("open", place)
-            if self.recorder is None:
-                return call(path, flags, mode, dir_fd=dir_fd)
-            opened: int = self.recorder.around(
-                "open", place, "", lambda: call(path, flags, mode, dir_fd=dir_fd)
-            )
-            return opened
+            return self.around("open", place, "", lambda: call(path, flags, mode, dir_fd=dir_fd))
 
         return wrapper
 
@@ -143,12 +157,7 @@ class Faults:
             if isinstance(file, int) or not set(mode) & set("wax+"):
                 return call(file, mode, *arguments, **named)
             place = _resolve(file, None)
-            self.step("open", place)
-            if self.recorder is None:
-                return call(file, mode, *arguments, **named)
-            return self.recorder.around(
-                "open", place, "", lambda: call(file, mode, *arguments, **named)
-            )
+            return self.around("open", place, "", lambda: call(file, mode, *arguments, **named))
 
         return wrapper
 
@@ -196,19 +205,14 @@ class _LibC:
     def _call(self, name: str, place: str, *arguments: Any) -> int:
         import ctypes
 
+        source = os.fsdecode(arguments[1]) if name == "renameat2" else ""
         try:
-            self._faults.step(name, place)
+            return self._faults.around(
+                name, place, source, lambda: int(getattr(self._libc, name)(*arguments))
+            )
         except OSError as error:
             ctypes.set_errno(error.errno or 0)
             return -1
-        if self._faults.recorder is not None:
-            source = os.fsdecode(arguments[1]) if name == "renameat2" else ""
-            result: int = self._faults.recorder.around(
-                name, place, source, lambda: getattr(self._libc, name)(*arguments)
-            )
-            return result
-        done: int = getattr(self._libc, name)(*arguments)
-        return done
 
 
 def _resolve(path: Any, directory: int | None) -> str:
@@ -232,7 +236,12 @@ def run(request: dict[str, Any], answer: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     faults = Faults(
-        request["root"], request["mode"], request["at"], request["code"], request["only"]
+        request["root"],
+        request["mode"],
+        request["at"],
+        request["code"],
+        request["only"],
+        request["copies"],
     )
     faults.install()
     if request["mode"] == "record":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,11 @@ from tests.transactions.scenarios import (
     differences,
     fingerprint,
     quick_directory,
+    replace_by,
     state_of,
     warm_up,
 )
+from tests.trees import describe_tree
 
 SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.04)}
 """The part of all operations at which a command is killed.
@@ -35,8 +39,15 @@ A server makes each kill on CVMFS ten times slower. There, a part is enough unde
 all operations at which commands of the server begin, are fed and end.
 """
 
-PARTS = 4
+PARTS = 2
 """Each scenario is split into so many tests, so that they run on several processors."""
+
+AT_ONCE = 25
+"""How many kills of a command on a directory take one run of it.
+
+It is killed at the last of the operations. Before each of the others, the tree is copied: that is
+what a kill there would leave.
+"""
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25" if COMPLETE else "8"))
 """How many random kills to add; docs/transactions.md has the result of 10,000."""
@@ -74,7 +85,7 @@ class Killing:
         ended = self._run_to_the_end()
         self.operations = ended.operations
         self.served = ended.served
-        self._settled: set[bytes] = set()
+        self._settled: set[tuple[bytes, bool]] = set()
 
     def _run_to_the_end(self) -> Ended:
         """Learn how many operations there are, and what the tree is like after each commit."""
@@ -82,7 +93,9 @@ class Killing:
         assert ended.code == 0, ended.output
         whole = self.published.whole
         inside = self.root.relative_to(whole)
-        self.states += [state_of(each / inside) for each in whole.parent.glob(f"{whole.name}.*")]
+        for each in whole.parent.glob(f"{whole.name}.*"):
+            self.states.append(state_of(each / inside))
+            shutil.rmtree(each)
         self.stage.succeed(self.commands, self.stage.verify())
         self.states.append(state_of(self.root))
         return ended
@@ -93,32 +106,73 @@ class Killing:
         served = self.served if COMPLETE else sample(self.served, share(0.2))
         return sorted({*chosen, *served})[part::PARTS]
 
+    def kill_each(self, operations: Sequence[int]) -> int:
+        """Kill the command at each of these operations, see that it ends well after each, and
+        return how often it was killed."""
+        if self.stage.kind != "directory":  # while a copy is made, a server may change the tree
+            return sum(self.kill_at(at) for at in operations)
+        return sum(
+            self._kill_in_one_run(operations[start : start + AT_ONCE])
+            for start in range(0, len(operations), AT_ONCE)
+        )
+
     def kill_at(self, *operations: int) -> int:
         """Start from the beginning, be killed at each of these operations of a run that begins
         where the last one was killed, and see that it still ends well; how often it was killed."""
         copy(self.origin, self.published.whole)
         killed = 0
-        for at in operations:
-            ended = self.stage.run(self.commands, self.command, mode="kill", at=at)
-            killed += ended.code == KILLED
-            # The server cannot replace a tree in one revision: it is missing between two.
-            if self.published.machine is None or "verify" not in self.command:
-                assert_readers_are_served(self.root)
-        # A second repair has fewer findings than the first, and may have other states between.
-        is_between = len(operations) > 1 or self.published.machine is not None
-        self.recover(any_state=is_between and "verify" in self.command)
-        found = fingerprint(self.published.whole)
+        with naming(operations):
+            for at in operations:
+                killed += self._run_until(at)
+                self._check_readers()
+            # A second repair has fewer findings than the first, and may have other states between.
+            is_between = len(operations) > 1 or self.published.machine is not None
+            self._check_recovery(any_state=is_between and "verify" in self.command)
+        return killed
+
+    def _kill_in_one_run(self, operations: Sequence[int]) -> int:
+        """Do the same as `kill_at` for each of these operations, with one run of the command."""
+        copy(self.origin, self.root)
+        killed = self._run_until(operations[-1], copies=operations)
+        copies = {at: self.root.with_name(f"{self.root.name}.{at}") for at in operations}
+        if killed and self.root.exists():
+            last = copies[operations[-1]]
+            assert not differences(describe_tree(last), describe_tree(self.root))
+        else:  # it ended before the last ones
+            copies = {at: made for at, made in copies.items() if killed or made.exists()}
+        for at, made in copies.items():
+            replace_by(made, self.root)
+            with naming([at]):
+                self._check_readers()
+                self._check_recovery(any_state=False)
+        return len(copies)
+
+    def _run_until(self, at: int, copies: Collection[int] = ()) -> bool:
+        """Return whether the command was killed; else it ended before this operation."""
+        ended = self.stage.run(self.commands, self.command, mode="kill", at=at, copies=copies)
+        return ended.code == KILLED
+
+    def _check_readers(self) -> None:
+        # The server cannot replace a tree in one revision: it is missing between two.
+        if self.published.machine is None or "verify" not in self.command:
+            assert_readers_are_served(self.root)
+
+    def _check_recovery(self, *, any_state: bool) -> None:
+        """Check that a killed command is completed or undone, and that it then does its work."""
+        self.recover()
+        found = fingerprint(self.published.whole), any_state
         if found in self._settled:
-            return killed  # from the same files, the same command does the same
+            return  # from the same files, the same command does the same
+        state = state_of(self.root)
+        assert any_state or state in self.states, [differences(state, each) for each in self.states]
         again = self.stage.run(self.commands, self.command)
         assert again.code == 0, again.output
         # The last of the states is one that verify found sound.
         assert not differences(state_of(self.root), self.states[-1])
         assert_nothing_is_left(self.published)
         self._settled.add(found)
-        return killed
 
-    def recover(self, *, any_state: bool) -> None:
+    def recover(self) -> None:
         """Do what every writing command does first; the tree then has the state of a commit."""
         if self.root.exists():
             with environment_of(self.published):
@@ -127,8 +181,15 @@ class Killing:
                     pass
                 repository.close()
             assert not list((self.published.state / "sessions").iterdir())
-        state = state_of(self.root)
-        assert any_state or state in self.states, [differences(state, each) for each in self.states]
+
+
+@contextmanager
+def naming(operations: Sequence[int]) -> Iterator[None]:
+    """Within the block, a failure names the operations at which the command was killed."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"seed {SEED}, killed at {operations}") from error
 
 
 @pytest.mark.timeout(1200)  # on a busy machine
@@ -147,12 +208,7 @@ def test_killed_after_any_operation(
     place = folder / f"{scenario.name.replace(' ', '-')}-{kind}-{part}"
     killing = Killing(scenario, kind, place, commands)
     times = killing.times(part)
-    kills = 0
-    for at in times:
-        try:
-            kills += killing.kill_at(at)
-        except AssertionError as error:
-            raise AssertionError(f"seed {SEED}, killed at operation {at}") from error
+    kills = killing.kill_each(times)
     # Also the publisher's own files; after the last kill, the second run may have been left out.
     killing.stage.succeed(commands, killing.command, killing.stage.verify())
     seconds = time.monotonic() - began
@@ -183,10 +239,7 @@ def test_killed_again_and_again_at_random(
         killing = chance.choice(played)
         # Also during the recovery from a kill, which may be interrupted as well.
         times = [chance.randint(1, killing.operations) for _ in range(chance.randint(1, 4))]
-        try:
-            done = killing.kill_at(*times)
-        except AssertionError as error:
-            raise AssertionError(f"seed {SEED}, killed at {times}") from error
+        done = killing.kill_at(*times)
         kills += done
         if kills % 100 < done:
             with capsys.disabled():
