@@ -114,6 +114,10 @@ class NodeMaker:
             node_itself = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
                 os.chmod(f"/proc/self/fd/{node_itself}", entry.mode)
+            except FileNotFoundError:
+                # In a process whose root directory is that of the layer, /proc is missing, and no
+                # link leads out of the layer.
+                os.chmod(name, entry.mode, dir_fd=parent)
             finally:
                 os.close(node_itself)
         time = storable_time(entry.mtime_ns)

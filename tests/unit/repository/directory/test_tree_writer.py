@@ -12,7 +12,8 @@ import pytest
 from publisher.entry import Entry, EntryType
 from publisher.repository.descriptors import Directories, remove_at
 from publisher.repository.directory.tree_writer import TreeWriter
-from tests.trees import describe_tree
+from tests.confined import confined
+from tests.trees import assert_same_tree, describe_tree
 
 FILE, DIRECTORY, SYMLINK = EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK
 HARDLINK, WHITEOUT, FIFO = EntryType.HARDLINK, EntryType.WHITEOUT, EntryType.FIFO
@@ -227,3 +228,27 @@ def test_closing_twice_does_no_harm(tree: Path) -> None:
     writer = TreeWriter(tree)
     writer.close()
     writer.close()
+
+
+def test_a_confined_process_writes_the_same_tree(tmp_path: Path) -> None:
+    """/proc is missing there, and with it the path by which modes of nodes are set elsewhere."""
+    entries = [
+        Entry("", DIRECTORY, 0o755, 1, 2, mtime_ns=10**9),
+        Entry("d", DIRECTORY, 0o2775, 3, 4, mtime_ns=2 * 10**9, xattrs={"user.a": b"b"}),
+        Entry("d/file", FILE, 0o640, 5, 6, mtime_ns=3 * 10**9),
+        Entry("d/fifo", FIFO, 0o622, 7, 8, mtime_ns=4 * 10**9),
+        Entry("d/symlink", SYMLINK, target="/etc/passwd", uid=9, gid=10, mtime_ns=5 * 10**9),
+        Entry("hard link", HARDLINK, target="d/file"),
+        Entry("d/gone", WHITEOUT),
+    ]
+
+    def write(tree: Path) -> None:
+        with TreeWriter(tree) as writer:
+            for entry in entries:
+                writer.add(entry, [b"content"] if entry.type is FILE else ())
+            writer.finish()
+
+    write(tmp_path / "unconfined")
+    (tmp_path / "staging").mkdir()
+    assert confined(lambda _: write(Path("tree")), tmp_path / "staging") == ""
+    assert_same_tree(tmp_path / "staging/tree", tmp_path / "unconfined", directory_times=True)
