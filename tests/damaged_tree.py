@@ -160,14 +160,15 @@ class Tree:
             RepositoryURL.parse(f"dir:{self.root}"), writable=True, may_be_new=True
         )
         with repository.stage_layer(STAGED.digest) as stage:
-            unpack(
-                STAGED.chunks(),
-                STAGED.descriptor,
-                STAGED.diff_id,
-                stage.sink,
-                stage.index,
-                Policy(),
-            )
+            with stage.open_files() as files:
+                unpack(
+                    STAGED.chunks(),
+                    STAGED.descriptor,
+                    STAGED.diff_id,
+                    files.sink,
+                    files.index,
+                    Policy(),
+                )
             stage.finish()
         repository.close()
         assert self.run("verify", "--deep").code == 0

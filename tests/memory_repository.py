@@ -190,7 +190,10 @@ class MemoryRepository:
 
 
 class MemoryLayerStage:
-    """A layer while it is unpacked, and its own sink."""
+    """A layer while it is unpacked, and its own files."""
+
+    place = None
+    refused: Mapping[str, int] = {}
 
     def __init__(self, keep: Callable[[Tree, bytes, bytes], None]) -> None:
         self._keep = keep
@@ -199,19 +202,26 @@ class MemoryLayerStage:
         self.index: BinaryIO = io.BytesIO()
         self.tar_split = io.BytesIO()
 
+    def open_files(self) -> AbstractContextManager[MemoryLayerStage]:
+        """Return itself."""
+        return nullcontext(self)
+
     def open_tar_split(self) -> BinaryIO:
         """Return a new file for the layer's tar-split data."""
         return self.tar_split
+
+    def open_index(self) -> BinaryIO:
+        """Return the index."""
+        assert isinstance(self.index, io.BytesIO)
+        return io.BytesIO(self.index.getvalue())
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the blob unchanged; it is not stored."""
         return chunks
 
-    def finish(self) -> Mapping[str, int]:
+    def finish(self) -> None:
         """Keep the layer, which is complete and verified."""
-        self.index.seek(0)
-        self._keep(self.tree.nodes, self.index.read(), self.tar_split.getvalue())
-        return {}
+        self._keep(self.tree.nodes, self.open_index().read(), self.tar_split.getvalue())
 
 
 class MemoryTree:

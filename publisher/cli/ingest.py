@@ -45,6 +45,7 @@ from publisher.cli.rendering import echo, failed_line, human_size, message, plur
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import ListedRequests, read_lists, selected_lists
+from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
 from publisher.ingest.memory import (
@@ -117,6 +118,7 @@ class _Options:
     """The options of `ingest` and `ingest-image`. `wait` is in seconds."""
 
     jobs: int
+    workers: int
     wait: float
     verify_publish: bool
     progress: bool
@@ -132,6 +134,7 @@ class _Options:
 @policy_option
 @repository_option
 @jobs_option
+@workers_option
 @wait_option
 @verify_option
 @locked_option
@@ -159,6 +162,7 @@ def ingest(
     new_failures: bool,
     repository: str | None,
     jobs: int,
+    workers: int,
     wait: float,
     verify_publish: bool,
     metrics_file: MetricsFile,
@@ -189,6 +193,7 @@ def ingest(
     notifier = Notifier(notify)
     options = _Options(
         jobs,
+        workers,
         wait,
         verify_publish,
         not (quiet or no_progress),
@@ -315,6 +320,7 @@ def _ingest_lists(
 @click.option("--dry-run", is_flag=True, hidden=True)
 @repository_option
 @jobs_option
+@workers_option
 @wait_option
 @verify_option
 @source_options
@@ -329,6 +335,7 @@ def ingest_image(
     dry_run: bool,
     repository: str | None,
     jobs: int,
+    workers: int,
     wait: float,
     verify_publish: bool,
     no_progress: bool,
@@ -351,7 +358,9 @@ def ingest_image(
     progress = not (quiet or no_progress)
     with RecordedRun("ingest-image") as run:
         requests = [Request(wish_for(reference, platforms=platforms, name=name))]
-        options = _Options(jobs, wait, verify_publish, progress, source_settings, retry_failed=True)
+        options = _Options(
+            jobs, workers, wait, verify_publish, progress, source_settings, retry_failed=True
+        )
         report = _run(requests, repository, options, run.state(repository))
         run.done(repository, report, [])
         run.exit_code = _render(report, quiet, output)
@@ -374,6 +383,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
     )
     try:
         with (
+            open_workers(options.workers) as workers,
             open_sources(options.sources) as sources,
             _progress_for(not options.progress) as progress,
             _stopping_on_signals(stop, progress),
@@ -383,6 +393,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
                 repository,
                 sources,
                 jobs=options.jobs,
+                workers=workers,
                 policy=load_policy(repository),
                 admission=options.admission,
                 progress=progress,

@@ -15,6 +15,7 @@ from publisher.cli.options import output_option, quiet_option, repository_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
+from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.layers.policy import Policy
 from publisher.repository.settings import load_policy
@@ -41,6 +42,7 @@ from publisher.verify.run import verify as run_verify
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be repaired, and change nothing.")
 @repository_option
+@workers_option
 @wait_option
 @source_options
 @metrics_option
@@ -55,6 +57,7 @@ def verify(
     replace_newer: bool,
     dry_run: bool,
     repository: str | None,
+    workers: int,
     wait: float,
     metrics_file: MetricsFile,
     notify: str | None,
@@ -90,7 +93,13 @@ def verify(
             sources = stack.enter_context(open_sources(source_settings)) if refetch else None
             policy = load_policy(writable) if refetch else Policy()
             repaired, report = run_repair(
-                writable, report, sources, policy, progress, replace_newer=replace_newer
+                writable,
+                report,
+                sources,
+                policy,
+                progress,
+                workers=stack.enter_context(open_workers(workers)),
+                replace_newer=replace_newer,
             )
     if output == "json":
         print_json("verify/1", _value(report, repaired))

@@ -11,11 +11,13 @@ from publisher.ingest.publish import wait_for_others
 from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
-from publisher.layers.unpack import LayerSummary, unpack
+from publisher.layers.unpack import LayerSummary
 from publisher.log_context import in_this_context
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.sources import Source
+from publisher.workers.job import Job
+from publisher.workers.pool import Workers
 
 
 class Interrupted(PublisherError):
@@ -32,6 +34,8 @@ class LayerFetcher:
         progress: Receives the progress of downloads.
         stop: Once it is set, each download raises Interrupted at its next chunk.
         refused: Called with the kind of each thing that the file system cannot store.
+        workers: Unpacks the layers.
+        tar_split: Whether to write their tar-split data, which Podman needs.
 
     Attributes:
         space: The disk space that images have reserved, and what is still to be downloaded.
@@ -45,10 +49,12 @@ class LayerFetcher:
         progress: Progress,
         stop: threading.Event,
         refused: Callable[[str], None],
+        workers: Workers,
         tar_split: bool = False,
     ) -> None:
         self._repository = repository
         self._refused = refused
+        self._workers = workers
         self._tar_split = tar_split
         self._policy = policy
         self._progress = progress
@@ -156,22 +162,18 @@ class LayerFetcher:
                 self._repository.stage_layer(descriptor.digest) as stage,
                 source.blob(descriptor) as chunks,
             ):
-                summary = unpack(
-                    stage.keep(
-                        self._watched(chunks, descriptor.digest, self._progress.layer_advanced)
-                    ),
-                    descriptor,
-                    diff_id,
-                    stage.sink,
-                    stage.index,
-                    self._policy,
-                    tar_split=stage.open_tar_split() if self._tar_split else None,
+                unpacked = self._workers.unpack(
+                    stage,
+                    self._watched(chunks, descriptor.digest, self._progress.layer_advanced),
+                    Job(descriptor, diff_id, self._policy, self._tar_split),
+                    self.check_stop,
                 )
-                for kind in stage.finish():
+                stage.finish()
+                for kind in unpacked.refused:
                     self._refused(kind)
                 with self._lock:
                     self._finished.add(descriptor.digest)
-                return summary
+                return unpacked.summary
         except OSError as error:
             raise self.space.explained_download(error, descriptor.size) from error
         finally:

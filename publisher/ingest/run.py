@@ -32,6 +32,7 @@ from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
 from publisher.state import Cause, State
 from publisher.wishlist.model import Request
+from publisher.workers.pool import Workers
 
 
 def _utc_now() -> datetime:
@@ -44,6 +45,7 @@ def ingest(
     sources: Sources,
     *,
     jobs: int = 4,
+    workers: Workers | None = None,
     policy: Policy | None = None,
     admission: Admission | None = None,
     progress: Progress | None = None,
@@ -61,6 +63,7 @@ def ingest(
         sources: Where the images come from.
         jobs: How many images, and as many layers, are processed at a time; fewer if the limit of
             open files (`ulimit -n`) does not allow them.
+        workers: Unpacks the layers; by default this process does.
         policy: What of an image may be published, and how large it may be.
         admission: Which wishes and images may be published; by default all.
         progress: Receives what happens, from several threads.
@@ -88,7 +91,14 @@ def ingest(
     _convert_schedule(repository)
     for_podman = any("podman" in request.wish.outputs for request in requests)
     fetcher = LayerFetcher(
-        repository, policy, jobs, progress, stop, notices.refused, tar_split=for_podman
+        repository,
+        policy,
+        jobs,
+        progress,
+        stop,
+        notices.refused,
+        workers or Workers(0),
+        tar_split=for_podman,
     )
     thin = ThinPushes(repository, sources, now)
     run = Run(

@@ -1,4 +1,8 @@
-"""Read a layer blob: hash and decompress it in a thread, and verify it at its end."""
+"""Read a layer blob: check its bytes, and decompress it in a thread.
+
+Size and digest are checked where the blob arrives (`checked`), and the diff ID where it is
+decompressed (`BlobReader`), which may be another process.
+"""
 
 from __future__ import annotations
 
@@ -19,31 +23,72 @@ from publisher.oci.digest import digest_algorithm
 _QUEUED_BYTES = 4 * 2**20
 
 
-class BlobReader:
-    """The archive inside a layer blob, as blocks; read, hashed and decompressed in a thread.
+def checked(
+    chunks: Iterable[bytes],
+    descriptor: Descriptor,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[bytes]:
+    """Yield the chunks of a blob; at its end check its size and digest.
 
-    It is a context manager, which ends the thread. The thread iterates over `chunks`, and stops
-    once it has `descriptor.size` bytes; more than that is an error. It calls `progress` with the
-    compressed size of each chunk. An archive of more than `max_bytes` raises LimitExceeded.
+    Args:
+        chunks: The blob. No chunk is read after `descriptor.size` bytes.
+        descriptor: The layer in the manifest.
+        progress: Called with the size of each chunk (bytes).
+
+    Raises:
+        DigestMismatch: The blob does not have the digest of `descriptor`.
+        LayerError: It does not have the size of `descriptor`.
+        Exception: Whatever `chunks` raise.
+    """
+    layer = f"layer {descriptor.digest}"
+    blob_hash = hashlib.new(digest_algorithm(descriptor.digest))
+    received = 0
+    iterator = iter(chunks)
+    while received < descriptor.size:
+        chunk = next(iterator, None)
+        if chunk is None:
+            break
+        received += len(chunk)
+        if received > descriptor.size:
+            raise LayerError(
+                f"cannot unpack {layer}",
+                why=f"the blob is longer than the manifest's {descriptor.size} bytes",
+            )
+        blob_hash.update(chunk)
+        if progress is not None:
+            progress(len(chunk))
+        if chunk:
+            yield chunk
+    actual = f"{blob_hash.name}:{blob_hash.hexdigest()}"
+    if actual != descriptor.digest:
+        missing = descriptor.size - received
+        raise DigestMismatch(
+            f"{layer} arrived damaged",
+            expected=descriptor.digest,
+            actual=actual,
+            hint=f"{missing} bytes are missing at its end" if missing else "",
+        )
+    if received != descriptor.size:
+        raise LayerError(
+            f"cannot unpack {layer}",
+            why=f"it has {received} bytes, not the manifest's {descriptor.size}",
+        )
+
+
+class BlobReader:
+    """The archive inside a layer blob, as blocks; read and decompressed in a thread.
+
+    It is a context manager, which ends the thread. The thread iterates over `chunks`, which are
+    those of `checked`. An archive of more than `max_bytes` raises LimitExceeded. `layer` is the
+    name of the layer in errors.
     """
 
-    def __init__(
-        self,
-        chunks: Iterable[bytes],
-        descriptor: Descriptor,
-        diff_id: str,
-        max_bytes: int,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
+    def __init__(self, chunks: Iterable[bytes], layer: str, diff_id: str, max_bytes: int) -> None:
         self._chunks = iter(chunks)
-        self._descriptor = descriptor
         self._diff_id = diff_id
         self._max_bytes = max_bytes
-        self._progress = progress
-        self._what = f"layer {descriptor.digest}"
-        self._blob_hash = hashlib.new(digest_algorithm(descriptor.digest))
+        self._what = layer
         self._diff_hash = hashlib.new(digest_algorithm(diff_id))
-        self._received = 0
         self.archive_bytes = 0
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_QUEUED_BYTES // PIECE)
         self._ended = False
@@ -71,7 +116,7 @@ class BlobReader:
         self._thread.join()
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the archive's bytes; at the end of the blob verify digest, size and diff ID.
+        """Yield the archive's bytes; at the end verify the diff ID.
 
         Raises the exception of `chunks`, LayerError for a corrupt stream, or DigestMismatch.
         """
@@ -115,7 +160,7 @@ class BlobReader:
 
     def _inflate(self) -> None:
         try:
-            for block in decompress(self._received_chunks(), self._what):
+            for block in decompress(self._arriving(), self._what):
                 self._diff_hash.update(block)
                 self.archive_bytes += len(block)
                 if self.archive_bytes > self._max_bytes:
@@ -126,15 +171,15 @@ class BlobReader:
                         why=f"it expands to more than {self._max_bytes} bytes",
                     )
                 self._put(block)
-        except (LimitExceeded, _BlobTooLongError):
+        except LimitExceeded:
             raise
         except LayerError:
-            # If decompression fails, the blob may be damaged. A digest mismatch is then the error.
-            for _ in self._received_chunks():
+            # If decompression fails, the blob may be damaged. Then `chunks` raise DigestMismatch.
+            for _ in self._arriving():
                 pass
-            self._check_blob()
             raise
-        self._check_blob()
+        for _ in self._arriving():  # what follows the archive counts for the digest
+            pass
         actual = f"{self._diff_hash.name}:{self._diff_hash.hexdigest()}"
         if actual != self._diff_id:
             raise DigestMismatch(
@@ -143,44 +188,11 @@ class BlobReader:
                 actual=actual,
             )
 
-    def _received_chunks(self) -> Iterator[bytes]:
-        while self._received < self._descriptor.size:
+    def _arriving(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
             if self._stop.is_set():
                 raise _StoppedError
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return
-            self._received += len(chunk)
-            if self._received > self._descriptor.size:
-                raise _BlobTooLongError(
-                    f"cannot unpack {self._what}",
-                    why=f"the blob is longer than the manifest's {self._descriptor.size} bytes",
-                )
-            self._blob_hash.update(chunk)
-            if self._progress is not None:
-                self._progress(len(chunk))
-            if chunk:
-                yield chunk
-
-    def _check_blob(self) -> None:
-        actual = f"{self._blob_hash.name}:{self._blob_hash.hexdigest()}"
-        if actual != self._descriptor.digest:
-            missing = self._descriptor.size - self._received
-            raise DigestMismatch(
-                f"{self._what} arrived damaged",
-                expected=self._descriptor.digest,
-                actual=actual,
-                hint=f"{missing} bytes are missing at its end" if missing else "",
-            )
-        if self._received != self._descriptor.size:
-            raise LayerError(
-                f"cannot unpack {self._what}",
-                why=f"it has {self._received} bytes, not the manifest's {self._descriptor.size}",
-            )
-
-
-class _BlobTooLongError(LayerError):
-    """The source sends more bytes than the descriptor's size."""
+            yield chunk
 
 
 class _StoppedError(Exception):

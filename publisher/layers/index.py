@@ -281,9 +281,14 @@ def decode_entry(line: str) -> Entry:
         xattrs = get("xattrs")
         device = get("device")
         dropped = get("dropped")
+        kind = _TYPES[fields["type"]]
+        if "/." in path or "//" in path or "\0" in path or path[:1] in "/." or path[-1:] == "/":
+            _check_path(path)
+        if kind is EntryType.HARDLINK:
+            _check_path(target)
         return Entry(
             path,
-            _TYPES[fields["type"]],
+            kind,
             mode,
             uid,
             gid,
@@ -302,6 +307,15 @@ def decode_entry(line: str) -> Entry:
         raise LayerError(
             "cannot read a layer index", why=f"a line is malformed: {error}"
         ) from error
+
+
+def _check_path(path: str) -> None:
+    """Raise ValueError for a path that leads out of the tree, or is not normalized.
+
+    An index may have been written by a process that a malicious layer had taken over.
+    """
+    if "\0" in path or (path and not {"", ".", ".."}.isdisjoint(path.split("/"))):
+        raise ValueError("a path leads out of the tree, or is not normalized")
 
 
 def _device(value: object) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 from publisher.entry import EntryType, TreeSink
-from publisher.layers.blob import BlobReader
+from publisher.layers.blob import BlobReader, checked
 from publisher.layers.builder import LayerBuilder
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.index import IndexHeader, write_index
@@ -54,6 +54,7 @@ def unpack(
     policy: Policy,
     progress: Callable[[int], None] | None = None,
     tar_split: BinaryIO | None = None,
+    is_checked: bool = False,
 ) -> LayerSummary:
     """Unpack a blob into `sink`, and write its layer index to `index`.
 
@@ -70,6 +71,8 @@ def unpack(
         progress: Called in the other thread with the size of each chunk.
         tar_split: Receives the layer's tar-split data. It is left empty if the archive cannot be
             assembled from the tree, because a member replaces a file of an earlier one.
+        is_checked: Another process checks size and digest of `chunks` while it sends them, and
+            discards the result if they do not match.
 
     Raises:
         DigestMismatch: The blob does not have the digest of `descriptor`, or not `diff_id`.
@@ -85,8 +88,10 @@ def unpack(
         )
     limits = policy.limits
     split = TarSplit(tar_split) if tar_split is not None else None
+    if not is_checked:
+        chunks = checked(chunks, descriptor, progress)
     with (
-        BlobReader(chunks, descriptor, diff_id, limits.layer_bytes, progress) as blob,
+        BlobReader(chunks, layer, diff_id, limits.layer_bytes) as blob,
         temporary_databases(f"cannot unpack {layer}"),
         closing(LayerBuilder(sink, policy, layer, split)) as builder,
     ):

@@ -19,7 +19,7 @@ from publisher.repository.errors import (
     RepositoryChanged,
     RepositoryError,
 )
-from publisher.repository.protocol import Found, LayerStage, Repository, Transaction
+from publisher.repository.protocol import Found, LayerFiles, LayerStage, Repository, Transaction
 
 __all__ = [
     "DeviceRefused",
@@ -27,6 +27,7 @@ __all__ = [
     "Found",
     "LayerChanged",
     "LayerDamaged",
+    "LayerFiles",
     "LayerStage",
     "NothingPublished",
     "OutOfSpace",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, TreeSink
+from publisher.repository.layer_files import LayerPlace
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
@@ -44,8 +45,8 @@ class Found(Protocol):
         """Read the file's content, and return its SHA-256 digest in hex without a prefix."""
 
 
-class LayerStage(Protocol):
-    """Private space in which one layer is unpacked, until `finish`."""
+class LayerFiles(Protocol):
+    """The files that a layer is unpacked to."""
 
     @property
     def sink(self) -> TreeSink:
@@ -55,8 +56,26 @@ class LayerStage(Protocol):
     def index(self) -> BinaryIO:
         """Where the layer's index is written."""
 
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often the file system could not store something, by kind.
+
+        The kinds are a whiteout, an opaque marker, an attribute.
+        """
+
     def open_tar_split(self) -> BinaryIO:
         """Return a new file for the layer's tar-split data. If it is left empty, it is removed."""
+
+
+class LayerStage(Protocol):
+    """Private space in which one layer is unpacked, until `finish`."""
+
+    @property
+    def place(self) -> LayerPlace | None:
+        """Where another process can unpack the layer; None if only this process can."""
+
+    def open_files(self) -> AbstractContextManager[LayerFiles]:
+        """Create the files of the layer in this process; the caller closes them before `finish`."""
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Yield the blob's chunks unchanged.
@@ -67,12 +86,14 @@ class LayerStage(Protocol):
             PublisherError: There is no space for the copy.
         """
 
-    def finish(self) -> Mapping[str, int]:
+    def open_index(self) -> BinaryIO:
+        """Open the index of the unpacked layer for reading; the caller closes it."""
+
+    def finish(self) -> None:
         """Keep the layer, complete and verified, for the transaction that publishes it.
 
-        Returns:
-            How often the file system could not store something, by kind: a whiteout, an opaque
-            marker, an attribute.
+        Raises:
+            UnexpectedFile: The files of the layer are not what they should be.
         """
 
 

@@ -11,7 +11,6 @@ from publisher.errors import PublisherError
 from publisher.layers.fixups import fixups
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.policy import Policy
-from publisher.layers.unpack import unpack
 from publisher.oci.config import parse_config
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.reference import parse_reference
@@ -28,6 +27,8 @@ from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.refetch_metadata import refetch_metadata, refetch_retired
 from publisher.verify.relink import relink_flat_image
 from publisher.verify.survey import survey, take_inventory
+from publisher.workers.job import Job
+from publisher.workers.pool import Workers
 
 _LAYERS = (
     *(Kind.LAYER_MISSING, Kind.LAYER_DAMAGED, Kind.LAYER_WRITABLE),
@@ -43,6 +44,7 @@ def refetch(
     findings: Iterable[Finding],
     *,
     policy: Policy,
+    workers: Workers,
     progress: Callable[[str], None] | None = None,
 ) -> Repaired:
     """Download what `findings` need, each blob and manifest by the digest that was published.
@@ -52,6 +54,7 @@ def refetch(
         sources: Where images come from.
         findings: Findings with the remedy REFETCH, and findings about layers.
         policy: What of a layer may appear in the repository.
+        workers: Unpacks the layers.
         progress: Called with a description of what is being fetched.
 
     Returns:
@@ -76,7 +79,7 @@ def refetch(
             failures += [Failure.of(finding, error) for finding in group]
         else:
             repaired += group
-    layers = _Layers(repository, sources, policy, progress)
+    layers = _Layers(repository, sources, policy, workers, progress)
     done = layers.refetch([finding for finding in wanted if finding.kind in _LAYERS])
     return Repaired((*repaired, *done.findings), (*failures, *done.failures))
 
@@ -89,11 +92,13 @@ class _Layers:
         repository: Repository,
         sources: Sources,
         policy: Policy,
+        workers: Workers,
         progress: Callable[[str], None],
     ) -> None:
         self._repository = repository
         self._sources = sources
         self._policy = policy
+        self._workers = workers
         self._progress = progress
 
     def refetch(self, findings: Sequence[Finding]) -> Repaired:
@@ -157,13 +162,10 @@ class _Layers:
         lower = [LayerIndex(partial(repository.open_index, digest)) for digest in below]
         with tempfile.TemporaryFile() as index:
             with repository.stage_layer(layer.digest) as stage, source.blob(layer) as chunks:
-                split = stage.open_tar_split() if repository.exists(layout.PODMAN_STORE) else None
-                unpack(
-                    *(stage.keep(chunks), layer, diff_id, stage.sink, index, self._policy),
-                    tar_split=split,
-                )
-                index.seek(0)
-                shutil.copyfileobj(index, stage.index)
+                split = repository.exists(layout.PODMAN_STORE)
+                self._workers.unpack(stage, chunks, Job(layer, diff_id, self._policy, split))
+                with stage.open_index() as unpacked:
+                    shutil.copyfileobj(unpacked, index)
                 stage.finish()
             needed = tuple(fixups([*lower, read_index(index)], repository.keeps_xattrs))
         with repository.transaction(f"repair of layer {layer.digest}") as transaction:

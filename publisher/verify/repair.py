@@ -14,6 +14,7 @@ from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.record_versions import release_newer
 from publisher.verify.refetch import refetch
 from publisher.verify.run import Report, verify
+from publisher.workers.pool import Workers
 
 _ROUNDS = 10
 """The largest number of rounds: more than the longest chain of dependent findings."""
@@ -26,6 +27,7 @@ def repair(
     policy: Policy,
     progress: Callable[[str], None] | None = None,
     *,
+    workers: Workers | None = None,
     replace_newer: bool = False,
 ) -> tuple[Repaired, Report]:
     """Repair what `report` names as far as possible, and verify again.
@@ -40,6 +42,7 @@ def repair(
         sources: Where to download from; if None, nothing is downloaded.
         policy: What of a layer may appear in the repository.
         progress: Called with a description of what is being read or fetched.
+        workers: Unpacks downloaded layers; by default this process does.
         replace_newer: Also rebuild records that a newer release wrote.
 
     Returns:
@@ -56,7 +59,7 @@ def repair(
         if not wanted or set(wanted) == before:
             break
         before = set(wanted)
-        done = _repair_once(repository, wanted, sources, policy, progress)
+        done = _repair_once(repository, wanted, sources, policy, workers or Workers(0), progress)
         repaired += done.findings
         failures |= {failure.finding: failure for failure in done.failures}
         report = verify(repository, deep=report.deep, progress=progress)
@@ -76,6 +79,7 @@ def _repair_once(
     findings: list[Finding],
     sources: Sources | None,
     policy: Policy,
+    workers: Workers,
     progress: Callable[[str], None] | None,
 ) -> Repaired:
     derived = derive(repository, findings, datetime.now(UTC).replace(microsecond=0))
@@ -83,5 +87,12 @@ def _repair_once(
         return derived
     failed = [failure.finding for failure in derived.failures]
     lost = [finding for finding in findings if finding.remedy is Remedy.REFETCH]
-    fetched = refetch(repository, sources, [*lost, *failed], policy=policy, progress=progress)
+    fetched = refetch(
+        repository,
+        sources,
+        [*lost, *failed],
+        policy=policy,
+        workers=workers,
+        progress=progress,
+    )
     return Repaired((*derived.findings, *fetched.findings), (*derived.failures, *fetched.failures))

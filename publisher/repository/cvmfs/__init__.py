@@ -10,6 +10,7 @@ sending.py       write the content of one call as its stream
 stream.py        convert entries to an ordered, checked tar stream                   (pure)
 sparse.py        decide which files are sent as sparse members                       (pure)
 tar_header.py    convert one entry to the bytes of its tar header                    (pure)
+layer_stage.py   one layer during its download
 spool.py         layers between download and publication, and the limit of their size
 mirror.py        the metadata mirror beside the repository
 mount.py         read the published tree through the mount

@@ -14,9 +14,10 @@ from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.guard import Guard
+from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
-from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, CvmfsLayerStage, Spool
+from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.cvmfs.transaction import CvmfsTransaction, settle
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
@@ -189,9 +190,10 @@ class CvmfsRepository:
         """Begin to stage a layer, which is discarded unless `finish` is called."""
         staging = self.mirror.tree.staging
         directory = staging.new_path()
-        stage = CvmfsLayerStage(directory, self.mirror.staged(digest))
+        stage = CvmfsLayerStage(directory, self.mirror.staged(digest), f"layer {digest}")
         try:
-            yield stage
+            with stage.full_disk_explained():
+                yield stage
         finally:
             try:
                 stage.close()  # on a full disk, it may fail to write the rest of a file

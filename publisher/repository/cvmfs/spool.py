@@ -11,21 +11,14 @@ process has a reservation.
 
 from __future__ import annotations
 
-import errno
-import os
-import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from publisher.entry import Content, Entry
-from publisher.layers.replay import FileOrder
 from publisher.repository import OutOfSpace
-from publisher.repository.disk import make_directories, remove_if_empty, sync_filesystem
 from publisher.tree import layout
 
 DEFAULT_LIMIT = 20 * 10**9
@@ -77,103 +70,6 @@ class StagedLayer:
         """Delete the blob and the order, which are not needed once the layer is published."""
         self.blob.unlink(missing_ok=True)
         self.order.unlink(missing_ok=True)
-
-
-class CvmfsLayerStage:
-    """One layer during its download, in the private `directory`; `finish` moves it to `staged`."""
-
-    def __init__(self, directory: Path, staged: StagedLayer) -> None:
-        self._directory = directory
-        self._staged = staged
-        self._arriving = StagedLayer(directory / "layer", directory / "blob")
-        make_directories(self._arriving.directory / layout.LAYER_TREE)
-        make_directories(self._arriving.index.parent)
-        self._blob = self._arriving.blob.open("xb")
-        self.index: BinaryIO = self._arriving.index.open("xb")
-        os.fchmod(self.index.fileno(), 0o644)
-        self._tar_split: BinaryIO | None = None
-        self.sink = _SpooledOrder(self._arriving.order, self._full_disk_explained)
-
-    def open_tar_split(self) -> BinaryIO:
-        """Return a new file for the layer's tar-split data."""
-        with self._full_disk_explained():
-            self._tar_split = self._arriving.tar_split.open("xb")
-        os.fchmod(self._tar_split.fileno(), 0o644)
-        return self._tar_split
-
-    def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the chunks of the blob, and store them."""
-        for chunk in chunks:
-            with self._full_disk_explained():
-                self._blob.write(chunk)
-            yield chunk
-
-    def finish(self) -> Mapping[str, int]:
-        """Keep the layer, complete and verified, for the transaction that publishes it."""
-        with self._full_disk_explained():
-            self._blob.flush()
-        self.close()
-        remove_if_empty(self._arriving.tar_split)
-        sync_filesystem(self._directory)
-        self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
-        # The blob is moved last: the layer is staged once all three files exist.
-        try:
-            self._arriving.directory.rename(self._staged.directory)
-        except OSError as error:
-            # Another run staged the same layer first, with the same bytes.
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-        self._arriving.order.rename(self._staged.order)
-        self._arriving.blob.rename(self._staged.blob)
-        return {}
-
-    def close(self) -> None:
-        """Close all files. Calling it again has no effect."""
-        self.sink.close()
-        self.index.close()
-        if self._tar_split is not None:
-            self._tar_split.close()
-        with suppress(OSError):  # an earlier write has reported the error
-            self._blob.close()
-
-    @contextmanager
-    def _full_disk_explained(self) -> Iterator[None]:
-        """Convert an error of a full disk to SpoolFull."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise self._full(error.strerror or str(error)) from error
-        except sqlite3.OperationalError as error:
-            raise self._full(str(error)) from error
-
-    def _full(self, reason: str) -> SpoolFull:
-        return SpoolFull(
-            f"cannot keep a layer in {self._staged.blob.parent}",
-            why=f"{reason}, after {self._blob.raw.tell()} bytes of the layer",
-            hint="free space there for the compressed layers of a whole image, or set "
-            "PUBLISHER_STATE to a directory on a larger disk",
-        )
-
-
-class _SpooledOrder(FileOrder):
-    """The order of contents in a file of the spool, whose disk may be full."""
-
-    def __init__(self, file: Path, explained: Callable[[], AbstractContextManager[None]]) -> None:
-        self._explained = explained
-        with explained():
-            super().__init__(file)
-
-    def add(self, entry: Entry, content: Content = ()) -> None:
-        """Record `entry`; its content is not read."""
-        with self._explained():
-            super().add(entry, content)
-
-    def finish(self) -> None:
-        """Write everything to the file."""
-        with self._explained():
-            super().finish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,71 +2,59 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from publisher.repository.directory.tree_writer import TreeWriter
-from publisher.repository.disk import (
-    PUBLIC_FILE_MODE,
-    make_directories,
-    remove_if_empty,
-    sync_filesystem,
+from publisher.repository.disk import remove_if_empty, sync_filesystem
+from publisher.repository.layer_files import (
+    LayerPlace,
+    StagedFiles,
+    check_files,
+    open_unpacked_index,
 )
-from publisher.tree import layout
+
+
+def tree_files(place: LayerPlace) -> StagedFiles:
+    """Return new files for a layer whose tree is written."""
+    return StagedFiles(place, lambda place: TreeWriter(place.tree))
 
 
 class DirectoryLayerStage:
-    """A layer in the private directory `directory`: a tree written by `sink`, and its index.
+    """A layer in the private directory `directory`, which is made; `finish` moves it to `finished`.
 
-    `finish` moves it to `finished`.
+    `layer` is the name of the layer in errors.
     """
 
-    def __init__(self, directory: Path, finished: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, finished: Path, layer: str) -> None:
+        directory.mkdir(mode=0o700)
         self._finished = finished
-        tree = directory / layout.LAYER_TREE
-        index = directory / layout.LAYER_INDEX
-        make_directories(tree)
-        make_directories(index.parent)
-        directory.chmod(0o755)
-        self.sink = TreeWriter(tree)
-        self.index: BinaryIO = index.open("xb")
-        os.fchmod(self.index.fileno(), PUBLIC_FILE_MODE)
-        self._tar_split: BinaryIO | None = None
+        self._layer = layer
+        self.place = LayerPlace("tree", directory)
 
-    def open_tar_split(self) -> BinaryIO:
-        """Return a new file for the layer's tar-split data."""
-        self._tar_split = (self._directory / layout.LAYER_TAR_SPLIT).open("xb")
-        os.fchmod(self._tar_split.fileno(), PUBLIC_FILE_MODE)
-        return self._tar_split
+    def open_files(self) -> StagedFiles:
+        """Return new files for the layer."""
+        return tree_files(self.place)
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return `chunks`: a copy of the blob is not needed."""
         return chunks
 
-    def finish(self) -> Mapping[str, int]:
-        """Keep the complete, verified layer for the transaction that publishes it.
+    def open_index(self) -> BinaryIO:
+        """Open the index of the unpacked layer."""
+        return open_unpacked_index(self.place)
 
-        Returns how often the file system did not store something, by its kind.
-        """
-        self.close()
-        remove_if_empty(self._directory / layout.LAYER_TAR_SPLIT)
+    def finish(self) -> None:
+        """Keep the complete, verified layer for the transaction that publishes it."""
+        remove_if_empty(self.place.tar_split)
+        check_files(self.place, self._layer)
         # On disk before it gets its final name: the next run trusts what has that name.
-        sync_filesystem(self._directory)
+        sync_filesystem(self.place.layer)
         if not self._finished.exists():
             try:
-                self._directory.rename(self._finished)
+                self.place.layer.rename(self._finished)
             except OSError:
                 # Another run may have finished the same layer first, with the same bytes.
                 if not self._finished.exists():
                     raise
-        return self.sink.refused
-
-    def close(self) -> None:
-        """Close the files that are open."""
-        self.sink.close()
-        self.index.close()
-        if self._tar_split is not None:
-            self._tar_split.close()

@@ -222,15 +222,12 @@ class DirectoryRepository:
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""
         directory = self.staging.new_path()
-        stage = DirectoryLayerStage(directory, self.staging.finished_layer(digest))
+        finished = self.staging.finished_layer(digest)
         try:
             with self._noting_a_full_disk():
-                yield stage
+                yield DirectoryLayerStage(directory, finished, f"layer {digest}")
         finally:
-            try:
-                stage.close()  # on a full disk, it may fail to write the rest of a file
-            finally:
-                self.staging.discard(directory)
+            self.staging.discard(directory)
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[DirectoryTransaction]:

@@ -42,7 +42,9 @@ DIGEST = "sha256:" + "0" * 64
 
 characters = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
 undecodable = st.sampled_from([chr(0xDC00 + byte) for byte in range(0xF5, 0x100)])
-names = st.text(st.one_of(characters, undecodable), min_size=1, max_size=8)
+names = st.text(st.one_of(characters, undecodable), min_size=1, max_size=8).filter(
+    lambda name: name not in (".", "..")
+)
 paths = st.lists(names, min_size=1, max_size=4).map("/".join)
 counts = st.integers(0, 2**63)
 

@@ -54,7 +54,8 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repos
 def stage(repository: Repository, layer: build.Layer) -> None:
     with repository.stage_layer(layer.digest) as staged:
         chunks = staged.keep(layer.chunks())
-        unpack(chunks, layer.descriptor, layer.diff_id, staged.sink, staged.index, Policy())
+        with staged.open_files() as files:
+            unpack(chunks, layer.descriptor, layer.diff_id, files.sink, files.index, Policy())
         staged.finish()
 
 
@@ -164,8 +165,8 @@ def test_nothing_is_visible_before_a_commit(repository: Repository) -> None:
 
 
 def test_an_unfinished_layer_is_not_kept(repository: Repository) -> None:
-    with repository.stage_layer(BASE.digest) as staged:
-        staged.index.write(b"half")
+    with repository.stage_layer(BASE.digest) as staged, staged.open_files() as files:
+        files.index.write(b"half")
     assert not repository.has_layer(BASE.digest)
 
 

@@ -84,9 +84,11 @@ def test_staged_and_scheduled_layers_are_not_orphans(root: Path) -> None:
     place = RepositoryURL.parse(f"dir:{root}/images")
     repository = DirectoryRepository(place, writable=True, may_be_new=True)
     with repository.stage_layer(staged.digest) as stage:
-        unpack(
-            staged.chunks(), staged.descriptor, staged.diff_id, stage.sink, stage.index, Policy()
-        )
+        with stage.open_files() as files:
+            unpack(
+                *(staged.chunks(), staged.descriptor, staged.diff_id),
+                *(files.sink, files.index, Policy()),
+            )
         stage.finish()
     assert ask(root, "gc", "--orphans").out.startswith("0 orphans collected")
     assert repository.has_layer(staged.digest)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from publisher.ingest.run import ingest
+from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.repository import CvmfsRepository
-from publisher.repository.cvmfs.spool import CvmfsLayerStage, Spool
+from publisher.repository.cvmfs.spool import Spool
 from publisher.sources.open import Sources
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
@@ -188,8 +188,8 @@ def test_the_spool_keeps_its_limit_however_many_images_are_fetched_at_once(
     seen: list[int] = []
     finish = CvmfsLayerStage.finish
 
-    def watched(stage: CvmfsLayerStage) -> Any:
-        done = finish(stage)
+    def watched(stage: CvmfsLayerStage) -> None:
+        finish(stage)
         seen.append(
             sum(p.stat().st_size for p in repository.mirror.blobs.iterdir() if not p.suffix)
         )
@@ -197,7 +197,6 @@ def test_the_spool_keeps_its_limit_however_many_images_are_fetched_at_once(
             wait_for(lambda: len(seen) >= 6, 60)
         else:
             wait_for(lambda: bool(seen[most:]) or threads_in(Spool._wait) == 6 - most, 60)
-        return done
 
     monkeypatch.setattr(CvmfsLayerStage, "finish", watched)
     with bounded(machine, limit) as repository, Sources() as sources:
@@ -221,15 +220,14 @@ def test_a_staged_layer_that_was_damaged_on_disk_is_fetched_again(
     finish = CvmfsLayerStage.finish
     spoiled: list[Path] = []
 
-    def spoiling(stage: CvmfsLayerStage) -> Any:
-        done = finish(stage)
+    def spoiling(stage: CvmfsLayerStage) -> None:
+        finish(stage)
         [blob] = [path for path in repository.mirror.blobs.iterdir() if not path.suffix]
         if not spoiled:
             data = bytearray(blob.read_bytes())
             data[1000] ^= 1
             blob.write_bytes(data)
             spoiled.append(blob)
-        return done
 
     monkeypatch.setattr(CvmfsLayerStage, "finish", spoiling)
     with bounded(machine, 10**9) as repository, Sources() as sources:

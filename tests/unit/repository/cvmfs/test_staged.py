@@ -13,8 +13,9 @@ import pytest
 from publisher.layers import replay
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import unpack
+from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.repository import CvmfsRepository
-from publisher.repository.cvmfs.spool import CvmfsLayerStage, SpoolFull
+from publisher.repository.cvmfs.spool import SpoolFull
 from tests.cvmfs import Machine
 from tests.layer_builder import file, layer
 
@@ -33,7 +34,8 @@ def repository(machine: Machine) -> Iterator[CvmfsRepository]:
 
 def stage_blob(stage: CvmfsLayerStage) -> None:
     chunks = stage.keep([LAYER.blob])
-    unpack(chunks, LAYER.descriptor, LAYER.diff_id, stage.sink, stage.index, Policy())
+    with stage.open_files() as files:
+        unpack(chunks, LAYER.descriptor, LAYER.diff_id, files.sink, files.index, Policy())
 
 
 @pytest.mark.parametrize("moment", ["both", "published concurrently", "discarded concurrently"])
@@ -92,8 +94,8 @@ def test_a_spool_that_is_full_for_the_order_of_contents_is_named_and_not_the_tem
 ) -> None:
     monkeypatch.setattr(replay, "_ORDER", f"{replay._ORDER} PRAGMA max_page_count = 20;")
     many = layer(*(file(f"{n:0200}") for n in range(1000)))
-    with repository.stage_layer(many.digest) as stage:
-        with pytest.raises(SpoolFull, match=r"cannot keep a layer in .*full"):
+    with pytest.raises(SpoolFull, match=r"cannot keep a layer in .*full"):
+        with repository.stage_layer(many.digest) as stage, stage.open_files() as files:
             chunks = stage.keep([many.blob])
-            unpack(chunks, many.descriptor, many.diff_id, stage.sink, stage.index, Policy())
+            unpack(chunks, many.descriptor, many.diff_id, files.sink, files.index, Policy())
     assert not repository.has_layer(many.digest)

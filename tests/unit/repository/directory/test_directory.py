@@ -79,7 +79,11 @@ def test_a_new_repository_is_open_to_readers_and_an_existing_one_keeps_its_mode(
 
 def stage(repository: DirectoryRepository, layer: build.Layer) -> None:
     with repository.stage_layer(layer.digest) as stage:
-        unpack(layer.chunks(), layer.descriptor, layer.diff_id, stage.sink, stage.index, Policy())
+        with stage.open_files() as files:
+            unpack(
+                *(layer.chunks(), layer.descriptor, layer.diff_id),
+                *(files.sink, files.index, Policy()),
+            )
         stage.finish()
 
 

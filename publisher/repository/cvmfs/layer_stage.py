@@ -1,0 +1,134 @@
+"""One layer during its download: its blob, its index and the order of its contents."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from publisher.entry import Content, Entry
+from publisher.layers.replay import FileOrder
+from publisher.repository.cvmfs.spool import SpoolFull, StagedLayer
+from publisher.repository.disk import remove_if_empty, sync_filesystem
+from publisher.repository.errors import DiskFull
+from publisher.repository.layer_files import (
+    LayerPlace,
+    StagedFiles,
+    check_files,
+    open_unpacked_index,
+)
+
+
+def order_files(place: LayerPlace) -> StagedFiles:
+    """Return new files for a layer of which the order of contents is recorded."""
+    return StagedFiles(place, lambda place: _SpooledOrder(place.order))
+
+
+class CvmfsLayerStage:
+    """One layer during its download, in the private `directory`; `finish` moves it to `staged`.
+
+    `layer` is the name of the layer in errors. The blob is beside the place where the layer is
+    unpacked, so that a worker process cannot write to it.
+    """
+
+    def __init__(self, directory: Path, staged: StagedLayer, layer: str) -> None:
+        self._directory = directory
+        self._staged = staged
+        self._layer = layer
+        self.place = LayerPlace("order", directory / "unpacked")
+        for each in (directory, self.place.directory):
+            each.mkdir(mode=0o700)
+        self._blob_file = directory / "blob"
+        self._blob = self._blob_file.open("xb")
+
+    def open_files(self) -> StagedFiles:
+        """Return new files for the layer."""
+        return order_files(self.place)
+
+    def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the chunks of the blob, and store them."""
+        for chunk in chunks:
+            with self.full_disk_explained():
+                self._blob.write(chunk)
+            yield chunk
+
+    def open_index(self) -> BinaryIO:
+        """Open the index of the unpacked layer."""
+        return open_unpacked_index(self.place)
+
+    def finish(self) -> None:
+        """Keep the layer, complete and verified, for the transaction that publishes it."""
+        with self.full_disk_explained():
+            self._blob.flush()
+        self.close()
+        remove_if_empty(self.place.tar_split)
+        check_files(self.place, self._layer)
+        sync_filesystem(self._directory)
+        self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
+        # The blob is moved last: the layer is staged once all three files exist.
+        try:
+            self.place.layer.rename(self._staged.directory)
+        except OSError as error:
+            # Another run staged the same layer first, with the same bytes.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        self.place.order.rename(self._staged.order)
+        self._blob_file.rename(self._staged.blob)
+
+    def close(self) -> None:
+        """Close the blob. Calling it again has no effect."""
+        with suppress(OSError):  # an earlier write has reported the error
+            self._blob.close()
+
+    @contextmanager
+    def full_disk_explained(self) -> Iterator[None]:
+        """Convert an error of a full disk to SpoolFull."""
+        try:
+            yield
+        except OSError as error:
+            if not DiskFull.is_meant_by(error):
+                raise
+            stored = self._blob_file.stat().st_size if self._blob_file.exists() else 0
+            raise SpoolFull(
+                f"cannot keep a layer in {self._staged.blob.parent}",
+                why=f"{error.strerror or error}, after {stored} bytes of the layer",
+                hint="free space there for the compressed layers of a whole image, or set "
+                "PUBLISHER_STATE to a directory on a larger disk",
+            ) from error
+
+
+class _SpooledOrder:
+    """The order of contents in a file of the spool, whose disk may be full."""
+
+    refused: Mapping[str, int] = {}
+
+    def __init__(self, file: Path) -> None:
+        with _as_os_errors(file):
+            self._order = FileOrder(file)
+        self._file = file
+
+    def add(self, entry: Entry, content: Content = ()) -> None:
+        """Record `entry`; its content is not read."""
+        with _as_os_errors(self._file):
+            self._order.add(entry, content)
+
+    def finish(self) -> None:
+        """Write everything to the file."""
+        with _as_os_errors(self._file):
+            self._order.finish()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._order.close()
+
+
+@contextmanager
+def _as_os_errors(file: Path) -> Iterator[None]:
+    """Convert the error of SQLite for a full disk to that of the file system."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.ENOSPC, str(error), str(file)) from error

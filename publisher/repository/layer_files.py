@@ -1,0 +1,156 @@
+"""The files of one layer while it is unpacked, by this process or by a worker process."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+from publisher.closing import Closing
+from publisher.entry import TreeSink
+from publisher.errors import PublisherError
+from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories, open_file
+from publisher.tree import layout
+
+Form = Literal["tree", "order"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlace:
+    """Where a layer is unpacked: everything is written below the private `directory`.
+
+    `form` is what is written beside the index: with "tree" the layer's tree, with "order" the order
+    of the contents in the archive, for `publisher.layers.replay`.
+    """
+
+    form: Form
+    directory: Path
+
+    @property
+    def layer(self) -> Path:
+        """The directory that becomes the published layer."""
+        return self.directory / "layer"
+
+    @property
+    def tree(self) -> Path:
+        """The layer's tree."""
+        return self.layer / layout.LAYER_TREE
+
+    @property
+    def index(self) -> Path:
+        """The layer's index."""
+        return self.layer / layout.LAYER_INDEX
+
+    @property
+    def tar_split(self) -> Path:
+        """The layer's tar-split data, which not every layer has."""
+        return self.layer / layout.LAYER_TAR_SPLIT
+
+    @property
+    def order(self) -> Path:
+        """The order of the contents in the archive."""
+        return self.directory / "order"
+
+    @property
+    def temporary(self) -> Path:
+        """The directory of a worker process' temporary files."""
+        return self.directory / "temporary"
+
+
+class Sink(TreeSink, Protocol):
+    """A `TreeSink` that is closed at the end."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often something was not stored, by its kind."""
+
+    def close(self) -> None:
+        """Close all files."""
+
+
+class StagedFiles(Closing):
+    """Creates and writes the files at `place`; `open_sink` opens what receives the entries.
+
+    Close it, or use it as a context manager.
+    """
+
+    def __init__(self, place: LayerPlace, open_sink: Callable[[LayerPlace], Sink]) -> None:
+        self._place = place
+        make_directories(place.tree)
+        make_directories(place.index.parent)
+        self._tar_split: BinaryIO | None = None
+        self.index: BinaryIO = _create(place.index)
+        try:
+            self.sink = open_sink(place)
+        except BaseException:
+            self.index.close()
+            raise
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often the file system did not store something, by its kind."""
+        return self.sink.refused
+
+    def open_tar_split(self) -> BinaryIO:
+        """Return a new file for the layer's tar-split data."""
+        self._tar_split = _create(self._place.tar_split)
+        return self._tar_split
+
+    def close(self) -> None:
+        """Close all files. On a full disk it may fail to write the rest of one."""
+        try:
+            self.sink.close()
+            if self._tar_split is not None:
+                self._tar_split.close()
+        finally:
+            self.index.close()
+
+
+def _create(file: Path) -> BinaryIO:
+    opened = file.open("xb")
+    os.fchmod(opened.fileno(), PUBLIC_FILE_MODE)
+    return opened
+
+
+class UnexpectedFile(PublisherError):
+    """The process that unpacked a layer left something else than the layer's files."""
+
+
+def check_files(place: LayerPlace, layer: str) -> None:
+    """Check that the files of an unpacked layer are what they should be, and nothing more.
+
+    A worker process that an image has taken over may leave links to other files in their places.
+
+    Args:
+        place: Where the layer was unpacked. No process writes there any more.
+        layer: The name of the layer in errors.
+
+    Raises:
+        UnexpectedFile: Something is missing, or is not of the expected type.
+    """
+    metadata = place.index.parent
+    expected = {
+        place.layer: {place.tree.name: stat.S_IFDIR, metadata.name: stat.S_IFDIR},
+        metadata: {place.index.name: stat.S_IFREG},
+    }
+    if os.path.lexists(place.tar_split):
+        expected[metadata][place.tar_split.name] = stat.S_IFREG
+    for directory, names in expected.items():
+        with os.scandir(directory) as entries:
+            found = {each.name: each.stat(follow_symlinks=False) for each in entries}
+        for name in names.keys() | found.keys():
+            status = found.get(name)
+            is_shared = status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink != 1
+            if status is None or stat.S_IFMT(status.st_mode) != names.get(name) or is_shared:
+                raise UnexpectedFile(
+                    f"cannot use the unpacked {layer}",
+                    why=f"{directory / name} is missing, or is not what it should be",
+                )
+
+
+def open_unpacked_index(place: LayerPlace) -> BinaryIO:
+    """Open the index of the layer that was unpacked at `place`."""
+    return open_file(place.index)

@@ -1,0 +1,13 @@
+"""Layers are unpacked in worker processes, which have no credentials and no network.
+
+pool.py         `Workers`: at most N worker processes at a time; passes them blobs, checks answers
+fork_server.py  the process that workers are forked from, as its user sees it
+server.py       that process itself: imports what unpacking needs, and forks
+worker.py       one worker process: unpacks one layer
+job.py          what is to be unpacked, the result, and the function that unpacks, in any process
+answers.py      the result or error of a worker as bytes, and back
+frames.py       messages in a stream of bytes
+
+A worker process is not trusted: the layer that it parses may have taken it over. docs/security.md
+describes what it can do, and which of its claims are checked.
+"""

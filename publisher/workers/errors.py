@@ -1,0 +1,21 @@
+"""The errors of worker processes."""
+
+from __future__ import annotations
+
+from publisher.errors import PublisherError
+
+
+class WorkerFailed(PublisherError):
+    """A worker process cannot be started, or its answer cannot be used."""
+
+
+class WorkerEnded(WorkerFailed):
+    """A worker process ended before it answered.
+
+    `status` is its exit code, or the negative number of the signal that ended it; None if that is
+    unknown.
+    """
+
+    def __init__(self, what: str, *, status: int | None, why: str, hint: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.status = status

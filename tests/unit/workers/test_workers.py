@@ -1,0 +1,304 @@
+"""Layers are unpacked in worker processes, and whatever a worker does affects its layer only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.errors import DigestMismatch
+from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
+from publisher.layers.policy import Limits, Policy
+from publisher.repository.layer_files import UnexpectedFile
+from publisher.tree import layout
+from publisher.workers.errors import WorkerEnded, WorkerFailed
+from publisher.workers.pool import Workers
+from tests.layer_builder import (
+    character_device,
+    directory,
+    fifo,
+    file,
+    hardlink,
+    layer,
+    layer_of_blob,
+    opaque,
+    symlink,
+    whiteout,
+)
+from tests.processes import wait_until
+from tests.trees import describe_tree
+from tests.worker_stages import (
+    Stages,
+    children,
+    descriptors,
+    job,
+    server_pid,
+    unpack,
+)
+
+LAYER = layer(
+    directory("d", 0o2755, uid=5),
+    file("d/f", b"content", mtime_ns=1_700_000_000_123_456_789),
+    file("d/caf\udce9", os.urandom(300_000)),
+    symlink("d/s", "../outside"),
+    hardlink("d/h", "d/f"),
+    hardlink("late", "d/in a lower layer"),
+    fifo("p", mode=0o600),
+    character_device("null"),
+    whiteout("gone"),
+    opaque("d"),
+    file("setuid", b"x", mode=0o4755),
+)
+SMALL = layer(directory("d"), file("d/f", b"content"), symlink("s", "d"))
+ALONE = Workers(0)
+
+
+@pytest.mark.parametrize("form", ["tree", "order"])
+def test_a_worker_leaves_the_same_files_as_this_process(
+    workers: Workers, stages: Stages, form: str
+) -> None:
+    task = job(LAYER, tar_split=True)
+    results = []
+    for each in (ALONE, workers):
+        stage = stages.make(form)
+        unpacked = each.unpack(stage, LAYER.chunks(), task)
+        with stage.open_index() as index:
+            results.append((unpacked, index.read()))
+        stage.finish()
+    assert results[0] == results[1]
+    assert results[0][0].summary.dropped == {"device": 1, "setuid": 1}
+    if form == "tree":
+        one, other = (each / layout.LAYER_TREE for each in sorted(stages.kept.iterdir()))
+        assert describe_tree(one) == describe_tree(other)
+    for name in ("*/.metadata/tar-split.gz", "*-blob", "*-blob.order"):
+        contents = [path.read_bytes() for path in stages.kept.glob(name)]
+        assert contents[:1] * 2 == contents
+        assert bool(contents) == (form == "order" or "blob" not in name)
+
+
+def test_errors_are_those_that_this_process_raises(workers: Workers, stages: Stages) -> None:
+    damaged = layer_of_blob(SMALL.blob[:-20] + bytes(20), SMALL.tar)
+    not_whole = replace(SMALL, blob=SMALL.blob[:-9])
+    few = Policy(limits=Limits(layer_entries=2))
+    tasks = [
+        (layer(file("../x")), None, UnsafeName),
+        (layer(file("d"), file("d/f")), None, LayerError),
+        (damaged, None, LayerError),
+        (not_whole, None, DigestMismatch),
+        (replace(SMALL, blob=SMALL.blob + b"x"), None, LayerError),
+        (replace(SMALL, diff_id=LAYER.diff_id), None, DigestMismatch),
+        (SMALL, few, LimitExceeded),
+        (SMALL.with_descriptor(media_type="text/plain"), None, LayerError),
+    ]
+    for built, policy, kind in tasks:
+        caught = []
+        for each in (ALONE, workers):
+            with pytest.raises(kind) as raised:
+                each.unpack(stages.make(), built.chunks(), job(built, policy))
+            caught.append((type(raised.value), vars(raised.value), str(raised.value)))
+        assert caught[0] == caught[1]
+        assert caught[0][0] is kind
+    with pytest.raises(ConnectionResetError, match="by peer"):
+        workers.unpack(stages.make(), _broken(), job(SMALL))
+    full = stages.make()
+    (full.place.directory / "layer").write_text("in its place")
+    with pytest.raises(OSError) as in_worker:
+        unpack(workers, full, SMALL)
+    assert isinstance(in_worker.value, FileExistsError | NotADirectoryError)
+    assert not children(server_pid(workers))
+
+
+def _broken() -> Any:
+    yield SMALL.blob[:10]
+    raise ConnectionResetError("reset by peer")
+
+
+def test_a_worker_that_is_killed_at_any_step_is_an_error_of_its_layer(
+    workers: Workers, stages: Stages
+) -> None:
+    unpack(workers, stages.make(), SMALL)
+    before = descriptors()
+    for step in range(1, 1000):
+        stage = stages.probe("kill_at", str(step))
+        try:
+            unpack(workers, stage, SMALL)
+        except WorkerEnded as error:
+            assert error.status == -signal.SIGKILL
+            assert "SIGKILL" in error.why and "lower --workers" in error.hint
+            assert SMALL.digest in error.what
+        else:
+            break
+    assert 20 < step < 200
+    stage.finish()
+    assert [path.name for path in stages.kept.iterdir()] == [stage._finished.name]  # type: ignore[union-attr]
+    assert descriptors() == before
+    assert not children(server_pid(workers))
+
+
+def test_a_worker_that_crashes_is_an_error_that_names_the_signal(
+    workers: Workers, stages: Stages
+) -> None:
+    with pytest.raises(WorkerEnded, match=r"ended by SIGSEGV.*report the image"):
+        unpack(workers, stages.probe("end_by", str(int(signal.SIGSEGV))), SMALL)
+    with pytest.raises(WorkerFailed, match="unexpected error: ZeroDivisionError: on purpose"):
+        unpack(workers, stages.probe("fail"), SMALL)
+    with pytest.raises(WorkerFailed, match=r"more memory than it may use.*lower --workers"):
+        unpack(workers, stages.probe("exhaust_memory"), SMALL)
+
+
+def test_a_worker_that_hangs_is_ended(workers: Workers, stages: Stages) -> None:
+    impatient = Workers(1, patience=0.1)
+    impatient._server = workers._server
+    with pytest.raises(WorkerEnded, match="ended after 0 s, since it takes longer"):
+        unpack(impatient, stages.probe("hang"), SMALL)
+    assert not children(server_pid(workers))
+
+
+def test_an_interrupt_ends_a_worker_that_is_waited_for(workers: Workers, stages: Stages) -> None:
+    unpack(workers, stages.make(), SMALL)
+    large = layer(file("f", os.urandom(5_000_000)), compression="none")  # more than a socket holds
+    for built in (SMALL, large):
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            workers.unpack(stages.probe("hang"), built.chunks(), job(built), interrupt)
+        assert not children(server_pid(workers))
+
+
+def test_a_worker_has_one_descriptor_no_environment_and_a_session_of_its_own(
+    workers: Workers, stages: Stages
+) -> None:
+    with pytest.raises(LayerError, match="described") as caught:
+        unpack(workers, stages.probe("describe"), SMALL)
+    own = json.loads(caught.value.why)
+    named = own["descriptors"]
+    assert {named[number] for number in "012"} == {"/dev/null"}
+    assert named.pop("3").startswith("socket:")
+    opened = [place for number, place in named.items() if number not in "012"]
+    assert all(str(stages.folder) in place for place in opened), opened
+    assert own["environment"].keys() <= {"PATH", "PYTHONPATH", "LC_CTYPE"}
+    assert own["session"] == own["pid"] and own["parent"] == server_pid(workers)
+    assert not {"requests", "click", "publisher.sources"} & set(own["modules"])
+    assert own["private_kilobytes"] < 25_000
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "malformed"),
+        ("[]", "malformed"),
+        ("{}", "another layer"),
+        ('{"refused": {"x": "y"}}', "malformed"),
+        ('{"summary": {"digest": 1}}', "malformed"),
+        ('{"error": {"kind": "\\u001b[31mEvil", "why": "\\u202e"}}', "Evil"),
+        ('{"error": {"kind": "SystemExit"}}', "unexpected error: SystemExit"),
+        ('{"error": {"kind": "LimitExceeded", "allowed": "x"}}', "malformed"),
+    ],
+)
+def test_an_answer_is_not_believed(workers: Workers, stages: Stages, text: str, why: str) -> None:
+    with pytest.raises(WorkerFailed) as caught:
+        unpack(workers, stages.probe("answer", text), SMALL)
+    assert why in caught.value.why
+    assert str(caught.value).isprintable()
+
+
+def test_an_answer_has_a_size(workers: Workers, stages: Stages) -> None:
+    with pytest.raises(WorkerFailed, match="too long"):
+        unpack(workers, stages.probe("flood"), SMALL)
+
+
+def test_a_result_before_the_end_of_the_blob_is_refused(workers: Workers, stages: Stages) -> None:
+    summary = unpack(workers, stages.make(), SMALL).summary
+    values = {name: getattr(summary, name) for name in summary.__slots__}
+    text = json.dumps({"summary": {**values, "dropped": {}}})
+    answered = threading.Event()
+
+    def chunks() -> Any:
+        yield SMALL.blob[:1]
+        answered.wait(0.5)
+        yield SMALL.blob[1:]
+
+    with pytest.raises((WorkerFailed, DigestMismatch)):
+        workers.unpack(stages.probe("answer", text), chunks(), job(SMALL))
+
+
+@pytest.mark.parametrize(
+    "name", ["layer/layerfs", "layer/.metadata/index.zst", "layer/.metadata", "layer"]
+)
+def test_links_in_place_of_the_layers_files_are_refused(
+    workers: Workers, stages: Stages, name: str, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    stage = stages.probe("leave", name, str(outside))
+    with pytest.raises((UnexpectedFile, LayerError, OSError)):
+        unpack(workers, stage, SMALL)
+        stage.finish()
+    assert not list(stages.kept.iterdir()) and not list(outside.iterdir())
+
+
+def test_no_more_workers_run_than_permitted(workers: Workers, stages: Stages) -> None:
+    unpack(workers, stages.make(), SMALL)
+    most = []
+
+    def chunks() -> Any:
+        most.append(len(children(server_pid(workers))))
+        yield SMALL.blob
+
+    with ThreadPoolExecutor(6) as pool:
+        tasks = [
+            pool.submit(workers.unpack, stages.make(), chunks(), job(SMALL)) for _ in range(12)
+        ]
+        assert {task.result().summary.files for task in tasks} == {1}
+    assert max(most) <= 2
+
+
+def test_a_server_that_is_killed_is_started_again(workers: Workers, stages: Stages) -> None:
+    unpack(workers, stages.make(), SMALL)
+    os.kill(server_pid(workers), signal.SIGKILL)
+    assert unpack(workers, stages.make(), SMALL).summary.files == 1
+
+
+_PUBLISHER = """
+import sys, time
+from pathlib import Path
+from publisher.workers.pool import Workers
+from test_workers import SMALL
+from tests.worker_stages import Stages, children, job, server_pid
+
+workers = Workers(1, {"PYTHONPATH": sys.argv[2]})
+
+def chunks():
+    yield SMALL.blob[:20]
+    server = server_pid(workers)
+    print(server, *children(server), flush=True)
+    time.sleep(600)
+
+workers.unpack(Stages(Path(sys.argv[1])).make(), chunks(), job(SMALL))
+"""
+
+
+def test_server_and_workers_end_with_a_publisher_that_is_killed(tmp_path: Path) -> None:
+    top = str(Path(__file__).parents[3])
+    with subprocess.Popen(
+        [sys.executable, "-c", _PUBLISHER, str(tmp_path), top],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": f"{top}:{Path(__file__).parent}", "PATH": os.environ["PATH"]},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert len(pids) == 2
+        process.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))

@@ -1,0 +1,155 @@
+"""A fork server of `publisher.workers` whose workers misbehave on request.
+
+A request is a file `probe` in the directory of the layer: the name of a function below, and its
+arguments. It is called in the worker before the layer is unpacked.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from publisher.layers.errors import LayerError
+from publisher.workers import server as fork_server
+from publisher.workers import worker as real_worker
+from publisher.workers.frames import frame, receive_frame
+
+COMMAND = (sys.executable, "-m", "tests.worker_server")
+
+server: Any = fork_server
+worker: Any = real_worker
+
+_STEPS = (
+    *("mkdir", "unlink", "symlink", "link", "chmod", "chown", "utime", "mknod", "setxattr"),
+    *("fchmod", "fchown", "write", "open", "chdir"),
+)
+
+
+def kill_at(step: str) -> None:
+    """End the worker with SIGKILL before its operation with this number (from 1)."""
+    left = int(step)
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if not left:
+                end_by(str(int(signal.SIGKILL)))
+            return call(*arguments, **named)
+
+        return wrapper
+
+    for name in _STEPS:
+        setattr(os, name, counted(getattr(os, name)))
+    io.open = builtins.open = counted(io.open)
+    worker._received = counted(worker._received)
+    worker.encode_result = counted(worker.encode_result)
+
+
+def end_by(number: str) -> None:
+    """End the worker by a signal."""
+    os.kill(os.getpid(), int(number))
+
+
+def hang() -> None:
+    """Wait forever."""
+    while True:
+        time.sleep(1)
+
+
+def fail() -> None:
+    """Raise an error that no code expects."""
+    raise ZeroDivisionError("on purpose")
+
+
+def describe() -> None:
+    """Answer with what a worker has: descriptors, environment, session, user of its memory."""
+    opened = [number for number in range(256) if _is_open(number)]
+    private = [
+        int(line.split()[1])
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines()
+        if line.startswith("Private_Dirty")
+    ]
+    own = {
+        "descriptors": {each: os.readlink(f"/proc/self/fd/{each}") for each in opened},
+        "environment": dict(os.environ),
+        "session": os.getsid(0),
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "private_kilobytes": private[0],
+        "modules": sorted(sys.modules),
+    }
+    raise LayerError("described", why=json.dumps(own))
+
+
+def exhaust_memory() -> None:
+    """Need more memory than the worker may use."""
+    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+    _ = bytearray(2**30)
+
+
+def answer(text: str) -> None:
+    """Send `text` as the answer, and end."""
+    os.write(3, frame(text.encode()))
+    os._exit(0)
+
+
+def flood() -> None:
+    """Send more than an answer may have."""
+    channel = socket.socket(fileno=3)
+    while True:
+        channel.sendall(frame(bytes(2**30)))
+
+
+def leave(name: str, target: str) -> None:
+    """Unpack the layer, and then replace one of its files by a symlink."""
+    finish = worker.encode_result
+
+    def replaced(unpacked: Any) -> Any:
+        Path(name).rename("temporary/old")
+        Path(name).symlink_to(target)
+        return finish(unpacked)
+
+    worker.encode_result = replaced
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _work(channel: socket.socket) -> None:
+    message = receive_frame(channel)
+    worker.receive_frame = lambda _: message
+    probe = Path(json.loads(message)["directory"]) / "probe"
+    if probe.exists():
+        unpack = worker.unpack_layer
+
+        def probed(*arguments: Any, **named: Any) -> Any:
+            if name != "kill_at":
+                globals()[name](*words)
+            return unpack(*arguments, **named)
+
+        name, *words = json.loads(probe.read_text())
+        worker.unpack_layer = probed
+        if name == "kill_at":
+            kill_at(*words)
+    worker.work(channel)
+
+
+if __name__ == "__main__":
+    server.work = _work
+    server.serve(socket.socket(fileno=int(sys.argv[1])))
