@@ -108,7 +108,7 @@ def flood() -> None:
     """Send more than an answer may have."""
     channel = socket.socket(fileno=3)
     while True:
-        channel.sendall(frame(bytes(2**30)))
+        channel.sendall(frame(bytes(2**21)))
 
 
 def leave(name: str, target: str) -> None:

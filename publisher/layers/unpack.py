@@ -109,7 +109,7 @@ def unpack(
         if split:
             split.finish(exact=not builder.ledger.lost_files)
         summary = _summary(builder, descriptor, diff_id, blob.archive_bytes)
-        write_index(index, _header(summary, policy), builder.ledger.lines())
+        write_index(index, index_header(summary, policy), builder.ledger.lines())
         return summary
 
 
@@ -133,7 +133,8 @@ def _summary(
     )
 
 
-def _header(summary: LayerSummary, policy: Policy) -> IndexHeader:
+def index_header(summary: LayerSummary, policy: Policy) -> IndexHeader:
+    """Return the header of the index of a layer that was unpacked by `policy`."""
     described = {key: value for key, value in asdict(policy).items() if key != "writable" or value}
     del described["limits"]
     return IndexHeader(

@@ -125,11 +125,11 @@ def parse_answer(message: bytes, job: Job) -> Unpacked:
 
 def _exception(error: _Error, what: str) -> Exception:
     texts = {"why": error.why[:_LONGEST_TEXT], "hint": error.hint[:_LONGEST_TEXT]}
-    said = error.what[:_LONGEST_TEXT] or what
+    what_failed = error.what[:_LONGEST_TEXT] or what
     match error.kind:
         case "LimitExceeded":
             return LimitExceeded(
-                said,
+                what_failed,
                 limit=error.limit[:_LONGEST_TEXT],
                 allowed=error.allowed,
                 found=error.found,
@@ -137,7 +137,7 @@ def _exception(error: _Error, what: str) -> Exception:
             )
         case "DigestMismatch":
             return DigestMismatch(
-                said, expected=error.expected, actual=error.actual, hint=texts["hint"]
+                what_failed, expected=error.expected, actual=error.actual, hint=texts["hint"]
             )
         case "OSError":
             return OSError(error.number, texts["why"], error.place or None)
@@ -148,7 +148,7 @@ def _exception(error: _Error, what: str) -> Exception:
                 hint="free memory, or lower --workers",
             )
     if error.kind in _PLAIN:
-        return _PLAIN[error.kind](said, **texts)
+        return _PLAIN[error.kind](what_failed, **texts)
     if error.trace:
         trace = printable(error.trace[:_LONGEST_TEXT], keep_line_breaks=True)
         _log.error("unexpected error in the worker process of %s:\n%s", what, trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import signal
 import socket
@@ -9,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import replace
 
 from publisher.closing import Closing
 from publisher.layers.blob import checked
 from publisher.layers.errors import LayerError
-from publisher.layers.index import IndexHeader, read_index
+from publisher.layers.index import read_index
+from publisher.layers.unpack import index_header
 from publisher.repository import LayerStage
 from publisher.repository.layer_files import LayerPlace
 from publisher.workers.answers import MOST_BYTES, parse_answer
@@ -249,7 +251,6 @@ def _check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
             answer.
     """
     what = f"cannot unpack {job.layer}"
-    summary = unpacked.summary
     with stage.open_index() as file:
         try:
             index = read_index(file)
@@ -259,7 +260,8 @@ def _check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
         except LayerError as error:
             why = f"its worker process wrote a damaged index: {error.why}"
             raise WorkerFailed(what, why=why) from error
-    names = [field.name for field in fields(IndexHeader) if hasattr(summary, field.name)]
-    if any(getattr(header, name) != getattr(summary, name) for name in names):
+    expected = index_header(unpacked.summary, job.policy)
+    policy: object = json.loads(json.dumps(dict(expected.policy)))
+    if (header.policy, replace(header, policy={})) != (policy, replace(expected, policy={})):
         why = "its worker process wrote an index that does not match its answer"
         raise WorkerFailed(what, why=why)

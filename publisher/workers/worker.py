@@ -21,7 +21,7 @@ _READ_BYTES = 256 * 1024
 def work(channel: socket.socket) -> None:
     """Receive a job and a blob on `channel`, unpack it, and send the answer.
 
-    Whoever started this process ends the blob by shutting down its end for writing.
+    The blob ends where the other end of the channel is shut down for writing.
     """
     try:
         place, job = decode_job(receive_frame(channel))

@@ -272,6 +272,17 @@ def test_a_file_that_is_not_an_index_is_refused(content: bytes) -> None:
         read_header(io.BytesIO(content))
 
 
+@pytest.mark.parametrize("path", ["..", "../a", "a/../b", "a/..", "/a", "a/", "a//b", "./a", "a\0"])
+def test_an_entry_outside_of_the_tree_is_refused(path: str) -> None:
+    with pytest.raises(LayerError, match="leads out of the tree"):
+        decode_entry(encode_entry(Entry(path, EntryType.FILE)))
+    with pytest.raises(LayerError, match="leads out of the tree"):
+        decode_entry(encode_entry(Entry("h", EntryType.HARDLINK, target=path)))
+    assert decode_entry(encode_entry(Entry("s", EntryType.SYMLINK, target=path))).target == path
+    for fine in ("", "..a", "a/...", ".a/b."):
+        assert decode_entry(encode_entry(Entry(fine, EntryType.FILE))).path == fine
+
+
 def test_paths_may_be_written_in_utf_8_across_blocks() -> None:
     paths = [f"{number:06}é" for number in range(20_000)]
     text = "".join(f'{{"path":"{path}","type":"p","mode":"0600"}}\n' for path in paths)

@@ -66,7 +66,7 @@ ALONE = Workers(0)
 def test_a_worker_leaves_the_same_files_as_this_process(
     workers: Workers, stages: Stages, form: str
 ) -> None:
-    task = job(LAYER, tar_split=True)
+    task = job(LAYER, Policy(owner=(7, 8)), tar_split=True)
     results = []
     for each in (ALONE, workers):
         stage = stages.make(form)
