@@ -28,6 +28,10 @@ class InstalledPackage:
     package: Package
     path: str
 
+    def order(self) -> tuple[str, Package, str]:
+        """Return a key that sorts by type, name, version and path."""
+        return str(self.type), self.package, self.path
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedDatabase:
@@ -107,7 +111,7 @@ def packages_of(repository: Repository, image: PublishedImage) -> ImagePackages:
     return ImagePackages(
         image.name,
         _distribution(visible),
-        tuple(sorted(_installed(visible), key=_order)),
+        tuple(sorted(_installed(visible), key=InstalledPackage.order)),
         tuple(sorted(skipped, key=lambda each: each.path)),
     )
 
@@ -186,7 +190,3 @@ def _installed(visible: Iterable[tuple[str, Database]]) -> Iterator[InstalledPac
         kind = PackageType(database.type)
         if kind is not PackageType.OS:
             yield from (InstalledPackage(kind, package, path) for package in database.packages)
-
-
-def _order(each: InstalledPackage) -> tuple[str, Package, str]:
-    return str(each.type), each.package, each.path

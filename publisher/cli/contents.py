@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
+from publisher.browse.find_packages import find_packages
 from publisher.browse.packages import PackageChangeKind, diff_packages
 from publisher.cli.completion import complete_images
-from publisher.cli.failures import DONE, SOME_FAILED
+from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.packages import package_value
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
+from publisher.cli.state import package_cache
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
+from publisher.packages.query import PackageQuery
 from publisher.repository import Repository
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
@@ -102,27 +108,81 @@ def _diff_packages(repository: Repository, old: str, new: str, output: str) -> N
 
 
 @click.command()
-@click.argument("pattern")
+@click.argument("pattern", required=False)
+@click.option(
+    "--package",
+    "package",
+    metavar="QUERY",
+    help="Find a package: [TYPE:]NAME, with conditions on its version.",
+)
 @repository_option
 @output_option
 @log_options
-def find(pattern: str, repository: str | None, output: str) -> int:
-    """Find the published images that contain a path.
+def find(pattern: str | None, package: str | None, repository: str | None, output: str) -> int:
+    """Find the published images that contain a path, or a package.
 
     PATTERN is a glob: without a slash it matches names anywhere, with one whole paths; * matches
     slashes too. Exits with 1 if an image could not be looked into.
 
+    The name in a QUERY is a glob for packages and their source packages. Versions are compared as
+    the package manager does; without an epoch or a revision, they are those of upstream. TYPE is
+    one of those of `publisher packages`. The packages of images are kept in the user's cache, so
+    that only the first search takes long.
+
     \b
     publisher find 'libssl.so*'
     publisher find 'usr/lib/*/libcuda*'
+    publisher find --package 'openssl<3.0.15'
+    publisher find --package 'pypi:numpy>=1.20,<2'
     """
+    if (pattern is None) == (package is None):
+        raise UsageError(
+            "cannot search",
+            why="either a PATTERN or --package is needed",
+            hint="publisher find --help",
+        )
     problems: list[dict[str, str]] = []
 
     def note(image: str, error: PublisherError) -> None:
         problems.append({"image": image, "problem": str(error)})
         echo(f"{image}: {error}", err=True)
 
-    found = find_paths(open_repository(repository), pattern, note)
+    opened = open_repository(repository)
+    if package is not None:
+        _find_packages(opened, package, note, problems, output)
+    else:
+        _find_paths(opened, pattern or "", note, problems, output)
+    return SOME_FAILED if problems else DONE
+
+
+def _find_packages(
+    repository: Repository,
+    text: str,
+    note: Callable[[str, PublisherError], None],
+    problems: list[dict[str, str]],
+    output: str,
+) -> None:
+    query = PackageQuery.parse(text)
+    found = list(find_packages(repository, query, package_cache(repository.url), note))
+    if output == "json":
+        values = [{"image": each.image, "package": package_value(each.installed)} for each in found]
+        print_json("find-packages/1", {"found": values, "unknown": problems})
+        return
+    for each in found:
+        package = each.installed.package
+        echo(printable(f"{each.image}  {each.installed.type} {package.name} {package.version}"))
+    if not found:
+        message(f"no published image has the package {text!r}")
+
+
+def _find_paths(
+    repository: Repository,
+    pattern: str,
+    note: Callable[[str, PublisherError], None],
+    problems: list[dict[str, str]],
+    output: str,
+) -> None:
+    found = find_paths(repository, pattern, note)
     if output == "json":
         values = [{"image": each.name, "entry": _entry_value(each.entry)} for each in found]
         print_json("find/1", {"found": values, "unknown": problems})
@@ -133,7 +193,6 @@ def find(pattern: str, repository: str | None, output: str) -> int:
             echo(f"{each.name}  {_shown(each.entry)}")
         if not matched:
             message(f"no published image contains {pattern!r}")
-    return SOME_FAILED if problems else DONE
 
 
 def _shown(entry: Entry) -> str:

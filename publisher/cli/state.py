@@ -12,6 +12,7 @@ from publisher.repository.cvmfs.repository import STATE
 from publisher.state import State
 from publisher.state import open_state as open_state_in
 from publisher.state.database import state_file
+from publisher.tree.layout import RepositoryURL
 
 _OF_A_USER = "publisher"
 
@@ -42,3 +43,14 @@ def open_state(
     ):
         directory = STATE
     return open_state_in(directory, parsed, writable=writable, note=note)
+
+
+def package_cache(url: RepositoryURL) -> Path | None:
+    """Return the file of this user in which searches keep the packages of a repository's images.
+
+    It is None for a user without a home directory.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        return None
+    return Path(base, _OF_A_USER, "packages", state_file(Path(), url).name)

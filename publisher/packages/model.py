@@ -37,8 +37,18 @@ class PackageType(enum.StrEnum):
 PACKAGE_TYPES = tuple(str(each) for each in PackageType if each is not PackageType.OS)
 _TYPES = frozenset(map(str, PackageType))
 _TYPE = Check(_TYPES.__contains__, "is not a type of packages")
-_SHORT = Check(lambda text: len(text) <= LONGEST_TEXT, "is too long")
-_NAME = Check(lambda text: 0 < len(text) <= LONGEST_TEXT, "is empty or too long")
+
+
+def is_short(text: str) -> bool:
+    """Return whether a text of a package is not too long, and can be encoded in UTF-8."""
+    try:
+        return len(text) <= LONGEST_TEXT and bool(text.isascii() or text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+_SHORT = Check(is_short, "is too long, or not Unicode")
+_NAME = Check(lambda text: bool(text) and is_short(text), "is empty, too long, or not Unicode")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,7 +74,7 @@ class Package:
     def is_valid(self) -> bool:
         """Return whether it has a name and a version, and no text is too long."""
         texts = (self.name, self.version, self.architecture, self.source, self.build, self.channel)
-        return bool(self.name and self.version) and max(map(len, texts)) <= LONGEST_TEXT
+        return bool(self.name and self.version) and all(map(is_short, texts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,16 +71,18 @@ _CACHE = re.compile(r"(?:^|/)pkgs/[^/]+/")
 """A directory of Conda in which packages are kept, not installed."""
 
 
-def place_of(path: str) -> Place | None:
+def place_of(path: str, *, also_cached: bool = False) -> Place | None:
     """Return what the file at `path` is; None if it is not a package database.
 
     Args:
         path: Relative to the root of the layer or image.
+        also_cached: Whether files of packages that Conda keeps, and has not installed, count. The
+            files of installed packages are hard links to them.
     """
     if is_likely(path):
         for pattern, place in _COMPILED:
             if pattern.fullmatch(path):
-                return None if _CACHE.search(path) else place
+                return None if _CACHE.search(path) and not also_cached else place
     return None
 
 

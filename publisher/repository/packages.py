@@ -24,6 +24,9 @@ from publisher.tree.record import InvalidRecord
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+CANNOT_BE_READ = "it cannot be read"
+"""Begins the reason for a database that the file system, or the permissions of its file, hide."""
+
 
 def layer_packages(repository: Repository, digest: str) -> LayerPackages:
     """Return the packages of a published layer.
@@ -87,7 +90,7 @@ def _read(tree: Directories, entry: Entry, place: Place) -> Database | None:
             content = io.BytesIO(file.read(place.limit)) if place.head else file
             return read_database(entry.path, place, entry.size, content)
     except OSError as error:
-        return Database(entry.path, place.type, (), f"it cannot be read: {error.strerror}")
+        return Database(entry.path, place.type, (), f"{CANNOT_BE_READ}: {error.strerror}")
 
 
 def _open(tree: Directories, path: str) -> BinaryIO:

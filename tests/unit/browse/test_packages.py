@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from publisher.browse.find_packages import find_packages
+from publisher.browse.package_cache import PackageCache
 from publisher.browse.packages import image_packages
+from publisher.packages.query import PackageQuery
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
@@ -188,3 +191,64 @@ def test_no_link_leads_out_of_a_tree_that_was_changed(tmp_path: Path) -> None:
     found = image_packages(built, "local/base:1")
     assert "deb" not in {each.type for each in found.packages}
     assert [each.path for each in found.skipped] == ["var/lib/dpkg/status"]
+
+
+def test_find_searches_the_packages_of_all_images(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    both = ask(root, "find", "--package", "liba<1.0-2")
+    assert both.code == 1  # databases of local/top:1 are skipped
+    assert both.out.splitlines() == ["local/base:1  deb liba 1.0-1"]
+    assert "cannot read all packages of local/top:1: 3 of its package databases" in both.err
+    assert ask(root, "find", "--package", "liba<1.0-2") == both  # from the cache
+    value = json_of(root, "find-packages/1", "find", "--package", "pypi:NumPy>=1.25,<1.26", code=1)
+    assert [(each["image"], each["package"]["name"]) for each in value["found"]] == [
+        ("local/base:1", "numpy")
+    ]
+    # From the source package, with a glob; and what no image has.
+    assert "libcrypto3" in ask(root, "find", "--package", "apk:open*").out
+    missing = ask(root, "find", "--package", "debian")
+    assert missing.out == ""
+    assert "no published image has the package 'debian'" in missing.err
+    # A cache that is damaged is replaced, and one that cannot be written is not needed.
+    (cache,) = (tmp_path / "publisher/packages").iterdir()
+    whole = cache.read_bytes()
+    for damaged in (b"no database" * 1000, whole[:5000], whole[:4096] + b"x" * 9000):
+        cache.write_bytes(damaged)
+        assert ask(root, "find", "--package", "liba<1.0-2") == both
+    cache.unlink()
+    cache.mkdir()
+    assert ask(root, "find", "--package", "liba<1.0-2") == both
+    for usage in (["find"], ["find", "x", "--package", "x"]):
+        assert "either a PATTERN or --package is needed" in ask(root, *usage).err
+
+
+def test_the_cache_forgets_images_that_are_not_published_any_more(tmp_path: Path) -> None:
+    publish(tmp_path, "base", [BASE])
+    built = DirectoryRepository(RepositoryURL.parse(f"dir:{tmp_path}/images"), writable=False)
+    cache = tmp_path / "cache.sqlite"
+    query = PackageQuery.parse("liba")
+    problems: list[str] = []
+
+    def found() -> list[tuple[str, str]]:
+        each = find_packages(built, query, cache, lambda _, error: problems.append(str(error)))
+        return [(one.image, one.installed.package.version) for one in each]
+
+    assert found() == [("local/base:1", "1.0-1")]
+    top = layer(file("var/lib/dpkg/status", dpkg(liba="5")))
+    publish(tmp_path, "base", [BASE, top])  # the tag has moved
+    assert found() == [("local/base:1", "5")]
+    with PackageCache(cache) as known:
+        assert len(known.images()) == 1
+        numbers = [number for number, _, _ in known.packages()]
+        assert {image for number in numbers for image, _ in known.installed(number)} == {2}
+    # An image that cannot be read is reported each time, and stored when it can be.
+    index = tmp_path / "images" / layout.layer_index(top.descriptor.digest)
+    index.rename(tmp_path / "index")
+    cache.unlink()
+    assert found() == []
+    assert len(problems) == 1
+    assert "it has no index" in problems[0]
+    (tmp_path / "index").rename(index)
+    assert found() == [("local/base:1", "5")]
