@@ -46,6 +46,7 @@ _COMMANDS = {
     "run": "publisher.cli.run:run",
     "schedule": "publisher.cli.schedule:schedule",
     "show": "publisher.cli.images:show",
+    "site": "publisher.cli.site:site",
     "snapshotter": "publisher.cli.snapshotter:snapshotter",
     "status": "publisher.cli.status:status",
     "tags": "publisher.cli.inspect:tags",

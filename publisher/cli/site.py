@@ -1,0 +1,81 @@
+"""`publisher site`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED, UsageError
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option, repository_option
+from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.repositories import open_repository
+from publisher.cli.state import open_state
+from publisher.errors import PublisherError
+
+
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--title",
+    metavar="TEXT",
+    default="Container images",
+    show_default=True,
+    help="The title of the site.",
+)
+@repository_option
+@output_option
+@log_options
+def site(directory: Path, title: str, repository: str | None, output: str) -> int:
+    """Write web pages about the published images to DIRECTORY: a static site.
+
+    A list of images to search, sort and filter, wishes, removals, and a page for each image: how to
+    run it, its layers, its config, and what its name pointed to before. The pages are plain files:
+    open index.html, or let any web server serve the directory.
+
+    Run it again after each ingest: only pages whose contents changed are written, each in one step,
+    and pages of images that are gone are removed. DIRECTORY must be new, empty, or a site that this
+    command wrote. Ends with 1 if a record is unreadable.
+
+    \b
+    publisher site /srv/www/images --repository dir:/srv/images
+    publisher site /srv/www/images --title "Images of the physics cluster"
+    """
+    try:
+        import jinja2  # noqa: F401  # of the extra `site`, like what the next line imports
+
+        from publisher.site.survey import Remembered
+        from publisher.site.write import write_site
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "cannot write a site",
+            why=f"the Python package {error.name} is missing",
+            hint="pip install 'publisher[site]'",
+        ) from error
+    opened = open_repository(repository)
+    problems: list[PublisherError] = []
+    with open_state(repository) as state:
+        runs = state.runs(1)
+        remembered = Remembered(state.wishes(), runs[0] if runs else None, state.path.exists())
+    now = datetime.now(UTC)
+    changes = write_site(opened, directory, title, remembered, now, problems.append)
+    if output == "json":
+        value = {
+            "directory": str(directory.absolute()),
+            "written": changes.written,
+            "unchanged": changes.unchanged,
+            "removed": changes.removed,
+        }
+        print_json("site/1", value)
+    else:
+        echo(
+            f"{directory}/index.html: {plural(changes.written, 'file')} written, "
+            f"{changes.unchanged} unchanged, {changes.removed} removed"
+        )
+    for problem in problems:
+        message(f"{problem.what}: {problem.why}")
+        if problem.hint:
+            message(f"try: {problem.hint}", prefix="  ")
+    return SOME_FAILED if problems else DONE

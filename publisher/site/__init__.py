@@ -1,0 +1,14 @@
+"""Pages about the published images: a static site, and the same pages for a service.
+
+survey.py      what the pages are about, read from a repository once
+pages.py       the contents of each page (pure)
+compose.py     the contents of the pages about images and layers, from a survey
+overview.py    the contents of the pages about the repository as a whole
+commands.py    the commands that run an image, for each runtime (pure)
+addresses.py   the paths of pages (pure)
+rendering.py   pages become HTML, by templates/
+directory.py   the directory of a static site: what it has, and changes of it
+write.py       write the static site: the use case behind `publisher site`
+
+Nothing but `rendering.py` knows HTML, and nothing but `directory.py` and `write.py` writes files.
+"""

@@ -1,0 +1,213 @@
+"""What the pages are about: the images, layers, wishes and removals of a repository, read once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from publisher.browse.images import read_schedule_and_pins
+from publisher.browse.status import Selection, StatusLine, find_status
+from publisher.errors import InvalidManifest, PublisherError
+from publisher.layers.index import read_header
+from publisher.oci.manifest import Manifest
+from publisher.repository import Repository
+from publisher.repository.published import NotPublished, PublishedImage, load_image
+from publisher.repository.settings import client_mount, own_mount
+from publisher.state import RunRecord, Tries
+from publisher.tree.history import Record
+from publisher.tree.pins import Pin
+from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import ScheduledRemoval
+
+_TRANSACTIONS = 20_000
+"""How many transactions of the history are read, the latest first."""
+
+_HISTORY_WORDS = frozenset(
+    {"published", "replaced", "scheduled", "restored", "collected", "adopted", "pinned", "unpinned"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """What the index of a layer has in its header.
+
+    Attributes:
+        stored: The bytes that its files take.
+        entries: How many entries it has.
+    """
+
+    stored: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class PastChange:
+    """A change of an image: when, a word such as "published", and why."""
+
+    time: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that pages are made of, except for configs and the entries of layers.
+
+    Attributes:
+        url: The URL of the repository.
+        mount: The path at which clients mount it.
+        images: The published images by name, sorted.
+        wishes: The wishes and their states, as `publisher status` has them.
+        has_state: Whether the state of runs is known on this machine.
+        last_run: The last run of a command, or None.
+        scheduled: The remove schedule.
+        pins: The pins that are in force, by name and manifest digest.
+        users: The IDs of the images that use each layer, published or scheduled.
+        names: The published names of each image ID.
+        compressed: The bytes of each layer, as it was downloaded.
+        sizes: What is known of each layer's files; without those that have no readable index.
+        changes: The changes of each image, the latest first.
+    """
+
+    url: str
+    mount: str
+    images: Mapping[str, PublishedImage]
+    wishes: Sequence[StatusLine]
+    has_state: bool
+    last_run: RunRecord | None
+    scheduled: Sequence[ScheduledRemoval]
+    pins: Mapping[tuple[str, str], Pin]
+    users: Mapping[str, frozenset[str]]
+    names: Mapping[str, Sequence[str]]
+    compressed: Mapping[str, int]
+    sizes: Mapping[str, LayerSize]
+    changes: Mapping[str, Sequence[PastChange]] = field(default_factory=dict)
+
+    def is_exclusive(self, digest: str) -> bool:
+        """Return whether a single image uses the layer."""
+        return len(self.users.get(digest, ())) == 1
+
+    def stored_size(self, manifest: Manifest, *, exclusive: bool = False) -> int | None:
+        """Return the bytes of all files of an image's layers, or None if one is unknown.
+
+        With `exclusive`, only layers count that no other image uses.
+        """
+        digests = dict.fromkeys(layer.digest for layer in manifest.layers)
+        chosen = [each for each in digests if not exclusive or self.is_exclusive(each)]
+        if any(each not in self.sizes for each in chosen):
+            return None
+        return sum(self.sizes[each].stored for each in chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the machine that publishes remembers of wishes and runs; see `publisher.state`."""
+
+    tries: Sequence[Tries] = ()
+    last_run: RunRecord | None = None
+    is_known: bool = False
+
+
+def survey_repository(
+    repository: Repository,
+    remembered: Remembered,
+    now: datetime,
+    known: Mapping[str, LayerSize],
+    unreadable: Callable[[PublisherError], None],
+) -> Survey:
+    """Read everything that the pages are about.
+
+    Args:
+        repository: Opened for reading.
+        remembered: The state of wishes and runs.
+        now: The moment at which a pin has to be in force.
+        known: The sizes of layers that were read before, which do not change.
+        unreadable: Called with the error if a record is unreadable, which counts as empty.
+    """
+    wishes = find_status(repository, remembered.tries, Selection(), now, unreadable)
+    images = {line.name: line.image for line in wishes if line.image is not None}
+    for name in repository.names():
+        if name not in images:  # of a further platform
+            with suppress(NotPublished):  # it was removed concurrently
+                images[name] = load_image(repository, name)
+    schedule, pins = read_schedule_and_pins(repository, unreadable)
+    manifests = [image.manifest for image in images.values() if image.manifest is not None]
+    manifests += _retired(schedule.entries, unreadable)
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    compressed: dict[str, int] = {}
+    for manifest in manifests:
+        for layer in manifest.layers:
+            users[layer.digest].add(manifest.image_id)
+            compressed[layer.digest] = layer.size
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(images):
+        found = images[name].manifest
+        if found is not None:
+            names[found.image_id].append(name)
+    return Survey(
+        str(repository.url),
+        _mount(repository, unreadable),
+        {name: images[name] for name in sorted(images)},
+        wishes,
+        remembered.is_known,
+        remembered.last_run,
+        schedule.entries,
+        {(pin.name, pin.manifest_digest): pin for pin in pins.pins if pin.holds(now)},
+        {digest: frozenset(users[digest]) for digest in sorted(users)},
+        names,
+        compressed,
+        _layer_sizes(repository, users, known),
+        _past_changes(repository.history(), images),
+    )
+
+
+def _mount(repository: Repository, unreadable: Callable[[PublisherError], None]) -> str:
+    try:
+        return client_mount(repository)
+    except InvalidRecord as error:
+        unreadable(error)
+        return own_mount(repository)
+
+
+def _retired(
+    entries: Iterable[ScheduledRemoval], unreadable: Callable[[PublisherError], None]
+) -> list[Manifest]:
+    manifests = []
+    for entry in entries:
+        try:
+            manifests.append(entry.parse_manifest())
+        except InvalidManifest as error:
+            unreadable(error)
+    return manifests
+
+
+def _layer_sizes(
+    repository: Repository, digests: Iterable[str], known: Mapping[str, LayerSize]
+) -> dict[str, LayerSize]:
+    sizes: dict[str, LayerSize] = {}
+    for digest in digests:
+        if digest in known:
+            sizes[digest] = known[digest]
+            continue
+        try:
+            with repository.open_index(digest) as file:
+                header = read_header(file)
+        except (PublisherError, OSError):
+            continue  # the pages show its size as unknown; `publisher verify` reports the damage
+        sizes[digest] = LayerSize(header.stored_size, header.entries)
+    return sizes
+
+
+def _past_changes(
+    history: Iterable[Record], names: Mapping[str, object]
+) -> dict[str, list[PastChange]]:
+    changes: defaultdict[str, list[PastChange]] = defaultdict(list)
+    for record in itertools.islice(history, _TRANSACTIONS):
+        for change in record.changes:
+            if change.name in names and change.what in _HISTORY_WORDS:
+                changes[change.name].append(PastChange(record.time, change.what, change.why))
+    return changes

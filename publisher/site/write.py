@@ -1,0 +1,115 @@
+"""Write a static site about a repository: the use case behind `publisher site`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+
+from publisher.errors import PublisherError
+from publisher.repository import Repository
+from publisher.repository.published import PublishedImage
+from publisher.site import addresses
+from publisher.site.compose import Facts, image_inputs, image_page, list_page
+from publisher.site.directory import Changes, NotASite, SiteDirectory, open_site
+from publisher.site.overview import layer_page, removals_page, wishes_page
+from publisher.site.rendering import Renderer, fingerprint, static_files
+from publisher.site.survey import Remembered, survey_repository
+
+
+def write_site(
+    repository: Repository,
+    directory: Path,
+    title: str,
+    remembered: Remembered,
+    now: datetime,
+    unreadable: Callable[[PublisherError], None],
+) -> Changes:
+    """Write the pages about what is published; those that are up to date stay as they are.
+
+    Args:
+        repository: Opened for reading.
+        directory: The site; it must be missing, empty, or the site of an earlier run.
+        title: The title of the site.
+        remembered: The state of wishes and runs.
+        now: The present time.
+        unreadable: Called with the error if a record is unreadable, which counts as empty.
+
+    Raises:
+        NotASite: The directory has something else, or is in the published tree.
+        SiteBusy: Another process is writing the site.
+    """
+    _refuse_tree(repository, directory)
+    with open_site(directory) as site:
+        survey = survey_repository(repository, remembered, now, site.layers, unreadable)
+        writer = _Writer(site, Renderer(title), repository, Facts.of(survey), title)
+        writer.write_static_files()
+        for image in survey.images.values():
+            writer.write_image(image)
+        for digest in survey.users:
+            writer.write_layer(digest)
+        writer.write_overview()
+        site.finish(survey.sizes)
+        return site.changes
+
+
+def _refuse_tree(repository: Repository, directory: Path) -> None:
+    root = repository.local_root
+    if root is not None and directory.resolve().is_relative_to(root.resolve()):
+        raise NotASite(
+            f"cannot write a site to {directory}",
+            why="it is in the published tree, where names belong to images",
+            hint="name a directory beside the tree",
+        )
+
+
+class _Writer:
+    """Puts the pages of one survey into a site."""
+
+    def __init__(
+        self,
+        site: SiteDirectory,
+        renderer: Renderer,
+        repository: Repository,
+        facts: Facts,
+        title: str,
+    ) -> None:
+        self._site = site
+        self._renderer = renderer
+        self._repository = repository
+        self._facts = facts
+        self._common = (fingerprint(), title)
+
+    def write_static_files(self) -> None:
+        """Write the style sheet and the script."""
+        files = [(addresses.static_file(name), data) for name, data in static_files().items()]
+        self._site.put("static", self._common, lambda: files)
+
+    def write_image(self, image: PublishedImage) -> None:
+        """Write the page about one published name."""
+        path = addresses.image_page(image.name)
+
+        def make() -> Iterable[tuple[str, bytes]]:
+            page = image_page(self._facts, self._repository, image)
+            yield path, self._renderer.render("image", path, page=page)
+
+        inputs = image_inputs(self._facts, self._repository, image)
+        self._site.put(path, (self._common, inputs), make)
+
+    def write_layer(self, digest: str) -> None:
+        """Write the page about a layer."""
+        path = addresses.layer_page(digest)
+        self._write("layer", path, layer_page(self._facts.survey, digest))
+
+    def write_overview(self) -> None:
+        """Write the pages about all images, which link those about single ones."""
+        self._write("images", addresses.INDEX, list_page(self._facts))
+        self._write("wishes", addresses.WISHES, wishes_page(self._facts.survey))
+        self._write("removals", addresses.REMOVALS, removals_page(self._facts))
+
+    def _write(self, template: str, path: str, page: object) -> None:
+        self._site.put(
+            path,
+            (self._common, page),
+            lambda: [(path, self._renderer.render(template, path, page=page))],
+        )

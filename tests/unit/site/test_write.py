@@ -1,0 +1,228 @@
+"""`publisher site` writes pages about images, and writes again only what changed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import printable
+from publisher.site import addresses, directory
+from publisher.site.directory import NotASite, open_site
+from publisher.tree import layout
+from tests.command import Result, run_here
+from tests.layer_builder import file, image, layer, write_layout
+from tests.schemas import output_schema
+from tests.site_images import CONTROLS, LONG, MARKUP, SCRIPT, hostile_image
+
+BASE = layer(file("etc/os", b"base"))
+OLD, NEW = "local/old:1", "local/new:1"
+
+
+def ask(root: Path, *arguments: str | Path) -> Result:
+    return run_here(*arguments, "--repository", root / "images")
+
+
+def publish(root: Path, name: str, content: bytes = b"x") -> None:
+    write_layout(image(BASE, layer(file("data", content))), root / "layouts" / name, "1")
+    arguments = ("ingest-image", f"oci:{root}/layouts/{name}:1", "--name", name)
+    assert ask(root, *arguments).code == 0
+
+
+def site(root: Path) -> tuple[int, int, int]:
+    """Write the site; the numbers of files that were written, unchanged and removed."""
+    result = ask(root, "site", root / "www", "--output", "json")
+    assert result.code == 0, result.err
+    output_schema("site/1").validate(result.json)
+    return result.json["written"], result.json["unchanged"], result.json["removed"]
+
+
+def pages(root: Path) -> dict[str, str]:
+    www = root / "www"
+    return {str(p.relative_to(www)): p.read_text() for p in sorted(www.rglob("*.html"))}
+
+
+def test_a_further_run_writes_only_what_changed(tmp_path: Path) -> None:
+    publish(tmp_path, "old")
+    first = site(tmp_path)[0]
+    assert site(tmp_path) == (0, first, 0)
+    old = tmp_path / "www" / addresses.image_page(OLD)
+    assert "only here" in old.read_text()
+
+    # The base is shared now, which the page of the other image shows.
+    publish(tmp_path, "new", b"yy")
+    before = {path: path.stat().st_ino for path in (tmp_path / "www").rglob("*") if path.is_file()}
+    site(tmp_path)
+    assert "2 to 9 images" in old.read_text()
+    assert addresses.image_page(NEW) in pages(tmp_path)["index.html"]
+    kept = {path for path, inode in before.items() if path.stat().st_ino == inode}
+    assert {path.name for path in kept} >= {"site.css", "site.js", "icon.svg"}
+    inode = old.stat().st_ino
+
+    # A third image changes no page about the others.
+    publish(tmp_path, "third", b"zzz")
+    site(tmp_path)
+    assert old.stat().st_ino == inode
+    number = site(tmp_path)[1]
+
+    # Files that were damaged or removed come back; others at the top stay, and those below go.
+    (tmp_path / "www/robots.txt").write_text("")
+    (tmp_path / "www/images/stray.html").write_text("")
+    whole = old.read_text()
+    old.write_text(whole[:1000])
+    (tmp_path / "www/static/site.css").unlink()
+    assert site(tmp_path)[2] == 1
+    assert old.read_text() == whole
+    assert (tmp_path / "www/robots.txt").exists() and (tmp_path / "www/static/site.css").exists()
+    assert site(tmp_path) == (0, number, 0)
+
+    assert ask(tmp_path, "remove", NEW, "--grace", "0s").code == 0
+    assert "scheduled" in (site(tmp_path), pages(tmp_path)[addresses.image_page(NEW)])[1]
+    assert ask(tmp_path, "gc").code == 0
+    assert site(tmp_path)[2] >= 1
+    assert addresses.image_page(NEW) not in pages(tmp_path)
+    assert addresses.image_page(NEW) not in pages(tmp_path)["index.html"]
+
+
+def test_a_directory_that_is_not_a_site_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, "old")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("mine")
+    result = ask(tmp_path, "site", tmp_path / "full")
+    assert result.code == 1 and "it has files, and is not a site" in result.err
+    assert os.listdir(tmp_path / "full") == ["file"]
+    result = ask(tmp_path, "site", tmp_path / "images/www")
+    assert result.code == 1 and "it is in the published tree" in result.err
+    assert not (tmp_path / "images/www").exists()
+
+    site(tmp_path)
+    record = tmp_path / "www" / directory.RECORD
+    for damaged in ("{", '{"version":1,"units":[["a","b",[["../x",1,"c"]]]],"layers":[]}'):
+        record.write_text(damaged)
+        site(tmp_path)
+        assert site(tmp_path)[0] == 0
+    with open(tmp_path / "www/.publisher-site.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = ask(tmp_path, "site", tmp_path / "www")
+    assert result.code == 1 and "another `publisher site` is writing it" in result.err
+    (tmp_path / "www/images").rename(tmp_path / "elsewhere")
+    (tmp_path / "www/images").symlink_to(tmp_path / "elsewhere")
+    result = ask(tmp_path, "site", tmp_path / "www")
+    assert result.code == 1 and "images in it is not a directory" in result.err
+
+
+@pytest.mark.parametrize("killed_at", range(8))
+def test_the_run_after_a_killed_one_completes_the_site(tmp_path: Path, killed_at: int) -> None:
+    class Killed(BaseException):
+        pass
+
+    def write(number: int, stop: int | None) -> None:
+        with open_site(tmp_path / "www") as opened:
+            names = [f"images/{each}.html" for each in range(number, number + 3)]
+            for position, name in enumerate([*names, "index.html"]):
+                if position == stop:
+                    raise Killed
+                text = f"{name} of {number}".encode()
+                opened.put(name, text, partial(list, [(name, text)]))
+            if stop == 4:
+                raise Killed
+            opened.finish({})
+
+    write(0, None)
+    if killed_at < 5:
+        with pytest.raises(Killed):
+            write(2, killed_at)
+    else:  # in a new directory, and before anything is recorded
+        with pytest.raises(Killed):
+            write(1, killed_at - 5)
+    write(2, None)
+    names = {str(p.relative_to(tmp_path / "www")) for p in (tmp_path / "www").rglob("*.html")}
+    assert names == {"images/2.html", "images/3.html", "images/4.html", "index.html"}
+    assert (tmp_path / "www/index.html").read_text() == "index.html of 2"
+    hidden = {directory.RECORD, ".publisher-site.lock", "images", "index.html"}
+    assert set(os.listdir(tmp_path / "www")) == hidden
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((NotASite, FileExistsError)), open_site(tmp_path / "file"):
+        pass
+
+
+ALLOWED = {
+    "form": set[str](),
+    "script": {"src"},
+    "link": {"rel", "href", "type"},
+    "meta": {"charset", "http-equiv", "content", "name"},
+}
+
+
+class Page(HTMLParser):
+    """What of a page could execute or load something, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.problems: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name.startswith("on") or name in ("style", "srcdoc", "formaction"):
+                self.problems.append(f"{tag} {name}={value}")
+            if name in ("href", "src"):
+                self.links.append(value or "")
+        if tag in ALLOWED and not {name for name, _ in attrs} <= ALLOWED[tag]:
+            self.problems.append(f"{tag} {attrs}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_texts_are_shown_as_text_on_every_page(tmp_path: Path) -> None:
+    write_layout(hostile_image(), tmp_path / "hostile", "1")
+    name = "local/hostile:1"
+    wishes = [
+        {"image": f"oci:{tmp_path}/hostile:1", "owner": MARKUP, "note": SCRIPT + LONG},
+        {"image": f"oci:{tmp_path}/{MARKUP}:1", "owner": MARKUP},
+    ]
+    wish_list = tmp_path / "list.yaml"
+    wish_list.write_text(json.dumps({"version": 2, "images": wishes}))
+    assert ask(tmp_path, "ingest", wish_list).code == 1
+    metadata = tmp_path / "images" / layout.METADATA
+    # Other tools may publish names that the publisher refuses.
+    other = f"local/{MARKUP}/{SCRIPT.replace('/', '|')}/a\x1bb\u202ec\udcff:1"
+    (metadata / name).rename(metadata / "moved")
+    (metadata / other).parent.mkdir(parents=True)
+    (metadata / "moved").rename(metadata / other)
+    site(tmp_path)
+    written = pages(tmp_path)
+    assert len(written) > 1
+    for path, text in written.items():
+        assert all(c.isprintable() or c == "\n" for c in text), path
+        page = Page(text)
+        assert not page.problems, path
+        assert not page.tags & {"img", "iframe", "object", "embed", "base", "style", "form"}
+        for link in page.links:
+            if link.startswith("https://example.org/"):
+                continue  # of a label
+            assert (
+                ":" not in link
+                and (tmp_path / "www" / path)
+                .parent.joinpath(link.partition("#")[0].partition("?")[0])
+                .exists()
+            ), link
+        assert "default-src 'none'; script-src 'self'" in text
+    shown = Page(written[addresses.image_page(other)])
+    for text in (MARKUP, SCRIPT, printable(CONTROLS), LONG):
+        assert text in shown.text
+    assert "https://example.org/docs" in shown.links
