@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import click
 
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
+from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
 from publisher.cli.notifications import Notifier, doctor_problems, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option
+from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -25,6 +29,7 @@ _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROB
 @click.argument("registries", nargs=-1, metavar="[REGISTRY]...")
 @repository_option
 @source_options
+@metrics_option
 @notify_option
 @quiet_option
 @output_option
@@ -32,6 +37,7 @@ _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROB
 def doctor(
     registries: tuple[str, ...],
     repository: str | None,
+    metrics_file: MetricsFile,
     notify: str | None,
     quiet: bool,
     output: str,
@@ -46,18 +52,32 @@ def doctor(
     publisher doctor --repository cvmfs:images.example.org docker.io registry.example.org
     publisher doctor --repository dir:/srv/images --output json
     """
-    notifier = Notifier(notify)
-    checks: list[Check] = []
-    if repository:
-        checks += _examine(repository)
-    if registries:
-        with open_sources(source_settings) as sources:
-            checks += ask_registries(registries, sources)
-    if not checks:
-        raise click.UsageError("name a repository with --repository, or a registry")
-    _render(checks, quiet, output)
-    notifier.send(repository, "doctor", (), problems=doctor_problems(checks), scope=registries)
-    return SOME_FAILED if any(c.verdict is Verdict.PROBLEM for c in checks) else DONE
+    run = RecordedRun(
+        "doctor",
+        notifier=Notifier(notify),
+        metrics=metrics_file,
+        scope=registries,
+        only_reads=True,
+    )
+    with run:
+        checks: list[Check] = []
+        if repository:
+            run.begin(repository)
+            checks += _examine(repository)
+        if registries:
+            with open_sources(source_settings) as sources:
+                checks += ask_registries(registries, sources)
+        if not checks:
+            raise click.UsageError("name a repository with --repository, or a registry")
+        _render(checks, quiet, output)
+        counts = Counter(str(check.verdict) for check in checks)
+        good = not counts[Verdict.PROBLEM]
+        run.exit_code = DONE if good else SOME_FAILED
+        run.notify(repository, (), doctor_problems(checks))
+        if repository:
+            updates = partial(run_updates, command="doctor", lists={"": good})
+            run.done(repository, Result(counts), updates)
+        return run.exit_code
 
 
 def _examine(url: str) -> list[Check]:

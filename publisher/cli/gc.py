@@ -15,6 +15,7 @@ from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
 from publisher.cli.notifications import Notifier, gc_events, gc_problems, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
+from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
 from publisher.cli.rendering import echo, human_size, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -91,44 +92,54 @@ def gc(
     publisher gc --image docker.io/library/debian:12 --now
     publisher gc --orphans --dry-run
     """
-    notifier = Notifier(notify)
-    if orphans:
-        return _collect_orphans(repository, dry_run=dry_run, wait=wait, quiet=quiet, output=output)
-    published = open_repository(repository, writable=not dry_run, wait=wait)
-    verbose = output == "text" and not quiet
+    run = RecordedRun("gc", notifier=Notifier(notify), metrics=metrics_file, dry_run=dry_run)
+    with run:
+        run.begin(repository)
+        if orphans:
+            run.exit_code = _collect_orphans(run, repository, dry_run, wait, quiet, output)
+            return run.exit_code
+        published = open_repository(repository, writable=not dry_run, wait=wait)
+        verbose = output == "text" and not quiet
 
-    def print_released(released: Released) -> None:
-        if verbose:
-            echo(f"collected: {describe_released(released)}")
+        def print_released(released: Released) -> None:
+            if verbose:
+                echo(f"collected: {describe_released(released)}")
 
-    try:
-        choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
-        report = collect(published, choice, utc_now, dry_run=dry_run, on_released=print_released)
-        thin: list[DeletedThin] = []
-        if delete_thin and not dry_run:
-            with open_sources(source_settings) as sources:
-                thin = delete_thin_images(published, report.released, sources)
-    finally:
-        published.close()
-    if output == "json":
-        _print_json(report, thin, dry_run)
-    else:
-        if verbose and dry_run:
-            for each in report.released:
-                echo(f"would be collected: {describe_released(each)}")
-        _print_summary(report, dry_run, quiet)
-        if image is not None and not (report.released or report.kept):
-            echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
-        _print_thin(thin, quiet)
-    good = not (report.kept or any(deleted.error for deleted in thin))
-    if not dry_run:
-        notifier.send(repository, "gc", gc_events(report), problems=gc_problems(report))
-        metrics_file.write(repository, partial(gc_updates, report=report, good=good))
-    return DONE if good else SOME_FAILED
+        try:
+            choice = choose(published, grace=grace, at_once=at_once, image=image, limit=limit)
+            report = collect(
+                published, choice, utc_now, dry_run=dry_run, on_released=print_released
+            )
+            thin: list[DeletedThin] = []
+            if delete_thin and not dry_run:
+                with open_sources(source_settings) as sources:
+                    thin = delete_thin_images(published, report.released, sources)
+        finally:
+            published.close()
+        if output == "json":
+            _print_json(report, thin, dry_run)
+        else:
+            if verbose and dry_run:
+                for each in report.released:
+                    echo(f"would be collected: {describe_released(each)}")
+            _print_summary(report, dry_run, quiet)
+            if image is not None and not (report.released or report.kept):
+                echo(f"publisher: {image} stays: {_why_not(published, choice)}", err=True)
+            _print_thin(thin, quiet)
+        good = not (report.kept or any(deleted.error for deleted in thin))
+        run.exit_code = DONE if good else SOME_FAILED
+        counts = {
+            "collected": len(report.released),
+            "kept": len(report.kept),
+            "waiting": report.waiting,
+        }
+        run.notify(repository, gc_events(report), gc_problems(report))
+        run.done(repository, Result(counts), partial(gc_updates, report=report, good=good))
+        return run.exit_code
 
 
 def _collect_orphans(
-    repository: str | None, *, dry_run: bool, wait: float, quiet: bool, output: str
+    run: RecordedRun, repository: str | None, dry_run: bool, wait: float, quiet: bool, output: str
 ) -> int:
     published = open_repository(repository, writable=not dry_run, wait=wait)
     try:
@@ -136,6 +147,7 @@ def _collect_orphans(
     finally:
         published.close()
     paths = [finding.path for finding in orphans.findings]
+    run.done(repository, Result({"orphans": len(paths)}))
     if output == "json":
         nothing = Report((), (), 0)
         _print_json(nothing, (), dry_run, orphans=paths, size=orphans.size)

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from publisher.cli.failures import (
     OTHER_RUN,
     REPOSITORY_UNUSABLE,
     SOME_FAILED,
+    USAGE,
     UsageError,
 )
 from publisher.cli.logs import is_shown, log_options
@@ -40,19 +42,22 @@ from publisher.cli.options import (
 )
 from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
-from publisher.cli.recorded_run import RecordedRun
+from publisher.cli.recorded_run import RecordedRun, Result, identity_of
 from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import ListedRequests, read_lists, selected_lists
+from publisher.cli.wishlists import ListedRequests, read_list, selected_lists
 from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
 from publisher.ingest.memory import (
+    UnreadableList,
     forget_changed,
     forget_unrequested,
     record_problems,
+    record_readable,
     record_reported,
+    record_unreadable,
 )
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
@@ -60,10 +65,11 @@ from publisher.ingest.selection import Selection
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
+from publisher.sources.settings import Settings
 from publisher.state import State
 from publisher.state.overlap import OtherRun
 from publisher.times import format_time
-from publisher.wishlist import wish_for
+from publisher.wishlist import WishListError, wish_for
 from publisher.wishlist.model import Request
 
 verify_option = click.option(
@@ -190,7 +196,6 @@ def ingest(
     if dry_run:
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest", "plan", *wishlists, *where)
-    notifier = Notifier(notify)
     options = _Options(
         jobs,
         workers,
@@ -201,15 +206,18 @@ def ingest(
         retry_failed=retry_failed,
         selection=Selection(only, changed),
     )
+    run = RecordedRun(
+        "ingest",
+        wishlists,
+        notifier=Notifier(notify),
+        metrics=MetricsFile(None) if options.selection.is_partial else metrics_file,
+    )
     try:
-        with (
-            RecordedRun("ingest", wishlists) as run,
-            notifier.watching("ingest", run.states, run.lists),
-        ):
+        with run:
             if repository:
-                run.state(repository)  # so that a list which cannot be read is recorded as well
+                run.begin(repository)  # so that a list which cannot be read is recorded as well
             settings = load_settings(source_settings)
-            lists = read_lists(
+            lists, unreadable = _read_lists(
                 wishlists,
                 repository,
                 settings,
@@ -218,26 +226,60 @@ def ingest(
                 warnings=not new_failures,
             )
             for each in lists:
-                run.state(each.repository)  # so that each later error is recorded
+                run.begin(each.repository)  # so that each later error is recorded
             requests = [request for each in lists for request in each.requests]
             options = replace(options, admission=admission_for(policy, requests))
             with run.alone((each.repository, each.identity) for each in lists):
                 parts = _ingest_lists(run, selected_lists(lists, options.selection), options)
+                parts = _with_states_of_lists(run, parts, lists, unreadable)
                 run.exit_code = _finish(parts, new_failures, quiet, output)
                 for part in parts:
-                    if new_failures or (notifier.is_active and part.is_usable):
+                    if new_failures or (run.notifies and part.is_usable):
                         _record_reported(part, run.state(part.repository))
             for part in parts:
-                if part.is_usable:
-                    _notify(notifier, part, run.state(part.repository), run.lists)
-                if part.is_usable and not part.report.is_partial:
-                    update = partial(ingest_updates, report=part.report, lists=set(part.lists))
-                    metrics_file.write(part.repository, update)
+                _record(run, part, new_failures)
             return run.exit_code
     except OtherRun:
         if quiet and new_failures:
             return OTHER_RUN  # the other run prints what is new
         raise
+
+
+def _read_lists(
+    paths: Sequence[str],
+    repository: str | None,
+    settings: Settings,
+    *,
+    allow_local: bool,
+    locked: bool,
+    warnings: bool,
+) -> tuple[list[ListedRequests], list[UnreadableList]]:
+    """Read all lists; one that cannot be read does not stop the others.
+
+    Raises:
+        WishListError: No list can be read.
+    """
+    lists: list[ListedRequests] = []
+    unreadable: list[tuple[str, WishListError]] = []
+    for path in paths:
+        try:
+            lists.append(
+                read_list(
+                    path,
+                    repository,
+                    settings,
+                    allow_local=allow_local,
+                    locked=locked,
+                    warnings=warnings,
+                )
+            )
+        except WishListError as error:
+            unreadable.append((path, error))
+    if not lists:
+        for _, other in unreadable[1:]:
+            message(str(other))
+        raise unreadable[0][1]
+    return lists, [UnreadableList(identity_of(path), str(error)) for path, error in unreadable]
 
 
 def _finish(parts: Sequence[_Part], new_failures: bool, quiet: bool, output: str) -> int:
@@ -258,24 +300,58 @@ class _Part:
     is_usable: bool
 
 
+def _with_states_of_lists(
+    run: RecordedRun,
+    parts: Sequence[_Part],
+    lists: Sequence[ListedRequests],
+    unreadable: Sequence[UnreadableList],
+) -> list[_Part]:
+    """Remember which lists could be read; add those that could not to the first report.
+
+    Their repositories are unknown, unless that of the command line is used.
+    """
+    now = datetime.now(UTC)
+    changed = []
+    for number, part in enumerate(parts):
+        state = run.state(part.repository)
+        failed = record_unreadable(state, unreadable if number == 0 else (), now)
+        recovered = record_readable(state, (each.identity for each in lists))
+        report = joined_reports([part.report], failed)
+        report = replace(report, recovered=(*report.recovered, *recovered))
+        changed.append(replace(part, report=report))
+    return changed
+
+
 def _record_reported(part: _Part, state: State) -> None:
     """Remember which failures users know now, from the output or from a notification."""
     new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
     record_reported(state, new, datetime.now(UTC))
 
 
-def _notify(notifier: Notifier, part: _Part, state: State, lists: Sequence[str]) -> None:
-    if notifier.is_active:
-        state.flush()
-        notifier.send(
+def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
+    """Record what was done in one repository, in the state, in messages and in metrics."""
+    report = part.report
+    updates = None
+    if part.is_usable:
+        run.notify(
             part.repository,
-            "ingest",
-            ingest_events(part.report, part.requests),
+            ingest_events(report, part.requests),
             problems=[],
-            scope=lists,
-            state=state,
-            at_end=part.report.interrupted,
+            at_end=report.interrupted,
         )
+        if not report.is_partial:
+            updates = partial(ingest_updates, report=report, lists=set(part.lists))
+    code = _code_of(replace(report, outcomes=report.of_images), new_failures)
+    codes = dict.fromkeys(part.lists, code if part.is_usable else REPOSITORY_UNUSABLE)
+    codes |= {each.wish_list: USAGE for each in report.of_lists}
+    result = Result(
+        Counter(str(outcome.status) for outcome in report.outcomes),
+        part.lists,
+        sum(outcome.bytes_fetched for outcome in report.outcomes),
+        report.steps,
+        codes,
+    )
+    run.done(part.repository, result, updates)
 
 
 def _ingest_lists(
@@ -302,11 +378,12 @@ def _ingest_lists(
             [report], record_problems(run.state(url), problems, datetime.now(UTC))
         )
         identities = tuple(dict.fromkeys(each.identity for each in of_url))
+        corrected: list[Outcome] = []
         for identity in filter(None, identities if is_usable else ()):
             forget_changed(run.state(url), identity, requests)
             if not (report.interrupted or report.is_partial):
-                forget_unrequested(run.state(url), identity, requests, report)
-        run.done(url, report, identities)
+                corrected += forget_unrequested(run.state(url), identity, requests, report)
+        report = replace(report, recovered=(*report.recovered, *corrected))
         parts.append(_Part(url, identities, requests, report, is_usable))
         if report.interrupted:
             break
@@ -362,7 +439,9 @@ def ingest_image(
             jobs, workers, wait, verify_publish, progress, source_settings, retry_failed=True
         )
         report = _run(requests, repository, options, run.state(repository))
-        run.done(repository, report, [])
+        counts = Counter(str(outcome.status) for outcome in report.outcomes)
+        fetched = sum(outcome.bytes_fetched for outcome in report.outcomes)
+        run.done(repository, Result(counts, (), fetched, report.steps))
         run.exit_code = _render(report, quiet, output)
         return run.exit_code
 
@@ -446,9 +525,9 @@ def _stopping_on_signals(stop: threading.Event, progress: Display) -> Iterator[N
 def _render(report: Report, quiet: bool, output: str, *, new_failures: bool = False) -> int:
     """Print a report, and return the exit code.
 
-    With `new_failures`, only failures that are new count, and are printed.
+    With `new_failures`, only failures of images that are new count, and are printed. A list that
+    cannot be read always counts, and is not printed only with `quiet`.
     """
-    failed = [each for each in report.failed if each.is_new_failure or not new_failures]
     if output == "json":
         print_json(
             "ingest/1",
@@ -459,9 +538,18 @@ def _render(report: Report, quiet: bool, output: str, *, new_failures: bool = Fa
             },
         )
     else:
-        _print_summary(report, failed, quiet)
+        lists = () if quiet else report.of_lists
+        printed = (each for each in report.failed if each in lists or each.is_new_failure)
+        _print_summary(report, list(printed) if new_failures else report.failed, quiet)
+    return _code_of(report, new_failures)
+
+
+def _code_of(report: Report, new_failures: bool) -> int:
     if report.interrupted:
         return INTERRUPTED
+    if report.of_lists:
+        return USAGE
+    failed = any(each.is_new_failure or not new_failures for each in report.failed)
     return SOME_FAILED if failed else DONE
 
 

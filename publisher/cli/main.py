@@ -44,6 +44,7 @@ _COMMANDS = {
     "remove": "publisher.cli.schedule:remove",
     "restore": "publisher.cli.schedule:restore",
     "run": "publisher.cli.run:run",
+    "runs": "publisher.cli.runs:runs",
     "schedule": "publisher.cli.schedule:schedule",
     "show": "publisher.cli.images:show",
     "site": "publisher.cli.site:site",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from publisher.cli.state import open_state
 from publisher.errors import failure_text
 from publisher.metrics import families
 from publisher.metrics.families import Update, value
-from publisher.state import Cause
+from publisher.repository import RepositoryError
+from publisher.state import Cause, State
 from publisher.verify.findings import Severity
 
 if TYPE_CHECKING:  # a command does not import what the others need
@@ -38,33 +40,63 @@ class MetricsFile:
         self._path = path
         self._began = time.monotonic()
 
-    def write(self, url: str | None, updates: Callable[[str, float], Iterable[Update]]) -> None:
-        """Write the metrics of a run that has come to its end, and those of its repository.
+    def write(
+        self,
+        url: str | None,
+        command: str,
+        codes: Mapping[str, int],
+        updates: Callable[[str, float], Iterable[Update]] | None,
+        state: State | None,
+    ) -> None:
+        """Write how a run ended, and if it came to its end, its metrics and its repository's.
 
         A failure is printed, and never changes the result of the run.
 
         Args:
             url: The URL of the repository, as the user wrote it.
+            command: The name of the command.
+            codes: The exit code for each wish list; a command without wish lists has the list "".
             updates: Receives the URL with the whole path, and the seconds since the command began.
+                None if the run did not come to its end.
+            state: The state of the repository, if it is open.
         """
         if self._path is None:
             return
-        from publisher.metrics.repository import repository_updates
         from publisher.metrics.textfile import update_file  # prometheus_client is slow to import
 
         try:
-            repository = open_repository(url)
-            label = whole_url(str(repository.url))
-            try:
-                facts = tuple(repository_updates(repository, label, utc_now()))
-            finally:
-                repository.close()
-            with open_state(url, note=lambda _: None) as state:
-                undelivered = value(families.UNDELIVERED, (label,), state.outbox().count())
-            own = updates(label, time.monotonic() - self._began)
-            update_file(Path(self._path), [*own, *facts, undelivered])
+            label = whole_url(url or "")
+            found = [
+                value(families.EXIT_CODE, (label, command, each), code)
+                for each, code in codes.items()
+            ]
+            if updates is not None:
+                found += updates(label, time.monotonic() - self._began)
+                found += _repository_updates(url, label)
+            undelivered = _undelivered(url, state)
+            found.append(value(families.UNDELIVERED, (label,), undelivered))
+            update_file(Path(self._path), found)
         except Exception as error:  # noqa: BLE001  # the work of the run is done
             message(failure_text(error, self._path))
+
+
+def _repository_updates(url: str | None, label: str) -> Sequence[Update]:
+    """Return the values about the repository itself; none if `doctor` could not open it."""
+    from publisher.metrics.repository import repository_updates
+
+    try:
+        repository = open_repository(url)
+    except RepositoryError:
+        return ()
+    with closing(repository):
+        return tuple(repository_updates(repository, label, utc_now()))
+
+
+def _undelivered(url: str | None, state: State | None) -> int:
+    if state is not None:
+        return state.outbox().count()
+    with open_state(url, note=lambda _: None) as opened:
+        return opened.outbox().count()
 
 
 def _metrics_file(
@@ -90,9 +122,12 @@ metrics_option = click.option(
 def ingest_updates(
     url: str, seconds: float, *, report: IngestReport, lists: Iterable[str]
 ) -> Iterator[Update]:
-    """Yield the metrics of an ingest of `lists`, whose outcomes are all in `report`."""
+    """Yield the metrics of an ingest of `lists`, whose outcomes are all in `report`.
+
+    The values of a list that cannot be read stay, so that the time of its last run ages.
+    """
     by_list: dict[str, list[Outcome]] = {each: [] for each in lists}
-    for outcome in report.outcomes:
+    for outcome in report.of_images:
         by_list.setdefault(outcome.wish_list, []).append(outcome)
     good = {
         each: not (report.interrupted or any(outcome.error for outcome in outcomes))

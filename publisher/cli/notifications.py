@@ -7,8 +7,8 @@ import importlib.util
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from publisher.repository.checks import Check, Verdict
 from publisher.repository.reading import load_publication
 from publisher.state import News, State
 from publisher.state.outbox import Outbox
-from publisher.state.overlap import OtherRun
 from publisher.times import format_time
 from publisher.tree.publication import Publication
 from publisher.verify.findings import Severity
@@ -88,6 +87,7 @@ class Notifier:
         scope: Sequence[str] = (),
         state: State | None = None,
         at_end: bool = False,
+        cause: str = "",
     ) -> None:
         """Notify the receivers, after the work of a run; this never changes its result.
 
@@ -100,6 +100,7 @@ class Notifier:
             scope: What the problems are about alone: the wish lists, or an option of the command.
             state: The state of the repository, if it is open.
             at_end: Only keep the messages, for example since the run was interrupted.
+            cause: The kind of the error that ended the run, if one did: another one is new.
         """
         if self._configuration is None:
             return
@@ -108,7 +109,7 @@ class Notifier:
             if state is None and url is not None:
                 state = opened = open_state(url, writable=True)
             outbox = None if state is None else state.outbox()
-            found = [*events, *_news_of(problems, command, scope, outbox)]
+            found = [*events, *_news_of(problems, [command, *scope], cause, outbox)]
             run = Run(command, _name(url), socket.gethostname(), format_time(utc_now()))
             self._deliver(self._configuration, run, found, outbox, at_end)
         except KeyboardInterrupt:
@@ -144,21 +145,6 @@ class Notifier:
                 later = f"; {plural(kept, 'message')} for later" if kept else ""
                 message(f"cannot notify {delivery.receiver}: {delivery.why}{later}")
 
-    @contextmanager
-    def watching(
-        self, command: str, states: Mapping[str | None, State], lists: Sequence[str]
-    ) -> Iterator[None]:
-        """Notify of an error that ends the command, unless it is the same as in the run before."""
-        try:
-            yield
-        except OtherRun:
-            raise  # that one notifies
-        except PublisherError as error:
-            for url, state in states.items():
-                failed = Event(Kind.FAILED, command, " ".join(str(error).split()))
-                self.send(url, command, (), problems=[failed], scope=lists, state=state)
-            raise
-
 
 notify_option = click.option(
     "--notify",
@@ -175,7 +161,7 @@ def _name(url: str | None) -> str:
 
 
 def _news_of(
-    problems: Sequence[Event] | None, command: str, scope: Sequence[str], outbox: Outbox | None
+    problems: Sequence[Event] | None, about: Sequence[str], cause: str, outbox: Outbox | None
 ) -> Sequence[Event]:
     """Return the problems, unless receivers know them; or the event that there are none any more.
 
@@ -183,9 +169,10 @@ def _news_of(
     """
     if problems is None:
         return ()
-    texts = sorted({f"{each.kind} {each.subject}" for each in problems})
+    command, *scope = about
+    texts = sorted({f"{each.kind} {each.subject} {cause}".rstrip() for each in problems})
     what = hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest() if texts else ""
-    before = "" if outbox is None else outbox.learn(" ".join([command, *scope]), what) or ""
+    before = "" if outbox is None else outbox.learn(" ".join(about), what) or ""
     if what == before:
         return ()
     # The subject is that of the failure, so that receivers can find what it ends.
@@ -228,7 +215,7 @@ def _of(kind: Kind, outcome: Outcome, owner: str, text: str = "") -> Event:
     )
 
 
-def prune_events(url: str, report: PruneReport) -> Iterator[Event]:
+def prune_events(url: str | None, report: PruneReport) -> Iterator[Event]:
     """Yield the images that were scheduled, with the owners of their wishes."""
     if not report.scheduled:
         return

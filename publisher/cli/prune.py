@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import click
@@ -19,6 +20,7 @@ from publisher.cli.options import (
     wait_option,
     wish_lists_argument,
 )
+from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import entry_value, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
@@ -27,6 +29,7 @@ from publisher.cli.wishlists import read_wish_list
 from publisher.removal.prune import GivenList, Report
 from publisher.removal.prune import prune as run_prune
 from publisher.removal.withdrawal import Guard
+from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity
 from publisher.times import format_time
 from publisher.wishlist import WishListError
@@ -96,52 +99,83 @@ def prune(
     publisher prune lists/*.yaml --repository dir:/srv/images
     publisher prune git+https://git.example.org/wishes.git//astro.yaml@main --at-most 50
     """
-    notifier = Notifier(notify)
-    try:
+    run = RecordedRun(
+        "prune", wishlists, notifier=Notifier(notify), metrics=metrics_file, dry_run=dry_run
+    )
+    with run:
+        if repository:
+            run.begin(repository)  # so that a list which cannot be read is recorded as well
         settings = load_settings(source_settings)
-        by_repository: dict[str | None, list[GivenList]] = {}
-        for path in wishlists:
+        by_repository = _read_lists(wishlists, settings, repository, allow_local)
+        for url in by_repository:
+            run.begin(url)
+        reports: list[tuple[str | None, str, Report]] = []
+        with open_sources(source_settings) as sources:
+            for url, lists in by_repository.items():
+                published = open_repository(url, writable=not dry_run, wait=wait)
+                try:
+                    report = run_prune(
+                        published,
+                        lists,
+                        sources,
+                        utc_now,
+                        whole=whole,
+                        guard=Guard(at_most=at_most, off=yes_really),
+                        drop_links=drop_links,
+                        dry_run=dry_run,
+                        jobs=jobs,
+                    )
+                finally:
+                    published.close()
+                reports.append((url, str(published.url), report))
+        _render(reports, dry_run, quiet, output)
+        is_invalid = any(e.wish_list.unusable for lists in by_repository.values() for e in lists)
+        is_kept_back = any(_kept_back(report) for _, _, report in reports)
+        run.exit_code = USAGE if is_invalid else SOME_FAILED if is_kept_back else DONE
+        for url, _, report in reports:
+            _record(run, url, by_repository[url], report)
+        return run.exit_code
+
+
+def _read_lists(
+    paths: Sequence[str], settings: Settings, repository: str | None, allow_local: bool
+) -> dict[str | None, list[GivenList]]:
+    """Return the wish lists by the URLs of their repositories."""
+    found: dict[str | None, list[GivenList]] = {}
+    try:
+        for path in paths:
             wish_list = read_wish_list(path, settings, repository, allow_local=allow_local)
-            lists = by_repository.setdefault(repository or wish_list.repository, [])
+            lists = found.setdefault(repository or wish_list.repository, [])
             lists.append(GivenList(list_identity(path), wish_list))
     except WishListError:
         echo("publisher: nothing was scheduled, because of an error in a wish list", err=True)
         raise
-    guard = Guard(at_most=at_most, off=yes_really)
-    reports = []
-    with open_sources(source_settings) as sources:
-        for url, lists in by_repository.items():
-            published = open_repository(url, writable=not dry_run, wait=wait)
-            try:
-                report = run_prune(
-                    published,
-                    lists,
-                    sources,
-                    utc_now,
-                    whole=whole,
-                    guard=guard,
-                    drop_links=drop_links,
-                    dry_run=dry_run,
-                    jobs=jobs,
-                )
-            finally:
-                published.close()
-            reports.append((str(published.url), report))
+    return found
+
+
+def _record(run: RecordedRun, url: str | None, lists: Sequence[GivenList], report: Report) -> None:
+    identities = tuple(each.identity for each in lists)
+    counts = {
+        "scheduled": len(report.scheduled),
+        "restored": len(report.restored),
+        "kept": len(report.kept) + len(report.unreadable),
+        "refused": len(report.withdrawn) if report.refused else 0,
+    }
+    result = Result(counts, identities)
+    good = dict.fromkeys(identities, not _kept_back(report))
+    run.notify(url, prune_events(url, report), prune_problems(report))
+    run.done(url, result, partial(run_updates, command="prune", lists=good))
+
+
+def _render(
+    reports: Sequence[tuple[str | None, str, Report]], dry_run: bool, quiet: bool, output: str
+) -> None:
     if output == "json":
-        values = [_value(url, report) for url, report in reports]
+        values = [_value(url, report) for _, url, report in reports]
         print_json("prune/1", {"dryRun": dry_run, "repositories": values})
-    else:
-        for _, report in reports:
-            _print(report, dry_run, quiet)
-    if not dry_run:
-        for (url, report), lists in zip(reports, by_repository.values(), strict=True):
-            good = {each.identity: not _kept_back(report) for each in lists}
-            events, problems = prune_events(url, report), prune_problems(report)
-            notifier.send(url, "prune", events, problems=problems, scope=sorted(good))
-            metrics_file.write(url, partial(run_updates, command="prune", lists=good))
-    if any(each.wish_list.unusable for lists in by_repository.values() for each in lists):
-        return USAGE
-    return SOME_FAILED if any(_kept_back(report) for _, report in reports) else DONE
+        return
+    for _, _, report in reports:
+        _print(report, dry_run, quiet)
 
 
 def _kept_back(report: Report) -> bool:

@@ -28,6 +28,20 @@ def state_directory() -> Path:
     return Path(base, _OF_A_USER) if os.path.isabs(base) else STATE
 
 
+def keeps_state(url: str | None) -> bool:
+    """Return whether this user's runs keep a state of the repository, and can change it.
+
+    Either it exists, or its directory is that of the machine's scheduled jobs.
+    """
+    directory = state_directory()
+    path = state_file(directory, parse_repository(url))
+    if path.exists():
+        return os.access(path, os.W_OK) and os.access(directory, os.W_OK)
+    is_meant = bool(os.environ.get("PUBLISHER_STATE")) or os.geteuid() == 0
+    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    return is_meant and os.access(existing, os.W_OK)
+
+
 def open_state(
     url: str | None, *, writable: bool = False, note: Callable[[str], None] = message
 ) -> State:

@@ -28,6 +28,7 @@ from publisher.cli.removal import REASONS
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
+from publisher.cli.runs import describe_last, run_value
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.state import open_state
 from publisher.cli.wishlists import read_wish_list
@@ -99,7 +100,7 @@ def status(
     opened = open_repository(arguments.repository)
     problems: list[PublisherError] = list(arguments.problems)
     with open_state(arguments.repository) as state:
-        tries, runs = state.wishes(), state.runs(1)
+        tries, runs = state.wishes(), state.last_runs()
         is_known = state.path.exists()
     selection = Selection(
         tuple(find_name(opened, name) for name in arguments.names),
@@ -230,9 +231,8 @@ def _print(
             echo(f"{url}: {describe_replica(answer, replicas.revision)}")
     if not lines:
         message("no wish and no image is selected")
-    for run in runs:
-        text = f"last run: {run.command}, ended {format_time(run.ended)} with code {run.exit_code}"
-        message(text + (f": {run.error}" if run.error else ""))
+    for text in describe_last(runs):
+        message(text)
 
 
 def _describe(line: StatusLine, now: datetime) -> str:
@@ -305,17 +305,9 @@ def _value(
             _replica_value(url, answer, replicas.revision)
             for url, answer in replicas.answers.items()
         ],
-        "lastRun": _run_value(runs[0]) if runs else None,
+        "lastRun": run_value(runs[0]) if runs else None,
+        "lastRuns": [run_value(run) for run in runs],
         "hasState": is_known,
-    }
-
-
-def _run_value(run: RunRecord) -> dict[str, object]:
-    return {
-        "command": run.command,
-        "endedAt": format_time(run.ended),
-        "exitCode": run.exit_code,
-        "error": printable(run.error),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,6 +13,7 @@ from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
 from publisher.cli.notifications import Notifier, notify_option, verify_problems
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
+from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -76,44 +78,55 @@ def verify(
     """
     if replace_newer and not (repair or refetch):
         raise UsageError("cannot use --replace-newer alone", hint="add --repair")
-    notifier = Notifier(notify)
-    progress = None if quiet else _print_progress
-    report = run_verify(open_repository(repository), deep=deep, progress=progress)
-    repaired = Repaired()
-    wanted = [
-        finding
-        for finding in report.findings
-        if ((repair or refetch) and is_wanted(finding, refetch))
-        or (replace_newer and finding.kind is Kind.FUTURE_VERSION)
-    ]
-    if wanted and not dry_run:
-        with ExitStack() as stack:
-            writable = open_repository(repository, writable=True, wait=wait)
-            stack.callback(writable.close)
-            sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-            policy = load_policy(writable) if refetch else Policy()
-            repaired, report = run_repair(
-                writable,
-                report,
-                sources,
-                policy,
-                progress,
-                workers=stack.enter_context(open_workers(workers)),
-                replace_newer=replace_newer,
-            )
-    if output == "json":
-        print_json("verify/1", _value(report, repaired))
-    else:
-        _print(report, repaired, quiet)
-        if dry_run:
-            for finding in wanted:
-                does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
-                echo(f"would {does}: {finding.path}")
     # Without --deep, it is unknown whether what an earlier run found in the contents is repaired.
     scope = ("--deep",) if deep else ()
-    notifier.send(repository, "verify", (), problems=verify_problems(report), scope=scope)
-    metrics_file.write(repository, partial(verify_updates, report=report))
-    return DONE if report.sound else SOME_FAILED
+    run = RecordedRun(
+        "verify",
+        notifier=Notifier(notify),
+        metrics=metrics_file,
+        scope=scope,
+        only_reads=not (repair or refetch),
+    )
+    with run:
+        run.begin(repository)
+        progress = None if quiet else _print_progress
+        report = run_verify(open_repository(repository), deep=deep, progress=progress)
+        repaired = Repaired()
+        wanted = [
+            finding
+            for finding in report.findings
+            if ((repair or refetch) and is_wanted(finding, refetch))
+            or (replace_newer and finding.kind is Kind.FUTURE_VERSION)
+        ]
+        if wanted and not dry_run:
+            with ExitStack() as stack:
+                writable = open_repository(repository, writable=True, wait=wait)
+                stack.callback(writable.close)
+                sources = stack.enter_context(open_sources(source_settings)) if refetch else None
+                policy = load_policy(writable) if refetch else Policy()
+                repaired, report = run_repair(
+                    writable,
+                    report,
+                    sources,
+                    policy,
+                    progress,
+                    workers=stack.enter_context(open_workers(workers)),
+                    replace_newer=replace_newer,
+                )
+        if output == "json":
+            print_json("verify/1", _value(report, repaired))
+        else:
+            _print(report, repaired, quiet)
+            if dry_run:
+                for finding in wanted:
+                    does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
+                    echo(f"would {does}: {finding.path}")
+        run.exit_code = DONE if report.sound else SOME_FAILED
+        run.notify(repository, (), verify_problems(report))
+        counts = Counter(str(finding.severity) for finding in report.findings)
+        counts["repaired"] = len(repaired.findings)
+        run.done(repository, Result(counts), partial(verify_updates, report=report))
+        return run.exit_code
 
 
 def _print_progress(what: str) -> None:

@@ -83,34 +83,35 @@ class ListedRequests:
     unusable: tuple[Problem, ...]
 
 
-def read_lists(
-    paths: Sequence[str],
+def read_list(
+    path: str,
     repository: str | None,
     settings: Settings,
     *,
     allow_local: bool,
     locked: bool = False,
     warnings: bool = True,
-) -> list[ListedRequests]:
-    """Return the requests of each wish list.
+) -> ListedRequests:
+    """Return the requests of a wish list.
 
-    The repository is `repository`, or without it the one that each list names. If `locked`, the
-    images of the requests are those of the lists' locks.
+    The repository is `repository`, or without it the one that the list names. If `locked`, the
+    images of the requests are those of the list's lock.
+
+    Raises:
+        WishListError: The list, or its lock, cannot be read.
     """
-    found = []
-    for path in paths:
-        wish_list = read_wish_list(
-            path, settings, repository, allow_local=allow_local, warnings=warnings
-        )
-        images = _locked_images(path, wish_list, settings) if locked else None
-        identity = list_identity(path)
-        requests = tuple(
-            Request(wish, identity, images[number] if images else None)
-            for number, wish in enumerate(wish_list.wishes)
-        )
-        where = repository or wish_list.repository
-        found.append(ListedRequests(identity, where, requests, wish_list.unusable))
-    return found
+    wish_list = read_wish_list(
+        path, settings, repository, allow_local=allow_local, warnings=warnings
+    )
+    images = _locked_images(path, wish_list, settings) if locked else None
+    identity = list_identity(path)
+    requests = tuple(
+        Request(wish, identity, images[number] if images else None)
+        for number, wish in enumerate(wish_list.wishes)
+    )
+    return ListedRequests(
+        identity, repository or wish_list.repository, requests, wish_list.unusable
+    )
 
 
 def selected_lists(lists: Sequence[ListedRequests], selection: Selection) -> list[ListedRequests]:
@@ -144,11 +145,12 @@ def read_requests(
 ) -> tuple[dict[str | None, list[Request]], list[Problem]]:
     """Return the requests of the wish lists by repository URL, and the errors of single wishes.
 
-    See `read_lists`.
+    See `read_list`.
     """
     requests: dict[str | None, list[Request]] = {}
     unusable: list[Problem] = []
-    for each in read_lists(paths, repository, settings, allow_local=allow_local, locked=locked):
+    for path in paths:
+        each = read_list(path, repository, settings, allow_local=allow_local, locked=locked)
         requests.setdefault(each.repository, []).extend(each.requests)
         unusable += each.unusable
     return requests, unusable

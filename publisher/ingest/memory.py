@@ -197,26 +197,76 @@ def _with(outcome: Outcome, tries: Tries, now: datetime) -> Outcome:
 
 
 def record_problems(state: State, problems: Sequence[Problem], now: datetime) -> list[Outcome]:
-    """Remember the wishes with errors; return their outcomes.
+    """Remember the wishes with errors; return the outcomes, one for each error.
 
     They are never put off, since finding an error needs no request.
     """
     texts: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         texts.setdefault((problem.file, problem.subject), []).append(problem.text)
+    found: dict[tuple[str, str], Tries] = {}
     outcomes = []
     for problem in problems:
         outcome = unusable_wish(problem)
-        name = outcome.name
-        known = state.wish(outcome.wish_list, name)
-        known = known or Tries(outcome.wish_list, name, name, first_seen=now)
-        fingerprint = _digest(texts[problem.file, problem.subject])
-        if known.fingerprint != fingerprint:
-            known = replace(known.without_failure(), fingerprint=fingerprint)
-        known = replace(known, line=outcome.line, column=outcome.column)
-        tries = state.record_failure(known, now, Cause.WISH_LIST, outcome.error)
-        outcomes.append(_with(outcome, tries, now))
+        key = problem.file, problem.subject
+        if key not in found:
+            found[key] = _record_invalid(state, outcome, _digest(texts[key]), now)
+        outcomes.append(_with(outcome, found[key], now))
     return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableList:
+    """A wish list that could not be read, or whose lock could not, and why."""
+
+    identity: str
+    error: str
+
+
+def record_unreadable(
+    state: State, lists: Iterable[UnreadableList], now: datetime
+) -> list[Outcome]:
+    """Remember the lists that could not be read; return an outcome for each."""
+    outcomes = []
+    for each in lists:
+        outcome = Outcome(
+            each.identity,
+            each.identity,
+            Status.FAILED,
+            each.identity,
+            error=each.error,
+            cause=Cause.WISH_LIST,
+        )
+        outcomes.append(_with(outcome, _record_invalid(state, outcome, "", now), now))
+    return outcomes
+
+
+def record_readable(state: State, identities: Iterable[str]) -> list[Outcome]:
+    """Forget that lists could not be read; return an outcome for each that was reported."""
+    outcomes = []
+    for identity in filter(None, identities):
+        known = state.wish(identity, identity)
+        state.forget(identity, [identity])
+        if known is not None and known.reported_at is not None:
+            outcomes.append(_corrected(known))
+    return outcomes
+
+
+def _record_invalid(state: State, outcome: Outcome, fingerprint: str, now: datetime) -> Tries:
+    """Remember an error in a list, which is another one if its fingerprint is."""
+    known = state.wish(outcome.wish_list, outcome.name)
+    known = known or Tries(outcome.wish_list, outcome.name, outcome.name, first_seen=now)
+    if known.fingerprint != fingerprint:
+        known = replace(known.without_failure(), fingerprint=fingerprint)
+    known = replace(known, line=outcome.line, column=outcome.column)
+    return state.record_failure(known, now, Cause.WISH_LIST, outcome.error)
+
+
+def _corrected(known: Tries) -> Outcome:
+    """Return the outcome of a list, or of a wish, that had an error and has none any more."""
+    return Outcome(
+        known.name, known.reference, Status.UNCHANGED, known.wish_list, known.line, known.column
+    )
 
 
 def remembered_name(outcome: Outcome) -> str:
@@ -245,17 +295,26 @@ def forget_changed(state: State, wish_list: str, requests: Iterable[Request]) ->
 
 def forget_unrequested(
     state: State, wish_list: str, requests: Iterable[Request], report: Report
-) -> None:
+) -> list[Outcome]:
     """Forget images that a list does not request any more, after a run for the whole list.
 
     The images of a pattern whose tags could not be listed are kept.
+
+    Returns:
+        An outcome for each wish with an error that was reported, and that the list does not have
+        any more: it was corrected or removed.
     """
     failed = {outcome.name for outcome in report.failed if outcome.wish_list == wish_list}
     patterns = (request.wish for request in requests if request.wish.tags)
     kept = tuple(f"{wish.image}:" for wish in patterns if str(wish) in failed)
-    names = [
-        tries.name
+    forgotten = [
+        tries
         for tries in state.unused(wish_list)
-        if not (kept and tries.reference.startswith(kept))
+        if not (kept and tries.reference.startswith(kept)) and tries.name != wish_list
     ]
-    state.forget(wish_list, names)
+    state.forget(wish_list, [tries.name for tries in forgotten])
+    return [
+        _corrected(tries)
+        for tries in forgotten
+        if tries.cause == Cause.WISH_LIST and tries.reported_at is not None
+    ]

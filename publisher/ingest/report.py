@@ -32,6 +32,8 @@ class Status(enum.StrEnum):
 class Outcome:
     """The outcome for one requested image: `name` is its public path, or the text of the wish.
 
+    For a list that cannot be read, `name` is its identity.
+
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were stored before.
     `error` is why it failed; with another status, why its squashfs file could not be written, or
@@ -64,6 +66,11 @@ class Outcome:
         """Whether it failed, and nothing is known of a report on this failure."""
         return bool(self.error) and (self.news is not None or self.failing_since is None)
 
+    @property
+    def is_of_list(self) -> bool:
+        """Whether it is about a wish list as a whole, which cannot be read."""
+        return bool(self.wish_list) and self.name == self.wish_list
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -86,6 +93,16 @@ class Report:
     def failed(self) -> tuple[Outcome, ...]:
         """The images that could not be published, or whose other outputs failed."""
         return tuple(o for o in self.outcomes if o.error)
+
+    @property
+    def of_lists(self) -> tuple[Outcome, ...]:
+        """The outcomes of wish lists that cannot be read."""
+        return tuple(o for o in self.outcomes if o.is_of_list)
+
+    @property
+    def of_images(self) -> tuple[Outcome, ...]:
+        """The outcomes without those of wish lists that cannot be read."""
+        return tuple(o for o in self.outcomes if not o.is_of_list)
 
     def count(self, status: Status) -> int:
         """Return how many images have this status."""

@@ -58,6 +58,11 @@ LAST_SUCCESS = Family(
     "When the command last ended without a failure, for each wish list.",
     _RUN,
 )
+EXIT_CODE = Family(
+    "publisher_last_exit_code",
+    "The exit code of the command's last run, also of one that failed, for each wish list.",
+    _RUN,
+)
 RUN_SECONDS = Family("publisher_run_seconds", "The duration of the last run.", _COMMAND)
 STEP_SECONDS = Family(
     "publisher_run_step_seconds",
@@ -117,6 +122,7 @@ FAMILIES = (
     *(
         LAST_RUN,
         LAST_SUCCESS,
+        EXIT_CODE,
         RUN_SECONDS,
         STEP_SECONDS,
         FETCHED,

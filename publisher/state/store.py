@@ -153,15 +153,18 @@ class State(Closing):
             query = f"SELECT 1 FROM tried WHERE wish_list = {TEXT} AND fingerprint = ?"
             return bool(self._read(query, (to_bytes(wish_list), fingerprint)))
 
-    def runs(self, limit: int = 100) -> list[RunRecord]:
-        """Return the last runs, the latest first."""
+    def runs(self) -> list[RunRecord]:
+        """Return all runs that are remembered, the latest first."""
         with self._lock:
-            rows = self._read("SELECT run FROM runs ORDER BY number DESC LIMIT ?", (limit,))
-            written = []
-            for (text,) in rows:
-                with suppress(Malformed):
-                    written.append(_RUN.parse(text))
-            return [*reversed(self._runs), *written][:limit]
+            return self._select_runs("")
+
+    def last_runs(self) -> list[RunRecord]:
+        """Return the last run of each command, the latest first."""
+        with self._lock:
+            found = self._select_runs(
+                "WHERE number IN (SELECT max(number) FROM runs GROUP BY command)"
+            )
+        return list({run.command: run for run in reversed(found)}.values())[::-1]
 
     def record_success(self, tries: Tries, now: datetime, digest: str = "") -> Tries:
         """Remember that an image is current; return what is then known.
@@ -292,6 +295,14 @@ class State(Closing):
             self._connection.execute(
                 "DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?", (_KEPT_RUNS,)
             )
+
+    def _select_runs(self, where: str) -> list[RunRecord]:
+        rows = self._read(f"SELECT run FROM runs {where} ORDER BY number DESC", ())
+        found = [*reversed(self._runs)]
+        for (text,) in rows:
+            with suppress(Malformed):
+                found.append(_RUN.parse(text))
+        return found
 
     def _select(self, where: str, values: tuple[object, ...]) -> Iterator[Tries]:
         for row in self._read(f"SELECT {quoted(COLUMNS)} FROM wishes {where}", values):

@@ -92,15 +92,21 @@ def test_all_jobs_of_a_repository_share_one_file(tmp_path: Path, wishes: Path) -
     assert set(re.findall('repository="(.*?)"', path.read_text())) == {f"dir:{tmp_path}/images"}
 
 
-def test_a_run_that_cannot_use_the_repository_leaves_the_earlier_file(
+def test_a_run_that_cannot_use_the_repository_replaces_only_its_exit_code(
     tmp_path: Path, wishes: Path
 ) -> None:
     path = tmp_path / "publisher.prom"
-    path.write_text("earlier\n")
+    option = ("--metrics-file", path)
+    assert publisher("ingest", wishes, *option).code == 1
+    before = metrics(path)
+    (tmp_path / "images").rename(tmp_path / "aside")
     (tmp_path / "images").write_text("this is not a directory")
-    assert publisher("ingest", wishes, "--metrics-file", path).code == 3
-    assert publisher("gc", "--dry-run", "--metrics-file", path).code == 2
-    assert path.read_text() == "earlier\n"
+    assert publisher("ingest", wishes, *option).code == 3
+    code = f'publisher_last_exit_code{{command="ingest",list="{wishes}"}}'
+    assert before[code] == 1
+    assert metrics(path) == before | {code: 3}
+    assert publisher("gc", "--dry-run", *option).code == 2
+    assert metrics(path) == before | {code: 3}
 
 
 def test_a_full_disk_does_not_change_the_result_of_a_run(tmp_path: Path, wishes: Path) -> None:

@@ -138,6 +138,25 @@ def test_the_recovery_of_a_wish_whose_tags_were_unknown_is_notified(site: Site) 
     assert site.events() == []
 
 
+def test_the_correction_of_a_list_and_of_a_wish_with_an_error_is_notified(site: Site) -> None:
+    site.add("1")
+    site.request("1")
+    good = site.wishes.read_text()
+    other = site.folder / "other.yaml"
+    invalid = f"{good}  - {{image: 'A B', outputs: [none], owner: bio}}\n"
+    for text, code, events in (
+        ("images: [", 2, [("failed", str(other)), ("published", "local/layout:1")]),
+        ("images: [", 2, []),
+        (invalid, 1, [("failed", "A B"), ("failed", "A B"), ("recovered", str(other))]),
+        (invalid, 1, []),
+        (good, 0, [("recovered", "A B")]),
+        (good, 0, []),
+    ):
+        other.write_text(text)
+        site.run("ingest", site.wishes, other, code=code)
+        assert sorted(site.events()) == sorted(events)
+
+
 def test_findings_are_notified_until_they_are_known_and_when_they_are_repaired(site: Site) -> None:
     site.add("1")
     site.request("1")

@@ -112,6 +112,58 @@ def test_runs_that_fail_as_a_whole_are_recorded_as_well(job: Job) -> None:
     assert "missing" in runs[0].error
 
 
+def test_a_list_that_cannot_be_read_does_not_stop_the_others(job: Job, tmp_path: Path) -> None:
+    job.registry.add("other", "1", sample_image(1000, seed=1))
+    job.write("HOST/good:1")
+    other = tmp_path / "other.yaml"
+    text = job.list.read_text().replace("good", "other")
+    other.write_text(text)
+    metrics = tmp_path / "publisher.prom"
+    assert job.run(str(other)).code == 0
+    for broken in ("images: [", None):
+        other.unlink()
+        if broken:
+            other.write_text(broken)
+        job.registry.add("good", "1", sample_image(1000, seed=2 if broken else 3))
+        result = job.run(str(other), "--new-failures", "--metrics-file", str(metrics))
+        assert result.code == 2
+        assert "updated: " in result.out and "1 updated, 1 failed in" in result.out
+        assert f"failed: {other}: cannot " in result.err and len(result.err.splitlines()) == 1
+        mentioned = [x for x in metrics.read_text().splitlines() if f'list="{other}"' in x]
+        assert mentioned and all(x.startswith("publisher_last_exit_code") for x in mentioned)
+        assert all(x.endswith(" 2.0") for x in mentioned)
+    silent = job.run(str(other), "--new-failures", "--quiet")
+    assert (silent.code, silent.out + silent.err) == (2, "")
+    prune = publisher("prune", job.list, other, env=job.env)
+    assert (prune.code, "nothing was scheduled" in prune.err) == (2, True)
+    assert job.registry.host + "/other:1" not in publisher("schedule", env=job.env).out
+    shown = publisher("status", "--failing", env=job.env)
+    assert (shown.code, shown.out.startswith(f"{other}  failing since ")) == (0, True)
+    assert "tried 3 times); next try: with the next run" in shown.out
+    as_json = job.run(str(other), "--output", "json")
+    strict(output_schema("ingest/1")).validate(as_json.json)
+    found = [(each["name"], each["status"]) for each in as_json.json["outcomes"]]
+    assert found == [(f"{job.registry.host}/good:1", "unchanged"), (str(other), "failed")]
+    other.write_text(text)
+    assert job.run(str(other), "--new-failures").code == 0
+    with job.state() as state:
+        assert [tries.is_failing for tries in state.wishes()] == [False, False]
+    other.unlink()
+    job.list.unlink()
+    none = job.run(str(other))
+    assert (none.code, none.out, str(job.list) in none.err) == (2, "", True)
+    assert f"publisher: cannot read wish list {other}" in none.err
+
+
+def test_a_wish_with_several_errors_counts_one_try_in_each_run(job: Job) -> None:
+    job.write("{image: HOST/good:1, outputs: [none], grace: never}")
+    for tries in (1, 2):
+        result = job.run()
+        assert (result.code, len(result.err.splitlines())) == (1, 2)
+        with job.state() as state:
+            assert [each.tries for each in state.wishes()] == [tries]
+
+
 def test_only_what_matches_a_pattern_is_worked_on(job: Job) -> None:
     job.registry.add("some", "1.1", sample_image(1000, seed=1))
     job.registry.add("some", "1.2", sample_image(1000, seed=2))
