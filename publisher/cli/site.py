@@ -57,7 +57,7 @@ def site(directory: Path, title: str, repository: str | None, output: str) -> in
     opened = open_repository(repository)
     problems: list[PublisherError] = []
     with open_state(repository) as state:
-        runs = state.runs(1)
+        runs = state.last_runs()[:1]
         remembered = Remembered(state.wishes(), runs[0] if runs else None, state.path.exists())
     now = datetime.now(UTC)
     changes = write_site(opened, directory, title, remembered, now, problems.append)
