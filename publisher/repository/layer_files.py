@@ -133,22 +133,34 @@ def check_files(place: LayerPlace, layer: str) -> None:
     """
     metadata = place.index.parent
     expected = {
+        place.directory: {place.layer.name: stat.S_IFDIR},
         place.layer: {place.tree.name: stat.S_IFDIR, metadata.name: stat.S_IFDIR},
         metadata: {place.index.name: stat.S_IFREG},
     }
     if os.path.lexists(place.tar_split):
         expected[metadata][place.tar_split.name] = stat.S_IFREG
+    owner = place.directory.stat().st_uid
     for directory, names in expected.items():
-        with os.scandir(directory) as entries:
-            found = {each.name: each.stat(follow_symlinks=False) for each in entries}
-        for name in names.keys() | found.keys():
-            status = found.get(name)
-            is_shared = status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink != 1
-            if status is None or stat.S_IFMT(status.st_mode) != names.get(name) or is_shared:
+        # Other files beside the layer are deleted with its private directory.
+        found = set(names if directory == place.directory else os.listdir(directory))
+        for name in names.keys() | found:
+            path = directory / name
+            if name not in names or not _is_as_made(path, names[name], owner, path == place.tree):
                 raise UnexpectedFile(
                     f"cannot use the unpacked {layer}",
-                    why=f"{directory / name} is missing, or is not what it should be",
+                    why=f"{path} is missing, or is not what it should be",
                 )
+
+
+def _is_as_made(path: Path, kind: int, owner: int, is_tree: bool) -> bool:
+    """Return whether `path` is what a worker makes there. The image decides about the tree."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    is_shared = kind == stat.S_IFREG and status.st_nlink != 1
+    is_private = status.st_uid == owner and not status.st_mode & 0o022
+    return stat.S_IFMT(status.st_mode) == kind and not is_shared and (is_tree or is_private)
 
 
 def open_unpacked_index(place: LayerPlace) -> BinaryIO:

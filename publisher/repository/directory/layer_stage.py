@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from publisher.layers.index import read_index
+from publisher.repository.directory.opaque_marks import mark_for_root
 from publisher.repository.directory.tree_writer import TreeWriter
 from publisher.repository.disk import remove_if_empty, sync_filesystem
 from publisher.repository.layer_files import (
@@ -31,10 +34,12 @@ class DirectoryLayerStage:
         directory.mkdir(mode=0o700)
         self._finished = finished
         self._layer = layer
+        self._is_by_a_worker = True
         self.place = LayerPlace("tree", directory)
 
     def open_files(self) -> StagedFiles:
         """Return new files for the layer."""
+        self._is_by_a_worker = False
         return tree_files(self.place)
 
     def keep(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
@@ -49,6 +54,9 @@ class DirectoryLayerStage:
         """Keep the complete, verified layer for the transaction that publishes it."""
         remove_if_empty(self.place.tar_split)
         check_files(self.place, self._layer)
+        if self._is_by_a_worker and os.geteuid() == 0:
+            with self.open_index() as index:
+                mark_for_root(self.place.tree, read_index(index))
         # On disk before it gets its final name: the next run trusts what has that name.
         sync_filesystem(self.place.layer)
         if not self._finished.exists():

@@ -22,7 +22,7 @@ NO_LINK = (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 """The errors of link(2) at the maximum of links, and on file systems without hard links."""
 
 _MOST_KINDS = 20
-_NO_XATTR = (
+NO_XATTR = (
     errno.EINVAL,
     errno.ENOTSUP,
     errno.EPERM,
@@ -186,7 +186,7 @@ class NodeMaker:
             try:
                 os.setxattr(descriptor, name, b"y")
             except OSError as error:
-                if error.errno not in _NO_XATTR:
+                if error.errno not in NO_XATTR:
                     raise
             else:
                 is_marked = True
@@ -236,7 +236,7 @@ class NodeMaker:
             try:
                 os.setxattr(descriptor, key, value)
             except OSError as error:
-                if error.errno not in _NO_XATTR:
+                if error.errno not in NO_XATTR:
                     raise
                 kind = f"xattr:{key}"
                 if kind not in self.refused and len(self.refused) >= _MOST_KINDS:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ import pytest
 
 from publisher.errors import DigestMismatch
 from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
+from publisher.layers.opaque import OPAQUE_XATTRS
 from publisher.layers.policy import Limits, Policy
 from publisher.repository.layer_files import UnexpectedFile
 from publisher.tree import layout
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.pool import Workers
+from tests.components import require_root
 from tests.layer_builder import (
     character_device,
     directory,
@@ -246,6 +249,54 @@ def test_links_in_place_of_the_layers_files_are_refused(
         unpack(workers, stage, SMALL)
         stage.finish()
     assert not list(stages.kept.iterdir()) and not list(outside.iterdir())
+
+
+def test_opaque_directories_are_marked_by_this_process_and_no_link_is_followed(
+    workers: Workers, stages: Stages, tmp_path: Path
+) -> None:
+    require_root()
+    marked = layer(directory("a"), directory("a/b"), opaque("a/b"))
+    for_root, for_users = OPAQUE_XATTRS
+    for is_compromised in (False, True):
+        stage = stages.make()
+        unpack(workers, stage, marked)
+        opaque_directory = stage.place.tree / "a/b"
+        assert os.getxattr(opaque_directory, for_users) == b"y"
+        with suppress(OSError):
+            os.removexattr(opaque_directory, for_root)  # as if the worker had no right to set it
+        if not is_compromised:
+            stage.finish()
+            [kept] = stages.kept.iterdir()
+            assert os.getxattr(kept / layout.LAYER_TREE / "a/b", for_root) == b"y"
+            continue
+        outside = tmp_path / "outside"
+        (outside / "b").mkdir(parents=True)
+        (stage.place.tree / "a").rename(tmp_path / "aside")
+        (stage.place.tree / "a").symlink_to(outside)
+        with pytest.raises(NotADirectoryError):
+            stage.finish()
+        assert os.listxattr(outside / "b") == []
+
+
+@pytest.mark.parametrize("name", ["layer", "layer/.metadata", "layer/.metadata/index.zst"])
+def test_files_of_a_layer_that_others_can_change_are_refused(
+    workers: Workers, stages: Stages, name: str
+) -> None:
+    stage = stages.make()
+    unpack(workers, stage, SMALL)
+    (stage.place.directory / name).chmod(0o777)
+    with pytest.raises(UnexpectedFile, match="is not what it should be"):
+        stage.finish()
+
+
+def test_a_link_to_a_layer_in_place_of_a_layer_is_refused(workers: Workers, stages: Stages) -> None:
+    stage, other = stages.make(), stages.make()
+    for each in (stage, other):
+        unpack(workers, each, SMALL)
+    stage.place.layer.rename(stage.place.directory / "aside")
+    stage.place.layer.symlink_to(other.place.layer)
+    with pytest.raises(UnexpectedFile):
+        stage.finish()
 
 
 def test_no_more_workers_run_than_permitted(workers: Workers, stages: Stages) -> None:
