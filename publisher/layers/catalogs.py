@@ -32,9 +32,19 @@ def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> froze
     has that many children, which cannot be split. In such a directory only subtrees of at least a
     tenth of the limit are split off, to avoid many small catalogs.
     """
+    return frozenset(catalog_sizes(entries, limit)) - {""}
+
+
+def catalog_sizes(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> dict[str, int]:
+    """Return how many entries each catalog of the plan has, by the directory in which it begins.
+
+    The root is "". The arguments are those of `plan_catalogs`. A directory in which a nested
+    catalog begins is counted in that catalog and in the one above.
+    """
     if limit < 2:
         raise ValueError(f"a catalog has a directory and its entries: {limit} is too small")
-    chosen: set[str] = set()
+    chosen: dict[str, int] = {}
+    size = 0
     open_directories: list[_Directory] = []
     for entry in entries:
         while open_directories and not _is_below(entry.path, open_directories[-1].path):
@@ -44,12 +54,15 @@ def plan_catalogs(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> froze
         else:
             open_directories[-1].entries += 1
     while open_directories:
-        _close(open_directories, limit, chosen)
-    return frozenset(chosen)
+        size = _close(open_directories, limit, chosen)
+    return chosen | {"": size}
 
 
-def _close(open_directories: list[_Directory], limit: int, chosen: set[str]) -> None:
-    """Split subtrees off the innermost directory, and count its rest in the directory above."""
+def _close(open_directories: list[_Directory], limit: int, chosen: dict[str, int]) -> int:
+    """Split subtrees off the innermost directory, and count its rest in the directory above.
+
+    Returns the size of the rest.
+    """
     directory = open_directories.pop()
     below = sorted(directory.below)
     size = directory.entries + sum(count for count, _ in below)
@@ -57,10 +70,11 @@ def _close(open_directories: list[_Directory], limit: int, chosen: set[str]) -> 
     least = 2 if splittable else max(2, limit // _SMALLEST_PART)
     while size > limit and below and below[-1][0] >= least:
         count, path = below.pop()
-        chosen.add(path)
+        chosen[path] = count
         size -= count - 1
     if open_directories:
         open_directories[-1].below.append((size, directory.path))
+    return size
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -10,8 +10,9 @@ import base64
 import io
 import itertools
 import json
+import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -34,6 +35,11 @@ _READ_BYTES = 128 * 1024
 _HEADER_BYTES = 16 * 1024
 _LONGEST_LINE = 16 * 2**20
 _OPAQUE = '"opaque":true'
+_FILE, _HARDLINK = '","type":"f"', '","type":"h"'
+_CONTENT = re.compile(
+    r'","type":"f","mode":"[0-7]+","uid":[0-9]+,"gid":[0-9]+,"size":([0-9]{1,19}),"mtime_ns":-?[0-9]+,'
+    r'"sha256":"([0-9a-f]{64})"'
+)
 _PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = json.JSONDecoder().raw_decode
@@ -95,16 +101,36 @@ class LayerIndex(Iterable[Entry]):
 
     def lines(self) -> Iterator[str]:
         """Yield the encoded entries, for `path_key` and `decode_entry`."""
+        for block in self._bodies():
+            lines = block.split("\n")
+            lines.pop()  # the empty string after the last newline
+            yield from lines
+
+    def contents(self) -> Iterator[tuple[int, Sequence[tuple[int, str]]]]:
+        """Yield, for parts of the index, how many names of files they have, and their files.
+
+        The files are pairs of size in bytes and digest, one for all names of a file.
+        This takes a fraction of the time of decoding the entries.
+        """
+        for block in self._bodies():
+            # A quote in a string is escaped, so that no path contains these texts.
+            found = [(int(size), sha256) for size, sha256 in _CONTENT.findall(block)]
+            count = block.count(_FILE)
+            if len(found) != count:  # a later release may write the fields in another order
+                entries = map(decode_entry, block.split("\n")[:-1])
+                found = [(e.size, e.sha256) for e in entries if e.type is EntryType.FILE]
+            yield count + block.count(_HARDLINK), found
+
+    def _bodies(self) -> Iterator[str]:
+        """Yield the encoded entries as blocks of whole lines."""
         with self._open() as file:
             blocks = _blocks(file, _READ_BYTES)
             first, _, rest = next(blocks, "").partition("\n")
             header = _parse_header(first)
             count = 0
             for block in itertools.chain([rest] if rest else (), blocks):
-                lines = block.split("\n")
-                lines.pop()  # the empty string after the last newline
-                count += len(lines)
-                yield from lines
+                count += block.count("\n")
+                yield block
         if count != header.entries:
             raise LayerError(
                 f"cannot read the index of layer {header.digest}",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, sort_key
-from publisher.layers.catalogs import plan_catalogs
+from publisher.layers.catalogs import catalog_sizes, plan_catalogs
 
 names = st.sampled_from(["a", "b", "c", "d.", "e-"])
 
@@ -22,7 +22,7 @@ def trees(draw: st.DrawFn) -> list[Entry]:
     return [Entry(path, entries[path]) for path in sorted(entries, key=sort_key)]
 
 
-def catalog_sizes(entries: list[Entry], chosen: frozenset[str]) -> Counter[str]:
+def counted_sizes(entries: list[Entry], chosen: frozenset[str]) -> Counter[str]:
     """How many entries each catalog has; counted the other way round: from each entry upwards."""
     sizes: Counter[str] = Counter()
     for entry in entries:
@@ -43,7 +43,9 @@ def test_no_catalog_exceeds_the_limit_unless_one_directory_does_by_itself(
 ) -> None:
     chosen = plan_catalogs(entries, limit)
     children = Counter(entry.path.rpartition("/")[0] for entry in entries if entry.path)
-    for catalog, size in catalog_sizes(entries, chosen).items():
+    sizes = counted_sizes(entries, chosen)
+    assert catalog_sizes(entries, limit) == sizes
+    for catalog, size in sizes.items():
         crowded = any(
             count + 1 > limit and (path == catalog or not catalog or path.startswith(f"{catalog}/"))
             for path, count in children.items()

@@ -389,6 +389,31 @@ def test_the_header_describes_the_layer_and_counts_what_was_dropped(tmp_path: Pa
     )
 
 
+def test_contents_are_read_without_decoding_entries_whatever_the_names_are() -> None:
+    text = '","type":"f","mode":"0644","uid":0,"gid":0,"size":9,"mtime_ns":0,"sha256":"' + "0" * 64
+    one, two = "1" * 64, "2" * 64
+    entries = [
+        Entry("", EntryType.DIRECTORY),
+        Entry("a" + text, EntryType.DIRECTORY),
+        Entry("b", EntryType.FILE, size=3, mtime_ns=-1, sha256=one, links=2),
+        Entry("c", EntryType.HARDLINK, size=3, sha256=one, target="b", links=2),
+        Entry("d", EntryType.SYMLINK, target=text),
+        Entry("e", EntryType.FILE, size=4, sha256=two, xattrs={"user." + text: b"x"}),
+        Entry("f", EntryType.HARDLINK, target="lower" + text, links=0),
+    ]
+    index = read_index(written(*entries))
+    assert list(index.contents()) == [(4, [(3, one), (4, two)])]
+    lines = list(map(encode_entry, entries))
+    lines[2] = lines[2].replace('"size":3', '"new":"field","size":3')
+    later = io.BytesIO()
+    write_index(later, header(len(lines)), lines)
+    assert list(read_index(later).contents()) == [(4, [(3, one), (4, two)])]
+    truncated = io.BytesIO()
+    write_index(truncated, header(len(lines)), lines[:-1])
+    with pytest.raises(LayerError, match="it has 6 of 7 entries"):
+        list(read_index(truncated).contents())
+
+
 def test_the_header_of_an_earlier_release_has_no_number_of_files() -> None:
     earlier = written(Entry("", EntryType.DIRECTORY))
     assert "files" not in json.loads(plain(earlier.getvalue()).splitlines()[0])

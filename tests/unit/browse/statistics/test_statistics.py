@@ -1,0 +1,271 @@
+"""`publisher stats` and `publisher du`, compared with the files of a real publication."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.browse.statistics import contents as contents_module
+from publisher.browse.statistics.usage import Directory, largest_directories
+from publisher.entry import Entry, EntryType
+from publisher.tree import layout
+from publisher.tree.origin import Origin
+from tests.command import Result, run_here
+from tests.layer_builder import (
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+    write_layout,
+)
+from tests.schemas import output_schema, strict
+
+BASE = layer(
+    directory("usr"),
+    file("usr/a", b"a" * 1000),
+    hardlink("usr/b", "usr/a"),
+    file("usr/gone", b"g" * 77),
+    directory("old"),
+    file("old/hidden", b"h" * 30),
+)
+COMMON = layer(directory("opt"), file("opt/tool", b"t" * 500), symlink("opt/link", "tool"))
+ONE = image(BASE, COMMON, layer(whiteout("usr/gone"), file("one/copy", b"a" * 1000)))
+TWO = image(BASE, COMMON, layer(opaque("old"), file("old/new", b"n" * 3), file("two", b"2" * 9)))
+THREE = image(layer(file("alone", b"x" * 4096)))
+NAMES = ["local/one:1", "local/three:1", "local/two:1"]
+LIST = """version: 2
+images:
+  - {image: "oci:SOURCES/one:1", owner: astro}
+  - {image: "oci:SOURCES/two:1", owner: bio}
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, built in (("one", ONE), ("two", TWO), ("three", THREE)):
+        write_layout(built, tmp_path / name, "1")
+    for name in ("first.yaml", "second.yaml"):
+        text = LIST.replace("SOURCES", str(tmp_path))
+        (tmp_path / name).write_text(text if name == "first.yaml" else text.replace("one", "three"))
+        assert ask(tmp_path / "images", "ingest", str(tmp_path / name), "-q").code == 0
+    return tmp_path / "images"
+
+
+def ask(tree: Path, *arguments: str, **env: str) -> Result:
+    return run_here(*arguments, "--repository", tree, env=env)
+
+
+def document(tree: Path, command: str, *arguments: str, code: int = 0) -> dict[str, Any]:
+    result = ask(tree, command, *arguments, "--output", "json")
+    assert result.code == code, result.err
+    strict(output_schema(f"{command}/1")).validate(result.json)
+    found: dict[str, Any] = result.json
+    return found
+
+
+def files_in(*directories: Path) -> tuple[int, int]:
+    """The names of regular files, and the bytes of distinct ones, as `find` sees them."""
+    command = ["find", *map(str, directories), "-type", "f", "-printf", "%i %s\\n"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return len(found), sum(int(line.split()[1]) for line in set(found))
+
+
+def layer_trees(tree: Path) -> list[Path]:
+    return sorted(tree.glob(".layers/*/*/layerfs"))
+
+
+def by_name(values: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {value["name"]: value for value in values}
+
+
+def test_the_figures_are_those_of_the_files_and_what_is_freed_is_what_gc_frees(tree: Path) -> None:
+    found = document(tree, "stats")
+    sums = found["totals"]
+    assert (sums["files"], sums["bytes"]) == files_in(*layer_trees(tree))
+    entries = subprocess.run(
+        ["find", *map(str, layer_trees(tree))], capture_output=True, check=True
+    ).stdout.count(b"\n")
+    assert (sums["entries"], sums["layers"], sums["names"]) == (entries, 5, 3)
+    separate = sum(
+        files_in(*(tree / layout.layer_tree(each.digest) for each in built.layers))[1]
+        for built in (ONE, TWO, THREE)
+    )
+    assert sums["bytesWithoutSharing"] == separate
+    assert [(e["images"], e["layers"]) for e in found["layersByUsers"]] == [(1, 3), (2, 2)]
+    assert [(e["images"], e["published"]) for e in found["growth"]] == [(3, 4)]
+    lists, owners = by_name(found["wishLists"]), by_name(found["owners"])
+    assert {len(lists), len(owners)} == {2}
+    first, second = sorted(lists)
+    assert (lists[first]["freedBytes"], lists[second]["freedBytes"]) == (1000, 4096)
+    assert owners["astro"]["freedBytes"] == 1000 + 4096 and owners["bio"]["freedBytes"] == 12
+
+    usage = document(tree, "du", *NAMES[:2])
+    images = by_name(usage["images"])
+    assert images == {
+        name: value | {"directories": []}
+        for name, value in by_name(found["images"]).items()
+        if name != "local/two:1"
+    }
+    before = files_in(*layer_trees(tree))[1]
+    assert ask(tree, "remove", *NAMES[:2]).code == 0
+    assert document(tree, "stats")["totals"] == sums  # they are still published
+    collected = ask(tree, "gc", "--now", "--output", "json")
+    freed = before - files_in(*layer_trees(tree))[1]
+    assert usage["together"]["freedBytes"] == freed == collected.json["bytes"]
+
+
+def test_contents_are_those_of_the_layers_and_of_the_flat_images(tree: Path) -> None:
+    contents = document(tree, "stats", "--contents")["contents"]
+    files, size = files_in(*layer_trees(tree))
+    assert (contents["files"], contents["fileBytes"]) == (files, size)
+    digests = subprocess.run(
+        ["find", *map(str, layer_trees(tree)), "-type", "f", "-exec", "sha256sum", "-z", "{}", "+"],
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")[:-1]
+    distinct = {line[:64]: Path(os.fsdecode(line[66:])).stat().st_size for line in digests}
+    assert contents["contents"] == len(distinct)
+    assert contents["contentBytes"] == sum(distinct.values()) == size - 1000
+    flat = sorted(tree.glob(".flat/*/*"))
+    paths = [[*each.rglob("*"), each] for each in flat]
+    assert contents["flatEntries"] == sum(map(len, paths))
+    assert contents["flatBytes"] == sum(files_in(each)[1] for each in flat)
+    catalogs = contents["catalogsByEntries"]
+    assert sum(row["count"] for row in catalogs) == 5 + 3
+    largest = contents["largestCatalogs"]
+    assert max(map(len, paths)) == largest[0]["entries"] >= largest[-1]["entries"]
+    assert {each["path"] for each in largest} == {
+        str(each.relative_to(tree)) for each in (*flat, *layer_trees(tree))
+    }
+
+
+def du_without_directories(path: Path) -> int:
+    """What `du` counts below `path`, without the sizes of directories and symlinks themselves."""
+    counted = subprocess.run(["du", "-sb", path], capture_output=True, text=True, check=True)
+    others = subprocess.run(
+        ["find", path, "!", "-type", "f", "-printf", "%s\\n"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(counted.stdout.split()[0]) - sum(map(int, others.stdout.split()))
+
+
+def test_directories_are_those_that_du_counts(tree: Path) -> None:
+    usage = document(tree, "du", "local/t*", "--depth", "1")
+    assert [each["name"] for each in usage["images"]] == ["local/three:1", "local/two:1"]
+    two = usage["images"][1]
+    flat = tree / "local/two:1"
+    assert {each["path"]: (each["files"], each["bytes"]) for each in two["directories"][1:]} == {
+        name: (files_in(flat / name)[0], du_without_directories(flat / name))
+        for name in ("usr", "opt", "old")
+    }
+    whole = Directory("", 1000 + 77 + 500 + 3 + 9, 6)
+    assert two["directories"][0] == {"path": "", "bytes": whole.size, "files": whole.files}
+    text = ask(tree, "du", "local/two:1", "-d", "0")
+    assert text.out.splitlines()[-1].split() == ["/", "6", "1.6", "kB"]
+    assert "together" not in text.out
+    nothing = ask(tree, "du", "local/x*")
+    assert (nothing.code, "no image is published as local/x*" in nothing.err) == (1, True)
+
+
+def test_the_largest_directories_are_found_in_bounded_memory() -> None:
+    entries = [Entry("", EntryType.DIRECTORY), Entry("0", EntryType.FILE, size=1)]
+    for number in range(50):
+        path = f"d{number:02}"
+        entries += [
+            Entry(path, EntryType.DIRECTORY),
+            Entry(f"{path}/e", EntryType.DIRECTORY),
+            Entry(f"{path}/e/f", EntryType.FILE, size=number),
+            Entry(f"{path}/e/g", EntryType.HARDLINK, size=number, target=f"{path}/e/f"),
+        ]
+    found = largest_directories(entries, depth=1, most=3)
+    assert [(each.path, each.size, each.files) for each in found] == [
+        ("", sum(range(50)) + 1, 101),
+        ("d49", 49, 2),
+        ("d48", 48, 2),
+    ]
+    assert len(largest_directories(entries, depth=2, most=200)) == 101
+
+
+def test_tables_are_text_csv_and_json_with_the_same_figures(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = document(tree, "stats", "--contents")
+    for table, key in (("images", "images"), ("owners", "owners"), ("lists", "wishLists")):
+        rows = list(csv.DictReader(io.StringIO(rows_of(tree, table))))
+        numbers = [
+            {key: value if key == "name" else int(value) for key, value in row.items()}
+            for row in rows
+        ]
+        assert numbers == found[key]
+    [month] = csv.DictReader(io.StringIO(rows_of(tree, "growth")))
+    assert {k: str(v) for k, v in found["growth"][0].items()} == month
+    sizes = list(csv.DictReader(io.StringIO(rows_of(tree, "catalogs"))))
+    assert [row["most"] for row in sizes] == ["100", "1000", "10000", "100000", ""]
+    text = ask(tree, "stats", "--top", "1").out
+    assert ["layers", "5"] in [line.split() for line in text.splitlines()]
+    assert "local/three:1" in text and "local/one:1" not in text
+    monkeypatch.setattr(contents_module, "_BUFFER", 24)  # the temporary file is used
+    assert document(tree, "stats", "--contents")["contents"] == found["contents"]
+
+
+def rows_of(tree: Path, table: str) -> str:
+    result = ask(tree, "stats", "--output", "csv", "--table", table)
+    assert (result.code, result.err) == (0, "")
+    return result.out
+
+
+def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
+    sums = document(tree, "stats")["totals"]
+    own = TWO.layers[-1].digest
+    index = tree / layout.layer_index(own)
+    data = index.read_bytes()
+    for damaged in (b"", data[: len(data) // 2], None):
+        if damaged is None:
+            index.unlink()
+        else:
+            index.write_bytes(damaged)
+        found = document(tree, "stats", "--contents", code=1)
+        assert own in {problem["name"] for problem in found["problems"]}
+        assert "local/two:1" in {problem["name"] for problem in found["problems"]}
+        assert found["contents"]["flatImages"] == 2
+    assert (found["totals"]["layers"], found["totals"]["unknownLayers"]) == (5, 1)
+    assert found["totals"]["bytes"] == sums["bytes"] - 12
+    usage = document(tree, "du", "local/*", "--depth", "0", code=1)
+    assert [len(each["directories"]) for each in usage["images"]] == [1, 1, 0]
+    assert usage["together"]["unknownLayers"] == 1
+    index.write_bytes(data)
+    assert document(tree, "stats")["totals"] == sums
+
+    manifest = tree / layout.manifest_file("local/three:1")
+    manifest.write_bytes(b"{")
+    (tree / layout.REMOVE_SCHEDULE).write_bytes(b"[")
+    found = document(tree, "stats", code=1)
+    assert {problem["name"] for problem in found["problems"]} == {
+        "local/three:1",
+        layout.REMOVE_SCHEDULE,
+    }
+    assert found["totals"]["names"] == 2
+    text = ask(tree, "stats")
+    assert (text.code, "try: publisher verify" in text.err) == (1, True)
+    assert "2, with 2 names" in text.out
+
+
+def test_records_of_users_of_layers_are_not_needed(tree: Path) -> None:
+    """They are a cache of the manifests, which another tool may not have written."""
+    found = document(tree, "stats")
+    for path in tree.glob(".layers/*/*/.metadata/origin.json"):
+        path.write_bytes(Origin().to_bytes())
+    assert document(tree, "stats") == found
