@@ -10,7 +10,6 @@ import builtins
 import io
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -72,8 +71,8 @@ def fail() -> None:
     raise ZeroDivisionError("on purpose")
 
 
-def describe() -> None:
-    """Answer with what a worker has: descriptors, environment, session, user of its memory."""
+def describe(_: object) -> None:
+    """Answer with what a worker has before it is confined: descriptors, environment, session."""
     opened = [number for number in range(256) if _is_open(number)]
     private = [
         int(line.split()[1])
@@ -94,8 +93,7 @@ def describe() -> None:
 
 def exhaust_memory() -> None:
     """Need more memory than the worker may use."""
-    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
-    _ = bytearray(2**30)
+    _ = bytearray(real_worker.ADDRESS_SPACE)
 
 
 def answer(text: str) -> None:
@@ -115,10 +113,10 @@ def leave(name: str, target: str) -> None:
     """Unpack the layer, and then replace one of its files by a symlink."""
     finish = worker.encode_result
 
-    def replaced(unpacked: Any) -> Any:
+    def replaced(unpacked: Any, lacking: Any) -> Any:
         Path(name).rename("temporary/old")
         Path(name).symlink_to(target)
-        return finish(unpacked)
+        return finish(unpacked, lacking)
 
     worker.encode_result = replaced
 
@@ -144,7 +142,10 @@ def _work(channel: socket.socket) -> None:
             return unpack(*arguments, **named)
 
         name, *words = json.loads(probe.read_text())
-        worker.unpack_layer = probed
+        if name == "describe":
+            worker.confine = describe
+        else:
+            worker.unpack_layer = probed
         if name == "kill_at":
             kill_at(*words)
     worker.work(channel)

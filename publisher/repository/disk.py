@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -136,10 +137,12 @@ def can_be_moved(directory: Path, occupied: Path) -> bool:
     raise AssertionError(f"{directory} replaced {occupied}, which was not empty")
 
 
+@cache
 def file_system_type(device: int) -> str:
     """Return the type of the file system with this device number ("ext4"); "" if unknown.
 
-    A FUSE file system has the type "fuse." and its own name. See proc_pid_mountinfo(5).
+    A FUSE file system has the type "fuse." and its own name. See proc_pid_mountinfo(5). Each number
+    is looked up once, since a confined process cannot read that file.
     """
     number = f"{os.major(device)}:{os.minor(device)}"
     try:

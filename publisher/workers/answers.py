@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from publisher.codec import Codec, Malformed
@@ -17,6 +17,7 @@ from publisher.errors import DigestMismatch, PublisherError, printable
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace, UnsafeName
 from publisher.layers.unpack import LayerSummary
 from publisher.repository import DeviceRefused
+from publisher.sandbox import SandboxError
 from publisher.workers.errors import WorkerFailed
 from publisher.workers.job import Job, Unpacked
 
@@ -53,22 +54,24 @@ class _Error:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The summary of the layer, or the error."""
+    """The summary of the layer, or the error. `lacking` are measures of `publisher.sandbox`."""
 
     summary: LayerSummary | None = None
     refused: Mapping[str, int] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
     error: _Error | None = None
 
 
 _CODEC = Codec(_Answer, naming=str)
 _PLAIN: Mapping[str, Callable[..., PublisherError]] = {
-    kind.__name__: kind for kind in (LayerError, UnsafeName, NoTemporarySpace, DeviceRefused)
+    kind.__name__: kind
+    for kind in (LayerError, UnsafeName, NoTemporarySpace, DeviceRefused, SandboxError)
 }
 
 
-def encode_result(unpacked: Unpacked) -> bytes:
-    """Return the answer with a result."""
-    return _CODEC.dump(_Answer(unpacked.summary, unpacked.refused))
+def encode_result(unpacked: Unpacked, lacking: Sequence[str]) -> bytes:
+    """Return the answer with a result, from a worker whose confinement lacks these measures."""
+    return _CODEC.dump(_Answer(unpacked.summary, unpacked.refused, tuple(lacking)))
 
 
 def encode_error(error: Exception) -> bytes:
@@ -120,6 +123,12 @@ def parse_answer(message: bytes, job: Job) -> Unpacked:
         wanted.size,
     ):
         raise WorkerFailed(what, why="its worker process has answered about another layer")
+    if answer.lacking:
+        _log.debug(
+            "the worker process of %s was not confined by: %s",
+            job.layer,
+            printable(", ".join(answer.lacking)[:_LONGEST_TEXT]),
+        )
     return Unpacked(summary, answer.refused)
 
 
