@@ -26,13 +26,15 @@ DIGESTS = st.one_of(
     st.text("0123456789abcdef", min_size=128, max_size=128).map("sha512:{}".format),
 )
 HOSTS = st.tuples(
-    st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?\Z"),
+    st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True),
     st.sampled_from(["", ".org", ".example.org", ":5000", ".org:80"]),
 ).map("".join)
 PATHS = st.lists(
-    st.from_regex(r"[a-z0-9]{1,5}((\.|_|__|-+)[a-z0-9]{1,5}){0,2}\Z"), min_size=1, max_size=3
+    st.from_regex(r"[a-z0-9]{1,5}((\.|_|__|-+)[a-z0-9]{1,5}){0,2}", fullmatch=True),
+    min_size=1,
+    max_size=3,
 ).map("/".join)
-TAGS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}\Z")
+TAGS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 FILES = st.lists(
     st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/:@"), min_size=1),
     min_size=1,
