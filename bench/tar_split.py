@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from publisher.layers import Policy, unpack
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import unpack
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.layer_builder import Layer, file, layer
 

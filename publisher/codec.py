@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import types
@@ -143,7 +144,11 @@ class Codec(Generic[T]):
         required: Sequence[str] = (),
     ) -> None:
         self._version = version
-        self._decode, self._encode = _dataclass(kind, naming, extra, required)
+        self._definition = (kind, naming, extra, required)
+
+    @functools.cached_property
+    def _coder(self) -> _Coder:
+        return _dataclass(*self._definition)  # at first use: a command uses few of all codecs
 
     def parse(self, data: bytes | str) -> T:
         """Read a record from JSON text.
@@ -158,22 +163,22 @@ class Codec(Generic[T]):
         """Read a record from a parsed JSON object; remove its version from the object."""
         if self._version is not None:
             take_version(value, self._version)
-        decoded: T = self._decode(value)
+        decoded: T = self._coder[0](value)
         return decoded
 
     def from_value(self, value: Any) -> T:
         """Read a record without a version: one that is part of another."""
-        decoded: T = self._decode(value)
+        decoded: T = self._coder[0](value)
         return decoded
 
     def to_value(self, record: T) -> Any:
         """Return the record as JSON values, without its version."""
-        return self._encode(record)
+        return self._coder[1](record)
 
     def to_object(self, record: T) -> dict[str, Any]:
         """Return the record as a JSON object, beginning with its version."""
         version = {} if self._version is None else {"version": self._version}
-        encoded: dict[str, Any] = self._encode(record)
+        encoded: dict[str, Any] = self._coder[1](record)
         return version | encoded
 
     def dump(self, record: T) -> bytes:

@@ -16,14 +16,14 @@ import socket
 import sys
 from typing import Any
 
+from tests.preloading import load_package
+
 MAX_REQUEST = 1 << 20
 
 
 def serve(channel: socket.socket) -> None:
     """Answer requests until the client has gone; in a child, become the command."""
-    cli = importlib.import_module("publisher.cli.main")
-    for target in cli._COMMANDS.values():
-        importlib.import_module(target.partition(":")[0])
+    load_package()
     gc.collect()
     gc.freeze()  # so that children copy less memory
     while True:

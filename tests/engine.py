@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType
-from publisher.layers import LayerSummary, Policy, unpack
 from publisher.layers.fixups import fixups
 from publisher.layers.index import LayerIndex, read_index
 from publisher.layers.merge import merge
+from publisher.layers.policy import Policy
+from publisher.layers.unpack import LayerSummary, unpack
 from publisher.repository.directory.linker import LinkReport, apply_fixups, link_tree
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.layer_builder import Layer, Member, layer

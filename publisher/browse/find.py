@@ -17,7 +17,7 @@ from publisher.browse.contents import NoContents, as_file, layer_index, manifest
 from publisher.browse.images import list_images
 from publisher.entry import Entry
 from publisher.errors import PublisherError
-from publisher.layers import LayerError
+from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, decode_entry
 from publisher.layers.merge import merge
 from publisher.repository import Repository, RepositoryChanged

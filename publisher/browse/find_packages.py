@@ -12,7 +12,7 @@ from publisher.browse.contents import NoContents
 from publisher.browse.package_cache import PackageCache
 from publisher.browse.packages import InstalledPackage, packages_of
 from publisher.errors import PublisherError
-from publisher.layers import LayerError
+from publisher.layers.errors import LayerError
 from publisher.oci.digest import digest_of
 from publisher.packages.query import PackageQuery
 from publisher.repository import Repository, RepositoryChanged, RepositoryError

@@ -6,19 +6,18 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from publisher.errors import explain
 from publisher.repository import NothingPublished, Repository, RepositoryError
 from publisher.repository.cvmfs.revision import Revision, present_revision
 from publisher.repository.published import NotPublished, PublishedImage, load_image
 from publisher.sources.http.clock import Clock
-from publisher.sources.replicas import (
-    ReplicaError,
-    ReplicaRevision,
-    Replicas,
-    UntrustedReplica,
-)
+from publisher.sources.replica_revision import ReplicaError, ReplicaRevision, UntrustedReplica
 from publisher.tree import layout
+
+if TYPE_CHECKING:
+    from publisher.sources.replicas import Replicas
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0

@@ -66,8 +66,8 @@ from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
 from publisher.sources.settings import Settings
-from publisher.state import State
 from publisher.state.overlap import OtherRun
+from publisher.state.store import State
 from publisher.times import format_time
 from publisher.wishlist import WishListError, wish_for
 from publisher.wishlist.model import Request

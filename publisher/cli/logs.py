@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import os
-import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -109,7 +108,7 @@ def is_requested() -> bool:
 
 
 def _set_up(settings: Settings) -> None:
-    run = secrets.token_hex(4)
+    run = os.urandom(4).hex()
     form = _Json(settings.command, run) if settings.form == "json" else _Text(run)
     console = _Console(sys.stderr, is_requested() and settings.file is None)
     console.setFormatter(_Journal(run) if _is_journal() else _Text(run))

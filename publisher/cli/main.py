@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
-import re
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from publisher.cli.failures import EXIT_CODES_HELP, run_reporting_failures
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "adopt": "publisher.cli.adopt:adopt_command",
@@ -78,26 +80,33 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List every command with the whole first sentence of its help; click would cut it."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        """List every command with its whole summary; click would load it, and cut the sentence."""
+        from publisher.cli.summaries import SUMMARIES
+
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _summary(command)) for name, command in commands if command])
+            formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin with `incomplete`; click would load each of them."""
+        from click.shell_completion import CompletionItem
+
+        from publisher.cli.summaries import SUMMARIES
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=SUMMARIES[name]) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not (name in _COMMANDS or name.startswith("-") or ctx.resilient_parsing):
+            import difflib
+
             similar = difflib.get_close_matches(name, _COMMANDS, n=3, cutoff=0.5)
             question = f" Did you mean {' or '.join(similar)}?" if similar else ""
             raise click.UsageError(f"No such command {name!r}.{question}", ctx)
         return super().resolve_command(ctx, args)
-
-
-def _summary(command: click.Command) -> str:
-    """Return the first sentence of a command's help; the dots of "WISHLIST..." do not end it."""
-    paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
-    return re.split(r"(?<!\.)\.(?: |$)", paragraph, maxsplit=1)[0]
 
 
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

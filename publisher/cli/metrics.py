@@ -18,7 +18,8 @@ from publisher.errors import failure_text
 from publisher.metrics import families
 from publisher.metrics.families import Update, value
 from publisher.repository import RepositoryError
-from publisher.state import Cause, State
+from publisher.state import Cause
+from publisher.state.store import State
 from publisher.verify.findings import Severity
 
 if TYPE_CHECKING:  # a command does not import what the others need

@@ -24,8 +24,9 @@ from publisher.notify.model import Service
 from publisher.repository import Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.reading import load_publication
-from publisher.state import News, State
+from publisher.state import News
 from publisher.state.outbox import Outbox
+from publisher.state.store import State
 from publisher.times import format_time
 from publisher.tree.publication import Publication
 from publisher.verify.findings import Severity

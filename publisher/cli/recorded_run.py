@@ -20,8 +20,9 @@ from publisher.errors import PublisherError, failure_text, presentable
 from publisher.metrics.families import Update
 from publisher.notify import Event, Kind
 from publisher.sources.wish_lists import list_identity
-from publisher.state import RunRecord, State
+from publisher.state import RunRecord
 from publisher.state.overlap import OtherRun, only_run
+from publisher.state.store import State
 
 Updates = Callable[[str, float], Iterable[Update]]
 """Returns metrics, from the URL with the whole path and the seconds since the command began."""

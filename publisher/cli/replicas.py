@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,14 +15,11 @@ from publisher.cli.sources import load_settings
 from publisher.repository import Repository
 from publisher.repository.cvmfs.configuration import CONFIGURATION
 from publisher.repository.cvmfs.revision import NotCvmfs, Revision, present_revision
-from publisher.sources.replicas import (
-    ReplicaError,
-    ReplicaRevision,
-    Replicas,
-    UnusableKey,
-    read_public_keys,
-)
+from publisher.sources.replica_revision import ReplicaError, ReplicaRevision, UnusableKey
 from publisher.times import format_time
+
+if TYPE_CHECKING:
+    from publisher.sources.replicas import Replicas
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -61,6 +58,8 @@ def open_replicas(
     """
     if not addresses:
         return None
+    from publisher.sources.replicas import Replicas, read_public_keys
+
     configuration = os.environ.get("PUBLISHER_CVMFS_CONFIGURATION")
     directory = (Path(configuration) if configuration else CONFIGURATION).parent / "keys"
     try:

@@ -10,10 +10,6 @@ from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
 from publisher.errors import PublisherError
 from publisher.repository import Repository
-from publisher.repository.cvmfs.configuration import CONFIGURATION
-from publisher.repository.cvmfs.repository import STATE, CvmfsRepository
-from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
-from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree.layout import RepositoryURL
 
@@ -33,6 +29,10 @@ def open_repository(
     """
     url = parse_repository(text)
     if url.kind == "cvmfs":
+        # Each backend is loaded if it is used: both are long to load.
+        from publisher.repository.cvmfs.configuration import CONFIGURATION, STATE
+        from publisher.repository.cvmfs.repository import CvmfsRepository
+
         return CvmfsRepository(
             url,
             writable=writable,
@@ -43,6 +43,8 @@ def open_repository(
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
         )
+    from publisher.repository.directory.repository import DirectoryRepository
+
     return DirectoryRepository(
         url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message
     )
@@ -71,6 +73,8 @@ def _spool_limit() -> int:
     """Return the limit of the spool in bytes, from PUBLISHER_SPOOL_LIMIT."""
     text = os.environ.get("PUBLISHER_SPOOL_LIMIT", "").strip()
     if not text:
+        from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
+
         return DEFAULT_LIMIT
     found = re.fullmatch(r"(\d+)([kMGT]?)B?", text)
     if found is None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from publisher.cli.rendering import message
 from publisher.cli.repositories import parse_repository
-from publisher.repository.cvmfs.repository import STATE
-from publisher.state import State
-from publisher.state import open_state as open_state_in
+from publisher.repository.cvmfs.configuration import STATE
 from publisher.state.database import state_file
+from publisher.state.store import State
+from publisher.state.store import open_state as open_state_in
 from publisher.tree.layout import RepositoryURL
 
 _OF_A_USER = "publisher"

@@ -36,7 +36,7 @@ from publisher.errors import PublisherError, printable
 from publisher.repository import Repository
 from publisher.repository.cvmfs.revision import Revision, present_revision
 from publisher.repository.published import find_name
-from publisher.sources.replicas import ReplicaError, ReplicaRevision
+from publisher.sources.replica_revision import ReplicaError, ReplicaRevision
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, list_identity
 from publisher.state import RunRecord, Tries

@@ -30,7 +30,8 @@ from publisher.repository import Repository
 from publisher.repository.descriptors import jobs_within_limit
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
-from publisher.state import Cause, State
+from publisher.state import Cause
+from publisher.state.store import State
 from publisher.wishlist.model import Request
 from publisher.workers.pool import Workers
 

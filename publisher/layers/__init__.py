@@ -11,17 +11,3 @@ links.py         hard links to files of lower layers
 catalogs.py      the nested catalogs of CVMFS
 replay.py        read a layer again from its blob and its index
 """
-
-from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
-from publisher.layers.policy import Limits, Policy
-from publisher.layers.unpack import LayerSummary, unpack
-
-__all__ = [
-    "LayerError",
-    "LayerSummary",
-    "LimitExceeded",
-    "Limits",
-    "Policy",
-    "UnsafeName",
-    "unpack",
-]

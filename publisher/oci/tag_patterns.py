@@ -11,9 +11,6 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
-
 from publisher.errors import PublisherError
 
 _RANGE_START = re.compile(r"\s*[<>=!~]")
@@ -89,6 +86,10 @@ def _matcher(text: str, *, excludes: bool = False) -> _Matcher:
 
 
 def _range(text: str, excludes: bool) -> _Matcher:
+    # Loaded for ranges only: few tags are ranges.
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
     try:
         specifiers = SpecifierSet(text)
     except InvalidSpecifier as error:

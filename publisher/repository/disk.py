@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import functools
 import os
 import stat
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from publisher.repository.descriptors import remove_at
 
 PUBLIC_DIRECTORY_MODE = 0o755
 PUBLIC_FILE_MODE = 0o644
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -29,6 +28,23 @@ class NotAFile(OSError):
         self.found = found
 
 
+@functools.cache
+def _libc() -> Any:
+    import ctypes  # long to load, and commands that only read do not need it
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _libc_call(function: str, *arguments: object) -> int:
+    """Call a function of the C library; return 0, or the error code. ENOSYS if it is missing."""
+    import ctypes
+
+    library = _libc()
+    if not hasattr(library, function):
+        return errno.ENOSYS
+    return 0 if getattr(library, function)(*arguments) == 0 else ctypes.get_errno()
+
+
 def sync_filesystem(path: Path) -> None:
     """Wait until everything written to the file system that holds `path` is on its disk.
 
@@ -36,8 +52,7 @@ def sync_filesystem(path: Path) -> None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
+        if code := _libc_call("syncfs", descriptor):
             raise OSError(code, os.strerror(code), str(path))
     finally:
         os.close(descriptor)
@@ -108,13 +123,9 @@ def exchange(one: Path, other: Path) -> None:
     Otherwise `other` is missing for a moment, while its old content is in `{one}.aside`.
     """
     names = os.fsencode(one), os.fsencode(other)
-    result = -1
-    ctypes.set_errno(errno.ENOSYS)
-    if hasattr(_libc, "renameat2"):
-        result = _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
-    if result == 0:
+    code = _libc_call("renameat2", _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if code == 0:
         return
-    code = ctypes.get_errno()
     if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         raise OSError(code, os.strerror(code), str(one), None, str(other))
     aside = one.with_name(f"{one.name}.aside")

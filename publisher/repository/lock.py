@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import filelock
+from typing import TYPE_CHECKING
 
 from publisher.codec import Codec, Malformed
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import open_file, write_new_file
 from publisher.times import format_time
+
+if TYPE_CHECKING:
+    import filelock
 
 _LOCK = "lock"
 
@@ -43,6 +45,8 @@ def new_lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
     Acquiring it on a file system without locks raises OSError: a lock that consists of the
     existence of a file would outlive a killed process.
     """
+    import filelock  # long to load, and readers need no lock
+
     return filelock.FileLock(path, mode=0o600, thread_local=thread_local, fallback_to_soft=False)
 
 
@@ -111,6 +115,8 @@ class WriterLock:
             self._threads.release()
 
     def _acquire(self, lock: filelock.BaseFileLock, wait: bool) -> bool:
+        import filelock
+
         try:
             lock.acquire(timeout=0)
             return True

@@ -8,8 +8,6 @@ directory the current time, and ignore its owner.
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -59,6 +57,9 @@ def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
     Raises:
         SquashfsError: The program is missing or fails, or a file has another size than its entry.
     """
+    import subprocess  # both are long to load, and few commands write a file
+    import tempfile
+
     if not is_available():
         raise SquashfsError(
             "cannot write a squashfs file", why=f"{PROGRAM} is not installed", hint=INSTALL

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from publisher.wishlist import MAX_BYTES, WishListError
+
+if TYPE_CHECKING:
+    import subprocess
 
 GIT_SECONDS = 120.0
 """The time-out of a git command in seconds."""
@@ -96,6 +98,8 @@ def _without_password(location: str) -> str:
 
 def read_git_file(file: GitFile) -> bytes:
     """Return the content of the file; raise WishListError if it is unreadable or too large."""
+    import tempfile  # loaded for git only: most lists are files
+
     with tempfile.TemporaryDirectory(prefix="publisher-git-") as folder:
         _git(folder, file, "init", "--quiet", "--bare")
         _git(
@@ -140,6 +144,8 @@ def run_git(
     Raises:
         WishListError: git is not installed, or did not end within GIT_SECONDS.
     """
+    import subprocess
+
     pairs = {"core.hooksPath": os.devnull, "core.fsmonitor": "false"} | dict(settings or {})
     options = [word for key, value in pairs.items() for word in ("-c", f"{key}={value}")]
     # `env` changes the environment, which only publisher.cli reads. git sets the removed variables

@@ -5,24 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.closing import Closing
 from publisher.oci.reference import ImageReference, Transport
 from publisher.sources import Source
-from publisher.sources.archive import Archive
-from publisher.sources.credentials.lookup import Credentials
-from publisher.sources.docker_archive import open_docker_archive
-from publisher.sources.docker_daemon import EngineSource
-from publisher.sources.engine import Engine
-from publisher.sources.files import Folder
-from publisher.sources.http.clock import Clock
-from publisher.sources.http.exchange import Exchange
-from publisher.sources.oci_layout import LayoutSource
-from publisher.sources.registry.auth import RegistryAuth
-from publisher.sources.registry.endpoint import Endpoint
-from publisher.sources.registry.source import RegistrySource
-from publisher.sources.registry.upload import RegistryDestination
 from publisher.sources.settings import Settings
+
+if TYPE_CHECKING:  # each transport is loaded at its first use: many commands use none
+    from publisher.sources.archive import Archive
+    from publisher.sources.credentials.lookup import Credentials
+    from publisher.sources.engine import Engine
+    from publisher.sources.http.clock import Clock
+    from publisher.sources.http.exchange import Exchange
+    from publisher.sources.registry.auth import RegistryAuth
+    from publisher.sources.registry.endpoint import Endpoint
+    from publisher.sources.registry.upload import RegistryDestination
 
 
 class Sources(Closing):
@@ -46,14 +44,22 @@ class Sources(Closing):
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._exchange = Exchange(settings, on_wait, base_delay=base_delay, clock=clock)
-        self._credentials = Credentials(settings)
+        self._on_wait = on_wait
+        self._base_delay = base_delay
+        self._clock = clock
+        self._connections: Exchange | None = None
+        self._credentials: Credentials | None = None
         self._registries: dict[tuple[str, bool], RegistryAuth] = {}
-        self._lock = threading.Lock()
+        self._closed = False
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Close all connections; requests that wait end with a SourceError."""
-        self._exchange.close()
+        with self._lock:
+            self._closed = True
+            connections = self._connections
+        if connections is not None:
+            connections.close()
 
     def open(self, reference: ImageReference) -> Source:
         """Return the source of `reference`.
@@ -63,20 +69,32 @@ class Sources(Closing):
         """
         match reference.transport:
             case Transport.REGISTRY:
+                from publisher.sources.registry.source import RegistrySource
+
                 return RegistrySource(reference, self._endpoints(reference))
             case Transport.OCI:
+                from publisher.sources.files import Folder
+                from publisher.sources.oci_layout import LayoutSource
+
                 folder = Folder(Path(reference.location), f"oci:{reference.location}")
                 return LayoutSource(folder, reference.tag, reference.digest)
             case Transport.OCI_ARCHIVE:
-                archive = _archive(reference)
-                return LayoutSource(archive, reference.tag, reference.digest)
+                from publisher.sources.oci_layout import LayoutSource
+
+                return LayoutSource(_archive(reference), reference.tag, reference.digest)
             case Transport.DOCKER_ARCHIVE:
+                from publisher.sources.docker_archive import open_docker_archive
+
                 return open_docker_archive(_archive(reference), _engine_name(reference))
             case Transport.DOCKER_DAEMON:
+                from publisher.sources.docker_daemon import EngineSource
+
                 return EngineSource(self.engine(), _engine_name(reference) or "")
 
     def engine(self) -> Engine:
         """Return the container engine that the settings name."""
+        from publisher.sources.engine import Engine
+
         return Engine(
             self._settings.docker_host,
             self._settings.docker_tls,
@@ -90,6 +108,8 @@ class Sources(Closing):
 
         `delete`: the permission to delete is requested as well.
         """
+        from publisher.sources.registry.upload import RegistryDestination
+
         actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
             self._endpoint(reference.registry, reference.plain_http, reference.repository, actions)
@@ -110,15 +130,36 @@ class Sources(Closing):
     def _endpoint(
         self, registry: str, plain_http: bool, repository: str, actions: str = "pull"
     ) -> Endpoint:
+        from publisher.sources.credentials.lookup import Credentials
+        from publisher.sources.registry.auth import RegistryAuth
+        from publisher.sources.registry.endpoint import Endpoint
+
         with self._lock:
+            if self._credentials is None:
+                self._credentials = Credentials(self._settings)
             auth = self._registries.get((registry, plain_http))
             if auth is None:
                 auth = RegistryAuth(registry, plain_http, self._exchange, self._credentials)
                 self._registries[registry, plain_http] = auth
         return Endpoint(auth, repository, actions)
 
+    @property
+    def _exchange(self) -> Exchange:
+        from publisher.sources.http.exchange import Exchange
+
+        with self._lock:
+            if self._connections is None:
+                self._connections = Exchange(
+                    self._settings, self._on_wait, base_delay=self._base_delay, clock=self._clock
+                )
+                if self._closed:
+                    self._connections.close()  # so that requests fail, as after `close`
+            return self._connections
+
 
 def _archive(reference: ImageReference) -> Archive:
+    from publisher.sources.archive import Archive
+
     return Archive(f"{reference.transport}:{reference.location}", Path(reference.location))
 
 

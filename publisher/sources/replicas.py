@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +18,6 @@ from publisher.repository.cvmfs.signed_files import (
     MAX_BYTES,
     WHITELIST_FILE,
     DamagedFile,
-    RepositoryManifest,
     Whitelist,
     parse_manifest,
     split_letter,
@@ -34,6 +32,12 @@ from publisher.repository.cvmfs.trust import (
 from publisher.sources.errors import SourceError
 from publisher.sources.http.answer import BrokenBody
 from publisher.sources.http.exchange import Exchange
+from publisher.sources.replica_revision import (
+    ReplicaError,
+    ReplicaRevision,
+    UntrustedReplica,
+    UnusableKey,
+)
 from publisher.sources.settings import Settings
 
 KEYS = Path("/etc/cvmfs/keys")
@@ -44,42 +48,6 @@ SECONDS = 30.0
 
 # A cache on the way might return the manifest of an earlier revision.
 _HEADERS = {"Cache-Control": "no-cache"}
-
-
-class ReplicaError(SourceError):
-    """The revision of a replica could not be determined; a later try may succeed.
-
-    `url` is the address of the replica.
-    """
-
-    def __init__(self, url: str, *, why: str, hint: str = "") -> None:
-        super().__init__(f"cannot read the revision of the replica {url}", why=why, hint=hint)
-        self.url = url
-
-
-class UntrustedReplica(ReplicaError):
-    """What a replica serves is of another repository, or not signed as it has to be."""
-
-
-class UnusableKey(SourceError):
-    """A file with the public key of a repository cannot be used; `path` is its path."""
-
-    def __init__(self, path: Path, *, why: str) -> None:
-        super().__init__(
-            f"cannot use the public key {path}",
-            why=why,
-            hint="name the file with the master key of the repository: --public-key FILE",
-        )
-        self.path = str(path)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaRevision:
-    """The revision that a replica serves; `verified` is whether its signatures were checked."""
-
-    url: str
-    manifest: RepositoryManifest
-    verified: bool
 
 
 def replica_address(text: str, name: str) -> str:

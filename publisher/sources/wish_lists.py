@@ -13,8 +13,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from publisher.sources import SourceError
 from publisher.sources.git import parse_git_location, read_git_file
-from publisher.sources.http.answer import BrokenBody
-from publisher.sources.http.exchange import Exchange
 from publisher.sources.settings import Settings
 from publisher.wishlist import MAX_BYTES, WishListError
 
@@ -85,6 +83,10 @@ def read_list_file(path: str) -> bytes:
 
 
 def _read_web(location: str, settings: Settings) -> bytes:
+    # Loaded for the web only: most lists are files.
+    from publisher.sources.http.answer import BrokenBody
+    from publisher.sources.http.exchange import Exchange
+
     _check_address(location)
     exchange = Exchange(settings, base_delay=0.5)
     try:

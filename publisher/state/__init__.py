@@ -11,6 +11,5 @@ The state never decides what is published: that is always read from the reposito
 """
 
 from publisher.state.model import Cause, News, RunRecord, Tries
-from publisher.state.store import State, open_state
 
-__all__ = ["Cause", "News", "RunRecord", "State", "Tries", "open_state"]
+__all__ = ["Cause", "News", "RunRecord", "Tries"]

@@ -16,8 +16,6 @@ from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote
 
-import filelock
-
 from publisher.state.model import Tries
 from publisher.state.outbox import SCHEMA as OUTBOX_SCHEMA
 from publisher.tree.layout import RepositoryURL
@@ -60,7 +58,7 @@ class _Unusable(Exception):
     """A database cannot be used as it is; the text is the cause."""
 
 
-FAILURES = (OSError, sqlite3.Error, _Unusable, filelock.Timeout)
+FAILURES = (OSError, sqlite3.Error, _Unusable)
 """What prevents that a database is opened."""
 
 
@@ -130,8 +128,14 @@ def open_empty() -> sqlite3.Connection:
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """Let one process at a time decide whether the database is usable."""
+    import filelock  # long to load, and readers do not need it
+
     lock = filelock.FileLock(path.with_suffix(".lock"), mode=0o644, fallback_to_soft=False)
-    with lock.acquire(timeout=_BUSY_SECONDS):
+    try:
+        held = lock.acquire(timeout=_BUSY_SECONDS)
+    except filelock.Timeout as error:
+        raise _Unusable("another process is opening it") from error
+    with held:
         yield
 
 
@@ -221,6 +225,4 @@ def _text(data: bytes) -> str:
 
 def failure_cause(error: Exception) -> str:
     """Return why a database could not be opened, or used."""
-    if isinstance(error, filelock.Timeout):
-        return "another process is opening it"
     return (isinstance(error, OSError) and error.strerror) or str(error)

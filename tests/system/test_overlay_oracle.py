@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from publisher.layers import LayerError
+from publisher.layers.errors import LayerError
 from tests.components import require, require_root, require_user_namespaces
 from tests.engine import Published, publish
 from tests.layer_builder import Layer

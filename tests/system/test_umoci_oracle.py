@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from publisher.entry import EntryType
-from publisher.layers import LayerError, Policy
+from publisher.layers.errors import LayerError
+from publisher.layers.policy import Policy
 from tests.components import overlay_mount, require, require_root, run
 from tests.engine import Published, Unpacked, flat_entries, publish
 from tests.layer_builder import (

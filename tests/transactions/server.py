@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from tests.preloading import load_package
 from tests.transactions.recorder import Recorder
 
 _T = TypeVar("_T")
@@ -118,7 +119,8 @@ class Faults:
         os.open = self._os_open(os.open)
         io.open = builtins.open = self._io_open(io.open)
         disk = importlib.import_module("publisher.repository.disk")
-        disk._libc = _LibC(disk._libc, self)  # type: ignore[attr-defined]
+        library = _LibC(disk._libc(), self)
+        disk._libc = lambda: library  # type: ignore[attr-defined]
         server = importlib.import_module("publisher.repository.cvmfs.server").Server
         server.run = self._server_run(server.run)
 
@@ -277,9 +279,7 @@ def serve() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the output of commands while they warm up
-    cli = importlib.import_module("publisher.cli.main")
-    for target in cli._COMMANDS.values():  # each is imported only when it is requested
-        importlib.import_module(target.partition(":")[0])
+    load_package()
     for line in sys.stdin:
         request = json.loads(line)
         if request["mode"] == "warm up":

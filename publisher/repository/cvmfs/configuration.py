@@ -8,8 +8,6 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,9 @@ from publisher.repository.cvmfs.signed_files import (
 )
 
 CONFIGURATION = Path("/etc/cvmfs/repositories.d")
+STATE = Path("/var/lib/publisher")
+"""The default directory of the metadata mirrors of all repositories."""
+
 _FETCH_SECONDS = 30
 _MOST_BYTES = 1 << 20
 _ROOT_HASH = "user.root_hash"
@@ -138,11 +139,13 @@ class Configuration:
         try:
             if kind == "local" and local.exists():
                 return local.read_bytes()
+            import urllib.request  # long to load, and most storages are local
+
             # No proxy: it might return a cached file.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(f"{self.stratum0}/{file}", timeout=_FETCH_SECONDS) as response:
                 return bytes(response.read(_MOST_BYTES))
-        except (OSError, urllib.error.URLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise RepositoryError(
                 f"cannot reach the storage of cvmfs:{self.name}",
                 why=f"{self.stratum0}/{file}: {error}",

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from publisher.entry import EntryType
 from publisher.oci.digest import digest_hex
 from publisher.repository import Found
-from publisher.repository.cvmfs import pending
-from publisher.repository.cvmfs.configuration import CONFIGURATION, load_configuration
-from publisher.repository.cvmfs.execution import Execution
-from publisher.repository.cvmfs.guard import Guard
-from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
+from publisher.repository.cvmfs.configuration import CONFIGURATION, STATE, load_configuration
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
-from publisher.repository.cvmfs.transaction import CvmfsTransaction, settle
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
-STATE = Path("/var/lib/publisher")
-"""The default directory of the metadata mirrors of all repositories."""
+if TYPE_CHECKING:  # what writes is loaded with the first transaction: most commands only read
+    from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
+    from publisher.repository.cvmfs.transaction import CvmfsTransaction
 
 
 class CvmfsRepository:
@@ -71,6 +67,9 @@ class CvmfsRepository:
         if not writable:
             self.mirror.require_readable()
             return
+        from publisher.repository.cvmfs.execution import Execution
+        from publisher.repository.cvmfs.guard import Guard
+
         session = self.mirror.tree.staging.session
         self._spool = Spool(
             self.mirror.blobs, session, spool, self.mirror.discard_if_idle, self.mirror.free_space
@@ -84,6 +83,8 @@ class CvmfsRepository:
 
     def _recover(self) -> None:
         """Recover after an interrupted publisher, unless an active publisher did."""
+        from publisher.repository.cvmfs.transaction import settle
+
         with self.mirror.tree.lock.hold("recovery after an interrupted run", wait=False) as held:
             if held:
                 self.guard.recover()
@@ -137,6 +138,8 @@ class CvmfsRepository:
 
     def unfinished(self) -> bool:
         """Return whether a committed transaction was interrupted between two server calls."""
+        from publisher.repository.cvmfs import pending
+
         try:
             left = pending.read(self.mirror.pending) if self.mirror.exists else None
         except PermissionError:
@@ -188,6 +191,8 @@ class CvmfsRepository:
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[CvmfsLayerStage]:
         """Begin to stage a layer, which is discarded unless `finish` is called."""
+        from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
+
         staging = self.mirror.tree.staging
         directory = staging.new_path()
         stage = CvmfsLayerStage(directory, self.mirror.staged(digest), f"layer {digest}")
@@ -203,6 +208,8 @@ class CvmfsRepository:
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[CvmfsTransaction]:
         """Begin a change; `purpose` is shown to waiting processes ("ingest of …")."""
+        from publisher.repository.cvmfs.transaction import CvmfsTransaction
+
         staging = self.mirror.tree.staging
         directory = staging.new_path()
         directory.mkdir(mode=0o700)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from publisher.errors import PublisherError
 from publisher.repository import Repository
-from publisher.repository.cvmfs.repository import CvmfsRepository
 
 _NAME = "user.fqrn"
 _REVISION = "user.revision"
@@ -37,6 +36,8 @@ def present_revision(repository: Repository) -> Revision:
         NotCvmfs: It is not a CVMFS repository.
         RepositoryError: Its storage is unreachable.
     """
+    from publisher.repository.cvmfs.repository import CvmfsRepository
+
     if isinstance(repository, CvmfsRepository):
         published = repository.configuration.published()
         return Revision(published.name, published.revision, published.published_at)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.repository import RepositoryError
-from publisher.repository.directory.abilities import check_file_system, check_process
-from publisher.repository.directory.staging import Staging
 from publisher.repository.disk import PUBLIC_DIRECTORY_MODE
 from publisher.tree import layout
+
+if TYPE_CHECKING:
+    from publisher.repository.directory.staging import Staging
 
 _ALWAYS_PRESENT = {"lost+found"}
 
@@ -46,6 +48,10 @@ def prepare(root: Path) -> Staging:
         RepositoryError: It has foreign content, lies inside a published tree, or cannot be written
             to.
     """
+    # Loaded only to write: most commands only read.
+    from publisher.repository.directory.abilities import check_file_system, check_process
+    from publisher.repository.directory.staging import Staging
+
     check_process(root)
     _refuse_nested(root)
     _make_root(root)

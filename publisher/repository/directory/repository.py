@@ -8,26 +8,26 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from publisher.entry import EntryType
-from publisher.layers.opaque import keeps_opaque
 from publisher.repository import DiskFull, RepositoryError
-from publisher.repository.directory import journal
-from publisher.repository.directory.layer_stage import DirectoryLayerStage
+from publisher.repository.directory.layer_places import find_layer, layer_gone
 from publisher.repository.directory.opening import check_readable, is_new, prepare
-from publisher.repository.directory.staging import JOURNAL, Staging
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
-from publisher.repository.directory.transaction import DirectoryTransaction
-from publisher.repository.directory.workspace import Workspace, find_layer, layer_gone
 from publisher.repository.disk import NotAFile, open_file
-from publisher.repository.history import History
-from publisher.repository.lock import WriterLock, is_writing
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 from publisher.tree.record import InvalidRecord
+
+if TYPE_CHECKING:  # what writes is loaded with the first transaction: most commands only read
+    from publisher.repository.directory.layer_stage import DirectoryLayerStage
+    from publisher.repository.directory.staging import Staging
+    from publisher.repository.directory.transaction import DirectoryTransaction
+    from publisher.repository.directory.workspace import Workspace
+    from publisher.repository.lock import WriterLock
 
 _PIECE = 1 << 20
 
@@ -65,12 +65,16 @@ class DirectoryRepository:
         if not (may_be_new and (writable or is_new(self.root))):
             check_readable(self.root)
         if writable:
+            from publisher.repository.directory.workspace import Workspace
+
             self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait)
             self._workspace.recover()
 
     @cached_property
     def keeps_xattrs(self) -> bool:
         """Whether directories of layer trees can be marked as opaque by an attribute."""
+        from publisher.layers.opaque import keeps_opaque
+
         return keeps_opaque(self.root)
 
     @property
@@ -161,6 +165,10 @@ class DirectoryRepository:
         Raises:
             RepositoryError: It cannot be finished, since its journal is damaged.
         """
+        from publisher.repository.directory import journal
+        from publisher.repository.directory.staging import JOURNAL
+        from publisher.repository.lock import is_writing
+
         state = self.root / layout.STATE
         try:
             return not is_writing(state) and journal.check(state / JOURNAL)
@@ -169,6 +177,8 @@ class DirectoryRepository:
 
     def history(self) -> Iterator[Record]:
         """Yield the records of past transactions, the latest first, as far as they are kept."""
+        from publisher.repository.history import History
+
         try:
             yield from History(self.root / layout.STATE).read()
         except PermissionError as error:
@@ -221,6 +231,8 @@ class DirectoryRepository:
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""
+        from publisher.repository.directory.layer_stage import DirectoryLayerStage
+
         directory = self.staging.new_path()
         finished = self.staging.finished_layer(digest)
         try:
@@ -232,6 +244,8 @@ class DirectoryRepository:
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[DirectoryTransaction]:
         """Begin a change; `purpose` is shown to processes that wait ("ingest of …")."""
+        from publisher.repository.directory.transaction import DirectoryTransaction
+
         directory = self.staging.new_path()
         directory.mkdir(mode=0o700)
         try:
@@ -273,8 +287,8 @@ class DirectoryRepository:
         return self._workspace
 
     def _find_layer(self, digest: str) -> Path | None:
-        staging = self._workspace.staging if self._workspace is not None else None
-        return find_layer(self.root, digest, staging)
+        staged = self.staging.finished_layer(digest) if self._workspace is not None else None
+        return find_layer(self.root, digest, staged)
 
 
 def _raise_unless_missing(error: OSError) -> None:

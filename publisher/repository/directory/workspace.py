@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from publisher.repository import LayerChanged
 from publisher.repository.directory import journal
+from publisher.repository.directory.layer_places import find_layer, layer_gone
 from publisher.repository.directory.staging import Staging
 from publisher.repository.lock import WriterLock
-from publisher.tree import layout
 
 
 class Workspace:
@@ -40,22 +39,7 @@ class Workspace:
 
     def locate_layer(self, digest: str) -> Path:
         """Return the path of a published or staged layer; LayerChanged if it is neither."""
-        found = find_layer(self.root, digest, self.staging)
+        found = find_layer(self.root, digest, self.staging.finished_layer(digest))
         if found is None:
             raise layer_gone(digest)
         return found
-
-
-def find_layer(root: Path, digest: str, staging: Staging | None) -> Path | None:
-    """Return the directory of a published layer, or of one in `staging` if given; else None."""
-    published = root / layout.layer_directory(digest)
-    places = [published]
-    if staging is not None:
-        # A commit between the first two checks moves it from `layers/` to its published place.
-        places += [staging.finished_layer(digest), published]
-    return next((place for place in places if (place / layout.LAYER_INDEX).exists()), None)
-
-
-def layer_gone(digest: str) -> LayerChanged:
-    """Return the error for a layer that is neither published nor staged any more."""
-    return LayerChanged(digest, why="it was collected while this image was prepared")

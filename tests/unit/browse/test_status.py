@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from publisher.state import Cause, State, Tries, open_state
+from publisher.state import Cause, Tries
 from publisher.state.database import state_file
+from publisher.state.store import State, open_state
 from publisher.tree import layout
 from tests.command import Result, run_here
 from tests.cvmfs import make_machine

@@ -20,7 +20,8 @@ from publisher.repository import RepositoryError
 from publisher.repository.disk import write_new_file
 from publisher.sources.replicas import Replicas, read_public_keys
 from publisher.sources.settings import Settings
-from publisher.state import Cause, Tries, open_state
+from publisher.state import Cause, Tries
+from publisher.state.store import open_state
 from publisher.tree import layout
 from tests.clocks import SkippingClock
 from tests.command import Result, command, environment, run_here

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.state import State, open_state
 from publisher.state.database import state_file
+from publisher.state.store import State, open_state
 from tests.command import Result, command, environment, publisher
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_faults import held, status

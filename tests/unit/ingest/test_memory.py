@@ -16,7 +16,8 @@ from publisher.ingest.run import ingest
 from publisher.ingest.space import NotEnoughSpace
 from publisher.repository import RepositoryBusy
 from publisher.sources import AuthenticationFailed, ImageNotFound, SourceError
-from publisher.state import Cause, News, State, open_state
+from publisher.state import Cause, News
+from publisher.state.store import State, open_state
 from publisher.wishlist import Wish, wish_for
 from publisher.wishlist.model import Request
 from tests.layer_builder import file, image, layer, write_layout

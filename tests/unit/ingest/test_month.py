@@ -11,8 +11,8 @@ from pathlib import Path
 
 from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
-from publisher.state import open_state
 from publisher.state.backoff import LONGEST
+from publisher.state.store import open_state
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 from tests.memory_repository import MemoryRepository

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.layers import Limits, Policy
 from publisher.layers.merge import merge
+from publisher.layers.policy import Limits, Policy
 from publisher.repository.descriptors import Directories, remove_at
 from tests.engine import unpack_layer
 from tests.hostile import CORPUS, aimed_at

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import PublisherError
-from publisher.layers import LimitExceeded, Limits, Policy, ledger
+from publisher.layers import ledger
+from publisher.layers.errors import LimitExceeded
+from publisher.layers.policy import Limits, Policy
 from tests.engine import Published, publish
 from tests.hostile import BOMBS, CONTENT, CORPUS, HARD_LINKS, ROOT, SYMLINKS, aimed_at
 from tests.layer_builder import Layer, directory, file, hardlink, layer, symlink, whiteout

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from publisher.entry import Entry, EntryType, sort_key
-from publisher.layers import LayerError
 from publisher.layers import index as index_module
+from publisher.layers.errors import LayerError
 from publisher.layers.index import (
     IndexHeader,
     decode_entry,

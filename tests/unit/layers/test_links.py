@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publisher.entry import EntryType
-from publisher.layers import LayerError
+from publisher.layers.errors import LayerError
 from publisher.layers.merge import merge
 from tests.engine import Unpack, publish, types
 from tests.layer_builder import (

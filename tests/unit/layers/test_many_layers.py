@@ -14,7 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
-from publisher.layers import LayerError, side_by_side
+from publisher.layers import side_by_side
+from publisher.layers.errors import LayerError
 from publisher.layers.fixups import fixups, image_fixups
 from publisher.layers.index import IndexHeader, LayerIndex, encode_entry, write_index
 from publisher.layers.merge import merge

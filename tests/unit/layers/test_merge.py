@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Merged, sort_key
-from publisher.layers import LayerError
+from publisher.layers.errors import LayerError
 from publisher.layers.fixups import fixups
 from publisher.layers.merge import merge
 from publisher.repository.directory.linker import apply_fixups, link_tree

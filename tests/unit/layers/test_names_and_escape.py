@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy, UnsafeName
+from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
+from publisher.layers.policy import Limits, Policy
 from tests.engine import Unpack, names_below, publish, types
 from tests.layer_builder import (
     Member,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy
-from publisher.layers.policy import policy_from_values, policy_values
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.layers.policy import Limits, Policy, policy_from_values, policy_values
 
 XATTRS = {"user.a": b"1", "security.capability": b"2", "trusted.b": b"3", "user.overlay.x": b"4"}
 

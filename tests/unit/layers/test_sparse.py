@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Content, Entry, EntryType, Hole
-from publisher.layers import LimitExceeded, Limits, Policy, temporary
+from publisher.layers import temporary
 from publisher.layers.content import ContentHash, filled, read_content
-from publisher.layers.errors import LayerError
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.layers.policy import Limits, Policy
 from publisher.layers.replay import FileOrder, replay
 from publisher.layers.unpack import unpack as unpack_into
 from tests.engine import Unpack, publish

@@ -16,7 +16,10 @@ import zstandard
 
 from publisher.entry import Entry
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy, temporary, unpack
+from publisher.layers import temporary
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.layers.policy import Limits, Policy
+from publisher.layers.unpack import unpack
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import FOREIGN_LAYER_TYPES
 from publisher.repository.directory.tree_writer import TreeWriter

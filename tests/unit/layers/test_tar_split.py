@@ -15,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from publisher.layers import Policy, tar_split, unpack
+from publisher.layers import tar_split
 from publisher.layers.errors import LayerError
+from publisher.layers.policy import Policy
 from publisher.layers.tar_split import LOOK_BACK, TarSplit
+from publisher.layers.unpack import unpack
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.layer_builder import (
     BLOCK,

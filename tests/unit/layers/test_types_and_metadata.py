@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from publisher.entry import Entry, EntryType
-from publisher.layers import LayerError, LimitExceeded, Limits, Policy
-from publisher.layers import unpack as unpack_blob
+from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.layers.policy import Limits, Policy
+from publisher.layers.unpack import unpack as unpack_blob
 from publisher.repository import DeviceRefused
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.components import require, require_root

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from publisher.entry import EntryType
-from publisher.layers import UnsafeName
+from publisher.layers.errors import UnsafeName
 from tests.engine import Unpack, names_below, publish, types
 from tests.layer_builder import (
     Layer,

@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from publisher.repository.cvmfs.signed_files import MAX_BYTES
-from publisher.sources.replicas import (
+from publisher.sources.replica_revision import (
     ReplicaError,
     ReplicaRevision,
-    Replicas,
     UntrustedReplica,
     UnusableKey,
-    read_public_keys,
-    replica_address,
 )
+from publisher.sources.replicas import Replicas, read_public_keys, replica_address
 from publisher.sources.settings import Settings
 from tests.stratum1 import EXPIRES, NAME, PUBLISHED, Files, Stratum1, signer, stratum1
 

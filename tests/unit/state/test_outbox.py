@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.state import open_state
 from publisher.state.outbox import KEPT_BYTES, KEPT_MESSAGES, KEPT_SECONDS, SCHEMA, Outbox
+from publisher.state.store import open_state
 
 URL = "dir:/srv/images"
 

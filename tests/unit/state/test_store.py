@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from publisher.state import Cause, News, RunRecord, State, Tries, open_state
+from publisher.state import Cause, News, RunRecord, Tries
 from publisher.state.database import state_file
+from publisher.state.store import State, open_state
 from tests.components import require_mounts
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

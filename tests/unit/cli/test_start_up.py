@@ -1,0 +1,115 @@
+"""Which modules a command loads: those that it uses, since loading is most of a short command."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from publisher.cli import main
+from publisher.cli.summaries import SUMMARIES
+from tests.command import environment, publisher, succeed
+from tests.layer_builder import file, image, layer, write_layout
+
+# Loads what all commands load, and forks for each: prints the modules that the child has then.
+_PROGRAM = """
+import json, os, sys
+import publisher.cli.main
+for line in sys.stdin:
+    arguments, variables = json.loads(line)
+    sys.stdout.flush()
+    if os.fork() == 0:
+        os.environ.update(variables)
+        sys.argv = ["publisher", *arguments]
+        output = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            publisher.cli.main.main()
+        except SystemExit as end:
+            os.write(output, json.dumps([end.code, sorted(sys.modules)]).encode() + b"\\n")
+            os._exit(0)
+    os.wait()
+"""
+_TO_PUBLISH = (
+    *("publisher.repository.directory.transaction", "publisher.layers.unpack"),
+    *("isal", "fastcrc", "filelock", "ctypes"),
+)
+_OF_REGISTRIES = (
+    *("publisher.sources.http", "publisher.sources.registry", "publisher.sources.credentials"),
+    *("requests", "urllib3", "docker", "oras", "http", "ssl", "email"),
+)
+_NEVER = (
+    *("publisher.repository.cvmfs.repository", "publisher.snapshotter"),
+    *("cryptography", "sigstore", "apprise", "grpc", "prometheus_client", "rich", "packaging"),
+)
+_NO_WISH_LISTS = ("yaml", "publisher.wishlist", "publisher.sources", "publisher.ingest")
+_NO_STATE = ("sqlite3", "publisher.state.store")
+_NO_PROGRAMS = ("subprocess", "tempfile")
+_NOTHING = (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS, "zstandard", "publisher.layers")
+
+# Each command with its exit code, and what it does not load beside the three lists above.
+_READING = {
+    ("--help",): _NOTHING,
+    ("version",): (*_NOTHING, "publisher.repository.directory"),
+    ("list",): (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS),
+    ("show", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS),
+    ("status", "wishlist.yaml"): ("publisher.ingest.image", "subprocess", "tempfile"),
+    ("plan", "wishlist.yaml"): ("publisher.ingest.image", *_NO_STATE, "subprocess"),
+    ("prune", "--dry-run", "wishlist.yaml"): ("publisher.ingest.image", "subprocess"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a wish list of one image, which is published."""
+    layout = write_layout(image(layer(file("motd"))), tmp_path / "layout", "1")
+    (tmp_path / "wishlist.yaml").write_text(
+        f"version: 2\nimages:\n- image: oci:{layout}:1\n  name: one\n"
+    )
+    succeed("ingest", tmp_path / "wishlist.yaml", "--repository", tmp_path / "images")
+    return tmp_path
+
+
+def test_a_command_that_reaches_no_registry_loads_only_what_it_uses(folder: Path) -> None:
+    variables = {"PUBLISHER_REPOSITORY": f"dir:{folder}/images"}
+    completion = {"_PUBLISHER_COMPLETE": "bash_complete", "COMP_WORDS": "publisher sho"}
+    requests = [(arguments, variables) for arguments in _READING]
+    requests += [((), variables | completion)]
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=folder,
+        env=environment(folder, PYTHONPATH=str(Path(main.__file__).parents[2])),
+        input="".join(json.dumps(request) + "\n" for request in requests),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = [*_READING.items(), (("completion of a command",), _NOTHING)]
+    outcomes = []
+    for (arguments, unused), (code, loaded) in zip(expected, answers, strict=True):
+        needless = (*unused, *_TO_PUBLISH, *_OF_REGISTRIES, *_NEVER)
+        below = tuple(f"{each}." for each in needless)
+        found = [name for name in loaded if name in needless or name.startswith(below)]
+        outcomes.append((arguments, code, found))
+    assert outcomes == [(arguments, 0, []) for arguments, _ in expected]
+
+
+def test_help_and_completion_show_the_first_sentence_of_each_command(tmp_path: Path) -> None:
+    for name, target in main._COMMANDS.items():
+        module, _, attribute = target.partition(":")
+        text = getattr(importlib.import_module(module), attribute).help
+        paragraph = " ".join(text.partition("\n\n")[0].split())
+        first = re.split(r"(?<!\.)\.(?: |$)", paragraph, maxsplit=1)[0]  # not at "WISHLIST..."
+        assert (name, SUMMARIES[name]) == (name, first)
+    assert list(SUMMARIES) == list(main._COMMANDS)
+
+    shell = {"_PUBLISHER_COMPLETE": "fish_complete", "COMP_WORDS": "publisher sh"}
+    shell["COMP_CWORD"] = "sh"
+    assert "Show everything about a published IMAGE" in publisher(env=shell).out
