@@ -35,6 +35,7 @@ SUMMARIES = {
     "MODULEPATH",
     "notify": "Check the configuration of notifications in FILE, and with --test its receivers",
     "oci-runtime": "Run containers of thin images with runc or crun",
+    "packages": "List the packages in a published IMAGE, from the databases of its package managers",
     "pin": "Keep IMAGE as it is: its tag is not followed, it is never scheduled, and never "
     "collected",
     "plan": "Show what `publisher ingest WISHLIST...` would do now, and change nothing",
