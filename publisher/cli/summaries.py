@@ -14,7 +14,7 @@ SUMMARIES = {
     "line",
     "export": "Print a wish list with the published images, or those whose names match the "
     "glob PATTERN",
-    "find": "Find the published images that contain a path",
+    "find": "Find the published images that contain a path, or a package",
     "fmt": 'Write the wish lists WISHLIST... in their normal form ("-": standard input to output)',
     "gc": "Collect scheduled images whose grace period is over, and the layers that only they used",
     "import": 'Convert LIST to a wish list of version 2, and print it ("-" reads standard input)',
