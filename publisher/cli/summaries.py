@@ -35,7 +35,8 @@ SUMMARIES = {
     "MODULEPATH",
     "notify": "Check the configuration of notifications in FILE, and with --test its receivers",
     "oci-runtime": "Run containers of thin images with runc or crun",
-    "packages": "List the packages in a published IMAGE, from the databases of its package managers",
+    "packages": "List the packages in a published IMAGE, from the databases of its package "
+    "managers",
     "pin": "Keep IMAGE as it is: its tag is not followed, it is never scheduled, and never "
     "collected",
     "plan": "Show what `publisher ingest WISHLIST...` would do now, and change nothing",
@@ -43,9 +44,11 @@ SUMMARIES = {
     "remove": "Schedule every published IMAGE for removal, for all its platforms",
     "restore": "Take IMAGE off the remove schedule, or publish an earlier image of its tag again",
     "run": "Run the flat image of a published IMAGE on this machine, to test it",
+    "runs": "Show the runs that this machine recorded: when, with which exit code, what they did",
     "schedule": "Show the scheduled images: from when each may be removed, why, and how much "
     "that frees",
     "show": "Show everything about a published IMAGE: a name as listed, or an image reference",
+    "site": "Write web pages about the published images to DIRECTORY: a static site",
     "snapshotter": "Let containerd start published images without downloading their layers",
     "status": "Show the state of each wish: published, failing and why, waiting, scheduled, pinned",
     "tags": "List the tags of the image repository IMAGE, as the patterns of a wish match them",
