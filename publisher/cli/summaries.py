@@ -10,6 +10,7 @@ SUMMARIES = {
     "diff": "Show what differs between the published images OLD and NEW: + added, - removed, "
     "~ changed",
     "doctor": "Check that this machine can publish to the repository and reach each REGISTRY",
+    "du": "Show how much space published images use, and what their removal would free",
     "expand": "Print the images that the wish lists WISHLIST... request now, one reference per "
     "line",
     "export": "Print a wish list with the published images, or those whose names match the "
@@ -50,6 +51,7 @@ SUMMARIES = {
     "show": "Show everything about a published IMAGE: a name as listed, or an image reference",
     "site": "Write web pages about the published images to DIRECTORY: a static site",
     "snapshotter": "Let containerd start published images without downloading their layers",
+    "stats": "Show what the repository holds, what sharing saves, and what removals would free",
     "status": "Show the state of each wish: published, failing and why, waiting, scheduled, pinned",
     "tags": "List the tags of the image repository IMAGE, as the patterns of a wish match them",
     "thin": "Make the thin image of a published IMAGE: an image whose only content is a recipe",
