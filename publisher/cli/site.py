@@ -25,15 +25,24 @@ from publisher.errors import PublisherError
     show_default=True,
     help="The title of the site.",
 )
+@click.option(
+    "--contents",
+    type=click.IntRange(min=0),
+    default=500_000,
+    show_default=True,
+    metavar="ENTRIES",
+    help="Show the files and packages of the images that were published last, as many as have "
+    "together so many files and folders; 0 for none.",
+)
 @repository_option
 @output_option
 @log_options
-def site(directory: Path, title: str, repository: str | None, output: str) -> int:
+def site(directory: Path, title: str, contents: int, repository: str | None, output: str) -> int:
     """Write web pages about the published images to DIRECTORY: a static site.
 
     A list of images to search, sort and filter, wishes, removals, and a page for each image: how to
-    run it, its layers, its config, and what its name pointed to before. The pages are plain files:
-    open index.html, or let any web server serve the directory.
+    run it, its layers, its config, files and packages, and what its name pointed to before. The
+    pages are plain files: open index.html, or let any web server serve the directory.
 
     Run it again after each ingest: only pages whose contents changed are written, each in one step,
     and pages of images that are gone are removed. DIRECTORY must be new, empty, or a site that this
@@ -60,7 +69,9 @@ def site(directory: Path, title: str, repository: str | None, output: str) -> in
         runs = state.last_runs()[:1]
         remembered = Remembered(state.wishes(), runs[0] if runs else None, state.path.exists())
     now = datetime.now(UTC)
-    changes = write_site(opened, directory, title, remembered, now, problems.append)
+    changes = write_site(
+        opened, directory, title, remembered, now, problems.append, entries=contents
+    )
     if output == "json":
         value = {
             "directory": str(directory.absolute()),

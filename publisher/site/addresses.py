@@ -19,7 +19,9 @@ IMAGES = "images"
 LAYERS = "layers"
 STATIC = "static"
 
-FOLDERS = (IMAGES, LAYERS, STATIC)
+CONTENTS = "contents"
+
+FOLDERS = (IMAGES, LAYERS, CONTENTS, STATIC)
 """The directories of a site. Files in them that no page needs are removed."""
 
 _READABLE = 40
@@ -27,7 +29,7 @@ _READABLE = 40
 
 def image_page(name: str) -> str:
     """Return the path of the page about what is published as `name`; it stays when a tag moves."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
     last = re.sub(r"[^a-z0-9.]+", "-", name.rpartition("/")[2].lower())[:_READABLE].strip("-.")
     return f"{IMAGES}/{last or 'image'}-{digest}.html"
 
@@ -40,3 +42,18 @@ def layer_page(digest: str) -> str:
 def static_file(name: str) -> str:
     """Return the path of a file that all pages use."""
     return f"{STATIC}/{name}"
+
+
+def contents(manifest_digest: str) -> str:
+    """Return the directory of the pages about the contents of an image, which never change."""
+    return f"{CONTENTS}/{digest_hex(manifest_digest)[:32]}"
+
+
+def files_page(manifest_digest: str) -> str:
+    """Return the path of the page about the root directory of an image."""
+    return f"{contents(manifest_digest)}/index.html"
+
+
+def packages_page(manifest_digest: str) -> str:
+    """Return the path of the page about the packages of an image."""
+    return f"{contents(manifest_digest)}/packages.html"

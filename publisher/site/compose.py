@@ -18,6 +18,7 @@ from publisher.site import addresses
 from publisher.site.commands import run_commands
 from publisher.site.pages import (
     ConfigView,
+    Details,
     HistoryLine,
     ImageLayer,
     ImagePage,
@@ -65,19 +66,20 @@ class Facts:
     """What the survey has about each published name, found once for all pages."""
 
     survey: Survey
+    detailed: frozenset[str]
     wishes: Mapping[str, Sequence[StatusLine]]
     removals: Mapping[str, Sequence[ScheduledRemoval]]
 
     @classmethod
-    def of(cls, survey: Survey) -> Facts:
-        """Arrange the survey by name."""
+    def of(cls, survey: Survey, detailed: Iterable[str]) -> Facts:
+        """Arrange the survey by name; `detailed` manifests have pages about their contents."""
         wishes: dict[str, list[StatusLine]] = {}
         removals: dict[str, list[ScheduledRemoval]] = {}
         for line in survey.wishes:
             wishes.setdefault(line.name, []).append(line)
         for entry in survey.scheduled:
             removals.setdefault(entry.name, []).append(entry)
-        return cls(survey, wishes, removals)
+        return cls(survey, frozenset(detailed), wishes, removals)
 
     def row(self, image: PublishedImage) -> ImageRow:
         """Return the image's row in the list of images."""
@@ -199,6 +201,7 @@ def image_inputs(facts: Facts, repository: Repository, image: PublishedImage) ->
         image.publication,
         image.linked,
         image.problem,
+        image.manifest_digest in facts.detailed,
         config.why if isinstance(config, Unreadable) else config,
         repository.read(layout.thin_file(image.name)) if _has_thin(image) else b"",
         (survey.url, survey.mount),
@@ -256,6 +259,7 @@ def image_page(facts: Facts, repository: Repository, image: PublishedImage) -> I
             for name in survey.names.get(image_id, ())
             if name != image.name
         )[:_HISTORY],
+        details=_details(facts, image.manifest_digest),
         commands=commands if manifest else (),
         layers=_image_layers(survey, manifest, config) if manifest else (),
         config=_config_view(config) if config else None,
@@ -263,6 +267,12 @@ def image_page(facts: Facts, repository: Repository, image: PublishedImage) -> I
         history=tuple(map(_history_line, survey.changes.get(image.name, ())))[:_HISTORY],
         removals=tuple(facts.removal(entry) for entry in facts.removals.get(image.name, ())),
     )
+
+
+def _details(facts: Facts, digest: str) -> Details:
+    if digest not in facts.detailed:
+        return Details()
+    return Details(addresses.files_page(digest), addresses.packages_page(digest))
 
 
 def _read_config(repository: Repository, image: PublishedImage) -> tuple[ImageConfig | None, str]:

@@ -140,6 +140,14 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """The pages with the contents of an image. Paths are "" where there is no such page."""
+
+    files: str = ""
+    packages: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePage:
     """The page about one published name. `problem` is why its metadata is unreadable, or ""."""
 
@@ -157,6 +165,7 @@ class ImagePage:
     problem: str
     failure: str
     other_names: tuple[Link, ...]
+    details: Details
     commands: tuple[Command, ...]
     layers: tuple[ImageLayer, ...]
     config: ConfigView | None
@@ -239,3 +248,63 @@ class LayerPage:
     images: tuple[Link, ...]
     more: int
     kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An entry on a page of files.
+
+    Attributes:
+        kind: The letter of its type, as in layer indexes.
+        size: In bytes; of a directory, that of all files below it.
+        count: The entries below a directory that are not directories.
+        target: What a link leads to, or "".
+        page: The page of a directory that has its own, or "".
+        children: What is in a directory without a page of its own.
+    """
+
+    name: str
+    kind: str
+    size: int
+    count: int
+    target: str = ""
+    page: str = ""
+    children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """A directory of an image.
+
+    Attributes:
+        above: The directories above it that have pages.
+        is_cut: Whether it has more entries than a page shows.
+    """
+
+    path: str
+    above: tuple[Link, ...]
+    size: int
+    count: int
+    nodes: tuple[Node, ...]
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRow:
+    """A package of an image; `path` is the database that lists it."""
+
+    type: str
+    name: str
+    version: str
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackagesPage:
+    """The packages of an image. `skipped` are databases that could not be read, and why."""
+
+    rows: tuple[PackageRow, ...]
+    types: tuple[str, ...]
+    distribution: str
+    skipped: tuple[str, ...]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from publisher.errors import printable
 from publisher.site import addresses
+from publisher.site.pages import Node
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -32,6 +33,7 @@ NAVIGATION = (
 _LONGEST = 4096
 """The most characters of one text that a page shows."""
 
+_KINDS = {"c": "character device", "b": "block device", "p": "named pipe"}
 _BRIEF = 160
 _DIGEST_SHOWN = 12
 
@@ -80,6 +82,39 @@ class Renderer:
         return text.encode("utf-8")
 
 
+def listing(nodes: Iterable[Node], root: str) -> Markup:
+    """Return the entries of a directory as nested lists.
+
+    A template would take several times as long.
+
+    Args:
+        nodes: The entries.
+        root: What leads from the page to the site, before the paths of other pages.
+    """
+    return Markup("".join(_listed(nodes, root)))
+
+
+def _listed(nodes: Iterable[Node], root: str) -> Iterator[str]:
+    yield "<ul>"
+    for node in nodes:
+        name, size = escape(_finalize(node.name)), human_size(node.size)
+        if node.kind == "d":
+            shown = f"<span>{size}, {_plural(node.count, 'file')}</span>"
+            if node.page:
+                yield f'<li class="d"><a href="{root}{node.page}">{name}/</a>{shown}</li>'
+                continue
+            yield f'<li class="d"><details><summary>{name}/{shown}</summary>'
+            yield from _listed(node.children, root)
+            yield "</details></li>"
+        elif node.kind == "f":
+            yield f"<li>{name}<span>{size}</span></li>"
+        elif node.target:
+            yield f"<li>{name} → {escape(_finalize(node.target))}</li>"
+        else:
+            yield f"<li>{name}<span>{_KINDS.get(node.kind, node.kind)}</span></li>"
+    yield "</ul>"
+
+
 def human_size(count: float | None) -> str:
     """Return a size in bytes as text: "999 B", "48.2 MB" (powers of 1000); "unknown" for None."""
     if count is None:
@@ -118,6 +153,7 @@ def _environment() -> jinja2.Environment:
         "moment": _moment,
         "brief": _brief,
         "lines": _lines,
+        "listing": listing,
         "short": _short_digest,
         "number": lambda count: f"{count:,}",
         "share": _share,

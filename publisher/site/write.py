@@ -11,8 +11,10 @@ from publisher.repository import Repository
 from publisher.repository.published import PublishedImage
 from publisher.site import addresses
 from publisher.site.compose import Facts, image_inputs, image_page, list_page
+from publisher.site.details import detailed_images, image_files, image_packages
 from publisher.site.directory import Changes, NotASite, SiteDirectory, open_site
 from publisher.site.overview import layer_page, removals_page, wishes_page
+from publisher.site.pages import Link
 from publisher.site.rendering import Renderer, fingerprint, static_files
 from publisher.site.survey import Remembered, survey_repository
 
@@ -24,6 +26,8 @@ def write_site(
     remembered: Remembered,
     now: datetime,
     unreadable: Callable[[PublisherError], None],
+    *,
+    entries: int,
 ) -> Changes:
     """Write the pages about what is published; those that are up to date stay as they are.
 
@@ -34,6 +38,7 @@ def write_site(
         remembered: The state of wishes and runs.
         now: The present time.
         unreadable: Called with the error if a record is unreadable, which counts as empty.
+        entries: How many entries the images have together whose contents are shown.
 
     Raises:
         NotASite: The directory has something else, or is in the published tree.
@@ -42,8 +47,11 @@ def write_site(
     _refuse_tree(repository, directory)
     with open_site(directory) as site:
         survey = survey_repository(repository, remembered, now, site.layers, unreadable)
-        writer = _Writer(site, Renderer(title), repository, Facts.of(survey), title)
+        detailed = detailed_images(survey, entries)
+        writer = _Writer(site, Renderer(title), repository, Facts.of(survey, detailed), title)
         writer.write_static_files()
+        for image in detailed.values():
+            writer.write_contents(image)
         for image in survey.images.values():
             writer.write_image(image)
         for digest in survey.users:
@@ -95,6 +103,20 @@ class _Writer:
 
         inputs = image_inputs(self._facts, self._repository, image)
         self._site.put(path, (self._common, inputs), make)
+
+    def write_contents(self, image: PublishedImage) -> None:
+        """Write the pages about the files and the packages of an image."""
+        folder = addresses.contents(image.manifest_digest)
+        known = Link(image.name, addresses.image_page(image.name))
+
+        def make() -> Iterable[tuple[str, bytes]]:
+            path = addresses.packages_page(image.manifest_digest)
+            packages = image_packages(self._repository, image)
+            yield path, self._renderer.render("packages", path, page=packages, image=known)
+            for path, page in image_files(self._repository, image):
+                yield path, self._renderer.render("files", path, page=page, image=known)
+
+        self._site.put(folder, (self._common, image.name), make)
 
     def write_layer(self, digest: str) -> None:
         """Write the page about a layer."""

@@ -11,8 +11,9 @@ from publisher.site import pages
 
 
 def test_the_templates_use_every_field_of_the_pages() -> None:
-    folder = resources.files("publisher.site") / "templates"
-    text = "\n".join(file.read_text() for file in folder.iterdir())
+    package = resources.files("publisher.site")
+    files = [*(package / "templates").iterdir(), package / "rendering.py"]
+    text = "\n".join(file.read_text() for file in files)
     used = set(re.findall(r"\.([a-z_]+)", text))
     for name, page in inspect.getmembers(pages, dataclasses.is_dataclass):
         assert isinstance(page, type)
