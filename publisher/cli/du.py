@@ -98,7 +98,7 @@ def _directories(image: ImageUsage) -> Table:
         f"directories of {image.name}",
         ("directory", "files", "size"),
         [(f"/{each.path}", f"{each.files:,}", human_size(each.size)) for each in image.directories],
-        [each.size for each in image.directories],
+        [(each.size, 0) for each in image.directories],
     )
 
 

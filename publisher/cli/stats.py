@@ -141,12 +141,12 @@ def _tables(found: Statistics, top: int) -> list[Table]:
             "layers, by the number of images that use them",
             ("images", "layers", "stored"),
             [(f"{e.images:,}", f"{e.layers:,}", human_size(e.stored)) for e in found.users],
-            [e.stored for e in found.users],
+            [(e.stored, 0) for e in found.users],
         ),
         _sizes_table("layers, by their number of entries", "layers", found.entries),
         *(_contents_tables(found.contents) if found.contents else ()),
         Table(
-            "growth: images and bytes of today, by the time of their publication",
+            "growth: what exists today, by its time of publication",
             ("month", "published", "removed", "images", "stored"),
             [
                 (
@@ -158,7 +158,7 @@ def _tables(found: Statistics, top: int) -> list[Table]:
                 )
                 for e in months
             ],
-            [e.stored for e in months],
+            [(e.stored, 0) for e in months],
         ),
         _named_table("largest images", "image", found.images[:top]),
         _named_table("largest owners", "owner", found.owners[:top]),
@@ -170,7 +170,7 @@ def _summary(found: Statistics) -> list[tuple[str, str]]:
     sums, contents = found.totals, found.contents
     files = contents.files if contents else sums.files
     rows = [
-        ("images", f"{sums.images:,}, with {plural(sums.names, 'name')}"),
+        ("images", f"{sums.images:,}, with {sums.names:,} names"),
         ("retired images", f"{sums.retired:,}, which alone use {human_size(sums.retired_only)}"),
         ("layers", f"{sums.layers:,}"),
         ("entries of layers", f"{sums.entries:,}"),
@@ -227,7 +227,7 @@ def _sizes_table(title: str, what: str, sizes: Sequence[Sizes]) -> Table:
         title,
         ("entries", what, "together"),
         [(_bound(each.most), f"{each.trees:,}", f"{each.entries:,}") for each in sizes],
-        [each.trees for each in sizes],
+        [(each.trees, 0) for each in sizes],
     )
 
 
@@ -240,7 +240,7 @@ def _named_table(title: str, what: str, named: Sequence[Named]) -> Table:
         title,
         (what, *SHARE_COLUMNS),
         [(each.name, *share_cells(each.share)) for each in named],
-        [each.share.stored for each in named],
+        [(each.share.exclusive, each.share.shared) for each in named],
     )
 
 

@@ -10,19 +10,22 @@ from publisher.cli.rendering import echo
 from publisher.errors import printable
 
 _BAR_WIDTH = 20
+_SMALL_BAR_WIDTH = 8
+_FEW_COLUMNS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table. The first column is aligned to the left, all others to the right.
 
-    `bars` has a number for each row, of which a terminal shows a bar.
+    `bars` has two numbers for each row, of which a terminal shows a bar with a dark and a light
+    part.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    bars: Sequence[float] = ()
+    bars: Sequence[tuple[float, float]] = ()
 
 
 def print_tables(tables: Sequence[Table]) -> None:
@@ -54,24 +57,32 @@ def _print_rich(tables: Sequence[Table]) -> None:
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False)
-    block = "#" if console.options.ascii_only else "█"
+    blocks = "#-" if console.options.ascii_only else "█░"
     for table in tables:
-        shown = RichTable(
-            title=table.title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
+        if table.title:
+            console.print(Text(printable(table.title), style="italic"))
+        shown = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for number, column in enumerate(table.columns):
-            shown.add_column(
-                column, justify="right" if number else "left", overflow="fold", ratio=None
-            )
+            shown.add_column(column, justify="right" if number else "left", overflow="fold")
         if table.bars:
             shown.add_column("", no_wrap=True)
-        largest = max(table.bars, default=0)
-        for number, row in enumerate(table.rows):
-            # Text is not markup, so that brackets in names are shown as they are.
-            cells = [Text(printable(cell)) for cell in row]
-            if table.bars:
-                part = table.bars[number] / largest if largest else 0
-                cells.append(Text(block * round(part * _BAR_WIDTH), style="cyan"))
-            shown.add_row(*cells)
+        # Text is not markup, so that brackets in names are shown as they are.
+        cells = [[Text(printable(cell)) for cell in row] for row in table.rows]
+        bars = [[Text(bar, style="cyan")] for bar in _bars(table, blocks)]
+        for row, bar in zip(cells, bars or [[]] * len(cells), strict=True):
+            shown.add_row(*row, *bar)
         console.print(shown)
         console.print()
+
+
+def _bars(table: Table, blocks: str) -> list[str]:
+    """Return a bar for each row; the longest one has the whole width."""
+    width = _BAR_WIDTH if len(table.columns) <= _FEW_COLUMNS else _SMALL_BAR_WIDTH
+    scale = max((sum(bar) for bar in table.bars), default=0) or 1
+    dark, light = blocks[0], blocks[1]
+    found = []
+    for first, second in table.bars:
+        length = round((first + second) / scale * width) or bool(first + second)
+        part = round(first / scale * width)
+        found.append(dark * min(part, length) + light * (length - part))
+    return found
