@@ -6,18 +6,18 @@ They run in a process that is confined, and in one that is not, where that is ha
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
+import json
 import mmap
 import os
 import platform
 import signal
 import socket
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from tests.confined import ADDRESS_SPACE, FILE_SIZE, OPEN_FILES
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -58,7 +58,8 @@ class Target:
     """What is attacked: the process `parent`, and files and sockets outside of the staging area.
 
     `outside` has the files `secret` and `program`. `handle` is the handle of `secret`
-    (name_to_handle_at). `memory` is the address of bytes in the parent.
+    (name_to_handle_at). `memory` is the address of bytes in the parent. The last three are the
+    limits of the process: two in bytes, and a number.
     """
 
     outside: Path
@@ -68,14 +69,50 @@ class Target:
     udp_port: int
     unix_socket: str
     abstract_socket: str
-    handle: bytes
+    handle: str
+    file_size: int
+    address_space: int
+    open_files: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Target:
+        values = json.loads(text)
+        return cls(**values | {"outside": Path(values["outside"])})
 
 
 Attempt = Callable[[Target], object]
 ATTEMPTS: dict[str, Attempt] = {}
 """The attempts by name."""
 HARMFUL: set[str] = set()
-"""Those that must not succeed on the machine that tests run on."""
+"""Those with wrong arguments, as they would do harm. They are refused if they fail with EPERM."""
+
+
+SUCCEEDED = "succeeded"
+
+
+def results(target: Target) -> dict[str, str]:
+    """The result of each attempt in this process: SUCCEEDED, or the name of the error."""
+    return {name: _result(attempt, target) for name, attempt in ATTEMPTS.items()}
+
+
+def permitted(results: Mapping[str, str]) -> set[str]:
+    """The attempts that the machine did not refuse, by their results."""
+    return {
+        name
+        for name, result in results.items()
+        if result == SUCCEEDED or (name in HARMFUL and result != "EPERM")
+    }
+
+
+def _result(attempt: Attempt, target: Target) -> str:
+    try:
+        attempt(target)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return SUCCEEDED
 
 
 def _attempt(function: Attempt) -> Attempt:
@@ -235,7 +272,8 @@ def give_a_file_capabilities(target: Target) -> None:
 @_attempt
 def open_a_file_outside_by_its_number(target: Target) -> None:
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-    handle = ctypes.create_string_buffer(target.handle, len(target.handle))
+    value = bytes.fromhex(target.handle)
+    handle = ctypes.create_string_buffer(value, len(value))
     assert os.read(_call("open_by_handle_at", directory, handle, os.O_RDONLY), 1)
 
 
@@ -249,7 +287,8 @@ def change_the_root_directory(target: Target) -> None:
 
 @_attempt
 def connect_by_tcp(target: Target) -> None:
-    socket.create_connection(("127.0.0.1", target.tcp_port)).close()
+    with socket.socket() as client:
+        client.connect(("127.0.0.1", target.tcp_port))
 
 
 @_attempt
@@ -387,14 +426,15 @@ def begin_a_mount(target: Target) -> None:
 @_attempt
 @_harmful
 def mount_a_file_system(target: Target) -> None:
+    os.mkdir("mount point")
     name = ctypes.create_string_buffer(b"tmpfs")
-    _call("mount", name, ctypes.create_string_buffer(b"/"), name, 0, None)
+    _call("mount", name, ctypes.create_string_buffer(b"mount point"), name, 0, None)
 
 
 @_attempt
 @_harmful
 def unmount_a_file_system(target: Target) -> None:
-    _call("umount2", ctypes.create_string_buffer(b"/"), 2)
+    _call("umount2", ctypes.create_string_buffer(b"missing"), 0)
 
 
 @_attempt
@@ -478,18 +518,18 @@ def queue_operations_for_the_kernel(target: Target) -> None:
 @_attempt
 def write_a_file_beyond_the_limit(target: Target) -> None:
     descriptor = os.open("large", os.O_CREAT | os.O_WRONLY, 0o600)
-    os.pwrite(descriptor, b"x", FILE_SIZE)
+    os.pwrite(descriptor, b"x", target.file_size)
 
 
 @_attempt
 def use_more_memory_than_the_limit(target: Target) -> None:
     not_reserved = 0x4000  # MAP_NORESERVE
-    mmap.mmap(-1, ADDRESS_SPACE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | not_reserved)
+    mmap.mmap(-1, target.address_space, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | not_reserved)
 
 
 @_attempt
 def open_more_files_than_the_limit(target: Target) -> None:
-    for _ in range(OPEN_FILES):
+    for _ in range(target.open_files):
         os.dup(1)
 
 

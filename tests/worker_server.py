@@ -22,6 +22,7 @@ from publisher.layers.errors import LayerError
 from publisher.workers import server as fork_server
 from publisher.workers import worker as real_worker
 from publisher.workers.frames import frame, receive_frame
+from tests.compromised import Target, results
 
 COMMAND = (sys.executable, "-m", "tests.worker_server")
 
@@ -94,6 +95,11 @@ def describe(_: object) -> None:
 def exhaust_memory() -> None:
     """Need more memory than the worker may use."""
     _ = bytearray(real_worker.ADDRESS_SPACE)
+
+
+def attack(target: str) -> None:
+    """Answer with the results of what a compromised worker tries."""
+    raise LayerError("attacked", why=json.dumps(results(Target.from_json(target))))
 
 
 def answer(text: str) -> None:

@@ -81,13 +81,13 @@ def _explain(measure: Measure, missing: Sequence[Measure]) -> tuple[str, str]:
                 else "is kept from other files only by its root directory"
             )
             return (
-                f"the kernel or its container refuses it: a compromised worker {rest}",
+                f"the kernel lacks it, or a container refuses it: a compromised worker {rest}",
                 "use Linux 5.19 or later, with landlock in its parameter lsm=",
             )
         case Measure.SYSTEM_CALLS:
             return (
-                "the kernel or its container refuses filters, or none is known for its "
-                "architecture: a compromised worker could use the network and every call of the "
+                "the kernel lacks it, a container refuses it, or the architecture is not "
+                "supported: a compromised worker could use the network, and every call of the "
                 "kernel",
                 "permit seccomp in the container, or use a kernel with CONFIG_SECCOMP_FILTER on "
                 "x86_64 or aarch64",

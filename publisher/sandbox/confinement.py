@@ -48,9 +48,9 @@ class Confinement:
 class Measure(enum.StrEnum):
     """The measures that a kernel or a user may lack."""
 
-    ROOT = "root directory"
+    ROOT = "a root directory"
     LANDLOCK = "Landlock"
-    SYSTEM_CALLS = "system calls"
+    SYSTEM_CALLS = "a filter of system calls"
 
 
 def confine(confinement: Confinement) -> tuple[Measure, ...]:

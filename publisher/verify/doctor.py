@@ -25,6 +25,7 @@ from publisher.repository.settings import client_mount, load_policy
 from publisher.runtimes.podman.conversion import outdated
 from publisher.runtimes.squashfs import OUTPUT
 from publisher.runtimes.squashfs_file import INSTALL, PROGRAM, is_available
+from publisher.sandbox import SandboxError, abilities
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -42,6 +43,7 @@ def examine(repository: Repository) -> Iterator[Check]:
         yield from largest_catalogs(repository.configuration.mount)
     elif isinstance(repository, DirectoryRepository):
         yield from _examine_directory(repository.root)
+    yield from _worker_processes()
     yield from _examine_records(repository)
 
 
@@ -123,6 +125,23 @@ def _clock(newest: float) -> Check:
             "set the clock (chronyc makestep)",
         )
     return Check("clock", Verdict.GOOD, "agrees with the last publication")
+
+
+def _worker_processes() -> Iterator[Check]:
+    """Check how the processes that unpack layers can be confined."""
+    subject = "worker processes"
+    try:
+        found = abilities()
+    except SandboxError as error:
+        yield Check(subject, Verdict.PROBLEM, str(error), "publisher ingest --workers 0")
+        return
+    present = [each.measure for each in found if each.present]
+    if len(present) == len(found):
+        yield Check(subject, Verdict.GOOD, f"confined: {', '.join(present)}")
+    for each in found:
+        if not each.present:
+            what = f"not confined by {each.measure}: {each.meaning}"
+            yield Check(subject, Verdict.WARNING, what, each.remedy)
 
 
 def _published_layers(repository: Repository) -> set[str]:

@@ -19,7 +19,7 @@ from publisher.workers.job import Job, decode_job, open_files, unpack_layer
 ADDRESS_SPACE = 2 * 2**30
 """The most memory of a worker, in bytes. A zstd window takes 128 MiB of it, and SQLite 16 MiB."""
 
-_OPEN_FILES = 2048
+OPEN_FILES = 2048
 _READ_BYTES = 256 * 1024
 
 
@@ -60,7 +60,7 @@ def _confinement(place: LayerPlace, job: Job, channel: socket.socket) -> Confine
         set_user_id=set_user_id,
         address_space=ADDRESS_SPACE,
         file_size=max(policy.limits.layer_bytes, policy.limits.layer_apparent_bytes),
-        open_files=_OPEN_FILES,
+        open_files=OPEN_FILES,
     )
 
 

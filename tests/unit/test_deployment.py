@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from publisher.cli.main import publisher
+from publisher.sandbox import for_unpacking
 from tests.command import succeed
 from tests.components import require, run
 from tests.registry import OwnRegistry
@@ -164,6 +165,28 @@ def test_the_units_of_the_jobs_differ_in_their_commands_only() -> None:
     assert "StateDirectoryMode=0755" in settings_but(services[0], own)
     for name in JOBS.values():
         assert unit(SYSTEMD / f"{name}.timer")["Install"]["WantedBy"] == "timers.target"
+
+
+def test_the_units_permit_what_confines_worker_processes() -> None:
+    for name in JOBS.values():
+        text = (SYSTEMD / f"{name}.service").read_text()
+        capabilities = {
+            "SYS_CHROOT",
+            *(each.name for each in for_unpacking(set_user_id=False, devices=False)),
+        }
+        [bounding] = re.findall(r"^CapabilityBoundingSet=(.*)$", text, re.MULTILINE)
+        assert {f"CAP_{each}" for each in capabilities} <= set(bounding.split())
+        calls = " ".join(re.findall(r"^SystemCallFilter=(.*)$", text, re.MULTILINE)).split()
+        landlock = {f"landlock_{each}" for each in ("create_ruleset", "add_rule", "restrict_self")}
+        assert {"@system-service", "chroot"} | landlock <= set(calls)
+    drop_in = SYSTEMD / "drop-ins/ordinary-user.conf"
+    template = ROOT / "deploy/ansible/roles/publisher_host/templates/service.j2"
+    for path in (drop_in, template):
+        values = re.findall(r"^RestrictNamespaces=(.*)$", path.read_text(), re.MULTILINE)
+        assert values == ["", "user"]
+    pod = yaml.safe_load((ROOT / "deploy/kubernetes/publisher/base/pod.yaml").read_text())
+    [container] = pod["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert capabilities <= set(container["securityContext"]["capabilities"]["add"])
 
 
 def settings_but(path: Path, keys: set[str]) -> str:

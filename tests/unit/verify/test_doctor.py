@@ -1,0 +1,52 @@
+"""`publisher doctor`, about the machine that it runs on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from publisher.sandbox import Measure
+from tests.command import succeed
+from tests.components import require_root
+from tests.confined import in_a_child, lacking
+
+
+def checks(repository: str, subject: str, *lacks: Measure) -> list[dict[str, Any]]:
+    """The checks of `subject`, on a machine without the measures `lacks`."""
+    command = ["doctor", "--repository", repository, "--output", "json"]
+
+    def run(writer: int) -> None:
+        for measure in lacks:
+            lacking(measure)
+        subprocess.run([sys.executable, "-m", "publisher", *command], stdout=writer, check=True)
+
+    found = json.loads(in_a_child(run))["checks"]
+    return [each for each in found if each["subject"] == subject]
+
+
+def test_doctor_names_each_measure_that_this_kernel_cannot_take_and_what_that_means(
+    tmp_path: Path,
+) -> None:
+    require_root()
+    repository = f"dir:{tmp_path}/images"
+    succeed("init", repository)
+    lacks = Measure.LANDLOCK, Measure.SYSTEM_CALLS
+    check, other = checks(repository, "worker processes", *lacks)
+    assert check["verdict"] == "warning"
+    assert check["finding"] == (
+        "not confined by Landlock: the kernel lacks it, or a container refuses it: a compromised "
+        "worker is kept from other files only by its root directory"
+    )
+    assert check["cure"] == "use Linux 5.19 or later, with landlock in its parameter lsm="
+    assert other["finding"].startswith("not confined by a filter of system calls: the kernel lacks")
+
+
+def test_doctor_states_that_workers_are_confined(tmp_path: Path) -> None:
+    require_root()
+    repository = f"dir:{tmp_path}/images"
+    succeed("init", repository)
+    out = succeed("doctor", "--repository", repository).out
+    assert "confined: a root directory, Landlock, a filter of system calls\n" in out
