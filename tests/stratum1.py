@@ -114,6 +114,10 @@ class Files:
         if self.algorithm:
             encoded = _der(signer(self.listed).certificate)
             line = self.hash(encoded).upper()
+        return self.whitelist_of(line)
+
+    def whitelist_of(self, line: str) -> bytes:
+        """A whitelist with this line, or these lines, about certificates."""
         text = (
             f"20260101000000\nE{self.expires:%Y%m%d%H%M%S}\nN{self.whitelist_name}\n"
             f"{line} # certificate of the publisher\n"

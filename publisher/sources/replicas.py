@@ -18,6 +18,7 @@ from publisher.repository.cvmfs.signed_files import (
     MAX_BYTES,
     WHITELIST_FILE,
     DamagedFile,
+    UnsupportedHash,
     Whitelist,
     parse_manifest,
     split_letter,
@@ -148,6 +149,8 @@ class Replica:
         """
         try:
             return self._read()
+        except UnsupportedHash as error:
+            raise ReplicaError(self.url, why=f"its files cannot be checked: {error}") from error
         except DamagedFile as error:
             raise ReplicaError(self.url, why=f"what it serves is damaged: {error}") from error
         except Untrusted as error:

@@ -32,6 +32,10 @@ class DamagedFile(ValueError):
     """A file does not have the form that it should have; the text names what is wrong."""
 
 
+class UnsupportedHash(DamagedFile):
+    """A hash cannot be computed: this Python does not have its algorithm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A signed text: `hash_line` is the signed line with the hash of `text`."""
@@ -150,7 +154,7 @@ def is_hash(text: str) -> bool:
 def hash_of(data: bytes, *, like: str) -> str:
     """Return the hash of `data`, by the algorithm of the hash `like`.
 
-    Raises DamagedFile if this Python does not have the algorithm.
+    Raises UnsupportedHash if this Python does not have the algorithm.
     """
     found = _HASH.fullmatch(like)
     suffix = found["algorithm"] if found else ""
@@ -160,7 +164,9 @@ def hash_of(data: bytes, *, like: str) -> str:
         algorithm = "ripemd160" if suffix else "sha1"
         return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() + suffix
     except ValueError as error:
-        raise DamagedFile(f"this machine does not have its hash algorithm {suffix[1:]}") from error
+        raise UnsupportedHash(
+            f"this machine does not have the hash algorithm {suffix[1:]}"
+        ) from error
 
 
 def _lines(data: bytes) -> list[str]:

@@ -27,6 +27,7 @@ from publisher.repository.cvmfs.signed_files import (
     DamagedFile,
     Letter,
     RepositoryManifest,
+    UnsupportedHash,
     Whitelist,
     hash_of,
     parse_whitelist,
@@ -91,21 +92,44 @@ def check_manifest(
 
     Raises:
         DamagedFile: The certificate does not match its hash, or is malformed.
+        UnsupportedHash: This Python cannot compute a hash that the check needs.
         Untrusted: The certificate is not in the whitelist, or did not sign the manifest.
     """
     if hash_of(certificate, like=manifest.certificate) != manifest.certificate:
         raise DamagedFile("its certificate does not match its hash")
     signer = _parse_certificate(_decompress(certificate))
     encoded = signer.public_bytes(serialization.Encoding.DER)
-    if not any(hash_of(encoded, like=each) == each for each in whitelist.fingerprints):
+    if not _is_listed(encoded, whitelist):
         raise Untrusted("its certificate is not in the whitelist")
-    key = signer.public_key()
+    try:
+        key = signer.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Untrusted("its certificate has a key of an unknown type") from error
     if not isinstance(key, RSAPublicKey):
         raise Untrusted("its certificate has another key than RSA, which is not implemented")
     try:
         key.verify(letter.signature, letter.hash_line.encode(), padding.PKCS1v15(), hashes.SHA1())
     except InvalidSignature as error:
         raise Untrusted("its signature is not by its certificate") from error
+
+
+def _is_listed(encoded: bytes, whitelist: Whitelist) -> bool:
+    """Return whether a certificate is in the whitelist, which may have several kinds of hashes.
+
+    Raises:
+        UnsupportedHash: None of the hashes that this Python can compute is that of the certificate,
+            and there are others.
+    """
+    unsupported: UnsupportedHash | None = None
+    for fingerprint in sorted(whitelist.fingerprints):
+        try:
+            if hash_of(encoded, like=fingerprint) == fingerprint:
+                return True
+        except UnsupportedHash as error:
+            unsupported = error
+    if unsupported is not None:
+        raise unsupported
+    return False
 
 
 def _is_signed_by(letter: Letter, key: RSAPublicKey) -> bool:
@@ -131,5 +155,5 @@ def _decompress(data: bytes) -> bytes:
 def _parse_certificate(data: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise DamagedFile("its certificate is malformed") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +156,52 @@ def test_damaged_certificates_and_whitelists_are_errors(replica: Stratum1) -> No
         file.write_bytes(before)
     certificate.unlink()
     assert "answers with status 404" in why(replica)
+
+
+def test_a_certificate_with_an_unknown_key_is_an_error(replica: Stratum1) -> None:
+    pem = signer("publisher").certificate.read_text().splitlines()
+    encoded = base64.b64decode("".join(pem[1:-1]))
+    rsa, unknown = (bytes.fromhex(f"06092a864886f70d0101{each}0500") for each in ("01", "7f"))
+    assert encoded.count(rsa) == 1
+    changed = encoded.replace(rsa, unknown)
+    text = base64.encodebytes(changed).decode()
+    lines = f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
+
+    class WithUnknownKey(Files):
+        __slots__ = ()
+        certificate = zlib.compress(lines.encode())
+        fingerprint = hashlib.sha1(changed).hexdigest()
+
+    files = WithUnknownKey(revision=42)
+    whitelist = files.whitelist_of(files.fingerprint)
+    replica.serve(files)
+    (replica.place / ".cvmfswhitelist").write_bytes(whitelist)
+    assert why(replica) == "untrusted: its certificate has a key of an unknown type"
+
+
+def test_a_hash_that_this_python_cannot_compute_is_named_unless_another_one_matches(
+    replica: Stratum1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica.serve(Files(revision=42))
+    listed = signer("publisher").fingerprint
+    known = hashlib.new
+
+    def without_ripemd(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "ripemd160":
+            raise ValueError("unsupported hash type ripemd160")
+        return known(name, *arguments, **options)
+
+    monkeypatch.setattr(hashlib, "new", without_ripemd)
+    for lines, reason in (
+        ([40 * "A" + "-RMD160", listed], None),
+        ([40 * "A" + "-RMD160"], "this machine does not have the hash algorithm rmd160"),
+    ):
+        whitelist = Files().whitelist_of("\n".join(lines))
+        (replica.place / ".cvmfswhitelist").write_bytes(whitelist)
+        if reason:
+            assert why(replica) == f"error: its files cannot be checked: {reason}"
+        else:
+            assert isinstance(read(replica), ReplicaRevision)
 
 
 def test_an_endless_answer_ends_at_the_limit(replica: Stratum1) -> None:
