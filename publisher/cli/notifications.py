@@ -7,7 +7,7 @@ import importlib.util
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from publisher.repository import Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.reading import load_publication
 from publisher.state import News
-from publisher.state.outbox import Outbox
 from publisher.state.store import State
 from publisher.times import format_time
 from publisher.tree.publication import Publication
@@ -109,10 +108,17 @@ class Notifier:
         try:
             if state is None and url is not None:
                 state = opened = open_state(url, writable=True)
-            outbox = None if state is None else state.outbox()
-            found = [*events, *_news_of(problems, [command, *scope], cause, outbox)]
+            about = " ".join([command, *scope])
+            before = "" if state is None else state.outbox().known(about)
+            now = before if problems is None else _digest_of(problems, cause)
+            found = [*events, *(_news_of(problems or (), command, scope) if now != before else ())]
             run = Run(command, _name(url), socket.gethostname(), format_time(utc_now()))
-            self._deliver(self._configuration, run, found, outbox, at_end)
+            messages = _messages(self._configuration, run, found)
+            if state is not None:
+                seconds = 0.0 if at_end else self._configuration.timeout
+                self._keep(messages, state, about, now, seconds)
+            if not at_end:
+                _deliver(self._configuration, messages, state)
         except KeyboardInterrupt:
             message("undelivered notifications are sent by the next run")
         except Exception as error:  # noqa: BLE001  # the work of the run is done
@@ -121,30 +127,45 @@ class Notifier:
             if opened is not None:
                 opened.close()
 
-    def _deliver(
-        self,
-        configuration: Notifications,
-        run: Run,
-        events: Sequence[Event],
-        outbox: Outbox | None,
-        at_end: bool,
+    def _keep(
+        self, messages: Mapping[str, Message], state: State, about: str, known: str, seconds: float
     ) -> None:
-        from publisher.notify.delivery import deliver, keep
+        """Store the messages, and that they are known, at once: a kill loses both or none."""
+        from publisher.notify.delivery import keep
 
-        messages = {}
-        for receiver in configuration.receivers:
-            wanted = [event for event in events if receiver.wants(event)]
-            if wanted:
-                messages[receiver.name] = Message.of(f"msg_{uuid.uuid4().hex}", run, wanted)
-        if at_end:
-            if outbox is not None:
-                keep(messages, outbox)
-            return
-        for delivery in deliver(configuration, messages, outbox):
-            if delivery.why and delivery.is_new:
-                kept = 0 if outbox is None else outbox.count(delivery.receiver)
-                later = f"; {plural(kept, 'message')} for later" if kept else ""
-                message(f"cannot notify {delivery.receiver}: {delivery.why}{later}")
+        outbox = state.outbox()
+
+        def store() -> None:
+            if known != outbox.known(about):
+                outbox.learn(about, known)
+            keep(messages, outbox, seconds)
+
+        state.flush(store)
+
+
+def _messages(
+    configuration: Notifications, run: Run, events: Sequence[Event]
+) -> dict[str, Message]:
+    """Return the message to each receiver that wants some of the events."""
+    found = {}
+    for receiver in configuration.receivers:
+        wanted = [event for event in events if receiver.wants(event)]
+        if wanted:
+            found[receiver.name] = Message.of(f"msg_{uuid.uuid4().hex}", run, wanted)
+    return found
+
+
+def _deliver(
+    configuration: Notifications, messages: Mapping[str, Message], state: State | None
+) -> None:
+    from publisher.notify.delivery import deliver
+
+    outbox = None if state is None else state.outbox()
+    for delivery in deliver(configuration, messages, outbox):
+        if delivery.why and delivery.is_new:
+            kept = 0 if outbox is None else outbox.count(delivery.receiver)
+            later = f"; {plural(kept, 'message')} for later" if kept else ""
+            message(f"cannot notify {delivery.receiver}: {delivery.why}{later}")
 
 
 notify_option = click.option(
@@ -161,21 +182,19 @@ def _name(url: str | None) -> str:
     return "" if url is None else whole_url(url)
 
 
-def _news_of(
-    problems: Sequence[Event] | None, about: Sequence[str], cause: str, outbox: Outbox | None
-) -> Sequence[Event]:
-    """Return the problems, unless receivers know them; or the event that there are none any more.
+def _digest_of(problems: Sequence[Event], cause: str) -> str:
+    """Return a digest of problems; "" if there are none.
 
     Each problem counts by its subject, so that one whose text has a number is not always new.
     """
-    if problems is None:
-        return ()
-    command, *scope = about
     texts = sorted({f"{each.kind} {each.subject} {cause}".rstrip() for each in problems})
-    what = hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest() if texts else ""
-    before = "" if outbox is None else outbox.learn(" ".join(about), what) or ""
-    if what == before:
-        return ()
+    if not texts:
+        return ""
+    return hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest()
+
+
+def _news_of(problems: Sequence[Event], command: str, scope: Sequence[str]) -> Sequence[Event]:
+    """Return the problems, or the event that there are none any more."""
     # The subject is that of the failure, so that receivers can find what it ends.
     text = ": ".join(filter(None, ["nothing is wrong any more", " ".join(scope)]))
     return problems or [Event(Kind.RECOVERED, command, text)]

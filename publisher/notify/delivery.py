@@ -61,7 +61,8 @@ def deliver(
 
     Args:
         configuration: The receivers.
-        messages: The messages of this run, by the names of their receivers.
+        messages: The messages of this run, by the names of their receivers. With an outbox, it has
+            them already, claimed by `keep`.
         outbox: Where undelivered messages are kept; None if they are not.
 
     Returns:
@@ -87,10 +88,13 @@ def deliver(
     return deliveries
 
 
-def keep(messages: Mapping[str, Message], outbox: Outbox) -> None:
-    """Keep the messages of a run that is to end at once; a later one sends them."""
+def keep(messages: Mapping[str, Message], outbox: Outbox, seconds: float = 0.0) -> None:
+    """Keep the messages of a run, claimed by this process for some seconds.
+
+    With 0, a later run sends them, since this one is to end at once.
+    """
     for receiver, message in messages.items():
-        outbox.add(receiver, message.id, json.dumps(message.value), 0)
+        outbox.add(receiver, message.id, json.dumps(message.value), seconds)
 
 
 def _queue(
@@ -102,7 +106,6 @@ def _queue(
     kept = outbox.claim(receiver.name, seconds)
     queued = [Message(identity, json.loads(text)) for identity, text in kept]
     if message is not None:
-        outbox.add(receiver.name, message.id, json.dumps(message.value), seconds)
         queued.append(message)
     return queued
 

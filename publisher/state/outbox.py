@@ -113,22 +113,31 @@ class Outbox:
                 return 0
             return int(count)
 
-    def learn(self, subject: str, what: str) -> str | None:
-        """Remember `what` receivers know about a subject; return what they knew before.
+    def known(self, subject: str) -> str:
+        """Return what receivers know about a subject; "" if they know nothing."""
+        with self._lock:
+            try:
+                query = "SELECT what FROM known WHERE subject = ?"
+                found = self._connection.execute(query, (subject,)).fetchone()
+            except sqlite3.Error:
+                return ""  # then they are notified again
+        return str(found[0]) if found else ""
 
-        None is returned if they knew nothing.
-        """
-        before: list[tuple[str]] = []
+    def learn(self, subject: str, what: str) -> None:
+        """Remember what receivers know about a subject."""
         with self._changing("remember what was notified"):
-            query = "SELECT what FROM known WHERE subject = ?"
-            before = self._connection.execute(query, (subject,)).fetchall()
             self._connection.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (subject, what))
-        return before[0][0] if before else None
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[None]:
-        """Make the changes of the block at once, or note why they cannot be made."""
+        """Make the changes of the block at once, or note why they cannot be made.
+
+        They are part of the transaction of `State.flush`, if there is one: it notes that.
+        """
         with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
             try:
                 with self._connection:
                     self._connection.execute("BEGIN IMMEDIATE")

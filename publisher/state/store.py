@@ -236,16 +236,23 @@ class State(Closing):
             if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
                 self.flush()
 
-    def flush(self) -> None:
-        """Write the changes; if that fails, note it once and keep them in memory."""
+    def flush(self, also: Callable[[], None] | None = None) -> None:
+        """Write the changes; if that fails, note it once and keep them in memory.
+
+        Args:
+            also: Further changes of the same database, for example of the outbox. They are made
+                in the same transaction: after a kill, all changes are in the database, or none.
+        """
         with self._lock:
             self._flushed = time.monotonic()
-            if not (self._changed or self._tried or self._runs):
+            if also is None and not (self._changed or self._tried or self._runs):
                 return
             try:
                 with self._connection:
                     self._connection.execute("BEGIN IMMEDIATE")
                     self._write()
+                    if also is not None:
+                        also()
             except sqlite3.Error as error:
                 if not self._noted:
                     self._noted = True

@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from publisher.notify.parse import parse_notifications
+from publisher.state.store import open_state
 from tests.command import command, environment, publisher, succeed
 from tests.components import require
 from tests.cvmfs import is_running
@@ -254,6 +257,36 @@ def test_an_interrupted_run_keeps_its_messages_for_the_next_one(site: Site) -> N
     site.request("1")
     site.run("ingest", site.wishes)
     assert site.events() == [("published", "local/layout:1")]
+
+
+def test_a_run_that_is_killed_before_it_sends_its_messages_loses_none(site: Site) -> None:
+    site.add("1")
+    site.request("1", "2")
+    program = (
+        "import os, publisher.notify.delivery as d; d.deliver = lambda *_: os._exit(9); "
+        "from publisher.cli import main; main.main()"
+    )
+    paths = str(site.wishes), "--notify", str(site.notify)
+    words = [sys.executable, "-c", program, "ingest", *paths]
+    state = os.environ["PUBLISHER_STATE"]
+    killed = subprocess.run(
+        words, env=environment(PUBLISHER_STATE=state), stderr=subprocess.DEVNULL, timeout=120
+    )
+    assert (killed.returncode, site.server.received) == (9, [])
+    outbox_is_free(site)
+    site.run("ingest", site.wishes, code=1)
+    assert site.events() == [("published", "local/layout:1"), ("failed", "local/layout:2")]
+
+
+def outbox_is_free(site: Site) -> None:
+    """End the claim of a killed process to its messages, as the passing of time would."""
+    with open_state(
+        Path(os.environ["PUBLISHER_STATE"]), f"dir:{site.images}", writable=True
+    ) as state:
+        connection = sqlite3.connect(state.path)
+        with connection:
+            connection.execute("UPDATE outbox SET claimed = NULL")
+        connection.close()
 
 
 def test_a_killed_publisher_leaves_no_process_that_still_notifies(site: Site) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from publisher.notify.delivery import deliver, keep
+from publisher.notify.delivery import Delivery, deliver, keep
 from publisher.notify.model import (
     Event,
     Kind,
@@ -49,18 +49,22 @@ class MemoryOutbox:
     """An outbox without a database."""
 
     kept: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    claimed: set[tuple[str, str]] = field(default_factory=set)
 
     def claim(self, receiver: str, seconds: float) -> list[tuple[str, str]]:
-        return list(self.kept.get(receiver, []))
+        found = self.kept.get(receiver, [])
+        return [pair for pair in found if (receiver, pair[0]) not in self.claimed]
 
     def add(self, receiver: str, identity: str, text: str, seconds: float) -> None:
+        if seconds:
+            self.claimed.add((receiver, identity))
         self.kept.setdefault(receiver, []).append((identity, text))
 
     def remove(self, receiver: str, identity: str) -> None:
         self.kept[receiver] = [pair for pair in self.kept[receiver] if pair[0] != identity]
 
     def release(self, receiver: str, identity: str) -> None:
-        pass
+        self.claimed.discard((receiver, identity))
 
     def identities(self, receiver: str) -> list[str]:
         return [identity for identity, _ in self.kept.get(receiver, [])]
@@ -91,6 +95,13 @@ def test_a_message_arrives_signed_and_matches_its_schema(server: NotificationRec
     assert event["text"] == r"a\r\nX-Injected: 1\x1b[2J \udcff"
 
 
+def keep_and_deliver(
+    receivers: Notifications, messages: Mapping[str, Message], outbox: MemoryOutbox
+) -> list[Delivery]:
+    keep(messages, outbox, receivers.timeout)
+    return deliver(receivers, messages, outbox)
+
+
 def test_undelivered_messages_are_sent_by_later_runs_in_order_and_once(
     server: NotificationReceiver,
 ) -> None:
@@ -98,14 +109,14 @@ def test_undelivered_messages_are_sent_by_later_runs_in_order_and_once(
     receivers = configured(hook("r", f"http://{server.host}/"))
     server.status = 500
     for name in ("one", "two"):
-        [done] = deliver(receivers, {"r": message(name)}, outbox)
+        [done] = keep_and_deliver(receivers, {"r": message(name)}, outbox)
         assert (done.sent, done.why) == (0, "it answers with status 500")
     assert outbox.identities("r") == ["one", "two"]
     assert [each.headers["webhook-id"] for each in server.received] == ["one", "one"]
     keep({"r": message("three")}, outbox)
     server.status = 204
     server.received.clear()
-    [done] = deliver(receivers, {"r": message("four")}, outbox)
+    [done] = keep_and_deliver(receivers, {"r": message("four")}, outbox)
     assert (done.sent, done.why) == (4, "")
     sent = [each.headers["webhook-id"] for each in server.received]
     assert sent == ["one", "two", "three", "four"]
@@ -152,7 +163,7 @@ def test_a_receiver_that_hangs_drips_or_closes_delays_no_other_one(
         messages = {name: message(name) for name in urls}
         done = {
             each.receiver: each
-            for each in deliver(configured(*receivers, timeout=2), messages, outbox)
+            for each in keep_and_deliver(configured(*receivers, timeout=2), messages, outbox)
         }
     assert done["good"].sent == 1 and not done["good"].why
     assert done["hanging"].why == done["dripping"].why == "it does not answer in time"

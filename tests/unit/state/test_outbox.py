@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from publisher.state import Cause, Tries
 from publisher.state.outbox import KEPT_BYTES, KEPT_MESSAGES, KEPT_SECONDS, SCHEMA, Outbox
 from publisher.state.store import open_state
 
@@ -95,10 +97,37 @@ def test_the_number_and_the_age_of_messages_are_limited(
 
 def test_what_receivers_know_is_remembered(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    assert outbox.learn("verify", "a") is None
-    assert open_outbox().learn("verify", "b") == "a"
-    assert outbox.learn("verify", "") == "b"
-    assert outbox.learn("prune", "c") is None
+    for what in ("a", "b", ""):
+        outbox.learn("verify", what)
+        assert open_outbox().known("verify") == what
+    assert outbox.known("prune") == ""
+
+
+def test_messages_and_the_failures_that_they_report_are_stored_in_one_transaction(
+    tmp_path: Path,
+) -> None:
+    now = datetime.now(UTC)
+
+    def store() -> None:
+        state.record_reported("/l.yaml", "image", now)
+        state.outbox().learn("ingest", "known")
+        state.outbox().add("r", "one", "x", 0)
+
+    def fail() -> None:
+        store()
+        raise sqlite3.OperationalError("the disk is full")
+
+    notes: list[str] = []
+    with open_state(tmp_path, "dir:/images", writable=True, note=notes.append) as state:
+        tries = Tries("/l.yaml", "image", "image", first_seen=now)
+        state.record_failure(tries, now, Cause.OTHER, "no")
+        for write, count in ((fail, 0), (store, 1)):
+            state.flush(write)
+            with open_state(tmp_path, "dir:/images", writable=False) as stored:
+                assert len(stored.wishes()) == count
+                assert stored.outbox().count() == count
+                assert stored.outbox().known("ingest") == ("known" if count else "")
+    assert len(notes) == 1 and "cannot write the state" in notes[0]
 
 
 def test_a_database_that_cannot_be_used_is_noted_and_raises_nothing(tmp_path: Path) -> None:
@@ -107,7 +136,8 @@ def test_a_database_that_cannot_be_used_is_noted_and_raises_nothing(tmp_path: Pa
     outbox = Outbox(connection, threading.RLock(), notes.append)
     outbox.add("r", "one", "x", 0)
     assert outbox.claim("r", 0) == [] and outbox.count() == 0
-    assert outbox.learn("verify", "a") is None
+    outbox.learn("verify", "a")
+    assert outbox.known("verify") == ""
     outbox.remove("r", "one")
     outbox.release("r", "one")
     [note] = notes
