@@ -54,7 +54,7 @@ class MemoryRepository:
     def __init__(self, name: str = "memory") -> None:
         self.url = RepositoryURL("memory", name)
         self.nodes: Tree = {"": Node(Entry("", EntryType.DIRECTORY, 0o755))}
-        self.finished: dict[str, tuple[Tree, bytes, bytes]] = {}
+        self.finished: dict[str, tuple[Tree, bytes, bytes, bytes]] = {}
         self.records: list[Record] = []
         self.writing = threading.Lock()
 
@@ -185,8 +185,10 @@ class MemoryRepository:
             return self.finished[digest][0]
         raise _gone(digest)
 
-    def _finish(self, digest: str, tree: Tree, index: bytes, tar_split: bytes) -> None:
-        self.finished.setdefault(digest, (tree, index, tar_split))
+    def _finish(
+        self, digest: str, tree: Tree, index: bytes, tar_split: bytes, packages: bytes
+    ) -> None:
+        self.finished.setdefault(digest, (tree, index, tar_split, packages))
 
 
 class MemoryLayerStage:
@@ -195,12 +197,17 @@ class MemoryLayerStage:
     place = None
     refused: Mapping[str, int] = {}
 
-    def __init__(self, keep: Callable[[Tree, bytes, bytes], None]) -> None:
+    def __init__(self, keep: Callable[[Tree, bytes, bytes, bytes], None]) -> None:
         self._keep = keep
         self.tree = MemoryTree()
         self.sink = self.tree
         self.index: BinaryIO = io.BytesIO()
         self.tar_split = io.BytesIO()
+        self.packages = b""
+
+    def add_packages(self, record: bytes) -> None:
+        """Keep the record of the layer's packages."""
+        self.packages = record
 
     def open_files(self) -> AbstractContextManager[MemoryLayerStage]:
         """Return itself."""
@@ -221,7 +228,8 @@ class MemoryLayerStage:
 
     def finish(self) -> None:
         """Keep the layer, which is complete and verified."""
-        self._keep(self.tree.nodes, self.open_index().read(), self.tar_split.getvalue())
+        index = self.open_index().read()
+        self._keep(self.tree.nodes, index, self.tar_split.getvalue(), self.packages)
 
 
 class MemoryTree:
@@ -310,7 +318,7 @@ class MemoryTransaction:
             return
         if digest not in self._repository.finished:
             raise _gone(digest)
-        staged, index, tar_split = self._repository.finished[digest]
+        staged, index, tar_split, packages = self._repository.finished[digest]
         tree = MemoryTree()
         tree.nodes = dict(staged)
         lower = [self._tree(below) for below in layers]
@@ -326,6 +334,8 @@ class MemoryTransaction:
         whole: Tree = {layout.LAYER_INDEX: _file(index)}
         if tar_split:
             whole[layout.LAYER_TAR_SPLIT] = _file(tar_split)
+        if packages:
+            whole[layout.LAYER_PACKAGES] = _file(packages)
         whole |= {f"{layout.LAYER_TREE}/{at}".rstrip("/"): n for at, n in tree.nodes.items()}
         self._trees.insert(0, (path, whole, anew))
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from email.message import Message
-from email.parser import BytesHeaderParser
 from typing import BinaryIO
 
 from publisher.packages.model import Package, UnreadableDatabase
+from publisher.packages.stanzas import stanzas
 
 
 def read_python(file: BinaryIO) -> Iterator[Package]:
@@ -17,8 +16,8 @@ def read_python(file: BinaryIO) -> Iterator[Package]:
 
     Source: the Python packaging specification "Core metadata".
     """
-    fields = _headers(file)
-    yield Package(_field(fields, "Name"), _field(fields, "Version"))
+    fields = next(stanzas(file, {"name", "version"}), {})
+    yield Package(fields.get("name", ""), fields.get("version", ""))
 
 
 def read_r(file: BinaryIO) -> Iterator[Package]:
@@ -26,9 +25,9 @@ def read_r(file: BinaryIO) -> Iterator[Package]:
 
     Only an installed package has the field `Built`. Source: "Writing R Extensions", 1.1.1.
     """
-    fields = _headers(file)
-    if _field(fields, "Built"):
-        yield Package(_field(fields, "Package"), _field(fields, "Version"))
+    fields = next(stanzas(file, {"package", "version", "built"}), {})
+    if fields.get("built"):
+        yield Package(fields.get("package", ""), fields.get("version", ""))
 
 
 def read_conda(file: BinaryIO) -> Iterator[Package]:
@@ -76,20 +75,6 @@ def _unquoted(text: str) -> str:
         return "".join(shlex.split(text)[:1])
     except ValueError:
         return ""
-
-
-def _headers(file: BinaryIO) -> Message:
-    """Return the header fields up to the first empty line."""
-    try:
-        return BytesHeaderParser().parse(file)
-    except (ValueError, LookupError, TypeError, IndexError) as error:
-        raise UnreadableDatabase(f"its fields are malformed: {error}") from error
-
-
-def _field(fields: Message, name: str) -> str:
-    value = fields.get(name, "")
-    text = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text.strip()
 
 
 def _object(file: BinaryIO) -> dict[str, object]:

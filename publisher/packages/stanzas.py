@@ -1,4 +1,4 @@
-"""The databases of dpkg and apk: paragraphs of fields in a text file, in one streaming pass.
+"""Paragraphs of fields in a text file, in one streaming pass; the databases of dpkg and apk.
 
 Sources: deb-control(5), dpkg's `lib/dpkg/parse.c`; Alpine's wiki, "Apk spec", "Installed DB".
 """
@@ -21,7 +21,7 @@ def read_dpkg(file: BinaryIO) -> Iterator[Package]:
 
     Packages of which only configuration files are left are not installed.
     """
-    for fields in _stanzas(file, _DPKG_FIELDS):
+    for fields in stanzas(file, _DPKG_FIELDS):
         state = fields.get("status", "").split()
         if state and state[-1] in _WITHOUT_FILES:
             continue
@@ -36,14 +36,14 @@ def read_dpkg(file: BinaryIO) -> Iterator[Package]:
 
 def read_apk(file: BinaryIO) -> Iterator[Package]:
     """Yield the packages of `lib/apk/db/installed`. Its fields are named by one letter."""
-    for fields in _stanzas(file, _APK_FIELDS, is_exact=True):
+    for fields in stanzas(file, _APK_FIELDS, is_exact=True):
         name, origin = fields.get("P", ""), fields.get("o", "")
         yield Package(
             name, fields.get("V", ""), fields.get("A", ""), origin if origin != name else ""
         )
 
 
-def _stanzas(
+def stanzas(
     file: BinaryIO, wanted: Collection[str], is_exact: bool = False
 ) -> Iterator[Mapping[str, str]]:
     """Yield the `wanted` fields of each paragraph; names are in lower case unless `is_exact`.

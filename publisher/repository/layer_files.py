@@ -14,6 +14,7 @@ from publisher.entry import TreeSink
 from publisher.errors import PublisherError
 from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories, open_file
 from publisher.tree import layout
+from publisher.tree.layer_packages import LARGEST
 
 Form = Literal["tree", "order"]
 
@@ -48,6 +49,11 @@ class LayerPlace:
     def tar_split(self) -> Path:
         """The layer's tar-split data, which not every layer has."""
         return self.layer / layout.LAYER_TAR_SPLIT
+
+    @property
+    def packages(self) -> Path:
+        """The record of the layer's packages, which not every layer has."""
+        return self.layer / layout.LAYER_PACKAGES
 
     @property
     def order(self) -> Path:
@@ -99,6 +105,11 @@ class StagedFiles(Closing):
         self._tar_split = _create(self._place.tar_split)
         return self._tar_split
 
+    def add_packages(self, record: bytes) -> None:
+        """Write the record of the layer's packages."""
+        with _create(self._place.packages) as file:
+            file.write(record)
+
     def close(self) -> None:
         """Close all files. On a full disk it may fail to write the rest of one."""
         try:
@@ -137,8 +148,9 @@ def check_files(place: LayerPlace, layer: str) -> None:
         place.layer: {place.tree.name: stat.S_IFDIR, metadata.name: stat.S_IFDIR},
         metadata: {place.index.name: stat.S_IFREG},
     }
-    if os.path.lexists(place.tar_split):
-        expected[metadata][place.tar_split.name] = stat.S_IFREG
+    for optional in (place.tar_split, place.packages):
+        if os.path.lexists(optional):
+            expected[metadata][optional.name] = stat.S_IFREG
     owner = place.directory.stat().st_uid
     for directory, names in expected.items():
         # Other files beside the layer are deleted with its private directory.
@@ -150,6 +162,11 @@ def check_files(place: LayerPlace, layer: str) -> None:
                     f"cannot use the unpacked {layer}",
                     why=f"{path} is missing, or is not what it should be",
                 )
+    if os.path.lexists(place.packages) and place.packages.lstat().st_size > LARGEST:
+        raise UnexpectedFile(
+            f"cannot use the unpacked {layer}",
+            why=f"{place.packages} has more than {LARGEST} bytes",
+        )
 
 
 def _is_as_made(path: Path, kind: int, owner: int, is_tree: bool) -> bool:

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import BinaryIO
 
@@ -38,16 +39,10 @@ def layer_packages(repository: Repository, digest: str) -> LayerPackages:
         RepositoryChanged: The layer is not published any more.
         RepositoryError: The tree has to be read, and the repository is not mounted.
     """
-    path = layout.layer_packages(digest)
-    data = read_damaged(repository, path)
+    data = read_damaged(repository, layout.layer_packages(digest))
     if data is not None:
-        try:
-            record = PackageRecord.parse(data, path)
-        except InvalidRecord:
-            pass  # `verify` reports it
-        else:
-            if record.digest == digest:
-                return record.packages
+        with suppress(InvalidRecord):  # `verify` reports it
+            return PackageRecord.parse(data, digest).packages
     return read_layer_packages(repository, digest)
 
 

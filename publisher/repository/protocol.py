@@ -66,6 +66,9 @@ class LayerFiles(Protocol):
     def open_tar_split(self) -> BinaryIO:
         """Return a new file for the layer's tar-split data. If it is left empty, it is removed."""
 
+    def add_packages(self, record: bytes) -> None:
+        """Write the record of the layer's packages (`tree.layer_packages`)."""
+
 
 class LayerStage(Protocol):
     """Private space in which one layer is unpacked, until `finish`."""

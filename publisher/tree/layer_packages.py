@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 from publisher.codec import Codec, omit_default
 from publisher.packages.model import Database, LayerPackages
-from publisher.tree.record import Digest, read_record
+from publisher.tree import layout
+from publisher.tree.record import Digest, InvalidRecord, read_record
 
 VERSION = 1
+
+LARGEST = 32 * 2**20
+"""The most bytes of a record. A layer with more packages has none: its tree is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,20 @@ class PackageRecord:
     skipped: str = omit_default("")
 
     @classmethod
-    def parse(cls, data: bytes, path: str) -> PackageRecord:
-        """Read the file's bytes; `path` names it in InvalidRecord."""
-        return read_record(_CODEC.parse, data, path)
+    def of(cls, digest: str, packages: LayerPackages) -> PackageRecord:
+        """Return the record of `packages`."""
+        return cls(digest, packages.databases, packages.skipped)
+
+    @classmethod
+    def parse(cls, data: bytes, digest: str) -> PackageRecord:
+        """Read the file's bytes, which are the record of the layer `digest`."""
+        path = layout.layer_packages(digest)
+        if len(data) > LARGEST:
+            raise InvalidRecord(path, why=f"it has more than {LARGEST} bytes")
+        record = read_record(_CODEC.parse, data, path)
+        if record.digest != digest:
+            raise InvalidRecord(path, why=f"it describes layer {record.digest}", field="digest")
+        return record
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""

@@ -26,6 +26,7 @@ from publisher.verify.findings import Finding, Kind, Remedy
 from publisher.verify.hot_files import replace_bundle
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.outcome import Failure, Repaired
+from publisher.verify.packages import repair_packages
 from publisher.verify.podman_store import repair_podman_store
 from publisher.verify.published_images import current_users, outdated_flat_images
 from publisher.verify.rebuild import (
@@ -81,8 +82,8 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
 
 
 def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repaired:
-    """Make indexes from the layers' trees, then flat images from the indexes."""
-    kinds = (*_INDEXES, *_FLAT_IMAGES, *_SQUASHFS)
+    """Make indexes and lists of packages from the layers' trees, then flat images from indexes."""
+    kinds = (*_INDEXES, *_FLAT_IMAGES, *_SQUASHFS, Kind.PACKAGES_WRONG)
     wanted = [finding for finding in findings if finding.kind in kinds]
     wanted.sort(key=lambda finding: finding.kind not in _INDEXES)
     if not wanted:
@@ -95,12 +96,15 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
         for manifest in inventory.manifests
         for layer in manifest.layers
     }
+    records = {layout.layer_packages(digest): digest for digest in expected.layers}
     images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
     files = {layout.squashfs_file(image.manifest.image_id): image for image in inventory.images}
     for finding in wanted:
         try:
             if finding.kind in _INDEXES:
                 _repair_index(repository, finding, layers[finding.path], expected)
+            elif finding.kind is Kind.PACKAGES_WRONG:
+                repair_packages(repository, finding, records[finding.path])
             elif finding.kind in _SQUASHFS:
                 squashfs.rewrite(repository, files[finding.path], finding.what)
             elif finding.path == layout.FLAT:

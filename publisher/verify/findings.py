@@ -43,6 +43,7 @@ class Kind(enum.StrEnum):
     INDEX_MISSING = "index-missing"
     INDEX_DAMAGED = "index-damaged"
     INDEX_DERIVED = "index-derived"
+    PACKAGES_WRONG = "packages-wrong"
     FLAT_MISSING = "flat-image-missing"
     FLAT_DAMAGED = "flat-image-damaged"
     FLAT_OUTDATED = "runtime-files-outdated"

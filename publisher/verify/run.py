@@ -14,6 +14,7 @@ from publisher.verify.contents import check_flat, check_layer
 from publisher.verify.expected import Expected
 from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
+from publisher.verify.packages import compare_packages
 from publisher.verify.published_layers import stored_size
 from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
@@ -101,6 +102,7 @@ def _check_contents(
             findings += _unless_removed(
                 repository, layout.layer_tree(digest), check_layer(repository, digest, name)
             )
+            findings += compare_packages(repository, digest, name)
     for image in _distinct_flat(inventory.images):
         path = layout.flat_image(image.manifest.image_id)
         layers = {layout.layer_index(layer.digest) for layer in image.manifest.layers}

@@ -7,6 +7,7 @@ from publisher.verify.expected import Expected
 from publisher.verify.hot_files import check_hot_files
 from publisher.verify.inventory import Inventory
 from publisher.verify.leftovers import check_leftovers
+from publisher.verify.packages import check_packages
 from publisher.verify.podman_store import check_podman_store
 from publisher.verify.published_images import check_images
 from publisher.verify.published_layers import check_layers
@@ -17,6 +18,7 @@ def check_structure(repository: Repository, inventory: Inventory) -> Expected:
     """Add a finding for each difference from what the images require; return the requirements."""
     expected = Expected.of(inventory)
     check_layers(repository, inventory, expected)
+    check_packages(repository, inventory, expected)
     check_images(repository, inventory, expected)
     check_hot_files(repository, inventory, expected)
     check_squashfs(repository, inventory)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.layers.package_sink import PackageSink
 from publisher.layers.policy import Policy, policy_from_values, policy_values
 from publisher.layers.unpack import LayerSummary, unpack
 from publisher.oci.descriptor import Descriptor
@@ -14,6 +15,7 @@ from publisher.repository import LayerFiles
 from publisher.repository.cvmfs.layer_stage import order_files
 from publisher.repository.directory.layer_stage import tree_files
 from publisher.repository.layer_files import LayerPlace, StagedFiles
+from publisher.tree.layer_packages import LARGEST, PackageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,22 @@ def unpack_layer(
     Raises:
         Exception: Those of `publisher.layers.unpack`.
     """
+    sink = PackageSink(files.sink)
     summary = unpack(
         chunks,
         job.descriptor,
         job.diff_id,
-        files.sink,
+        sink,
         files.index,
         job.policy,
         tar_split=files.open_tar_split() if job.tar_split else None,
         is_checked=is_checked,
     )
+    packages = sink.packages(summary)
+    if packages is not None:
+        record = PackageRecord.of(job.descriptor.digest, packages).to_bytes()
+        if len(record) <= LARGEST:
+            files.add_packages(record)
     return Unpacked(summary, files.refused)
 
 

@@ -101,9 +101,13 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
         for directory in sorted(plan_catalogs(read_index(index))):
             stream.start_catalog(f"{tree}/{directory}")
         _send_file(index, index_path, stream, owner)
-    if staged.tar_split.exists():
-        with staged.tar_split.open("rb") as data:
-            _send_file(data, layout.layer_tar_split(layer.digest), stream, owner)
+    for file, path in (
+        (staged.tar_split, layout.layer_tar_split(layer.digest)),
+        (staged.packages, layout.layer_packages(layer.digest)),
+    ):
+        if file.exists():
+            with file.open("rb") as data:
+                _send_file(data, path, stream, owner)
 
 
 def _send_file(file: BinaryIO, path: str, stream: TarStream, owner: Owner) -> None:

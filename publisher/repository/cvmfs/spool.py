@@ -52,6 +52,11 @@ class StagedLayer:
         return self.directory / layout.LAYER_TAR_SPLIT
 
     @property
+    def packages(self) -> Path:
+        """The record of the layer's packages, which not every layer has."""
+        return self.directory / layout.LAYER_PACKAGES
+
+    @property
     def order(self) -> Path:
         """The order of file contents in the archive, for `publisher.layers.replay`."""
         return self.blob.with_suffix(".order")

@@ -5,17 +5,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher.browse.packages import image_packages
+from publisher.repository.packages import read_layer_packages
 from publisher.tree import layout
+from publisher.tree.layer_packages import PackageRecord
+from publisher.verify.findings import Kind
 from publisher.verify.run import verify
 from tests.any_repository import KINDS, AnyRepository, make_repository
 from tests.command import publisher, succeed
-from tests.layer_builder import Image, directory, file, image, layer, whiteout, write_layout
+from tests.layer_builder import (
+    Image,
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    symlink,
+    whiteout,
+    write_layout,
+)
 from tests.registry import OwnRegistry, Reply, Request
+from tests.schemas import layout_schema, strict
 from tests.tar_split import assemble
 
 BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone", b"x"))
@@ -173,4 +189,82 @@ def test_a_layer_that_another_run_publishes_while_it_is_fetched_is_not_kept_twic
     ]
     assert places
     assert not [kept for place in places for kept in place.iterdir()]
+    requested.assert_sound()
+
+
+def test_the_packages_of_a_layer_are_recorded_beside_its_index(requested: Requested) -> None:
+    """The record is what the tree would give, also after the files were replaced in the stream."""
+    site = "opt/conda/lib/python3.12/site-packages/a-1.dist-info/METADATA"
+    python = b"Name: a\nVersion: 1\n"
+    base = layer(
+        file("etc/os-release", b"ID=debian\nVERSION_ID=12\n"),
+        file("var/lib/dpkg/status", b"Package: old\nVersion: 1\n"),
+        file("var/lib/dpkg/status", b"Package: new\nVersion: 2\n" + b"\n" * 2_000_000),
+        file("usr/lib/R/library/x/DESCRIPTION", b"Package: x\nVersion: 1\nBuilt: R\n"),
+        symlink("usr/lib/R/library", "elsewhere"),
+        file("opt/conda/pkgs/a-1/site-packages/a-1.dist-info/METADATA", python),
+        hardlink(site, "opt/conda/pkgs/a-1/site-packages/a-1.dist-info/METADATA"),
+        symlink("lib/apk/db/installed", "/etc/passwd"),
+    )
+    # Databases that are links to files of another name, or of a lower layer, are not recorded.
+    other_name = layer(file("z", python), hardlink(site, "z"))
+    lower = layer(hardlink("usr/lib/python3/site-packages/b.egg-info", site))
+    plain = layer(file("etc/motd", b"hello"))
+    requested.set(a=image(base, other_name, lower, plain))
+    requested.run("ingest", requested.list)
+    opened = requested.repository.open(writable=False)
+    places = [layout.layer_packages(each.digest) for each in (base, other_name, lower, plain)]
+    assert [opened.exists(place) for place in places] == [True, False, False, False]
+    record = json.loads(opened.read(places[0]) or b"")
+    strict(layout_schema("packages")).validate(record)
+    assert [each["path"] for each in record["databases"]] == [
+        "etc/os-release",
+        "lib/apk/db/installed",
+        site,
+        "var/lib/dpkg/status",
+    ]
+    assert record["databases"][1]["skipped"] == "it is a symbolic link"
+    assert record["databases"][3]["packages"] == [{"name": "new", "version": "2"}]
+    read = PackageRecord.of(base.digest, read_layer_packages(opened, base.digest))
+    assert read.to_bytes() == opened.read(places[0])
+    found = image_packages(opened, "local/tool:a")
+    assert [(each.package.name, each.path) for each in found.packages] == [
+        ("new", "var/lib/dpkg/status"),
+        ("a", site),
+        ("a", "usr/lib/python3/site-packages/b.egg-info"),
+    ]
+    requested.assert_sound()
+
+
+def test_records_of_packages_that_are_damaged_are_reported_and_read_from_the_tree_again(
+    requested: Requested,
+) -> None:
+    base = layer(file("var/lib/dpkg/status", b"Package: a\nVersion: 1\n"))
+    requested.set(a=image(base))
+    requested.run("ingest", requested.list)
+    path = layout.layer_packages(base.digest)
+    whole = requested.repository.open(writable=False).read(path)
+    assert whole is not None
+    other = PackageRecord.parse(whole, base.digest).to_bytes().replace(b'"a"', b'"lie"')
+    for damaged, why in (
+        (b"{", "not JSON"),
+        (whole.replace(base.digest.encode(), FIRST.layers[0].digest.encode()), "describes layer"),
+        (other, "differs from the package databases"),
+    ):
+        with (
+            closing(requested.repository.open()) as opened,
+            opened.transaction("damage") as transaction,
+            transaction.exclusive(),
+        ):
+            transaction.replace(path, damaged)
+            transaction.commit()
+        found = verify(requested.repository.open(writable=False), deep=True).findings
+        assert [(each.kind, each.path) for each in found] == [(Kind.PACKAGES_WRONG, path)]
+        assert why in found[0].what
+        listed = image_packages(requested.repository.open(writable=False), "local/tool:a")
+        assert [each.package.name for each in listed.packages] == [
+            "lie" if damaged == other else "a"
+        ]
+        requested.run("verify", "--deep", "--repair")
+        assert requested.repository.open(writable=False).read(path) == whole
     requested.assert_sound()
