@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -370,6 +368,9 @@ def _csv_table(found: Statistics, table: str) -> tuple[Sequence[str], Sequence[S
 
 def _print_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table as RFC 4180 describes it; what is not known is empty."""
+    import csv  # not for the other forms
+    import io
+
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)

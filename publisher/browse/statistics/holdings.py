@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from publisher.browse.contents import layer_index
 from publisher.browse.images import list_images
 from publisher.errors import InvalidManifest, PublisherError, explain
-from publisher.layers.index import IndexHeader, read_header
 from publisher.oci.manifest import Manifest, distinct_from_top
 from publisher.repository import Repository
 from publisher.repository.reading import load_schedule, load_users
@@ -129,17 +129,24 @@ def read_holders(repository: Repository, unreadable: Unreadable) -> tuple[Holder
 
 
 def layer_sizes(
-    repository: Repository, digests: Iterable[str], unreadable: Unreadable
+    repository: Repository, digests: Iterable[str], unreadable: Unreadable, *, count: bool = False
 ) -> dict[str, LayerSize]:
-    """Return the sizes of those of these layers that have a readable index."""
+    """Return the sizes of those of these layers that have a readable index.
+
+    With `count`, the files are counted where the header of an earlier release lacks their number.
+    """
     found = {}
     for digest in digests:
         try:
-            header = _header(repository, digest)
+            index = layer_index(repository, digest)
+            header = index.header
+            files = header.files
+            if count and files is None:
+                files = sum(names for names, _ in index.contents())
         except (PublisherError, OSError) as error:
             unreadable(digest, explain(error))
         else:
-            found[digest] = LayerSize(header.stored_size, header.entries, header.files)
+            found[digest] = LayerSize(header.stored_size, header.entries, files)
     return found
 
 
@@ -196,13 +203,3 @@ def _layers(manifest: Manifest, known: dict[str, str]) -> tuple[str, ...]:
     digests = [layer.digest for layer in manifest.layers]
     upper = distinct_from_top(digests)
     return tuple(known.setdefault(digests[at], digests[at]) for at in upper)
-
-
-def _header(repository: Repository, digest: str) -> IndexHeader:
-    what = f"cannot read the size of layer {digest}"
-    if not repository.exists(layout.layer_tree(digest)):
-        raise PublisherError(what, why="it is missing", hint="publisher verify --refetch")
-    if not repository.exists(layout.layer_index(digest)):
-        raise PublisherError(what, why="it has no index", hint="publisher verify --repair")
-    with repository.open_index(digest) as file:
-        return read_header(file)

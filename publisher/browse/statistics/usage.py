@@ -84,7 +84,7 @@ def disk_usage(
     digests = dict.fromkeys(digest for holder in chosen for digest in holder.layers)
     holdings = Holdings(
         holders,
-        layer_sizes(repository, digests, unreadable),
+        layer_sizes(repository, digests, unreadable, count=True),
         single_files(repository, unreadable),
     )
     together = shares(holdings, selection_of(names)).get(True, _NOTHING)

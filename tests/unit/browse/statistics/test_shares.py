@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publisher.browse.statistics.growth import growth
@@ -68,6 +68,7 @@ def without(holdings: Holdings, removed: list[Holder]) -> Holdings:
     return replace(holdings, holders=tuple(h for h in holdings.holders if h not in removed))
 
 
+@settings(max_examples=50)
 @given(all_holdings(), st.sets(st.sampled_from(["a/x:1", "a/x:2"])))
 def test_what_is_freed_is_the_difference_that_the_removal_makes(
     holdings: Holdings, names: set[str]
@@ -99,6 +100,7 @@ def test_what_is_freed_is_the_difference_that_the_removal_makes(
         assert share.files is None or share.files <= share.entries
 
 
+@settings(max_examples=25)
 @given(all_holdings())
 def test_the_sums_are_those_of_the_parts(holdings: Holdings) -> None:
     found = totals(holdings)

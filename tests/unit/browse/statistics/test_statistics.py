@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from publisher.browse.statistics import contents as contents_module
 from publisher.browse.statistics.usage import Directory, largest_directories
 from publisher.entry import Entry, EntryType
+from publisher.layers.index import read_index, write_index
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from tests.command import Result, run_here
@@ -51,14 +53,23 @@ images:
 """
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree, which no test changes."""
+    folder = tmp_path_factory.mktemp("statistics")
     for name, built in (("one", ONE), ("two", TWO), ("three", THREE)):
-        write_layout(built, tmp_path / name, "1")
+        write_layout(built, folder / name, "1")
     for name in ("first.yaml", "second.yaml"):
-        text = LIST.replace("SOURCES", str(tmp_path))
-        (tmp_path / name).write_text(text if name == "first.yaml" else text.replace("one", "three"))
-        assert ask(tmp_path / "images", "ingest", str(tmp_path / name), "-q").code == 0
+        text = LIST.replace("SOURCES", str(folder))
+        (folder / name).write_text(text if name == "first.yaml" else text.replace("one", "three"))
+        assert ask(folder / "images", "ingest", str(folder / name), "-q").code == 0
+    return folder / "images"
+
+
+@pytest.fixture
+def tree(published: Path, tmp_path: Path) -> Path:
+    """A copy of the tree."""
+    subprocess.run(["cp", "-a", published, tmp_path / "images"], check=True)
     return tmp_path / "images"
 
 
@@ -125,19 +136,29 @@ def test_the_figures_are_those_of_the_files_and_what_is_freed_is_what_gc_frees(t
     assert usage["together"]["freedBytes"] == freed == collected.json["bytes"]
 
 
-def test_contents_are_those_of_the_layers_and_of_the_flat_images(tree: Path) -> None:
-    contents = document(tree, "stats", "--contents")["contents"]
-    files, size = files_in(*layer_trees(tree))
+def test_contents_are_those_of_the_layers_and_of_the_flat_images(published: Path) -> None:
+    contents = document(published, "stats", "--contents")["contents"]
+    files, size = files_in(*layer_trees(published))
     assert (contents["files"], contents["fileBytes"]) == (files, size)
     digests = subprocess.run(
-        ["find", *map(str, layer_trees(tree)), "-type", "f", "-exec", "sha256sum", "-z", "{}", "+"],
+        [
+            "find",
+            *map(str, layer_trees(published)),
+            "-type",
+            "f",
+            "-exec",
+            "sha256sum",
+            "-z",
+            "{}",
+            "+",
+        ],
         capture_output=True,
         check=True,
     ).stdout.split(b"\0")[:-1]
     distinct = {line[:64]: Path(os.fsdecode(line[66:])).stat().st_size for line in digests}
     assert contents["contents"] == len(distinct)
     assert contents["contentBytes"] == sum(distinct.values()) == size - 1000
-    flat = sorted(tree.glob(".flat/*/*"))
+    flat = sorted(published.glob(".flat/*/*"))
     paths = [[*each.rglob("*"), each] for each in flat]
     assert contents["flatEntries"] == sum(map(len, paths))
     assert contents["flatBytes"] == sum(files_in(each)[1] for each in flat)
@@ -146,7 +167,7 @@ def test_contents_are_those_of_the_layers_and_of_the_flat_images(tree: Path) -> 
     largest = contents["largestCatalogs"]
     assert max(map(len, paths)) == largest[0]["entries"] >= largest[-1]["entries"]
     assert {each["path"] for each in largest} == {
-        str(each.relative_to(tree)) for each in (*flat, *layer_trees(tree))
+        str(each.relative_to(published)) for each in (*flat, *layer_trees(published))
     }
 
 
@@ -162,21 +183,21 @@ def du_without_directories(path: Path) -> int:
     return int(counted.stdout.split()[0]) - sum(map(int, others.stdout.split()))
 
 
-def test_directories_are_those_that_du_counts(tree: Path) -> None:
-    usage = document(tree, "du", "local/t*", "--depth", "1")
+def test_directories_are_those_that_du_counts(published: Path) -> None:
+    usage = document(published, "du", "local/t*", "--depth", "1")
     assert [each["name"] for each in usage["images"]] == ["local/three:1", "local/two:1"]
     two = usage["images"][1]
-    flat = tree / "local/two:1"
+    flat = published / "local/two:1"
     assert {each["path"]: (each["files"], each["bytes"]) for each in two["directories"][1:]} == {
         name: (files_in(flat / name)[0], du_without_directories(flat / name))
         for name in ("usr", "opt", "old")
     }
     whole = Directory("", 1000 + 77 + 500 + 3 + 9, 6)
     assert two["directories"][0] == {"path": "", "bytes": whole.size, "files": whole.files}
-    text = ask(tree, "du", "local/two:1", "-d", "0")
+    text = ask(published, "du", "local/two:1", "-d", "0")
     assert text.out.splitlines()[-1].split() == ["/", "6", "1.6", "kB"]
     assert "together" not in text.out
-    nothing = ask(tree, "du", "local/x*")
+    nothing = ask(published, "du", "local/x*")
     assert (nothing.code, "no image is published as local/x*" in nothing.err) == (1, True)
 
 
@@ -200,25 +221,25 @@ def test_the_largest_directories_are_found_in_bounded_memory() -> None:
 
 
 def test_tables_are_text_csv_and_json_with_the_same_figures(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = document(tree, "stats", "--contents")
+    found = document(published, "stats", "--contents")
     for table, key in (("images", "images"), ("owners", "owners"), ("lists", "wishLists")):
-        rows = list(csv.DictReader(io.StringIO(rows_of(tree, table))))
+        rows = list(csv.DictReader(io.StringIO(rows_of(published, table))))
         numbers = [
             {key: value if key == "name" else int(value) for key, value in row.items()}
             for row in rows
         ]
         assert numbers == found[key]
-    [month] = csv.DictReader(io.StringIO(rows_of(tree, "growth")))
+    [month] = csv.DictReader(io.StringIO(rows_of(published, "growth")))
     assert {k: str(v) for k, v in found["growth"][0].items()} == month
-    sizes = list(csv.DictReader(io.StringIO(rows_of(tree, "catalogs"))))
+    sizes = list(csv.DictReader(io.StringIO(rows_of(published, "catalogs"))))
     assert [row["most"] for row in sizes] == ["100", "1000", "10000", "100000", ""]
-    text = ask(tree, "stats", "--top", "1").out
+    text = ask(published, "stats", "--top", "1").out
     assert ["layers", "5"] in [line.split() for line in text.splitlines()]
     assert "local/three:1" in text and "local/one:1" not in text
     monkeypatch.setattr(contents_module, "_BUFFER", 24)  # the temporary file is used
-    assert document(tree, "stats", "--contents")["contents"] == found["contents"]
+    assert document(published, "stats", "--contents")["contents"] == found["contents"]
 
 
 def rows_of(tree: Path, table: str) -> str:
@@ -261,6 +282,23 @@ def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
     text = ask(tree, "stats")
     assert (text.code, "try: publisher verify" in text.err) == (1, True)
     assert "2, with 2 names" in text.out
+    usage = document(tree, "du", "local/three:1", code=1)
+    assert (usage["images"], usage["together"]["bytes"]) == ([], 0)
+
+
+def test_files_of_layers_of_earlier_releases_are_counted_where_few_are_read(tree: Path) -> None:
+    names = document(tree, "stats")["totals"]["files"]
+    for each in (BASE, COMMON):
+        path = tree / layout.layer_index(each.digest)
+        index = read_index(io.BytesIO(path.read_bytes()))
+        with path.open("wb") as out:
+            write_index(out, replace(index.header, files=None), list(index.lines()))
+    assert document(tree, "stats")["totals"]["files"] is None
+    assert "unknown without --contents" in ask(tree, "stats").out
+    assert "  ?  " in ask(tree, "stats").out
+    found = document(tree, "stats", "--contents")
+    assert (found["totals"]["files"], found["contents"]["files"]) == (None, names)
+    assert document(tree, "du", "local/*")["together"]["files"] == names
 
 
 def test_records_of_users_of_layers_are_not_needed(tree: Path) -> None:
