@@ -14,6 +14,7 @@ from publisher.oci.digest import digest_hex
 INDEX = "index.html"
 WISHES = "wishes.html"
 REMOVALS = "removals.html"
+SPACE = "space.html"
 
 IMAGES = "images"
 LAYERS = "layers"

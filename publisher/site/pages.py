@@ -308,3 +308,66 @@ class PackagesPage:
     types: tuple[str, ...]
     distribution: str
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of the picture of space, with its place. `text` is its label, as far as it fits."""
+
+    title: str
+    text: str
+    page: str
+    size: int
+    is_shared: bool
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Blocks that belong together, and the place of all of them."""
+
+    title: str
+    text: str
+    size: int
+    x: float
+    y: float
+    width: float
+    height: float
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareRow:
+    """What an image, or the images of an owner, use; `exclusive` is what no other image uses."""
+
+    name: Link
+    images: int
+    stored: int
+    exclusive: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One month: what had been published by its end, and how often that changed in it."""
+
+    month: str
+    stored: int
+    images: int
+    published: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpacePage:
+    """The space that images take. `shared` are the bytes of layers that several images use."""
+
+    stored: int
+    separate: int
+    shared: int
+    groups: tuple[Group, ...]
+    images: tuple[ShareRow, ...]
+    owners: tuple[ShareRow, ...]
+    growth: tuple[Bar, ...]

@@ -27,6 +27,7 @@ NAVIGATION = (
     ("Images", addresses.INDEX),
     ("Wishes", addresses.WISHES),
     ("Removals", addresses.REMOVALS),
+    ("Space", addresses.SPACE),
 )
 """The pages that every page links: label and path."""
 

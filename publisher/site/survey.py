@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from publisher.browse.images import read_schedule_and_pins
+from publisher.browse.statistics.growth import Period, growth
+from publisher.browse.statistics.holdings import Holder, Holdings
+from publisher.browse.statistics.holdings import LayerSize as StatisticsSize
 from publisher.browse.status import Selection, StatusLine, find_status
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.index import read_header
@@ -70,7 +73,9 @@ class Survey:
         names: The published names of each image ID.
         compressed: The bytes of each layer, as it was downloaded.
         sizes: What is known of each layer's files; without those that have no readable index.
+        holdings: The same, for statistics.
         changes: The changes of each image, the latest first.
+        growth: How much was published by the end of each month.
     """
 
     url: str
@@ -85,7 +90,9 @@ class Survey:
     names: Mapping[str, Sequence[str]]
     compressed: Mapping[str, int]
     sizes: Mapping[str, LayerSize]
+    holdings: Holdings
     changes: Mapping[str, Sequence[PastChange]] = field(default_factory=dict)
+    growth: Sequence[Period] = ()
 
     def is_exclusive(self, digest: str) -> bool:
         """Return whether a single image uses the layer."""
@@ -148,6 +155,9 @@ def survey_repository(
         found = images[name].manifest
         if found is not None:
             names[found.image_id].append(name)
+    sizes = _layer_sizes(repository, users, known)
+    holdings = _holdings(images.values(), schedule.entries, sizes)
+    history = list(itertools.islice(repository.history(), _TRANSACTIONS))
     return Survey(
         str(repository.url),
         _mount(repository, unreadable),
@@ -160,9 +170,48 @@ def survey_repository(
         {digest: frozenset(users[digest]) for digest in sorted(users)},
         names,
         compressed,
-        _layer_sizes(repository, users, known),
-        _past_changes(repository.history(), images),
+        sizes,
+        holdings,
+        _past_changes(history, images),
+        growth(holdings, history),
     )
+
+
+def _holdings(
+    images: Iterable[PublishedImage],
+    scheduled: Iterable[ScheduledRemoval],
+    sizes: Mapping[str, LayerSize],
+) -> Holdings:
+    """Return the survey as statistics have it."""
+    holders: dict[tuple[str, str], Holder] = {}
+    for image in images:
+        if image.manifest is None:
+            continue
+        record = image.publication
+        holders[image.name, image.manifest_digest] = Holder(
+            image.name,
+            image.manifest_digest,
+            image.manifest.image_id,
+            tuple(dict.fromkeys(layer.digest for layer in image.manifest.layers)),
+            published=True,
+            flat=image.linked,
+            since=record.published_at if record else None,
+            owner=record.owner if record else "",
+            wish_lists=record.wish_lists if record else frozenset(),
+        )
+    for entry in scheduled:
+        if entry.key not in holders:
+            with suppress(InvalidManifest):  # it is reported with the layers that it uses
+                layers = dict.fromkeys(layer.digest for layer in entry.parse_manifest().layers)
+                holders[entry.key] = Holder(
+                    *entry.key,
+                    entry.image_id,
+                    tuple(layers),
+                    published=False,
+                    since=entry.scheduled_at,
+                )
+    known = {d: StatisticsSize(each.stored, each.entries, None) for d, each in sizes.items()}
+    return Holdings(tuple(holders.values()), known)
 
 
 def _mount(repository: Repository, unreadable: Callable[[PublisherError], None]) -> str:
@@ -206,7 +255,7 @@ def _past_changes(
     history: Iterable[Record], names: Mapping[str, object]
 ) -> dict[str, list[PastChange]]:
     changes: defaultdict[str, list[PastChange]] = defaultdict(list)
-    for record in itertools.islice(history, _TRANSACTIONS):
+    for record in history:
         for change in record.changes:
             if change.name in names and change.what in _HISTORY_WORDS:
                 changes[change.name].append(PastChange(record.time, change.what, change.why))

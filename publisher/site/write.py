@@ -16,6 +16,7 @@ from publisher.site.directory import Changes, NotASite, SiteDirectory, open_site
 from publisher.site.overview import layer_page, removals_page, wishes_page
 from publisher.site.pages import Link
 from publisher.site.rendering import Renderer, fingerprint, static_files
+from publisher.site.space import space_page
 from publisher.site.survey import Remembered, survey_repository
 
 
@@ -128,6 +129,7 @@ class _Writer:
         self._write("images", addresses.INDEX, list_page(self._facts))
         self._write("wishes", addresses.WISHES, wishes_page(self._facts.survey))
         self._write("removals", addresses.REMOVALS, removals_page(self._facts))
+        self._write("space", addresses.SPACE, space_page(self._facts.survey))
 
     def _write(self, template: str, path: str, page: object) -> None:
         self._site.put(

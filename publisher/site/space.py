@@ -1,0 +1,209 @@
+"""The contents of the page about space: what images share, and how the repository grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from publisher.browse.statistics.holdings import Holdings
+from publisher.browse.statistics.shares import images_of, owners_of, shares
+from publisher.site import addresses
+from publisher.site.pages import Bar, Block, Group, Link, ShareRow, SpacePage
+from publisher.site.survey import Survey
+from publisher.site.treemap import Rectangle, squarify
+from publisher.tree import layout
+
+WIDTH, HEIGHT = 1000, 560
+"""The size of the picture, in its own units."""
+
+_TITLE = 20
+_MARGIN = 2
+_MOST_BLOCKS = 300
+_LETTER = 6.6
+"""The width of a letter."""
+
+_MONTHS = 36
+_LARGEST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the picture, before it has a place."""
+
+    label: str
+    page: str
+    size: int
+    is_shared: bool
+    note: str = ""
+
+
+def space_page(survey: Survey) -> SpacePage:
+    """Return the page about the space that images and layers take."""
+    holdings = survey.holdings
+    stored = sum(size.stored for size in survey.sizes.values())
+    by_image = shares(holdings, images_of)
+    by_owner = shares(holdings, owners_of)
+    separate = _separate(holdings)
+    groups = _groups(survey)
+    return SpacePage(
+        stored=stored,
+        separate=separate,
+        shared=sum(size for title, _, size in groups if title == _SHARED),
+        groups=tuple(_place(groups)),
+        images=tuple(
+            ShareRow(Link(name, addresses.image_page(name)), 1, share.stored, share.exclusive)
+            for name, share in sorted(by_image.items(), key=lambda item: (-item[1].stored, item[0]))
+        )[:_LARGEST],
+        owners=tuple(
+            ShareRow(Link(name), share.manifests, share.stored, share.exclusive)
+            for name, share in sorted(by_owner.items(), key=lambda item: (-item[1].stored, item[0]))
+        )[:_LARGEST],
+        growth=_bars(survey),
+    )
+
+
+_SHARED = "Layers of several images"
+_RETIRED = "Images without a name"
+_OTHERS = "Smaller ones"
+
+
+def _separate(holdings: Holdings) -> int:
+    """Return the bytes that all images would take without shared layers."""
+    layers = {holder.image_id: holder.layers for holder in holdings.holders}
+    return sum(holdings.stored(each) for each in layers.values())
+
+
+def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:
+    """Return the parts of the picture by group, the largest first, and the size of each group.
+
+    Shared layers are parts of their own. What an image alone uses is the part of its first name, in
+    the group of its image repository.
+    """
+    alone: dict[str, int] = {}
+    parts: dict[str, list[_Part]] = {}
+    for digest, size in survey.sizes.items():
+        if survey.is_exclusive(digest):
+            (image_id,) = survey.users[digest]
+            alone[image_id] = alone.get(image_id, 0) + size.stored
+        elif size.stored:
+            label, note = _sharers(survey, digest)
+            page = addresses.layer_page(digest)
+            part = _Part(label, page, size.stored, is_shared=True, note=note)
+            parts.setdefault(_SHARED, []).append(part)
+    for image_id, size_alone in alone.items():
+        names = survey.names.get(image_id, ())
+        if not size_alone:
+            continue
+        if not names:
+            part = _Part(layer_name(image_id), addresses.REMOVALS, size_alone, is_shared=False)
+            parts.setdefault(_RETIRED, []).append(part)
+            continue
+        plain = layout.split_platform(names[0])[1]
+        group = layout.without_tag(plain)
+        label = plain[len(group) :].lstrip(":@") or plain
+        page = addresses.image_page(names[0])
+        note = f"only {plain}"
+        parts.setdefault(group, []).append(_Part(label, page, size_alone, False, note))
+    groups = [(title, each, sum(part.size for part in each)) for title, each in parts.items()]
+    groups.sort(key=lambda group: (-group[2], group[0]))
+    return groups
+
+
+def _sharers(survey: Survey, digest: str) -> tuple[str, str]:
+    """Return a label and a note for a shared layer: the smallest of its images, and how many more.
+
+    The smallest image is often the one that the others were built on.
+    """
+    users = survey.users[digest]
+    named = [
+        (len(image.manifest.layers), name)
+        for image_id in users
+        for name in survey.names.get(image_id, ())[:1]
+        if (image := survey.images[name]).manifest
+    ]
+    if not named:
+        return layer_name(digest), f"layer {layer_name(digest)} of {len(users)} images"
+    smallest = min(named)[1]
+    label = f"{smallest.rpartition('/')[2]} + {len(users) - 1}"
+    return label, f"layer {layer_name(digest)} of {smallest} and {len(users) - 1} more"
+
+
+def layer_name(digest: str) -> str:
+    """Return the beginning of a digest, as a name for pictures."""
+    return digest.partition(":")[2][:12]
+
+
+def _place(groups: Sequence[tuple[str, list[_Part], int]]) -> list[Group]:
+    """Give each part its place in the picture; the smallest parts become one."""
+    sizes = sorted((part.size for _, parts, _ in groups for part in parts), reverse=True)
+    least = sizes[_MOST_BLOCKS] + 1 if len(sizes) > _MOST_BLOCKS else 0
+    kept = [group for group in groups if group[2] >= max(1, least)]
+    rest = [part for group in groups if group[2] < least for part in group[1]]
+    if rest:
+        size = sum(part.size for part in rest)
+        note = f"{len(rest)} more"
+        kept.append((_OTHERS, [_Part(note, addresses.INDEX, size, False, note)], size))
+        kept.sort(key=lambda group: (-group[2], group[0]))
+    places = squarify([size for _, _, size in kept], Rectangle(0, 0, WIDTH, HEIGHT))
+    return [
+        _group(title, parts, size, place, least)
+        for (title, parts, size), place in zip(kept, places, strict=True)
+    ]
+
+
+def _group(title: str, parts: Sequence[_Part], size: int, place: Rectangle, least: int) -> Group:
+    has_title = place.height > 3 * _TITLE and place.width > 60
+    inner = place.inset(_TITLE if has_title else _MARGIN, _MARGIN)
+    large = sorted((p for p in parts if p.size >= least), key=lambda p: (-p.size, p.label))
+    small = [part for part in parts if part.size < least]
+    if small:
+        total, note = sum(part.size for part in small), f"{len(small)} smaller ones"
+        page = small[0].page if len(small) == 1 else addresses.INDEX
+        large.append(_Part(note, page, total, small[0].is_shared, note))
+        large.sort(key=lambda part: -part.size)
+    blocks = [
+        _block(part, spot)
+        for part, spot in zip(large, squarify([part.size for part in large], inner), strict=True)
+    ]
+    return Group(
+        title,
+        _group_title(title, place.width - 12) if has_title else "",
+        size,
+        *_corners(place),
+        tuple(blocks),
+    )
+
+
+def _group_title(title: str, width: float) -> str:
+    """Return the title if it fits, else as much as fits of its last part."""
+    whole = _fitting(title, width)
+    return whole if whole == title else _fitting(title.rpartition("/")[2], width)
+
+
+def _block(part: _Part, place: Rectangle) -> Block:
+    label = _fitting(part.label, place.width - 8) if place.height >= 18 else ""
+    return Block(
+        part.note or part.label, label, part.page, part.size, part.is_shared, *_corners(place)
+    )
+
+
+def _corners(place: Rectangle) -> tuple[float, float, float, float]:
+    """Return the place with a gap to the next one, rounded to tenths."""
+    numbers = (place.x, place.y, max(0.0, place.width - 1), max(0.0, place.height - 1))
+    x, y, width, height = (round(number, 1) for number in numbers)
+    return x, y, width, height
+
+
+def _fitting(text: str, width: float) -> str:
+    """Return the text, or its beginning, so that it is not wider than `width`; or ""."""
+    letters = int(width / _LETTER)
+    if len(text) <= letters:
+        return text
+    return f"{text[: letters - 1]}…" if letters > 4 else ""
+
+
+def _bars(survey: Survey) -> tuple[Bar, ...]:
+    periods = survey.growth[-_MONTHS:]
+    return tuple(
+        Bar(each.month, each.stored, each.images, each.published, each.removed) for each in periods
+    )

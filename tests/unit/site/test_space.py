@@ -1,0 +1,59 @@
+"""The picture of space is in proportion to the bytes, and complete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.site.space import HEIGHT, WIDTH, space_page
+from publisher.site.survey import Remembered, survey_repository
+from publisher.site.treemap import Rectangle, squarify
+from publisher.tree.layout import RepositoryURL
+from tests.command import run_here
+from tests.layer_builder import file, image, layer, write_layout
+
+
+@given(st.lists(st.integers(1, 10**12), max_size=60), st.floats(1, 2000), st.floats(1, 2000))
+def test_areas_are_in_proportion_and_inside(sizes: list[int], width: float, height: float) -> None:
+    sizes.sort(reverse=True)
+    places = squarify(sizes, Rectangle(5, 7, width, height))
+    assert len(places) == len(sizes)
+    for size, place in zip(sizes, places, strict=True):
+        expected = size / sum(sizes) * width * height
+        assert place.width * place.height == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert place.x >= 5 - 1e-6 and place.x + place.width <= 5 + width + 1e-3
+        assert place.y >= 7 - 1e-6 and place.y + place.height <= 7 + height + 1e-3
+
+
+def test_an_empty_area_gives_empty_rectangles() -> None:
+    assert {place.width * place.height for place in squarify([3, 2, 1], Rectangle(0, 0, 0, 9))} == {
+        0
+    }
+
+
+def test_the_picture_has_every_byte_once(tmp_path: Path) -> None:
+    base = layer(file("base", b"b" * 4000))
+    for name, size in (("one", 100), ("two", 300), ("other", 50)):
+        write_layout(image(base, layer(file("own", b"x" * size))), tmp_path / name, "1")
+        arguments = ("ingest-image", f"oci:{tmp_path}/{name}:1", "--name", f"team/{name}")
+        assert run_here(*arguments, "--repository", tmp_path / "images").code == 0
+    assert run_here("remove", "local/team/other:1", "--repository", tmp_path / "images").code == 0
+    repository = DirectoryRepository(RepositoryURL("dir", str(tmp_path / "images")))
+    now = datetime.now(UTC)
+    survey = survey_repository(repository, Remembered(), now, {}, lambda error: None)
+    page = space_page(survey)
+    assert (page.stored, page.shared, page.separate) == (4450, 4000, 3 * 4000 + 450)
+    blocks = {block.title: block for group in page.groups for block in group.blocks}
+    assert sum(block.size for block in blocks.values()) == 4450
+    assert blocks["only local/team/two:1"].size == 300
+    [shared] = [block for block in blocks.values() if block.is_shared]
+    assert shared.size == 4000 and shared.title.endswith("and 2 more")
+    assert all(0 <= g.x <= WIDTH and 0 <= g.y <= HEIGHT for g in page.groups)
+    largest = page.images[0]
+    assert (largest.name.text, largest.stored, largest.exclusive) == ("local/team/two:1", 4300, 300)
+    assert [(bar.images, bar.stored) for bar in page.growth] == [(3, 4450)]
