@@ -7,6 +7,7 @@ arguments. It is called in the worker before the layer is unpacked.
 from __future__ import annotations
 
 import builtins
+import importlib
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from tests.compromised import Target, results
 COMMAND = (sys.executable, "-m", "tests.worker_server")
 
 server: Any = fork_server
+unpacking: Any = importlib.import_module("publisher.layers.unpack")
 worker: Any = real_worker
 
 _STEPS = (
@@ -125,6 +127,16 @@ def leave(name: str, target: str) -> None:
         return finish(unpacked, lacking)
 
     worker.encode_result = replaced
+
+
+def forge(old: str, new: str) -> None:
+    """Write another text in the index."""
+    write = unpacking.write_index
+
+    def forged(file: Any, header: Any, lines: Any) -> None:
+        write(file, header, (line.replace(old, new) for line in lines))
+
+    unpacking.write_index = forged
 
 
 def _is_open(number: int) -> bool:

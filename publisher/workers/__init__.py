@@ -4,6 +4,7 @@ pool.py         `Workers`: at most N worker processes at a time; passes them blo
 fork_server.py  the process that workers are forked from, as its user sees it
 server.py       that process itself: imports what unpacking needs, and forks
 worker.py       one worker process: unpacks one layer
+check.py        the index that a worker wrote is checked
 job.py          what is to be unpacked, the result, and the function that unpacks, in any process
 answers.py      the result or error of a worker as bytes, and back
 frames.py       messages in a stream of bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import signal
 import socket
@@ -10,16 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from publisher.closing import Closing
 from publisher.layers.blob import checked
-from publisher.layers.errors import LayerError
-from publisher.layers.index import read_index
-from publisher.layers.unpack import index_header
 from publisher.repository import LayerStage
 from publisher.repository.layer_files import LayerPlace
 from publisher.workers.answers import MOST_BYTES, parse_answer
+from publisher.workers.check import check_index
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.fork_server import ForkServer, Worker
 from publisher.workers.frames import SIZE, frame
@@ -99,7 +95,7 @@ class Workers(Closing):
             raise WorkerFailed(
                 f"cannot unpack {job.layer}", why="its worker process answered before its end"
             )
-        _check_index(stage, unpacked, job)
+        check_index(stage, unpacked, job)
         return unpacked
 
     def close(self) -> None:
@@ -239,29 +235,3 @@ def _ended(job: Job, status: int | None) -> WorkerEnded:
     return WorkerEnded(
         what, status=status, why=f"its worker process was ended by {name}", hint=hint
     )
-
-
-def _check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
-    """Check that the index is that of the layer, and as long as its header states.
-
-    Each entry is checked where it is read (`publisher.layers.index.decode_entry`).
-
-    Raises:
-        WorkerFailed: The index is damaged, belongs to another layer, or has other counts than the
-            answer.
-    """
-    what = f"cannot unpack {job.layer}"
-    with stage.open_index() as file:
-        try:
-            index = read_index(file)
-            header = index.header
-            for _ in index.lines():  # as many as the header states, or LayerError
-                pass
-        except LayerError as error:
-            why = f"its worker process wrote a damaged index: {error.why}"
-            raise WorkerFailed(what, why=why) from error
-    expected = index_header(unpacked.summary, job.policy)
-    policy: object = json.loads(json.dumps(dict(expected.policy)))
-    if (header.policy, replace(header, policy={})) != (policy, replace(expected, policy={})):
-        why = "its worker process wrote an index that does not match its answer"
-        raise WorkerFailed(what, why=why)

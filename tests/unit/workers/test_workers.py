@@ -79,6 +79,13 @@ def test_a_worker_leaves_the_same_files_as_this_process(
         stage.finish()
     assert results[0] == results[1]
     assert results[0][0].summary.dropped == {"device": 1, "setuid": 1}
+    for policy in (
+        Policy(),
+        Policy(setuid="keep", devices="keep", readable=True),
+        Policy(writable="drop", xattrs="drop"),
+    ):
+        unpacked = workers.unpack(stages.make(form), LAYER.chunks(), job(LAYER, policy))
+        assert unpacked.summary.files == 5
     if form == "tree":
         one, other = (each / layout.LAYER_TREE for each in sorted(stages.kept.iterdir()))
         assert describe_tree(one) == describe_tree(other)
@@ -233,6 +240,29 @@ def test_a_result_before_the_end_of_the_blob_is_refused(workers: Workers, stages
 
     with pytest.raises((WorkerFailed, DigestMismatch)):
         workers.unpack(stages.probe("answer", text), chunks(), job(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"mode":"0644"', '"mode":"4755"', "'d/f' against the policy"),
+        ('"mode":"0644"', '"mode":"0644","mode":"2755"', "'d/f' against the policy"),
+        ('"type":"l"', '"type":"b","device":[8,0]', "'s' against the policy"),
+        ('"target":"d"', '"xattrs":{"security.capability":"AAAA"}', "'s' against the policy"),
+        ('"path":"s"', '"path":"../s","links":1', "leads out of the tree"),
+        ('"path":"s"', '"path":"s","path":"../s"', "leads out of the tree"),
+        ('"type":"l"', '"type":"x"', "a line is malformed"),
+        ('"type":"l"', '"type":"w"', "'s' against the policy"),
+        ("}", "}\n{}", "a line is malformed"),
+        ("}", "}" + "x" * 1000, "a line is malformed"),
+    ],
+)
+def test_an_index_that_the_policy_does_not_permit_is_refused(
+    workers: Workers, stages: Stages, old: str, new: str, why: str
+) -> None:
+    with pytest.raises(WorkerFailed) as caught:
+        unpack(workers, stages.probe("forge", old, new), SMALL)
+    assert why in caught.value.why
 
 
 @pytest.mark.parametrize(
