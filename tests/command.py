@@ -56,9 +56,8 @@ def command(*arguments: str | Path) -> list[str]:
 
 def environment(home: Path | None = None, **more: str) -> dict[str, str]:
     """An environment without the developer's own settings and credentials."""
-    kept = {
-        key: os.environ[key] for key in ("PATH", "LANG", "PUBLISHER_STATE") if key in os.environ
-    }
+    names = ("PATH", "LANG", "PUBLISHER_STATE", "PUBLISHER_WORKERS")
+    kept = {key: os.environ[key] for key in names if key in os.environ}
     return {**kept, "HOME": str(home or "/nonexistent"), **more}
 
 

@@ -26,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PUBLISHER_RANDOM_SEED", str(time.time_ns()))
     # Commands remember the images of all tests there, whose repositories are different ones.
     os.environ["PUBLISHER_STATE"] = tempfile.mkdtemp(prefix="publisher-state-")
+    # Each command with workers would start one more Python. Set it to run all tests with workers.
+    os.environ.setdefault("PUBLISHER_WORKERS", "0")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -124,7 +124,7 @@ class _Options:
     """The options of `ingest` and `ingest-image`. `wait` is in seconds."""
 
     jobs: int
-    workers: int
+    workers: int | None
     wait: float
     verify_publish: bool
     progress: bool
@@ -168,7 +168,7 @@ def ingest(
     new_failures: bool,
     repository: str | None,
     jobs: int,
-    workers: int,
+    workers: int | None,
     wait: float,
     verify_publish: bool,
     metrics_file: MetricsFile,
@@ -412,7 +412,7 @@ def ingest_image(
     dry_run: bool,
     repository: str | None,
     jobs: int,
-    workers: int,
+    workers: int | None,
     wait: float,
     verify_publish: bool,
     no_progress: bool,

@@ -59,7 +59,7 @@ def verify(
     replace_newer: bool,
     dry_run: bool,
     repository: str | None,
-    workers: int,
+    workers: int | None,
     wait: float,
     metrics_file: MetricsFile,
     notify: str | None,

@@ -14,15 +14,18 @@ _KEPT = ("LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0, 1024),
-    default=0,
-    show_default=True,
     envvar="PUBLISHER_WORKERS",
     show_envvar=True,
-    help="How many processes unpack layers at a time; 0 unpacks them in the publisher's own "
-    "process.",
+    help="How many processes unpack layers at a time; the default is one per processor. With 0, "
+    "layers are unpacked in the process that has the credentials.",
 )
 
 
-def open_workers(count: int) -> Workers:
-    """Return at most `count` worker processes, which are started when they are needed."""
+def open_workers(count: int | None) -> Workers:
+    """Return at most `count` worker processes, which are started when they are needed.
+
+    None is one for each processor that this process may use.
+    """
+    if count is None:
+        count = len(os.sched_getaffinity(0))
     return Workers(count, {name: os.environ[name] for name in _KEPT if name in os.environ})

@@ -85,7 +85,7 @@ def faulty_commands(scratch: Path) -> Iterator[FaultyCommands]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.transactions.server"],
         cwd=CHECKOUT,
-        env=environment(),
+        env=environment(PUBLISHER_WORKERS="0"),  # operations of one process are counted
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -268,3 +268,22 @@ def test_records_of_packages_that_are_damaged_are_reported_and_read_from_the_tre
         requested.run("verify", "--deep", "--repair")
         assert requested.repository.open(writable=False).read(path) == whole
     requested.assert_sound()
+
+
+def test_layers_are_published_by_worker_processes(
+    any_repository: AnyRepository, tmp_path: Path
+) -> None:
+    write_layout(SECOND, tmp_path / "layout", "1")
+    at = ("--repository", any_repository.url)
+    image = f"oci:{tmp_path}/layout:1"
+    env = {**any_repository.env, "PUBLISHER_WORKERS": "1"}
+    succeed("ingest-image", image, "--name", "tool", *at, env=env)
+    succeed("verify", "--deep", *at, env=env)
+    motd = any_repository.root / layout.flat_image(SECOND.image_id) / "etc/motd"
+    assert motd.read_bytes() == b"changed"
+    if any_repository.machine is None:
+        published = any_repository.root / layout.layer_tree(BASE.digest) / "etc/motd"
+        published.write_bytes(b"damaged")
+        repaired = publisher("verify", "--deep", "--repair", "--refetch", *at, env=env)
+        assert repaired.code == 0, repaired
+        assert published.read_bytes() == b"hello"
