@@ -170,6 +170,11 @@ class Ledger:
         """Yield all entries as lines of the index, sorted."""
         return self._lines("1")
 
+    def content_size(self) -> int:
+        """Return the bytes of all files, each counted once. All entries are read."""
+        entries = map(decode_entry, self.lines())
+        return sum(entry.size for entry in entries if entry.type is EntryType.FILE)
+
     def count(self) -> Counter[str]:
         """Return the number of entries of each type; a hard link has the type of its target."""
         return Counter(

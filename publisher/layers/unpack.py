@@ -117,6 +117,9 @@ def _summary(
     builder: LayerBuilder, descriptor: Descriptor, diff_id: str, archive_size: int
 ) -> LayerSummary:
     counts = builder.ledger.count()
+    # A file that another member replaced was counted when it was unpacked.
+    lost = builder.ledger.lost_files
+    content_size = builder.ledger.content_size() if lost else builder.content_size
     return LayerSummary(
         digest=descriptor.digest,
         diff_id=diff_id,
@@ -126,8 +129,8 @@ def _summary(
         files=counts[EntryType.FILE],
         directories=counts[EntryType.DIRECTORY],
         whiteouts=counts[EntryType.WHITEOUT],
-        content_size=builder.content_size,
-        holes=builder.holes,
+        content_size=content_size,
+        holes=min(builder.holes, content_size),
         unresolved=counts[EntryType.HARDLINK],
         dropped=dict(sorted(builder.dropped.items())),
     )

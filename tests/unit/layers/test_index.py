@@ -389,6 +389,20 @@ def test_the_header_describes_the_layer_and_counts_what_was_dropped(tmp_path: Pa
     )
 
 
+def test_files_that_the_archive_replaces_are_not_in_the_size_of_the_layer(tmp_path: Path) -> None:
+    source = layer(
+        file("replaced", b"1" * 100),
+        file("kept", b"2" * 20),
+        hardlink("other-name", "kept"),
+        file("kept", b"3"),
+        file("replaced", b"44"),
+        file("d/f", b"5" * 50),
+        symlink("d", "elsewhere"),
+    )
+    index = unpack_layer(source, tmp_path / "t").index
+    assert (index.header.content_size, index.header.files) == (20 + 1 + 2, 3)
+
+
 def test_contents_are_read_without_decoding_entries_whatever_the_names_are() -> None:
     text = '","type":"f","mode":"0644","uid":0,"gid":0,"size":9,"mtime_ns":0,"sha256":"' + "0" * 64
     one, two = "1" * 64, "2" * 64
