@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -197,9 +198,13 @@ def gc_updates(url: str, seconds: float, *, report: GcReport, good: bool) -> Ite
 def verify_updates(url: str, seconds: float, *, report: VerifyReport) -> Iterator[Update]:
     """Yield the metrics of a verification."""
     yield from run_updates(url, seconds, command="verify", lists={"": report.sound})
-    counts: dict[tuple[str, ...], float] = {
-        (str(severity),): sum(finding.severity is severity for finding in report.findings)
-        for severity in Severity
-    }
-    yield Update(families.FINDINGS, (url,), counts)
+    by_subject = {"records": [each for each in report.findings if each not in report.of_contents]}
+    if report.deep:  # otherwise it is unknown whether damaged contents are repaired
+        by_subject["contents"] = list(report.of_contents)
+    for subject, findings in by_subject.items():
+        counts = Counter(str(finding.severity) for finding in findings)
+        values: dict[tuple[str, ...], float] = {
+            (str(severity),): counts[severity] for severity in Severity
+        }
+        yield Update(families.FINDINGS, (url, subject), values)
     yield value(families.STORED, (url,), report.size)

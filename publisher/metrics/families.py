@@ -115,7 +115,10 @@ COLLECTED = Family(
 )
 FREED = Family("publisher_freed_bytes", "The files that gc removed.", _REPOSITORY, is_counter=True)
 FINDINGS = Family(
-    "publisher_findings", "What the last verify found, by severity.", _REPOSITORY, ("severity",)
+    "publisher_findings",
+    "What the last verify found, by severity; in contents, what the last one with --deep found.",
+    ("repository", "of"),
+    ("severity",),
 )
 
 FAMILIES = (

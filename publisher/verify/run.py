@@ -36,6 +36,7 @@ class Report:
     """The number of verified images and layers, and the findings, the most severe first.
 
     `size` is the bytes of all files of the layers; a layer without a readable index counts as 0.
+    `of_contents` are the findings that only reading the contents found, if `deep`.
     """
 
     images: int
@@ -44,6 +45,7 @@ class Report:
     deep: bool
     findings: tuple[Finding, ...]
     size: int = 0
+    of_contents: frozenset[Finding] = frozenset()
 
     @property
     def sound(self) -> bool:
@@ -73,6 +75,7 @@ def verify(
         before = set(inventory.findings)
         inventory, expected = survey(repository)
         inventory.findings = [finding for finding in inventory.findings if finding in before]
+    of_records = frozenset(inventory.findings)
     if deep:
         inventory.findings += _check_contents(
             repository, inventory, expected, progress or (lambda _: None)
@@ -84,6 +87,7 @@ def verify(
         deep=deep,
         findings=tuple(sorted(set(inventory.findings), key=_order)),
         size=sum(stored_size(repository, digest) for digest in expected.layers),
+        of_contents=frozenset(inventory.findings) - of_records,
     )
 
 

@@ -83,13 +83,35 @@ def test_all_jobs_of_a_repository_share_one_file(tmp_path: Path, wishes: Path) -
     for command, each in (("prune", named), ("gc", 'list=""'), ("verify", 'list=""')):
         assert again[f'publisher_last_success_timestamp_seconds{{command="{command}",{each}}}'] > 0
         assert again[f'publisher_run_seconds{{command="{command}"}}'] > 0
-    assert again['publisher_findings{severity="error"}'] == 0
+    assert again['publisher_findings{of="records",severity="error"}'] == 0
     assert again["publisher_repository_stored_bytes{}"] == 5
     assert again["publisher_collected_images_total{}"] == 0
     with path.open("rb") as written:
         checked = subprocess.run(["promtool", "check", "metrics"], stdin=written)
     assert checked.returncode == 0
     assert set(re.findall('repository="(.*?)"', path.read_text())) == {f"dir:{tmp_path}/images"}
+
+
+def test_damaged_contents_stay_in_the_metrics_until_they_are_read_again(
+    tmp_path: Path, wishes: Path
+) -> None:
+    assert publisher("ingest", wishes).code == 1
+    path, images = tmp_path / "publisher.prom", tmp_path / "images"
+    damaged = images / "local/layout:1/motd"
+    damaged.write_bytes(b"hell!")
+    of_contents = 'publisher_findings{of="contents",severity="error"}'
+    of_records = 'publisher_findings{of="records",severity="error"}'
+    for options, code, expected in (
+        ((), 0, {of_records: 0}),
+        (("--deep",), 1, {of_records: 0, of_contents: 1}),
+        ((), 0, {of_records: 0, of_contents: 1}),
+        (("--repair",), 0, {of_records: 0, of_contents: 1}),
+        (("--deep", "--repair", "--refetch"), 0, {of_records: 0, of_contents: 0}),
+    ):
+        words = ("verify", *options, "--repository", images, "--metrics-file", path)
+        assert publisher(*words).code == code
+        found = {k: n for k, n in metrics(path).items() if re.match(".*findings.*error", k)}
+        assert found == expected
 
 
 def test_a_run_that_cannot_use_the_repository_replaces_only_its_exit_code(
