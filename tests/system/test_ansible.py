@@ -20,6 +20,7 @@ from tests.schemas import ROOT
 pytestmark = pytest.mark.system
 
 PODMAN_STORAGE = "--tmpfs=/var/lib/containers"  # the machine's own file system is an overlay
+METRICS = "/var/lib/prometheus/node-exporter/publisher.prom"
 UNITS = ("publisher", "publisher-prune", "publisher-gc", "publisher-verify")
 
 
@@ -57,6 +58,7 @@ def test_the_roles_set_up_a_publisher_and_a_client_once(tmp_path: Path) -> None:
                 registry.host: {"username": "robot", "password": "secret"}
             },
             "publisher_host_doctor_registries": [registry.url],
+            "publisher_host_metrics_file": METRICS,
         }
         of_client = {
             "client_host_mount_type": "none",
@@ -87,6 +89,9 @@ def test_the_roles_set_up_a_publisher_and_a_client_once(tmp_path: Path) -> None:
             publisher.run("systemctl", "start", unit)
         journal = publisher.run("journalctl", "--unit", "publisher", "--output", "cat")
         assert f"published: {image_name}" in journal
+        metrics = publisher.run("cat", METRICS).splitlines()
+        codes = [line for line in metrics if line.startswith("publisher_last_exit_code{")]
+        assert len(codes) == len(UNITS) and all(line.endswith(" 0.0") for line in codes)
         config = publisher.run("stat", "--format=%U %a", "/etc/publisher/config.json")
         assert config == "publisher 600\n"
         state = publisher.run("stat", "--format=%U %a", "/var/lib/publisher")

@@ -282,6 +282,7 @@ def test_the_files_of_the_roles_are_those_of_systemd() -> None:
     assert {path.name for path in links} == {
         *(f"{name}.{kind}" for name in JOBS.values() for kind in ("service", "timer")),
         "cvmfs.conf",
+        "monitoring.conf",
         "publisher-snapshotter.service",
     }
     assert all(SYSTEMD in path.resolve().parents for path in links)
