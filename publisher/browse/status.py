@@ -137,6 +137,17 @@ class StatusLine:
             return None
         return self.registry.digest != self.source_digest
 
+    @property
+    def behind_since(self) -> datetime | None:
+        """When it was first found that the registry has another image; None unless it has.
+
+        The tag had moved by then, after the last moment at which the image was found to be current.
+        """
+        if not self.is_behind or self.registry is None:
+            return None
+        known = self.tries.behind_since if self.tries is not None else None
+        return known or self.registry.at
+
 
 @dataclass(frozen=True, slots=True)
 class ListedWishes:

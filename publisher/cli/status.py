@@ -275,8 +275,11 @@ def _describe_image(line: StatusLine) -> str:
     if line.registry is None or line.is_behind is None:
         return text
     when = format_time(line.registry.at)
-    if line.is_behind:
-        return f"{text}; behind: the registry had {line.registry.digest[:19]} at {when}"
+    if line.behind_since is not None:
+        since = format_time(line.behind_since)
+        return (
+            f"{text}; behind since {since}: the registry had {line.registry.digest[:19]} at {when}"
+        )
     return f"{text}, current at {when}"
 
 
@@ -338,6 +341,7 @@ def _line_value(line: StatusLine) -> dict[str, object]:
         "registryCheckedAt": _time(line.registry.at if line.registry else None),
         "registryError": printable(line.registry.error) if line.registry else "",
         "behind": line.is_behind,
+        "behindSince": _time(line.behind_since),
         "firstSeen": _time(tries.first_seen if tries else None),
         "lastSuccess": _time(tries.last_success if tries else None),
         "failingSince": _time(tries.failing_since if tries else None),

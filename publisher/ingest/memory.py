@@ -122,7 +122,8 @@ class Memory:
         before = self._known(self.state, what, outcome.reference)
         now = self.now()
         if not outcome.error:
-            self.state.record_success(before, now, outcome.digest)
+            is_behind = outcome.status is Status.PINNED
+            self.state.record_success(before, now, outcome.digest, is_behind=is_behind)
             self.state.flush_if_due()
             return replace(outcome, news=News.RECOVERED) if is_reported else outcome
         cause = Cause(outcome.cause or Cause.OTHER)

@@ -21,7 +21,7 @@ from publisher.state.outbox import SCHEMA as OUTBOX_SCHEMA
 from publisher.tree.layout import RepositoryURL
 
 _APPLICATION = 0x70756273  # "pubs"
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 10.0
 
 COLUMNS = tuple(each.name for each in fields(Tries))
@@ -98,7 +98,7 @@ def open_writable(path: Path, url: str, note: Callable[[str], None]) -> sqlite3.
     make_directory(path.parent)
     with _opening(path):
         try:
-            return _checked(_connect(path, "rw"), url)
+            return _checked(_connect(path, "rw"), url, upgrades=True)
         except FileNotFoundError:
             pass
         except (_Unusable, sqlite3.DatabaseError, IsADirectoryError) as error:
@@ -156,14 +156,45 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _checked(connection: sqlite3.Connection, url: str) -> sqlite3.Connection:
-    """Return `connection` if its database is that of `url`, and whole; else close it and raise."""
+def _checked(
+    connection: sqlite3.Connection, url: str, *, upgrades: bool = False
+) -> sqlite3.Connection:
+    """Return `connection` if its database is that of `url`, and whole; else close it and raise.
+
+    Args:
+        connection: The database.
+        url: The repository.
+        upgrades: Whether a database of an earlier version is converted. Otherwise it is read as if
+            it were, from a copy in memory.
+    """
     try:
+        if _is_of_version_1(connection):
+            if not upgrades:
+                connection = _copy(connection)
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute('ALTER TABLE wishes ADD COLUMN "behind_since" TEXT')
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
         _check(connection, url)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_of_version_1(connection: sqlite3.Connection) -> bool:
+    [[application]] = connection.execute("PRAGMA application_id")
+    [[version]] = connection.execute("PRAGMA user_version")
+    return bool(application == _APPLICATION and version == 1)
+
+
+def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a copy in memory, and close the connection."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    copy.text_factory = _text
+    with closing(connection):
+        connection.backup(copy)
+    return copy
 
 
 def _check(connection: sqlite3.Connection, url: str) -> None:

@@ -68,6 +68,8 @@ class Tries:
         next_try: When it is tried again; None if the next run tries it.
         reported_at: When the failure was last reported as news.
         reported_cause: The cause in that report.
+        behind_since: When a run first found that the reference names another image than the one
+            that is published, which a pin keeps; None if it does not.
     """
 
     wish_list: str
@@ -89,6 +91,7 @@ class Tries:
     next_try: datetime | None = None
     reported_at: datetime | None = None
     reported_cause: str = ""
+    behind_since: datetime | None = None
 
     @property
     def is_failing(self) -> bool:
@@ -109,9 +112,14 @@ class Tries:
         """Return the same, with its failure reported at `now`."""
         return replace(self, reported_at=now, reported_cause=self.cause)
 
-    def succeeded(self, now: datetime, digest: str) -> Tries:
+    def succeeded(self, now: datetime, digest: str, *, is_behind: bool = False) -> Tries:
         """Return what is known after a success; an empty `digest` keeps the former one."""
-        return replace(self.without_failure(), last_success=now, digest=digest or self.digest)
+        return replace(
+            self.without_failure(),
+            last_success=now,
+            digest=digest or self.digest,
+            behind_since=(self.behind_since or now) if is_behind else None,
+        )
 
     def failed(self, now: datetime, cause: Cause, error: str, next_try: datetime | None) -> Tries:
         """Return what is known after another failure."""

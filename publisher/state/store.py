@@ -166,16 +166,19 @@ class State(Closing):
             )
         return list({run.command: run for run in reversed(found)}.values())[::-1]
 
-    def record_success(self, tries: Tries, now: datetime, digest: str = "") -> Tries:
-        """Remember that an image is current; return what is then known.
+    def record_success(
+        self, tries: Tries, now: datetime, digest: str = "", *, is_behind: bool = False
+    ) -> Tries:
+        """Remember that an image is as it is to be; return what is then known.
 
         Args:
             tries: The image: what `wish` returned, or a new value, with the present place of the
                 wish in its list.
             now: The moment.
             digest: What its reference names; "" if that was not looked up.
+            is_behind: Whether that is another image than the published one, which a pin keeps.
         """
-        return self._put(tries.succeeded(_second(now), digest))
+        return self._put(tries.succeeded(_second(now), digest, is_behind=is_behind))
 
     def record_failure(
         self,

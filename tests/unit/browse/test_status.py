@@ -16,6 +16,7 @@ import pytest
 from publisher.state import Cause, Tries
 from publisher.state.database import state_file
 from publisher.state.store import State, open_state
+from publisher.times import format_time
 from publisher.tree import layout
 from tests.command import Result, run_here
 from tests.cvmfs import make_machine
@@ -228,9 +229,45 @@ def test_the_registry_is_asked_on_request(tmp_path: Path, monkeypatch: pytest.Mo
         assert line["behind"] is True and line["registryDigest"] != line["sourceDigest"]
         assert len(registry.requests) == 1
         text = ask(tmp_path, "status", "--check-registry").out
-        assert f"behind: the registry had {line['registryDigest'][:19]} at" in text
+        assert f": the registry had {line['registryDigest'][:19]} at" in text
+        assert "; behind since 20" in text and line["behindSince"] == line["registryCheckedAt"]
     [line] = wishes(tmp_path, "--check-registry")
     assert line["behind"] is None and "cannot" in line["registryError"]
+
+
+def test_since_when_a_pinned_image_is_behind_its_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBLISHER_STATE", str(tmp_path / "state"))
+    lists = tmp_path / "wishes.yaml"
+    with OwnRegistry() as registry:
+        name = f"{registry.host}/tools/a:1"
+        registry.add("tools/a", "1", image(layer(file("a"))))
+        lists.write_text(f"version: 2\nimages: ['http://{name}']\n")
+        assert ask(tmp_path, "ingest", lists).code == 0
+        assert ask(tmp_path, "pin", name).code == 0
+        assert wishes(tmp_path, name)[0]["behindSince"] is None
+        registry.add("tools/a", "1", image(layer(file("b"))))
+        assert ask(tmp_path, "ingest", lists).code == 0
+        assert wishes(tmp_path, name)[0]["behindSince"] is not None
+        with closing(writable(tmp_path)) as state:
+            known = state.wish(str(lists), name)
+            assert known is not None
+            earlier = replace(known, behind_since=None)
+            state.record_success(earlier, EARLIER, known.digest, is_behind=True)
+        registry.requests.clear()
+        assert ask(tmp_path, "ingest", lists).code == 0
+        assert len(registry.requests) == 1
+        for option in ((), ("--check-registry",)):
+            [line] = wishes(tmp_path, name, *option)
+            assert line["behindSince"] == format_time(EARLIER)
+            assert f"; behind since {format_time(EARLIER)}: the registry had" in (
+                ask(tmp_path, "status", name, *option).out
+            )
+        assert ask(tmp_path, "unpin", name).code == 0
+        assert ask(tmp_path, "ingest", lists).code == 0
+    [line] = wishes(tmp_path, name)
+    assert (line["behind"], line["behindSince"]) == (False, None)
 
 
 def test_an_image_of_two_lists_is_looked_up_once(

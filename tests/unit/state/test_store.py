@@ -77,6 +77,27 @@ def test_what_is_recorded_is_found_again(
     assert notes == []
 
 
+def test_a_state_of_the_first_version_is_read_and_converted(
+    opened: Callable[..., State], path: Path, notes: list[str]
+) -> None:
+    with opened() as state:
+        known = state.record_success(new(), NOW, "sha256:1")
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE wishes DROP COLUMN behind_since")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    before = path.read_bytes()
+    with opened(writable=False) as state:
+        assert state.wishes() == [known]
+    assert path.read_bytes() == before
+    with opened() as state:
+        behind = state.record_success(known, NOW, "sha256:2", is_behind=True)
+    with opened(writable=False) as state:
+        assert state.wishes() == [behind]
+        assert behind.behind_since == NOW
+    assert notes == []
+
+
 def test_repositories_have_states_of_their_own(
     opened: Callable[..., State], tmp_path: Path
 ) -> None:
@@ -152,7 +173,7 @@ def empty(path: Path) -> None:
 
 def later_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
     connection.close()
 
 
