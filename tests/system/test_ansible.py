@@ -24,16 +24,23 @@ METRICS = "/var/lib/prometheus/node-exporter/publisher.prom"
 UNITS = ("publisher", "publisher-prune", "publisher-gc", "publisher-verify")
 
 
-def test_ansible_lint_accepts_the_collection_for_production(tmp_path: Path) -> None:
-    controller = Controller(tmp_path)
-    controller.install_collection()
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    """Where the collection is installed."""
+    made = Controller(tmp_path_factory.mktemp("controller"))
+    made.install_collection()
+    return made
+
+
+def test_ansible_lint_accepts_the_collection_for_production(controller: Controller) -> None:
     assert controller.lint() == []
 
 
 @pytest.mark.timeout(1800)
-def test_the_roles_set_up_a_publisher_and_a_client_once(tmp_path: Path) -> None:
-    controller, tree = Controller(tmp_path), tmp_path / "tree"
-    controller.install_collection()
+def test_the_roles_set_up_a_publisher_and_a_client_once(
+    controller: Controller, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
     tree.mkdir()
     run(*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path / "dist", ROOT)
     [wheel] = (tmp_path / "dist").glob("publisher-*.whl")
