@@ -18,6 +18,7 @@ from tests.real_image import RealImages, build_real_images
 
 # The duration of an example depends more on the load of the machine than on the program.
 settings.register_profile("without deadlines", deadline=None)
+settings.register_profile("few", deadline=None, max_examples=25)
 settings.load_profile("without deadlines")
 
 

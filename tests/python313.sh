@@ -2,7 +2,8 @@
 # Runs the fast tests on the Python 3.13 of Debian 13, as root. Installs a minimal Debian 13 into the
 # user's cache once (tests/debian_root.sh). Needs debootstrap and .venv (make lint makes it). Runs the
 # rooms that depend on what Python and its libraries do; those that depend on the file system and on
-# other programs more than on Python are left out. Arguments are pytest's.
+# other programs more than on Python are left out. Properties are tried with fewer examples than on
+# the machine's own Python. Arguments are pytest's; with --prepare alone, it only installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -28,6 +29,9 @@ tests=(
 make_root trixie 4 trixie bubblewrap busybox-static git iproute2 jq make openssl python3 python3-venv \
   squashfs-tools squashfs-tools-ng strace tcl
 make_venv dev
+if [ "${1:-}" = --prepare ]; then
+  exit
+fi
 unset CI # what is not installed here was tested before
 enter_root memory python -m pytest -n auto --dist worksteal -m "not system" \
-  -p no:cacheprovider --no-header "${tests[@]}" "$@"
+  -p no:cacheprovider --no-header --hypothesis-profile=few "${tests[@]}" "$@"
