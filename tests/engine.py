@@ -76,9 +76,17 @@ def publish(
             _forget_opaqueness(unpacked[-1])
         needed = fixups([u.index for u in unpacked], opaque_xattrs)
         apply_fixups(unpacked[-1].tree, needed, [u.tree for u in unpacked[:-1]])
-    flat = directory / "flat"
-    plan = merge([u.index for u in unpacked])
-    return Published(unpacked, flat, link_tree(flat, plan, [u.tree for u in unpacked]))
+    return _linked(unpacked, directory / "flat")
+
+
+def lower_image(published: Published, count: int, flat: Path) -> Published:
+    """Link the flat image of the lowest `count` layers of another one."""
+    return _linked(published.layers[:count], flat)
+
+
+def _linked(layers: Sequence[Unpacked], flat: Path) -> Published:
+    plan = merge([each.index for each in layers])
+    return Published(layers, flat, link_tree(flat, plan, [each.tree for each in layers]))
 
 
 def _forget_opaqueness(layer: Unpacked) -> None:
