@@ -10,10 +10,11 @@ from pathlib import Path
 
 from publisher.browse.contents import NoContents
 from publisher.browse.package_cache import PackageCache
-from publisher.browse.packages import InstalledPackage, packages_of
+from publisher.browse.packages import packages_of
 from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.oci.digest import digest_of
+from publisher.packages.model import InstalledPackage
 from publisher.packages.query import PackageQuery
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.damaged import read_damaged

@@ -13,9 +13,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from publisher.browse.packages import InstalledPackage
 from publisher.closing import Closing
-from publisher.packages.model import Package, PackageType
+from publisher.packages.model import InstalledPackage, Package, PackageType
 
 _VERSION = 1
 _BUSY_SECONDS = 5.0

@@ -13,24 +13,17 @@ from dataclasses import dataclass
 from publisher.browse.contents import layer_index, manifest_of
 from publisher.entry import Merged
 from publisher.layers.merge import merge
-from publisher.packages.model import Database, LayerPackages, Package, PackageType
+from publisher.packages.model import (
+    Database,
+    InstalledPackage,
+    LayerPackages,
+    Package,
+    PackageType,
+)
 from publisher.packages.places import place_of
 from publisher.repository import Repository
 from publisher.repository.packages import layer_packages
 from publisher.repository.published import PublishedImage, find_name, load_image
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledPackage:
-    """A package of an image, and the database that lists it, as a path in the image."""
-
-    type: PackageType
-    package: Package
-    path: str
-
-    def order(self) -> tuple[str, Package, str]:
-        """Return a key that sorts by type, name, version and path."""
-        return str(self.type), self.package, self.path
 
 
 @dataclass(frozen=True, slots=True)

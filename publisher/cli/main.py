@@ -48,6 +48,7 @@ _COMMANDS = {
     "restore": "publisher.cli.schedule:restore",
     "run": "publisher.cli.run:run",
     "runs": "publisher.cli.runs:runs",
+    "sbom": "publisher.cli.sbom:sbom",
     "schedule": "publisher.cli.schedule:schedule",
     "show": "publisher.cli.images:show",
     "site": "publisher.cli.site:site",

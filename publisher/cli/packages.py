@@ -6,7 +6,7 @@ import fnmatch
 
 import click
 
-from publisher.browse.packages import ImagePackages, InstalledPackage, image_packages
+from publisher.browse.packages import ImagePackages, image_packages
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -14,7 +14,7 @@ from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable, shorten
-from publisher.packages.model import PACKAGE_TYPES, Package
+from publisher.packages.model import PACKAGE_TYPES, InstalledPackage, Package
 
 
 @click.command()

@@ -78,6 +78,19 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class InstalledPackage:
+    """A package of an image, and the database that lists it, as a path in the image."""
+
+    type: PackageType
+    package: Package
+    path: str
+
+    def order(self) -> tuple[str, Package, str]:
+        """Return a key that sorts by type, name, version and path."""
+        return str(self.type), self.package, self.path
+
+
+@dataclass(frozen=True, slots=True)
 class Database:
     """The packages that one file lists. `path` is relative to the root of the layer.
 

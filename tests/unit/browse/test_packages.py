@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,9 @@ from tests.layer_builder import (
     write_layout,
 )
 from tests.package_databases import APK
-from tests.schemas import output_schema
+from tests.schemas import ROOT, output_schema
 
+PAGE = ROOT / "docs/packages.md"
 SITE = "opt/tool/lib/python3.11/site-packages"
 
 
@@ -252,3 +255,35 @@ def test_the_cache_forgets_images_that_are_not_published_any_more(tmp_path: Path
     assert "it has no index" in problems[0]
     (tmp_path / "index").rename(index)
     assert found() == [("local/base:1", "5")]
+
+
+def test_the_documented_examples_print_what_the_page_shows(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    upper = layer(
+        file("var/lib/dpkg/status", dpkg(libb="1.0-1", tool="3")),
+    )
+    write_layout(image(BASE), tmp_path / "base", "1")
+    write_layout(image(BASE, upper), tmp_path / "next", "1")
+    for name in ("base", "next"):
+        succeed("ingest-image", f"oci:{tmp_path}/{name}:1", "--repository", tmp_path / "images")
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    examples = [each.partition("\n") for block in blocks for each in block.split("$ publisher ")]
+    assert len(examples) > 8
+    for command, _, expected in examples:
+        words, _, saved = command.partition(" > ")
+        if words:
+            result = ask(tmp_path, *shlex.split(words))
+            assert (result.code, result.err) == (0, ""), command
+            if saved:
+                assert {"cdx": "specVersion", "spdx": "spdxVersion"}[saved.split(".")[1]] in (
+                    result.json
+                )
+                assert ask(tmp_path, *shlex.split(words)) == result
+            else:
+                assert result.out == expected
+    failing = ask(root, "sbom", "local/top:1")
+    assert failing.code == 1
+    assert "3 package databases skipped" in failing.err
+    assert {each["name"] for each in failing.json["components"]} >= {"liba", "<b>\u202e\x1b[31m"}
