@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import signal
@@ -23,6 +25,8 @@ from tests.cvmfs import is_running
 from tests.layer_builder import file, image, layer, write_layout
 from tests.processes import wait_until
 from tests.receiver import NotificationReceiver, Received
+from tests.registry import OwnRegistry
+from tests.registry_auth import BasicAuth
 from tests.schemas import ROOT, output_schema
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -139,6 +143,40 @@ def test_the_recovery_of_a_wish_whose_tags_were_unknown_is_notified(site: Site) 
     assert (recovered["owner"], recovered["line"]) == ("astro", 3)
     site.run("ingest", site.wishes)
     assert site.events() == []
+
+
+def test_a_password_that_expires_is_notified_once_as_refused_and_when_it_is_replaced(
+    site: Site,
+) -> None:
+    passwords = site.folder / "config.json"
+
+    def log_in(registry: OwnRegistry, password: str) -> None:
+        entry = {"auth": base64.b64encode(f"robot:{password}".encode()).decode()}
+        passwords.write_text(json.dumps({"auths": {registry.host: entry}}))
+
+    with OwnRegistry(BasicAuth({"robot": "first"})) as registry:
+        registry.add("team/x", "1", image(layer(file("x"))))
+        name = f"{registry.host}/team/x:1"
+        site.wishes.write_text(
+            f"version: 2\nrepository: dir:{site.images}\nimages: [{{image: 'http://{name}'}}]\n"
+        )
+        job = ("ingest", site.wishes, "--authfile", passwords, "--new-failures")
+        log_in(registry, "first")
+        site.run(*job)
+        assert site.events() == [("published", name)]
+        registry.auth = BasicAuth({"robot": "second"})
+        site.run(*job, code=1)
+        assert site.events() == [("failed", name)]
+        assert "first" not in site.server.received[0].body.decode()
+        registry.requests.clear()
+        site.run(*job)
+        assert (site.events(), registry.requests) == ([], [])
+        result = publisher("status", name, "--output", "json", "--repository", site.images)
+        [line] = result.json["wishes"]
+        assert (line["published"], line["cause"]) == (True, "refused")
+        log_in(registry, "second")
+        site.run(*job, "--retry-failed")
+        assert site.events() == [("recovered", name)]
 
 
 def test_the_correction_of_a_list_and_of_a_wish_with_an_error_is_notified(site: Site) -> None:
