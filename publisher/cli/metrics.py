@@ -129,7 +129,7 @@ def ingest_updates(
     The values of a list that cannot be read stay, so that the time of its last run ages.
     """
     by_list: dict[str, list[Outcome]] = {each: [] for each in lists}
-    for outcome in report.of_images:
+    for outcome in _one_for_each_image(report.of_images):
         by_list.setdefault(outcome.wish_list, []).append(outcome)
     good = {
         each: not (report.interrupted or any(outcome.error for outcome in outcomes))
@@ -144,6 +144,17 @@ def ingest_updates(
         if not report.interrupted:
             yield _wishes((url, each), outcomes)
             yield from _failures((url, each), outcomes)
+
+
+def _one_for_each_image(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield the outcomes without those of further errors in the same wish."""
+    invalid = set()
+    for outcome in outcomes:
+        key = outcome.wish_list, outcome.name
+        if outcome.cause != Cause.WISH_LIST or key not in invalid:
+            yield outcome
+        if outcome.cause == Cause.WISH_LIST:
+            invalid.add(key)
 
 
 def _wishes(scope: tuple[str, str], outcomes: Iterable[Outcome]) -> Update:

@@ -21,7 +21,7 @@ def wishes(tmp_path: Path) -> Path:
     path = tmp_path / "wishes.yaml"
     path.write_text(
         f"version: 2\nrepository: dir:{tmp_path}/images\n"
-        f"images: ['oci:{layout}:1', 'oci:{layout}:2', 'A B']\n"
+        f"images: ['oci:{layout}:1', 'oci:{layout}:2', {{image: 'A B', outputs: [none]}}]\n"
     )
     return path
 
