@@ -22,6 +22,7 @@ tests=(
   tests/unit/thin
   tests/unit/tree
   tests/unit/wishlist
+  tests/unit/workers/test_compromised_worker.py
   --ignore=tests/unit/layers/test_fuzz.py
   --ignore=tests/unit/layers/test_merge.py
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from publisher.errors import PublisherError
 from publisher.layers.index import read_index
 from publisher.layers.opaque import lacks_marks_for_root, marks_for_root
+from publisher.layers.policy import Policy
 from publisher.oci.reference import parse_reference
 from publisher.repository import NothingPublished, Repository
 from publisher.repository.checks import Check, Verdict
@@ -144,6 +145,22 @@ def _worker_processes() -> Iterator[Check]:
             yield Check(subject, Verdict.WARNING, what, each.remedy)
 
 
+def _device_nodes(repository: Repository, policy: Policy) -> Iterator[Check]:
+    """Warn if a worker process could open the device nodes that it makes."""
+    if not isinstance(repository, DirectoryRepository) or policy.devices == "drop":
+        return
+    root = repository.root
+    if not os.statvfs(root).f_flag & os.ST_NODEV:
+        mount = next(each for each in (root, *root.parents) if each.is_mount())
+        yield Check(
+            "device nodes",
+            Verdict.WARNING,
+            f"the policy keeps them, and {mount} is mounted without nodev: a compromised worker "
+            "process could open the disks of this machine",
+            f"mount -o remount,nodev {mount}",
+        )
+
+
 def _published_layers(repository: Repository) -> set[str]:
     layers: set[str] = set()
     with suppress(PublisherError):  # `verify` reports unreadable settings
@@ -241,7 +258,7 @@ def _podman_store(repository: Repository) -> Iterator[Check]:
 def _examine_records(repository: Repository) -> Iterator[Check]:
     try:
         schedule, pins = load_schedule(repository), load_pins(repository)
-        load_policy(repository)
+        policy = load_policy(repository)
         count = sum(1 for _ in repository.names())
         unfinished = repository.unfinished()
     except InvalidRecord as error:
@@ -255,6 +272,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
     layers = _published_layers(repository)
+    yield from _device_nodes(repository, policy)
     yield from _permissions(repository, layers)
     yield from _opaque_directories(repository, layers)
     yield from _podman_store(repository)

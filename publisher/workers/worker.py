@@ -56,7 +56,10 @@ def _confinement(place: LayerPlace, job: Job, channel: socket.socket) -> Confine
     return Confinement(
         place.directory,
         (channel.fileno(),),
-        for_unpacking(set_user_id=set_user_id, devices=policy.devices == "keep"),
+        # Only a tree has owners and modes of the image.
+        for_unpacking(set_user_id=set_user_id, devices=policy.devices == "keep")
+        if place.form == "tree"
+        else (),
         set_user_id=set_user_id,
         address_space=ADDRESS_SPACE,
         file_size=max(policy.limits.layer_bytes, policy.limits.layer_apparent_bytes),

@@ -10,7 +10,7 @@ from typing import Any
 
 from publisher.sandbox import Measure
 from tests.command import succeed
-from tests.components import require_root
+from tests.components import require_mounts, require_root, run
 from tests.confined import in_a_child, lacking
 
 
@@ -50,3 +50,19 @@ def test_doctor_states_that_workers_are_confined(tmp_path: Path) -> None:
     succeed("init", repository)
     out = succeed("doctor", "--repository", repository).out
     assert "confined: a root directory, Landlock, a filter of system calls\n" in out
+
+
+def test_doctor_warns_of_device_nodes_that_a_worker_could_open(tmp_path: Path) -> None:
+    require_mounts()
+    for folder, options, warnings in (("open", "dev", 1), ("closed", "nodev", 0)):
+        mount = tmp_path / folder
+        mount.mkdir()
+        run("mount", "-t", "tmpfs", "-o", options, "tmpfs", mount)
+        try:
+            repository = f"dir:{mount}/images"
+            succeed("init", repository, "--devices", "keep")
+            out = succeed("doctor", "--repository", repository).out
+        finally:
+            run("umount", mount)
+        assert out.count(f"{mount} is mounted without nodev") == warnings
+        assert out.count(f"try: mount -o remount,nodev {mount}") == warnings
