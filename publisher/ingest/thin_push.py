@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from publisher.errors import InvalidReference, failure_text
 from publisher.ingest.thin_images import build_thin, wanted_terms, write_records
@@ -17,13 +18,15 @@ from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.reading import load_thin_record
 from publisher.sources.open import Sources
-from publisher.sources.registry.upload import RegistryDestination
 from publisher.thin import ThinImageError
 from publisher.thin.image import ThinSet
 from publisher.thin.save import engine_archive
 from publisher.tree.thin_image import ThinRecord, ThinTerms
 from publisher.wishlist import render_output_format
 from publisher.wishlist.places import places_of
+
+if TYPE_CHECKING:
+    from publisher.sources.registry.upload import RegistryDestination
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import docker.auth
-import docker.errors
-
 from publisher.oci.reference import HUB, canonical_name
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import (
@@ -210,6 +207,10 @@ def _credential(key: str, entry: object, origin: str) -> Credential | None:
         why="it is malformed",
         hint=f"publisher login {key}",
     )
+    # Long to load, and most registries are read without credentials.
+    import docker.auth
+    import docker.errors
+
     try:
         parsed = docker.auth.AuthConfig.parse_auth({key: entry}, raise_on_error=True)[key]
     except (docker.errors.DockerException, ValueError, TypeError, binascii.Error):
