@@ -290,6 +290,12 @@ class MemoryTransaction:
         self._trees.append((path, made, anew))
         return {}
 
+    def adopt(self, prepared: MemoryTransaction) -> None:
+        """Also publish what another transaction prepared."""
+        known = {path for path, _, _ in self._trees}
+        self._trees += [tree for tree in prepared._trees if tree[0] not in known]
+        self._small = prepared._small | self._small
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Take the writer lock."""

@@ -50,6 +50,7 @@ from publisher.cli.wishlists import ListedRequests, read_list, selected_lists
 from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.ingest.admission import Admission
+from publisher.ingest.group import DEFAULT_GROUP
 from publisher.ingest.memory import (
     UnreadableList,
     forget_changed,
@@ -119,6 +120,16 @@ no_progress_option = click.option(
 )
 
 
+group_option = click.option(
+    "--group",
+    type=click.IntRange(1, 256),
+    default=DEFAULT_GROUP,
+    show_default=True,
+    help="How many images, which became ready during a commit, the next commit may publish "
+    "together; 1 for a commit of its own for each image.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Options:
     """The options of `ingest` and `ingest-image`. `wait` is in seconds."""
@@ -132,6 +143,7 @@ class _Options:
     admission: Admission = field(default_factory=Admission)
     retry_failed: bool = False
     selection: Selection = field(default_factory=Selection)
+    group: int = 1
 
 
 @click.command()
@@ -140,6 +152,7 @@ class _Options:
 @policy_option
 @repository_option
 @jobs_option
+@group_option
 @workers_option
 @wait_option
 @verify_option
@@ -168,6 +181,7 @@ def ingest(
     new_failures: bool,
     repository: str | None,
     jobs: int,
+    group: int,
     workers: int | None,
     wait: float,
     verify_publish: bool,
@@ -205,6 +219,7 @@ def ingest(
         source_settings,
         retry_failed=retry_failed,
         selection=Selection(only, changed),
+        group=group,
     )
     run = RecordedRun(
         "ingest",
@@ -472,6 +487,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
                 repository,
                 sources,
                 jobs=options.jobs,
+                group=options.group,
                 workers=workers,
                 policy=load_policy(repository),
                 admission=options.admission,

@@ -6,7 +6,8 @@ work.py         share the images of all wishes among threads; for all commands
 wish.py         process one wish
 image.py        publish one image
 layers.py       download each layer once; space.py: which images may use the disk
-publish.py      the transaction of one image; bookkeeping.py: its records
+publish.py      prepare the transaction of one image; commit.py: commit it, or several together
+group.py        which images are committed together; bookkeeping.py: their records
 plan.py         show what an ingest would do                   `publisher plan`
 check.py        check wish lists, and that their images exist `publisher check`
 check_lists.py  compare lists with earlier ones; check_image.py: one image; findings.py

@@ -11,6 +11,7 @@ from datetime import datetime
 from publisher.errors import failure_text
 from publisher.ingest.admission import Admission
 from publisher.ingest.causes import cause_of
+from publisher.ingest.group import Commits
 from publisher.ingest.layers import Interrupted, LayerFetcher
 from publisher.ingest.memory import Memory
 from publisher.ingest.notices import Notices
@@ -60,6 +61,7 @@ class Run:
     admission: Admission
     memory: Memory
     selection: Selection
+    commits: Commits
     cut_short: bool = False
     places: Places = field(default_factory=Places)
     recovered: list[Outcome] = field(default_factory=list)
@@ -188,7 +190,13 @@ def _fetch_until_published(
                 lambda: max(unpacked_entries(run.repository, item) for item in items),
             )
             status = publish(
-                run.repository, items, run.now, purpose, run.notices.refused, run.limits
+                run.repository,
+                items,
+                run.now,
+                purpose,
+                run.notices.refused,
+                run.limits,
+                run.commits,
             )
             break
         except ConcurrentlyPublished:

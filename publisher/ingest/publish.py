@@ -1,34 +1,24 @@
-"""The transaction that makes one requested image visible, for all its platforms."""
+"""Publish one requested image for all its platforms: prepare its content, then commit it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
 from publisher.entry import Fixup
-from publisher.ingest.bookkeeping import record
+from publisher.ingest.commit import NewLayer, PreparedImage
+from publisher.ingest.group import Commits
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Item, check_place, has_content
+from publisher.ingest.wanted import Item, has_content
 from publisher.layers.fixups import image_fixups
 from publisher.layers.index import IndexHeader, LayerIndex
 from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
-from publisher.repository import Repository, RepositoryChanged, Transaction
-from publisher.repository.records import RecordSet
+from publisher.repository import Repository, Transaction
 from publisher.runtimes.flat_image import check_layers, flat_plan
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout
-
-
-@dataclass(frozen=True, slots=True)
-class _NewLayer:
-    """A layer to be published, and what its tree needs from the layers `below` it."""
-
-    digest: str
-    fixups: tuple[Fixup, ...]
-    below: Sequence[str]
 
 
 def publish(
@@ -38,6 +28,7 @@ def publish(
     purpose: str,
     refused: Callable[[str], None] = lambda _: None,
     limits: Limits | None = None,
+    commits: Commits | None = None,
 ) -> Status:
     """Publish all `items`, whose layers are published or staged, in one transaction.
 
@@ -48,6 +39,8 @@ def publish(
         purpose: What the transaction is for, for other publishers and the history.
         refused: Called with the kind of each thing that the file system cannot store.
         limits: How much an image may hold; by default the usual limits.
+        commits: The commits of the run, which may publish other images together with this one; by
+            default the image is committed by itself.
 
     Returns:
         Whether the image is new, a tag moved, or only records changed.
@@ -73,58 +66,17 @@ def publish(
         intended = [item.publication(item.wanted.terms, now()) for item in items]
         images_of = [item.image for item in items]
         stored = podman_store.describe(repository, list(zip(images_of, intended, strict=True)))
-        prepared = podman_store.prepare(repository, transaction, stored)
-        with transaction.exclusive():
-            coming = {layout.flat_image(image.manifest.image_id) for image in images}
-            coming |= {layout.layer_directory(layer.digest) for layer in layers}
-            records = RecordSet(repository)
-            for item in items:
-                check_place(records, item)
-            _require_content(repository, items, coming)
-            for path in podman_store.missing(repository, stored) - prepared:
-                raise _collected(items[0].name, path)
-            _add_layers(transaction, items, layers)
-            leaving = [
-                name
-                for publication in intended
-                for name in podman_store.leaving(
-                    records.readable_publication(publication.name), publication
-                )
-            ]
-            status = record(records, transaction, items, now())
-            changed = podman_store.update(repository, transaction, stored, leaving, prepared)
-            if changed and status is Status.UNCHANGED:
-                status = Status.RECORDED
-            records.write(transaction)
-            transaction.commit()
-    return status
-
-
-def _add_layers(
-    transaction: Transaction, items: Sequence[Item], layers: Sequence[_NewLayer]
-) -> None:
-    for layer in layers:
-        transaction.add_layer(layer.digest, layer.fixups, layer.below)
-    new = {layer.digest for layer in layers}
-    for item in items:
-        for each in item.image.manifest.layers:
-            if each.digest not in new:
-                # If another run published it in the meantime, the staged layer is discarded.
-                transaction.add_layer(each.digest, (), ())
+        directories = frozenset(podman_store.prepare(repository, transaction, stored))
+        prepared = PreparedImage(
+            transaction, items, purpose, now, images, layers, intended, stored, directories
+        )
+        return (commits or Commits(repository)).commit(prepared)
 
 
 def wait_for_others(repository: Repository, purpose: str) -> None:
     """Wait until the commit of another publisher has ended."""
     with repository.transaction(purpose) as nothing, nothing.exclusive():
         pass
-
-
-def _require_content(repository: Repository, items: Sequence[Item], coming: Set[str]) -> None:
-    """Raise RepositoryChanged unless all content of `items` is published, or in `coming`."""
-    for item in items:
-        for path in item.content:
-            if path not in coming and not repository.exists(path):
-                raise _collected(item.name, path)
 
 
 def unpacked_entries(repository: Repository, item: Item) -> int:
@@ -151,10 +103,6 @@ def _check_unpacked_size(repository: Repository, item: Item, limits: Limits) -> 
     )
 
 
-def _collected(name: str, path: str) -> RepositoryChanged:
-    return RepositoryChanged(f"cannot publish {name}", why=f"{path} was collected in the meantime")
-
-
 def _new_flat_images(repository: Repository, items: Sequence[Item]) -> list[PlatformImage]:
     images = {
         item.image.manifest.image_id: item.image for item in items if "flat" in item.wanted.outputs
@@ -170,13 +118,13 @@ def _link_flat_image(
         return transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
 
-def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer]:
+def _new_layers(repository: Repository, items: Sequence[Item]) -> list[NewLayer]:
     """Return the layers that are not published yet, with what each needs from those below it.
 
     This reads indexes, and is therefore done before the writer lock is taken. A layer that another
     run publishes in the meantime is published as that run determined.
     """
-    new: dict[str, _NewLayer] = {}
+    new: dict[str, NewLayer] = {}
     for item in items:
         digests = [layer.digest for layer in item.image.manifest.layers]
         numbers: dict[int, list[Fixup]] = {}
@@ -187,5 +135,5 @@ def _new_layers(repository: Repository, items: Sequence[Item]) -> list[_NewLayer
         for number, fixup in image_fixups(indexes, numbers.keys(), repository.keeps_xattrs):
             numbers[number].append(fixup)
         for number, needed in numbers.items():
-            new[digests[number]] = _NewLayer(digests[number], tuple(needed), digests[:number])
+            new[digests[number]] = NewLayer(digests[number], tuple(needed), digests[:number])
     return list(new.values())

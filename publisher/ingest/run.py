@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from publisher.ingest.admission import Admission
+from publisher.ingest.group import DEFAULT_GROUP, Commits
 from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.logged_progress import LoggedProgress
@@ -46,6 +47,7 @@ def ingest(
     sources: Sources,
     *,
     jobs: int = 4,
+    group: int = DEFAULT_GROUP,
     workers: Workers | None = None,
     policy: Policy | None = None,
     admission: Admission | None = None,
@@ -64,6 +66,7 @@ def ingest(
         sources: Where the images come from.
         jobs: How many images, and as many layers, are processed at a time; fewer if the limit of
             open files (`ulimit -n`) does not allow them.
+        group: How many images one commit may publish, of those that are ready at the same time.
         workers: Unpacks the layers; by default this process does.
         policy: What of an image may be published, and how large it may be.
         admission: Which wishes and images may be published; by default all.
@@ -121,6 +124,7 @@ def ingest(
             rules_digest(admission.policy, policy.limits),
         ),
         selection,
+        Commits(repository, group),
     )
     wishes: Iterable[WishIngest] = (WishIngest(run, request) for request in requests)
     if selection.is_partial:

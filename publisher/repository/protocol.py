@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, Self
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, TreeSink
 from publisher.repository.layer_files import LayerPlace
@@ -129,6 +129,16 @@ class Transaction(Protocol):
 
         Raises:
             RepositoryChanged: A layer is no longer published or staged.
+        """
+
+    def adopt(self, prepared: Self) -> None:
+        """Also publish the content that `link` and `add_file` prepared in another transaction.
+
+        The other one stays open and unchanged until this one ends, and can still be committed if
+        this one is not.
+
+        Raises:
+            RepositoryChanged: The two were linked from different trees of one layer.
         """
 
     def exclusive(self) -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.tree import layout
 from tests.any_repository import AnyRepository, find_repository, make_repository
 from tests.components import require
+from tests.gathering import GATHER
 from tests.layer_builder import (
     Image,
     directory,
@@ -114,11 +115,16 @@ class Stage:
         write_layout(built, self.folder / "layout", tag)
 
     def ingest(
-        self, *tags: str, bare: Sequence[str] = (), squashed: Sequence[str] = ()
+        self,
+        *tags: str,
+        bare: Sequence[str] = (),
+        squashed: Sequence[str] = (),
+        together: bool = False,
     ) -> list[str]:
         """The command that publishes these tags by a wish list.
 
-        Those in `bare` are published as layers only, those in `squashed` also as squashfs files.
+        Those in `bare` are published as layers only, those in `squashed` also as squashfs files;
+        `together` all by one commit.
         """
         if squashed:
             require(PROGRAM)
@@ -137,6 +143,9 @@ class Stage:
             for tag in tags
         ]
         wishes.write_text(json.dumps({"version": 2, "images": wished}))
+        if together:
+            jobs = str(len(tags))
+            return [GATHER, jobs, "ingest", str(wishes), "--jobs", jobs, *self.place]
         return ["ingest", str(wishes), "--jobs", "1", *self.place]
 
     def publish(self, built: Image) -> list[str]:
@@ -165,6 +174,13 @@ class Scenario:
 
 
 def _two_new_images(stage: Stage, commands: FaultyCommands) -> None:
+    stage.put(FIRST, "one")
+    stage.put(SECOND, "two")
+
+
+def _one_of_two_images(stage: Stage, commands: FaultyCommands) -> None:
+    stage.put(image(BASE, layer(file("old"))), "one")
+    stage.succeed(commands, stage.ingest("one"))
     stage.put(FIRST, "one")
     stage.put(SECOND, "two")
 
@@ -221,6 +237,11 @@ def _prune(stage: Stage) -> list[str]:
 SCENARIOS = [
     Scenario(
         "two new images", _two_new_images, lambda stage: stage.ingest("one", "two", bare=["one"])
+    ),
+    Scenario(
+        "a moved tag and a new image together",
+        _one_of_two_images,
+        lambda stage: stage.ingest("one", "two", together=True),
     ),
     Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one", squashed=["one"])),
     Scenario("repair", _repairable, lambda stage: stage.verify("--repair")),

@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from tests.gathering import GATHER, gather_commits
 from tests.preloading import load_package
 from tests.transactions.recorder import Recorder
 
@@ -250,6 +251,9 @@ def run(request: dict[str, Any], answer: int) -> None:
         faults.recorder = Recorder(request["root"], request["only"])
     code = 0
     for arguments in request["commands"]:
+        if arguments[0] == GATHER:
+            gather_commits(int(arguments[1]))
+            arguments = arguments[2:]
         sys.argv = ["publisher", *arguments]
         try:
             importlib.import_module("publisher.cli.main").main()

@@ -77,6 +77,12 @@ class CvmfsTransaction:
         self._trees[path] = NewTree(path, planned)
         return {}
 
+    def adopt(self, prepared: CvmfsTransaction) -> None:
+        """Also publish what another transaction prepared, whose directory has the plans."""
+        self._trees = prepared._trees | self._trees
+        self._large |= prepared._large
+        self._cleared += prepared._cleared
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Take the writer lock, and recover interrupted transactions.

@@ -73,6 +73,15 @@ class DirectoryTransaction:
         self._trees.append(self._new_tree(staged, path, anew))
         return report.refused
 
+    def adopt(self, prepared: DirectoryTransaction) -> None:
+        """Also publish what another transaction prepared, in its private directory."""
+        for digest, inode in prepared._linked_from.items():
+            if self._linked_from.setdefault(digest, inode) != inode:
+                raise _moved(digest)
+        known = {tree.target for tree in self._trees}
+        self._trees += [tree for tree in prepared._trees if tree.target not in known]
+        self._contents += prepared._contents
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Take the writer lock; first finish or discard what an ended process left."""

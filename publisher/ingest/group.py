@@ -1,0 +1,122 @@
+"""Group commit: images that become ready during a commit are committed together by the next one.
+
+A commit costs a revision of CVMFS, or several syncs of a disk, for one image as for many. An image
+that finds no commit in progress is committed at once, by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from publisher.ingest.commit import NotTogether, PreparedImage, commit_alone, commit_together
+from publisher.ingest.report import Status
+from publisher.repository import Repository, RepositoryBusy
+
+DEFAULT_GROUP = 16
+"""How many images one commit may publish."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An image in the queue, then its status, or the error of its commit."""
+
+    image: PreparedImage
+    status: Status | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.status is not None or self.error is not None
+
+
+class Commits:
+    """The commits of one run: one at a time, each of at most `most` images.
+
+    The thread of one of the waiting images commits for all of them. If images cannot be committed
+    together, each of them is committed by itself, so that one that fails affects no other.
+    """
+
+    def __init__(self, repository: Repository, most: int = 1) -> None:
+        self._repository = repository
+        self._most = most
+        self._changed = threading.Condition()
+        self._queue: list[_Waiting] = []
+        self._in_progress = False
+
+    def commit(self, image: PreparedImage) -> Status:
+        """Commit the image, by itself or with others; raise what prevents that for this image."""
+        own = _Waiting(image)
+        with self._changed:
+            self._queue.append(own)
+        while (group := self._next_group(own)) is not None:
+            try:
+                self._commit_group(group)
+            finally:
+                with self._changed:
+                    self._in_progress = False
+                    self._changed.notify_all()
+        if own.error is not None:
+            raise own.error
+        assert own.status is not None
+        return own.status
+
+    def _next_group(self, own: _Waiting) -> list[_Waiting] | None:
+        """Wait; return a group for this thread to commit, or None when `own` is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: own.is_done or not self._in_progress)
+            if own.is_done:
+                return None
+            self._in_progress = True
+            group = self._chosen()
+            self._queue = [each for each in self._queue if each not in group]
+            return group
+
+    def _chosen(self) -> list[_Waiting]:
+        """Return the first images of the queue, without a second one of the same name."""
+        group: list[_Waiting] = []
+        names: set[str] = set()
+        for each in self._queue:
+            if len(group) < self._most and not each.image.names & names:
+                group.append(each)
+                names |= each.image.names
+        return group
+
+    def _commit_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            if len(group) == 1 or not self._commit_together(group):
+                for each in group:
+                    _commit_alone(self._repository, each)
+        except BaseException as error:
+            for each in group:
+                if not each.is_done:
+                    each.error = error
+            raise
+
+    def _commit_together(self, group: Sequence[_Waiting]) -> bool:
+        """Commit a group; return False if nothing is published and each has to be tried alone."""
+        try:
+            statuses = commit_together(self._repository, [each.image for each in group])
+        except RepositoryBusy as error:
+            for each in group:  # others would wait as long for the same publisher
+                each.error = error
+            return True
+        except NotTogether:
+            return False
+        except Exception as error:  # noqa: BLE001 - reported again by the image that caused it
+            _log.info("%d images are committed one by one: %s", len(group), error)
+            return False
+        for each, status in zip(group, statuses, strict=True):
+            each.status = status
+        return True
+
+
+def _commit_alone(repository: Repository, waiting: _Waiting) -> None:
+    try:
+        waiting.status = commit_alone(repository, waiting.image)
+    except Exception as error:  # noqa: BLE001 - raised again in the thread of the image
+        waiting.error = error

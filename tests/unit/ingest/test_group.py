@@ -1,0 +1,204 @@
+"""Images that are ready at the same time are committed together; one that fails is left out."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from publisher.ingest.group import Commits
+from publisher.ingest.report import Report, Status
+from publisher.ingest.run import ingest
+from publisher.repository import Repository
+from publisher.repository.reading import load_schedule
+from publisher.sources.open import Sources
+from publisher.verify.run import verify
+from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
+from tests.any_repository import KINDS, NAME, AnyRepository, environment_of, make_repository
+from tests.command import succeed
+from tests.gathering import gathered_commits
+from tests.layer_builder import (
+    Image,
+    directory,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    whiteout,
+    write_layout,
+)
+
+BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone"))
+TOP = layer(whiteout("gone"), opaque("etc"), hardlink("again", "etc/motd"))
+
+
+def small(number: int) -> Image:
+    """An image that shares its two lower layers with the others."""
+    return image(BASE, TOP, layer(file(f"own/{number}", b"%d" % number)))
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyRepository]:
+    made = make_repository(request.param, tmp_path)
+    with environment_of(made):
+        yield made
+
+
+def run(
+    place: AnyRepository,
+    layouts: Path,
+    tags: Sequence[str],
+    *,
+    together: int,
+    group: int = 16,
+    before: Callable[[], object] = lambda: None,
+) -> Report:
+    """Ingest the images of a layout, each under its own name."""
+    repository = place.open()
+    requests = [Request(wish_for(f"oci:{layouts}:{tag}", name=tag)) for tag in tags]
+    try:
+        with Sources() as sources, gathered_commits(together, before):
+            return ingest(requests, repository, sources, jobs=len(tags), group=group)
+    finally:
+        repository.close()
+
+
+def publications(place: AnyRepository) -> list[set[str]]:
+    """The images that each transaction published, the latest first."""
+    found = [
+        {change.name for change in record.changes if change.what == "published"}
+        for record in place.open(writable=False).history()
+    ]
+    return [names for names in found if names]
+
+
+def assert_sound(place: AnyRepository) -> None:
+    assert verify(place.open(writable=False), deep=True).findings == ()
+
+
+def test_six_images_that_are_ready_together_are_one_commit_and_a_moved_tag_is_scheduled(
+    place: AnyRepository, tmp_path: Path
+) -> None:
+    layouts = tmp_path / "layouts"
+    tags = [f"i{number}" for number in range(6)]
+    for number, tag in enumerate(tags):
+        write_layout(small(number), layouts, tag)
+    write_layout(small(0), layouts, "same")  # two names of one image
+    before = place.machine.revision(NAME) if place.machine else 0
+
+    report = run(place, layouts, [*tags, "same"], together=7)
+
+    assert [each.status for each in report.outcomes] == [Status.PUBLISHED] * 7
+    everything = {f"local/{tag}:{tag}" for tag in (*tags, "same")}
+    assert publications(place) == [everything]
+    if place.machine:
+        assert place.machine.revision(NAME) == before + 1
+    for number, tag in enumerate(tags):
+        root = place.root / f"local/{tag}:{tag}"
+        assert (root / f"own/{number}").read_bytes() == b"%d" % number
+        assert (root / "again").read_bytes() == b"hello"
+        assert not (root / "gone").exists()
+    assert_sound(place)
+
+    # Two tags move to one image, in one commit; both replaced images are scheduled.
+    for tag in ("i0", "i1"):
+        write_layout(small(9), layouts, tag)
+    report = run(place, layouts, tags[:3], together=2)
+    assert sorted(each.status for each in report.outcomes) == [
+        Status.UNCHANGED,
+        Status.UPDATED,
+        Status.UPDATED,
+    ]
+    assert publications(place) == [{"local/i0:i0", "local/i1:i1"}, everything]
+    scheduled = load_schedule(place.open(writable=False)).entries
+    assert {each.name for each in scheduled} == {"local/i0:i0", "local/i1:i1"}
+    assert_sound(place)
+
+
+def test_an_image_that_cannot_be_published_is_left_out_of_its_group(
+    place: AnyRepository, tmp_path: Path
+) -> None:
+    layouts = tmp_path / "layouts"
+    for number in range(4):
+        write_layout(small(number), layouts, f"i{number}")
+    run(place, layouts, ["i0"], together=1)
+    # The tag of one image moves, and it is pinned meanwhile; the place of another one is taken.
+    write_layout(small(9), layouts, "i0")
+    taken = place.root / "local/i1:i1"
+    taken.mkdir()
+    (taken / "file").write_text("of another program")
+    before: list[int] = []
+
+    def pin() -> None:
+        succeed("pin", "local/i0:i0", "--repository", place.url, env=place.env)
+        before.append(place.machine.revision(NAME) if place.machine else 0)
+
+    tags = ["i0", "i1", "i2", "i3"]
+    report = run(place, layouts, tags, together=4, before=pin)
+
+    statuses = {each.name: each.status for each in report.outcomes}
+    assert statuses["local/i2:i2"] == statuses["local/i3:i3"] == Status.PUBLISHED
+    assert statuses["local/i0:i0"] is Status.PINNED
+    assert statuses["local/i1:i1"] is Status.FAILED
+    if place.machine:
+        assert place.machine.revision(NAME) == before[0] + 2  # each by itself
+    assert {"local/i2:i2", "local/i3:i3"} <= set().union(*publications(place))
+    assert (place.root / "local/i2:i2/own/2").read_bytes() == b"2"
+    assert (place.root / "local/i3:i3/again").read_bytes() == b"hello"
+
+
+def test_the_size_of_a_group_is_limited(
+    tmp_path: Path,
+) -> None:
+    place, layouts = make_repository("directory", tmp_path), tmp_path / "layouts"
+    for number in range(4):
+        write_layout(small(number), layouts, f"i{number}")
+    run(place, layouts, [f"i{number}" for number in range(4)], together=4, group=3)
+    assert Counter(map(len, publications(place))) == {3: 1, 1: 1}
+    (tmp_path / "other").mkdir()
+    place = make_repository("directory", tmp_path / "other")
+    run(place, layouts, [f"i{number}" for number in range(4)], together=4, group=1)
+    assert Counter(map(len, publications(place))) == {1: 4}
+    assert_sound(place)
+
+
+def test_images_that_become_ready_during_a_commit_are_committed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, layouts = make_repository("directory", tmp_path), tmp_path / "layouts"
+    for number in range(6):
+        write_layout(small(number), layouts, f"i{number}")
+    repository: Repository = place.open()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with repository.transaction("test") as other, other.exclusive():
+            held.set()
+            done.wait(60)
+
+    original = Commits._next_group
+    waiting = set[int]()
+
+    def next_group(self: Commits, own: object) -> object:
+        waiting.add(id(own))
+        if len(waiting) == 6:
+            done.set()
+        return original(self, own)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Commits, "_next_group", next_group)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    requests = [Request(wish_for(f"oci:{layouts}:i{n}", name=f"i{n}")) for n in range(6)]
+    with Sources() as sources:
+        report = ingest(requests, repository, sources, jobs=6)
+    holder.join()
+    repository.close()
+    assert not report.failed
+    assert list(map(len, publications(place))) == [5, 1]
+    assert_sound(place)
