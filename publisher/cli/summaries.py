@@ -46,8 +46,8 @@ SUMMARIES = {
     "restore": "Take IMAGE off the remove schedule, or publish an earlier image of its tag again",
     "run": "Run the flat image of a published IMAGE on this machine, to test it",
     "runs": "Show the runs that this machine recorded: when, with which exit code, what they did",
-    "sbom": "Print the bill of materials of a published IMAGE: its packages with their package "
-    "URLs",
+    "sbom": "Print the bill of materials of a published IMAGE: its packages with their "
+    "package URLs",
     "schedule": "Show the scheduled images: from when each may be removed, why, and how much "
     "that frees",
     "show": "Show everything about a published IMAGE: a name as listed, or an image reference",
