@@ -21,6 +21,9 @@ from publisher.workers.frames import NUMBER
 COMMAND: Sequence[str] = (sys.executable, "-P", "-X", "utf8", "-m", "publisher.workers.server")
 """The command of the server; its last argument is the number of a descriptor."""
 
+_START_SECONDS = 120.0
+"""How long the server may take to start and to fork."""
+
 _END_SECONDS = 10.0
 """How long ended processes may take to be gone; a process in the kernel ends late."""
 
@@ -36,44 +39,54 @@ class ForkServer(Closing):
         self._lock = threading.Lock()
         self._running: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
 
+    def start(self) -> None:
+        """Start the server, if it does not run, and do not wait until it is ready."""
+        try:
+            with self._lock:
+                self._control()
+        except OSError as error:
+            raise _failed(error.strerror or str(error)) from error
+
     def fork(self) -> Worker:
         """Return a new worker process.
 
         Raises:
             WorkerFailed: The server cannot be started, or cannot fork.
         """
-        worker = self._fork()
+        worker, server = self._fork()
         if not worker.pid:  # the server was killed since the last worker
             worker.close()
             with self._lock:
-                self._stop()
-            worker = self._fork()
+                if self._running is not None and self._running[1] is server:
+                    self._stop()  # and no other thread has started a new one
+            worker, _ = self._fork()
         if worker.pid <= 0:
             worker.close()
             raise _failed(os.strerror(-worker.pid) if worker.pid else "its server has ended")
         return worker
 
-    def _fork(self) -> Worker:
+    def _fork(self) -> tuple[Worker, subprocess.Popen[bytes]]:
+        """Return a worker, and the server that was to fork it."""
         channel, worker_channel = socket.socketpair()
         lifeline, server_lifeline = socket.socketpair()
-        with worker_channel, server_lifeline, self._lock, suppress(ConnectionError):
-            try:
-                socket.send_fds(
-                    self._control(), [b"f"], [worker_channel.fileno(), server_lifeline.fileno()]
-                )
-            except OSError as error:
-                if not isinstance(error, ConnectionError):
-                    channel.close()
-                    lifeline.close()
-                    raise _failed(str(error)) from error
-        return Worker(channel, lifeline)
+        try:
+            with worker_channel, server_lifeline, self._lock:
+                control, server = self._control()
+                with suppress(ConnectionError):  # then the worker has no process ID
+                    ends = [worker_channel.fileno(), server_lifeline.fileno()]
+                    socket.send_fds(control, [b"f"], ends)
+            return Worker(channel, lifeline), server
+        except OSError as error:
+            channel.close()
+            lifeline.close()
+            raise _failed(error.strerror or str(error)) from error
 
     def close(self) -> None:
         """End the server and all workers. May be called again."""
         with self._lock:
             self._stop()
 
-    def _control(self) -> socket.socket:
+    def _control(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         if self._running is None:
             control, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with end:
@@ -92,7 +105,7 @@ class ForkServer(Closing):
                     control.close()
                     raise
             self._running = control, process
-        return self._running[0]
+        return self._running
 
     def _stop(self) -> None:
         if self._running is None:
@@ -121,6 +134,7 @@ class Worker(Closing):
     def __init__(self, channel: socket.socket, lifeline: socket.socket) -> None:
         self.channel = channel
         self._lifeline = lifeline
+        self._lifeline.settimeout(_START_SECONDS)
         self.pid = self._number() or 0
 
     def end(self) -> int | None:

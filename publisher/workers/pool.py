@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import signal
 import socket
@@ -81,10 +82,15 @@ class Workers(Closing):
         if not self._count or place is None:
             with stage.open_files() as files:
                 return unpack_layer(files, chunks, job, is_checked=False)
+        self._server.start()
+        blob = checked(chunks, job.descriptor)
+        # A registry takes longer to begin its answer than to send a small layer: no worker waits
+        # for that.
+        first = next(blob, b"")
         with self._slot(keep_going), self._server.fork() as worker:
             conversation = _Conversation(worker, job, self._patience, keep_going)
             try:
-                answer = conversation.answer(place, checked(chunks, job.descriptor))
+                answer = conversation.answer(place, itertools.chain([first], blob))
             finally:
                 status = worker.end()
             if answer is None or status is None:

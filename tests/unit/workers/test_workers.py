@@ -22,6 +22,7 @@ from publisher.layers.opaque import OPAQUE_XATTRS
 from publisher.layers.policy import Limits, Policy
 from publisher.repository.layer_files import UnexpectedFile
 from publisher.tree import layout
+from publisher.workers import fork_server
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.pool import Workers
 from tests.components import require_root
@@ -346,8 +347,22 @@ def test_no_more_workers_run_than_permitted(workers: Workers, stages: Stages) ->
 
 def test_a_server_that_is_killed_is_started_again(workers: Workers, stages: Stages) -> None:
     unpack(workers, stages.make(), SMALL)
-    os.kill(server_pid(workers), signal.SIGKILL)
-    assert unpack(workers, stages.make(), SMALL).summary.files == 1
+    before = descriptors()
+    for _ in range(3):
+        os.kill(server_pid(workers), signal.SIGKILL)
+        with ThreadPoolExecutor(4) as pool:
+            tasks = [pool.submit(unpack, workers, stages.make(), SMALL) for _ in range(4)]
+        assert [task.result().summary.files for task in tasks] == [1] * 4
+    assert descriptors() == before
+    with pytest.raises(WorkerFailed, match=r"No such file.*--workers 0"):
+        with pytest.MonkeyPatch.context() as patch, Workers(1) as unable:
+            patch.setattr(fork_server, "COMMAND", ("/nonexistent",))
+            unpack(unable, stages.make(), SMALL)
+    with pytest.raises(WorkerFailed, match=r"server has ended.*--workers 0"):
+        with pytest.MonkeyPatch.context() as patch, Workers(1) as unable:
+            patch.setattr(fork_server, "COMMAND", ("/bin/false",))
+            unpack(unable, stages.make(), SMALL)
+    assert descriptors() == before
 
 
 _PUBLISHER = """
