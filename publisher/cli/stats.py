@@ -41,8 +41,8 @@ top_option = click.option(
     "--contents",
     is_flag=True,
     help="Also read all entries of the layer indexes: distinct contents of files, the sizes of "
-    "flat images, and the catalogs of CVMFS. This takes about ten seconds for each million "
-    "entries of images.",
+    "flat images, and the catalogs of CVMFS. This takes ten to twenty seconds for each "
+    "million entries of images.",
 )
 @top_option
 @click.option(
