@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 from publisher.ingest.run import ingest
+from publisher.layers.index import read_header
 from publisher.layers.policy import Policy
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_hex
@@ -351,6 +352,10 @@ def test_an_index_made_from_its_tree_merges_to_the_same_image(stage: Stage, root
     assert [finding.kind for finding in report.findings] == [Kind.INDEX_DERIVED]
     assert report.sound
     assert differences(state_of(root), before) == [layout.layer_index(BASE.digest)]
+    with (root / layout.layer_index(BASE.digest)).open("rb") as file:
+        found = list((root / layout.layer_tree(BASE.digest)).rglob("*"))
+        files = [path for path in found if path.is_file() and not path.is_symlink()]
+        assert read_header(file).files == len(files) > 0
 
 
 def test_with_an_unreadable_manifest_nothing_is_an_orphan_or_removed_from_a_record(
