@@ -12,7 +12,8 @@ import random
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Disk:
     """
 
     def __init__(self, log: Sequence[Operation], at: int) -> None:
+        self.at = at
         self.inodes: dict[int, Inode] = {}
         self.root = log[0]["root"]
         done = log[1 : at + 1]
@@ -85,6 +87,14 @@ class Disk:
                         shared = written[: _common_length(before, written)]
                         written = max(content(written, before), shared, key=len)
                     self.inodes[number].content = written
+
+    def copy(self) -> Disk:
+        """Return a disk that can be written to apart from this one."""
+        made = copy(self)
+        made.inodes = {
+            number: replace(inode, names=dict(inode.names)) for number, inode in self.inodes.items()
+        }
+        return made
 
     def make(self, target: Path) -> None:
         """Put the tree on a real file system, in place of `target`."""
@@ -193,16 +203,17 @@ def random_loss(log: Sequence[Operation], at: int, chance: random.Random) -> Dis
 class Loss:
     """Power fails after the operation `at`; those of its unsafe operations in `lost` are lost.
 
-    `content` is that of `Disk.write`.
+    `content` is that of `Disk.write`, and `before` the disk before anything is lost.
     """
 
     at: int
     lost: frozenset[int]
     content: Callable[[bytes, bytes], bytes]
+    before: Disk = field(repr=False)
 
-    def disk(self, log: Sequence[Operation]) -> Disk:
+    def disk(self) -> Disk:
         """The disk after that."""
-        disk = Disk(log, self.at)
+        disk = self.before.copy()
         lost = {id(disk.unsafe[number]) for number in self.lost}
         disk.write([each for each in disk.later if id(each) not in lost], self.content)
         return disk
@@ -215,10 +226,11 @@ def all_losses(log: Sequence[Operation]) -> list[Loss]:
     What was written to files that were not synced is complete, cut off, or lost in all of them.
     """
     syncs = [n for n, each in enumerate(log) if each.get("op") in ("syncfs", "fsync")]
+    moments = sorted({n for sync in syncs for n in (sync - 1, sync)} | {len(log) - 1})
     return [
-        Loss(at, lost, content)
-        for at in sorted({n for sync in syncs for n in (sync - 1, sync)} | {len(log) - 1})
-        for lost in _parts(len(Disk(log, at).unsafe))
+        Loss(before.at, lost, content, before)
+        for before in (Disk(log, at) for at in moments)
+        for lost in _parts(len(before.unsafe))
         for content in (_written, _cut_off, _lost)
     ]
 
