@@ -12,7 +12,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 from tests.sampling import COMPLETE, SEED, sample, share
-from tests.transactions.client import FaultyCommands, faulty_commands
+from tests.transactions.client import FaultyCommands
 from tests.transactions.disk_model import Operation, all_losses, random_loss
 from tests.transactions.scenarios import (
     FIRST,
@@ -33,26 +33,11 @@ from tests.transactions.scenarios import (
     assert_readers_are_served,
     copy,
     differences,
-    quick_directory,
     state_of,
-    warm_up,
 )
 from tests.trees import describe_tree
 
 LOSSES = int(os.environ.get("PUBLISHER_POWER_LOSSES", "100" if COMPLETE else "20"))
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with quick_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def commands(folder: Path) -> Iterator[FaultyCommands]:
-    with faulty_commands(folder) as running:
-        warm_up(running, folder / "warm")
-        yield running
 
 
 @pytest.mark.parametrize(
@@ -135,7 +120,7 @@ def test_each_state_that_a_power_failure_can_leave_is_before_or_after_a_commit(
     assert len(states) == 1 + len(_commits(log)) > 4
     tried = set()
     for loss in sample(all_losses(log), share(0.04, complete=0.4)):
-        disk, at = loss.disk(log), loss.at
+        disk, at = loss.disk(), loss.at
         if disk.key() in tried:
             continue
         tried.add(disk.key())

@@ -24,9 +24,10 @@ from publisher.state import Cause, Tries
 from publisher.state.store import open_state
 from publisher.tree import layout
 from tests.clocks import SkippingClock
-from tests.command import Result, command, environment, run_here
+from tests.command import TIMEOUT, Result, command, environment, run_here
 from tests.cvmfs import Machine, make_machine
 from tests.layer_builder import file, image, layer, write_layout
+from tests.processes import wait_until
 from tests.schemas import output_schema, strict
 from tests.stratum1 import NAME, Files, Stratum1, signer, stratum1
 
@@ -313,10 +314,8 @@ def test_an_interrupt_ends_the_wait_while_a_replica_hangs(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert waiting.stderr is not None
-    while not replicas[1].requests:
-        assert waiting.poll() is None, waiting.stderr.read()
+    wait_until(lambda: bool(replicas[1].requests) or waiting.poll() is not None, TIMEOUT)
     waiting.send_signal(signal.SIGINT)
-    _, errors = waiting.communicate(timeout=60)
+    _, errors = waiting.communicate(timeout=TIMEOUT)
     assert waiting.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
