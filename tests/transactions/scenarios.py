@@ -49,7 +49,11 @@ TOP = layer(
 FIRST, SECOND = image(BASE), image(BASE, TOP)
 
 _OF_THE_SERVER = (".cvmfscatalog", "new_repository")
-_TIMES = re.compile(rb'"(publishedAt|scheduledAt|notBefore|pinnedAt|latest)": "[^"]*"')
+_TIMES = re.compile(
+    rb'"(publishedAt|scheduledAt|notBefore|pinnedAt|latest)": "[^"]*"|^T\d+$', re.MULTILINE
+)
+_CONTENT = re.compile(rf"/{layout.LAYER_TREE}|(^|/){layout.FLAT}/../")
+_LOGS = re.compile(rf"(^|/){layout.STATE}/(holder|history)|^standin\.log$")
 
 
 @contextmanager
@@ -295,18 +299,17 @@ def state_of(root: Path) -> State:
 
 
 def fingerprint(root: Path) -> bytes:
-    """A hash of all files of a directory repository, also its own, except times and the history.
+    """A hash of all files of a repository, also its own and its server's, except times and logs.
 
     A repository that does not exist yet has the hash of no files.
     """
     found = hashlib.sha256()
     nodes = describe_tree(root) if root.exists() else {}
     for path, node in sorted(nodes.items()):
-        is_content = "/layerfs" in path or path.startswith(layout.FLAT)
-        node = node if is_content and not _is_shard(path) else replace(node, mtime_ns=0)
-        if path.startswith((f"{layout.STATE}/holder", f"{layout.STATE}/history")):
+        node = node if _CONTENT.search(path) else replace(node, mtime_ns=0)
+        if _LOGS.search(path):
             node = replace(node, size=0, sha256="")
-        elif path.endswith(".json"):
+        elif path.endswith((".json", ".cvmfspublished")):
             content = _TIMES.sub(rb"", (root / path).read_bytes())
             node = replace(node, size=0, sha256=content.decode())
         found.update(f"{path!r} {node!r}\n".encode())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from publisher.repository.directory.staging import JOURNAL
 from tests.sampling import sample, share
-from tests.transactions.client import FaultyCommands, faulty_commands
+from tests.transactions.client import FaultyCommands
 from tests.transactions.scenarios import (
     SCENARIOS,
     Scenario,
@@ -18,9 +18,7 @@ from tests.transactions.scenarios import (
     assert_nothing_is_left,
     assert_readers_are_served,
     copy,
-    quick_directory,
     state_of,
-    warm_up,
 )
 
 DAMAGES: list[Callable[[bytes], bytes]] = [
@@ -35,19 +33,6 @@ DAMAGES: list[Callable[[bytes], bytes]] = [
     lambda data: data.replace(b'"operations": [', b'"operations": [7, '),
     lambda data: data.replace(b'"operations": [[', b'"operations": [["one"], ['),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with quick_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def commands(folder: Path) -> Iterator[FaultyCommands]:
-    with faulty_commands(folder) as running:
-        warm_up(running, folder / "warm")
-        yield running
 
 
 def kill_after_commit_point(stage: Stage, commands: FaultyCommands, command: list[str]) -> int:

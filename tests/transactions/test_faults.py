@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from tests.any_repository import KINDS
 from tests.components import require_root, run
 from tests.sampling import SEED, sample, share
-from tests.transactions.client import FaultyCommands, faulty_commands
+from tests.transactions.client import FaultyCommands
 from tests.transactions.scenarios import (
     SCENARIOS,
     Stage,
@@ -21,9 +20,7 @@ from tests.transactions.scenarios import (
     copy,
     differences,
     fingerprint,
-    quick_directory,
     state_of,
-    warm_up,
 )
 
 TOLERATED = ("setxattr", "removexattr")
@@ -32,23 +29,10 @@ TOLERATED = ("setxattr", "removexattr")
 SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.04)}
 """The part of all operations that fail. On CVMFS, whose server is slow, a part is enough."""
 
-PARTS = 4
+PARTS = 2
 """The tests that share them, so that they run on several processors."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with quick_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def commands(folder: Path) -> Iterator[FaultyCommands]:
-    with faulty_commands(folder) as running:
-        warm_up(running, folder / "warm")
-        yield running
 
 
 @pytest.mark.timeout(1200)  # on a busy machine

@@ -14,7 +14,7 @@ import pytest
 
 from tests.any_repository import KINDS, environment_of
 from tests.sampling import COMPLETE, SEED, sample, share
-from tests.transactions.client import KILLED, Ended, FaultyCommands, faulty_commands
+from tests.transactions.client import KILLED, Ended, FaultyCommands
 from tests.transactions.scenarios import (
     SCENARIOS,
     Scenario,
@@ -25,10 +25,8 @@ from tests.transactions.scenarios import (
     copy,
     differences,
     fingerprint,
-    quick_directory,
     replace_by,
     state_of,
-    warm_up,
 )
 from tests.trees import describe_tree
 
@@ -51,19 +49,6 @@ what a kill there would leave.
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25" if COMPLETE else "8"))
 """How many random kills to add; docs/transactions.md has the result of 10,000."""
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with quick_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def commands(folder: Path) -> Iterator[FaultyCommands]:
-    with faulty_commands(folder) as running:
-        warm_up(running, folder / "warm")
-        yield running
 
 
 class Killing:
