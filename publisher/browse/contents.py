@@ -103,8 +103,18 @@ def diff_images(repository: Repository, old: str, new: str) -> Iterator[Differen
         NotPublished: One of the images is not published.
         NoContents: The contents of one are unknown.
     """
-    before, after = _manifest(repository, old), _manifest(repository, new)
-    yield from _compare(_entries(repository, before), _entries(repository, after))
+    yield from diff_manifests(repository, _manifest(repository, old), _manifest(repository, new))
+
+
+def diff_manifests(
+    repository: Repository, before: Manifest, after: Manifest
+) -> Iterator[Difference]:
+    """Yield what `diff_images` yields, for images by their manifests, also for retired ones.
+
+    Raises:
+        NoContents: A layer or its index is missing.
+    """
+    return _compare(_entries(repository, before), _entries(repository, after))
 
 
 def manifest_of(image: PublishedImage) -> Manifest:

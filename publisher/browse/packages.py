@@ -114,7 +114,12 @@ def diff_packages(repository: Repository, old: str, new: str) -> list[PackageCha
 
     Raises: as `image_packages`.
     """
-    before, after = (_versions(image_packages(repository, each)) for each in (old, new))
+    return package_changes(*(image_packages(repository, each) for each in (old, new)))
+
+
+def package_changes(old: ImagePackages, new: ImagePackages) -> list[PackageChange]:
+    """Return the packages that differ between two lists, by type and name."""
+    before, after = _versions(old), _versions(new)
     keys = sorted(before.keys() | after.keys())
     changes = (PackageChange(*key, before.get(key, ()), after.get(key, ())) for key in keys)
     return [change for change in changes if change.old != change.new]

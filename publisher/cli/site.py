@@ -34,10 +34,26 @@ from publisher.errors import PublisherError
     help="Show the files and packages of the images that were published last, as many as have "
     "together so many files and folders; 0 for none.",
 )
+@click.option(
+    "--compare",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="OLD NEW",
+    help="Add a page about what differs between two images; may be given several times. Images "
+    "whose tag moved are compared with the earlier one in any case.",
+)
 @repository_option
 @output_option
 @log_options
-def site(directory: Path, title: str, contents: int, repository: str | None, output: str) -> int:
+def site(
+    directory: Path,
+    title: str,
+    contents: int,
+    pairs: tuple[tuple[str, str], ...],
+    repository: str | None,
+    output: str,
+) -> int:
     """Write web pages about the published images to DIRECTORY: a static site.
 
     A list of images to search, sort and filter, wishes, removals, and a page for each image: how to
@@ -70,7 +86,7 @@ def site(directory: Path, title: str, contents: int, repository: str | None, out
         remembered = Remembered(state.wishes(), runs[0] if runs else None, state.path.exists())
     now = datetime.now(UTC)
     changes = write_site(
-        opened, directory, title, remembered, now, problems.append, entries=contents
+        opened, directory, title, remembered, now, problems.append, entries=contents, pairs=pairs
     )
     if output == "json":
         value = {

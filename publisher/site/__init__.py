@@ -5,6 +5,7 @@ pages.py       the contents of each page (pure)
 compose.py     the contents of the pages about images and layers, from a survey
 overview.py    the contents of the pages about wishes, removals and layers
 details.py     which images have pages about their contents; files.py divides files into pages
+compare.py     which images are compared, and the contents of the pages about that
 space.py       the contents of the page about space; treemap.py divides its picture
 commands.py    the commands that run an image, for each runtime (pure)
 addresses.py   the paths of pages (pure)

@@ -21,8 +21,9 @@ LAYERS = "layers"
 STATIC = "static"
 
 CONTENTS = "contents"
+COMPARE = "compare"
 
-FOLDERS = (IMAGES, LAYERS, CONTENTS, STATIC)
+FOLDERS = (IMAGES, LAYERS, CONTENTS, COMPARE, STATIC)
 """The directories of a site. Files in them that no page needs are removed."""
 
 _READABLE = 40
@@ -58,3 +59,8 @@ def files_page(manifest_digest: str) -> str:
 def packages_page(manifest_digest: str) -> str:
     """Return the path of the page about the packages of an image."""
     return f"{contents(manifest_digest)}/packages.html"
+
+
+def compare_page(old: str, new: str) -> str:
+    """Return the path of the page about what differs between two manifests, by their digests."""
+    return f"{COMPARE}/{digest_hex(old)[:24]}-{digest_hex(new)[:24]}.html"

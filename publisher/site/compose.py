@@ -67,19 +67,31 @@ class Facts:
 
     survey: Survey
     detailed: frozenset[str]
+    comparisons: Mapping[str, Sequence[Link]]
     wishes: Mapping[str, Sequence[StatusLine]]
     removals: Mapping[str, Sequence[ScheduledRemoval]]
 
     @classmethod
-    def of(cls, survey: Survey, detailed: Iterable[str]) -> Facts:
-        """Arrange the survey by name; `detailed` manifests have pages about their contents."""
+    def of(
+        cls,
+        survey: Survey,
+        detailed: Iterable[str] = (),
+        comparisons: Mapping[str, Sequence[Link]] | None = None,
+    ) -> Facts:
+        """Arrange the survey by name.
+
+        Args:
+            survey: What is published.
+            detailed: The manifests that have pages about their contents.
+            comparisons: The pages that compare an image with another one, by its name.
+        """
         wishes: dict[str, list[StatusLine]] = {}
         removals: dict[str, list[ScheduledRemoval]] = {}
         for line in survey.wishes:
             wishes.setdefault(line.name, []).append(line)
         for entry in survey.scheduled:
             removals.setdefault(entry.name, []).append(entry)
-        return cls(survey, frozenset(detailed), wishes, removals)
+        return cls(survey, frozenset(detailed), comparisons or {}, wishes, removals)
 
     def row(self, image: PublishedImage) -> ImageRow:
         """Return the image's row in the list of images."""
@@ -202,6 +214,7 @@ def image_inputs(facts: Facts, repository: Repository, image: PublishedImage) ->
         image.linked,
         image.problem,
         image.manifest_digest in facts.detailed,
+        facts.comparisons.get(image.name, ()),
         config.why if isinstance(config, Unreadable) else config,
         repository.read(layout.thin_file(image.name)) if _has_thin(image) else b"",
         (survey.url, survey.mount),
@@ -266,6 +279,7 @@ def image_page(facts: Facts, repository: Repository, image: PublishedImage) -> I
         config_problem=problem,
         history=tuple(map(_history_line, survey.changes.get(image.name, ())))[:_HISTORY],
         removals=tuple(facts.removal(entry) for entry in facts.removals.get(image.name, ())),
+        comparisons=tuple(facts.comparisons.get(image.name, ())),
     )
 
 

@@ -172,6 +172,7 @@ class ImagePage:
     config_problem: str
     history: tuple[HistoryLine, ...]
     removals: tuple[Removal, ...]
+    comparisons: tuple[Link, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,3 +372,54 @@ class SpacePage:
     images: tuple[ShareRow, ...]
     owners: tuple[ShareRow, ...]
     growth: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A path that differs between two images; a size is None where there is no such file."""
+
+    path: str
+    change: str
+    fields: tuple[str, ...]
+    old_size: int | None
+    new_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChange:
+    """A package that differs between two images; a text is "" where it is missing."""
+
+    type: str
+    name: str
+    change: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One side of a comparison: the image, and the digest of its manifest."""
+
+    name: Link
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparePage:
+    """What differs between two images.
+
+    Attributes:
+        counts: How many paths were added, removed and changed.
+        grown: By how many bytes the files have grown; negative if they shrank.
+        more: How many further paths there are.
+        problem: Why files or packages could not be compared, or "".
+    """
+
+    old: Compared
+    new: Compared
+    counts: tuple[tuple[str, int], ...]
+    grown: int
+    files: tuple[FileChange, ...]
+    more: int
+    packages: tuple[VersionChange, ...]
+    problem: str

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from publisher.errors import PublisherError
 from publisher.repository import Repository
-from publisher.repository.published import PublishedImage
+from publisher.repository.published import PublishedImage, find_name, load_image
 from publisher.site import addresses
+from publisher.site.compare import Pair, compare_page, moved_tags
 from publisher.site.compose import Facts, image_inputs, image_page, list_page
 from publisher.site.details import detailed_images, image_files, image_packages
 from publisher.site.directory import Changes, NotASite, SiteDirectory, open_site
@@ -29,6 +30,7 @@ def write_site(
     unreadable: Callable[[PublisherError], None],
     *,
     entries: int,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Changes:
     """Write the pages about what is published; those that are up to date stay as they are.
 
@@ -40,17 +42,23 @@ def write_site(
         now: The present time.
         unreadable: Called with the error if a record is unreadable, which counts as empty.
         entries: How many entries the images have together whose contents are shown.
+        pairs: Names or references of images that are compared, beside those whose tag moved.
 
     Raises:
         NotASite: The directory has something else, or is in the published tree.
         SiteBusy: Another process is writing the site.
+        NotPublished: An image of `pairs` is not published.
     """
     _refuse_tree(repository, directory)
     with open_site(directory) as site:
         survey = survey_repository(repository, remembered, now, site.layers, unreadable)
         detailed = detailed_images(survey, entries)
-        writer = _Writer(site, Renderer(title), repository, Facts.of(survey, detailed), title)
+        compared = [*moved_tags(survey, detailed), *_named_pairs(repository, pairs)]
+        facts = Facts.of(survey, detailed, _links(compared))
+        writer = _Writer(site, Renderer(title), repository, facts, title)
         writer.write_static_files()
+        for pair in compared:
+            writer.write_comparison(pair)
         for image in detailed.values():
             writer.write_contents(image)
         for image in survey.images.values():
@@ -60,6 +68,25 @@ def write_site(
         writer.write_overview()
         site.finish(survey.sizes)
         return site.changes
+
+
+def _named_pairs(repository: Repository, pairs: Iterable[tuple[str, str]]) -> Iterator[Pair]:
+    for names in pairs:
+        old, new = (load_image(repository, find_name(repository, name)) for name in names)
+        yield Pair(old, new)
+
+
+def _links(pairs: Iterable[Pair]) -> dict[str, list[Link]]:
+    """Return the links to comparisons by the names of images, each once."""
+    links: dict[str, list[Link]] = {}
+    for pair in pairs:
+        for image, other in ((pair.new, pair.old), (pair.old, pair.new)):
+            label = other.manifest_digest if other.name == image.name else other.name
+            link = Link(label, pair.page)
+            known = links.setdefault(image.name, [])
+            if all(each.page != pair.page for each in known):
+                known.append(link)
+    return links
 
 
 def _refuse_tree(repository: Repository, directory: Path) -> None:
@@ -118,6 +145,16 @@ class _Writer:
                 yield path, self._renderer.render("files", path, page=page, image=known)
 
         self._site.put(folder, (self._common, image.name), make)
+
+    def write_comparison(self, pair: Pair) -> None:
+        """Write the page about what differs between two images."""
+        names = (pair.old.name, pair.new.name)
+
+        def make() -> Iterable[tuple[str, bytes]]:
+            page = compare_page(self._repository, pair)
+            yield pair.page, self._renderer.render("compare", pair.page, page=page)
+
+        self._site.put(pair.page, (self._common, names, pair.digests), make)
 
     def write_layer(self, digest: str) -> None:
         """Write the page about a layer."""
