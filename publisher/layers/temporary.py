@@ -42,7 +42,8 @@ def temporary_databases(what: str) -> Iterator[None]:
         raise NoTemporarySpace(
             what,
             why=f"the list of its entries cannot be stored: {error}",
-            hint="free space for temporary files: in SQLITE_TMPDIR, TMPDIR or /var/tmp",
+            hint="free space for temporary files: beside the layer in the repository or spool, or "
+            "with --workers 0 in SQLITE_TMPDIR, TMPDIR or /var/tmp",
         ) from error
     except sqlite3.DatabaseError as error:
         raise LayerError(what, why=f"the list of its entries is damaged: {error}") from error
