@@ -103,6 +103,7 @@ def _update(
     images = known.images()
     names: list[tuple[str, int]] = []
     published: set[str] = set()
+    without: set[str] = set()
     for name in repository.names():
         data = read_damaged(repository, layout.manifest_file(name))
         if data is None:
@@ -111,7 +112,7 @@ def _update(
         published.add(manifest)
         if manifest not in images:
             try:
-                found = packages_of(repository, load_image(repository, name))
+                found = packages_of(repository, load_image(repository, name), without)
             except NotPublished:
                 continue
             except (NoContents, LayerError, RepositoryChanged, RepositoryError) as error:

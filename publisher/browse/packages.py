@@ -91,13 +91,27 @@ def image_packages(repository: Repository, text: str) -> ImagePackages:
     return packages_of(repository, load_image(repository, find_name(repository, text)))
 
 
-def packages_of(repository: Repository, image: PublishedImage) -> ImagePackages:
-    """Return the packages of `image`; see `image_packages`."""
+def packages_of(
+    repository: Repository, image: PublishedImage, without: set[str] | None = None
+) -> ImagePackages:
+    """Return the packages of `image`; see `image_packages`.
+
+    Args:
+        repository: Opened for reading.
+        image: The image.
+        without: The digests of layers that have no databases, which saves reading their indexes
+            again; those of this image are added.
+    """
     digests = [layer.digest for layer in manifest_of(image).layers]
     layers = {}
     for digest in digests:
         layer_index(repository, digest)  # raises NoContents
+        if without is not None and digest in without:
+            layers[digest] = LayerPackages()
+            continue
         layers[digest] = layer_packages(repository, digest)
+        if without is not None and layers[digest] == LayerPackages():
+            without.add(digest)
     visible = visible_databases(repository, digests, [layers[digest] for digest in digests])
     skipped = [SkippedDatabase(path, each.skipped) for path, each in visible if each.skipped]
     skipped += [SkippedDatabase("", each.skipped) for each in layers.values() if each.skipped]
