@@ -72,11 +72,12 @@ def _print_one_worker(folder: Path) -> None:
             seconds.append(time.monotonic() - began)
 
         def slow_chunks() -> Iterator[bytes]:
+            yield small.blob[:1]  # arrives before the worker is started
             running = workers._server._running
             assert running is not None
             server = running[1].pid
             [pid] = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-            yield small.blob[:-1]
+            yield small.blob[1:-1]
             time.sleep(1)  # until it has unpacked what it has
             memory.append(_private_bytes(int(pid)))
             yield small.blob[-1:]
