@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from json.encoder import encode_basestring_ascii
 from typing import Annotated, BinaryIO, cast
 
@@ -89,12 +88,17 @@ class LayerIndex(Iterable[Entry]):
 
     def __init__(self, open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
         self._open = open_file
+        self._header: IndexHeader | None = None
 
-    @cached_property
+    @property
     def header(self) -> IndexHeader:
         """The first line of the index."""
-        with self._open() as file:
-            return read_header(file)
+        # Not a cached_property: before Python 3.12 it holds one lock for all indexes, and a thread
+        # that waits in `open_file` for the end of a publication would block the publication.
+        if self._header is None:
+            with self._open() as file:
+                self._header = read_header(file)
+        return self._header
 
     def __iter__(self) -> Iterator[Entry]:
         return map(decode_entry, self.lines())
