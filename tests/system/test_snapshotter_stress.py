@@ -113,14 +113,14 @@ def images(tmp_path: Path) -> Iterator[Scene]:
 
 
 class Load:
-    """Containers that start and stop without pause, in six threads."""
+    """Containers that start and stop without pause, in twenty threads."""
 
     def __init__(self, ctr: Engine, reference: str, snapshotter: Path) -> None:
         self._ctr, self._reference, self._snapshotter = ctr, reference, snapshotter
         self._stop = threading.Event()
         self.finished = 0
         self.wrong: list[str] = []
-        self._threads = [threading.Thread(target=self._run) for _ in range(6)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(20)]
         for thread in self._threads:
             thread.start()
 
