@@ -27,8 +27,8 @@ from tests.trees import assert_same_tree, describe_tree
 pytestmark = pytest.mark.system
 
 NAME = "images.test.org"
-LARGE = int(os.environ.get("PUBLISHER_LARGE_LAYER", str(2**28)))
-"""Bytes of the large layer, several times MEMORY; 5 GB in a documented run."""
+LARGE = int(os.environ.get("PUBLISHER_LARGE_LAYER", str(2**30)))
+"""Bytes of the large layer; 5 GB in a documented run."""
 
 MEMORY = 100 * 2**20
 

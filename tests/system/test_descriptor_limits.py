@@ -15,7 +15,7 @@ from tests.layer_builder import directory, file, hardlink, image, layer, write_l
 
 
 @pytest.mark.parametrize(
-    ("limit", "layers", "jobs"), [(256, 127, 4), (256, 127, 64), (128, 300, 4)]
+    ("limit", "layers", "jobs"), [(256, 127, 4), (256, 127, 64), (128, 300, 4), (1024, 1200, 4)]
 )
 def test_images_of_many_layers_are_published_under_a_low_limit_of_open_files(
     tmp_path: Path, limit: int, layers: int, jobs: int

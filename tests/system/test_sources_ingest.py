@@ -54,10 +54,10 @@ def wish_list(path: Path, images: Iterable[str]) -> Path:
     return path
 
 
-def test_eighty_images_from_a_registry_that_fails_every_fifth_request(
+def test_two_hundred_images_from_a_registry_that_fails_every_fifth_request(
     tmp_path: Path,
 ) -> None:
-    images = {f"group/image-{n}": sample_image(5_000, 20_000, seed=n) for n in range(80)}
+    images = {f"group/image-{n}": sample_image(5_000, 20_000, seed=n) for n in range(200)}
     unreliable = Unreliable(0.2, seed=11)
     with OwnRegistry() as registry, fast_sources() as sources:
         for name, built in images.items():
