@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import zstandard
@@ -16,6 +20,7 @@ from publisher.layers import index as index_module
 from publisher.layers.errors import LayerError
 from publisher.layers.index import (
     IndexHeader,
+    LayerIndex,
     decode_entry,
     encode_entry,
     path_key,
@@ -114,6 +119,25 @@ def test_an_index_can_be_read_more_than_once_and_at_two_places_at_once(
     pairs = [(next(one), next(two)) for _ in entries]
     assert pairs == [(entry, entry) for entry in entries]
     assert list(index) == entries
+
+
+def test_a_header_that_is_waited_for_does_not_delay_the_headers_of_other_indexes() -> None:
+    is_opened, may_be_read = threading.Event(), threading.Event()
+
+    def open_late() -> AbstractContextManager[BinaryIO]:
+        is_opened.set()
+        assert may_be_read.wait(60)
+        return nullcontext(written())
+
+    late, other = LayerIndex(open_late), read_index(written())
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(lambda: late.header)
+        assert is_opened.wait(60)
+        try:
+            assert threads.submit(lambda: other.header).result(20) == header(0)
+        finally:
+            may_be_read.set()
+        assert first.result(20) == header(0)
 
 
 @given(st.lists(any_entry(), max_size=40, unique_by=lambda entry: entry.path), st.data())
