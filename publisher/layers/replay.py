@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields
@@ -30,6 +31,7 @@ from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import OCI_LAYER
 
 _ORDER = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;"
+_ORDER_AS_STORED = _ORDER.replace("IF NOT EXISTS ", "").removesuffix(";")
 _HEADS = "CREATE TABLE head (number INTEGER PRIMARY KEY, line TEXT);"
 _UNLIMITED = Policy(limits=Limits(*[2**62] * len(fields(Limits))))
 """No limits, since the repository's limits were applied when the layer was unpacked."""
@@ -59,6 +61,17 @@ class FileOrder:
             if number is not None:
                 self._note(entry.path, number)
 
+    def check(self) -> None:
+        """Raise DatabaseError unless the file is as this class makes it.
+
+        A process that an image has taken over may have written it: a view could compute forever.
+        """
+        self._execute("PRAGMA trusted_schema = OFF")
+        self._execute("PRAGMA cell_size_check = ON")
+        found = self._execute("SELECT type, name, sql FROM sqlite_master").fetchmany(2)
+        if found != [("table", "file", _ORDER_AS_STORED)]:
+            raise sqlite3.DatabaseError("it has other tables")
+
     def finish(self) -> None:
         """Commit the records to the file."""
         self._execute("COMMIT")
@@ -71,7 +84,7 @@ class FileOrder:
     def number(self, path: str) -> int | None:
         """Return the number of the content of `path`; None if it is not a file."""
         row = self._execute("SELECT number FROM file WHERE key = ?", (sort_key(path),)).fetchone()
-        return None if row is None else int(row[0])
+        return row[0] if row is not None and type(row[0]) is int else None
 
     def _note(self, path: str, number: int) -> None:
         self._execute("INSERT OR REPLACE INTO file VALUES (?, ?)", (sort_key(path), number))
@@ -160,6 +173,7 @@ def _own(layer: LayerIndex) -> Iterator[Entry]:
 @contextmanager
 def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, Entry]]]:
     """Open an iterator over the files of the index: content number and entry, by that number."""
+    order.check()
     with closing(temporary_database(_HEADS)) as database:
         for line in layer.lines():
             entry = decode_entry(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from typing import BinaryIO, Literal, Protocol
 from publisher.closing import Closing
 from publisher.entry import TreeSink
 from publisher.errors import PublisherError
-from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories, open_file
+from publisher.repository.descriptors import Directories
+from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories
 from publisher.tree import layout
 from publisher.tree.layer_packages import LARGEST
 
@@ -151,6 +153,8 @@ def check_files(place: LayerPlace, layer: str) -> None:
     for optional in (place.tar_split, place.packages):
         if os.path.lexists(optional):
             expected[metadata][optional.name] = stat.S_IFREG
+    if place.form == "order":
+        expected[place.directory][place.order.name] = stat.S_IFREG
     owner = place.directory.stat().st_uid
     for directory, names in expected.items():
         # Other files beside the layer are deleted with its private directory.
@@ -181,5 +185,17 @@ def _is_as_made(path: Path, kind: int, owner: int, is_tree: bool) -> bool:
 
 
 def open_unpacked_index(place: LayerPlace) -> BinaryIO:
-    """Open the index of the layer that was unpacked at `place`."""
-    return open_file(place.index)
+    """Open the index of the layer that was unpacked at `place`, by a path without links.
+
+    Raises:
+        OSError: The index, or a directory above it, is missing, or is something else.
+    """
+    directory = place.index.parent.relative_to(place.directory).as_posix()
+    # Opening a FIFO would wait for its writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with Directories(place.directory) as directories:
+        descriptor = os.open(place.index.name, flags, dir_fd=directories.open(directory))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a file", str(place.index))
+    return os.fdopen(descriptor, "rb")

@@ -64,8 +64,8 @@ class CvmfsLayerStage:
         with self.full_disk_explained():
             self._blob.flush()
         self.close()
-        remove_if_empty(self.place.tar_split)
         check_files(self.place, self._layer)
+        remove_if_empty(self.place.tar_split)
         sync_filesystem(self._directory)
         self._staged.blob.parent.mkdir(mode=0o700, exist_ok=True)
         # The blob is moved last: the layer is staged once all three files exist.

@@ -52,8 +52,8 @@ class DirectoryLayerStage:
 
     def finish(self) -> None:
         """Keep the complete, verified layer for the transaction that publishes it."""
-        remove_if_empty(self.place.tar_split)
         check_files(self.place, self._layer)
+        remove_if_empty(self.place.tar_split)
         if self._is_by_a_worker and os.geteuid() == 0:
             with self.open_index() as index:
                 mark_for_root(self.place.tree, read_index(index))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,17 @@ def test_a_damaged_list_of_what_was_staged_is_an_error(tmp_path: Path) -> None:
     index, order = stage(source, tmp_path)
     order.write_bytes(b"not a database" * 1000)
     with pytest.raises(LayerError, match="damaged"):
+        replay(source.chunks(), index, order, (), lambda *_: None, lambda _: None)
+
+
+def test_a_list_of_what_was_staged_that_computes_something_is_an_error(tmp_path: Path) -> None:
+    source = layer(file("a"))
+    index, order = stage(source, tmp_path)
+    order.unlink()
+    with closing(sqlite3.connect(order)) as database:
+        database.execute("CREATE VIEW file AS SELECT CAST('a' AS BLOB) AS key, 1 AS number")
+        database.commit()
+    with pytest.raises(LayerError, match="damaged: it has other tables"):
         replay(source.chunks(), index, order, (), lambda *_: None, lambda _: None)
 
 

@@ -281,6 +281,42 @@ def test_links_in_place_of_the_layers_files_are_refused(
     assert not list(stages.kept.iterdir()) and not list(outside.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "FIFO"])
+def test_the_order_of_a_layers_contents_is_a_file_of_its_own(
+    workers: Workers, stages: Stages, kind: str, tmp_path: Path
+) -> None:
+    """A symlink there would let the publisher write a database anywhere."""
+    stage = stages.make("order")
+    unpack(workers, stage, SMALL)
+    order = stage.place.order
+    order.rename(tmp_path / "outside")
+    if kind == "FIFO":
+        os.mkfifo(order)
+    elif kind == "symlink":
+        order.symlink_to(tmp_path / "outside")
+    else:
+        order.hardlink_to(tmp_path / "outside")
+    with pytest.raises(UnexpectedFile, match="is not what it should be"):
+        stage.finish()
+    assert not list(stages.kept.iterdir())
+
+
+@pytest.mark.parametrize("form", ["tree", "order"])
+def test_an_empty_file_outside_is_not_removed_as_tar_split_data(
+    workers: Workers, stages: Stages, form: str, tmp_path: Path
+) -> None:
+    stage = stages.make(form)
+    unpack(workers, stage, SMALL)
+    metadata = stage.place.index.parent
+    outside = tmp_path / stage.place.tar_split.name
+    outside.touch()
+    metadata.rename(tmp_path / "aside")
+    metadata.symlink_to(tmp_path)
+    with pytest.raises(UnexpectedFile):
+        stage.finish()
+    assert outside.exists()
+
+
 def test_opaque_directories_are_marked_by_this_process_and_no_link_is_followed(
     workers: Workers, stages: Stages, tmp_path: Path
 ) -> None:
