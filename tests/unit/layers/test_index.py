@@ -124,12 +124,15 @@ def test_an_index_can_be_read_more_than_once_and_at_two_places_at_once(
 def test_a_header_that_is_waited_for_does_not_delay_the_headers_of_other_indexes() -> None:
     is_opened, may_be_read = threading.Event(), threading.Event()
 
-    def open_late() -> AbstractContextManager[BinaryIO]:
+    def opened() -> AbstractContextManager[BinaryIO]:
+        return nullcontext(io.BytesIO(written().getvalue()))
+
+    def opened_late() -> AbstractContextManager[BinaryIO]:
         is_opened.set()
         assert may_be_read.wait(60)
-        return nullcontext(written())
+        return opened()
 
-    late, other = LayerIndex(open_late), read_index(written())
+    late, other = LayerIndex(opened_late), LayerIndex(opened)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(lambda: late.header)
         assert is_opened.wait(60)
