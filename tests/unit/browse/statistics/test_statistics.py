@@ -171,16 +171,16 @@ def test_contents_are_those_of_the_layers_and_of_the_flat_images(published: Path
     }
 
 
-def du_without_directories(path: Path) -> int:
-    """What `du` counts below `path`, without the sizes of directories and symlinks themselves."""
-    counted = subprocess.run(["du", "-sb", path], capture_output=True, text=True, check=True)
-    others = subprocess.run(
-        ["find", path, "!", "-type", "f", "-printf", "%s\\n"],
+def du_of_files(path: Path) -> int:
+    """What `du` counts for the regular files below `path`, each inode once."""
+    found = subprocess.run(["find", path, "-type", "f", "-print0"], capture_output=True, check=True)
+    counted = subprocess.run(
+        ["du", "--bytes", "--total", "--files0-from=-"],
+        input=found.stdout,
         capture_output=True,
-        text=True,
         check=True,
     )
-    return int(counted.stdout.split()[0]) - sum(map(int, others.stdout.split()))
+    return int(counted.stdout.splitlines()[-1].split()[0])
 
 
 def test_directories_are_those_that_du_counts(published: Path) -> None:
@@ -189,8 +189,7 @@ def test_directories_are_those_that_du_counts(published: Path) -> None:
     two = usage["images"][1]
     flat = published / "local/two:1"
     assert {each["path"]: (each["files"], each["bytes"]) for each in two["directories"][1:]} == {
-        name: (files_in(flat / name)[0], du_without_directories(flat / name))
-        for name in ("usr", "opt", "old")
+        name: (files_in(flat / name)[0], du_of_files(flat / name)) for name in ("usr", "opt", "old")
     }
     whole = Directory("", 1000 + 77 + 500 + 3 + 9, 6)
     assert two["directories"][0] == {"path": "", "bytes": whole.size, "files": whole.files}
