@@ -5,9 +5,10 @@ Berkeley DB, the format of rpm before 4.16, is not read.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -38,18 +39,33 @@ def read_sqlite(file: BinaryIO) -> Iterator[Package]:
         UnreadableDatabase: It is not such a database.
     """
     data = bytearray(file.read())
+    size = len(data)
     if not data.startswith(b"SQLite format 3\0") or len(data) < 100:
         raise UnreadableDatabase("it is not a database of SQLite")
     # SQLite refuses a database in memory whose header names a write-ahead log.
     data[_WAL_VERSIONS] = b"\1\1"
     try:
         with closing(sqlite3.connect(":memory:")) as database:
-            yield from _sqlite_packages(database, data)
+            yield from _packages(_sqlite_headers(database, data), size)
     except (sqlite3.Error, OverflowError) as error:
         raise UnreadableDatabase(f"SQLite cannot read it: {error}") from error
 
 
-def _sqlite_packages(database: sqlite3.Connection, data: bytearray) -> Iterator[Package]:
+def _packages(headers: Iterable[bytes], size: int) -> Iterator[Package]:
+    """Yield the packages of `headers`, which have no more bytes than the file, `size`.
+
+    In a malicious file, many entries name the same large header.
+    """
+    for header in headers:
+        size -= len(header)
+        if size < 0:
+            raise UnreadableDatabase("its headers have more bytes than the file")
+        package = read_header(header)
+        if package.name != KEY:
+            yield package
+
+
+def _sqlite_headers(database: sqlite3.Connection, data: bytearray) -> Iterator[bytes]:
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_HEADER)
     database.execute("PRAGMA trusted_schema = OFF")
     database.execute("PRAGMA cell_size_check = ON")
@@ -68,9 +84,7 @@ def _sqlite_packages(database: sqlite3.Connection, data: bytearray) -> Iterator[
     for (blob,) in database.execute("SELECT blob FROM Packages NOT INDEXED"):
         if not isinstance(blob, bytes):
             raise UnreadableDatabase("a header is not a blob")
-        package = read_header(blob)
-        if package.name != KEY:
-            yield package
+        yield blob
 
 
 def _authorize(action: int, first: str | None, *_: str | None) -> int:
@@ -91,6 +105,12 @@ def read_ndb(file: BinaryIO) -> Iterator[Package]:
     Raises:
         UnreadableDatabase: It is not such a database.
     """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    yield from _packages(_ndb_headers(file), size)
+
+
+def _ndb_headers(file: BinaryIO) -> Iterator[bytes]:
     magic, version, _, pages, _ = _unpack(_NDB_HEADER, file.read(_NDB_HEADER.size))
     if magic != b"RpmP" or version != 0:
         raise UnreadableDatabase("it is not a database of rpm in version 0 of the format ndb")
@@ -106,9 +126,7 @@ def read_ndb(file: BinaryIO) -> Iterator[Package]:
             raise UnreadableDatabase("a slot is damaged")
         if not index:
             continue
-        package = read_header(_blob(file, index, offset * _BLOCK, blocks * _BLOCK))
-        if package.name != KEY:
-            yield package
+        yield _blob(file, index, offset * _BLOCK, blocks * _BLOCK)
 
 
 def _blob(file: BinaryIO, index: int, offset: int, size: int) -> bytes:
