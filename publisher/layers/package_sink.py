@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from publisher.entry import Content, Entry, EntryType, Hole, TreeSink
+from publisher.entry import Content, Entry, EntryType, Hole, TreeSink, sort_key
 from publisher.layers.content import filled
 from publisher.layers.unpack import LayerSummary
-from publisher.packages.model import MOST_DATABASES, MOST_PACKAGES, Database, LayerPackages
+from publisher.packages.model import (
+    MOST_CHARACTERS,
+    MOST_DATABASES,
+    MOST_PACKAGES,
+    Database,
+    LayerPackages,
+)
 from publisher.packages.places import Place, is_likely, place_of
 from publisher.packages.reading import combine, not_a_file, read_database
 
@@ -31,8 +37,10 @@ class PackageSink:
     def __init__(self, sink: TreeSink) -> None:
         self._sink = sink
         self._found: dict[str, Database | None] = {}
-        self._above: set[str] = set()
+        # The names below each directory above a database, so that each is removed once.
+        self._below: dict[str, set[str]] = {}
         self._packages = 0
+        self._characters = 0
         self._complete = True
 
     def add(self, entry: Entry, content: Content = ()) -> None:
@@ -66,7 +74,7 @@ class PackageSink:
         found = [each for path, each in self._found.items() if each and place_of(path)]
         if not self._complete or summary.unresolved or not found:
             return None
-        combined = combine(found)
+        combined = combine(sorted(found, key=lambda database: sort_key(database.path)))
         return combined if not combined.skipped else None
 
     def _add_file(self, entry: Entry, content: Content, place: Place) -> None:
@@ -99,19 +107,35 @@ class PackageSink:
 
     def _keep(self, path: str, database: Database | None) -> None:
         self._found[path] = database
-        self._packages += len(database.packages) if database else 0
-        if len(self._found) > MOST_DATABASES or self._packages > MOST_PACKAGES:
+        if database is not None:
+            self._packages += len(database.packages)
+            self._characters += database.characters()
+        if (
+            len(self._found) > MOST_DATABASES
+            or self._packages > MOST_PACKAGES
+            or self._characters > MOST_CHARACTERS
+        ):
             self._complete = False
-        while path := path.rpartition("/")[0]:
-            self._above.add(path)
+            self._found.clear()
+            self._below.clear()
+            return
+        while above := path.rpartition("/")[0]:
+            known = self._below.setdefault(above, set())
+            is_known = bool(known)
+            known.add(path)
+            if is_known:
+                return
+            path = above
 
     def _forget(self, entry: Entry) -> None:
         """Remove what `entry` replaces."""
         self._found.pop(entry.path, None)
-        if entry.type is not EntryType.DIRECTORY and entry.path in self._above:
-            below = f"{entry.path}/"
-            for path in [path for path in self._found if path.startswith(below)]:
-                del self._found[path]
+        if entry.type is not EntryType.DIRECTORY:
+            below = list(self._below.pop(entry.path, ()))
+            while below:
+                path = below.pop()
+                self._found.pop(path, None)
+                below += self._below.pop(path, ())
 
 
 def _has_format(path: str, place: Place) -> bool:

@@ -14,6 +14,9 @@ LONGEST_TEXT = 4096
 MOST_PACKAGES = 100_000
 """The most packages of one database, and of one layer."""
 
+MOST_CHARACTERS = 2**25
+"""The most characters of all texts of the packages of one layer."""
+
 MOST_DATABASES = 50_000
 """The most databases of one layer. Each Python distribution is one."""
 
@@ -73,8 +76,17 @@ class Package:
 
     def is_valid(self) -> bool:
         """Return whether it has a name and a version, and no text is too long."""
-        texts = (self.name, self.version, self.architecture, self.source, self.build, self.channel)
-        return bool(self.name and self.version) and all(map(is_short, texts))
+        return bool(self.name and self.version) and all(map(is_short, self._texts()))
+
+    def characters(self) -> int:
+        """Return the length of all texts together."""
+        return sum(map(len, self._texts()))
+
+    def _texts(self) -> tuple[str, ...]:
+        return (
+            *(self.name, self.version, self.architecture),
+            *(self.source, self.build, self.channel),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,10 @@ class Database:
     type: Annotated[str, _TYPE]
     packages: tuple[Package, ...] = ()
     skipped: str = omit_default("")
+
+    def characters(self) -> int:
+        """Return the length of all texts of the packages together."""
+        return sum(package.characters() for package in self.packages)
 
 
 @dataclass(frozen=True, slots=True)

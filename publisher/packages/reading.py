@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import BinaryIO
 
-from publisher.entry import EntryType, sort_key
+from publisher.entry import EntryType
 from publisher.packages.metadata import (
     read_conda,
     read_npm,
@@ -15,6 +15,7 @@ from publisher.packages.metadata import (
     read_r,
 )
 from publisher.packages.model import (
+    MOST_CHARACTERS,
     MOST_DATABASES,
     MOST_PACKAGES,
     Database,
@@ -74,14 +75,19 @@ def read_database(path: str, place: Place, size: int, file: BinaryIO) -> Databas
 
 
 def combine(databases: Iterable[Database]) -> LayerPackages:
-    """Return the databases of one layer, sorted; those beyond the limits are left out."""
-    ordered = sorted(databases, key=lambda database: sort_key(database.path))
+    """Return the databases of one layer, which are sorted by path.
+
+    Those beyond the limits are left out, and not read: `databases` may read them.
+    """
     kept: list[Database] = []
-    count = 0
-    for database in ordered:
+    count = characters = 0
+    for database in databases:
         count += len(database.packages)
-        if len(kept) >= MOST_DATABASES or count > MOST_PACKAGES:
+        characters += database.characters()
+        if len(kept) >= MOST_DATABASES or count > MOST_PACKAGES or characters > MOST_CHARACTERS:
             why = f"it has more than {MOST_DATABASES} databases or {MOST_PACKAGES} packages"
+            if characters > MOST_CHARACTERS:
+                why = f"the texts of its packages have more than {MOST_CHARACTERS} characters"
             return LayerPackages(tuple(kept), why)
         kept.append(database)
     return LayerPackages(tuple(kept))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.packages.model import MOST_PACKAGES, Database, Package
+from publisher.packages.model import MOST_CHARACTERS, MOST_PACKAGES, Database, Package
 from publisher.packages.places import place_of
 from publisher.packages.reading import combine, read_database
 from tests.components import program, require
@@ -100,6 +100,11 @@ def test_rpm_lists_the_same_packages_in_both_formats(tmp_path: Path) -> None:
     assert "damaged" in why(NDB, ndb(headers).replace(b"Slot", b"Slut", 1))
     assert "not in its place" in why(NDB, ndb(headers).replace(b"BlbS", b"BlbX", 1))
     assert "too many slots" in why(NDB, struct.pack("<4sIIII", b"RpmP", 0, 1, 2**31, 1))
+    # All slots name one header.
+    shared = ndb(headers)
+    slots = [shared[at : at + 16] for at in range(32, 4096, 16)]
+    again = shared[:32] + slots[0] * len(slots) + shared[4096:]
+    assert "more bytes than the file" in why(NDB, again)
     assert "larger than its place" in why(NDB, ndb([struct.pack(">II", 2**30, 2**30)]))
 
 
@@ -188,6 +193,17 @@ def test_databases_that_are_malformed_or_too_large_are_skipped_with_a_reason() -
     combined = combine([each, Database("c", "deb", (Package("a", "1"),) * 2), each])
     assert [database.path for database in combined.databases] == ["a"]
     assert re.search("more than .* packages", combined.skipped)
+
+
+def test_databases_of_a_layer_beyond_its_limits_are_not_read() -> None:
+    text = "x" * 4096
+    package = Package(text, text, text, text, text, text)
+    large = Database("a", "deb", (package,) * (MOST_CHARACTERS // len(text) // 6))
+    databases = iter([large] * 3)
+    combined = combine(databases)
+    assert combined.databases == (large,)
+    assert combined.skipped.startswith("the texts of its packages have more than")
+    assert list(databases) == [large]
 
 
 @pytest.mark.parametrize("path", [STATUS, INSTALLED, RPM, NDB, "etc/os-release"])
