@@ -44,7 +44,7 @@ class NoSuchPath(PublisherError):
 
 
 class Change(enum.StrEnum):
-    """How a path differs between two images."""
+    """How a path, or a package, differs between two images."""
 
     ADDED = "added"
     REMOVED = "removed"

@@ -6,11 +6,10 @@ deletes, or that is in a directory which a higher layer hides, does not.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from publisher.browse.contents import layer_index, manifest_of
+from publisher.browse.contents import Change, layer_index, manifest_of
 from publisher.entry import Merged
 from publisher.layers.merge import merge
 from publisher.packages.model import (
@@ -51,14 +50,6 @@ class ImagePackages:
     skipped: tuple[SkippedDatabase, ...]
 
 
-class PackageChangeKind(enum.StrEnum):
-    """How a package differs between two images."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
-
-
 @dataclass(frozen=True, slots=True)
 class PackageChange:
     """A package whose versions differ between two images; sorted, empty if it is missing."""
@@ -69,11 +60,11 @@ class PackageChange:
     new: tuple[str, ...]
 
     @property
-    def kind(self) -> PackageChangeKind:
+    def kind(self) -> Change:
         """Whether it was added, removed or changed."""
         if not self.old:
-            return PackageChangeKind.ADDED
-        return PackageChangeKind.CHANGED if self.new else PackageChangeKind.REMOVED
+            return Change.ADDED
+        return Change.CHANGED if self.new else Change.REMOVED
 
 
 def image_packages(repository: Repository, text: str) -> ImagePackages:

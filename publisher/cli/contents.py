@@ -8,27 +8,17 @@ import click
 
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
-from publisher.browse.find_packages import find_packages
-from publisher.browse.packages import PackageChangeKind, diff_packages
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.packages import package_value
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
-from publisher.cli.state import package_cache
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
-from publisher.packages.query import PackageQuery
 from publisher.repository import Repository
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
-_PACKAGE_SIGNS = {
-    PackageChangeKind.ADDED: "+",
-    PackageChangeKind.REMOVED: "-",
-    PackageChangeKind.CHANGED: "~",
-}
 
 
 @click.command()
@@ -88,6 +78,8 @@ def diff(old: str, new: str, packages: bool, repository: str | None, output: str
 
 
 def _diff_packages(repository: Repository, old: str, new: str, output: str) -> None:
+    from publisher.browse.packages import diff_packages  # files are compared without it
+
     changes = diff_packages(repository, old, new)
     if output == "json":
         values = [
@@ -104,7 +96,7 @@ def _diff_packages(repository: Repository, old: str, new: str, output: str) -> N
         return
     for each in changes:
         versions = " -> ".join(", ".join(part) for part in (each.old, each.new) if part)
-        echo(printable(f"{_PACKAGE_SIGNS[each.kind]} {each.type} {each.name} {versions}"))
+        echo(printable(f"{_SIGNS[each.kind]} {each.type} {each.name} {versions}"))
 
 
 @click.command()
@@ -162,6 +154,12 @@ def _find_packages(
     problems: list[dict[str, str]],
     output: str,
 ) -> None:
+    # What reads databases, and the cache: searches for paths do without.
+    from publisher.browse.find_packages import find_packages
+    from publisher.cli.packages import package_value
+    from publisher.cli.state import package_cache
+    from publisher.packages.query import PackageQuery
+
     query = PackageQuery.parse(text)
     found = list(find_packages(repository, query, package_cache(repository.url), note))
     if output == "json":
