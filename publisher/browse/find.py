@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 
-from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of
+from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of, merged_at
 from publisher.browse.images import list_images
 from publisher.entry import Entry
 from publisher.errors import PublisherError
@@ -105,12 +105,7 @@ class _Search:
             paths.update(matches)
         if not paths:
             return iter(())
-        needed = paths.union(*map(_parents, paths))
-        parts = [index.find(needed) for index in indexes]
-        if any(entry.is_unresolved for part in parts for entry in part):
-            # A link to a file of a lower layer also needs the entry of that file.
-            return (item.entry for item in merge(indexes))
-        return (item.entry for item in merge(parts))
+        return (item.entry for item in merged_at(indexes, paths))
 
     def _matches_in(self, digest: str, index: LayerIndex) -> list[str] | None:
         if self.pattern.path is not None:
@@ -130,9 +125,3 @@ class _Search:
                     if len(found) > _MANY:
                         return None
         return found
-
-
-def _parents(path: str) -> Iterable[str]:
-    """Return the root and every directory above `path`."""
-    parts = path.split("/")
-    return ("/".join(parts[:number]) for number in range(len(parts)))

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from publisher.browse.contents import Change, layer_index, manifest_of
-from publisher.entry import Merged
-from publisher.layers.merge import merge
+from publisher.browse.contents import Change, layer_index, manifest_of, merged_at
 from publisher.packages.model import (
     Database,
     InstalledPackage,
@@ -153,33 +151,13 @@ def visible_databases(
         return [(database.path, database) for database in layers[0].databases]
     known = [{database.path: database for database in layer.databases} for layer in layers]
     visible = []
-    for item in _merged(repository, digests, {path for layer in known for path in layer}):
+    indexes = [layer_index(repository, digest) for digest in digests]
+    for item in merged_at(indexes, {path for layer in known for path in layer}):
         database = known[item.layer].get(item.source)
         # A hard link elsewhere to a database is not one.
         if database is not None and place_of(item.entry.path) is not None:
             visible.append((item.entry.path, database))
     return visible
-
-
-def _merged(
-    repository: Repository, digests: Sequence[str], paths: Iterable[str]
-) -> Iterator[Merged]:
-    """Yield the entries of the flat image at `paths` and above."""
-    indexes = [layer_index(repository, digest) for digest in digests]
-    needed = {above for path in paths for above in _with_parents(path)}
-    parts = [index.find(needed) for index in indexes]
-    if any(entry.is_unresolved for part in parts for entry in part):
-        # A link to a file of a lower layer also needs the entry of that file.
-        return merge(indexes)
-    return merge(parts)
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    """Yield `path`, and every directory above it."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-    yield ""
 
 
 def _distribution(visible: Iterable[tuple[str, Database]]) -> Package | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from publisher.browse.contents import as_file, layer_index
+from publisher.browse.contents import flat_entries
 from publisher.browse.packages import packages_of
 from publisher.errors import PublisherError
-from publisher.layers.merge import merge
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
 from publisher.repository.published import PublishedImage
@@ -54,8 +53,7 @@ def image_files(repository: Repository, image: PublishedImage) -> list[tuple[str
     """Return path and contents of the pages about an image's files; empty if they are unknown."""
     assert image.manifest is not None
     try:
-        indexes = [layer_index(repository, layer.digest) for layer in image.manifest.layers]
-        entries = [as_file(item.entry) for item in merge(indexes)]
+        entries = list(flat_entries(repository, image.manifest))
     except (PublisherError, OSError):
         return []  # `publisher verify` reports it
     return files_pages(entries, addresses.contents(image.manifest_digest))

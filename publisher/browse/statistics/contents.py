@@ -8,11 +8,11 @@ from __future__ import annotations
 import heapq
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from publisher.browse.contents import layer_index
+from publisher.browse.contents import layer_index, merged_layers
 from publisher.browse.statistics.holdings import Holder, Holdings, Unreadable
 from publisher.browse.statistics.totals import Sizes, by_size
 from publisher.closing import Closing
@@ -21,7 +21,6 @@ from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.catalogs import DEFAULT_LIMIT, catalog_sizes
 from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.index import LayerIndex
-from publisher.layers.merge import merge
 from publisher.oci.config import ContainerConfig, parse_config
 from publisher.repository import Repository
 from publisher.runtimes.flat_files import insert, runtime_files
@@ -145,16 +144,6 @@ def read_contents(
     )
 
 
-def merged_entries(repository: Repository, layers: Sequence[str]) -> Iterator[Merged]:
-    """Return the entries of the image of these layers, from bottom to top, each given once.
-
-    Raises:
-        NoContents: A layer or its index is missing.
-        LayerError: An index is damaged. It may be raised while the result is iterated.
-    """
-    return merge([layer_index(repository, digest) for digest in layers])
-
-
 def _distinct_images(holders: Iterable[Holder]) -> Iterable[Holder]:
     """Return one published manifest of each image, one with a flat image if there is one."""
     found: dict[str, Holder] = {}
@@ -166,7 +155,7 @@ def _distinct_images(holders: Iterable[Holder]) -> Iterable[Holder]:
 
 def _flat_image(repository: Repository, holder: Holder) -> Iterator[Merged | Generated]:
     """Return the entries of the image, with the files for runtimes if it has a flat form."""
-    merged = merged_entries(repository, holder.layers)
+    merged = merged_layers(repository, holder.layers)
     if not holder.flat:
         return iter(merged)
     return insert(merged, runtime_files(_container(repository, holder)))

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from publisher.browse.contents import merged_layers
 from publisher.browse.images import name_matcher
-from publisher.browse.statistics.contents import merged_entries
 from publisher.browse.statistics.holdings import (
     Holder,
     Holdings,
@@ -135,7 +135,7 @@ def _directories(
     if depth is None:
         return ()
     try:
-        merged = merged_entries(repository, holder.layers)
+        merged = merged_layers(repository, holder.layers)
         return largest_directories((each.entry for each in merged), depth, most)
     except (PublisherError, OSError) as error:
         unreadable(holder.name, explain(error))
