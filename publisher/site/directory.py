@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from publisher.browse.statistics.holdings import LayerSize
 from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion, load_object
 from publisher.errors import PublisherError
 from publisher.site import addresses
-from publisher.site.survey import LayerSize
 
 RECORD = ".publisher-site.json"
 _LOCK = ".publisher-site.lock"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from publisher.browse.statistics.holdings import Holdings
-from publisher.browse.statistics.shares import images_of, owners_of, shares
+from publisher.browse.statistics.shares import images_of, ordered, owners_of, shares
+from publisher.browse.statistics.totals import totals
 from publisher.site import addresses
 from publisher.site.pages import Bar, Block, Group, Link, ShareRow, SpacePage
 from publisher.site.survey import Survey
@@ -40,24 +40,21 @@ class _Part:
 def space_page(survey: Survey) -> SpacePage:
     """Return the page about the space that images and layers take."""
     holdings = survey.holdings
-    stored = sum(size.stored for size in survey.sizes.values())
-    by_image = shares(holdings, images_of)
-    by_owner = shares(holdings, owners_of)
-    separate = _separate(holdings)
+    sums = totals(holdings)
     groups = _groups(survey)
     return SpacePage(
-        stored=stored,
-        separate=separate,
+        stored=sums.stored,
+        separate=sums.separate,
         shared=sum(size for title, _, size in groups if title == _SHARED),
         groups=tuple(_place(groups)),
         images=tuple(
             ShareRow(Link(name, addresses.image_page(name)), 1, share.stored, share.exclusive)
-            for name, share in sorted(by_image.items(), key=lambda item: (-item[1].stored, item[0]))
-        )[:_LARGEST],
+            for name, share in ordered(shares(holdings, images_of))[:_LARGEST]
+        ),
         owners=tuple(
             ShareRow(Link(name), share.manifests, share.stored, share.exclusive)
-            for name, share in sorted(by_owner.items(), key=lambda item: (-item[1].stored, item[0]))
-        )[:_LARGEST],
+            for name, share in ordered(shares(holdings, owners_of))[:_LARGEST]
+        ),
         growth=_bars(survey),
     )
 
@@ -65,12 +62,6 @@ def space_page(survey: Survey) -> SpacePage:
 _SHARED = "Layers of several images"
 _RETIRED = "Images without a name"
 _OTHERS = "Smaller ones"
-
-
-def _separate(holdings: Holdings) -> int:
-    """Return the bytes that all images would take without shared layers."""
-    layers = {holder.image_id: holder.layers for holder in holdings.holders}
-    return sum(holdings.stored(each) for each in layers.values())
 
 
 def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:

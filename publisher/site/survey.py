@@ -11,8 +11,13 @@ from datetime import datetime
 
 from publisher.browse.images import read_schedule_and_pins
 from publisher.browse.statistics.growth import Period, growth
-from publisher.browse.statistics.holdings import Holder, Holdings
-from publisher.browse.statistics.holdings import LayerSize as StatisticsSize
+from publisher.browse.statistics.holdings import (
+    Holder,
+    Holdings,
+    LayerSize,
+    published_holder,
+    retired_holder,
+)
 from publisher.browse.status import Selection, StatusLine, find_status
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.index import read_header
@@ -32,19 +37,6 @@ _TRANSACTIONS = 20_000
 _HISTORY_WORDS = frozenset(
     {"published", "replaced", "scheduled", "restored", "collected", "adopted", "pinned", "unpinned"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSize:
-    """What the index of a layer has in its header.
-
-    Attributes:
-        stored: The bytes that its files take.
-        entries: How many entries it has.
-    """
-
-    stored: int
-    entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +64,7 @@ class Survey:
         users: The IDs of the images that use each layer, published or scheduled.
         names: The published names of each image ID.
         compressed: The bytes of each layer, as it was downloaded.
-        sizes: What is known of each layer's files; without those that have no readable index.
-        holdings: The same, for statistics.
+        holdings: The same images and layers, for statistics.
         changes: The changes of each image, the latest first.
         growth: How much was published by the end of each month.
     """
@@ -89,10 +80,14 @@ class Survey:
     users: Mapping[str, frozenset[str]]
     names: Mapping[str, Sequence[str]]
     compressed: Mapping[str, int]
-    sizes: Mapping[str, LayerSize]
     holdings: Holdings
     changes: Mapping[str, Sequence[PastChange]] = field(default_factory=dict)
     growth: Sequence[Period] = ()
+
+    @property
+    def sizes(self) -> Mapping[str, LayerSize]:
+        """The sizes of the layers that have a readable index, without the number of files."""
+        return self.holdings.layers
 
     def is_exclusive(self, digest: str) -> bool:
         """Return whether a single image uses the layer."""
@@ -155,8 +150,9 @@ def survey_repository(
         found = images[name].manifest
         if found is not None:
             names[found.image_id].append(name)
-    sizes = _layer_sizes(repository, users, known)
-    holdings = _holdings(images.values(), schedule.entries, sizes)
+    holdings = Holdings(
+        _holders(images.values(), schedule.entries), _layer_sizes(repository, users, known)
+    )
     history = list(itertools.islice(repository.history(), _TRANSACTIONS))
     return Survey(
         str(repository.url),
@@ -170,48 +166,26 @@ def survey_repository(
         {digest: frozenset(users[digest]) for digest in sorted(users)},
         names,
         compressed,
-        sizes,
         holdings,
         _past_changes(history, images),
         growth(holdings, history),
     )
 
 
-def _holdings(
-    images: Iterable[PublishedImage],
-    scheduled: Iterable[ScheduledRemoval],
-    sizes: Mapping[str, LayerSize],
-) -> Holdings:
-    """Return the survey as statistics have it."""
-    holders: dict[tuple[str, str], Holder] = {}
-    for image in images:
-        if image.manifest is None:
-            continue
-        record = image.publication
-        holders[image.name, image.manifest_digest] = Holder(
-            image.name,
-            image.manifest_digest,
-            image.manifest.image_id,
-            tuple(dict.fromkeys(layer.digest for layer in image.manifest.layers)),
-            published=True,
-            flat=image.linked,
-            since=record.published_at if record else None,
-            owner=record.owner if record else "",
-            wish_lists=record.wish_lists if record else frozenset(),
-        )
+def _holders(
+    images: Iterable[PublishedImage], scheduled: Iterable[ScheduledRemoval]
+) -> tuple[Holder, ...]:
+    known: dict[str, str] = {}
+    holders = {
+        (image.name, image.manifest_digest): published_holder(image, image.manifest, known)
+        for image in images
+        if image.manifest is not None
+    }
     for entry in scheduled:
         if entry.key not in holders:
             with suppress(InvalidManifest):  # it is reported with the layers that it uses
-                layers = dict.fromkeys(layer.digest for layer in entry.parse_manifest().layers)
-                holders[entry.key] = Holder(
-                    *entry.key,
-                    entry.image_id,
-                    tuple(layers),
-                    published=False,
-                    since=entry.scheduled_at,
-                )
-    known = {d: StatisticsSize(each.stored, each.entries, None) for d, each in sizes.items()}
-    return Holdings(tuple(holders.values()), known)
+                holders[entry.key] = retired_holder(entry, known)
+    return tuple(holders.values())
 
 
 def _mount(repository: Repository, unreadable: Callable[[PublisherError], None]) -> str:

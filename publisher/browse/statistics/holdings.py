@@ -14,6 +14,7 @@ from publisher.browse.images import list_images
 from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.oci.manifest import Manifest, distinct_from_top
 from publisher.repository import Repository
+from publisher.repository.published import PublishedImage
 from publisher.repository.reading import load_schedule, load_users
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
@@ -64,12 +65,13 @@ class LayerSize:
     Attributes:
         stored: The bytes that its files take in the tree.
         entries: The number of its paths.
-        files: The number of names of files; None if an earlier release wrote the index.
+        files: The number of names of files; None if an earlier release wrote the index, or if it
+            was not read.
     """
 
     stored: int
     entries: int
-    files: int | None
+    files: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def read_holders(repository: Repository, unreadable: Unreadable) -> tuple[Holder
     for entry in scheduled:
         if entry.key not in holders:
             try:
-                holders[entry.key] = _retired(entry, known)
+                holders[entry.key] = retired_holder(entry, known)
             except (InvalidManifest, InvalidRecord) as error:
                 unreadable(f"{entry.name}@{entry.manifest_digest}", error)
     return tuple(holders.values())
@@ -173,21 +175,37 @@ def _published(
         if image.manifest is None:
             unreadable(image.name, PublisherError(f"cannot read {image.name}", why=image.problem))
             continue
-        record = image.publication
-        yield Holder(
-            image.name,
-            image.manifest_digest,
-            image.manifest.image_id,
-            _layers(image.manifest, known),
-            published=True,
-            flat=image.linked,
-            since=record.published_at if record else None,
-            owner=record.owner if record else "",
-            wish_lists=record.wish_lists if record else frozenset(),
-        )
+        yield published_holder(image, image.manifest, known)
 
 
-def _retired(entry: ScheduledRemoval, known: dict[str, str]) -> Holder:
+def published_holder(image: PublishedImage, manifest: Manifest, known: dict[str, str]) -> Holder:
+    """Return a published image as a holder.
+
+    Args:
+        image: The image.
+        manifest: Its manifest.
+        known: The digests of the layers of all holders so far, which share them.
+    """
+    record = image.publication
+    return Holder(
+        image.name,
+        image.manifest_digest,
+        manifest.image_id,
+        _layers(manifest, known),
+        published=True,
+        flat=image.linked,
+        since=record.published_at if record else None,
+        owner=record.owner if record else "",
+        wish_lists=record.wish_lists if record else frozenset(),
+    )
+
+
+def retired_holder(entry: ScheduledRemoval, known: dict[str, str]) -> Holder:
+    """Return a retired image as a holder; see `published_holder`.
+
+    Raises:
+        InvalidManifest: The manifest in the entry is malformed.
+    """
     return Holder(
         entry.name,
         entry.manifest_digest,
