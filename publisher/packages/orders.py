@@ -6,6 +6,7 @@ Sources: deb-version(7); rpm-version(7); the page "Package version" of apk-tools
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import zip_longest
 
 Order = int
@@ -40,19 +41,20 @@ def split_evr(version: str) -> tuple[str | None, str, str | None]:
 
 def compare_dpkg(one: str, other: str) -> Order:
     """Compare as `dpkg --compare-versions`."""
+    return _compare_evr(one, other, _dpkg_part)
+
+
+def compare_rpm(one: str, other: str) -> Order:
+    """Compare epoch, version and release as rpm does."""
+    return _compare_evr(one, other, rpmvercmp)
+
+
+def _compare_evr(one: str, other: str, compare_part: Callable[[str, str], Order]) -> Order:
     (epoch, *parts), (other_epoch, *other_parts) = split_evr(one), split_evr(other)
-    epochs = _number(epoch), _number(other_epoch)
-    if epochs[0] != epochs[1]:
-        return order(*epochs)
+    result = order(int(epoch or 0), int(other_epoch or 0))
     for text, other_text in zip(parts, other_parts, strict=True):
-        result = _dpkg_part(text or "", other_text or "")
-        if result:
-            return result
-    return 0
-
-
-def _number(text: str | None) -> int:
-    return int(text or 0)
+        result = result or compare_part(text or "", other_text or "")
+    return result
 
 
 def _dpkg_part(one: str, other: str) -> Order:
@@ -71,19 +73,6 @@ def _dpkg_text(text: str) -> list[int]:
         -1 if c == "~" else ord(c) if c.isascii() and c.isalpha() else ord(c) + 256 for c in text
     ]
     return [*ranks, 0]
-
-
-def compare_rpm(one: str, other: str) -> Order:
-    """Compare epoch, version and release as rpm does."""
-    (epoch, *parts), (other_epoch, *other_parts) = split_evr(one), split_evr(other)
-    epochs = _number(epoch), _number(other_epoch)
-    if epochs[0] != epochs[1]:
-        return order(*epochs)
-    for text, other_text in zip(parts, other_parts, strict=True):
-        result = rpmvercmp(text or "", other_text or "")
-        if result:
-            return result
-    return 0
 
 
 def rpmvercmp(one: str, other: str) -> Order:
