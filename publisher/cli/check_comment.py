@@ -6,11 +6,12 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from publisher.cli.rendering import human_size, plural
+from publisher.cli.rendering import plural
 from publisher.errors import printable
 from publisher.ingest.check import UNTOUCHED, Report
 from publisher.ingest.check_image import CheckedImage
 from publisher.ingest.findings import Finding, Level
+from publisher.sizes import human_size
 
 _MARKS = {Level.ERROR: "❌", Level.WARNING: "⚠️", Level.NOTE: "✅"}
 _MAX_ROWS = 100

@@ -9,7 +9,7 @@ from publisher.browse.statistics.usage import ImageUsage, Usage, disk_usage
 from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.rendering import human_size, print_json
+from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.stats import (
     SHARE_COLUMNS,
@@ -20,6 +20,7 @@ from publisher.cli.stats import (
 )
 from publisher.cli.tables import Table, print_tables
 from publisher.errors import PublisherError
+from publisher.sizes import human_size
 
 
 @click.command()

@@ -12,10 +12,11 @@ from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.image_config import config_value, print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.rendering import echo, human_size, message, plural, print_json
+from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
 from publisher.repository.published import PublishedImage
+from publisher.sizes import human_size
 from publisher.times import format_time
 
 

@@ -43,7 +43,7 @@ from publisher.cli.options import (
 from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
 from publisher.cli.recorded_run import RecordedRun, Result, identity_of
-from publisher.cli.rendering import echo, failed_line, human_size, message, plural, print_json
+from publisher.cli.rendering import echo, failed_line, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import ListedRequests, read_list, selected_lists
@@ -66,6 +66,7 @@ from publisher.ingest.selection import Selection
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
+from publisher.sizes import human_size
 from publisher.sources.settings import Settings
 from publisher.state.overlap import OtherRun
 from publisher.state.store import State

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli.removal import utc_now
-from publisher.cli.rendering import human_size, message, plural
+from publisher.cli.rendering import message, plural
 from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, failure_text
@@ -24,6 +24,7 @@ from publisher.notify.model import Service
 from publisher.repository import Repository
 from publisher.repository.checks import Check, Verdict
 from publisher.repository.reading import load_publication
+from publisher.sizes import human_size
 from publisher.state import News
 from publisher.state.store import State
 from publisher.times import format_time

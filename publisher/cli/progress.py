@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from publisher.cli.rendering import human_size, message
+from publisher.cli.rendering import message
 from publisher.closing import Closing
 from publisher.ingest.report import Outcome, Silent, Status
 from publisher.ingest.report import Progress as IngestProgress
+from publisher.sizes import human_size
 
 
 class Display(IngestProgress, AbstractContextManager["Display"], Protocol):

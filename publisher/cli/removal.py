@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from publisher.cli.rendering import human_size
 from publisher.durations import parse_duration
 from publisher.removal.reference_counts import Released
+from publisher.sizes import human_size
 from publisher.times import format_time
 from publisher.tree.schedule import ScheduledRemoval
 

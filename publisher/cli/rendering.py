@@ -1,4 +1,4 @@
-"""How results and messages are printed: JSON documents, sizes, counts, lines on stderr."""
+"""How results and messages are printed: JSON documents, counts, lines on stderr."""
 
 from __future__ import annotations
 
@@ -55,15 +55,6 @@ def failed_line(
     """Return the line for an image that failed, as compilers print one: with its wish's place."""
     place = f"{wish_list or '-'}:{line}:{column}: " if line else ""
     return printable(f"{place}{status}: {name}: {error}")
-
-
-def human_size(count: float) -> str:
-    """Return a size in bytes as text: "999 B", "48.2 MB" (powers of 1000, as disks are sold)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def plural(count: int, noun: str) -> str:

@@ -9,9 +9,10 @@ import click
 from publisher.cli.failures import DONE, OTHER_RUN
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.rendering import echo, human_size, message, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.state import open_state
 from publisher.errors import printable
+from publisher.sizes import human_size
 from publisher.state import RunRecord
 from publisher.times import format_time
 

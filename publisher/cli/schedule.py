@@ -11,13 +11,14 @@ from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
-from publisher.cli.rendering import echo, human_size, plural, print_json
+from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
 from publisher.repository import Repository
+from publisher.sizes import human_size
 from publisher.times import format_time
 from publisher.verify.discard import discard_unreadable
 

@@ -17,12 +17,13 @@ from publisher.browse.statistics.totals import Sizes
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
-from publisher.cli.rendering import human_size, message, plural, print_as_it_is, print_json
+from publisher.cli.rendering import message, plural, print_as_it_is, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import Table, print_tables
 from publisher.errors import PublisherError, printable
 from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.repository import Repository
+from publisher.sizes import human_size
 
 _TABLES = ("images", "owners", "lists", "growth", "users", "catalogs")
 _MONTHS = 12

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from publisher.errors import printable
 from publisher.site import addresses
 from publisher.site.pages import Node
+from publisher.sizes import human_size
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -50,6 +51,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     package = sorted(_package().iterdir(), key=lambda each: each.name)
     modules = [each for each in package if each.name.endswith(".py")]
+    modules.append(resources.files("publisher") / "sizes.py")
     for file in (*_files("static"), *_files("templates"), *modules):
         data = file.read_bytes()
         digest.update(f"{file.name}\0{len(data)}\0".encode() + data)
@@ -116,17 +118,6 @@ def _listed(nodes: Iterable[Node], root: str) -> Iterator[str]:
     yield "</ul>"
 
 
-def human_size(count: float | None) -> str:
-    """Return a size in bytes as text: "999 B", "48.2 MB" (powers of 1000); "unknown" for None."""
-    if count is None:
-        return "unknown"
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def is_web_address(text: str) -> bool:
     """Return whether a text from an image may become a link: an address of http or https."""
     try:
@@ -150,7 +141,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "size": human_size,
+        "size": _size,
         "moment": _moment,
         "brief": _brief,
         "lines": _lines,
@@ -176,6 +167,10 @@ def _finalize(value: Any) -> Any:
 def _lines(texts: Iterable[str]) -> Markup:
     """Return texts from outside as lines; their own line breaks are escaped as in other texts."""
     return Markup("&#10;").join(_finalize(text) for text in texts)
+
+
+def _size(count: float | None) -> str:
+    return "unknown" if count is None else human_size(count)
 
 
 def _moment(time: str) -> str:
