@@ -158,9 +158,12 @@ def _find_packages(
     from publisher.browse.find_packages import find_packages
     from publisher.cli.packages import package_value
     from publisher.cli.state import package_cache
-    from publisher.packages.query import PackageQuery
+    from publisher.packages.query import InvalidQuery, PackageQuery
 
-    query = PackageQuery.parse(text)
+    try:
+        query = PackageQuery.parse(text)
+    except InvalidQuery as error:
+        raise UsageError(error.what, why=error.why, hint=error.hint) from error
     found = list(find_packages(repository, query, package_cache(repository.url), note))
     if output == "json":
         values = [{"image": each.image, "package": package_value(each.installed)} for each in found]

@@ -33,10 +33,12 @@ _SEPARATORS = re.compile(r"[-_.]+")
 class InvalidQuery(PublisherError):
     """The text is not a search for packages. `text` is the text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(
+        self, text: str, why: str = "expected [TYPE:]NAME, and conditions on the version"
+    ) -> None:
         super().__init__(
             f"cannot search for the package {presentable(text)!r}",
-            why="expected [TYPE:]NAME, and conditions on the version",
+            why=why,
             hint="for example 'openssl<3.0.15', 'pypi:numpy>=1.20,<2', or 'libssl*'",
         )
         self.text = text
@@ -60,6 +62,11 @@ class PackageQuery:
         match = _TEXT.fullmatch(text)
         if match is None or len(text) > LONGEST_TEXT:
             raise InvalidQuery(text)
+        # No package has such a name: without an error, a search for a mistake finds nothing.
+        if ":" in match["name"]:
+            raise InvalidQuery(text, f"the types of packages are {', '.join(PACKAGE_TYPES)}")
+        if match["name"].endswith("~") and match["conditions"].startswith("="):
+            raise InvalidQuery(text, "the conditions are <, <=, =, !=, >= and >; there is no ~=")
         conditions = []
         for part in match["conditions"].split(",") if match["conditions"] else ():
             condition = _CONDITION.fullmatch(part)

@@ -225,6 +225,8 @@ def test_find_searches_the_packages_of_all_images(
     assert ask(root, "find", "--package", "liba<1.0-2") == both
     for usage in (["find"], ["find", "x", "--package", "x"]):
         assert "either a PATTERN or --package is needed" in ask(root, *usage).err
+    wrong = ask(root, "find", "--package", "python:numpy")
+    assert (wrong.code, "the types of packages are deb, apk" in wrong.err) == (2, True)
 
 
 def test_the_cache_forgets_images_that_are_not_published_any_more(tmp_path: Path) -> None:

@@ -130,3 +130,6 @@ def test_queries_match_names_sources_and_versions() -> None:
     for text in ("", "<1", "a<", "a<1 2", "a<1,", "a b", "gem:a<", "a" * 5000):
         with pytest.raises(InvalidQuery):
             PackageQuery.parse(text)
+    for text, why in (("python:numpy", "deb, apk, rpm, pypi"), ("numpy~=2.2", "there is no ~=")):
+        with pytest.raises(InvalidQuery, match=why):
+            PackageQuery.parse(text)
