@@ -19,7 +19,6 @@ from publisher.cli.stats import (
     share_value,
 )
 from publisher.cli.tables import Table, print_tables
-from publisher.errors import PublisherError
 from publisher.sizes import human_size
 
 
@@ -80,8 +79,7 @@ def du(
         )
     else:
         print_tables(_tables(usage))
-    errors: list[PublisherError] = [problem.error for problem in problems]
-    return report_problems(errors)
+    return report_problems(problems)
 
 
 def _tables(usage: Usage) -> list[Table]:

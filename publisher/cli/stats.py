@@ -82,15 +82,16 @@ def stats(contents: bool, top: int, output: str, table: str, repository: str | N
         _print_csv(*_csv_table(found, table))
     else:
         print_tables(_tables(found, top))
-    return report_problems([problem.error for problem in found.problems])
+    return report_problems(found.problems)
 
 
-def report_problems(problems: Sequence[PublisherError]) -> int:
+def report_problems(problems: Sequence[Problem]) -> int:
     """Print what was not counted, each once; return the exit code."""
-    for error in dict.fromkeys(map(str, problems)):
-        message(error)
+    lines = dict.fromkeys(map(_problem_line, problems))
+    for line in lines:
+        message(line)
     if problems:
-        message(f"{plural(len(problems), 'problem')}: what they name is not counted, or not fully")
+        message(f"{plural(len(lines), 'problem')}: what they name is not counted, or not fully")
         message("try: publisher verify", prefix="  ")
     return SOME_FAILED if problems else DONE
 
@@ -277,6 +278,12 @@ def share_value(share: Share) -> dict[str, object]:
         "exclusiveSquashfsBytes": share.single_files,
         "freedBytes": share.freed,
     }
+
+
+def _problem_line(problem: Problem) -> str:
+    """Return the error, with the name if the error does not contain it."""
+    name, text = printable(problem.name), str(problem.error)
+    return text if name in text else f"{name}: {text}"
 
 
 def problem_value(problem: Problem) -> dict[str, str]:

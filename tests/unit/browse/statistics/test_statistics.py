@@ -260,6 +260,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
         found = document(tree, "stats", "--contents", code=1)
         assert own in {problem["name"] for problem in found["problems"]}
         assert "local/two:1" in {problem["name"] for problem in found["problems"]}
+        assert own in ask(tree, "stats").err
         assert found["contents"]["flatImages"] == 2
     assert (found["totals"]["layers"], found["totals"]["unknownLayers"]) == (5, 1)
     assert found["totals"]["bytes"] == sums["bytes"] - 12
