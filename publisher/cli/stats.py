@@ -20,7 +20,7 @@ from publisher.cli.options import repository_option
 from publisher.cli.rendering import message, plural, print_as_it_is, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import Table, print_tables
-from publisher.errors import PublisherError, printable
+from publisher.errors import printable
 from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.repository import Repository
 from publisher.sizes import human_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from publisher.browse.statistics.totals import totals
 from publisher.browse.status import StatusLine
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.oci.config import HealthCheck, HistoryStep, ImageConfig, parse_config
@@ -164,14 +165,7 @@ def list_page(facts: Facts) -> ListPage:
             key=lambda row: (row.place, row.last, row.platform),
         )
     )
-    published = {
-        layer.digest
-        for image in survey.images.values()
-        if image.manifest
-        for layer in image.manifest.layers
-    }
-    ids = {image.manifest.image_id: image for image in survey.images.values() if image.manifest}
-    separate = (survey.stored_size(i.manifest) or 0 for i in ids.values() if i.manifest)
+    sums = totals(survey.holdings)
     return ListPage(
         rows,
         owners=distinct(row.owner for row in rows),
@@ -180,9 +174,9 @@ def list_page(facts: Facts) -> ListPage:
         states=distinct(
             each for row in rows for each in (row.state, "pinned" if row.pinned else "")
         ),
-        layers=len(published),
-        size=sum(survey.sizes[digest].stored for digest in published if digest in survey.sizes),
-        separate=sum(separate),
+        layers=sums.layers,
+        size=sums.stored,
+        separate=sums.separate,
         largest=max((row.size or 0 for row in rows), default=0),
     )
 

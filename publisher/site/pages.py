@@ -49,7 +49,8 @@ class ListPage:
     """All published images.
 
     Attributes:
-        size: The bytes of all layers together, each counted once.
+        layers: The number of layers; of images without a name, too, as on the page about space.
+        size: The bytes of all these layers together, each counted once.
         separate: The bytes that the images would take without shared layers.
         largest: The size of the largest image.
     """

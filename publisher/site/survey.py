@@ -136,6 +136,13 @@ def survey_repository(
         if name not in images:  # of a further platform
             with suppress(NotPublished):  # it was removed concurrently
                 images[name] = load_image(repository, name)
+    for image in images.values():
+        if image.manifest is None:
+            unreadable(
+                PublisherError(
+                    f"cannot read {image.name}", why=image.problem, hint="publisher verify"
+                )
+            )
     schedule, pins = read_schedule_and_pins(repository, unreadable)
     manifests = [image.manifest for image in images.values() if image.manifest is not None]
     manifests += _retired(schedule.entries, unreadable)

@@ -14,6 +14,7 @@ import pytest
 from publisher.errors import printable
 from publisher.site import addresses, directory
 from publisher.site.directory import NotASite, open_site
+from publisher.sizes import human_size
 from publisher.tree import layout
 from tests.command import Result, run_here
 from tests.layer_builder import file, image, layer, write_layout
@@ -87,6 +88,23 @@ def test_a_further_run_writes_only_what_changed(tmp_path: Path) -> None:
     assert site(tmp_path)[2] >= 1
     assert addresses.image_page(NEW) not in pages(tmp_path)
     assert addresses.image_page(NEW) not in pages(tmp_path)["index.html"]
+
+
+def test_pages_agree_on_the_sums_and_damaged_records_are_named(tmp_path: Path) -> None:
+    publish(tmp_path, "old", b"a" * 1000)
+    publish(tmp_path, "old", b"b" * 200)  # the tag moves: the earlier image waits for its removal
+    site(tmp_path)
+    totals = ask(tmp_path, "stats", "--output", "json").json["totals"]
+    assert totals["retiredBytes"] == 1000
+    for page in ("index.html", "space.html"):
+        for title, key in (("Stored", "bytes"), ("Without shared layers", "bytesWithoutSharing")):
+            figure = f"<dt>{title}</dt><dd>{human_size(totals[key])}</dd>"
+            assert figure in pages(tmp_path)[page], (page, title)
+
+    (tmp_path / "images" / layout.manifest_file(OLD)).write_bytes(b"{")
+    result = ask(tmp_path, "site", tmp_path / "www")
+    assert (result.code, f"cannot read {OLD}: " in result.err) == (1, True)
+    assert "try: publisher verify" in result.err
 
 
 def test_a_directory_that_is_not_a_site_is_refused(tmp_path: Path) -> None:
