@@ -64,7 +64,7 @@ def find_packages(
     problems: list[tuple[str, PublisherError]] = []
     try:
         found = _search(repository, query, cache, problems)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:  # also a value that is never stored
         _log.debug("the cache of packages %s is not used: %s", cache, error)
         problems.clear()
         found = _search(repository, query, None, problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -50,6 +51,15 @@ def is_short(text: str) -> bool:
         return False
 
 
+def is_path(text: str) -> bool:
+    """Return whether a text is a path in a layer, and can be a name of the file system."""
+    try:
+        return "\0" not in text and {b"", b".", b".."}.isdisjoint(os.fsencode(text).split(b"/"))
+    except UnicodeEncodeError:
+        return False
+
+
+_PATH = Check(is_path, "is not a path in a layer")
 _SHORT = Check(is_short, "is too long, or not Unicode")
 _NAME = Check(lambda text: bool(text) and is_short(text), "is empty, too long, or not Unicode")
 
@@ -109,10 +119,10 @@ class Database:
     `skipped` is why the file, or a part of it, was not read; "" if all of it was read.
     """
 
-    path: str
+    path: Annotated[str, _PATH]
     type: Annotated[str, _TYPE]
     packages: tuple[Package, ...] = ()
-    skipped: str = omit_default("")
+    skipped: Annotated[str, _SHORT] = omit_default("")
 
     def characters(self) -> int:
         """Return the length of all texts of the packages together."""

@@ -15,6 +15,7 @@ from publisher.packages.metadata import (
     read_r,
 )
 from publisher.packages.model import (
+    LONGEST_TEXT,
     MOST_CHARACTERS,
     MOST_DATABASES,
     MOST_PACKAGES,
@@ -63,7 +64,8 @@ def read_database(path: str, place: Place, size: int, file: BinaryIO) -> Databas
     try:
         found = list(islice(_READERS[place.format](file), MOST_PACKAGES + 1))
     except (UnreadableDatabase, MemoryError) as error:
-        return Database(path, place.type, (), str(error) or "it needs too much memory")
+        why = str(error)[:LONGEST_TEXT] or "it needs too much memory"
+        return Database(path, place.type, (), why)
     if len(found) > MOST_PACKAGES:
         return Database(path, place.type, (), f"it has more than {MOST_PACKAGES} packages")
     valid = sorted({package for package in found if package.is_valid()})

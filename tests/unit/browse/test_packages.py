@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,13 @@ def test_find_searches_the_packages_of_all_images(
     whole = cache.read_bytes()
     for damaged in (b"no database" * 1000, whole[:5000], whole[:4096] + b"x" * 9000):
         cache.write_bytes(damaged)
+        assert ask(root, "find", "--package", "liba<1.0-2") == both
+    # Values that this program does not store there are not used.
+    for change in ("type = 'x'", "name = CAST(x'ff' AS TEXT)"):
+        cache.write_bytes(whole)
+        with closing(sqlite3.connect(cache)) as database:
+            database.execute(f"UPDATE package SET {change} WHERE name = 'liba'")
+            database.commit()
         assert ask(root, "find", "--package", "liba<1.0-2") == both
     cache.unlink()
     cache.mkdir()

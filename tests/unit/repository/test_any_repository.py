@@ -249,6 +249,7 @@ def test_records_of_packages_that_are_damaged_are_reported_and_read_from_the_tre
     for damaged, why in (
         (b"{", "not JSON"),
         (whole.replace(base.digest.encode(), FIRST.layers[0].digest.encode()), "describes layer"),
+        (whole.replace(b"var/lib/dpkg", rb"\ud800"), "is not a path in a layer"),
         (other, "differs from the package databases"),
     ):
         with (
