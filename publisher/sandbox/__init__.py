@@ -12,4 +12,5 @@ from publisher.sandbox.capabilities import for_unpacking as for_unpacking
 from publisher.sandbox.confinement import Confinement as Confinement
 from publisher.sandbox.confinement import Measure as Measure
 from publisher.sandbox.confinement import confine as confine
+from publisher.sandbox.confinement import end_with_parent as end_with_parent
 from publisher.sandbox.errors import SandboxError as SandboxError

@@ -93,14 +93,19 @@ def _measures(confinement: Confinement) -> Iterable[Measure]:
     process_control(_PR_SET_NO_NEW_PRIVS, 1)
     keep_capabilities(confinement.capabilities)
     process_control(_PR_SET_DUMPABLE, 0)
-    process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)  # changed credentials reset it
-    if os.getppid() != parent:
-        os._exit(1)  # the parent ended before it
+    end_with_parent(parent)  # changed credentials reset it
     has_devices = Capability.MKNOD in confinement.capabilities
     if not landlock.restrict(Path(), block_devices=has_devices):
         yield Measure.LANDLOCK
     if not _filter_system_calls(set_user_id=confinement.set_user_id):
         yield Measure.SYSTEM_CALLS
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent, the process `parent`, ends."""
+    process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent ended before it
 
 
 def threads() -> int:

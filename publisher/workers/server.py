@@ -12,7 +12,6 @@ of an image or any other input than these messages:
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import select
@@ -22,6 +21,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
+from publisher.sandbox import end_with_parent
 from publisher.workers.frames import NUMBER
 from publisher.workers.worker import work
 
@@ -30,9 +30,6 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _CHANNEL = 3
 """The only descriptor of a worker, beside the three standard ones."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def serve(control: socket.socket) -> None:
@@ -94,7 +91,7 @@ class _Server:
         if pid == 0:
             _become_worker(channel, parent)
         channel.close()
-        self._tell(lifeline, pid)
+        self._send(lifeline, pid)
         if pid < 0:
             lifeline.close()
         else:
@@ -113,12 +110,12 @@ class _Server:
             if not pid:
                 return
             lifeline = self._lifelines.pop(pid)
-            self._tell(lifeline, status)
+            self._send(lifeline, status)
             with suppress(KeyError):  # the publisher has ended this worker
                 self._poll.unregister(lifeline)
             lifeline.close()
 
-    def _tell(self, lifeline: socket.socket, number: int) -> None:
+    def _send(self, lifeline: socket.socket, number: int) -> None:
         with suppress(ConnectionError):  # the publisher has ended
             lifeline.send(NUMBER.pack(number))
 
@@ -132,11 +129,10 @@ def _become_worker(channel: socket.socket, parent: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == parent:  # otherwise the server ended before the line above
-            os.setsid()
-            work(_only_descriptor(channel))
-            code = 0
+        end_with_parent(parent)
+        os.setsid()
+        work(_only_descriptor(channel))
+        code = 0
     finally:
         os._exit(code)
 
