@@ -36,19 +36,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-REASONS = {
-    "tag-moved": "its tag moved",
-    "withdrawn": "no longer requested",
-    "removed": "removed by hand",
-    "replaced": "an earlier image was restored",
-}
-
-
-def describe_reason(entry: ScheduledRemoval) -> str:
-    """Return why the image is scheduled."""
-    return REASONS.get(entry.reason, entry.reason)
-
-
 def entry_value(entry: ScheduledRemoval) -> dict[str, object]:
     """Return a schedule entry as a JSON value, without the manifest."""
     return {
@@ -69,6 +56,6 @@ def describe_released(released: Released) -> str:
     if released.flat:
         parts.append("flat image")
     return (
-        f"{entry.name}  {entry.manifest_digest[7:19]}  {describe_reason(entry)}  "
+        f"{entry.name}  {entry.manifest_digest[7:19]}  {entry.reason_text}  "
         f"{', '.join(parts)}, {human_size(released.size)}"
     )

@@ -10,7 +10,7 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
-from publisher.cli.removal import Duration, describe_reason, entry_value, utc_now
+from publisher.cli.removal import Duration, entry_value, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
@@ -47,7 +47,7 @@ def schedule(action: str, repository: str | None, output: str) -> None:
         entry = each.entry
         echo(
             f"{_when(each):20}  {entry.name:{width}}  {entry.manifest_digest[7:19]}  "
-            f"{human_size(each.size):>9}  {describe_reason(entry)}"
+            f"{human_size(each.size):>9}  {entry.reason_text}"
             + (f"  (stays: {each.problem})" if each.problem else "")
         )
     total = human_size(sum(each.size for each in planned))

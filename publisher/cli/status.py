@@ -24,7 +24,6 @@ from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.removal import REASONS
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
@@ -251,9 +250,8 @@ def _describe(line: StatusLine, now: datetime) -> str:
     if line.pin is not None:
         parts.append(f"pinned until {line.pin.until}" if line.pin.until else "pinned")
     if line.scheduled is not None:
-        reason = REASONS.get(line.scheduled.reason, line.scheduled.reason)
         when = format_time(line.scheduled.not_before)
-        parts.append(f"scheduled for removal, from {when} ({reason})")
+        parts.append(f"scheduled for removal, from {when} ({line.scheduled.reason_text})")
     return "; ".join(parts)
 
 

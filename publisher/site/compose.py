@@ -38,14 +38,6 @@ from publisher.tree.schedule import ScheduledRemoval
 _HISTORY = 50
 """The most changes of one name that its page shows."""
 
-REASONS = {
-    "tag-moved": "its tag moved",
-    "withdrawn": "no longer requested",
-    "removed": "removed by hand",
-    "replaced": "an earlier image was restored",
-}
-"""The texts of the reasons for which images are scheduled; a later release may have others."""
-
 _ORDER = {"unreadable": 0, "failing": 1, "scheduled": 2}
 
 
@@ -137,7 +129,7 @@ class Facts:
         return Removal(
             image=Link(entry.name, addresses.image_page(entry.name) if has_page else ""),
             digest=entry.manifest_digest,
-            reason=REASONS.get(entry.reason, entry.reason),
+            reason=entry.reason_text,
             scheduled_at=format_time(entry.scheduled_at),
             removable_from=format_time(entry.not_before),
             link_dropped=entry.link_dropped,

@@ -36,6 +36,14 @@ class Reason(enum.StrEnum):
     REPLACED = "replaced"  # an administrator restored an earlier image in its place
 
 
+_TEXTS = {
+    "tag-moved": "its tag moved",
+    "withdrawn": "no longer requested",
+    "removed": "removed by hand",
+    "replaced": "an earlier image was restored",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledRemoval:
     """A scheduled image, and the time from which it may be deleted.
@@ -59,6 +67,11 @@ class ScheduledRemoval:
     def key(self) -> tuple[str, str]:
         """Name and manifest digest, which identify an entry."""
         return self.name, self.manifest_digest
+
+    @property
+    def reason_text(self) -> str:
+        """The reason in words; one of a later release as it is."""
+        return _TEXTS.get(self.reason, self.reason)
 
     def without_link(self) -> ScheduledRemoval:
         """Return the entry of an image whose public link was removed."""
