@@ -360,14 +360,13 @@ def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
     code = _code_of(replace(report, outcomes=report.of_images), new_failures)
     codes = dict.fromkeys(part.lists, code if part.is_usable else REPOSITORY_UNUSABLE)
     codes |= {each.wish_list: USAGE for each in report.of_lists}
-    result = Result(
-        Counter(str(outcome.status) for outcome in report.outcomes),
-        part.lists,
-        sum(outcome.bytes_fetched for outcome in report.outcomes),
-        report.steps,
-        codes,
-    )
-    run.done(part.repository, result, updates)
+    run.done(part.repository, _result(report, part.lists, codes), updates)
+
+
+def _result(report: Report, lists: tuple[str, ...], codes: Mapping[str, int]) -> Result:
+    counts = Counter(str(outcome.status) for outcome in report.outcomes)
+    fetched = sum(outcome.bytes_fetched for outcome in report.outcomes)
+    return Result(counts, lists, fetched, report.steps, codes)
 
 
 def _ingest_lists(
@@ -455,9 +454,7 @@ def ingest_image(
             jobs, workers, wait, verify_publish, progress, source_settings, retry_failed=True
         )
         report = _run(requests, repository, options, run.state(repository))
-        counts = Counter(str(outcome.status) for outcome in report.outcomes)
-        fetched = sum(outcome.bytes_fetched for outcome in report.outcomes)
-        run.done(repository, Result(counts, (), fetched, report.steps))
+        run.done(repository, _result(report, (), {}))
         run.exit_code = _render(report, quiet, output)
         return run.exit_code
 

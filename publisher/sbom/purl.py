@@ -9,6 +9,7 @@ from packageurl import PackageURL
 
 from publisher.packages.model import InstalledPackage, Package, PackageType
 from publisher.packages.orders import split_evr
+from publisher.tree import layout
 
 _DISTRIBUTIONS = {PackageType.DEB: "debian", PackageType.APK: "alpine"}
 """The vendor of packages in an image whose distribution is unknown."""
@@ -74,6 +75,6 @@ def image_url(name: str, digest: str) -> PackageURL:
     path, _, last = name.rpartition("/")
     repository, _, tag = re.sub(r"@.*", "", last, flags=re.DOTALL).partition(":")
     # A name without a registry ("local/tool:1") has no address.
-    is_local = path == "local" or path.startswith("local/")
+    is_local = name.startswith(f"{layout.LOCAL}/")
     address = "" if is_local or not path else f"{path}/{repository}".lower()
     return PackageURL("oci", None, repository, digest, {"repository_url": address, "tag": tag})
