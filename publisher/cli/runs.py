@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -48,7 +49,7 @@ def runs(
     publisher runs --output json | jq -r '.runs[] | select(.exitCode == 3) | .error'
     """
     with open_state(repository) as state:
-        is_known = state.path.exists()
+        is_known = os.path.exists(state.path)
         found = [
             run
             for run in state.runs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def site(
     problems: list[PublisherError] = []
     with open_state(repository) as state:
         runs = state.last_runs()[:1]
-        remembered = Remembered(state.wishes(), runs[0] if runs else None, state.path.exists())
+        remembered = Remembered(
+            state.wishes(), runs[0] if runs else None, os.path.exists(state.path)
+        )
     now = datetime.now(UTC)
     changes = write_site(
         opened, directory, title, remembered, now, problems.append, entries=contents, pairs=pairs

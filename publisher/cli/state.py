@@ -35,10 +35,11 @@ def keeps_state(url: str | None) -> bool:
     """
     directory = state_directory()
     path = state_file(directory, parse_repository(url))
-    if path.exists():
+    # os.path.exists: the state may be in a directory that this user may not search.
+    if os.path.exists(path):
         return os.access(path, os.W_OK) and os.access(directory, os.W_OK)
     is_meant = bool(os.environ.get("PUBLISHER_STATE")) or os.geteuid() == 0
-    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    existing = next(each for each in (directory, *directory.parents) if os.path.exists(each))
     return is_meant and os.access(existing, os.W_OK)
 
 
@@ -52,9 +53,8 @@ def open_state(
     """
     parsed = parse_repository(url)
     directory = state_directory()
-    if not (
-        writable or os.environ.get("PUBLISHER_STATE") or state_file(directory, parsed).exists()
-    ):
+    own = state_file(directory, parsed)
+    if not (writable or os.environ.get("PUBLISHER_STATE") or os.path.exists(own)):
         directory = STATE
     return open_state_in(directory, parsed, writable=writable, note=note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ def status(
     problems: list[PublisherError] = list(arguments.problems)
     with open_state(arguments.repository) as state:
         tries, runs = state.wishes(), state.last_runs()
-        is_known = state.path.exists()
+        is_known = os.path.exists(state.path)
     selection = Selection(
         tuple(find_name(opened, name) for name in arguments.names),
         arguments.patterns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -126,6 +127,29 @@ def test_a_record_that_the_user_may_not_read_makes_one_image_unreadable(
     assert found.code == 1
     assert f"{file_name}: cannot be read: permission denied" in found.out
     assert f"try: chmod a+r {path}" in found.out
+
+
+def test_searches_go_on_beside_what_the_user_may_not_read(tree: Tree) -> None:
+    for parent in (tree.root, *tree.root.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    layers = json.loads((tree.root / layout.manifest_file(LOCAL)).read_bytes())["layers"]
+    for path in (layout.manifest_file(LOCAL), layout.layer_index(layers[0]["digest"])):
+        (tree.root / path).chmod(0)
+        for search in (("*",), ("--package", "*")):
+            result = as_ordinary_user(tree, "find", *search)
+            assert (result.code, f"{LOCAL}: cannot " in result.err) == (1, True), result.err
+            assert "permission denied" in result.err
+        (tree.root / path).chmod(0o644)
+
+
+def test_a_state_that_the_user_may_not_read_is_unknown(tree: Tree) -> None:
+    for parent in (tree.root, *tree.root.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    for command in ("runs", "status"):  # the state of the tests is in a directory of mode 0700
+        result = as_ordinary_user(tree, command)
+        assert (result.code, "no state of a run" in result.err) == (0, True), result.err
 
 
 def as_ordinary_user(tree: Tree, *words: str) -> Result:
