@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii
 from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of, merged_at
 from publisher.browse.images import list_images
 from publisher.entry import Entry
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, decode_entry
 from publisher.layers.merge import merge
@@ -49,8 +49,8 @@ def find(
     for image in list_images(repository):
         try:
             yield from search.image(image)
-        except (NoContents, LayerError, RepositoryChanged) as error:
-            unknown(image.name, error)
+        except (NoContents, LayerError, RepositoryChanged, OSError) as error:
+            unknown(image.name, explain(error))
 
 
 @dataclass(frozen=True, slots=True)

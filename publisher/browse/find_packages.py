@@ -11,7 +11,7 @@ from pathlib import Path
 from publisher.browse.contents import NoContents
 from publisher.browse.package_cache import PackageCache
 from publisher.browse.packages import packages_of
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
 from publisher.oci.digest import digest_of
 from publisher.packages.model import InstalledPackage
@@ -21,6 +21,7 @@ from publisher.repository.damaged import read_damaged
 from publisher.repository.packages import CANNOT_BE_READ
 from publisher.repository.published import NotPublished, load_image
 from publisher.tree import layout
+from publisher.tree.record import InvalidRecord
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +106,11 @@ def _update(
     published: set[str] = set()
     without: set[str] = set()
     for name in repository.names():
-        data = read_damaged(repository, layout.manifest_file(name))
+        try:
+            data = read_damaged(repository, layout.manifest_file(name))
+        except InvalidRecord as error:
+            problems.append((name, error))
+            continue
         if data is None:
             continue  # removed in the meantime
         manifest = digest_of(data)
@@ -115,8 +120,11 @@ def _update(
                 found = packages_of(repository, load_image(repository, name), without)
             except NotPublished:
                 continue
-            except (NoContents, LayerError, RepositoryChanged, RepositoryError) as error:
-                problems.append((name, error))
+            except (
+                *(NoContents, LayerError, InvalidRecord),
+                *(RepositoryChanged, RepositoryError, OSError),
+            ) as error:
+                problems.append((name, explain(error)))
                 continue
             skipped = len(found.skipped)
             if any(each.why.startswith(CANNOT_BE_READ) for each in found.skipped):
