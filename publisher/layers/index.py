@@ -43,7 +43,13 @@ _PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = json.JSONDecoder().raw_decode
 _Digest = Annotated[str, Check(is_digest, "is not a digest")]
-_Count = Annotated[int, Check(lambda number: number >= 0, "is negative")]
+_LARGEST = 2**63 - 1
+"""The largest size and number in an index: the largest size of a file."""
+_Count = Annotated[
+    int,
+    Check(lambda number: number >= 0, "is negative"),
+    Check(lambda number: number <= _LARGEST, "is too large"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ class LayerIndex(Iterable[Entry]):
             count = 0
             for block in itertools.chain([rest] if rest else (), blocks):
                 count += block.count("\n")
+                if count > header.entries:  # and not after all of an index that hardly ends
+                    break
                 yield block
         if count != header.entries:
             raise LayerError(
@@ -304,7 +312,8 @@ def decode_entry(line: str) -> Entry:
             and type(uid) is type(gid) is type(size) is type(mtime_ns) is type(links) is int
             and type(opaque) is type(implicit) is bool
             and uid >= 0 <= gid
-            and size >= 0 <= links
+            and 0 <= size <= _LARGEST
+            and links >= 0
             and 0 <= mode <= 0o7777
         ):
             raise ValueError("a field has a wrong type, or is out of range")

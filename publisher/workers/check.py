@@ -31,10 +31,17 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
     Paths are checked wherever entries are read (`publisher.layers.index.decode_entry`).
 
     Raises:
-        WorkerFailed: The index is damaged, belongs to another layer, does not match the answer, or
-            has an entry that the policy does not permit.
+        WorkerFailed: The index is damaged, belongs to another layer, does not match the answer, has
+            an entry that the policy does not permit, or is larger than a layer may be.
     """
     what = f"cannot unpack {job.layer}"
+    limits, summary = job.policy.limits, unpacked.summary
+    if (
+        summary.entries > limits.layer_entries
+        or summary.archive_size > limits.layer_bytes
+        or summary.content_size > limits.layer_apparent_bytes
+    ):
+        raise WorkerFailed(what, why="the answer of its worker process exceeds the limits")
     with stage.open_index() as file:
         try:
             index = read_index(file)

@@ -88,7 +88,7 @@ def any_entry(draw: st.DrawFn) -> Entry:
         mode=draw(st.integers(0, 0o7777)),
         uid=draw(counts),
         gid=draw(counts),
-        size=draw(counts) if is_file else 0,
+        size=draw(st.integers(0, 2**63 - 1)) if is_file else 0,
         mtime_ns=draw(st.integers()),
         target=draw(paths) if is_link else "",
         sha256=draw(st.text("0123456789abcdef", min_size=64, max_size=64)) if is_file else "",
@@ -263,6 +263,17 @@ def test_an_index_with_fewer_lines_than_its_header_states_is_an_error() -> None:
         list(read_index(file))
 
 
+def test_an_index_with_more_lines_than_its_header_states_is_not_read_to_its_end() -> None:
+    file = io.BytesIO()
+    lines = [encode_entry(Entry(f"{number:0900}", EntryType.FIFO)) for number in range(2000)]
+    write_index(file, header(1000), lines)
+    read = 0
+    with pytest.raises(LayerError, match="of 1000 entries"):
+        for _ in read_index(file):
+            read += 1
+    assert read <= 1000
+
+
 def header_with(change: dict[str, object]) -> bytes:
     fields = json.loads(plain(written().getvalue()))
     return json.dumps(fields | change).encode() + b"\n"
@@ -276,6 +287,8 @@ WRONG_HEADERS: list[dict[str, object]] = [
     {"size": "1"},
     {"entries": -1},
     {"holes": None},
+    {"content_size": 2**63},
+    {"dropped": {"setuid": 10**400}},
     {"dropped": {"setuid": "x"}},
     {"policy": []},
 ]
@@ -365,6 +378,7 @@ def line_with(fields: str) -> str:
         line_with('"gid":-1'),
         line_with('"size":"9"'),
         line_with('"size":-9'),
+        line_with('"size":9223372036854775808'),
         line_with('"mtime_ns":1.5'),
         line_with('"target":[]'),
         line_with('"sha256":7'),

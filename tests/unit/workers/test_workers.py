@@ -23,6 +23,7 @@ from publisher.layers.policy import Limits, Policy
 from publisher.repository.layer_files import UnexpectedFile
 from publisher.tree import layout
 from publisher.workers import fork_server
+from publisher.workers.check import check_index
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.pool import Workers
 from tests.components import require_root
@@ -264,6 +265,18 @@ def test_an_index_that_the_policy_does_not_permit_is_refused(
     with pytest.raises(WorkerFailed) as caught:
         unpack(workers, stages.probe("forge", old, new), SMALL)
     assert why in caught.value.why
+
+
+@pytest.mark.parametrize("name", ["entries", "archive_size", "content_size"])
+def test_a_layer_that_is_larger_than_the_limits_is_refused(
+    workers: Workers, stages: Stages, name: str
+) -> None:
+    stage = stages.make()
+    unpacked = unpack(workers, stage, SMALL)
+    change: dict[str, Any] = {name: 2**62}
+    lie = replace(unpacked, summary=replace(unpacked.summary, **change))
+    with pytest.raises(WorkerFailed, match="exceeds the limits"):
+        check_index(stage, lie, job(SMALL))
 
 
 @pytest.mark.parametrize(
