@@ -251,7 +251,7 @@ def test_replicas_are_awaited_until_each_serves_the_revision_of_the_image(
         )
         result = awaited.run(60)
     assert result.missing == ""
-    assert all(state.has_image for state in result.replicas)
+    assert [state.has_image for state in result.replicas] == [True, True]
     assert len(near.requests) == count + 3
     assert document(*arguments)["missing"] == ""
 

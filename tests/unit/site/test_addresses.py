@@ -66,6 +66,7 @@ def test_the_commands_are_those_of_the_outputs_and_quote_what_they_need() -> Non
     second = run_commands(
         ".multiarch/arm64/a/b:1", "/i", "/i", ("flat", "podman"), has_flat=True, has_program=False
     )
+    assert {command.runtime for command in second} >= {"Apptainer", "Podman", "To try it"}
     assert all(".multiarch/arm64/a/b:1" in command.lines for command in second)
 
 

@@ -36,7 +36,7 @@ def test_what_a_moved_tag_changed_is_a_page_of_its_own(tmp_path: Path) -> None:
     assert ["/etc/new", "added", "30", "B"] in cells
     assert not any("/etc/kept" in row for row in cells)
     pages = [path.read_text() for path in (tmp_path / "www/images").iterdir()]
-    assert all(f"compare/{name}" in page for page in pages)
+    assert pages and all(f"compare/{name}" in page for page in pages)
     # Without pages of contents, only requested ones are written.
     assert site(tmp_path, "--contents", "0") == {}
     write_layout(image(layer(file("a", b"a"))), tmp_path / "b", "1")
