@@ -14,6 +14,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from publisher.closing import Closing
 
@@ -91,6 +92,17 @@ class Directories(Closing):
             return descriptor
         self.keep(path, descriptor)
         return descriptor
+
+    def open_file(self, path: str) -> BinaryIO:
+        """Open the file `path` for reading; raise OSError if it is anything else."""
+        above, _, name = path.rpartition("/")
+        # Opening a FIFO would wait for its writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=self.open(above))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is not a file", path)
+        return os.fdopen(descriptor, "rb")
 
     def keep(self, path: str, descriptor: int) -> None:
         """Keep and later close `descriptor`, which the caller opened for `path`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -190,12 +189,5 @@ def open_unpacked_index(place: LayerPlace) -> BinaryIO:
     Raises:
         OSError: The index, or a directory above it, is missing, or is something else.
     """
-    directory = place.index.parent.relative_to(place.directory).as_posix()
-    # Opening a FIFO would wait for its writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with Directories(place.directory) as directories:
-        descriptor = os.open(place.index.name, flags, dir_fd=directories.open(directory))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a file", str(place.index))
-    return os.fdopen(descriptor, "rb")
+        return directories.open_file(place.index.relative_to(place.directory).as_posix())

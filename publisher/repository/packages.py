@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import BinaryIO
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.index import LayerIndex, decode_entry, encoded_path
@@ -22,8 +19,6 @@ from publisher.repository.protocol import Repository
 from publisher.tree import layout
 from publisher.tree.layer_packages import PackageRecord
 from publisher.tree.record import InvalidRecord
-
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 CANNOT_BE_READ = "it cannot be read"
 """Begins the reason for a database that the file system, or the permissions of its file, hide."""
@@ -81,17 +76,8 @@ def _read(tree: Directories, entry: Entry, place: Place) -> Database | None:
     if entry.type not in (EntryType.FILE, EntryType.HARDLINK):
         return not_a_file(entry.path, place, entry.type)
     try:
-        with _open(tree, entry.path) as file:
+        with tree.open_file(entry.path) as file:
             content = io.BytesIO(file.read(place.limit)) if place.head else file
             return read_database(entry.path, place, entry.size, content)
     except OSError as error:
         return Database(entry.path, place.type, (), f"{CANNOT_BE_READ}: {error.strerror}")
-
-
-def _open(tree: Directories, path: str) -> BinaryIO:
-    parent, _, name = path.rpartition("/")
-    descriptor = os.open(name, _FILE, dir_fd=tree.open(parent))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "it is not a file")
-    return os.fdopen(descriptor, "rb")
