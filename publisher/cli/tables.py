@@ -12,6 +12,9 @@ from publisher.errors import printable
 _BAR_WIDTH = 20
 _SMALL_BAR_WIDTH = 8
 _FEW_COLUMNS = 5
+_GAP = 2
+_NARROWEST = 16
+"""The fewest characters of a line in which the names of the first column are still legible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +64,45 @@ def _print_rich(tables: Sequence[Table]) -> None:
     for table in tables:
         if table.title:
             console.print(Text(printable(table.title), style="italic"))
-        shown = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        names, others = _widths(table)
+        if console.width < min(names, _NARROWEST) + others:
+            _print_plain(table)  # the terminal wraps its lines, and no figure is cut
+            console.print()
+            continue
+        has_bars = console.width >= names + others + _GAP + _bar_width(table)
+        shown = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
         for number, column in enumerate(table.columns):
-            shown.add_column(column, justify="right" if number else "left", overflow="fold")
-        if table.bars:
+            shown.add_column(
+                column,
+                justify="right" if number else "left",
+                overflow="fold",
+                no_wrap=bool(number),
+            )
+        if has_bars and table.bars:
             shown.add_column("", no_wrap=True)
         # Text is not markup, so that brackets in names are shown as they are.
         cells = [[Text(printable(cell)) for cell in row] for row in table.rows]
-        bars = [[Text(bar, style="cyan")] for bar in _bars(table, blocks)]
+        bars = [[Text(bar, style="cyan")] for bar in _bars(table, blocks)] if has_bars else []
         for row, bar in zip(cells, bars or [[]] * len(cells), strict=True):
             shown.add_row(*row, *bar)
         console.print(shown)
         console.print()
 
 
+def _widths(table: Table) -> tuple[int, int]:
+    """Return the width of the first column, and that of all others with the gaps before them."""
+    columns = zip(*(map(printable, row) for row in (table.columns, *table.rows)), strict=True)
+    first, *others = (max(map(len, column)) for column in columns)
+    return first, sum(width + _GAP for width in others)
+
+
+def _bar_width(table: Table) -> int:
+    return _BAR_WIDTH if len(table.columns) <= _FEW_COLUMNS else _SMALL_BAR_WIDTH
+
+
 def _bars(table: Table, blocks: str) -> list[str]:
     """Return a bar for each row; the longest one has the whole width."""
-    width = _BAR_WIDTH if len(table.columns) <= _FEW_COLUMNS else _SMALL_BAR_WIDTH
+    width = _bar_width(table)
     scale = max((sum(bar) for bar in table.bars), default=0) or 1
     dark, light = blocks[0], blocks[1]
     found = []

@@ -107,6 +107,9 @@ def test_a_terminal_shows_bars_and_texts_from_outside_as_they_are(tmp_path: Path
     assert terminal.wait() == 0
     assert terminal.shows("████████")
     assert terminal.shows("local/layout:1")
+    narrow = Terminal(command("du", "local/layout:1", "--repository", tree), COLUMNS="50")
+    assert narrow.wait() == 0
+    assert narrow.shows("local/layout:1       1      1  5.0 kB     0 B     5.0 kB  5.0 kB")
     plain = ask(tree, "stats").out
     assert "\n[red]x[/red] \\u202e\\x1b[2J y" in plain and "█" not in plain
     assert "\x1b" not in ask(tree, "stats", "--output", "csv", "--table", "owners").out
