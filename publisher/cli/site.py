@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
@@ -41,6 +42,7 @@ from publisher.errors import PublisherError
     nargs=2,
     multiple=True,
     metavar="OLD NEW",
+    shell_complete=complete_images,
     help="Add a page about what differs between two images; may be given several times. Images "
     "whose tag moved are compared with the earlier one in any case.",
 )

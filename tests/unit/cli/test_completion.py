@@ -51,6 +51,7 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
         ("publisher show local/an", "publisher show local/analysis:1 "),
         ("publisher show local/analysis:", "publisher show local/analysis:1 "),
         ("publisher gc --image local/to", "publisher gc --image local/tools:1 "),
+        ("publisher site --compare local/to", "publisher site --compare local/tools:1 "),
         ("publisher check wish", "publisher check wishlist.yaml "),
         ("publisher ingest --config wish", "publisher ingest --config wishlist.yaml "),
         ("publisher ingest-image oci:lay", "publisher ingest-image oci:layout/"),
