@@ -68,9 +68,10 @@ class PublisherError(Exception):
         return f"{text} ({self.hint})" if self.hint else text
 
 
+_AS_OWNER = "run the command as a user with that permission, such as the owner of the repository"
 _CAUSES = {
-    errno.EACCES: ("permission denied", "publish as the user who owns the repository"),
-    errno.EPERM: ("operation not permitted", "publish as the user who owns the repository"),
+    errno.EACCES: ("permission denied", _AS_OWNER),
+    errno.EPERM: ("operation not permitted", _AS_OWNER),
     errno.ENOSPC: ("No space left on device", "free space, for example with `publisher gc`"),
     errno.EDQUOT: ("the disk quota is used up", "raise the quota, or free space"),
     errno.EROFS: ("the file system is mounted read-only", "mount it read-write"),

@@ -14,7 +14,7 @@ from datetime import date
 
 import click
 
-from publisher.cli.streams import prepare_streams
+from publisher.cli.streams import STANDARD_OUTPUT, prepare_streams
 from publisher.codec import camel_case
 from publisher.errors import InvalidReference, PublisherError, explain, printable
 from publisher.log_context import event
@@ -113,7 +113,11 @@ def _code_of_run(command: click.Command) -> int:
         _LOG.debug("the command ended with a system error", exc_info=True)
         explained = explain(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            explained.hint = "free 100 kB on that file system; `publisher gc` then frees more"
+            explained.hint = (
+                "free space on the file system of the output, or write to another one"
+                if error.filename == STANDARD_OUTPUT
+                else "free 100 kB on that file system; `publisher gc` then frees more"
+            )
         _report(explained)
         return code_of(error)
     except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback

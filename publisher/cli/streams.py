@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+STANDARD_OUTPUT = "standard output"
+"""The name of the file in errors of writes to stdout."""
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -39,7 +41,7 @@ class _Output(io.RawIOBase):
             self._broken = True  # later writes would fail as well
             if self._descriptor == _STDERR or isinstance(error, BrokenPipeError):
                 return len(data)
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
 
 
 def prepare_streams() -> None:

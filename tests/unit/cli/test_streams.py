@@ -85,6 +85,7 @@ def test_results_that_cannot_be_stored_are_an_error_without_a_traceback(
         )
         assert ended.returncode == 3
         assert "cannot use standard output\n  why: No space left on device" in ended.stderr
+        assert "try: free space on the file system of the output" in ended.stderr
         assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr
 
 
