@@ -140,9 +140,9 @@ class LayerIndex(Iterable[Entry]):
             count = 0
             for block in itertools.chain([rest] if rest else (), blocks):
                 count += block.count("\n")
-                if count > header.entries:  # and not after all of an index that hardly ends
-                    break
                 yield block
+                if count > header.entries:  # an index may hardly end
+                    break
         if count != header.entries:
             raise LayerError(
                 f"cannot read the index of layer {header.digest}",
