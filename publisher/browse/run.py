@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -119,12 +120,10 @@ def _enter(start: Start) -> NoReturn:
 
 
 def _read_inside(directories: Directories, name: str) -> str:
-    """Return the content of a file of the image's /etc; "" where it is missing, or a link."""
+    """Return the content of a file of the image's /etc; "" if it is missing, or not a file."""
     try:
-        parent = directories.open("etc")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=parent)
+        file = directories.open_file(f"etc/{name}")
     except OSError:
         return ""  # users are then looked up by number only
-    with os.fdopen(descriptor, errors="surrogateescape") as file:
-        return file.read()
+    with io.TextIOWrapper(file, errors="surrogateescape") as text:
+        return text.read()
