@@ -49,6 +49,7 @@ def test_a_list_shows_the_size_of_all_files_and_what_is_pinned_and_scheduled(roo
     first, second = ask(root, "list").out.splitlines()
     assert "  5 B  " in first and first.endswith("  pinned until 2999-12-31")
     assert "  6 B  " in second and "  scheduled, may be removed from " in second
+    assert " B compressed  in 1 image\n" in ask(root, "show", NAMES[0]).out  # not the 5 B above
 
 
 def test_a_size_is_unknown_where_a_layer_has_no_index(root: Path) -> None:
