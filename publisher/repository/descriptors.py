@@ -13,6 +13,7 @@ import resource
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -143,13 +144,13 @@ def remove_at(parent: int, name: str) -> None:
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=parent)
         return
-    top = os.open(name, DIRECTORY, dir_fd=parent)
+    top = _open_to_empty(parent, name)
     try:
         prefix = f".{secrets.token_hex(16)}."  # no name in the tree begins with it
         numbers = itertools.count()
         waiting = _empty(top, top, prefix, numbers)
         while waiting:
-            directory = os.open(waiting[-1], DIRECTORY, dir_fd=top)
+            directory = _open_to_empty(top, waiting[-1])
             try:
                 moved = _empty(directory, top, prefix, numbers)
             finally:
@@ -160,6 +161,24 @@ def remove_at(parent: int, name: str) -> None:
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=parent)
+
+
+def _open_to_empty(parent: int, name: str) -> int:
+    """Open a directory and make it writable, which it may not be for an ordinary user."""
+    try:
+        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        _make_writable(parent, name)
+        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
+    if os.fstat(descriptor).st_mode & 0o300 != 0o300:
+        with suppress(PermissionError):  # it belongs to another user
+            os.fchmod(descriptor, 0o700)
+    return descriptor
+
+
+def _make_writable(parent: int, name: str) -> None:
+    if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        os.chmod(name, 0o700, dir_fd=parent)
 
 
 def _empty(directory: int, top: int, prefix: str, numbers: Iterator[int]) -> list[str]:
@@ -177,7 +196,11 @@ def _empty(directory: int, top: int, prefix: str, numbers: Iterator[int]) -> lis
             continue
         new = f"{prefix}{next(numbers)}"
         try:
-            os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
+            try:
+                os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
+            except PermissionError:  # of an ordinary user: a rename changes its ".."
+                _make_writable(directory, name)
+                os.rename(name, new, src_dir_fd=directory, dst_dir_fd=top)
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise

@@ -125,6 +125,15 @@ def test_each_scheduled_command_records_notifies_and_measures_how_its_runs_end(j
         assert run_here(*jobs.words[dry], "--dry-run").code == 0
     assert len(jobs.runs("--limit", "100")) == 4 * len(jobs.words)
 
+    # The words and their order are those of the report of the run.
+    listed = jobs.list.read_text()
+    jobs.list.write_text(listed.replace("images: [", "images: ['oci:/missing:1', "))
+    assert "1 unchanged, 1 failed in " in jobs.run("ingest").out
+    assert "1 unchanged, 1 failed; of " in run_here("runs", "ingest", "--limit", "1").out
+    assert run_here("remove", "local/layout:1").code == 0
+    assert "; 1 still scheduled" in jobs.run("gc").out
+    assert "1 still scheduled" in run_here("runs", "gc", "--limit", "1").out
+
 
 def test_another_error_of_a_run_is_notified_and_status_shows_each_failed_command(
     jobs: Jobs,
