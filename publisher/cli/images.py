@@ -129,7 +129,7 @@ def _print_details(details: ImageDetails) -> None:
     echo("  layers, bottom to top:")
     for layer in details.layers:
         users = "" if layer.images < 0 else f"  in {plural(layer.images, 'image')}"
-        echo(f"    {layer.path}  {human_size(layer.size)}{users}")
+        echo(f"    {layer.path}  {human_size(layer.size)} compressed{users}")
     for entry in details.scheduled:
         echo(
             f"  scheduled:   {entry.manifest_digest} may be removed from "

@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -364,7 +363,7 @@ def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
 
 
 def _result(report: Report, lists: tuple[str, ...], codes: Mapping[str, int]) -> Result:
-    counts = Counter(str(outcome.status) for outcome in report.outcomes)
+    counts = {str(status): count for status in Status if (count := report.count(status))}
     fetched = sum(outcome.bytes_fetched for outcome in report.outcomes)
     return Result(counts, lists, fetched, report.steps, codes)
 

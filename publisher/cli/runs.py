@@ -84,7 +84,8 @@ def _describe(run: RunRecord) -> str:
 
 
 def _counts(run: RunRecord) -> str:
-    return ", ".join(f"{count} {what}" for what, count in run.counts.items())
+    words = {"waiting": "still scheduled"} if run.command == "gc" else {}
+    return ", ".join(f"{count} {words.get(what, what)}" for what, count in run.counts.items())
 
 
 def run_value(run: RunRecord) -> dict[str, object]:
