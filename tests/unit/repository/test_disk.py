@@ -17,6 +17,7 @@ from publisher.repository.disk import (
     sync_filesystem,
     write_new_file,
 )
+from tests.confined import ORDINARY_USER, become_an_ordinary_user, in_a_child
 from tests.trees import describe_tree
 
 
@@ -81,6 +82,28 @@ def test_a_file_is_never_written_over_or_through_anything(tmp_path: Path) -> Non
             write_new_file(tmp_path / name, b"new")
     assert (tmp_path / "victim").read_text() == "precious"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_ordinary_user_removes_directories_without_permissions(tmp_path: Path) -> None:
+    """A compromised worker may leave them: they would stay in the trash forever."""
+    for permissions in (0, 0o555, 0o200):
+        place = tmp_path / f"{permissions:o}"
+        for directory in ("tree/a/b", "tree/c"):
+            (place / directory / "d").mkdir(parents=True)
+            (place / directory / "d/file").touch()
+        for directory in ("tree/a/b/d", "tree/a/b", "tree/c", "tree"):
+            (place / directory).chmod(permissions)
+        if os.geteuid() == 0:
+            for path in (place, *place.rglob("*")):
+                os.chown(path, ORDINARY_USER, -1)
+
+        def remove(_: int, place: Path = place) -> None:
+            os.chdir(place)  # what is above belongs to another user
+            become_an_ordinary_user()
+            remove_tree(Path("tree"))
+
+        assert in_a_child(remove) == ""
+        assert not list(place.iterdir())
 
 
 def test_links_are_removed_and_never_their_targets(tmp_path: Path) -> None:
