@@ -53,6 +53,10 @@ def diff(old: str, new: str, packages: bool, repository: str | None, output: str
 
     Files are compared by the digests in the layers' indexes; times are not compared. Packages are
     those of `publisher packages`.
+
+    \b
+    publisher diff quay.io/stimela/casa:1.7.0 quay.io/stimela/casa:1.7.1
+    publisher diff --packages quay.io/stimela/casa:1.7.0 quay.io/stimela/casa:1.7.1
     """
     opened = open_repository(repository)
     if packages:

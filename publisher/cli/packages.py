@@ -35,9 +35,10 @@ def packages(
 ) -> int:
     """List the packages in a published IMAGE, from the databases of its package managers.
 
-    Read are those of dpkg (deb), apk and rpm, and the metadata of installed packages of Python
-    (pypi), Conda, R (cran) and npm, the last only where npm installs globally. Files that other
-    layers of the image replace or delete do not count. Exits with 1 if a database was skipped.
+    These are the databases of dpkg (deb), apk and rpm, and the metadata of installed packages of
+    Python (pypi), Conda, R (cran) and npm, the last only where npm installs globally. Files that
+    other layers of the image replace or delete do not count. Exits with 1 if a database was
+    skipped.
 
     \b
     publisher packages docker.io/library/debian:stable

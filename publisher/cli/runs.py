@@ -39,7 +39,7 @@ def runs(
 ) -> int:
     """Show the runs that this machine recorded: when, with which exit code, what they did.
 
-    Recorded are the runs of ingest, ingest-image, prune, gc, verify and doctor, also those that
+    The runs of ingest, ingest-image, prune, gc, verify and doctor are recorded, also those that
     changed nothing or failed: see docs/administration.md. COMMAND selects some of them. The
     repository is not read, so that it may be unusable.
 
