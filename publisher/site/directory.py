@@ -137,7 +137,7 @@ class SiteDirectory:
         self.layers = layers
         unwanted = sorted((self._found.keys() | {p for p in listed if "/" not in p}) - kept)
         for path in unwanted:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, IsADirectoryError):  # a link, replaced by a directory
                 self._place(path).unlink()
                 self.changes.removed += 1
         for directory in {Path(path).parent for path in unwanted} - {Path()}:
@@ -156,6 +156,7 @@ class SiteDirectory:
             self.changes.unchanged += 1
             return file
         place = self._place(path)
+        self._remove_links_above(path)
         draft = self.path / _DRAFTS / "page"
         # Not synced, which would take longer than all else: after a crash of the machine, a page
         # with another size is written again.
@@ -168,6 +169,12 @@ class SiteDirectory:
         self.changes.written += 1
         self._unsaved += 1
         return file
+
+    def _remove_links_above(self, path: str) -> None:
+        """Remove symbolic links in the place of directories, so that no page leaves the site."""
+        for directory in reversed(Path(path).parents[:-1]):
+            if (self.path / directory).is_symlink():
+                (self.path / directory).unlink()
 
     def _save(self, units: Mapping[str, _Unit]) -> None:
         layers = (_Layer(d, size.stored, size.entries) for d, size in self.layers.items())

@@ -166,6 +166,22 @@ def test_the_run_after_a_killed_one_completes_the_site(tmp_path: Path, killed_at
     assert set(os.listdir(tmp_path / "www")) == hidden
 
 
+def test_no_page_is_written_through_a_link_in_place_of_a_directory(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for content in (b"old", b"new"):
+        with open_site(tmp_path / "www") as opened:
+            opened.put("page", content, partial(list, [("contents/a/index.html", content)]))
+            opened.finish({})
+        page = tmp_path / "www/contents/a/index.html"
+        assert page.read_bytes() == content
+        if content == b"old":
+            page.parent.rename(tmp_path / "aside")
+            page.parent.symlink_to(outside)
+    assert not list(outside.iterdir())
+    assert not page.parent.is_symlink()
+
+
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((NotASite, FileExistsError)), open_site(tmp_path / "file"):
