@@ -1,0 +1,8 @@
+"""The service: jobs by schedule and on request, on one or several hosts; `publisher serve`.
+
+configuration.py        the configuration as values (pure)
+parse_configuration.py  YAML -> the configuration, and all its errors with their places
+jobs/                   the jobs: types, queue, child processes
+
+Only the commands `serve` and `worker` in `cli/` import this room, which needs the extra `service`.
+"""

@@ -1,0 +1,112 @@
+"""The configuration of the service as values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from publisher.service.jobs.model import JobKind
+from publisher.yaml_nodes import InvalidFile
+
+SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE)
+"""The jobs that a repository may have schedules for; those of wish lists are with the lists."""
+
+
+class InvalidServiceConfiguration(InvalidFile):
+    """The configuration of the service has mistakes, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The address of the HTTP server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class ListConfiguration:
+    """A wish list of a repository.
+
+    `source` is what `publisher ingest` accepts as LIST: a path, a web address, or a place in a git
+    repository. `schedule` is a cron expression, or "" for a list that is ingested on request only.
+    """
+
+    name: str
+    source: str
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfiguration:
+    """A published file system.
+
+    `arguments` are further options for the commands of each kind. `site` is the directory of the
+    static site that jobs of kind SITE write, or None.
+    """
+
+    name: str
+    url: str
+    lists: tuple[ListConfiguration, ...] = ()
+    schedules: Mapping[JobKind, str] = field(default_factory=dict)
+    arguments: Mapping[JobKind, tuple[str, ...]] = field(default_factory=dict)
+    site: Path | None = None
+
+    def list_named(self, name: str) -> ListConfiguration | None:
+        """Return the wish list of this name."""
+        return next((each for each in self.lists if each.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one host, and what all of them together, may use.
+
+    Attributes:
+        jobs: How many jobs this host runs at the same time.
+        queued: How many jobs may wait.
+        events: How many lines of the output of one job are kept.
+        job_time: After this time, a job is ended as if it was cancelled, and has failed.
+    """
+
+    jobs: int = 2
+    queued: int = 10_000
+    events: int = 20_000
+    job_time: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Which jobs that have ended are kept: those within both bounds."""
+
+    jobs: int = 10_000
+    age: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfiguration:
+    """The configuration `name`.
+
+    `database` is a URL of SQLAlchemy, for SQLite or PostgreSQL, and may contain a password: it is
+    not in `repr`. `state` is the directory of this host. `environment` names the variables that
+    jobs receive, beside those that every command needs.
+    """
+
+    name: str
+    state: Path
+    database: str = field(repr=False)
+    repositories: tuple[RepositoryConfiguration, ...]
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    history: History = History()
+    environment: tuple[str, ...] = ()
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether several hosts may use the database."""
+        return not self.database.startswith("sqlite")
+
+    def repository(self, name: str) -> RepositoryConfiguration | None:
+        """Return the repository of this name."""
+        return next((each for each in self.repositories if each.name == name), None)

@@ -1,0 +1,405 @@
+"""Read the configuration of the service, and report every mistake with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+import yaml
+
+from publisher.durations import parse_duration
+from publisher.errors import PublisherError, presentable
+from publisher.service.configuration import (
+    SCHEDULED,
+    History,
+    InvalidServiceConfiguration,
+    Limits,
+    ListConfiguration,
+    Listen,
+    RepositoryConfiguration,
+    ServiceConfiguration,
+)
+from publisher.service.jobs.model import JobKind
+from publisher.tree.layout import RepositoryURL
+from publisher.yaml_nodes import (
+    Problems,
+    describe,
+    load_mapping,
+    read_entries,
+    read_mapping,
+    read_text,
+    read_texts,
+)
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The largest configuration, and the largest file with a database URL, that is read."""
+
+_KEYS = (
+    "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
+    "repositories",
+)  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
+_CRON = re.compile(r"@(?:hourly|daily|weekly|monthly)|\S+(?: +\S+){4}")
+_SCHEMES = ("postgresql", "sqlite")
+_EMBEDDED = "jobs.sqlite"
+_ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+}
+_Value = TypeVar("_Value")
+
+
+def parse_configuration(
+    data: bytes | str, name: str, read_file: Callable[[str], bytes]
+) -> ServiceConfiguration:
+    """Read a configuration.
+
+    Args:
+        data: Its content, in YAML.
+        name: Its path, for messages.
+        read_file: Returns the first bytes of the file with the database URL, or raises OSError.
+
+    Raises:
+        InvalidServiceConfiguration: With all mistakes. No message has a password.
+    """
+    problems = Problems(name, "service configuration", InvalidServiceConfiguration)
+    root = load_mapping(data, problems, MAX_BYTES, "a service configuration")
+    configuration = _Reader(problems, read_file).configuration(root)
+    if configuration is None or problems.found:
+        raise problems.failure()
+    return configuration
+
+
+def read_configuration(path: str) -> ServiceConfiguration:
+    """Return the configuration in a file; raise InvalidServiceConfiguration."""
+
+    def read(path: str) -> bytes:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    try:
+        data = read(path)
+    except OSError as error:
+        raise InvalidServiceConfiguration(
+            f"cannot read {path}",
+            why=error.strerror or str(error),
+            hint="correct --config, or make the file readable for this user",
+        ) from error
+    return parse_configuration(data, path, read)
+
+
+class _Reader:
+    def __init__(self, problems: Problems, read_file: Callable[[str], bytes]) -> None:
+        self._problems = problems
+        self._read_file = read_file
+
+    def configuration(self, root: yaml.MappingNode) -> ServiceConfiguration | None:
+        found = read_mapping(root, self._problems, "in the configuration", _KEYS, {})
+        version = found.get("version")
+        if version is None:
+            self._problems.error(root, "no version is given", "add the line 'version: 1'")
+        elif not (isinstance(version, yaml.ScalarNode) and version.value == "1"):
+            self._problems.error(version, "the configuration has version 1 only", "version: 1")
+        state = self._state(root, found.get("state"))
+        database = self._database(found, state)
+        listen = self._listen(found.get("listen"))
+        repositories = self._repositories(root, found.get("repositories"))
+        limits = self._limits(found.get("limits"))
+        history = self._history(found.get("history"))
+        environment = self._environment(found.get("environment"))
+        if state is None or database is None:
+            return None
+        return ServiceConfiguration(
+            self._problems.name,
+            state,
+            database,
+            repositories,
+            listen,
+            limits,
+            history,
+            environment,
+        )
+
+    def _state(self, root: yaml.Node, node: yaml.Node | None) -> Path | None:
+        if node is None:
+            message = "no directory for the state of this host is named"
+            self._problems.error(root, message, "add state: /var/lib/publisher/service")
+            return None
+        return self._path(node, "state")
+
+    def _path(self, node: yaml.Node, what: str) -> Path | None:
+        text = read_text(node, self._problems, what)
+        if text is None:
+            return None
+        if not os.path.isabs(text):
+            message = f"{what} must be an absolute path, but this is {presentable(text)!r}"
+            self._problems.error(node, message, "begin it with '/'")
+            return None
+        return Path(os.path.normpath(text))
+
+    def _database(self, found: Mapping[str, yaml.Node], state: Path | None) -> str | None:
+        node = found.get("database")
+        in_file = found.get("database-file")
+        if in_file is not None:
+            if node is not None:
+                message = "the database is given twice"
+                self._problems.error(in_file, message, "keep one of database, database-file")
+                return None
+            text = self._content(in_file)
+            return None if text is None else self._database_url(in_file, text)
+        if node is None:
+            return None if state is None else f"sqlite:///{state / _EMBEDDED}"
+        text = read_text(node, self._problems, "database")
+        if text is not None and re.match(r"[^/]*//[^/]*:[^/]*@|.*[?&]password=", text):
+            message = "the database URL has a password"
+            self._problems.error(node, message, "write the URL to a file; name it: database-file")
+            return None
+        return None if text is None else self._database_url(node, text)
+
+    def _content(self, node: yaml.Node) -> str | None:
+        path = read_text(node, self._problems, "database-file")
+        if path is None:
+            return None
+        try:
+            whole = str(PurePath(self._problems.name).parent / path)
+            return self._read_file(whole)[:MAX_BYTES].decode().strip()
+        except UnicodeDecodeError:
+            why = "it is not UTF-8"
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+        message = f"cannot read {presentable(path)}: {why}"
+        self._problems.error(node, message, "make it readable for this user, or correct the path")
+        return None
+
+    def _database_url(self, node: yaml.Node, text: str) -> str | None:
+        """Return a URL of SQLAlchemy; messages do not quote `text`, which may have a password."""
+        if text.isprintable() and text.startswith("/"):
+            return f"sqlite:///{os.path.normpath(text)}"
+        scheme, separator, rest = text.partition("://")
+        if not (separator and rest and text.isprintable() and scheme in _SCHEMES):
+            message = "the database is neither a path nor a URL of PostgreSQL"
+            write = "write /PATH/jobs.sqlite, or postgresql://USER@HOST/NAME"
+            self._problems.error(node, message, write)
+            return None
+        if scheme == "sqlite" and not rest.startswith("//"):
+            message = "the path of the SQLite database is not absolute"
+            self._problems.error(node, message, "write only the path, such as /PATH/jobs.sqlite")
+            return None
+        return text
+
+    def _listen(self, node: yaml.Node | None) -> Listen:
+        if node is None:
+            return Listen()
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        match = _LISTEN.fullmatch(text)
+        if match is None or int(match["port"]) > 65535:
+            message = "listen must be an address and a port"
+            self._problems.error(node, message, "such as listen: '127.0.0.1:8080'")
+            return Listen()
+        return Listen(match["host"].strip("[]"), int(match["port"]))
+
+    def _limits(self, node: yaml.Node | None) -> Limits:
+        keys = ("jobs", "queued", "events", "job-time")
+        found = self._mapping(node, "limits", keys)
+        default = Limits()
+        return Limits(
+            self._number(found.get("jobs"), "jobs", 1, 64, default.jobs),
+            self._number(found.get("queued"), "queued", 1, 1_000_000, default.queued),
+            self._number(found.get("events"), "events", 100, 1_000_000, default.events),
+            self._duration(found.get("job-time"), "job-time", default.job_time),
+        )
+
+    def _history(self, node: yaml.Node | None) -> History:
+        found = self._mapping(node, "history", ("jobs", "age"))
+        default = History()
+        return History(
+            self._number(found.get("jobs"), "jobs", 1, 10_000_000, default.jobs),
+            self._duration(found.get("age"), "age", default.age),
+        )
+
+    def _environment(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        names = read_texts(node, self._problems, "environment")
+        for name, item in names:
+            if not _VARIABLE.fullmatch(name):
+                message = f"{presentable(name)!r} is not the name of a variable"
+                self._problems.error(item, message, "write the name only, such as HTTPS_PROXY")
+        return tuple(name for name, _ in names)
+
+    def _repositories(
+        self, root: yaml.Node, node: yaml.Node | None
+    ) -> tuple[RepositoryConfiguration, ...]:
+        write = "write repositories: {NAME: {url: 'dir:/srv/images'}}"
+        if node is None:
+            self._problems.error(root, "no repositories are named", write)
+            return ()
+        found = self._named(node, "repositories", write, self._repository)
+        seen: dict[str, str] = {}
+        for each in found:
+            if seen.setdefault(each.url, each.name) != each.name:
+                message = f"{each.name} and {seen[each.url]} are the same repository"
+                self._problems.error(node, message, "keep one, with the lists of both")
+        return found
+
+    def _named(
+        self,
+        node: yaml.Node,
+        what: str,
+        write: str,
+        read: Callable[[str, yaml.Node], _Value | None],
+    ) -> tuple[_Value, ...]:
+        """Return what `read` makes of each value of a mapping whose keys are names."""
+        if not (isinstance(node, yaml.MappingNode) and node.value):
+            self._problems.error(node, f"{what} must be a mapping, with at least one", write)
+            return ()
+        values = []
+        for key, value in read_entries(node, self._problems):
+            name = read_text(key, self._problems, "a name")
+            if name is None:
+                continue
+            if not _NAME.fullmatch(name):
+                message = f"{presentable(name)!r} is not a name"
+                cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
+                self._problems.error(key, message, cure)
+                continue
+            made = read(name, value)
+            values += [made] if made is not None else []
+        return tuple(values)
+
+    def _repository(self, name: str, node: yaml.Node) -> RepositoryConfiguration | None:
+        known = ("url", "lists", "schedules", "arguments", "site")
+        if not isinstance(node, yaml.MappingNode):
+            message = f"a repository must be a mapping, but this is {describe(node)}"
+            self._problems.error(node, message, "write url: 'dir:/srv/images'")
+            return None
+        found = read_mapping(node, self._problems, f"in the repository {name}", known, {})
+        url = self._repository_url(node, found.get("url"))
+        lists: tuple[ListConfiguration, ...] = ()
+        if "lists" in found:
+            write = "write lists: {NAME: {source: /srv/wishes/NAME.yaml}}"
+            lists = self._named(found["lists"], "lists", write, self._list)
+        schedules = {}
+        for kind, value in self._by_kind(found.get("schedules"), "schedules", SCHEDULED).items():
+            expression = self._schedule(value, f"the schedule of {kind}")
+            if expression:
+                schedules[kind] = expression
+        arguments = {
+            kind: tuple(text for text, _ in read_texts(value, self._problems, str(kind)))
+            for kind, value in self._by_kind(found.get("arguments"), "arguments", JobKind).items()
+        }
+        site = self._path(found["site"], "site") if "site" in found else None
+        if JobKind.SITE in schedules and "site" not in found:
+            message = "a site has a schedule, but no directory"
+            self._problems.error(found["schedules"], message, "add site: /srv/www/images")
+        if url is None:
+            return None
+        return RepositoryConfiguration(name, url, lists, schedules, arguments, site)
+
+    def _repository_url(self, repository: yaml.Node, node: yaml.Node | None) -> str | None:
+        if node is None:
+            self._problems.error(repository, "it has no url", "add url: 'dir:/srv/images'")
+            return None
+        text = read_text(node, self._problems, "url")
+        if text is None:
+            return None
+        try:
+            url = RepositoryURL.parse(text)
+        except PublisherError as error:
+            self._problems.error(node, f"{error.what}: {error.why}", error.hint)
+            return None
+        if url.kind == "dir" and not os.path.isabs(url.location):
+            message = "the path of the repository is not absolute"
+            self._problems.error(node, message, "begin it with '/', such as dir:/srv/images")
+            return None
+        return str(url)
+
+    def _list(self, name: str, node: yaml.Node) -> ListConfiguration | None:
+        write = "write source: /srv/wishes/NAME.yaml"
+        if not isinstance(node, yaml.MappingNode):
+            message = f"a list must be a mapping, but this is {describe(node)}"
+            self._problems.error(node, message, write)
+            return None
+        known = ("source", "schedule")
+        found = read_mapping(node, self._problems, f"in the list {name}", known, {})
+        schedule = ""
+        if "schedule" in found:
+            schedule = self._schedule(found["schedule"], "the schedule")
+        if "source" not in found:
+            self._problems.error(node, "the list has no source", write)
+            return None
+        source = read_text(found["source"], self._problems, "source")
+        if source is None:
+            return None
+        if not (os.path.isabs(source) or source.startswith(("https://", "http://", "git+"))):
+            message = "the source is neither an absolute path nor an address"
+            self._problems.error(
+                found["source"], message, f"{write}, or https://…, or git+https://…"
+            )
+            return None
+        return ListConfiguration(name, source, schedule)
+
+    def _by_kind(
+        self, node: yaml.Node | None, what: str, kinds: Sequence[JobKind] | type[JobKind]
+    ) -> dict[JobKind, yaml.Node]:
+        found = self._mapping(node, what, [str(kind) for kind in kinds])
+        return {JobKind(key): value for key, value in found.items()}
+
+    def _schedule(self, node: yaml.Node, what: str) -> str:
+        from croniter import croniter
+
+        text = read_text(node, self._problems, what)
+        if text is None:
+            return ""
+        if not (_CRON.fullmatch(text) and croniter.is_valid(_ALIASES.get(text, text))):
+            message = f"{what} is not a cron expression: {presentable(text)!r}"
+            write = "write minute, hour, day, month and weekday, such as '*/15 * * * *'"
+            self._problems.error(node, message, write)
+            return ""
+        return _ALIASES.get(text, text)
+
+    def _mapping(
+        self, node: yaml.Node | None, what: str, known: Sequence[str]
+    ) -> dict[str, yaml.Node]:
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            message = f"{what} must be a mapping, but this is {describe(node)}"
+            self._problems.error(node, message, f"known keys are {', '.join(known)}")
+            return {}
+        return read_mapping(node, self._problems, f"in {what}", known, {})
+
+    def _number(
+        self, node: yaml.Node | None, what: str, least: int, most: int, default: int
+    ) -> int:
+        if node is None:
+            return default
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        if re.fullmatch(r"[0-9]{1,8}", text) and least <= int(text) <= most:
+            return int(text)
+        message = f"{what} must be a number from {least} to {most}"
+        self._problems.error(node, message, f"write {what}: {default}")
+        return default
+
+    def _duration(self, node: yaml.Node | None, what: str, default: timedelta) -> timedelta:
+        if node is None:
+            return default
+        text = read_text(node, self._problems, what)
+        if text is None:
+            return default
+        try:
+            duration = parse_duration(text)
+        except ValueError as error:
+            self._problems.error(node, f"{what}: {error}", f"write {what}: 30d")
+            return default
+        if duration < timedelta(minutes=1):
+            self._problems.error(node, f"{what} is shorter than a minute", f"write {what}: 1d")
+        return duration

@@ -1,0 +1,176 @@
+"""The configuration of the service: its values, and every mistake with its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from publisher.service.configuration import (
+    InvalidServiceConfiguration,
+    ListConfiguration,
+    Listen,
+    ServiceConfiguration,
+)
+from publisher.service.jobs.model import JobKind
+from publisher.service.parse_configuration import parse_configuration
+from tests.schemas import ROOT
+
+SCHEMA = json.loads((ROOT / "publisher/schemas/service-1.schema.json").read_text())
+HEAD = "version: 1\nstate: /s\n"
+REPOSITORY = f"{HEAD}repositories:\n  r:\n    url: dir:/r\n"
+GOOD = """\
+version: 1
+listen: '[::1]:9000'
+database-file: db.url
+state: /var/lib/publisher/service
+environment: [HTTPS_PROXY]
+limits: {jobs: 4, queued: 100, events: 1000, job-time: 6h}
+history: {jobs: 500, age: 30d}
+repositories:
+  images:
+    url: dir:/srv/images
+    site: /srv/www/images
+    lists:
+      astro:
+        source: /srv/wishes/astro.yaml
+        schedule: '*/15 * * * *'
+      bio: {source: 'git+https://git.example.org/bio.git//bio.yaml@main'}
+    schedules: {prune: '@daily', gc: '30 4 * * 1-5'}
+    arguments:
+      ingest-list: [--policy, /etc/publisher/policy.yaml]
+"""
+
+
+def parse(text: str) -> ServiceConfiguration:
+    def read(path: str) -> bytes:
+        if path == "/etc/publisher/db.url":
+            return b"postgresql://publisher:hidden@db.example.org/jobs\n"
+        if path == "/etc/publisher/wrong.url":
+            return b"mysql://publisher:hidden@db.example.org/jobs"
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    return parse_configuration(text, "/etc/publisher/service.yaml", read)
+
+
+def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
+    found = parse(GOOD)
+    [images] = found.repositories
+    assert found.repository("images") is images and found.repository("other") is None
+    assert found.listen == Listen("::1", 9000)
+    assert found.database == "postgresql://publisher:hidden@db.example.org/jobs"
+    assert found.is_shared and "hidden" not in repr(found)
+    assert (found.limits.jobs, found.limits.job_time) == (4, timedelta(hours=6))
+    assert (found.history.jobs, found.history.age) == (500, timedelta(days=30))
+    assert images.list_named("astro") == ListConfiguration(
+        "astro", "/srv/wishes/astro.yaml", "*/15 * * * *"
+    )
+    assert images.list_named("physics") is None
+    assert images.schedules == {JobKind.PRUNE: "0 0 * * *", JobKind.GC: "30 4 * * 1-5"}
+    assert images.arguments[JobKind.INGEST_LIST] == ("--policy", "/etc/publisher/policy.yaml")
+    jsonschema.validate(yaml.safe_load(GOOD), SCHEMA)
+
+
+def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
+    found = parse(REPOSITORY)
+    assert (found.state, found.database) == (Path("/s"), "sqlite:////s/jobs.sqlite")
+    assert not found.is_shared and found.listen == Listen()
+    assert parse(f"database: /d/j.sqlite\n{REPOSITORY}").database == "sqlite:////d/j.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("", ["1:1: error: a service configuration must be a mapping, but the file is empty"]),
+        (
+            "a: 1",
+            ["unknown key 'a'", "no version", "no directory for the state", "no repositories"],
+        ),
+        ("version: 2\nstate: s", ["1:10: error: ", "2:8: error: state must be an absolute path"]),
+        (f"{HEAD}repositories: []", ["3:15: error: repositories must be a mapping"]),
+        (f"{HEAD}repositories: {{'a b': 1}}", ["3:16: error: 'a b' is not a name"]),
+        (f"{HEAD}repositories: {{a: 1}}", ["3:19: error: a repository must be a mapping"]),
+        (f"{HEAD}repositories: {{a: {{}}}}", ["it has no url"]),
+        (f"{HEAD}repositories: {{a: {{url: 'ftp:x'}}}}", ["cannot use repository 'ftp:x'"]),
+        (f"{HEAD}repositories: {{a: {{url: 'dir:x'}}}}", ["the path of the repository is not abs"]),
+        (f"{REPOSITORY}  q: {{url: 'dir:/r'}}", ["q and r are the same repository"]),
+        (f"{REPOSITORY}    lists: {{l: 1}}", ["6:16: error: a list must be a mapping"]),
+        (f"{REPOSITORY}    lists: {{l: {{}}}}", ["the list has no source"]),
+        (f"{REPOSITORY}    lists: {{l: {{source: a.yaml}}}}", ["neither an absolute path nor"]),
+        (
+            f"{REPOSITORY}    lists: {{l: {{source: /a, schedule: '61 * * * *'}}}}",
+            ["6:39: error: the schedule is not a cron expression: '61 * * * *'"],
+        ),
+        (f"{REPOSITORY}    schedules: {{gc: '* * * * * *'}}", ["the schedule of gc is not a cron"]),
+        (f"{REPOSITORY}    schedules: {{gcc: '@daily'}}", ["unknown key 'gcc'", "'gc'"]),
+        (f"{REPOSITORY}    schedules: {{site: '@daily'}}", ["a site has a schedule, but no dir"]),
+        (f"{REPOSITORY}    schedules: []", ["schedules must be a mapping"]),
+        (f"{REPOSITORY}    arguments: {{gc: x}}", ["gc must be a list"]),
+        (f"listen: 8080\n{REPOSITORY}", ["1:9: error: listen must be an address and a port"]),
+        (f"listen: 'a:70000'\n{REPOSITORY}", ["1:9: error: listen must be an address and a port"]),
+        (f"limits: {{jobs: 0, job-time: 1s}}\n{REPOSITORY}", ["jobs must be a number", "a minute"]),
+        (f"history: {{age: x}}\n{REPOSITORY}", ["1:16: error: age: 'x' is not a duration"]),
+        (f"environment: ['A=b']\n{REPOSITORY}", ["1:15: error: 'A=b' is not the name of a var"]),
+        (
+            f"database: postgresql://a:pw123@h/d\n{REPOSITORY}",
+            ["1:11: error: the database URL has a password", "database-file"],
+        ),
+        (f"database: postgresql://h/d?a=b&password=pw123\n{REPOSITORY}", ["URL has a password"]),
+        (f"database: mysql://h/d\n{REPOSITORY}", ["neither a path nor a URL of PostgreSQL"]),
+        (f"database: sqlite:///x\n{REPOSITORY}", ["the path of the SQLite database is not abs"]),
+        (f"database-file: none\n{REPOSITORY}", ["cannot read none: No such file or directory"]),
+        (f"database-file: wrong.url\n{REPOSITORY}", ["1:16: error: the database is neither"]),
+        (
+            f"database: /d\ndatabase-file: db.url\n{REPOSITORY}",
+            ["2:16: error: the database is giv"],
+        ),
+    ],
+)
+def test_mistakes_are_reported_with_their_places_and_without_passwords(
+    text: str, messages: list[str]
+) -> None:
+    with pytest.raises(InvalidServiceConfiguration) as caught:
+        parse(text)
+    for message in messages:
+        assert message in str(caught.value)
+    for secret in ("pw123", "hidden"):
+        assert secret not in str(caught.value)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(_checkable(text), SCHEMA)
+
+
+NOT_IN_A_SCHEMA = re.compile(
+    r"61 \*|ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
+)
+
+
+def _checkable(text: str) -> object:
+    """What the schema is to refuse; nothing where only the parser can see the mistake."""
+    return {} if NOT_IN_A_SCHEMA.search(text) else yaml.safe_load(text)
+
+
+def test_the_schema_and_the_parser_know_the_same_keys() -> None:
+    for pointer, head in (
+        (SCHEMA, ""),
+        (SCHEMA["properties"]["limits"], "limits: "),
+        (SCHEMA["properties"]["history"], "history: "),
+        (SCHEMA["$defs"]["repository"], "repositories: {r: "),
+        (SCHEMA["$defs"]["list"], "repositories: {r: {lists: {l: "),
+        (
+            SCHEMA["$defs"]["repository"]["properties"]["schedules"],
+            "repositories: {r: {schedules: ",
+        ),
+        (
+            SCHEMA["$defs"]["repository"]["properties"]["arguments"],
+            "repositories: {r: {arguments: ",
+        ),
+    ):
+        with pytest.raises(InvalidServiceConfiguration) as caught:
+            parse(f"{head}{{unknown: 1}}{'}' * head.count('{')}")
+        [known] = re.findall(r"known keys are ([a-z, -]+)\)", str(caught.value))
+        assert set(known.split(", ")) == set(pointer["properties"])
