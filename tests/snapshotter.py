@@ -42,19 +42,23 @@ class Client:
 
     def __init__(self, socket: Path) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}")
+        self._stubs = {name: self._stub(name) for name in METHODS}
 
     def close(self) -> None:
         self._channel.close()
 
     def call(self, method: str, **request: Any) -> Any:
-        sent, received = METHODS[method]
-        kind = self._channel.unary_stream if method == "List" else self._channel.unary_unary
-        stub = kind(f"/{SERVICE}/{method}", encoder(sent), decoder(received))
+        words = {"snapshotter": "publisher", **request}
         try:
-            answer = stub({"snapshotter": "publisher", **request}, wait_for_ready=True, timeout=60)
+            answer = self._stubs[method](words, wait_for_ready=True, timeout=60)
             return list(answer) if method == "List" else answer
         except grpc.RpcError as error:
             raise Refused(error) from error
+
+    def _stub(self, method: str) -> Any:
+        sent, received = METHODS[method]
+        kind = self._channel.unary_stream if method == "List" else self._channel.unary_unary
+        return kind(f"/{SERVICE}/{method}", encoder(sent), decoder(received))
 
     def prepare(
         self, key: str, parent: str = "", labels: Mapping[str, str] | None = None
@@ -67,8 +71,11 @@ class Client:
         labels = {REFERENCE: chain} | ({LAYER_DIGEST: digest} if digest else {})
         return self.prepare(key, parent, labels)
 
-    def view(self, key: str, parent: str = "") -> list[Mount]:
-        return list(self.call("View", key=key, parent=parent)["mounts"])
+    def view(
+        self, key: str, parent: str = "", labels: Mapping[str, str] | None = None
+    ) -> list[Mount]:
+        mounts = self.call("View", key=key, parent=parent, labels=label_pairs(labels or {}))
+        return list(mounts["mounts"])
 
     def mounts(self, key: str) -> list[Mount]:
         return list(self.call("Mounts", key=key)["mounts"])

@@ -27,7 +27,7 @@ from publisher.snapshotter.model import (
     NotFound,
     Snapshot,
 )
-from publisher.snapshotter.store import StateUnusable, Store
+from publisher.snapshotter.store import Level, StateUnusable, Store
 from publisher.snapshotter.trees import PublishedTrees
 
 _LOG = logging.getLogger(__name__)
@@ -107,9 +107,9 @@ class Snapshotter:
             snapshot = self._find(name)
             if snapshot.kind is Kind.COMMITTED:
                 raise FailedPrecondition(f"snapshot {name} is not active or a view")
-            stack = self._store.below(snapshot)
-            self._require_layers(stack)
-            return self._mounts(snapshot.id, snapshot.kind, stack)
+            _, *below = self._store.stack(snapshot)
+            self._require_layers(below)
+            return self._mounts(snapshot.id, snapshot.kind, below)
 
     def commit(self, name: str, key: str, labels: Mapping[str, str], parent: str = "") -> None:
         """Make the active snapshot `key` the committed snapshot `name`.
@@ -252,30 +252,33 @@ class Snapshotter:
         labels: Mapping[str, str],
     ) -> list[Mount]:
         """Add an active snapshot or a view, with its directory; return its mounts."""
-        stack = [below, *self._store.below(below)] if below else []
+        stack = self._store.stack(below) if below else []
         self._require_layers(stack)
         owner = None
         if stack:
-            status = os.stat(self._directories.files(stack[0].id))
+            status = os.stat(self._directories.files(stack[0].number))
             owner = (status.st_uid, status.st_gid)
         number = self._store.add(name, below, kind, time.time_ns(), labels)
         self._directories.make(number, kind, "", owner)
         return self._mounts(number, kind, stack)
 
-    def _mounts(self, number: int, kind: Kind, stack: Sequence[Snapshot]) -> list[Mount]:
+    def _mounts(self, number: int, kind: Kind, stack: Sequence[Level]) -> list[Mount]:
         files = self._directories.files(number)
         is_view = kind is Kind.VIEW
         if not stack or (is_view and len(stack) == 1):
-            source = self._directories.files(stack[0].id) if stack else files
+            source = self._directories.files(stack[0].number) if stack else files
             return [Mount("bind", source, ("ro" if is_view else "rw", "rbind"))]
         work = self._directories.work(number)
         own = () if is_view else (f"workdir={work}", f"upperdir={files}")
-        lower = ":".join(self._directories.files(each.id) for each in stack)
+        lower = ":".join(self._directories.files(each.number) for each in stack)
         return [Mount("overlay", "overlay", (*self._index_off, *own, f"lowerdir={lower}"))]
 
-    def _require_layers(self, snapshots: Sequence[Snapshot]) -> None:
+    def _require_layers(self, stack: Sequence[Level]) -> None:
         """Raise FailedPrecondition if the layer that a snapshot shows is in no tree any more."""
-        for snapshot in snapshots:
+        for level in stack:
+            if not level.layer or os.path.isdir(level.layer):
+                continue
+            snapshot = self._store.numbered(level.number)
             if not self._has_layer(snapshot):
                 raise FailedPrecondition(
                     f"cannot use snapshot {snapshot.name}",

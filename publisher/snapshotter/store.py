@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from publisher.errors import PublisherError
 from publisher.snapshotter.model import Kind, Snapshot
@@ -34,14 +34,22 @@ _COLUMNS = """
     s.inodes
 """
 _FROM = "FROM snapshots AS s LEFT JOIN snapshots AS p ON p.id = s.parent"
-_STACK = f"""
-WITH RECURSIVE stack (id, depth) AS (
-    SELECT parent, 0 FROM snapshots WHERE id = ?
+_STACK = """
+WITH RECURSIVE stack (id, parent, layer, depth) AS (
+    SELECT id, parent, layer, 0 FROM snapshots WHERE id = ?
     UNION ALL
-    SELECT snapshots.parent, depth + 1 FROM stack JOIN snapshots ON snapshots.id = stack.id
+    SELECT below.id, below.parent, below.layer, depth + 1
+    FROM stack JOIN snapshots AS below ON below.id = stack.parent
 )
-SELECT {_COLUMNS} {_FROM} JOIN stack ON stack.id = s.id ORDER BY stack.depth
+SELECT id, layer FROM stack ORDER BY depth
 """
+
+
+class Level(NamedTuple):
+    """What one snapshot of a stack shows: the files of this number, or a layer of a tree."""
+
+    number: int
+    layer: str
 
 
 class StateUnusable(PublisherError):
@@ -77,6 +85,8 @@ class Store:
 
     def _open(self) -> None:
         database = self._database
+        # No other process has the state open, so that its pages need no locks in shared memory.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
         # A lost commit would be a snapshot that containerd knows and that is missing here.
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
@@ -115,9 +125,14 @@ class Store:
         rows = self._database.execute(f"SELECT {_COLUMNS} {_FROM} ORDER BY s.id")
         return [_snapshot(row) for row in rows]
 
-    def below(self, snapshot: Snapshot) -> list[Snapshot]:
-        """Return the snapshots below one, its parent first."""
-        return [_snapshot(row) for row in self._database.execute(_STACK, (snapshot.id,))]
+    def numbered(self, number: int) -> Snapshot:
+        """Return the snapshot of that number, which exists."""
+        rows = self._database.execute(f"SELECT {_COLUMNS} {_FROM} WHERE s.id = ?", (number,))
+        return _snapshot(rows.fetchone())
+
+    def stack(self, snapshot: Snapshot) -> list[Level]:
+        """Return what a snapshot and those below it show, from the top to the bottom."""
+        return [Level(*row) for row in self._database.execute(_STACK, (snapshot.id,))]
 
     def has_children(self, snapshot: Snapshot) -> bool:
         """Return whether this snapshot is the parent of another one."""

@@ -161,10 +161,10 @@ def state(snapshotter: Snapshotter) -> dict[str, Known]:
 def contents(snapshotter: Snapshotter, snapshot: Snapshot) -> dict[str, bytes]:
     """Return the files of a snapshot and of those below it, of which none deletes any."""
     with snapshotter._store.transaction():
-        stack = [snapshot, *snapshotter._store.below(snapshot)]
+        stack = snapshotter._store.stack(snapshot)
     seen: dict[str, bytes] = {}
     for each in reversed(stack):
-        top = Path(snapshotter._directories.files(each.id)).resolve()
+        top = Path(snapshotter._directories.files(each.number)).resolve()
         seen |= read_files(top)
     return seen
 
