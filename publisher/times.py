@@ -12,7 +12,10 @@ def format_time(moment: datetime) -> str:
 
 def parse_time(text: str) -> datetime:
     """Return the moment that `format_time` wrote; raise ValueError for any other text."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or format_time(moment) != text:
+        raise ValueError(f"not a moment such as 2026-11-20T08:15:00Z: {text!r}")
+    return moment
 
 
 def later(moment: datetime, by: timedelta) -> datetime:

@@ -9,10 +9,11 @@ from functools import partial
 
 import click
 
+from publisher.cli.events import doctor_problems
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
-from publisher.cli.notifications import Notifier, doctor_problems, notify_option
+from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.rendering import echo, plural, print_json

@@ -10,10 +10,11 @@ from functools import partial
 import click
 
 from publisher.cli.completion import complete_images
+from publisher.cli.events import gc_events, gc_problems
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
-from publisher.cli.notifications import Notifier, gc_events, gc_problems, notify_option
+from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import Duration, describe_released, entry_value, utc_now

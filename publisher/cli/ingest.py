@@ -27,7 +27,7 @@ from publisher.cli.failures import (
 )
 from publisher.cli.logs import is_shown, log_options
 from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
-from publisher.cli.notifications import Notifier, ingest_events, notify_option
+from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import (
     allow_local_option,
     jobs_option,
@@ -347,15 +347,13 @@ def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
     """Record what was done in one repository, in the state, in messages and in metrics."""
     report = part.report
     updates = None
-    if part.is_usable:
-        run.notify(
-            part.repository,
-            ingest_events(report, part.requests),
-            problems=[],
-            at_end=report.interrupted,
-        )
-        if not report.is_partial:
-            updates = partial(ingest_updates, report=report, lists=set(part.lists))
+    if part.is_usable and run.notifies:
+        from publisher.cli.events import ingest_events
+
+        events = ingest_events(report, part.requests)
+        run.notify(part.repository, events, problems=[], at_end=report.interrupted)
+    if part.is_usable and not report.is_partial:
+        updates = partial(ingest_updates, report=report, lists=set(part.lists))
     code = _code_of(replace(report, outcomes=report.of_images), new_failures)
     codes = dict.fromkeys(part.lists, code if part.is_usable else REPOSITORY_UNUSABLE)
     codes |= {each.wish_list: USAGE for each in report.of_lists}

@@ -21,7 +21,6 @@ from publisher.metrics.families import Update, value
 from publisher.repository import RepositoryError
 from publisher.state import Cause
 from publisher.state.store import State
-from publisher.verify.findings import Severity
 
 if TYPE_CHECKING:  # a command does not import what the others need
     from publisher.ingest.report import Outcome
@@ -208,6 +207,8 @@ def gc_updates(url: str, seconds: float, *, report: GcReport, good: bool) -> Ite
 
 def verify_updates(url: str, seconds: float, *, report: VerifyReport) -> Iterator[Update]:
     """Yield the metrics of a verification."""
+    from publisher.verify.findings import Severity
+
     yield from run_updates(url, seconds, command="verify", lists={"": report.sound})
     by_subject = {"records": [each for each in report.findings if each not in report.of_contents]}
     if report.deep:  # otherwise it is unknown whether damaged contents are repaired

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.ingest.admission import Admission, Signatures
-from publisher.policy import MAX_BYTES, InvalidPolicy, PolicyFile, parse_policy
 from publisher.wishlist.model import Request
 
 if TYPE_CHECKING:
     from publisher.ingest.signatures import Identities
+    from publisher.policy import PolicyFile
 
 policy_option = click.option(
     "--policy",
@@ -28,7 +28,11 @@ policy_option = click.option(
 
 def read_policy(path: str | None) -> PolicyFile | None:
     """Return the policy in a file; None without one. Raises InvalidPolicy."""
-    return None if path is None else parse_policy(_read(path), path)
+    if path is None:
+        return None
+    from publisher.policy import parse_policy  # most runs have no policy file
+
+    return parse_policy(_read(path), path)
 
 
 def signatures_for(policy: PolicyFile | None) -> Signatures | None:
@@ -51,6 +55,8 @@ def _identities(trusted_root: str) -> Identities:
     try:
         from publisher.ingest.identities import SigstoreIdentities
     except ModuleNotFoundError as error:
+        from publisher.policy import InvalidPolicy
+
         raise InvalidPolicy(
             "cannot verify the identities of signers",
             why=f"the package {error.name} is not installed",
@@ -66,6 +72,8 @@ def admission_for(path: str | None, requests: Iterable[Request]) -> Admission:
 
 
 def _read(path: str) -> bytes:
+    from publisher.policy import MAX_BYTES, InvalidPolicy
+
     try:
         with Path(path).open("rb") as file:
             return file.read(MAX_BYTES + 1)

@@ -7,10 +7,11 @@ from functools import partial
 
 import click
 
+from publisher.cli.events import prune_events, prune_problems
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
-from publisher.cli.notifications import Notifier, notify_option, prune_events, prune_problems
+from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import (
     allow_local_option,
     jobs_option,

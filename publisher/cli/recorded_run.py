@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,14 +18,16 @@ from publisher.cli.rendering import message
 from publisher.cli.repositories import parse_repository
 from publisher.cli.state import keeps_state, open_state, state_directory
 from publisher.errors import PublisherError, failure_text, presentable
-from publisher.metrics.families import Update
-from publisher.notify import Event, Kind
 from publisher.sources.wish_lists import list_identity
 from publisher.state import RunRecord
 from publisher.state.overlap import OtherRun, only_run
 from publisher.state.store import State
 
-Updates = Callable[[str, float], Iterable[Update]]
+if TYPE_CHECKING:  # most runs have neither receivers nor a file with metrics
+    from publisher.metrics.families import Update
+    from publisher.notify import Event
+
+Updates = Callable[[str, float], "Iterable[Update]"]
 """Returns metrics, from the URL with the whole path and the seconds since the command began."""
 
 
@@ -180,6 +183,8 @@ class RecordedRun:
                 state.close()
 
     def _notify_of(self, error: Exception) -> None:
+        from publisher.notify import Event, Kind
+
         text = " ".join(failure_text(error, self._command).split())
         for url in self._states:
             self._notifier.send(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from publisher.durations import parse_duration
-from publisher.removal.reference_counts import Released
 from publisher.sizes import human_size
 from publisher.times import format_time
-from publisher.tree.schedule import ScheduledRemoval
+
+if TYPE_CHECKING:  # several commands use only the time
+    from publisher.removal.reference_counts import Released
+    from publisher.tree.schedule import ScheduledRemoval
 
 
 class Duration(click.ParamType[timedelta]):

@@ -30,7 +30,7 @@ def open_repository(
     url = parse_repository(text)
     if url.kind == "cvmfs":
         # Each backend is loaded if it is used: both are long to load.
-        from publisher.repository.cvmfs.configuration import CONFIGURATION, STATE
+        from publisher.repository.cvmfs.places import CONFIGURATION, STATE
         from publisher.repository.cvmfs.repository import CvmfsRepository
 
         return CvmfsRepository(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from publisher.cli.rendering import message
 from publisher.cli.repositories import parse_repository
-from publisher.repository.cvmfs.configuration import STATE
+from publisher.repository.cvmfs.places import STATE
 from publisher.state.database import state_file
 from publisher.state.store import State
 from publisher.state.store import open_state as open_state_in

@@ -8,10 +8,11 @@ from functools import partial
 
 import click
 
+from publisher.cli.events import verify_problems
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
-from publisher.cli.notifications import Notifier, notify_option, verify_problems
+from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.rendering import echo, message, plural, print_json

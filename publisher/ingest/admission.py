@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from publisher.errors import PublisherError
-from publisher.oci.image import PlatformImage
 from publisher.oci.reference import ImageReference
-from publisher.policy import PolicyFile, Violation
-from publisher.policy.model import SignatureRule
-from publisher.policy.rules import ImageFacts, PolicyCheck
 from publisher.sources import Source
 from publisher.wishlist import Wish
 from publisher.wishlist.model import Request
+
+if TYPE_CHECKING:  # the rules are loaded if there is a policy file
+    from publisher.oci.image import PlatformImage
+    from publisher.policy import PolicyFile, Violation
+    from publisher.policy.model import SignatureRule
+    from publisher.policy.rules import PolicyCheck
 
 
 class PolicyViolated(PublisherError):
@@ -109,6 +111,8 @@ class Admission:
         check = self._check(wish)
         if check is None:
             return
+        from publisher.policy.rules import ImageFacts
+
         facts = ImageFacts(
             max(each.manifest.size for each in images),
             entries,
@@ -132,10 +136,16 @@ class Admission:
         """
         check = self._check(wish)
         if check is not None and check.rules.max_entries is not None:
+            from publisher.policy.rules import ImageFacts
+
             _refuse(image, list(check.image(ImageFacts(entries=count()))))
 
     def _check(self, wish: Wish) -> PolicyCheck | None:
-        return None if self.policy is None else PolicyCheck(self.policy, wish.owner)
+        if self.policy is None:
+            return None
+        from publisher.policy.rules import PolicyCheck
+
+        return PolicyCheck(self.policy, wish.owner)
 
     def _position(self, request: Request) -> tuple[int, int]:
         return self._positions.get(_place(request), (1, 1))

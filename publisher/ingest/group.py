@@ -10,10 +10,13 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from publisher.ingest.commit import NotTogether, PreparedImage, commit_alone, commit_together
 from publisher.ingest.report import Status
 from publisher.repository import Repository, RepositoryBusy
+
+if TYPE_CHECKING:  # a run without changes commits nothing
+    from publisher.ingest.commit import PreparedImage
 
 DEFAULT_GROUP = 16
 """How many images one commit may publish."""
@@ -99,6 +102,8 @@ class Commits:
 
     def _commit_together(self, group: Sequence[_Waiting]) -> bool:
         """Commit a group; return False if nothing is published and each has to be tried alone."""
+        from publisher.ingest.commit import NotTogether, commit_together
+
         try:
             statuses = commit_together(self._repository, [each.image for each in group])
         except RepositoryBusy as error:
@@ -116,6 +121,8 @@ class Commits:
 
 
 def _commit_alone(repository: Repository, waiting: _Waiting) -> None:
+    from publisher.ingest.commit import commit_alone
+
     try:
         waiting.status = commit_alone(repository, waiting.image)
     except Exception as error:  # noqa: BLE001 - raised again in the thread of the image

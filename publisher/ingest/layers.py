@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from publisher.errors import PublisherError
-from publisher.ingest.publish import wait_for_others
 from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
 from publisher.layers.policy import Policy
-from publisher.layers.unpack import LayerSummary
 from publisher.log_context import in_this_context
-from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.sources import Source
-from publisher.workers.job import Job
 from publisher.workers.pool import Workers
+
+if TYPE_CHECKING:  # what unpacks and publishes is loaded with the first missing layer
+    from publisher.layers.unpack import LayerSummary
+    from publisher.oci.descriptor import Descriptor
 
 
 class Interrupted(PublisherError):
@@ -104,6 +105,8 @@ class LayerFetcher:
                     # The other image may have another source, or a config with another diff ID.
                     pending[digest] = wanted[digest]
             if moved:
+                from publisher.ingest.publish import wait_for_others
+
                 wait_for_others(self._repository, f"ingest of {name}")
                 self._note_missing(moved)
         if errors:
@@ -154,6 +157,8 @@ class LayerFetcher:
             del self._in_flight[digest]
 
     def _fetch_one(self, source: Source, descriptor: Descriptor, diff_id: str) -> LayerSummary:
+        from publisher.workers.job import Job
+
         self._progress.layer_started(descriptor.digest, descriptor.size)
         self.space.began(descriptor.digest, descriptor.size)
         try:

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from random import Random
+from typing import TYPE_CHECKING
 
 from publisher.ingest.report import Outcome, Report, Status, unusable_wish
 from publisher.layers.policy import Limits
 from publisher.oci.reference import ImageReference, Transport
-from publisher.policy import PolicyFile
 from publisher.state import Cause, News, Tries
 from publisher.state.backoff import LONGEST, LONGEST_OF_A_REGISTRY, is_waiting, next_try
 from publisher.state.store import State
 from publisher.wishlist.model import Request, Wish
 from publisher.yaml_nodes import Problem
+
+if TYPE_CHECKING:
+    from publisher.policy import PolicyFile
 
 _OF_A_REGISTRY = (Cause.UNREACHABLE, Cause.RATE_LIMITED)
 

@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 
 from publisher.ingest.admission import Admission
 from publisher.ingest.group import DEFAULT_GROUP, Commits
-from publisher.ingest.image import Run
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.logged_progress import LoggedProgress
 from publisher.ingest.memory import Memory, rules_digest
 from publisher.ingest.notices import Notices
 from publisher.ingest.report import Outcome, Progress, Report, Silent
 from publisher.ingest.selection import Selection
+from publisher.ingest.shared import Run
 from publisher.ingest.step_times import StepTimes
-from publisher.ingest.thin_push import ThinPushes
+from publisher.ingest.thin_pushes import ThinPushes
 from publisher.ingest.wish import WishIngest
 from publisher.ingest.work import for_all_images
 from publisher.layers.policy import Policy

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from publisher.layers.index import read_header
 from publisher.repository import DiskFull, OutOfSpace, Repository, RepositoryChanged
 
 UNPACKED_RATIO = 2.5
@@ -170,6 +169,8 @@ class DiskSpace:
         """Return the exception to raise for `error`, which ended the publishing of `layers`."""
         if not DiskFull.is_meant_by(error):
             return error
+        from publisher.layers.index import read_header
+
         entries = 0
         for digest in layers:
             try:

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
 from publisher.layers.policy import Limits
 from publisher.oci.digest import digest_of
-from publisher.oci.image import PlatformImage
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
 from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.records import RecordSet
-from publisher.runtimes import squashfs
-from publisher.runtimes.podman import store as podman_store
 from publisher.sources import Source
-from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
 from publisher.sources.tags import expand_wish
 from publisher.tree import layout
@@ -30,6 +27,9 @@ from publisher.tree.publication import Publication, Terms
 from publisher.wishlist import OUTPUTS
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of
+
+if TYPE_CHECKING:
+    from publisher.oci.image import PlatformImage
 
 
 class ConcurrentlyPublished(RepositoryChanged):
@@ -138,6 +138,8 @@ class Comparison:
             LimitExceeded: The image is too large.
             PolicyViolated: A policy does not allow it.
         """
+        from publisher.sources.image import fetch_images  # not needed for an unchanged image
+
         images = fetch_images(self.source, [each.platform for each in self.wanted], self.digest)
         for each in images:
             check_size(each, limits)
@@ -226,8 +228,7 @@ def is_current(records: RecordSet, found: Publication | None, wanted: WantedImag
         and found.terms.same_as(joined_terms(found, wanted))
         and records.scheduled(found.name, found.manifest_digest) is None
         and _has_metadata(records, found)
-        and podman_store.is_stored(records.repository, found)
-        and squashfs.is_current(records, found)
+        and _has_further_outputs(records, found)
         and ("flat" not in wanted.outputs or _has_flat_image(records, found))
     )
 
@@ -315,6 +316,16 @@ def _has_metadata(records: RecordSet, found: Publication) -> bool:
         and config is not None
         and digest_of(config, found.image_id.partition(":")[0]) == found.image_id
     )
+
+
+def _has_further_outputs(records: RecordSet, found: Publication) -> bool:
+    """Return whether the outputs are current that few images have."""
+    if not {"podman", "squashfs"} & set(found.outputs):
+        return True
+    from publisher.runtimes import squashfs
+    from publisher.runtimes.podman import store
+
+    return store.is_stored(records.repository, found) and squashfs.is_current(records, found)
 
 
 def _has_flat_image(records: RecordSet, found: Publication) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from publisher.errors import failure_text
-from publisher.ingest.causes import cause_of
-from publisher.ingest.image import Run, ingest_image
+from publisher.ingest.image import ingest_image
 from publisher.ingest.memory import (
     Remembered,
     image_fingerprint,
@@ -12,6 +11,7 @@ from publisher.ingest.memory import (
     wish_fingerprint,
 )
 from publisher.ingest.report import Outcome, Status
+from publisher.ingest.shared import Run
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork
 from publisher.state import Cause
@@ -82,6 +82,8 @@ class WishIngest(WishWork[Outcome]):
             self._run.cut_short = True
             self._cut_short = True
             return None  # stopping closes the connections, which probably caused the error
+        from publisher.ingest.causes import cause_of  # it loads what raises the errors
+
         why = failure_text(error, name)
         outcome = self._outcome(name, reference, Status.FAILED, why, cause=cause_of(error))
         outcome = self._remember_failure(outcome, error)

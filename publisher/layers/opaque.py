@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from publisher.layers.index import LayerIndex
+if TYPE_CHECKING:
+    from publisher.layers.index import LayerIndex
 
 OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 """The attributes of opaque directories for overlayfs: for root's mounts, and with `userxattr`."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from publisher.errors import InvalidManifest
-from publisher.oci.config import ImageConfig
 from publisher.oci.descriptor import Descriptor, parse_descriptor, parse_strings
 from publisher.oci.document import Document, read_object
 from publisher.oci.media_types import (
@@ -19,6 +19,9 @@ from publisher.oci.media_types import (
     LAYER_TYPES,
     MANIFEST_TYPES,
 )
+
+if TYPE_CHECKING:
+    from publisher.oci.config import ImageConfig
 
 
 @dataclass(frozen=True, slots=True)

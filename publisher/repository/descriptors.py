@@ -10,7 +10,6 @@ import errno
 import itertools
 import os
 import resource
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -146,7 +145,7 @@ def remove_at(parent: int, name: str) -> None:
         return
     top = _open_to_empty(parent, name)
     try:
-        prefix = f".{secrets.token_hex(16)}."  # no name in the tree begins with it
+        prefix = f".{os.urandom(16).hex()}."  # no name in the tree begins with it
         numbers = itertools.count()
         waiting = _empty(top, top, prefix, numbers)
         while waiting:

@@ -15,7 +15,6 @@ from publisher.errors import PublisherError
 from publisher.repository.descriptors import Directories
 from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories
 from publisher.tree import layout
-from publisher.tree.layer_packages import LARGEST
 
 Form = Literal["tree", "order"]
 
@@ -143,6 +142,8 @@ def check_files(place: LayerPlace, layer: str) -> None:
     Raises:
         UnexpectedFile: Something is missing, or is not of the expected type.
     """
+    from publisher.tree.layer_packages import LARGEST  # with all that reads packages
+
     metadata = place.index.parent
     expected = {
         place.directory: {place.layer.name: stat.S_IFDIR},

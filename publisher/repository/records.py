@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from publisher.errors import InvalidManifest
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_of
-from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.repository.damaged import read_damaged
 from publisher.repository.protocol import Repository, Transaction
 from publisher.repository.schedule_files import StoredSchedule, schedule_files
@@ -29,6 +28,9 @@ from publisher.tree.schedule import (
 )
 from publisher.tree.thin_image import ThinRecord
 from publisher.tree.users import ImageUsers
+
+if TYPE_CHECKING:
+    from publisher.oci.manifest import Manifest
 
 T = TypeVar("T")
 
@@ -51,6 +53,8 @@ class CurrentManifest:
         """Return the manifest; raise InvalidManifest if it is damaged."""
         if isinstance(self.data, Unreadable):
             raise InvalidManifest("cannot read a manifest", why=self.data.why)
+        from publisher.oci.manifest import parse_published_manifest
+
         return parse_published_manifest(self.data)
 
 

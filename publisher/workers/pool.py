@@ -10,17 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from publisher.closing import Closing
-from publisher.layers.blob import checked
 from publisher.repository import LayerStage
 from publisher.repository.layer_files import LayerPlace
-from publisher.workers.answers import MOST_BYTES, parse_answer
-from publisher.workers.check import check_index
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.fork_server import ForkServer, Worker
 from publisher.workers.frames import SIZE, frame
-from publisher.workers.job import Job, Unpacked, encode_job, unpack_layer
+
+if TYPE_CHECKING:  # what unpacks is loaded with the first layer: most runs of an ingest have none
+    from publisher.workers.job import Job, Unpacked
 
 _WAKE_SECONDS = 0.2
 """Seconds between calls of `keep_going` while a worker is waited for."""
@@ -77,6 +77,11 @@ class Workers(Closing):
             WorkerFailed: The worker process cannot be started, or gives no valid answer.
             Exception: Those of `publisher.layers.unpack`, of `stage`, and of `chunks`.
         """
+        from publisher.layers.blob import checked
+        from publisher.workers.answers import parse_answer
+        from publisher.workers.check import check_index
+        from publisher.workers.job import unpack_layer
+
         chunks = stage.keep(chunks)
         place = stage.place
         if not self._count or place is None:
@@ -141,6 +146,8 @@ class _Conversation:
 
     def answer(self, place: LayerPlace, chunks: Iterator[bytes]) -> bytes | None:
         """Send the job and the blob; return the answer, or None if the worker ended without one."""
+        from publisher.workers.job import encode_job
+
         self._send(frame(encode_job(place, self._job)))
         for chunk in chunks:
             if self._is_answered():
@@ -187,6 +194,8 @@ class _Conversation:
             data = b""
         self._has_ended = not data
         self._received += data
+        from publisher.workers.answers import MOST_BYTES
+
         if len(self._received) > MOST_BYTES:
             raise WorkerFailed(
                 f"cannot unpack {self._job.layer}",

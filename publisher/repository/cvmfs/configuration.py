@@ -13,16 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.repository import RepositoryError
+from publisher.repository.cvmfs.places import CONFIGURATION
 from publisher.repository.cvmfs.signed_files import (
     MANIFEST_FILE,
     DamagedFile,
     RepositoryManifest,
     parse_manifest,
 )
-
-CONFIGURATION = Path("/etc/cvmfs/repositories.d")
-STATE = Path("/var/lib/publisher")
-"""The default directory of the metadata mirrors of all repositories."""
 
 _FETCH_SECONDS = 30
 _MOST_BYTES = 1 << 20

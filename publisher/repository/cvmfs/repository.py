@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from publisher.entry import EntryType
 from publisher.oci.digest import digest_hex
 from publisher.repository import Found
-from publisher.repository.cvmfs.configuration import CONFIGURATION, STATE, load_configuration
+from publisher.repository.cvmfs.configuration import load_configuration
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
+from publisher.repository.cvmfs.places import CONFIGURATION, STATE
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout

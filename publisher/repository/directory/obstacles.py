@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from publisher.repository import PathTaken
@@ -92,7 +91,7 @@ class Obstacles:
         if directory in self._reachable:
             return True
         try:
-            (self._directory / "missing").rename(directory / secrets.token_hex(16))
+            (self._directory / "missing").rename(directory / os.urandom(16).hex())
         except FileNotFoundError:
             self._reachable.add(directory)
         except OSError as error:

@@ -16,7 +16,6 @@ import itertools
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -62,7 +61,7 @@ class Staging:
 
     def _begin_session(self) -> tuple[Path, filelock.BaseFileLock]:
         while True:
-            session = self._sessions / f"{os.getpid()}-{secrets.token_hex(8)}"
+            session = self._sessions / f"{os.getpid()}-{os.urandom(8).hex()}"
             lock = _session_lock(session)
             try:
                 lock.acquire(timeout=0)
@@ -85,7 +84,7 @@ class Staging:
 
     def new_trash(self) -> Path:
         """Return an unused path in the trash."""
-        return self._trash / secrets.token_hex(16)
+        return self._trash / os.urandom(16).hex()
 
     def finished_layer(self, digest: str) -> Path:
         """Return the path of the layer once it is unpacked and verified."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,7 +224,7 @@ class DirectoryTransaction:
         small = len(self._files) + len(self._links) + len(self._last_files)
         files = small + len(self._contents)
         return Record(
-            id=secrets.token_hex(16),
+            id=os.urandom(16).hex(),
             time=format_time(datetime.now(UTC)),
             user=_user_name(),
             host=socket.gethostname(),

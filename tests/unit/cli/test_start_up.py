@@ -15,6 +15,7 @@ from publisher.cli import main
 from publisher.cli.summaries import SUMMARIES
 from tests.command import environment, publisher, succeed
 from tests.layer_builder import file, image, layer, write_layout
+from tests.registry import OwnRegistry
 
 # Loads what all commands load, and forks for each: prints the modules that the child has then.
 _PROGRAM = """
@@ -50,6 +51,14 @@ _NEVER = (
 _NO_WISH_LISTS = ("yaml", "publisher.wishlist", "publisher.sources", "publisher.ingest")
 _NO_STATE = ("sqlite3", "publisher.state.store")
 _NO_PROGRAMS = ("subprocess", "tempfile")
+_NO_PUBLISHING = (
+    *("publisher.ingest.new_image", "publisher.ingest.commit", "publisher.ingest.causes"),
+    *("publisher.ingest.thin_push", "publisher.workers.job", "publisher.workers.answers"),
+    *("publisher.sandbox", "publisher.layers.index", "publisher.packages", "publisher.policy"),
+    *("publisher.runtimes", "publisher.thin", "publisher.removal", "publisher.verify"),
+    *("publisher.notify.parse", "publisher.metrics.textfile", "publisher.cli.events"),
+    *("publisher.oci.config", "tarfile", "_strptime"),
+)
 _NOTHING = (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS, "zstandard", "publisher.layers")
 
 # Each command with its exit code, and what it does not load beside the three lists above.
@@ -83,6 +92,40 @@ def test_a_command_that_reaches_no_registry_loads_only_what_it_uses(folder: Path
     completion = {"_PUBLISHER_COMPLETE": "bash_complete", "COMP_WORDS": "publisher sho"}
     requests = [(arguments, variables) for arguments in _READING]
     requests += [((), variables | completion)]
+    answers = _loaded(folder, requests)
+    expected = [*_READING.items(), (("completion of a command",), _NOTHING)]
+    outcomes = []
+    for (arguments, unused), (code, loaded) in zip(expected, answers, strict=True):
+        needless = (*unused, *_TO_PUBLISH, *_OF_REGISTRIES, *_NEVER)
+        outcomes.append((arguments, code, _among(loaded, needless)))
+    assert outcomes == [(arguments, 0, []) for arguments, _ in expected]
+
+
+def test_an_ingest_of_an_unchanged_image_loads_nothing_that_fetches_or_publishes(
+    tmp_path: Path,
+) -> None:
+    with OwnRegistry() as registry:
+        registry.add("tools/one", "1", image(layer(file("motd"))))
+        reference = f"http://{registry.host}/tools/one:1"
+        (tmp_path / "wishlist.yaml").write_text(f"version: 2\nimages:\n- image: {reference}\n")
+        succeed("ingest", tmp_path / "wishlist.yaml", "--repository", tmp_path / "images")
+        variables = {"PUBLISHER_REPOSITORY": f"dir:{tmp_path}/images"}
+        commands = [("ingest", "wishlist.yaml"), ("ingest-image", reference)]
+        answers = _loaded(tmp_path, [(arguments, variables) for arguments in commands])
+    needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], *_NEVER, "docker", "oras.provider")
+    assert [(code, _among(loaded, needless)) for code, loaded in answers] == [(0, []), (0, [])]
+
+
+def _among(loaded: list[str], needless: tuple[str, ...]) -> list[str]:
+    """Return those of the loaded modules that are needless, or inside a needless package."""
+    below = tuple(f"{each}." for each in needless)
+    return [name for name in loaded if name in needless or name.startswith(below)]
+
+
+def _loaded(
+    folder: Path, requests: list[tuple[tuple[str, ...], dict[str, str]]]
+) -> list[tuple[int, list[str]]]:
+    """Return exit code and loaded modules of each command, which has arguments and variables."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         cwd=folder,
@@ -93,15 +136,7 @@ def test_a_command_that_reaches_no_registry_loads_only_what_it_uses(folder: Path
         check=True,
         timeout=300,
     )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = [*_READING.items(), (("completion of a command",), _NOTHING)]
-    outcomes = []
-    for (arguments, unused), (code, loaded) in zip(expected, answers, strict=True):
-        needless = (*unused, *_TO_PUBLISH, *_OF_REGISTRIES, *_NEVER)
-        below = tuple(f"{each}." for each in needless)
-        found = [name for name in loaded if name in needless or name.startswith(below)]
-        outcomes.append((arguments, code, found))
-    assert outcomes == [(arguments, 0, []) for arguments, _ in expected]
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def test_help_and_completion_show_the_first_sentence_of_each_command(tmp_path: Path) -> None:

@@ -338,7 +338,7 @@ def test_an_ingest_that_reuses_a_layer_that_is_collected_fetches_it_again(
             assert tree.layers() == set()
         return publish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("publisher.ingest.image.publish", publish_late)
+    monkeypatch.setattr("publisher.ingest.new_image.publish", publish_late)
     tree.publish("z", SECOND)
     assert len(collections) == 1
     assert tree.layers() == digests(SECOND)
