@@ -164,6 +164,12 @@ class MemoryRepository:
         is_staged = digest in self.finished and bool(self.finished[digest][2])
         return is_staged or layout.layer_tar_split(digest) in self.nodes
 
+    def layer_packages(self, digest: str) -> bytes | None:
+        """Return the record of a published or staged layer's packages; None without one."""
+        if digest in self.finished and self.finished[digest][3]:
+            return self.finished[digest][3]
+        return self.read(layout.layer_packages(digest))
+
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[MemoryLayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""

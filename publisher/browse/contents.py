@@ -6,7 +6,7 @@ Only layer indexes are read, not the images themselves.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -148,27 +148,6 @@ def merged_layers(repository: Repository, digests: Iterable[str]) -> Iterator[Me
         LayerError: An index is damaged. It may be raised while the result is iterated.
     """
     return merge([layer_index(repository, digest) for digest in digests])
-
-
-def merged_at(indexes: Sequence[LayerIndex], paths: Collection[str]) -> Iterator[Merged]:
-    """Return the entries of an image at `paths`, and what they depend on; or all of its entries.
-
-    They depend on the directories above them. This takes a fraction of the time of merging all
-    entries, which is only done if one at `paths` is a link to a file of a lower layer.
-    """
-    needed = {above for path in paths for above in _with_parents(path)}
-    parts = [index.find(needed) for index in indexes]
-    if any(entry.is_unresolved for part in parts for entry in part):
-        return merge(indexes)
-    return merge(parts)
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    """Yield `path`, and every directory above it."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-    yield ""
 
 
 def flat_entries(repository: Repository, manifest: Manifest) -> Iterator[Entry]:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 
-from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of, merged_at
+from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of
 from publisher.browse.images import list_images
 from publisher.entry import Entry
 from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, decode_entry
 from publisher.layers.merge import merge
+from publisher.layers.partial_merge import merged_at
 from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.published import PublishedImage
 

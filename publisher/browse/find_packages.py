@@ -10,7 +10,7 @@ from pathlib import Path
 
 from publisher.browse.contents import NoContents
 from publisher.browse.package_cache import PackageCache
-from publisher.browse.packages import packages_of
+from publisher.browse.packages import RememberedLayers, packages_of
 from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
 from publisher.oci.digest import digest_of
@@ -18,7 +18,6 @@ from publisher.packages.model import InstalledPackage
 from publisher.packages.query import PackageQuery
 from publisher.repository import Repository, RepositoryChanged, RepositoryError
 from publisher.repository.damaged import read_damaged
-from publisher.repository.packages import CANNOT_BE_READ
 from publisher.repository.published import NotPublished, load_image
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
@@ -104,7 +103,7 @@ def _update(
     images = known.images()
     names: list[tuple[str, int]] = []
     published: set[str] = set()
-    without: set[str] = set()
+    layers = RememberedLayers(repository)
     for name in repository.names():
         try:
             data = read_damaged(repository, layout.manifest_file(name))
@@ -117,7 +116,7 @@ def _update(
         published.add(manifest)
         if manifest not in images:
             try:
-                found = packages_of(repository, load_image(repository, name), without)
+                found = packages_of(repository, load_image(repository, name), layers.read)
             except NotPublished:
                 continue
             except (
@@ -127,7 +126,7 @@ def _update(
                 problems.append((name, explain(error)))
                 continue
             skipped = len(found.skipped)
-            if any(each.why.startswith(CANNOT_BE_READ) for each in found.skipped):
+            if found.unreadable:
                 problems.append((name, PackagesSkipped(name, skipped)))
                 continue
             images[manifest] = known.add(manifest, found.packages, skipped), skipped

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from publisher.browse.packages import ImagePackages, packages_of
+from publisher.browse.packages import packages_of
 from publisher.errors import InvalidManifest
 from publisher.oci.config import parse_config
 from publisher.repository import Repository
 from publisher.repository.damaged import read_damaged
+from publisher.repository.image_packages import ImagePackages
 from publisher.repository.published import PublishedImage, find_name, load_image
 from publisher.sbom.subject import EPOCH, Subject
 from publisher.tree import layout

@@ -6,7 +6,7 @@ import fnmatch
 
 import click
 
-from publisher.browse.packages import ImagePackages, image_packages
+from publisher.browse.packages import image_packages
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -15,6 +15,7 @@ from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable, shorten
 from publisher.packages.model import PACKAGE_TYPES, InstalledPackage, Package
+from publisher.repository.image_packages import ImagePackages
 
 
 @click.command()

@@ -131,10 +131,17 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class LayerPackages:
-    """All databases of one layer, sorted by path. `skipped` is why some were left out, or ""."""
+    """All databases of one layer, sorted by path.
+
+    Attributes:
+        skipped: Why some were left out, or "".
+        unreadable: The paths of those that the file system, or the permissions of their files,
+            hide at the moment.
+    """
 
     databases: tuple[Database, ...] = ()
-    skipped: str = omit_default("")
+    skipped: str = ""
+    unreadable: frozenset[str] = frozenset()
 
 
 class UnreadableDatabase(ValueError):

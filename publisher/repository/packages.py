@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from publisher.entry import Entry, EntryType
@@ -12,7 +13,6 @@ from publisher.layers.index import LayerIndex, decode_entry, encoded_path
 from publisher.packages.model import Database, LayerPackages
 from publisher.packages.places import Place, is_likely, place_of
 from publisher.packages.reading import combine, not_a_file, read_database
-from publisher.repository.damaged import read_damaged
 from publisher.repository.descriptors import Directories
 from publisher.repository.errors import RepositoryError
 from publisher.repository.protocol import Repository
@@ -20,12 +20,9 @@ from publisher.tree import layout
 from publisher.tree.layer_packages import PackageRecord
 from publisher.tree.record import InvalidRecord
 
-CANNOT_BE_READ = "it cannot be read"
-"""Begins the reason for a database that the file system, or the permissions of its file, hide."""
-
 
 def layer_packages(repository: Repository, digest: str) -> LayerPackages:
-    """Return the packages of a published layer.
+    """Return the packages of a published or staged layer.
 
     They are in the layer's record; without one, or with a damaged one, its tree is read.
 
@@ -34,7 +31,7 @@ def layer_packages(repository: Repository, digest: str) -> LayerPackages:
         RepositoryChanged: The layer is not published any more.
         RepositoryError: The tree has to be read, and the repository is not mounted.
     """
-    data = read_damaged(repository, layout.layer_packages(digest))
+    data = repository.layer_packages(digest)
     if data is not None:
         with suppress(InvalidRecord):  # `verify` reports it
             return PackageRecord.parse(data, digest).packages
@@ -56,8 +53,22 @@ def read_layer_packages(repository: Repository, digest: str) -> LayerPackages:
             hint="mount it, or use the command where it is mounted",
         )
     with Directories(repository.local_root / layout.layer_tree(digest)) as tree:
-        found = (_read(tree, entry, place) for entry, place in entries)
-        return combine(database for database in found if database is not None)
+        unreadable: set[str] = set()
+        packages = combine(_databases(tree, entries, unreadable.add))
+        return replace(packages, unreadable=frozenset(unreadable))
+
+
+def _databases(
+    tree: Directories, entries: Iterable[tuple[Entry, Place]], unreadable: Callable[[str], None]
+) -> Iterator[Database]:
+    for entry, place in entries:
+        try:
+            database = _read(tree, entry, place)
+        except OSError as error:
+            unreadable(entry.path)
+            database = Database(entry.path, place.type, (), f"it cannot be read: {error.strerror}")
+        if database is not None:
+            yield database
 
 
 def _database_entries(index: LayerIndex) -> Iterator[tuple[Entry, Place]]:
@@ -75,9 +86,6 @@ def _read(tree: Directories, entry: Entry, place: Place) -> Database | None:
         return Database(entry.path, place.type)
     if entry.type not in (EntryType.FILE, EntryType.HARDLINK):
         return not_a_file(entry.path, place, entry.type)
-    try:
-        with tree.open_file(entry.path) as file:
-            content = io.BytesIO(file.read(place.limit)) if place.head else file
-            return read_database(entry.path, place, entry.size, content)
-    except OSError as error:
-        return Database(entry.path, place.type, (), f"{CANNOT_BE_READ}: {error.strerror}")
+    with tree.open_file(entry.path) as file:
+        content = io.BytesIO(file.read(place.limit)) if place.head else file
+        return read_database(entry.path, place, entry.size, content)

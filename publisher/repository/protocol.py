@@ -309,6 +309,13 @@ class Repository(Protocol):
     def has_tar_split(self, digest: str) -> bool:
         """Return whether a published or staged layer has tar-split data."""
 
+    def layer_packages(self, digest: str) -> bytes | None:
+        """Return the record of a published or staged layer's packages; None without one.
+
+        Raises:
+            InvalidRecord: This user may not read it.
+        """
+
     def stage_layer(self, digest: str) -> AbstractContextManager[LayerStage]:
         """Begin to unpack a layer, which is discarded unless `finish` is called."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,6 +15,8 @@ from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.places import CONFIGURATION, STATE
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
+from publisher.repository.damaged import read_damaged
+from publisher.repository.disk import open_file
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
@@ -188,6 +190,14 @@ class CvmfsRepository:
         """Return whether a published or staged layer has tar-split data."""
         is_staged = self.mirror.exists and self.mirror.staged(digest).tar_split.exists()
         return is_staged or self.exists(layout.layer_tar_split(digest))
+
+    def layer_packages(self, digest: str) -> bytes | None:
+        """Return the record of a published or staged layer's packages; None without one."""
+        if self.mirror.exists:
+            staged = self.mirror.staged(digest).packages
+            with suppress(FileNotFoundError), open_file(staged) as file:
+                return file.read()
+        return read_damaged(self, layout.layer_packages(digest))
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[CvmfsLayerStage]:

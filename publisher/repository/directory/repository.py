@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from publisher.entry import EntryType
 from publisher.repository import DiskFull, RepositoryError
+from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.layer_places import find_layer, layer_gone
 from publisher.repository.directory.opening import check_readable, is_new, prepare
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
@@ -227,6 +228,14 @@ class DirectoryRepository:
         """Return whether a published or staged layer has tar-split data."""
         found = self._find_layer(digest)
         return found is not None and (found / layout.LAYER_TAR_SPLIT).exists()
+
+    def layer_packages(self, digest: str) -> bytes | None:
+        """Return the record of a published or staged layer's packages; None without one."""
+        if self._workspace is not None:
+            staged = self.staging.finished_layer(digest) / layout.LAYER_PACKAGES
+            with suppress(FileNotFoundError), open_file(staged) as file:
+                return file.read()
+        return read_damaged(self, layout.layer_packages(digest))
 
     @contextmanager
     def stage_layer(self, digest: str) -> Iterator[DirectoryLayerStage]:
