@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-engines test-python313 lint format bench clean
+.PHONY: help demo test coverage test-engines test-python313 lint format docs man bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +31,18 @@ test-python313: .venv/development ## Run the fast tests on the Python 3.13 of De
 test-engines: .venv/development ## Run the tests of today's container engines (root; installs a Debian into a folder)
 	tests/engines.sh $(ARGS)
 
-lint: .venv/development ## Check format, style, types, imports between rooms, unused names
+lint: .venv/development docs ## Check format, style, types, imports between rooms, unused names, and build the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+
+docs: .venv/development ## Build the documentation site in build/docs/html; a broken link is an error
+	$(BIN)/python -m docs.handbook html
+
+man: .venv/development ## Build the man pages, one for each command, in build/docs/man
+	$(BIN)/python -m docs.handbook man
 
 format: .venv/development ## Format the code, and correct what ruff can correct
 	$(BIN)/ruff format .
@@ -65,5 +71,5 @@ INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -qq \
 	@touch $@
 
 .venv/development: $(SOURCES) | .venv/bin/python
-	$(INSTALL) '.[dev,deploy-tests]'
+	$(INSTALL) '.[dev,deploy-tests,docs]'
 	@touch $@ .venv/runtime

@@ -1,0 +1,47 @@
+"""`make docs` and `make man`: the site, or the man pages, in build/docs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from docs.handbook.commands import command_pages
+from docs.handbook.links import broken_links
+from docs.handbook.staging import CHECKOUT, stage
+
+BUILD = CHECKOUT / "build/docs"
+
+
+def main(words: list[str]) -> int:
+    """Build the "html" or "man" pages; a warning of Sphinx, or a broken link, is an error."""
+    (builder,) = words
+    return build(builder, BUILD)
+
+
+def build(builder: str, target: Path) -> int:
+    """Build the pages into `target`/`builder`; return the exit code."""
+    from sphinx.cmd.build import build_main
+
+    source = target / "source"
+    for path in (source, target / builder):
+        shutil.rmtree(path, ignore_errors=True)
+    stage(source)
+    options = ["-q", "-W", "--keep-going", "-b", builder, "-c", str(CHECKOUT / "docs")]
+    code = build_main(
+        [*options, "-d", str(target / "doctrees"), str(source), str(target / builder)]
+    )
+    if code == 0 and builder == "html":
+        for link in (broken := broken_links(target / "html")):
+            print(link, file=sys.stderr)
+        code = 1 if broken else 0
+    if builder == "man":  # Sphinx shows the address of a link, which for another page is empty
+        for path in (target / "man").iterdir():
+            path.write_text(path.read_text().replace(" <>", ""))
+    if code == 0:
+        print(f"{len(command_pages())} commands; see {target / builder}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""The documentation site: its generated reference, and its links."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.handbook import commands, links, pages, schemas, staging, tables
+from docs.handbook.text import escaped
+from publisher.metrics.families import FAMILIES
+from tests.command import succeed
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_command_has_a_page_with_all_of_its_options() -> None:
+    made = {page.name: page.text for page in commands.command_pages()}
+    listed = succeed("--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
+    names = re.findall(r"^  ([a-z-]+)", listed, re.MULTILINE)
+    assert {f"publisher-{name}" for name in names} <= set(made)
+    for name in ("check", "gc", "ingest"):
+        options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", succeed(name, "--help").out, re.MULTILINE)
+        shown = re.findall(r"^`(?:-\w, )?(--[a-z-]+)", made[f"publisher-{name}"], re.MULTILINE)
+        assert (len(options) > 10, shown) == (True, options)
+    assert "```console\n$ publisher gc --dry-run\n" in made["publisher-gc"]
+    assert made["publisher"].endswith("interrupted; the next run goes on from there\n")
+
+
+def test_text_of_the_program_is_not_taken_for_markup() -> None:
+    assert escaped("a *glob* <b> [x](y) `*code*` a_b") == (
+        r"a \*glob\* \<b\> \[x\](y) `*code*` a\_b"
+    )
+    assert escaped("see docs/output.md.") == "see [docs/output.md](/docs/output.md)."
+    assert escaped("a ` of its own") == "a \\` of its own"
+
+
+def test_each_key_of_a_schema_is_in_its_table() -> None:
+    for name, path in staging.schemas():
+        text = schemas.schema_section(path.read_text(), pages.schema_anchor(name))
+        schema = json.loads(path.read_text())
+        for key in schema.get("properties", {}):
+            assert f"| `{key}`" in text, (name, key)
+        for label in re.findall(r"\]\(#([^)]+)\)", text):
+            assert f"({label})=" in text, (name, label)
+
+
+def test_the_keys_of_objects_inside_objects_have_their_path() -> None:
+    schema = {
+        "title": "x",
+        "properties": {
+            "a": {"type": "array", "items": {"properties": {"b": {"$ref": "#/$defs/d"}}}},
+            "c": {"enum": ["p", "q"], "description": "One | two.", "default": "p"},
+        },
+        "required": ["c"],
+        "$defs": {"d": {"type": "object", "properties": {"e": {"type": "integer", "minimum": 1}}}},
+    }
+    text = schemas.schema_section(json.dumps(schema), "x")
+    assert "| `a[].b` | [d](#x-d) |" in text
+    assert '| `c` (required) | `"p"`, `"q"` | One \\| two. Default: `"p"`. |' in text
+    assert "(x-d)=\n### d" in text and "| `e` | integer, at least 1 |" in text
+
+
+def test_metrics_exit_codes_and_variables_are_complete() -> None:
+    metrics = tables.metrics_page()
+    assert all(f"`{family.name}" in metrics for family in FAMILIES)
+    shown = re.findall(r"^\| `(\d+)` \|", tables.exit_codes_page(), re.MULTILINE)
+    codes = succeed("--help").out.partition("Exit codes:")[2]
+    assert shown == re.findall(r"^ *(\d+) ", codes, re.MULTILINE)
+    assert {"PUBLISHER_REPOSITORY", "PUBLISHER_WORKERS", "REGISTRY_AUTH_FILE"} <= set(
+        tables.variables()
+    )
+
+
+def test_every_page_is_in_the_navigation_and_every_link_leads_to_a_page(tmp_path: Path) -> None:
+    staging.stage(tmp_path / "source")
+    index = (tmp_path / "source/index.md").read_text()
+    for page in staging.written_pages():
+        assert (tmp_path / "source" / f"{page.name}.md").exists()
+        in_navigation = re.search(rf"(?:<{page.name}>|^{page.name})$", index, re.MULTILINE)
+        assert in_navigation or page.name == "index", page.source
+    for path in (tmp_path / "source").rglob("*.md"):
+        name = str(path.relative_to(tmp_path / "source"))
+        for target in pages.links(path.read_text(), name):
+            assert (tmp_path / "source" / target).exists(), (name, target)
+
+
+def test_links_are_rewritten_outside_of_code_blocks_only() -> None:
+    text = "[a `b`](../README.md#x) [c](https://x/) [d](#e)\n```\n[a](../README.md)\n```\n"
+    names = {"README.md": "index.md"}
+    assert pages.rewritten(text, "runtimes/podman", "docs/podman.md", names) == text.replace(
+        "(../README.md#x)", "(../index.md#x)"
+    )
+    with pytest.raises(KeyError):
+        pages.rewritten("[a](missing.md)", "a", "docs/a.md", names)
+
+
+def test_a_broken_link_of_a_built_site_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here"><a href="b.html#there"><a href="b.html#gone">'
+        '<a href="c.html"><img src="d.svg"><a href="https://example.org/">'
+    )
+    (tmp_path / "b.html").write_text('<p id="there">')
+    assert links.broken_links(tmp_path) == [
+        f"a.html links to {target}" for target in ("b.html#gone", "c.html", "d.svg")
+    ]
