@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.layers.replay import ReadContents
 from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.tree.layout import RepositoryURL
@@ -129,6 +130,7 @@ class Machine:
         wait: float = 0.0,
         verify: bool = False,
         on_wait: Callable[[str], None] | None = None,
+        read_contents: ReadContents | None = None,
     ) -> CvmfsRepository:
         """The repository, in this process; `use` has to be called first."""
         return CvmfsRepository(
@@ -139,6 +141,7 @@ class Machine:
             on_wait=on_wait,
             state=self.state,
             configuration=self.configuration,
+            read_contents=read_contents,
         )
 
 

@@ -1,7 +1,8 @@
 """A fork server of `publisher.workers` whose workers misbehave on request.
 
-A request is a file `probe` in the directory of the layer: the name of a function below, and its
-arguments. It is called in the worker before the layer is unpacked.
+A request is a file `probe` in the directory of the layer, or beside that of a worker which reads
+contents: the name of a function below, and its arguments. It is called in the worker before the
+layer is read.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from publisher.layers.errors import LayerError
+from publisher.workers import reading as real_reading
 from publisher.workers import server as fork_server
 from publisher.workers import worker as real_worker
-from publisher.workers.frames import frame, receive_frame
+from publisher.workers.frames import PART, frame, receive_with_files
+from publisher.workers.surroundings import ADDRESS_SPACE
 from tests.compromised import Target, results
 
 COMMAND = (sys.executable, "-m", "tests.worker_server")
@@ -30,6 +33,7 @@ COMMAND = (sys.executable, "-m", "tests.worker_server")
 server: Any = fork_server
 unpacking: Any = importlib.import_module("publisher.layers.unpack")
 worker: Any = real_worker
+reading: Any = real_reading
 
 _STEPS = (
     *("mkdir", "unlink", "symlink", "link", "chmod", "chown", "utime", "mknod", "setxattr"),
@@ -56,6 +60,9 @@ def kill_at(step: str) -> None:
     io.open = builtins.open = counted(io.open)
     worker._received = counted(worker._received)
     worker.encode_result = counted(worker.encode_result)
+    for name in ("file", "answer"):
+        setattr(reading.Sender, name, counted(getattr(reading.Sender, name)))
+    reading.confine = counted(reading.confine)
 
 
 def end_by(number: str) -> None:
@@ -96,7 +103,7 @@ def describe(_: object) -> None:
 
 def exhaust_memory() -> None:
     """Need more memory than the worker may use."""
-    _ = bytearray(real_worker.ADDRESS_SPACE)
+    _ = bytearray(ADDRESS_SPACE)
 
 
 def attack(target: str) -> None:
@@ -108,6 +115,24 @@ def answer(text: str) -> None:
     """Send `text` as the answer, and end."""
     os.write(3, frame(text.encode()))
     os._exit(0)
+
+
+def send_parts(text: str) -> None:
+    """Send parts, each with its kind and number, and more bytes; then end."""
+    for kind, number, data in json.loads(text):
+        os.write(3, PART.pack(kind, number) + data.encode())
+    os._exit(0)
+
+
+def change_contents(old: str, new: str) -> None:
+    """Replace a text in what is sent of the contents."""
+    flush = reading.Sender._flush
+
+    def changed(sender: Any) -> None:
+        sender._held = sender._held.replace(old.encode(), new.encode())
+        flush(sender)
+
+    reading.Sender._flush = changed
 
 
 def flood() -> None:
@@ -148,11 +173,17 @@ def _is_open(number: int) -> bool:
 
 
 def _work(channel: socket.socket) -> None:
-    message = receive_frame(channel)
-    worker.receive_frame = lambda _: message
-    probe = Path(json.loads(message)["directory"]) / "probe"
+    message, files = receive_with_files(channel, 2)
+    worker.receive_with_files = lambda *_: (message, files)
+    request = json.loads(message)
+    if "contents" in request:
+        probe = Path(request["contents"]).parent / "probe"
+        module, function = reading, "read_contents"
+    else:
+        probe = Path(request["directory"]) / "probe"
+        module, function = worker, "unpack_layer"
     if probe.exists():
-        unpack = worker.unpack_layer
+        unpack = getattr(module, function)
 
         def probed(*arguments: Any, **named: Any) -> Any:
             if name != "kill_at":
@@ -161,9 +192,9 @@ def _work(channel: socket.socket) -> None:
 
         name, *words = json.loads(probe.read_text())
         if name == "describe":
-            worker.confine = describe
+            module.confine = describe
         else:
-            worker.unpack_layer = probed
+            setattr(module, function, probed)
         if name == "kill_at":
             kill_at(*words)
     worker.work(channel)

@@ -467,12 +467,18 @@ def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
 def _run(requests: Sequence[Request], url: str | None, options: _Options, state: State) -> Report:
     stop = threading.Event()
     raise_limit()
+    workers = open_workers(options.workers)  # no process is started yet
     repository = open_repository(
-        url, writable=True, may_be_new=True, wait=options.wait, verify=options.verify_publish
+        url,
+        writable=True,
+        may_be_new=True,
+        wait=options.wait,
+        verify=options.verify_publish,
+        workers=workers,
     )
     try:
         with (
-            open_workers(options.workers) as workers,
+            workers,
             open_sources(options.sources) as sources,
             _progress_for(not options.progress) as progress,
             _stopping_on_signals(stop, progress),

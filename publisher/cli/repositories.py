@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
@@ -12,6 +13,9 @@ from publisher.errors import PublisherError
 from publisher.repository import Repository
 from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree.layout import RepositoryURL
+
+if TYPE_CHECKING:
+    from publisher.workers.pool import Workers
 
 
 def open_repository(
@@ -21,11 +25,13 @@ def open_repository(
     may_be_new: bool = False,
     wait: float = DEFAULT_WAIT,
     verify: bool = False,
+    workers: Workers | None = None,
 ) -> Repository:
     """Return the repository that a URL names; raise UsageError if none was given.
 
     `may_be_new`: accept a directory in which publishing creates a repository, or would create one.
-    `verify` asks a CVMFS repository to read back what it publishes.
+    `verify` asks a CVMFS repository to read back what it publishes. `workers` read the staged
+    layers that are published; without them, this process does.
     """
     url = parse_repository(text)
     if url.kind == "cvmfs":
@@ -42,6 +48,7 @@ def open_repository(
             spool=_spool_limit(),
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
+            read_contents=workers.read_contents if workers is not None else None,
         )
     from publisher.repository.directory.repository import DirectoryRepository
 

@@ -101,7 +101,8 @@ def verify(
         ]
         if wanted and not dry_run:
             with ExitStack() as stack:
-                writable = open_repository(repository, writable=True, wait=wait)
+                opened = stack.enter_context(open_workers(workers))
+                writable = open_repository(repository, writable=True, wait=wait, workers=opened)
                 stack.callback(writable.close)
                 sources = stack.enter_context(open_sources(source_settings)) if refetch else None
                 policy = load_policy(writable) if refetch else Policy()
@@ -111,7 +112,7 @@ def verify(
                     sources,
                     policy,
                     progress,
-                    workers=stack.enter_context(open_workers(workers)),
+                    workers=opened,
                     replace_newer=replace_newer,
                 )
         if output == "json":

@@ -283,6 +283,14 @@ def path_key(line: str) -> bytes:
         ) from error
 
 
+def is_file(line: str) -> bool:
+    """Return whether `line` is that of a file, without decoding it. May be False in a later format.
+
+    An index that another process wrote may have other fields in it: `decode_entry` decides.
+    """
+    return _FILE in line
+
+
 def encoded_path(line: str) -> str:
     """Return the path in `line` as it is encoded; "" for a malformed line."""
     return line[len(_PATH_START) : max(line.find(_PATH_END, len(_PATH_START)), 0)]

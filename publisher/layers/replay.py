@@ -5,6 +5,9 @@ stream to the server must not contain entries that are replaced later. The index
 entries, so that a second pass over the blob can send the directories first, from the index; then
 the content of the final files, in the archive's order; then links and other entries without
 content.
+
+`read_contents` decompresses and parses the blob, here or in a worker process. `replay` uses nothing
+of that but contents, whose sizes and digests it compares with the index.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import io
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import BinaryIO, cast
 from publisher.entry import Content, Entry, EntryType, Fixup, Hole, sort_key
 from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError
-from publisher.layers.index import LayerIndex, decode_entry, read_index
+from publisher.layers.index import LayerIndex, decode_entry, is_file, path_key, read_index
 from publisher.layers.policy import Limits, Policy
 from publisher.layers.temporary import temporary_database, temporary_databases
 from publisher.layers.unpack import unpack
@@ -32,12 +35,39 @@ from publisher.oci.media_types import OCI_LAYER
 
 _ORDER = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;"
 _ORDER_AS_STORED = _ORDER.replace("IF NOT EXISTS ", "").removesuffix(";")
-_HEADS = "CREATE TABLE head (number INTEGER PRIMARY KEY, line TEXT);"
+_HEADS = "CREATE TABLE head (content INTEGER PRIMARY KEY, number INTEGER);"
+_FILES = "CREATE TABLE file (number INTEGER PRIMARY KEY, line TEXT);"
 _UNLIMITED = Policy(limits=Limits(*[2**62] * len(fields(Limits))))
 """No limits, since the repository's limits were applied when the layer was unpacked."""
 
+_READ_BYTES = 1 << 20
+
 Add = Callable[[Entry, Content], None]
 Borrow = Callable[[Fixup], None]
+Receive = Callable[[int, Content], None]
+"""Receives the content of a file with its number: the files of an index are numbered from 0.
+
+The content must be read at once.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedContents:
+    """What the contents of a layer's files are read from again.
+
+    `blob` is the blob, `index` the layer's index, and `order` the file of a `FileOrder` from the
+    first time that the layer was unpacked. A reader may make `scratch`, a private directory on the
+    same file system as `order`; the caller deletes it.
+    """
+
+    blob: Path
+    index: Path
+    order: Path
+    scratch: Path
+
+
+ReadContents = Callable[[StagedContents, Receive], None]
+"""Passes on the contents of all files of a layer, in the archive's order."""
 
 
 class FileOrder:
@@ -83,7 +113,11 @@ class FileOrder:
 
     def number(self, path: str) -> int | None:
         """Return the number of the content of `path`; None if it is not a file."""
-        row = self._execute("SELECT number FROM file WHERE key = ?", (sort_key(path),)).fetchone()
+        return self.number_of_key(sort_key(path))
+
+    def number_of_key(self, key: bytes) -> int | None:
+        """Return the number of the content of the path with this `sort_key`, or None."""
+        row = self._execute("SELECT number FROM file WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None and type(row[0]) is int else None
 
     def _note(self, path: str, number: int) -> None:
@@ -91,55 +125,83 @@ class FileOrder:
 
 
 def replay(
-    chunks: Iterable[bytes],
     index: BinaryIO,
-    order: Path,
     fixups: Iterable[Fixup],
+    read: Callable[[Receive], None],
     add: Add,
     borrow: Borrow,
 ) -> None:
     """Pass each final entry of the layer to `add`, directories before their entries.
 
-    Digest, size and diff ID of the blob are verified again, and each file's content is compared
-    with the index.
+    All but the contents is taken from the index. `read` is not trusted: each file must be received
+    once, with the size and digest that the index has.
 
     Args:
-        chunks: The blob, as it was when `order` was recorded.
         index: The layer's index.
-        order: The file of a `FileOrder` from the first time that the layer was unpacked.
         fixups: The fixups of the layer, sorted.
+        read: Passes on the contents of the layer's files.
         add: Receives an entry and its content, which it must read at once.
         borrow: Receives a fixup whose content is in a lower layer.
 
     Raises:
-        DigestMismatch: The blob changed.
-        LayerError: Blob, index and order do not agree, or a temporary database cannot be stored.
-        Exception: Whatever `add` and `borrow` raise.
+        LayerError: The contents do not agree with the index, or a temporary database cannot be
+            stored.
+        Exception: Whatever `read`, `add` and `borrow` raise.
     """
     layer = read_index(index)
     fixed = tuple(fixups)
     for entry, fixup in _final(layer, fixed):
         if entry.type is EntryType.DIRECTORY and fixup is None:
             add(entry, ())
+    what = f"cannot send layer {layer.header.digest}"
+    with temporary_databases(what), closing(_Files(layer)) as files:
+        read(lambda number, content: add(*files.received(number, content)))
+        files.require_all()
+    for entry, fixup in _final(layer, fixed):
+        if fixup is not None:
+            borrow(fixup)
+        elif entry.type is not EntryType.DIRECTORY:
+            add(entry, ())
+
+
+def read_contents_here(staged: StagedContents, receive: Receive) -> None:
+    """Read the contents of a staged layer in this process; see `read_contents`."""
+    with staged.blob.open("rb") as blob, staged.index.open("rb") as index:
+        read_contents(blob, index, staged.order, receive)
+
+
+def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive) -> None:
+    """Pass on the contents of all files of a layer, in the archive's order.
+
+    The digest of the blob is not computed again, since those of the contents are.
+
+    Args:
+        blob: The blob, as it was when `order` was recorded.
+        index: The layer's index.
+        order: The file of a `FileOrder` from the first time that the layer was unpacked.
+        receive: Receives the contents.
+
+    Raises:
+        LayerError: Blob, index and order do not agree, or a temporary database cannot be stored.
+        DigestMismatch: The blob changed.
+        Exception: Whatever `receive` raises.
+    """
+    layer = read_index(index)
     header = layer.header
     with (
         temporary_databases(f"cannot send layer {header.digest}"),
         closing(FileOrder(order)) as numbers,
         _heads(layer, numbers) as heads,
     ):
+        chunks = iter(lambda: blob.read(_READ_BYTES), b"")
         descriptor = Descriptor(OCI_LAYER, header.digest, header.size)
-        sink = _Replaying(heads, add)
-        unpack(chunks, descriptor, header.diff_id, sink, cast(BinaryIO, _Nowhere()), _UNLIMITED)
-        sink.check_complete(header.digest)
-    for entry, fixup in _final(layer, fixed):
-        if fixup is not None:
-            borrow(fixup)
-        elif entry.type not in (EntryType.DIRECTORY, EntryType.FILE):
-            add(entry, ())
+        sink, nowhere = _Replaying(heads, receive), cast(BinaryIO, _Nowhere())
+        unpack(chunks, descriptor, header.diff_id, sink, nowhere, _UNLIMITED, is_checked=True)
+        sink.require_all(header.digest)
 
 
 def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, Fixup | None]]:
-    """Yield the entries of the tree, sorted: those of the index with the changes of `fixups`.
+    """Yield the entries without content, sorted: those of the index with the changes of `fixups`.
 
     The second item is the fixup of an entry whose content is in a lower layer, else None.
     """
@@ -152,13 +214,15 @@ def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, 
 
 
 def _own(layer: LayerIndex) -> Iterator[Entry]:
-    """Yield the entries of the tree that do not depend on lower layers.
+    """Yield the entries without content that do not depend on lower layers.
 
     These are all except whiteouts instead of devices or below opaque directories, and links whose
     target is in a lower layer. If such an entry is needed, there is a fixup.
     """
     hidden: str | None = None
-    for entry in layer:
+    for entry in map(decode_entry, (line for line in layer.lines() if not is_file(line))):
+        if entry.type is EntryType.FILE:  # it would be in neither part of the stream
+            raise _changed(entry.path)
         if entry.opaque and not (hidden is not None and entry.path.startswith(hidden)):
             hidden = f"{entry.path}/" if entry.path else ""
         if entry.is_unresolved:
@@ -170,58 +234,99 @@ def _own(layer: LayerIndex) -> Iterator[Entry]:
         yield entry
 
 
+class _Files:
+    """The files of an index by their numbers, each of which is received once. Memory is bounded."""
+
+    def __init__(self, layer: LayerIndex) -> None:
+        self._digest = layer.header.digest
+        self._database = temporary_database(_FILES)
+        lines = enumerate(line for line in layer.lines() if is_file(line))
+        self._database.executemany("INSERT INTO file VALUES (?, ?)", lines)
+        [(count,)] = self._database.execute("SELECT count(*) FROM file")
+        self._left = int(count)
+        self._is_received = bytearray(self._left)
+
+    def close(self) -> None:
+        """Delete the database."""
+        self._database.close()
+
+    def received(self, number: int, content: Content) -> tuple[Entry, Content]:
+        """Return the file with this number, and its content, which is checked while it is read."""
+        is_file_number = 0 <= number < len(self._is_received)
+        if not is_file_number or self._is_received[number]:
+            raise _changed(f"the files of layer {self._digest}")
+        self._is_received[number] = True
+        self._left -= 1
+        [line] = self._database.execute(
+            "SELECT line FROM file WHERE number = ?", (number,)
+        ).fetchone()
+        entry = decode_entry(line)
+        if entry.type is not EntryType.FILE:
+            raise _changed(entry.path)
+        return entry, _checked(content, entry)
+
+    def require_all(self) -> None:
+        """Raise LayerError unless all files were received."""
+        if self._left:
+            raise _changed(f"all files of layer {self._digest}")
+
+
+def _checked(content: Content, entry: Entry) -> Iterator[bytes | memoryview | Hole]:
+    hashed = ContentHash()
+    size = 0
+    for piece in content:
+        size += piece.size if isinstance(piece, Hole) else len(piece)
+        if size > entry.size:  # before the zeros of a hole are hashed
+            raise _changed(entry.path)
+        hashed.update(piece)
+        yield piece
+    if size != entry.size or hashed.hexdigest() != entry.sha256:
+        raise _changed(entry.path)
+
+
 @contextmanager
-def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, Entry]]]:
-    """Open an iterator over the files of the index: content number and entry, by that number."""
+def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, int]]]:
+    """Open an iterator over the final files: numbers in the archive and in the index, sorted."""
     order.check()
     with closing(temporary_database(_HEADS)) as database:
-        for line in layer.lines():
-            entry = decode_entry(line)
-            if entry.type is EntryType.FILE:
-                number = order.number(entry.path)
-                if number is None:
-                    raise _changed(entry.path)
-                database.execute("INSERT INTO head VALUES (?, ?)", (number, line))
-        rows = database.execute("SELECT number, line FROM head ORDER BY number")
-        yield ((number, decode_entry(line)) for number, line in rows)
+        lines = enumerate(line for line in layer.lines() if is_file(line))
+        database.executemany(
+            "INSERT INTO head VALUES (?, ?)",
+            ((_content_number(order, line), number) for number, line in lines),
+        )
+        yield database.execute("SELECT content, number FROM head ORDER BY content")
+
+
+def _content_number(order: FileOrder, line: str) -> int:
+    number = order.number_of_key(path_key(line))
+    if number is None:
+        raise _changed(decode_entry(line).path)
+    return number
 
 
 class _Replaying:
-    """A TreeSink that passes on the content of the final files, under their final names."""
+    """A TreeSink that passes on the content of the final files, with their numbers in the index."""
 
-    def __init__(self, heads: Iterator[tuple[int, Entry]], add: Add) -> None:
+    def __init__(self, heads: Iterator[tuple[int, int]], receive: Receive) -> None:
         self._heads = heads
         self._next = next(heads, None)
-        self._add = add
-        self._number = 0
+        self._receive = receive
+        self._count = 0
 
     def add(self, entry: Entry, content: Content = ()) -> None:
         if entry.type is not EntryType.FILE:
             return
-        self._number += 1
-        if self._next is None or self._next[0] != self._number:
-            return
-        head = self._next[1]
-        if entry.size != head.size:
-            raise _changed(head.path)
-        self._add(head, _checked(content, head))
-        self._next = next(self._heads, None)
+        self._count += 1
+        if self._next is not None and self._next[0] == self._count:
+            self._receive(self._next[1], content)
+            self._next = next(self._heads, None)
 
     def finish(self) -> None:
         """Do nothing."""
 
-    def check_complete(self, digest: str) -> None:
+    def require_all(self, digest: str) -> None:
         if self._next is not None:
-            raise _changed(f"{self._next[1].path} of layer {digest}")
-
-
-def _checked(content: Content, head: Entry) -> Iterator[bytes | memoryview | Hole]:
-    hashed = ContentHash()
-    for piece in content:
-        hashed.update(piece)
-        yield piece
-    if hashed.hexdigest() != head.sha256:
-        raise _changed(head.path)
+            raise _changed(f"all files of layer {digest}")
 
 
 def _changed(path: str) -> LayerError:

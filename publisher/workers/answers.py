@@ -74,6 +74,11 @@ def encode_result(unpacked: Unpacked, lacking: Sequence[str]) -> bytes:
     return _CODEC.dump(_Answer(unpacked.summary, unpacked.refused, tuple(lacking)))
 
 
+def encode_end(lacking: Sequence[str]) -> bytes:
+    """Return the answer after the contents of a layer were sent."""
+    return _CODEC.dump(_Answer(lacking=tuple(lacking)))
+
+
 def encode_error(error: Exception) -> bytes:
     """Return the answer with an error."""
     return _CODEC.dump(_Answer(error=_described(error)))
@@ -108,6 +113,34 @@ def parse_answer(message: bytes, job: Job) -> Unpacked:
         OSError: The error that the worker reports.
     """
     what = f"cannot unpack {job.layer}"
+    answer = _parsed(message, what)
+    summary, wanted = answer.summary, job.descriptor
+    if summary is None or (summary.digest, summary.diff_id, summary.size) != (
+        wanted.digest,
+        job.diff_id,
+        wanted.size,
+    ):
+        raise WorkerFailed(what, why="its worker process has answered about another layer")
+    return Unpacked(summary, answer.refused)
+
+
+def parse_end(message: bytes, what: str) -> None:
+    """Check the answer of a worker that has sent the contents of a layer.
+
+    Args:
+        message: The answer.
+        what: What has failed if it has an error.
+
+    Raises:
+        WorkerFailed: The answer is malformed, or the worker had an unexpected error.
+        PublisherError: The error that the worker reports.
+        OSError: The error that the worker reports.
+    """
+    _parsed(message, what)
+
+
+def _parsed(message: bytes, what: str) -> _Answer:
+    """Return an answer without an error, or raise its error."""
     try:
         answer = _CODEC.parse(message)
     except Malformed as error:
@@ -116,20 +149,10 @@ def parse_answer(message: bytes, job: Job) -> Unpacked:
         ) from error
     if answer.error is not None:
         raise _exception(answer.error, what)
-    summary, wanted = answer.summary, job.descriptor
-    if summary is None or (summary.digest, summary.diff_id, summary.size) != (
-        wanted.digest,
-        job.diff_id,
-        wanted.size,
-    ):
-        raise WorkerFailed(what, why="its worker process has answered about another layer")
     if answer.lacking:
-        _log.debug(
-            "the worker process of %s was not confined by: %s",
-            job.layer,
-            printable(", ".join(answer.lacking)[:_LONGEST_TEXT]),
-        )
-    return Unpacked(summary, answer.refused)
+        lacking = printable(", ".join(answer.lacking)[:_LONGEST_TEXT])
+        _log.debug("%s: a worker process was not confined by: %s", what, lacking)
+    return answer
 
 
 def _exception(error: _Error, what: str) -> Exception:

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import select
-import signal
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from publisher.closing import Closing
 from publisher.repository import LayerStage
-from publisher.repository.layer_files import LayerPlace
-from publisher.workers.errors import WorkerEnded, WorkerFailed
-from publisher.workers.fork_server import ForkServer, Worker
-from publisher.workers.frames import SIZE, frame
+from publisher.workers.errors import WorkerFailed
+from publisher.workers.fork_server import ForkServer
 
-if TYPE_CHECKING:  # what unpacks is loaded with the first layer: most runs of an ingest have none
+if (
+    TYPE_CHECKING
+):  # what reads layers is loaded with the first one: most runs of an ingest have none
+    from publisher.layers.replay import Receive, StagedContents
     from publisher.workers.job import Job, Unpacked
 
 _WAKE_SECONDS = 0.2
-"""Seconds between calls of `keep_going` while a worker is waited for."""
-
-_READ_BYTES = 64 * 1024
-_LEAST_PATIENCE = 600.0
-_BYTES_PER_SECOND = 10**6
-_APPARENT_BYTES_PER_SECOND = 250 * 10**6
-"""The slowest that a worker takes a blob, and the slowest that it hashes holes of sparse files."""
+"""Seconds between calls of `keep_going` while a worker process may not be started yet."""
 
 
 class Workers(Closing):
@@ -40,8 +31,8 @@ class Workers(Closing):
     Args:
         count: How many. With 0, layers are unpacked in this process.
         environment: The environment of the workers: what Python needs, and no secrets.
-        patience: How many seconds a worker may be waited for while it unpacks a layer; by default
-            it depends on the layer and the limits.
+        patience: How many seconds a worker may be waited for; by default it depends on the layer
+            and the limits.
     """
 
     def __init__(
@@ -80,8 +71,10 @@ class Workers(Closing):
         from publisher.layers.blob import checked
         from publisher.workers.answers import parse_answer
         from publisher.workers.check import check_index
+        from publisher.workers.conversation import Conversation, Unpacking, ended, patience_for
         from publisher.workers.job import unpack_layer
 
+        what = f"cannot unpack {job.layer}"
         chunks = stage.keep(chunks)
         place = stage.place
         if not self._count or place is None:
@@ -93,21 +86,57 @@ class Workers(Closing):
         # for that.
         first = next(blob, b"")
         with self._slot(keep_going), self._server.fork() as worker:
-            conversation = _Conversation(worker, job, self._patience, keep_going)
+            patience = patience_for(job.descriptor.size, job.policy.limits.layer_apparent_bytes)
+            conversation = Conversation(worker, what, self._patience or patience, keep_going)
+            unpacking = Unpacking(conversation, job)
             try:
-                answer = conversation.answer(place, itertools.chain([first], blob))
+                answer = unpacking.answer(place, itertools.chain([first], blob))
             finally:
                 status = worker.end()
             if answer is None or status is None:
                 keep_going()  # an interrupted run has also interrupted its workers
-                raise _ended(job, status)
+                raise ended(what, status)
         unpacked = parse_answer(answer, job)
-        if not conversation.is_sent:
-            raise WorkerFailed(
-                f"cannot unpack {job.layer}", why="its worker process answered before its end"
-            )
+        if not unpacking.is_sent:
+            raise WorkerFailed(what, why="its worker process answered before its end")
         check_index(stage, unpacked, job)
         return unpacked
+
+    def read_contents(self, staged: StagedContents, receive: Receive) -> None:
+        """Read the contents of a staged layer; see `publisher.layers.replay.read_contents`.
+
+        The worker is one more than `count`: a transaction does not wait for downloads.
+
+        Raises:
+            WorkerEnded: The worker process was killed, or took too long.
+            WorkerFailed: The worker process cannot be started, or sends something else.
+            Exception: Those of `publisher.layers.replay.read_contents`.
+        """
+        from publisher.layers.index import read_header
+        from publisher.layers.replay import read_contents_here
+        from publisher.workers.contents import Contents, linked_order
+        from publisher.workers.conversation import Conversation, ended, patience_for
+
+        if not self._count:
+            read_contents_here(staged, receive)
+            return
+        with (
+            staged.index.open("rb") as index,
+            staged.blob.open("rb") as blob,
+            linked_order(staged),
+            self._server.fork() as worker,
+        ):
+            header = read_header(index)
+            what = f"cannot send layer {header.digest}"
+            patience = patience_for(header.size, header.content_size)
+            conversation = Conversation(worker, what, self._patience or patience, lambda: None)
+            contents = Contents(conversation, header)
+            try:
+                is_answered = contents.receive(staged.scratch, blob, index, receive)
+            finally:
+                status = worker.end()
+            if not is_answered:
+                raise ended(what, status)
 
     def close(self) -> None:
         """End all processes. May be called again."""
@@ -121,132 +150,3 @@ class Workers(Closing):
             yield
         finally:
             self._free.release()
-
-
-class _Conversation:
-    """The exchange with one worker. `is_sent` is whether it was sent the whole, correct blob."""
-
-    def __init__(
-        self,
-        worker: Worker,
-        job: Job,
-        patience: float | None,
-        keep_going: Callable[[], None],
-    ) -> None:
-        self._channel = worker.channel
-        self._channel.setblocking(False)
-        self._job = job
-        self._keep_going = keep_going
-        self._patience = _patience(job) if patience is None else patience
-        self._waited = 0.0
-        self._poll = select.poll()
-        self._received = bytearray()
-        self._has_ended = False
-        self.is_sent = False
-
-    def answer(self, place: LayerPlace, chunks: Iterator[bytes]) -> bytes | None:
-        """Send the job and the blob; return the answer, or None if the worker ended without one."""
-        from publisher.workers.job import encode_job
-
-        self._send(frame(encode_job(place, self._job)))
-        for chunk in chunks:
-            if self._is_answered():
-                break
-            self._send(chunk)
-        else:
-            self.is_sent = not self._is_answered()
-            self._end_blob()
-        while not self._is_answered():
-            self._wait(select.POLLIN)
-            self._receive()
-        size = SIZE.unpack_from(self._received)[0] if len(self._received) >= SIZE.size else -1
-        message = bytes(self._received[SIZE.size :])
-        return message if len(message) == size else None
-
-    def _is_answered(self) -> bool:
-        received = self._received
-        if self._has_ended or len(received) < SIZE.size:
-            return self._has_ended
-        return len(received) >= SIZE.size + int(SIZE.unpack_from(received)[0])
-
-    def _end_blob(self) -> None:
-        with suppress(OSError):  # the worker has ended
-            self._channel.shutdown(socket.SHUT_WR)
-
-    def _send(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest and not self._is_answered():
-            events = self._wait(select.POLLIN | select.POLLOUT)
-            if events & ~select.POLLOUT:
-                self._receive()
-            elif events:
-                try:
-                    rest = rest[self._channel.send(rest) :]
-                except (BlockingIOError, ConnectionError):
-                    continue  # the next event shows why
-
-    def _receive(self) -> None:
-        try:
-            data = self._channel.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        self._has_ended = not data
-        self._received += data
-        from publisher.workers.answers import MOST_BYTES
-
-        if len(self._received) > MOST_BYTES:
-            raise WorkerFailed(
-                f"cannot unpack {self._job.layer}",
-                why="the answer of its worker process is too long",
-            )
-
-    def _wait(self, events: int) -> int:
-        """Wait for one of `events` for a moment, and return those that occurred."""
-        began = time.monotonic()
-        self._poll.register(self._channel, events)
-        found = self._poll.poll(_WAKE_SECONDS * 1000)
-        self._waited += time.monotonic() - began
-        if not found:
-            self._keep_going()
-            if self._waited > self._patience:
-                raise WorkerEnded(
-                    f"cannot unpack {self._job.layer}",
-                    status=None,
-                    why=f"its worker process was ended after {self._waited:.0f} s, since it takes "
-                    "longer than a layer of this size should",
-                    hint="look at the load of the machine and its disks, and publish again",
-                )
-        return found[0][1] if found else 0
-
-
-def _patience(job: Job) -> float:
-    """Return how many seconds a worker may be waited for."""
-    return (
-        _LEAST_PATIENCE
-        + job.descriptor.size / _BYTES_PER_SECOND
-        + job.policy.limits.layer_apparent_bytes / _APPARENT_BYTES_PER_SECOND
-    )
-
-
-def _ended(job: Job, status: int | None) -> WorkerEnded:
-    """Return the error for a worker that ended without an answer."""
-    what = f"cannot unpack {job.layer}"
-    if status is None:
-        return WorkerEnded(what, status=None, why="its worker process has ended with its server")
-    if status >= 0:
-        return WorkerEnded(what, status=status, why=f"its worker process ended with {status}")
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    if -status == signal.SIGKILL:
-        hint = (
-            "free memory or lower --workers, if the kernel's log (dmesg) names it as out of memory"
-        )
-    else:
-        hint = "report the image: a library crashed in it; the other images are not affected"
-    return WorkerEnded(
-        what, status=status, why=f"its worker process was ended by {name}", hint=hint
-    )

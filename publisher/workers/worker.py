@@ -1,37 +1,43 @@
-"""One worker process: unpacks one layer, answers, and ends."""
+"""One worker process: does one job, answers, and ends."""
 
 from __future__ import annotations
 
 import socket
-import sqlite3
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from publisher.repository.disk import file_system_type
 from publisher.repository.layer_files import LayerPlace
 from publisher.sandbox import Confinement, Measure, confine, for_unpacking
 from publisher.workers.answers import encode_error, encode_result
-from publisher.workers.frames import frame, receive_frame
+from publisher.workers.frames import frame, receive_with_files
 from publisher.workers.job import Job, decode_job, open_files, unpack_layer
+from publisher.workers.reading import send_contents
+from publisher.workers.surroundings import ADDRESS_SPACE, OPEN_FILES, use_for_temporary_files
 
-ADDRESS_SPACE = 2 * 2**30
-"""The most memory of a worker, in bytes. A zstd window takes 128 MiB of it, and SQLite 16 MiB."""
-
-OPEN_FILES = 2048
 _READ_BYTES = 256 * 1024
 
 
 def work(channel: socket.socket) -> None:
-    """Receive a job and a blob on `channel`, unpack it, and send the answer.
+    """Receive a job on `channel`, do it, and send the answer.
 
-    The blob ends where the other end of the channel is shut down for writing.
+    A job without files is followed by a blob to unpack, which ends where the other end of the
+    channel is shut down for writing. The files of another job are the blob and the index of a layer
+    whose contents are to be sent.
     """
     try:
-        place, job = decode_job(receive_frame(channel))
+        message, files = receive_with_files(channel, 2)
     except EOFError:
         return  # the publisher has ended
+    if files:
+        send_contents(channel, message, files)
+    else:
+        _unpack(channel, message)
+
+
+def _unpack(channel: socket.socket, message: bytes) -> None:
+    place, job = decode_job(message)
     lacking: tuple[Measure, ...] = ()
     try:
         # It is looked up in a file that is out of reach afterwards.
@@ -39,8 +45,7 @@ def work(channel: socket.socket) -> None:
         lacking = confine(_confinement(place, job, channel))
         # Paths are relative from here on: the directory may be the root of this process.
         place = LayerPlace(place.form, Path())
-        place.temporary.mkdir(mode=0o700)
-        _use_for_temporary_files(place.temporary)
+        use_for_temporary_files(place.temporary)
         with open_files(place) as files:
             unpacked = unpack_layer(files, _received(channel), job, is_checked=True)
         answer = encode_result(unpacked, lacking)
@@ -70,11 +75,3 @@ def _confinement(place: LayerPlace, job: Job, channel: socket.socket) -> Confine
 def _received(channel: socket.socket) -> Iterator[bytes]:
     while chunk := channel.recv(_READ_BYTES):
         yield chunk
-
-
-def _use_for_temporary_files(directory: Path) -> None:
-    tempfile.tempdir = str(directory)
-    # SQLite reads the environment only when it is loaded, which the fork server has done.
-    with closing(sqlite3.connect(":memory:")) as database:
-        quoted = str(directory).replace("'", "''")
-        database.execute(f"PRAGMA temp_store_directory = '{quoted}'")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from publisher.entry import EntryType
 from publisher.layers.index import read_index
+from publisher.layers.replay import ReadContents
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest, NewLayer
@@ -29,7 +30,8 @@ _RENEWAL = ".publisher-renewal"
 class Execution:
     """The parts of one repository that are needed to execute server calls.
 
-    With `verify`, `require_visible` also reads the content of new layers.
+    With `verify`, `require_visible` also reads the content of new layers. `read` reads the contents
+    of staged layers, in whichever process.
     """
 
     url: RepositoryURL
@@ -38,6 +40,7 @@ class Execution:
     mirror: Mirror
     guard: Guard
     verify: bool
+    read: ReadContents
 
     def execute(self, calls: Sequence[Call], check: Callable[[], None]) -> None:
         """Execute `calls` in order; wait for other transactions, leases and processes.
@@ -158,7 +161,9 @@ class Execution:
             return
         arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
         kind, owner = self.tree.published_kind, self.configuration.owner_ids()
-        self.guard.server.run(arguments, lambda write: send(call, write, kind, owner, self.mirror))
+        self.guard.server.run(
+            arguments, lambda write: send(call, write, kind, owner, self.mirror, self.read)
+        )
 
     def _differing(self, layer: NewLayer) -> Iterator[str]:
         """Yield the files of a layer whose content in the mount is wrong."""

@@ -23,6 +23,7 @@ from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
 if TYPE_CHECKING:  # what writes is loaded with the first transaction: most commands only read
+    from publisher.layers.replay import ReadContents
     from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
     from publisher.repository.cvmfs.transaction import CvmfsTransaction
 
@@ -39,6 +40,8 @@ class CvmfsRepository:
         spool: How many bytes of compressed layers may wait to be published.
         state: The directory of the metadata mirrors.
         configuration: The directory of the server's own settings.
+        read_contents: Reads the contents of staged layers when they are published; by default this
+            process does.
 
     Raises:
         RepositoryError: The repository is unknown here, belongs to another user, or cannot be read.
@@ -57,6 +60,7 @@ class CvmfsRepository:
         spool: int = DEFAULT_LIMIT,
         state: Path = STATE,
         configuration: Path = CONFIGURATION,
+        read_contents: ReadContents | None = None,
     ) -> None:
         self.url = url
         self.configuration = load_configuration(url.location, configuration)
@@ -70,6 +74,7 @@ class CvmfsRepository:
         if not writable:
             self.mirror.require_readable()
             return
+        from publisher.layers.replay import read_contents_here
         from publisher.repository.cvmfs.execution import Execution
         from publisher.repository.cvmfs.guard import Guard
 
@@ -80,7 +85,13 @@ class CvmfsRepository:
         notify = on_wait or (lambda text: None)
         self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify)
         self._execution = Execution(
-            url, self.configuration, self.tree, self.mirror, self.guard, verify
+            url,
+            self.configuration,
+            self.tree,
+            self.mirror,
+            self.guard,
+            verify,
+            read_contents or read_contents_here,
         )
         self._recover()
 

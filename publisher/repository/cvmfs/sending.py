@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,19 +22,22 @@ from publisher.errors import DigestMismatch
 from publisher.layers.catalogs import plan_catalogs
 from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
-from publisher.layers.replay import replay
+from publisher.layers.replay import ReadContents, Receive, StagedContents, replay
 from publisher.layers.temporary import temporary_databases
 from publisher.repository import LayerChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.mirror import Mirror
+from publisher.repository.cvmfs.spool import StagedLayer
 from publisher.repository.cvmfs.stream import Kind, TarStream, Write, renamed
 from publisher.tree import layout
 
 _PIECE = 1 << 20
 
 
-def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -> None:
+def send(
+    call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror, read: ReadContents
+) -> None:
     """Write the additions of `call`, content before references to it.
 
     Args:
@@ -41,10 +46,12 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
         kind: Returns the type of the published entry at a path.
         owner: The owner of directories and records of the publisher.
         mirror: The mirror in which the layers of `call` are staged.
+        read: Reads the contents of a staged layer, in whichever process.
 
     Raises:
         LayerChanged: A staged layer is damaged; it was discarded.
         NoTemporarySpace: The disk has no space for the list of sent paths.
+        Exception: Whatever `write` and `read` raise.
     """
     added = call.additions
     what = "cannot write the stream for the server"
@@ -52,7 +59,7 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
         for path in added.directories:
             stream.make_parents(f"{path}/.")
         for layer in added.layers:
-            _send_layer(layer, stream, owner, mirror)
+            _send_layer(layer, stream, owner, mirror, read)
         for tree in added.trees:
             _send_tree(tree, stream)
         for path, place in sorted(added.large.items()):
@@ -67,7 +74,9 @@ def send(call: Ingest, write: Write, kind: Kind, owner: Owner, mirror: Mirror) -
         stream.end()
 
 
-def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror) -> None:
+def _send_layer(
+    layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror, read: ReadContents
+) -> None:
     staged = mirror.staged(layer.digest)
     tree = layout.layer_tree(layer.digest)
     index_path = layout.layer_index(layer.digest)
@@ -91,7 +100,8 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
 
     with staged.index.open("rb") as index:
         try:
-            replay(staged.chunks(), index, staged.order, layer.fixups, add, borrow)
+            with _read_by(read, staged, mirror) as contents:
+                replay(index, layer.fixups, contents, add, borrow)
         except NoTemporarySpace:
             raise
         except (LayerError, DigestMismatch) as error:
@@ -108,6 +118,19 @@ def _send_layer(layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror
         if file.exists():
             with file.open("rb") as data:
                 _send_file(data, path, stream, owner)
+
+
+@contextmanager
+def _read_by(
+    read: ReadContents, staged: StagedLayer, mirror: Mirror
+) -> Iterator[Callable[[Receive], None]]:
+    staging = mirror.tree.staging
+    scratch = staging.new_path()
+    try:
+        yield partial(read, StagedContents(staged.blob, staged.index, staged.order, scratch))
+    finally:
+        if scratch.exists():
+            staging.discard(scratch)
 
 
 def _send_file(file: BinaryIO, path: str, stream: TarStream, owner: Owner) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from publisher.layers import temporary
 from publisher.layers.content import ContentHash, filled, read_content
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.policy import Limits, Policy
-from publisher.layers.replay import FileOrder, replay
+from publisher.layers.replay import Add, FileOrder, StagedContents, read_contents_here, replay
 from publisher.layers.unpack import unpack as unpack_into
 from tests.engine import Unpack, publish
 from tests.layer_builder import Layer, Member, file, hardlink, layer
@@ -72,17 +72,23 @@ def test_layer_bytes_count_what_is_stored_and_another_limit_what_it_looks_like(
         unpack(sparse(), policy=Policy(limits=Limits(layer_bytes=5000)))
 
 
-def stage(source: Layer, folder: Path) -> tuple[io.BytesIO, Path]:
-    order = FileOrder(folder / "order")
-    index = io.BytesIO()
-    unpack_into(source.chunks(), source.descriptor, source.diff_id, order, index, Policy())
+def stage(source: Layer, folder: Path) -> StagedContents:
+    staged = StagedContents(*(folder / name for name in ("blob", "index", "order", "scratch")))
+    order = FileOrder(staged.order)
+    with staged.index.open("wb") as index:
+        unpack_into(source.chunks(), source.descriptor, source.diff_id, order, index, Policy())
     order.close()
-    return index, folder / "order"
+    staged.blob.write_bytes(source.blob)
+    return staged
+
+
+def replayed(staged: StagedContents, add: Add = lambda *_: None) -> None:
+    with staged.index.open("rb") as index:
+        replay(index, (), partial(read_contents_here, staged), add, lambda _: None)
 
 
 def test_a_replayed_layer_still_has_its_holes(tmp_path: Path) -> None:
     source = layer(file("a", b"1"), sparse(), file("f2", b"2"))
-    index, order = stage(source, tmp_path)
     pieces: dict[str, list[int]] = {}
 
     def add(entry: Entry, content: Content) -> None:
@@ -90,7 +96,7 @@ def test_a_replayed_layer_still_has_its_holes(tmp_path: Path) -> None:
             holes = [piece.size for piece in content if isinstance(piece, Hole)]
             pieces[entry.path] = holes
 
-    replay(source.chunks(), index, order, (), add, lambda _: None)
+    replayed(stage(source, tmp_path), add)
     assert pieces == {"a": [], "f": [100 * 2**20, 200 * 2**20 - len(STORED)], "f2": []}
 
 
@@ -98,30 +104,30 @@ def test_a_full_directory_of_temporary_files_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = layer(*(file(f"{n:0200}") for n in range(3000)))
-    index, order = stage(source, tmp_path)
+    staged = stage(source, tmp_path)
     settings = temporary._SETTINGS
     monkeypatch.setattr(temporary, "_SETTINGS", settings + "PRAGMA max_page_count = 20;")
     with pytest.raises(LayerError, match=r"cannot send layer .*full .*SQLITE_TMPDIR"):
-        replay(source.chunks(), index, order, (), lambda *_: None, lambda _: None)
+        replayed(staged)
 
 
 def test_a_damaged_list_of_what_was_staged_is_an_error(tmp_path: Path) -> None:
     source = layer(file("a"))
-    index, order = stage(source, tmp_path)
-    order.write_bytes(b"not a database" * 1000)
+    staged = stage(source, tmp_path)
+    staged.order.write_bytes(b"not a database" * 1000)
     with pytest.raises(LayerError, match="damaged"):
-        replay(source.chunks(), index, order, (), lambda *_: None, lambda _: None)
+        replayed(staged)
 
 
 def test_a_list_of_what_was_staged_that_computes_something_is_an_error(tmp_path: Path) -> None:
     source = layer(file("a"))
-    index, order = stage(source, tmp_path)
-    order.unlink()
-    with closing(sqlite3.connect(order)) as database:
+    staged = stage(source, tmp_path)
+    staged.order.unlink()
+    with closing(sqlite3.connect(staged.order)) as database:
         database.execute("CREATE VIEW file AS SELECT CAST('a' AS BLOB) AS key, 1 AS number")
         database.commit()
     with pytest.raises(LayerError, match="damaged: it has other tables"):
-        replay(source.chunks(), index, order, (), lambda *_: None, lambda _: None)
+        replayed(staged)
 
 
 contents = st.lists(

@@ -15,7 +15,7 @@ from publisher.layers.policy import Limits as LayerLimits
 from publisher.layers.policy import Policy
 from publisher.sandbox import Measure
 from publisher.workers.pool import Workers
-from publisher.workers.worker import ADDRESS_SPACE, OPEN_FILES
+from publisher.workers.surroundings import ADDRESS_SPACE, OPEN_FILES
 from tests.attacked import Limits, attacked_by, listening, metadata
 from tests.components import require_root
 from tests.compromised import ATTEMPTS, permitted

@@ -1,0 +1,166 @@
+"""The exchange with one worker process, which is not trusted."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from publisher.repository.layer_files import LayerPlace
+from publisher.workers.answers import MOST_BYTES
+from publisher.workers.errors import WorkerEnded, WorkerFailed
+from publisher.workers.fork_server import Worker
+from publisher.workers.frames import SIZE, frame
+from publisher.workers.job import Job, encode_job
+
+_WAKE_SECONDS = 0.2
+"""Seconds between calls of `keep_going` while a worker is waited for."""
+
+_READ_BYTES = 64 * 1024
+_LEAST_PATIENCE = 600.0
+_BYTES_PER_SECOND = 10**6
+_APPARENT_BYTES_PER_SECOND = 250 * 10**6
+"""The slowest that a worker takes a blob, and the slowest that it hashes holes of sparse files."""
+
+
+class Conversation:
+    """Waits for one worker.
+
+    Args:
+        worker: The worker process.
+        what: What fails if the worker does, for errors.
+        patience: For how many seconds, in total, the worker may be waited for.
+        keep_going: Called repeatedly while it is waited for; an exception from it ends the wait.
+    """
+
+    def __init__(
+        self, worker: Worker, what: str, patience: float, keep_going: Callable[[], None]
+    ) -> None:
+        self.channel = worker.channel
+        self.channel.setblocking(False)
+        self.what = what
+        self._patience = patience
+        self._keep_going = keep_going
+        self._waited = 0.0
+        self._poll = select.poll()
+
+    def wait(self, events: int) -> int:
+        """Wait for one of `events` for a moment, and return those that occurred.
+
+        Raises WorkerEnded if the worker was waited for too long.
+        """
+        began = time.monotonic()
+        self._poll.register(self.channel, events)
+        found = self._poll.poll(_WAKE_SECONDS * 1000)
+        self._waited += time.monotonic() - began
+        if not found:
+            self._keep_going()
+            if self._waited > self._patience:
+                raise WorkerEnded(
+                    self.what,
+                    status=None,
+                    why=f"its worker process was ended after {self._waited:.0f} s, since it takes "
+                    "longer than a layer of this size should",
+                    hint="look at the load of the machine and its disks, and publish again",
+                )
+        return found[0][1] if found else 0
+
+
+class Unpacking:
+    """The exchange about a layer that is unpacked.
+
+    `is_sent` is whether the worker was sent the whole, correct blob.
+    """
+
+    def __init__(self, conversation: Conversation, job: Job) -> None:
+        self._conversation = conversation
+        self._channel = conversation.channel
+        self._job = job
+        self._received = bytearray()
+        self._has_ended = False
+        self.is_sent = False
+
+    def answer(self, place: LayerPlace, chunks: Iterator[bytes]) -> bytes | None:
+        """Send the job and the blob; return the answer, or None if the worker ended without one."""
+        self._send(frame(encode_job(place, self._job)))
+        for chunk in chunks:
+            if self._is_answered():
+                break
+            self._send(chunk)
+        else:
+            self.is_sent = not self._is_answered()
+            self._end_blob()
+        while not self._is_answered():
+            self._conversation.wait(select.POLLIN)
+            self._receive()
+        size = SIZE.unpack_from(self._received)[0] if len(self._received) >= SIZE.size else -1
+        message = bytes(self._received[SIZE.size :])
+        return message if len(message) == size else None
+
+    def _is_answered(self) -> bool:
+        received = self._received
+        if self._has_ended or len(received) < SIZE.size:
+            return self._has_ended
+        return len(received) >= SIZE.size + int(SIZE.unpack_from(received)[0])
+
+    def _end_blob(self) -> None:
+        with suppress(OSError):  # the worker has ended
+            self._channel.shutdown(socket.SHUT_WR)
+
+    def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest and not self._is_answered():
+            events = self._conversation.wait(select.POLLIN | select.POLLOUT)
+            if events & ~select.POLLOUT:
+                self._receive()
+            elif events:
+                try:
+                    rest = rest[self._channel.send(rest) :]
+                except (BlockingIOError, ConnectionError):
+                    continue  # the next event shows why
+
+    def _receive(self) -> None:
+        try:
+            data = self._channel.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        self._has_ended = not data
+        self._received += data
+        if len(self._received) > MOST_BYTES:
+            raise WorkerFailed(
+                self._conversation.what,
+                why="the answer of its worker process is too long",
+            )
+
+
+def patience_for(blob_size: int, apparent_size: int) -> float:
+    """Return how many seconds a worker may be waited for, for a layer of these sizes in bytes."""
+    return (
+        _LEAST_PATIENCE + blob_size / _BYTES_PER_SECOND + apparent_size / _APPARENT_BYTES_PER_SECOND
+    )
+
+
+def ended(what: str, status: int | None) -> WorkerEnded:
+    """Return the error for a worker that ended without an answer."""
+    if status is None:
+        return WorkerEnded(what, status=None, why="its worker process has ended with its server")
+    if status >= 0:
+        return WorkerEnded(what, status=status, why=f"its worker process ended with {status}")
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if -status == signal.SIGKILL:
+        hint = (
+            "free memory or lower --workers, if the kernel's log (dmesg) names it as out of memory"
+        )
+    else:
+        hint = "report the image: a library crashed in it; the other images are not affected"
+    return WorkerEnded(
+        what, status=status, why=f"its worker process was ended by {name}", hint=hint
+    )
