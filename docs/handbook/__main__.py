@@ -28,7 +28,7 @@ def build(builder: str, target: Path) -> int:
         shutil.rmtree(path, ignore_errors=True)
     stage(source)
     options = ["-q", "-W", "--keep-going", "-b", builder, "-c", str(CHECKOUT / "docs")]
-    code = build_main(
+    code: int = build_main(
         [*options, "-d", str(target / "doctrees"), str(source), str(target / builder)]
     )
     if code == 0 and builder == "html":
