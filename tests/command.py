@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from publisher.cli import failures, main
+from publisher.error_values import error_value
 from publisher.errors import PublisherError
 from tests.schemas import output_schema
 
@@ -42,7 +43,7 @@ class Result:
 
 def error_data(error: PublisherError) -> dict[str, Any]:
     """The `data` of the error's document, which matches its schema."""
-    value = failures.error_value(error)
+    value = error_value(error)
     output_schema("error/1").validate({"schema": "publisher/error/1", "error": value})
     data = value["data"]
     assert isinstance(data, dict)

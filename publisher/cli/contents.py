@@ -8,6 +8,7 @@ import click
 
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
+from publisher.browse.values import entry_value
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
@@ -31,7 +32,7 @@ def ls(image: str, path: str, repository: str | None, output: str) -> None:
     """List what a published IMAGE has at PATH (its root, without one), from the layers' indexes."""
     entries = list_path(open_repository(repository), image, path)
     if output == "json":
-        print_json("ls/1", {"entries": [_entry_value(entry) for entry in entries]})
+        print_json("ls/1", {"entries": [entry_value(entry) for entry in entries]})
         return
     for entry in entries:
         target = f" -> {printable(entry.target)}" if entry.type is EntryType.SYMLINK else ""
@@ -69,8 +70,8 @@ def diff(old: str, new: str, packages: bool, repository: str | None, output: str
                 "path": each.path,
                 "change": str(each.change),
                 "fields": list(each.fields),
-                "old": _entry_value(each.old) if each.old else None,
-                "new": _entry_value(each.new) if each.new else None,
+                "old": entry_value(each.old) if each.old else None,
+                "new": entry_value(each.new) if each.new else None,
             }
             for each in differences
         ]
@@ -160,7 +161,7 @@ def _find_packages(
 ) -> None:
     # What reads databases, and the cache: searches for paths do without.
     from publisher.browse.find_packages import find_packages
-    from publisher.cli.packages import package_value
+    from publisher.browse.values import package_value
     from publisher.cli.state import package_cache
     from publisher.packages.query import InvalidQuery, PackageQuery
 
@@ -189,7 +190,7 @@ def _find_paths(
 ) -> None:
     found = find_paths(repository, pattern, note)
     if output == "json":
-        values = [{"image": each.name, "entry": _entry_value(each.entry)} for each in found]
+        values = [{"image": each.name, "entry": entry_value(each.entry)} for each in found]
         print_json("find/1", {"found": values, "unknown": problems})
     else:
         matched = False
@@ -202,17 +203,3 @@ def _find_paths(
 
 def _shown(entry: Entry) -> str:
     return printable(entry.path) or "."
-
-
-def _entry_value(entry: Entry) -> dict[str, object]:
-    value: dict[str, object] = {
-        "path": entry.path,
-        "type": str(entry.type),
-        "mode": entry.mode,
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "size": entry.size,
-        "mtimeNs": entry.mtime_ns,
-    }
-    more = {"target": entry.target, "sha256": entry.sha256}
-    return value | {key: text for key, text in more.items() if text}

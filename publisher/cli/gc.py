@@ -17,7 +17,7 @@ from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
 from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.recorded_run import RecordedRun, Result
-from publisher.cli.removal import Duration, describe_released, entry_value, utc_now
+from publisher.cli.removal import Duration, describe_released, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -26,6 +26,7 @@ from publisher.removal.gc import Choice, Report, choose, collect
 from publisher.removal.reference_counts import Released
 from publisher.removal.schedule import list_schedule
 from publisher.removal.thin import DeletedThin, delete_thin_images
+from publisher.removal.values import entry_value
 from publisher.repository import Repository
 from publisher.sizes import human_size
 from publisher.times import format_time

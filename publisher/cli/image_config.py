@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from publisher.cli.rendering import echo, plural
@@ -16,16 +15,6 @@ def print_config(config: ImageConfig, indent: str) -> None:
     """Print what the config contains, one field per line; what it does not contain is left out."""
     for label, text in _lines(config):
         echo(f"{indent}{label + ':':12} {printable(text)}")
-
-
-def config_value(data: bytes) -> dict[str, object]:
-    """Return the exact config as a JSON value, to be copied into a result document.
-
-    `data` was accepted by `parse_config`; decisions are made on its typed values only.
-    """
-    value = json.loads(data)
-    assert isinstance(value, dict)
-    return value
 
 
 def _lines(config: ImageConfig) -> Iterator[tuple[str, str]]:

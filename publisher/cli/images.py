@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 import click
 
 from publisher.browse.images import ImageDetails, ListedImage, describe_images, show_image
+from publisher.browse.values import details_value, listed_value
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
-from publisher.cli.image_config import config_value, print_config
+from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
-from publisher.repository.published import PublishedImage
 from publisher.sizes import human_size
 from publisher.times import format_time
 
@@ -38,7 +38,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> int:
     opened = open_repository(repository)
     found = list(describe_images(opened, pattern, datetime.now(UTC), problems.append))
     if output == "json":
-        print_json("list/1", {"images": [_listed_value(each) for each in found]})
+        print_json("list/1", {"images": [listed_value(each) for each in found]})
     else:
         _print_list(found)
         if pattern and not found:
@@ -65,7 +65,7 @@ def show(image: str, repository: str | None, output: str) -> int:
     problems: list[PublisherError] = []
     details = show_image(open_repository(repository), image, problems.append)
     if output == "json":
-        print_json("show/1", _details_value(details))
+        print_json("show/1", details_value(details))
     else:
         _print_details(details)
     for problem in problems:
@@ -135,60 +135,3 @@ def _print_details(details: ImageDetails) -> None:
             f"  scheduled:   {entry.manifest_digest} may be removed from "
             f"{format_time(entry.not_before)} ({printable(entry.reason)})"
         )
-
-
-def _listed_value(listed: ListedImage) -> dict[str, object]:
-    return _image_value(listed.image) | {
-        "bytes": listed.size,
-        "pinned": listed.pin is not None,
-        "pinnedUntil": str(listed.pin.until) if listed.pin and listed.pin.until else None,
-        "removableFrom": format_time(listed.scheduled.not_before) if listed.scheduled else None,
-    }
-
-
-def _image_value(image: PublishedImage) -> dict[str, object]:
-    value: dict[str, object] = {
-        "name": image.name,
-        "manifestDigest": image.manifest_digest,
-        "linked": image.linked,
-    }
-    if image.manifest is not None:
-        value |= {
-            "imageId": image.manifest.image_id,
-            "layers": len(image.manifest.layers),
-            "compressedBytes": image.manifest.size,
-        }
-    if image.publication is not None:
-        record = image.publication
-        value |= {
-            "reference": record.reference,
-            "sourceDigest": record.source_digest,
-            "platform": record.platform,
-            "outputs": list(record.outputs),
-            "publishedAt": format_time(record.published_at),
-            "wishList": record.wish_list,
-            "owner": record.owner,
-            "note": record.note,
-        }
-    if image.problem:
-        value["problem"] = image.problem
-    return value
-
-
-def _details_value(details: ImageDetails) -> dict[str, object]:
-    value = _image_value(details.image)
-    value["layers"] = [
-        {
-            "digest": layer.digest,
-            "compressedBytes": layer.size,
-            "path": layer.path,
-            "images": None if layer.images < 0 else layer.images,
-        }
-        for layer in details.layers
-    ]
-    return value | {
-        "flatPath": details.flat_path,
-        "squashfsPath": details.squashfs_path or None,
-        "config": config_value(details.config_data) if details.config else None,
-        "scheduled": [entry.to_value() for entry in details.scheduled],
-    }

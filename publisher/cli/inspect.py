@@ -7,7 +7,8 @@ import sys
 import click
 
 from publisher.browse.inspect import InspectedImage, Inspection, inspect_image
-from publisher.cli.image_config import config_value, print_config
+from publisher.browse.values import config_value
+from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, platform_option, read_platforms, repository_option
 from publisher.cli.rendering import echo, plural, print_json

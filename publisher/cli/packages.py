@@ -7,6 +7,7 @@ import fnmatch
 import click
 
 from publisher.browse.packages import image_packages
+from publisher.browse.values import packages_value
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -14,7 +15,7 @@ from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable, shorten
-from publisher.packages.model import PACKAGE_TYPES, InstalledPackage, Package
+from publisher.packages.model import PACKAGE_TYPES, InstalledPackage
 from publisher.repository.image_packages import ImagePackages
 
 
@@ -52,42 +53,10 @@ def packages(
         if (not types or each.type in types) and fnmatch.fnmatchcase(each.package.name, name)
     ]
     if output == "json":
-        print_json("packages/1", _value(found, shown))
+        print_json("packages/1", packages_value(found, shown))
     else:
         _print(found, shown)
     return SOME_FAILED if found.skipped else DONE
-
-
-def package_value(each: InstalledPackage) -> dict[str, object]:
-    """Return the JSON value of one package."""
-    more: dict[str, object] = {
-        "architecture": each.package.architecture,
-        "source": each.package.source,
-        "build": each.package.build,
-        "channel": each.package.channel,
-    }
-    value: dict[str, object] = {
-        "type": str(each.type),
-        "name": each.package.name,
-        "version": each.package.version,
-        "database": each.path,
-    }
-    return value | {key: text for key, text in more.items() if text}
-
-
-def _value(found: ImagePackages, shown: list[InstalledPackage]) -> dict[str, object]:
-    return {
-        "image": found.name,
-        "distribution": _distribution_value(found.distribution),
-        "packages": [package_value(each) for each in shown],
-        "skipped": [{"database": each.path, "why": each.why} for each in found.skipped],
-    }
-
-
-def _distribution_value(distribution: Package | None) -> dict[str, str] | None:
-    if distribution is None:
-        return None
-    return {"id": distribution.name, "version": distribution.version}
 
 
 def _print(found: ImagePackages, shown: list[InstalledPackage]) -> None:

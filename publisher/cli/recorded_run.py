@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from publisher.cli.failures import DONE, code_of, error_kind
+from publisher.cli.failures import DONE, code_of
 from publisher.cli.metrics import MetricsFile
 from publisher.cli.notifications import Notifier
 from publisher.cli.rendering import message
 from publisher.cli.repositories import parse_repository
 from publisher.cli.state import keeps_state, open_state, state_directory
+from publisher.error_values import error_kind
 from publisher.errors import PublisherError, failure_text, presentable
 from publisher.sources.wish_lists import list_identity
 from publisher.state import RunRecord

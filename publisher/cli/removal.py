@@ -9,11 +9,9 @@ import click
 
 from publisher.durations import parse_duration
 from publisher.sizes import human_size
-from publisher.times import format_time
 
 if TYPE_CHECKING:  # several commands use only the time
     from publisher.removal.reference_counts import Released
-    from publisher.tree.schedule import ScheduledRemoval
 
 
 class Duration(click.ParamType[timedelta]):
@@ -36,19 +34,6 @@ class Duration(click.ParamType[timedelta]):
 def utc_now() -> datetime:
     """Return the current time, in UTC."""
     return datetime.now(UTC)
-
-
-def entry_value(entry: ScheduledRemoval) -> dict[str, object]:
-    """Return a schedule entry as a JSON value, without the manifest."""
-    return {
-        "name": entry.name,
-        "reference": entry.reference,
-        "manifestDigest": entry.manifest_digest,
-        "imageId": entry.image_id,
-        "reason": entry.reason,
-        "scheduledAt": format_time(entry.scheduled_at),
-        "notBefore": format_time(entry.not_before),
-    }
 
 
 def describe_released(released: Released) -> str:

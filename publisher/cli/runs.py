@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from publisher.browse.values import run_value
 from publisher.cli.failures import DONE, OTHER_RUN
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
@@ -86,16 +87,6 @@ def _describe(run: RunRecord) -> str:
 def _counts(run: RunRecord) -> str:
     words = {"waiting": "still scheduled"} if run.command == "gc" else {}
     return ", ".join(f"{count} {words.get(what, what)}" for what, count in run.counts.items())
-
-
-def run_value(run: RunRecord) -> dict[str, object]:
-    """Return how a run ended, as JSON."""
-    return {
-        "command": run.command,
-        "endedAt": format_time(run.ended),
-        "exitCode": run.exit_code,
-        "error": printable(run.error),
-    }
 
 
 def _details(run: RunRecord) -> dict[str, object]:

@@ -10,13 +10,14 @@ import click
 from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
-from publisher.cli.removal import Duration, entry_value, utc_now
+from publisher.cli.removal import Duration, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
+from publisher.removal.values import entry_value, planned_value
 from publisher.repository import Repository
 from publisher.sizes import human_size
 from publisher.times import format_time
@@ -40,7 +41,7 @@ def schedule(action: str, repository: str | None, output: str) -> None:
     """
     planned = use_cases.list_schedule(open_repository(repository), utc_now())
     if output == "json":
-        print_json("schedule/1", {"entries": [_value(each) for each in planned]})
+        print_json("schedule/1", {"entries": [planned_value(each) for each in planned]})
         return
     width = max((len(each.entry.name) for each in planned), default=0)
     for each in planned:
@@ -173,14 +174,3 @@ def _when(planned: Planned) -> str:
     if planned.problem:
         return "kept"
     return "pinned" if moment is None else format_time(moment)
-
-
-def _value(planned: Planned) -> dict[str, object]:
-    moment = planned.held_until
-    return entry_value(planned.entry) | {
-        "heldUntil": None if moment is None else format_time(moment),
-        "pinned": planned.pin is not None,
-        "layers": planned.layers,
-        "bytes": planned.size,
-        "problem": planned.problem,
-    }

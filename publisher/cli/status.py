@@ -21,6 +21,7 @@ from publisher.browse.status import (
     check_registries,
     find_status,
 )
+from publisher.browse.values import run_value, status_value
 from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -28,7 +29,7 @@ from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
-from publisher.cli.runs import describe_last, run_value
+from publisher.cli.runs import describe_last
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.state import open_state
 from publisher.cli.wishlists import read_wish_list
@@ -301,7 +302,7 @@ def _value(
     is_known: bool,
 ) -> dict[str, object]:
     return {
-        "wishes": [_line_value(line) for line in lines],
+        "wishes": [status_value(line) for line in lines],
         "revision": replicas.revision.number if replicas.revision else None,
         "replicas": [
             _replica_value(url, answer, replicas.revision)
@@ -320,41 +321,3 @@ def _replica_value(
         return replica_value(url, None, answer.why) | {"behind": None}
     behind = max(0, revision.number - answer.manifest.revision) if revision else None
     return replica_value(url, answer, "") | {"behind": behind}
-
-
-def _line_value(line: StatusLine) -> dict[str, object]:
-    published = line.image.publication if line.image else None
-    tries = line.tries
-    has_registry = line.registry is not None and not line.registry.error
-    return {
-        "name": line.name,
-        "reference": line.reference,
-        "wishList": line.wish_list,
-        "owner": line.owner,
-        "status": str(line.condition),
-        "published": line.is_published,
-        "publishedAt": _time(published.published_at if published else None),
-        "manifestDigest": (line.image.manifest_digest or None) if line.image else None,
-        "sourceDigest": line.source_digest or None,
-        "registryDigest": line.registry.digest if line.registry and has_registry else None,
-        "registryCheckedAt": _time(line.registry.at if line.registry else None),
-        "registryError": printable(line.registry.error) if line.registry else "",
-        "behind": line.is_behind,
-        "behindSince": _time(line.behind_since),
-        "firstSeen": _time(tries.first_seen if tries else None),
-        "lastSuccess": _time(tries.last_success if tries else None),
-        "failingSince": _time(tries.failing_since if tries else None),
-        "cause": tries.cause if tries else "",
-        "error": tries.error if tries else "",
-        "tries": tries.tries if tries else 0,
-        "nextTry": _time(tries.next_try if tries else None),
-        "removableFrom": _time(line.scheduled.not_before if line.scheduled else None),
-        "removalReason": line.scheduled.reason if line.scheduled else "",
-        "pinned": line.pin is not None,
-        "pinnedUntil": str(line.pin.until) if line.pin and line.pin.until else None,
-        "problem": line.image.problem if line.image else "",
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return format_time(moment) if moment is not None else None

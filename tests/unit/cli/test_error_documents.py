@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import publisher as publisher_package
-from publisher.cli.failures import error_kind, error_value
+from publisher.error_values import error_kind, error_value
 from publisher.errors import DigestMismatch, PublisherError
 from publisher.ingest.space import NotEnoughSpace
 from publisher.layers.errors import LimitExceeded

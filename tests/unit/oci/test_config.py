@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from publisher.cli.image_config import config_value, print_config
+from publisher.browse.values import config_value
+from publisher.cli.image_config import print_config
 from publisher.errors import InvalidManifest
 from publisher.oci.config import (
     ContainerConfig,
