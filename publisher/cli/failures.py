@@ -51,12 +51,15 @@ def exit_code(error: PublisherError) -> int:
     # Loaded only after an error: a snapshotter, which stays in memory, needs neither room.
     from publisher.notify import InvalidNotifications
     from publisher.policy import InvalidPolicy
+    from publisher.service.configuration import InvalidServiceConfiguration
     from publisher.state.overlap import OtherRun
     from publisher.wishlist import WishListError
 
     if isinstance(error, OtherRun):
         return OTHER_RUN
-    invalid_files = WishListError | InvalidPolicy | InvalidNotifications
+    invalid_files = (
+        WishListError | InvalidPolicy | InvalidNotifications | InvalidServiceConfiguration
+    )
     if isinstance(error, invalid_files | InvalidReference | UsageError):
         return USAGE
     return SOME_FAILED

@@ -50,6 +50,7 @@ _COMMANDS = {
     "runs": "publisher.cli.runs:runs",
     "sbom": "publisher.cli.sbom:sbom",
     "schedule": "publisher.cli.schedule:schedule",
+    "serve": "publisher.cli.serve:serve",
     "show": "publisher.cli.images:show",
     "site": "publisher.cli.site:site",
     "snapshotter": "publisher.cli.snapshotter:snapshotter",
@@ -62,6 +63,7 @@ _COMMANDS = {
     "verify": "publisher.cli.verify:verify",
     "version": "publisher.cli.version:version",
     "wait": "publisher.cli.wait:wait",
+    "worker": "publisher.cli.worker:worker",
 }
 """The module and function of each command."""
 

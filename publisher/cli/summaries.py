@@ -50,6 +50,7 @@ SUMMARIES = {
     "package URLs",
     "schedule": "Show the scheduled images: from when each may be removed, why, and how much "
     "that frees",
+    "serve": "Run the service: jobs by schedule, and an HTTP server",
     "show": "Show everything about a published IMAGE: a name as listed, or an image reference",
     "site": "Write web pages about the published images to DIRECTORY: a static site",
     "snapshotter": "Let containerd start published images without downloading their layers",
@@ -64,5 +65,6 @@ SUMMARIES = {
     "verify": "Compare everything published with its records: links, layers, flat images",
     "version": "Print the version of the publisher and of its Python, as --version does",
     "wait": "Wait until an image is published, and with --replica until replicas serve it",
+    "worker": "Run a further host of the service, which takes jobs and answers no requests",
 }
 """The first sentence of the help of each command."""

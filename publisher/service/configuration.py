@@ -68,12 +68,14 @@ class Limits:
         queued: How many jobs may wait.
         events: How many lines of the output of one job are kept.
         job_time: After this time, a job is ended as if it was cancelled, and has failed.
+        host_timeout: After this time without a sign of a host, its jobs run on other hosts.
     """
 
     jobs: int = 2
     queued: int = 10_000
     events: int = 20_000
     job_time: timedelta = timedelta(days=1)
+    host_timeout: timedelta = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import yaml
 
-from publisher.durations import parse_duration
+from publisher.durations import duration_text, parse_duration
 from publisher.errors import PublisherError, presentable
 from publisher.service.configuration import (
     SCHEDULED,
@@ -207,7 +207,7 @@ class _Reader:
         return Listen(match["host"].strip("[]"), int(match["port"]))
 
     def _limits(self, node: yaml.Node | None) -> Limits:
-        keys = ("jobs", "queued", "events", "job-time")
+        keys = ("jobs", "queued", "events", "job-time", "host-timeout")
         found = self._mapping(node, "limits", keys)
         default = Limits()
         return Limits(
@@ -215,6 +215,12 @@ class _Reader:
             self._number(found.get("queued"), "queued", 1, 1_000_000, default.queued),
             self._number(found.get("events"), "events", 100, 1_000_000, default.events),
             self._duration(found.get("job-time"), "job-time", default.job_time),
+            self._duration(
+                found.get("host-timeout"),
+                "host-timeout",
+                default.host_timeout,
+                least=timedelta(seconds=3),
+            ),
         )
 
     def _history(self, node: yaml.Node | None) -> History:
@@ -389,7 +395,13 @@ class _Reader:
         self._problems.error(node, message, f"write {what}: {default}")
         return default
 
-    def _duration(self, node: yaml.Node | None, what: str, default: timedelta) -> timedelta:
+    def _duration(
+        self,
+        node: yaml.Node | None,
+        what: str,
+        default: timedelta,
+        least: timedelta = timedelta(minutes=1),
+    ) -> timedelta:
         if node is None:
             return default
         text = read_text(node, self._problems, what)
@@ -398,8 +410,11 @@ class _Reader:
         try:
             duration = parse_duration(text)
         except ValueError as error:
-            self._problems.error(node, f"{what}: {error}", f"write {what}: 30d")
+            self._problems.error(
+                node, f"{what}: {error}", f"write {what}: {duration_text(default)}"
+            )
             return default
-        if duration < timedelta(minutes=1):
-            self._problems.error(node, f"{what} is shorter than a minute", f"write {what}: 1d")
+        if duration < least:
+            message = f"{what} is shorter than {duration_text(least)}"
+            self._problems.error(node, message, f"write {what}: {duration_text(default)}")
         return duration

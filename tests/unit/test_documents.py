@@ -18,6 +18,7 @@ import yaml
 from publisher.cli.main import publisher
 from publisher.cli.snapshotter import snapshotter
 from publisher.policy import parse_policy
+from publisher.service.parse_configuration import parse_configuration
 from publisher.wishlist import parse_wish_list
 from tests.command import publisher as publisher_command
 from tests.components import require, run
@@ -236,7 +237,7 @@ def test_the_example_names_the_schema_for_editors() -> None:
     assert path in (ROOT / "docs/wishlist.md").read_text()
 
 
-def test_every_wish_list_and_policy_in_a_document_is_valid() -> None:
+def test_every_wish_list_policy_and_configuration_in_a_document_is_valid() -> None:
     count = 0
     for path in DOCUMENTS:
         if path.suffix != ".md":
@@ -244,6 +245,8 @@ def test_every_wish_list_and_policy_in_a_document_is_valid() -> None:
         for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE):
             if "policy-1.schema.json" in block:
                 parse_policy(block, str(path))
+            elif "\nrepositories:" in block:
+                parse_configuration(block, str(path), lambda path: b"postgresql://h/d")
             elif "version:" in block and "images:" in block and "@sha256:…" not in block:
                 wish_list = parse_wish_list(block.encode(), str(path.relative_to(ROOT)))
                 assert not wish_list.unusable, path

@@ -113,7 +113,10 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
         (f"{REPOSITORY}    arguments: {{gc: x}}", ["gc must be a list"]),
         (f"listen: 8080\n{REPOSITORY}", ["1:9: error: listen must be an address and a port"]),
         (f"listen: 'a:70000'\n{REPOSITORY}", ["1:9: error: listen must be an address and a port"]),
-        (f"limits: {{jobs: 0, job-time: 1s}}\n{REPOSITORY}", ["jobs must be a number", "a minute"]),
+        (
+            f"limits: {{jobs: 0, job-time: 1s}}\n{REPOSITORY}",
+            ["jobs must be a number", "job-time is shorter than 1m"],
+        ),
         (f"history: {{age: x}}\n{REPOSITORY}", ["1:16: error: age: 'x' is not a duration"]),
         (f"environment: ['A=b']\n{REPOSITORY}", ["1:15: error: 'A=b' is not the name of a var"]),
         (

@@ -1,0 +1,93 @@
+"""`publisher serve`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from publisher.cli.failures import DONE, UsageError
+from publisher.cli.logs import log_options
+from publisher.cli.rendering import echo
+from publisher.cli.service_process import (
+    check_option,
+    config_option,
+    read_service_configuration,
+    run_host,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from publisher.service.configuration import Listen
+    from publisher.service.host import Host
+
+
+@click.command()
+@config_option
+@check_option
+@log_options
+def serve(path: str, check: bool) -> int:
+    """Run the service: jobs by schedule, and an HTTP server.
+
+    A job is a command of the publisher, such as an ingest of one wish list, that runs in a process
+    of its own; one at a time for each repository. Jobs are in an SQLite file of this host, or in a
+    PostgreSQL database, from which further hosts take jobs too: see `publisher worker`. A job whose
+    host dies runs again.
+
+    Runs until it is terminated, as an ordinary user who may write to the repositories. SIGHUP reads
+    the configuration again; one with errors is not used. GET /livez and /readyz report whether the
+    process is alive, and whether it takes jobs.
+
+    \b
+    publisher serve --config /etc/publisher/service.yaml --check
+    publisher serve --config /etc/publisher/service.yaml
+
+    Ends with 2 if the configuration has errors, with 3 if the state is used by another process.
+    """
+    configuration = read_service_configuration(path)
+    if check:
+        echo(summary(configuration))
+        return DONE
+    listening = _listen(configuration.listen)
+    return run_host(configuration, lambda host: _serve(host, listening))
+
+
+def _listen(listen: Listen) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {listen.host} port {listen.port}",
+            why=error.strerror or str(error),
+            hint="correct listen in the configuration, or end what uses the port",
+        ) from error
+
+
+def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
+    """Begin to answer requests in a thread; return what ends that."""
+    import uvicorn
+
+    from publisher.service.health import health_application
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            health_application(lambda: host.is_ready),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True
+    )
+    thread.start()
+
+    def end() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    return end

@@ -1,0 +1,128 @@
+"""The process of one host of the service, for `publisher serve` and `publisher worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket as sockets
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from publisher.cli.failures import DONE, UsageError
+from publisher.cli.logs import is_requested
+from publisher.cli.rendering import message, plural
+from publisher.errors import PublisherError
+from publisher.repository import RepositoryError
+
+if TYPE_CHECKING:
+    from publisher.service.configuration import ServiceConfiguration
+    from publisher.service.host import Host
+
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+config_option = click.option(
+    "--config",
+    "path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    required=True,
+    envvar="PUBLISHER_SERVICE_CONFIG",
+    show_envvar=True,
+    help="The configuration of the service: see docs/service.md.",
+)
+check_option = click.option(
+    "--check", is_flag=True, help="Report all errors in the configuration, and run nothing."
+)
+
+
+def read_service_configuration(path: str) -> ServiceConfiguration:
+    """Return the configuration in a file; raise UsageError without the extra `service`."""
+    try:
+        import dbos  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+
+        from publisher.service.parse_configuration import read_configuration
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "cannot run the service",
+            why=f"the Python package {error.name} is missing",
+            hint="pip install 'publisher[service]'",
+        ) from error
+    return read_configuration(os.path.abspath(path))
+
+
+def summary(configuration: ServiceConfiguration) -> str:
+    """Return what a configuration contains, in one line."""
+    lists = sum(len(each.lists) for each in configuration.repositories)
+    repositories = ", ".join(each.name for each in configuration.repositories)
+    kind = "PostgreSQL" if configuration.is_shared else "SQLite"
+    counted = f"repositories {repositories}; {plural(lists, 'list')}"
+    return f"{configuration.name}: {counted}, jobs in {kind}"
+
+
+def run_host(
+    configuration: ServiceConfiguration, begin: Callable[[Host], Callable[[], None]]
+) -> int:
+    """Run one host until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    `begin` starts what else the process does, and returns what ends it. Does not return: threads of
+    the queue would wait for the ends of jobs, which run elsewhere now.
+    """
+    from publisher.service.host import Host, StateInUse
+
+    _log_to_stderr()
+    # Blocked before any thread begins, the signals are received by `sigwait` alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        host = Host(configuration, dict(os.environ))
+        end = begin(host)
+    except StateInUse as error:
+        raise RepositoryError(error.what, why=error.why, hint=error.hint) from error
+    host.start()
+    message(f"serving {summary(configuration)}", prefix="")
+    notify_systemd("READY=1")
+    while signal.sigwait(_SIGNALS) == signal.SIGHUP:
+        _reload(host)
+    notify_systemd("STOPPING=1")
+    end()
+    host.stop()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(DONE)
+
+
+def _reload(host: Host) -> None:
+    notify_systemd("RELOADING=1")
+    try:
+        configuration = read_service_configuration(host.configuration.name)
+        host.reload(configuration)
+        message(f"reloaded {summary(configuration)}", prefix="")
+    except PublisherError as error:
+        message(f"the former configuration stays in use: {error}", prefix="")
+    notify_systemd("READY=1")
+
+
+def _log_to_stderr() -> None:
+    if is_requested():
+        return  # lines as those of other commands
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for name in ("publisher.service", "dbos", "uvicorn.error"):
+        log = logging.getLogger(name)
+        log.handlers[:] = [handler]
+        log.setLevel(logging.WARNING)
+        log.propagate = False
+
+
+def notify_systemd(state: str) -> None:
+    """Report a state to systemd, if it waits for one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.send(state.encode())

@@ -1,0 +1,190 @@
+"""One host of the service: takes jobs, submits those of schedules, and watches the other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import filelock
+import sqlalchemy as sa
+
+from publisher.errors import PublisherError, printable
+from publisher.service.configuration import InvalidServiceConfiguration, ServiceConfiguration
+from publisher.service.jobs.database import connect, create_tables
+from publisher.service.jobs.engine import Engine
+from publisher.service.jobs.history import remove_old_jobs
+from publisher.service.jobs.hosts import Hosts
+from publisher.service.jobs.model import JobsUnavailable, QueueFull
+from publisher.service.jobs.running import JobRunner
+from publisher.service.jobs.schedule import Scheduler
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.jobs.worker import WorkerStore
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 2.0
+_SCHEDULE_SECONDS = 1.0
+_HISTORY_SECONDS = 600.0
+_BEATS = 6
+"""How often a host counts within the time after which it is lost."""
+_STOPPING_SECONDS = 75.0
+_FIXED = ("state", "database", "listen")
+"""What a reload cannot change."""
+
+
+class StateInUse(PublisherError):
+    """Another process uses the directory of this host's state."""
+
+
+class Host:
+    """The parts of one host, which run in threads until `stop`.
+
+    `environment` is that of the process: jobs receive a part of it.
+    """
+
+    def __init__(self, configuration: ServiceConfiguration, environment: Mapping[str, str]) -> None:
+        """Prepare the state; raise StateInUse or OSError. Nothing runs yet."""
+        self.configuration = configuration
+        self._lock = _locked(configuration.state)
+        identifier = _identifier(configuration.state)
+        self.engine: sa.Engine = connect(configuration.database)
+        self.jobs = StoredJobs(self.engine, configuration.limits.queued)
+        store = WorkerStore(self.engine, identifier)
+        self._runner = JobRunner(configuration, environment, self.jobs, store)
+        limits = configuration.limits
+        self._queue = Engine(configuration.database, identifier, self._runner.run, limits.jobs)
+        timeout = limits.host_timeout.total_seconds()
+        self._hosts = Hosts(self.engine, identifier, socket.gethostname(), timeout)
+        self._scheduler = Scheduler(self.engine, self.jobs)
+        self._beaten = float("-inf")
+        self._launched = False
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the host takes jobs: the database was reached a short time ago."""
+        timeout = self._hosts.timeout
+        return self._launched and time.monotonic() - self._beaten < timeout and not self._stopping
+
+    @property
+    def _stopping(self) -> bool:
+        return self._runner.stopping.is_set()
+
+    def start(self) -> None:
+        """Begin; the database may be away, and is waited for."""
+        for work in (self._watch_hosts, self._submit_scheduled, self._bound_history):
+            thread = threading.Thread(target=work, daemon=True, name=work.__name__.strip("_"))
+            thread.start()
+            self._threads.append(thread)
+
+    def reload(self, configuration: ServiceConfiguration) -> None:
+        """Use another configuration; raise InvalidServiceConfiguration, and change nothing."""
+        for key in _FIXED:
+            if getattr(configuration, key) != getattr(self.configuration, key):
+                raise InvalidServiceConfiguration(
+                    f"cannot reload {configuration.name}",
+                    why=f"the value of {key} has changed",
+                    hint="restart the service",
+                )
+        if configuration.limits.jobs != self.configuration.limits.jobs and self._launched:
+            try:
+                self._queue.allow_jobs(configuration.limits.jobs)
+            except Exception as error:
+                raise InvalidServiceConfiguration(
+                    f"cannot reload {configuration.name}",
+                    why=_cause(error),
+                    hint="reload again when the database can be reached",
+                ) from error
+        self._hosts.timeout = configuration.limits.host_timeout.total_seconds()
+        self.jobs.allow_queued(configuration.limits.queued)
+        self._runner.configuration = configuration
+        self.configuration = configuration
+
+    def stop(self) -> None:
+        """End the commands of jobs in order; the jobs run elsewhere, or when this host is back.
+
+        The process must end after that: threads of DBOS wait for the ends of jobs.
+        """
+        self._runner.stopping.set()
+        until = time.monotonic() + _STOPPING_SECONDS
+        while self._runner.active and time.monotonic() < until:
+            time.sleep(0.05)
+        if self._launched:
+            with contextlib.suppress(JobsUnavailable):
+                self._hosts.leave()
+
+    def _watch_hosts(self) -> None:
+        while not self._stopping:
+            pause = self._hosts.timeout / _BEATS
+            try:
+                if not self._launched:
+                    create_tables(self.engine)
+                    self._queue.launch()
+                    self._launched = True
+                lost = self._hosts.beat()
+                self._beaten = time.monotonic()
+                self._queue.recover(lost)
+                for host in lost:
+                    self._hosts.forget(host)
+            except Exception as error:  # noqa: BLE001 - DBOS raises errors of several libraries
+                _log.warning("%s", _cause(error))
+                pause = min(pause, _RETRY_SECONDS)
+            self._runner.stopping.wait(pause)
+
+    def _submit_scheduled(self) -> None:
+        while not self._runner.stopping.wait(_SCHEDULE_SECONDS):
+            if self._launched:
+                try:
+                    self._scheduler.submit_due(self.configuration, datetime.now(UTC))
+                except (JobsUnavailable, QueueFull) as error:
+                    _log.warning("%s", error)
+
+    def _bound_history(self) -> None:
+        while not self._runner.stopping.wait(_HISTORY_SECONDS):
+            try:
+                remove_old_jobs(self.engine, self.jobs, self.configuration.history)
+            except JobsUnavailable as error:
+                _log.warning("%s", error)
+
+
+def _locked(state: Path) -> filelock.BaseFileLock:
+    state.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(state / "service.lock", mode=0o600, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StateInUse(
+            f"cannot use the state in {state}",
+            why="another process of the service uses it",
+            hint="end that process, or give this one a directory of its own",
+        ) from error
+    return lock
+
+
+def _identifier(state: Path) -> str:
+    """Return the identifier of this host, the same after a restart."""
+    path = state / "host"
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text().strip()
+        if text:
+            return text
+    text = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    draft = path.with_suffix(".draft")
+    draft.write_text(f"{text}\n")
+    os.replace(draft, path)
+    return text
+
+
+def _cause(error: Exception) -> str:
+    """Return the text of an error of any library in one line."""
+    if isinstance(error, PublisherError):
+        return str(error)
+    return printable(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]

@@ -1,0 +1,78 @@
+"""The command of a job, and its environment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from publisher.errors import PublisherError, presentable
+from publisher.service.configuration import RepositoryConfiguration, ServiceConfiguration
+from publisher.service.jobs.model import JobKind, JobRequest
+
+_NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR")
+_WITH_STEPS = (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE)
+
+
+class CannotRun(PublisherError):
+    """A job names what the configuration does not have."""
+
+
+def job_arguments(configuration: ServiceConfiguration, request: JobRequest) -> list[str]:
+    """Return the arguments of `publisher` for a job; raise CannotRun.
+
+    What a user has chosen, such as an image, follows "--": it is never taken for an option.
+    """
+    repository = configuration.repository(request.repository)
+    if repository is None:
+        raise _missing(request, f"the configuration has no repository {request.repository}")
+    command = {JobKind.INGEST_LIST: "ingest"}.get(request.kind, str(request.kind))
+    # Layers that begin and end are events of the level debug.
+    level = "debug" if request.kind in _WITH_STEPS else "info"
+    return [
+        command,
+        f"--repository={repository.url}",
+        f"--log-level={level}",
+        "--log-format=json",
+        *repository.arguments.get(request.kind, ()),
+        *request.arguments,
+        "--",
+        *_subjects(repository, request),
+    ]
+
+
+def _subjects(repository: RepositoryConfiguration, request: JobRequest) -> list[str]:
+    kind = request.kind
+    if kind.has_list:
+        wish_list = repository.list_named(request.subject)
+        if wish_list is None:
+            name = presentable(request.subject)
+            raise _missing(request, f"repository {repository.name} has no list {name}")
+        return [wish_list.source]
+    if kind is JobKind.INGEST_IMAGE:
+        return [request.subject]
+    if kind is JobKind.PRUNE:
+        if not repository.lists:
+            raise _missing(request, f"repository {repository.name} has no lists")
+        return [each.source for each in repository.lists]
+    if kind is JobKind.SITE:
+        if repository.site is None:
+            raise _missing(request, f"repository {repository.name} has no directory for a site")
+        return [str(repository.site)]
+    return []
+
+
+def _missing(request: JobRequest, why: str) -> CannotRun:
+    return CannotRun(
+        f"cannot run {request.kind}", why=why, hint="correct the configuration of the service"
+    )
+
+
+def job_environment(
+    configuration: ServiceConfiguration, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of a job: what every command needs, and what the configuration names.
+
+    The state of wishes and runs is in the directory of this host, unless PUBLISHER_STATE is named.
+    """
+    names = (*_NEEDED, *configuration.environment)
+    found = {name: environment[name] for name in names if name in environment}
+    return {"PUBLISHER_STATE": str(configuration.state / "wishes"), **found}

@@ -1,0 +1,144 @@
+"""The tables of jobs, and the connections to SQLite or PostgreSQL.
+
+The queue itself is in tables of DBOS, in the same database. Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from publisher.service.jobs.model import JobState, JobsUnavailable
+
+_BUSY_SECONDS = 10
+"""How long one statement waits for the database."""
+
+METADATA = sa.MetaData()
+
+JOBS = sa.Table(
+    "publisher_jobs",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("work", sa.Text, nullable=False),  # the digest of the request's key
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("arguments", sa.Text, nullable=False),  # a JSON list
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("started", sa.BigInteger),
+    sa.Column("ended", sa.BigInteger),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("cancelled_by", sa.Text),
+)
+# The same work is queued only once, whichever hosts request it at the same time.
+_QUEUED = JOBS.c.state == JobState.QUEUED.value
+sa.Index(
+    "publisher_jobs_queued_once",
+    JOBS.c.work,
+    unique=True,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+sa.Index("publisher_jobs_state", JOBS.c.state, JOBS.c.ended)
+
+EVENTS = sa.Table(
+    "publisher_job_events",
+    METADATA,
+    sa.Column("job", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),  # a JSON object
+)
+
+HOSTS = sa.Table(
+    "publisher_hosts",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("beats", sa.BigInteger, nullable=False),
+)
+
+TICKS = sa.Table(
+    "publisher_schedules",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("last", sa.BigInteger, nullable=False),
+)
+
+
+def now() -> int:
+    """Return the time as it is stored."""
+    return time.time_ns() // 1_000_000
+
+
+def driver_url(url: str) -> sa.URL:
+    """Return the URL with the name of its driver."""
+    parsed = sa.make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if url.startswith("postgres") else parsed
+
+
+def connect(url: str) -> sa.Engine:
+    """Return connections to the database, which are opened when they are needed."""
+    if url.startswith("sqlite"):
+        engine = sa.create_engine(driver_url(url), connect_args={"timeout": _BUSY_SECONDS})
+
+        @sa.event.listens_for(engine, "connect")
+        def lock_at_once(connection: sqlite3.Connection, record: object) -> None:
+            # Otherwise two transactions that read before they write could not both continue.
+            connection.isolation_level = "IMMEDIATE"
+
+        return engine
+    milliseconds = _BUSY_SECONDS * 1000
+    return sa.create_engine(
+        driver_url(url),
+        pool_pre_ping=True,  # connections that a restart of the server has closed
+        pool_size=10,
+        pool_timeout=_BUSY_SECONDS,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "publisher",
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        },
+    )
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Create the tables that are missing; raise JobsUnavailable."""
+    if engine.dialect.name == "sqlite":
+        _create_file(Path(str(engine.url.database)))
+    with available(), engine.begin() as connection:
+        METADATA.create_all(connection)
+
+
+def _create_file(path: Path) -> None:
+    """Create the file so that only its owner can read it: requests may have private names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Raise JobsUnavailable for errors of the database; IntegrityError is raised unchanged."""
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise JobsUnavailable(
+            "cannot reach the database of jobs",
+            why=" ".join(str(cause).split())[:300],
+            hint="make sure that the database runs, and that this user may connect to it",
+        ) from error

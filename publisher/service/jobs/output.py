@@ -1,0 +1,113 @@
+"""The output of a child becomes events, of bounded number and size."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from publisher.errors import printable
+
+MAX_LINE = 16 * 1024
+"""Of a longer line of the output, in bytes, the beginning is kept."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""How much of the output of one attempt is kept."""
+
+_DEBUG = ("layer-started", "layer-done")
+"""The events of the level debug that are kept."""
+
+_AT_THE_END = 100
+"""How many errors, and the end of the command, are kept although there are too many lines."""
+
+Value = Mapping[str, object]
+
+
+class Output:
+    """Collects the events of one attempt, from the threads that read its output.
+
+    `allowed` is how many events may be kept.
+    """
+
+    def __init__(self, command: str, allowed: int) -> None:
+        self._command = command
+        self._allowed = allowed
+        self._bytes = MAX_BYTES
+        self._reserve = _AT_THE_END
+        self._dropped = 0
+        self._values: list[Value] = []
+        self._lock = threading.Lock()
+
+    def read(self, stream: BinaryIO) -> None:
+        """Read lines to the end of the stream."""
+        with stream:
+            while line := stream.readline(MAX_LINE):
+                shortened = not line.endswith(b"\n") and len(line) == MAX_LINE
+                self.add(_value(line, self._command, shortened))
+                while shortened and (line := stream.readline(MAX_LINE)):
+                    shortened = not line.endswith(b"\n")
+
+    def add(self, value: Value | None) -> None:
+        """Keep an event, if there is space; None is an event that nothing shows."""
+        if value is None:
+            return
+        size = len(json.dumps(value))
+        with self._lock:
+            important = value["level"] == "error" or value["event"] == "command-ended"
+            if self._allowed > 0 and self._bytes >= size:
+                self._allowed -= 1
+                self._bytes -= size
+            elif important and self._reserve > 0:
+                self._reserve -= 1
+            else:
+                self._dropped += 1
+                return
+            self._values.append(value)
+
+    def take(self, most: int = 500) -> list[Value]:
+        """Return the oldest events that were not taken yet."""
+        with self._lock:
+            taken, self._values[:] = self._values[:most], self._values[most:]
+            return taken
+
+    def put_back(self, values: list[Value]) -> None:
+        """Return events that could not be stored."""
+        with self._lock:
+            self._values[:0] = values
+
+    def end(self) -> None:
+        """Add the number of lines that were not kept, if any."""
+        with self._lock:
+            if self._dropped:
+                text = f"{self._dropped} further lines of the output were not kept"
+                self._values.append(made_event(self._command, "notice", "warning", text))
+                self._dropped = 0
+
+
+def made_event(command: str, name: str, level: str, text: str) -> Value:
+    """Return an event of the service itself."""
+    time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {
+        "schema": "publisher/event/1",
+        "time": time,
+        "level": level,
+        "event": name,
+        "message": printable(text),
+        "command": command,
+        "run": "00000000",
+        "logger": "publisher.service",
+    }
+
+
+def _value(line: bytes, command: str, shortened: bool) -> Value | None:
+    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    try:
+        value = json.loads(text) if text.startswith("{") and not shortened else None
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict) and isinstance(value.get("level"), str) and "event" in value:
+        kept = value["level"] != "debug" or value["event"] in _DEBUG
+        return value if kept else None
+    return made_event(command, "output", "info", text + ("…" if shortened else ""))

@@ -1,0 +1,156 @@
+"""A host runs a job: from the queue to its end, whatever happens to the database meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from publisher.errors import failure_text
+from publisher.service.configuration import ServiceConfiguration
+from publisher.service.jobs.child import Child
+from publisher.service.jobs.command import CannotRun, job_arguments, job_environment
+from publisher.service.jobs.model import JobRequest, Jobs, JobsUnavailable, NoSuchJob
+from publisher.service.jobs.output import Output, made_event
+from publisher.service.jobs.worker import Attempt, WorkerStore
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_RETRY_SECONDS = 2.0
+_WRITE_SECONDS = 0.5
+_OTHER_RUN = 5
+"""The exit code of `publisher ingest` if another run is at work on the same list."""
+_OTHER_RUN_SECONDS = (2.0, 60.0)
+
+
+@dataclass(slots=True)
+class JobRunner:
+    """Runs jobs on this host. `configuration` may be replaced at any time."""
+
+    configuration: ServiceConfiguration
+    environment: Mapping[str, str]
+    jobs: Jobs
+    store: WorkerStore
+    stopping: threading.Event = field(default_factory=threading.Event)
+    active: set[str] = field(default_factory=set)
+
+    def run(self, job_id: str) -> None:
+        """Run a job to its end; without an end if the host stops: the job then runs elsewhere."""
+        self.active.add(job_id)
+        try:
+            attempt = self._until_available(lambda: self.store.begin(job_id))
+            if attempt is None:
+                return
+            request = self._until_available(lambda: self.jobs.get(job_id)).request
+            self._run(attempt, request)
+        except NoSuchJob:
+            return
+        finally:
+            self.active.discard(job_id)
+            if self.stopping.is_set():
+                threading.Event().wait()  # DBOS would record that the job is done
+
+    def _run(self, attempt: Attempt, request: JobRequest) -> None:
+        configuration = self.configuration
+        last = self._until_available(lambda: self.store.last_event(attempt))
+        output = Output(str(request.kind), configuration.limits.events - last)
+        watch = _Watch(self, attempt, output, last, configuration.limits.job_time.total_seconds())
+        if attempt.number > 1:
+            text = f"attempt {attempt.number}: the host of the last one was lost"
+            output.add(made_event(str(request.kind), "notice", "warning", text))
+        code, error = self._command(configuration, request, output, watch)
+        if self.stopping.is_set():
+            return
+        output.end()
+        while not watch.write():
+            self._pause()
+        ended = watch.to_end
+        self._until_available(lambda: self.store.finish(attempt, code, error, ended=ended))
+
+    def _command(
+        self,
+        configuration: ServiceConfiguration,
+        request: JobRequest,
+        output: Output,
+        watch: _Watch,
+    ) -> tuple[int | None, str]:
+        """Run the command; return its exit code, and why it failed if the code does not tell."""
+        pause, longest = _OTHER_RUN_SECONDS
+        while True:
+            try:
+                arguments = job_arguments(configuration, request)
+                environment = job_environment(configuration, self.environment)
+                child = Child(arguments, environment, configuration.state, output)
+                code = child.wait(watch.look)
+            except (CannotRun, OSError) as error:
+                text = failure_text(error, str(request.kind))
+                output.add(made_event(str(request.kind), "command-failed", "error", text))
+                return None, text
+            if code != _OTHER_RUN or watch.to_end or self.stopping.wait(pause):
+                break
+            pause = min(2 * pause, longest)
+        if watch.timed_out:
+            return None, f"ended after {configuration.limits.job_time}, as limits.job-time states"
+        if code < 0 and not watch.to_end:
+            return None, f"the command was ended by signal {-code}"
+        return (code if code >= 0 else None), ""
+
+    def _until_available(self, call: Callable[[], _T]) -> _T:
+        while True:
+            try:
+                return call()
+            except JobsUnavailable as error:
+                _log.warning("%s", error)
+                self._pause()
+
+    def _pause(self) -> None:
+        if self.stopping.wait(_RETRY_SECONDS):
+            threading.Event().wait()
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Looks after a running command: stores its events, and decides whether it is to end."""
+
+    runner: JobRunner
+    attempt: Attempt
+    output: Output
+    stored: int
+    seconds: float
+    to_end: bool = False
+    timed_out: bool = False
+    _began: float = field(default_factory=time.monotonic)
+    _next: float = 0.0
+
+    def look(self) -> bool:
+        """Return whether the command is to end."""
+        moment = time.monotonic()
+        if moment - self._began > self.seconds:
+            self.to_end = self.timed_out = True
+        if moment >= self._next:
+            written = self.write()
+            self._next = time.monotonic() + (_WRITE_SECONDS if written else _RETRY_SECONDS)
+        return self.to_end or self.runner.stopping.is_set()
+
+    def write(self) -> bool:
+        """Store new events; return False if the database cannot be reached."""
+        try:
+            while values := self.output.take():
+                try:
+                    current = self.runner.store.add_events(self.attempt, self.stored, values)
+                except JobsUnavailable:
+                    self.output.put_back(values)
+                    raise
+                self.stored += len(values)
+                if not current:
+                    break
+            if self.runner.store.is_cancelled(self.attempt):
+                self.to_end = True
+        except JobsUnavailable as error:
+            _log.warning("%s", error)
+            return False
+        return True

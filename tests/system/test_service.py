@@ -1,0 +1,163 @@
+"""The service as processes: jobs run once, whichever hosts and databases die meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from publisher.service.jobs.model import Job, JobFilter, JobKind, JobState
+from tests.command import succeed
+from tests.postgresql import PostgreSQL, postgresql
+from tests.service import (
+    AskedJobs,
+    HostProcess,
+    eventually,
+    patiently,
+    running_host,
+    write_lists,
+)
+
+pytestmark = pytest.mark.system
+
+KILL_SECONDS = float(os.environ.get("PUBLISHER_SERVICE_KILL_SECONDS", "6"))
+"""How long hosts and databases are killed; more for a longer test by hand."""
+
+_RUNNING = JobFilter(states=frozenset({JobState.RUNNING}))
+
+
+def test_jobs_are_lost_by_no_death_of_a_host_or_of_the_database(tmp_path: Path) -> None:
+    """Random kills of two hosts and PostgreSQL: all images are published, each once."""
+    rounds = max(1, int(KILL_SECONDS / 30))
+    lists = write_lists(tmp_path, lists=4 * rounds, images=3)
+    repository = tmp_path / "images"
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with postgresql() as database:
+        configuration: dict[str, object] = {
+            "database": database.url,
+            "limits": {"host-timeout": "3s"},
+            "repositories": {
+                "images": {
+                    "url": f"dir:{repository}",
+                    "lists": {name: {"source": str(path)} for name, path in lists.items()},
+                }
+            },
+        }
+        first = HostProcess("serve", tmp_path / "a", configuration)
+        second = HostProcess("worker", tmp_path / "b", configuration)
+        with running_host(first), running_host(second):
+            asked = AskedJobs(database.url)
+            until = time.monotonic() + KILL_SECONDS
+            jobs = [
+                asked.submit(JobKind.INGEST_LIST, "images", name, requested_by="test")
+                for name in lists
+            ]
+            eventually(
+                lambda: asked.jobs.list(JobFilter(states=frozenset({JobState.RUNNING}))).jobs
+            )
+            # First the host of a running job, then the database, then any of them.
+            [running, *_] = patiently(lambda: asked.jobs.list(_RUNNING)).jobs
+            named = [each for each in (first, second) if each.name == running.host]
+            victims: list[HostProcess | PostgreSQL] = [*named, database]
+            while victims or time.monotonic() < until:
+                victim = victims.pop(0) if victims else chance.choice((first, second, database))
+                victim.kill()
+                victim.start()
+                time.sleep(chance.uniform(0.5, max(2.0, KILL_SECONDS / 30)))
+            ends = [asked.end_of(job) for job in jobs]
+            attempts = _check(asked, ends)
+            print(f"attempts: {attempts}")
+            assert max(attempts) > 1
+            assert first.stop() == second.stop() == 0
+    listed = succeed("list", "--repository", f"dir:{repository}", "--output", "json").json
+    assert len(listed["images"]) == 3 * len(lists)
+    history = succeed("log", "--repository", f"dir:{repository}", "--output", "json").json
+    changes = [change for each in history["transactions"] for change in each["changes"]]
+    published = [each["name"] for each in changes if each["what"] == "published"]
+    assert len(published) == len(set(published)) == 3 * len(lists)
+    succeed("verify", "--deep", "--repository", f"dir:{repository}")
+
+
+def _check(asked: AskedJobs, ends: list[Job]) -> list[int]:
+    for job in ends:
+        assert job.state is JobState.SUCCEEDED, (job, asked.messages(job))
+        assert "the command ends with 0" in asked.messages(job)
+    everything = patiently(lambda: asked.jobs.list(limit=500)).jobs
+    assert {job.id for job in everything} == {job.id for job in ends}
+    return [job.attempt for job in ends]
+
+
+def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
+    tmp_path: Path,
+) -> None:
+    lists = write_lists(tmp_path, lists=1, images=2)
+    repository = {
+        "url": f"dir:{tmp_path}/images",
+        "lists": {"list0": {"source": str(lists["list0"])}},
+    }
+    other = {"url": f"dir:{tmp_path}/other"}
+    host = HostProcess(
+        "serve",
+        tmp_path / "a",
+        {"repositories": {"images": repository, "other": other}, "limits": {"host-timeout": "3s"}},
+    )
+    with running_host(host):
+        eventually(lambda: host.status("/readyz") == 200)
+        asked = AskedJobs(f"sqlite:///{tmp_path}/a/state/jobs.sqlite")
+        lock = tmp_path / "lock"
+        os.mkfifo(lock)  # a list that is not readable yet: its job waits
+
+        published = asked.end_of(asked.submit(JobKind.INGEST_LIST, "images", "list0"))
+        texts = asked.messages(published)
+        assert (published.state, published.exit_code) == (JobState.SUCCEEDED, 0), texts
+        assert published.started is not None and published.ended is not None
+        assert "2 published in" in texts[-2] and texts[-1] == "the command ends with 0"
+        assert "hidden" not in "".join(texts)
+
+        # The repository named second has not been created: the job fails, and is not repeated.
+        failed = asked.end_of(asked.submit(JobKind.GC, "other"))
+        assert (failed.state, failed.exit_code, failed.attempt) == (JobState.FAILED, 3, 1)
+
+        # A configuration with errors is not used; one without is.
+        host.write(repositories={"images": {**repository, "lists": {"slow": {"source": 1}}}})
+        host.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "the former configuration stays in use" in host.log.read_text())
+        host.write(
+            repositories={"images": {**repository, "lists": {"slow": {"source": str(lock)}}}}
+        )
+        host.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "reloaded" in host.log.read_text())
+        absent = asked.end_of(asked.submit(JobKind.GC, "other"))
+        assert "the configuration has no repository other" in absent.error
+
+        # While one job of a repository runs, the next one waits, and is not queued twice.
+        running = asked.submit(JobKind.INGEST_LIST, "images", "slow")
+        eventually(lambda: asked.jobs.get(running.id).state is JobState.RUNNING)
+        waiting = asked.submit(JobKind.INGEST_LIST, "images", "slow")
+        assert waiting.id != running.id
+        assert asked.submit(JobKind.INGEST_LIST, "images", "slow").id == waiting.id
+        assert asked.jobs.cancel(waiting.id, "user").state is JobState.CANCELLED
+        asked.jobs.cancel(running.id, "user")
+        cancelled = asked.end_of(running)
+        assert (cancelled.state, cancelled.error) == (JobState.CANCELLED, "cancelled by user")
+
+        # A host that is terminated, or killed, continues with its jobs when it is back.
+        interrupted = asked.submit(JobKind.INGEST_LIST, "images", "slow")
+        eventually(lambda: asked.jobs.get(interrupted.id).state is JobState.RUNNING)
+        assert host.stop() == 0
+        host.start()
+        eventually(lambda: asked.jobs.get(interrupted.id).attempt == 2)
+        host.kill()
+        lock.unlink()
+        lock.write_bytes(lists["list0"].read_bytes())
+        host.start()
+        recovered = asked.end_of(interrupted)
+        assert (recovered.state, recovered.attempt) == (JobState.SUCCEEDED, 3)
+        assert "the host of the last one was lost" in "".join(asked.messages(recovered))
+        assert host.stop() == 0
