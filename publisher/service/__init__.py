@@ -1,7 +1,10 @@
 """The service: jobs by schedule and on request, on one or several hosts; `publisher serve`.
 
 configuration.py        the configuration as values (pure)
+kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places
+host.py                 the parts of one host, in threads
+health.py               liveness and readiness over HTTP
 jobs/                   the jobs: types, queue, child processes
 
 Only the commands `serve` and `worker` in `cli/` import this room, which needs the extra `service`.

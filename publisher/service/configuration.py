@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from publisher.service.jobs.model import JobKind
+from publisher.service.kinds import JobKind
 from publisher.yaml_nodes import InvalidFile
 
 SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE)

@@ -23,7 +23,7 @@ from publisher.service.configuration import (
     RepositoryConfiguration,
     ServiceConfiguration,
 )
-from publisher.service.jobs.model import JobKind
+from publisher.service.kinds import JobKind
 from publisher.tree.layout import RepositoryURL
 from publisher.yaml_nodes import (
     Problems,

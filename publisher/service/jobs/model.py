@@ -9,26 +9,10 @@ from datetime import datetime
 from typing import Protocol
 
 from publisher.errors import PublisherError
+from publisher.service.kinds import JobKind as JobKind
 
 MOST_PER_PAGE = 500
 """The most jobs, or events, that one call returns."""
-
-
-class JobKind(enum.StrEnum):
-    """What a job does: one command of the publisher."""
-
-    INGEST_LIST = "ingest-list"
-    INGEST_IMAGE = "ingest-image"
-    PLAN = "plan"
-    PRUNE = "prune"
-    GC = "gc"
-    VERIFY = "verify"
-    SITE = "site"
-
-    @property
-    def has_list(self) -> bool:
-        """Return whether a job of this kind concerns one wish list."""
-        return self in (JobKind.INGEST_LIST, JobKind.PLAN)
 
 
 class JobState(enum.StrEnum):

@@ -1,0 +1,22 @@
+"""The kinds of jobs: one for each command that the service runs. Pure."""
+
+from __future__ import annotations
+
+import enum
+
+
+class JobKind(enum.StrEnum):
+    """What a job does: one command of the publisher."""
+
+    INGEST_LIST = "ingest-list"
+    INGEST_IMAGE = "ingest-image"
+    PLAN = "plan"
+    PRUNE = "prune"
+    GC = "gc"
+    VERIFY = "verify"
+    SITE = "site"
+
+    @property
+    def has_list(self) -> bool:
+        """Return whether a job of this kind concerns one wish list."""
+        return self in (JobKind.INGEST_LIST, JobKind.PLAN)
