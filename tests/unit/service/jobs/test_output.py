@@ -1,0 +1,62 @@
+"""The output of a command as events, of bounded number and size."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from publisher.service.jobs.output import MAX_LINE, Output, Value
+from tests.schemas import output_schema
+
+
+def read(text: bytes, allowed: int = 100) -> list[Value]:
+    output = Output("ingest", allowed)
+    output.read(io.BytesIO(text))
+    output.end()
+    taken = [*output.take(2), *output.take(1000)]
+    for value in taken:
+        output_schema("event/1").validate(dict(value))
+    return taken
+
+
+def line(event: str, level: str) -> bytes:
+    value = {
+        "schema": "publisher/event/1",
+        "time": "2026-11-26T10:15:00.123Z",
+        "level": level,
+        "event": event,
+        "message": event,
+        "command": "ingest",
+        "run": "0123abcd",
+        "logger": "publisher",
+    }
+    return json.dumps(value).encode() + b"\n"
+
+
+def test_lines_become_events_and_those_that_only_debugging_needs_are_left_out() -> None:
+    text = line("image-step", "info") + line("request", "debug") + line("layer-done", "debug")
+    found = read(text + b"\x1b[31m red \xff\n{not json\n" + b"[" * 1000 + b"\n{}")
+    names = [each["event"] for each in found]
+    assert names == ["image-step", "layer-done", "output", "output", "output", "output"]
+    assert found[2]["message"] == "\\x1b[31m red \ufffd"
+
+
+def test_long_lines_are_cut_and_do_not_hide_the_next_one() -> None:
+    found = read(b"x" * (3 * MAX_LINE) + b"\n" + b"y" * (MAX_LINE - 1) + b"\nz\n")
+    assert [len(str(each["message"])) for each in found] == [MAX_LINE + 1, MAX_LINE - 1, 1]
+
+
+def test_of_too_many_lines_errors_and_the_end_are_kept_and_the_others_counted() -> None:
+    text = b"line\n" * 500 + line("image-done", "error") + line("command-ended", "info")
+    found = read(text, allowed=3)
+    assert [each["event"] for each in found[3:]] == ["image-done", "command-ended", "notice"]
+    assert found[-1]["message"] == "497 further lines of the output were not kept"
+    assert len(read(line("image-done", "error") * 1000, allowed=0)) == 101
+
+
+def test_events_that_could_not_be_stored_come_first_again() -> None:
+    output = Output("gc", 10)
+    output.read(io.BytesIO(b"a\nb\nc\n"))
+    taken = output.take(2)
+    output.put_back(taken)
+    assert [each["message"] for each in output.take()] == ["a", "b", "c"]
