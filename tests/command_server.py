@@ -8,12 +8,14 @@ descriptors; the answers are the child's process ID, then its exit code, a line 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
 import os
 import socket
 import sys
+import threading
 from typing import Any
 
 from tests.preloading import load_package
@@ -53,7 +55,30 @@ def become_command(request: dict[str, Any], streams: list[int]) -> None:
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.argv = ["publisher", *request["arguments"]]
-    importlib.import_module("publisher.cli.main").main()
+    try:
+        importlib.import_module("publisher.cli.main").main()
+    except SystemExit as end:
+        leave(end)
+
+
+def leave(end: SystemExit) -> None:
+    """End as Python does, but leave the memory to the kernel.
+
+    Python would delete every object of the package one by one, and to do so copy all the memory
+    that the process shares with the server: that takes longer than most commands.
+    """
+    code = end.code
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        code = 120  # Python's own for streams that cannot be flushed
+    os._exit((code or 0) & 0xFF)
 
 
 if __name__ == "__main__":
