@@ -15,7 +15,7 @@ import click
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested
 from publisher.cli.rendering import message, plural
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, printable
 from publisher.repository import RepositoryError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from publisher.service.host import Host
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+_REPEATED_SECONDS = 60.0
 
 config_option = click.option(
     "--config",
@@ -109,14 +111,43 @@ def _reload(host: Host) -> None:
 
 def _log_to_stderr() -> None:
     if is_requested():
+        logging.getLogger("dbos").addHandler(logging.NullHandler())  # else it adds one of its own
         return  # lines as those of other commands
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_OneLine())
+    handler.addFilter(_Repetitions())
     for name in ("publisher.service", "dbos", "uvicorn.error"):
         log = logging.getLogger(name)
         log.handlers[:] = [handler]
         log.setLevel(logging.WARNING)
         log.propagate = False
+
+
+class _OneLine(logging.Formatter):
+    """A line for each record: DBOS logs tracebacks of each error of the database."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage().partition("\n")[0]
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f" {str(record.exc_info[1]).partition(chr(10))[0]}"
+        return f"{record.levelname}: {printable(text)}"
+
+
+class _Repetitions(logging.Filter):
+    """Leaves out what was logged less than a minute ago: many threads try again every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()[:200]
+        if record.created - self._logged.get(text, float("-inf")) < _REPEATED_SECONDS:
+            return False
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[text] = record.created
+        return True
 
 
 def notify_systemd(state: str) -> None:

@@ -134,6 +134,7 @@ class Host:
                 self._queue.recover(lost)
                 for host in lost:
                     self._hosts.forget(host)
+                self._queue.recover_forgotten(set(self._runner.active), self._hosts.timeout)
             except Exception as error:  # noqa: BLE001 - DBOS raises errors of several libraries
                 _log.warning("%s", _cause(error))
                 pause = min(pause, _RETRY_SECONDS)

@@ -6,11 +6,15 @@ import os
 import random
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from publisher.service.jobs.model import Job, JobFilter, JobKind, JobState
+from publisher.service.configuration import History
+from publisher.service.jobs.history import remove_old_jobs
+from publisher.service.jobs.model import Job, JobFilter, JobKind, JobState, NoSuchJob
 from tests.command import succeed
 from tests.postgresql import PostgreSQL, postgresql
 from tests.service import (
@@ -77,7 +81,8 @@ def test_jobs_are_lost_by_no_death_of_a_host_or_of_the_database(tmp_path: Path) 
             assert first.stop() == second.stop() == 0
     listed = succeed("list", "--repository", f"dir:{repository}", "--output", "json").json
     assert len(listed["images"]) == 3 * len(lists)
-    history = succeed("log", "--repository", f"dir:{repository}", "--output", "json").json
+    options = ("--limit", "100000", "--output", "json")
+    history = succeed("log", "--repository", f"dir:{repository}", *options).json
     changes = [change for each in history["transactions"] for change in each["changes"]]
     published = [each["name"] for each in changes if each["what"] == "published"]
     assert len(published) == len(set(published)) == 3 * len(lists)
@@ -142,10 +147,22 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
         waiting = asked.submit(JobKind.INGEST_LIST, "images", "slow")
         assert waiting.id != running.id
         assert asked.submit(JobKind.INGEST_LIST, "images", "slow").id == waiting.id
+
+        # A job that the engine took for this host, and lost when the database was away, runs.
+        forgotten = asked.submit(JobKind.GC, "images")
+        take = (
+            "UPDATE workflow_status SET status = 'PENDING', executor_id = :host "
+            "WHERE workflow_uuid = :job"
+        )
+        with asked.engine.begin() as connection:
+            connection.execute(sa.text(take), {"host": host.name, "job": forgotten.id})
+        eventually(lambda: f"job {forgotten.id} did not begin" in host.log.read_text())
+
         assert asked.jobs.cancel(waiting.id, "user").state is JobState.CANCELLED
         asked.jobs.cancel(running.id, "user")
         cancelled = asked.end_of(running)
         assert (cancelled.state, cancelled.error) == (JobState.CANCELLED, "cancelled by user")
+        assert asked.end_of(forgotten).state is JobState.SUCCEEDED
 
         # A host that is terminated, or killed, continues with its jobs when it is back.
         interrupted = asked.submit(JobKind.INGEST_LIST, "images", "slow")
@@ -160,4 +177,12 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
         recovered = asked.end_of(interrupted)
         assert (recovered.state, recovered.attempt) == (JobState.SUCCEEDED, 3)
         assert "the host of the last one was lost" in "".join(asked.messages(recovered))
+
+        # Of the history, the newest jobs remain.
+        assert remove_old_jobs(asked.engine, asked.jobs, History(jobs=2)) == 5
+        kept = asked.jobs.list().jobs
+        assert [each.id for each in kept] == [interrupted.id, forgotten.id]
+        with pytest.raises(NoSuchJob):
+            asked.jobs.events(published.id)
+        assert remove_old_jobs(asked.engine, asked.jobs, History(age=timedelta(0))) == 2
         assert host.stop() == 0

@@ -7,9 +7,10 @@ DBOS is only asked for what they cannot do: which host takes which job next.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 
-from dbos import DBOS, DBOSConfig, WorkflowSerializationFormat
+from dbos import DBOS, DBOSConfig, WorkflowSerializationFormat, _dbos
 
 from publisher.service.jobs.database import driver_url
 from publisher.service.jobs.store import APPLICATION, QUEUE, VERSION, WORKFLOW
@@ -34,6 +35,7 @@ class Engine:
         self._run = run
         self._jobs = jobs
         self._launched = False
+        self._missing: dict[str, float] = {}
 
     def launch(self) -> None:
         """Begin to take jobs; raise an error of the database, after which it can be tried again."""
@@ -82,6 +84,24 @@ class Engine:
         if hosts:
             _log.warning("hosts are lost, their jobs run again: %s", ", ".join(hosts))
             DBOS._recover_pending_workflows(list(hosts))
+
+    def recover_forgotten(self, running: Collection[str], seconds: float) -> None:
+        """Put jobs in the queue again that DBOS took for this host, and that do not run here.
+
+        That is so if the database was away when DBOS read a job that it had just taken. `running`
+        are the jobs that run here, and `seconds` is how long another one may take to begin.
+        """
+        taken = DBOS.list_workflows(
+            status="PENDING", executor_id=self._host, load_input=False, load_output=False
+        )
+        moment = time.monotonic()
+        missing = {each.workflow_id for each in taken} - set(running)
+        self._missing = {job: self._missing.get(job, moment) for job in missing}
+        for job, since in self._missing.items():
+            if moment - since > seconds:
+                _log.warning("job %s did not begin, and is queued again", job)
+                database = _dbos._get_dbos_instance()._sys_db
+                database.reenqueue_for_recovery(job, [self._host], QUEUE)
 
 
 def _function(run: Callable[[str], None]) -> Callable[[str], None]:

@@ -41,6 +41,7 @@ class JobRunner:
     def run(self, job_id: str) -> None:
         """Run a job to its end; without an end if the host stops: the job then runs elsewhere."""
         self.active.add(job_id)
+        attempt: Attempt | None = None
         try:
             attempt = self._until_available(lambda: self.store.begin(job_id))
             if attempt is None:
@@ -49,6 +50,10 @@ class JobRunner:
             self._run(attempt, request)
         except NoSuchJob:
             return
+        except Exception as error:  # noqa: BLE001 - otherwise the job would seem to run for ever
+            text = failure_text(error, f"job {job_id}")
+            if attempt is not None:
+                self._fail(attempt, text)
         finally:
             self.active.discard(job_id)
             if self.stopping.is_set():
@@ -70,6 +75,9 @@ class JobRunner:
             self._pause()
         ended = watch.to_end
         self._until_available(lambda: self.store.finish(attempt, code, error, ended=ended))
+
+    def _fail(self, attempt: Attempt, text: str) -> None:
+        self._until_available(lambda: self.store.finish(attempt, None, text, ended=False))
 
     def _command(
         self,
