@@ -11,10 +11,13 @@ GATHER = "gather"
 """In the words of a command of `tests.transactions`: before a number, and the command itself."""
 
 
-def gather_commits(number: int, before: Callable[[], object] = lambda: None) -> None:
+def gather_commits(
+    number: int, before: Callable[[], object] = lambda: None, at_most: float | None = None
+) -> None:
     """In this process, from now on: no commit begins before `number` images wait for it.
 
-    `before` is called when they do.
+    `before` is called when they do. After `at_most` seconds commits begin anyway: where operations
+    fail on purpose, an image may never wait for its commit.
     """
     original = Commits._next_group
     complete = False
@@ -26,7 +29,9 @@ def gather_commits(number: int, before: Callable[[], object] = lambda: None) -> 
                 before()
                 complete = True
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: complete, 60), "too few images became ready"
+            is_complete = self._changed.wait_for(lambda: complete, at_most or 60)
+            assert is_complete or at_most, "too few images became ready"
+            complete = True
         return original(self, own)
 
     Commits._next_group = next_group  # type: ignore[method-assign]

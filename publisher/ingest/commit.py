@@ -70,6 +70,18 @@ class NotTogether(Exception):
     """An image changes something that only one image of a commit may change."""
 
 
+class CommitFailed(Exception):
+    """The commit of several images failed, possibly after they were published.
+
+    A transaction that has passed its commit point is completed by the next one. `statuses` are
+    those of the images, if they were published by this commit. The cause is the error.
+    """
+
+    def __init__(self, statuses: Sequence[Status]) -> None:
+        super().__init__()
+        self.statuses = statuses
+
+
 def commit_alone(repository: Repository, image: PreparedImage) -> Status:
     """Commit one image in its own transaction; see `publish` for the errors."""
     transaction = image.transaction
@@ -92,10 +104,11 @@ def commit_alone(repository: Repository, image: PreparedImage) -> Status:
 def commit_together(repository: Repository, images: Sequence[PreparedImage]) -> list[Status]:
     """Commit several images, which have no name in common, in one transaction.
 
-    Each image sees the records as the images before it change them. After any error nothing is
-    published, and the transaction of each image is as it was before.
+    Each image sees the records as the images before it change them. After any error but
+    CommitFailed nothing is published, and the transaction of each image is as it was before.
 
     Raises:
+        CommitFailed: The commit itself failed.
         NotTogether: One of the images is in the Podman store, whose lists are single files.
     """
     first, *others = images
@@ -115,7 +128,10 @@ def commit_together(repository: Repository, images: Sequence[PreparedImage]) -> 
             for image in images:
                 _add_layers(transaction, image)
             records.write(transaction)
-            transaction.commit()
+            try:
+                transaction.commit()
+            except Exception as error:
+                raise CommitFailed(statuses) from error
     return statuses
 
 

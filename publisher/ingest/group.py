@@ -26,9 +26,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Waiting:
-    """An image in the queue, then its status, or the error of its commit."""
+    """An image in the queue, then its status, or the error of its commit.
+
+    `of_failed` is the status that a failed commit of several images has published, if it did.
+    """
 
     image: PreparedImage
+    of_failed: Status | None = None
     status: Status | None = None
     error: BaseException | None = None
 
@@ -102,7 +106,7 @@ class Commits:
 
     def _commit_together(self, group: Sequence[_Waiting]) -> bool:
         """Commit a group; return False if nothing is published and each has to be tried alone."""
-        from publisher.ingest.commit import NotTogether, commit_together
+        from publisher.ingest.commit import CommitFailed, NotTogether, commit_together
 
         try:
             statuses = commit_together(self._repository, [each.image for each in group])
@@ -111,6 +115,15 @@ class Commits:
                 each.error = error
             return True
         except NotTogether:
+            return False
+        except CommitFailed as failed:
+            if isinstance(failed.__cause__, RepositoryBusy):
+                for each in group:
+                    each.error = failed.__cause__
+                return True
+            _log.info("%d images are committed one by one: %s", len(group), failed.__cause__)
+            for each, status in zip(group, failed.statuses, strict=True):
+                each.of_failed = status
             return False
         except Exception as error:  # noqa: BLE001 - reported again by the image that caused it
             _log.info("%d images are committed one by one: %s", len(group), error)
@@ -124,6 +137,9 @@ def _commit_alone(repository: Repository, waiting: _Waiting) -> None:
     from publisher.ingest.commit import commit_alone
 
     try:
-        waiting.status = commit_alone(repository, waiting.image)
+        status = commit_alone(repository, waiting.image)
+        # If the commit before had published the image, it is found unchanged.
+        is_published = status is Status.UNCHANGED and waiting.of_failed is not None
+        waiting.status = waiting.of_failed if is_published else status
     except Exception as error:  # noqa: BLE001 - raised again in the thread of the image
         waiting.error = error

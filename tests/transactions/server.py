@@ -252,7 +252,8 @@ def run(request: dict[str, Any], answer: int) -> None:
     code = 0
     for arguments in request["commands"]:
         if arguments[0] == GATHER:
-            gather_commits(int(arguments[1]))
+            fails = request["mode"] in ("fail", "broken")
+            gather_commits(int(arguments[1]), at_most=2 if fails else None)
             arguments = arguments[2:]
         sys.argv = ["publisher", *arguments]
         try:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from publisher.ingest.group import Commits
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
-from publisher.repository import Repository
+from publisher.repository import Repository, disk
+from publisher.repository.cvmfs import execution
+from publisher.repository.directory import journal
 from publisher.repository.reading import load_schedule
 from publisher.sources.open import Sources
 from publisher.verify.run import verify
@@ -150,6 +154,73 @@ def test_an_image_that_cannot_be_published_is_left_out_of_its_group(
     assert {"local/i2:i2", "local/i3:i3"} <= set().union(*publications(place))
     assert (place.root / "local/i2:i2/own/2").read_bytes() == b"2"
     assert (place.root / "local/i3:i3/again").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_images_that_a_failed_commit_has_published_are_reported_as_published(
+    place: AnyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """An I/O error after the commit point; the next transaction completes the commit."""
+    layouts = tmp_path / "layouts"
+    for number in range(3):
+        write_layout(small(number), layouts, f"i{number}")
+    subject: Any = execution.Execution if place.machine else journal
+    name = "require_visible" if place.machine else "apply"
+    original, failures = getattr(subject, name), 0
+
+    def failing(*arguments: Any) -> None:
+        nonlocal failures
+        if place.machine or arguments[1].exists():  # a journal that was written
+            failures += 1
+            if failures <= times:
+                raise OSError(errno.EIO, "Input/output error", "of the disk")
+        original(*arguments)
+
+    monkeypatch.setattr(subject, name, failing)
+    report = run(place, layouts, ["i0", "i1", "i2"], together=3)
+    statuses = Counter(each.status for each in report.outcomes)
+    if times == 1:
+        assert statuses == {Status.PUBLISHED: 3}
+    elif place.machine is None:
+        # The transaction of the first image cannot complete it; that of the second one does.
+        assert statuses == {Status.FAILED: 1, Status.PUBLISHED: 2}
+    if place.machine is None:
+        assert publications(place) == [{f"local/i{n}:i{n}" for n in range(3)}]
+    assert_sound(place)
+
+
+def test_a_group_takes_as_many_syncs_as_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[object] = []
+
+    def counted(path: Path) -> None:
+        synced.append(path)
+        disk.sync_filesystem(path)
+
+    monkeypatch.setattr(journal, "sync_filesystem", counted)
+    counts = []
+    for size in (1, 6):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        place, tags = make_repository("directory", folder), [f"i{n}" for n in range(size)]
+        for number, tag in enumerate(tags):
+            write_layout(small(number), folder / "layouts", tag)
+        synced.clear()
+        report = run(place, folder / "layouts", tags, together=size)
+        assert [each.status for each in report.outcomes] == [Status.PUBLISHED] * size
+        counts.append(len(synced))
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_tag_that_a_list_has_twice_is_committed_once(tmp_path: Path) -> None:
+    place, layouts = make_repository("directory", tmp_path), tmp_path / "layouts"
+    for number in range(2):
+        write_layout(small(number), layouts, f"i{number}")
+    report = run(place, layouts, ["i0", "i0", "i1"], together=2)
+    assert {each.status for each in report.outcomes} == {Status.PUBLISHED}
+    assert publications(place) == [{"local/i0:i0", "local/i1:i1"}]
+    assert_sound(place)
 
 
 def test_the_size_of_a_group_is_limited(

@@ -13,12 +13,18 @@ from pathlib import Path
 import pytest
 
 from publisher.cli.main import main
+from publisher.ingest.report import Status
+from publisher.ingest.run import ingest
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.verify.findings import Kind
 from publisher.verify.run import verify
+from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
 from tests.command import command, environment, publisher, succeed
 from tests.cvmfs import Machine, die_around_calls, make_machine
+from tests.gathering import gathered_commits
 from tests.layer_builder import (
     directory,
     file,
@@ -83,6 +89,33 @@ def test_an_image_is_published_in_calls_that_a_gateway_accepts(
     )
     repository = renewed(machine)
     assert not verify(repository, deep=True).findings
+
+
+def test_images_that_are_ready_together_take_as_many_revisions_as_one(
+    publishers: list[Machine], tmp_path: Path
+) -> None:
+    machine, other = publishers
+    tags = [str(number) for number in range(4)]
+    for name in tags:
+        tag(tmp_path, name, name.encode())
+    before = machine.revision(NAME)
+    requests = [Request(wish_for(f"oci:{tmp_path}/layout:{n}", name="tool")) for n in tags[:3]]
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in machine.environment.items():
+            patch.setenv(key, value)
+        repository = machine.open(NAME, wait=120)
+        with Sources() as sources, gathered_commits(3):
+            report = ingest(requests, repository, sources, jobs=3)
+        repository.close()
+    assert [each.status for each in report.outcomes] == [Status.PUBLISHED] * 3
+    assert machine.revision(NAME) - before <= 3
+    for name in tags[:3]:
+        mount = machine.published(NAME)
+        renewed(machine)
+        assert (mount / f"local/tool:{name}/own").read_bytes() == name.encode()
+        assert (mount / f"local/tool:{name}/again").read_bytes() == b"base"
+    succeed(*arguments(f"oci:{tmp_path}/layout:3"), env=other.environment)
+    assert not verify(renewed(machine), deep=True).findings
 
 
 def test_a_new_image_of_many_layers_and_a_moved_tag_take_at_most_three_revisions(
