@@ -76,6 +76,27 @@ def hang() -> None:
         time.sleep(1)
 
 
+def multiply() -> None:
+    """Start processes that leave the session and lose their parents; note their numbers."""
+    for _ in range(2):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.setsid()
+            with open("pids", "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(600)
+            os._exit(0)
+    while not Path("pids").exists() or len(Path("pids").read_text().splitlines()) < 4:
+        time.sleep(0.01)
+
+
+def kill_after_multiplying() -> None:
+    """Start processes, and end by SIGKILL."""
+    multiply()
+    end_by(str(int(signal.SIGKILL)))
+
+
 def fail() -> None:
     """Raise an error that no code expects."""
     raise ZeroDivisionError("on purpose")

@@ -11,6 +11,8 @@ from publisher.sandbox.capabilities import Capability as Capability
 from publisher.sandbox.capabilities import for_unpacking as for_unpacking
 from publisher.sandbox.confinement import Confinement as Confinement
 from publisher.sandbox.confinement import Measure as Measure
+from publisher.sandbox.confinement import adopt_orphans as adopt_orphans
+from publisher.sandbox.confinement import children as children
 from publisher.sandbox.confinement import confine as confine
 from publisher.sandbox.confinement import end_with_parent as end_with_parent
 from publisher.sandbox.errors import SandboxError as SandboxError

@@ -23,6 +23,7 @@ from publisher.sandbox.kernel import process_control
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -106,6 +107,19 @@ def end_with_parent(parent: int) -> None:
     process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # the parent ended before it
+
+
+def adopt_orphans() -> None:
+    """Let processes whose parents have ended become children of this one, if it is an ancestor."""
+    process_control(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children() -> set[int]:
+    """Return the process IDs of the children of this process, which has one thread."""
+    try:
+        return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return set()
 
 
 def threads() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from publisher.entry import Entry, EntryType
@@ -15,6 +15,12 @@ from publisher.layers.unpack import index_header
 from publisher.repository import LayerStage
 from publisher.workers.errors import WorkerFailed
 from publisher.workers.job import Job, Unpacked
+
+_ENTRY_BYTES = 1024
+"""The average size of the lines of a layer with as many entries as it may have, at most.
+
+A layer with larger ones, such as attributes and long names, has them in its archive.
+"""
 
 _ORDINARY = re.compile(
     r'\{"path":"[^"\\]+","type":"[fd]","mode":"0[67][0-7][0-7]","uid":\d{1,9},"gid":\d{1,9},'
@@ -47,7 +53,8 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
             index = read_index(file)
             header = index.header
             # As many lines as the header states, or LayerError.
-            refused = _first_refused(index.lines(), job.policy)
+            most = _ENTRY_BYTES * limits.layer_entries + 8 * summary.archive_size
+            refused = _first_refused(_bounded(index.lines(), most), job.policy)
         except LayerError as error:
             why = f"its worker process wrote a damaged index: {error.why}"
             raise WorkerFailed(what, why=why) from error
@@ -58,6 +65,16 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
     if refused is not None:
         why = f"the index of its worker process has {refused!r} against the policy"
         raise WorkerFailed(what, why=why)
+
+
+def _bounded(lines: Iterable[str], most: int) -> Iterator[str]:
+    """Yield `lines`; raise LayerError after more than `most` bytes."""
+    size = 0
+    for line in lines:
+        size += len(line)
+        if size > most:
+            raise LayerError("cannot read a layer index", why=f"it has more than {most} bytes")
+        yield line
 
 
 def _first_refused(lines: Iterable[str], policy: Policy) -> str | None:

@@ -21,7 +21,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-from publisher.sandbox import end_with_parent
+from publisher.sandbox import adopt_orphans, children, end_with_parent
 from publisher.workers.frames import NUMBER
 from publisher.workers.worker import work
 
@@ -36,6 +36,7 @@ def serve(control: socket.socket) -> None:
     """Fork a worker for each message, until the publisher closes its end."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    adopt_orphans()
     gc.collect()
     gc.freeze()  # so that workers copy less memory
     server = _Server(control)
@@ -109,11 +110,22 @@ class _Server:
             pid, status = os.waitpid(-1, options)
             if not pid:
                 return
-            lifeline = self._lifelines.pop(pid)
+            lifeline = self._lifelines.pop(pid, None)
+            if lifeline is None:
+                continue  # a process that a worker had started
+            self._end_orphans()
             self._send(lifeline, status)
             with suppress(KeyError):  # the publisher has ended this worker
                 self._poll.unregister(lifeline)
             lifeline.close()
+
+    def _end_orphans(self) -> None:
+        """End what an ended worker has started, which is possible without a filter of calls."""
+        while orphans := children().difference(self._lifelines):
+            for pid in orphans:  # not reaped yet, so that the number is not used again
+                os.kill(pid, signal.SIGKILL)
+            for pid in orphans:
+                os.waitpid(pid, 0)
 
     def _send(self, lifeline: socket.socket, number: int) -> None:
         with suppress(ConnectionError):  # the publisher has ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from publisher.layers.errors import LayerError
 from publisher.layers.policy import Limits as LayerLimits
 from publisher.layers.policy import Policy
 from publisher.sandbox import Measure
+from publisher.workers import fork_server
+from publisher.workers.errors import WorkerEnded
 from publisher.workers.pool import Workers
 from publisher.workers.surroundings import ADDRESS_SPACE, OPEN_FILES
+from tests import worker_server
 from tests.attacked import Limits, attacked_by, listening, metadata
 from tests.components import require_root
 from tests.compromised import ATTEMPTS, permitted
@@ -89,6 +93,31 @@ def test_layers_are_unpacked_on_machines_that_lack_measures(
     logged = in_a_child(unpack_there)
     assert f"was not confined by: {', '.join(lacks)}\n" in logged
     assert_same_tree(stage.place.tree, expected.place.tree, directory_times=True)
+
+
+@pytest.mark.parametrize("word", ["multiply", "kill_after_multiplying"])
+def test_what_a_worker_has_started_ends_with_it_where_system_calls_are_not_filtered(
+    word: str, tmp_path: Path
+) -> None:
+    require_root()
+    stage = Stages(tmp_path).probe(word)
+
+    def unpack_there(writer: int) -> None:
+        lacking(Measure.SYSTEM_CALLS)
+        fork_server.COMMAND = worker_server.COMMAND
+        with Workers(1, ENVIRONMENT) as workers:
+            try:
+                unpack(workers, stage, ALL_KINDS)
+            except WorkerEnded as error:
+                assert error.status == -signal.SIGKILL and word != "multiply"
+            pids = (stage.place.directory / "pids").read_text().split()
+            left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+            # The server still works.
+            unpack(workers, Stages(tmp_path / "again").make(), ALL_KINDS)
+        os.write(writer, json.dumps([len(pids), left]).encode())
+
+    (tmp_path / "again").mkdir()
+    assert json.loads(in_a_child(unpack_there)) == [4, []]
 
 
 def test_what_the_policy_keeps_is_kept_in_a_confined_process(

@@ -279,6 +279,16 @@ def test_a_layer_that_is_larger_than_the_limits_is_refused(
         check_index(stage, lie, job(SMALL))
 
 
+def test_an_index_whose_lines_are_together_too_long_is_refused(
+    workers: Workers, stages: Stages
+) -> None:
+    few = job(SMALL, Policy(limits=Limits(layer_entries=10)))
+    long = "x" * (10 * 1024 + 8 * len(SMALL.tar))
+    forged = stages.probe("forge", '"target":"d"', f'"target":"d{long}"')
+    with pytest.raises(WorkerFailed, match=r"damaged index: it has more than \d+ bytes"):
+        workers.unpack(forged, SMALL.chunks(), few)
+
+
 @pytest.mark.parametrize(
     "name", ["layer/layerfs", "layer/.metadata/index.zst", "layer/.metadata", "layer"]
 )
