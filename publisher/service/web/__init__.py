@@ -1,0 +1,16 @@
+"""The HTTP interface of the service: REST below /api/v1, and the pages of the site, live.
+
+context.py      what the interface reads: published trees, jobs, the clock
+snapshots.py    what is published at one moment, read again after each change, for all requests
+routes.py       a route, its parameters, and how they are parsed (pure)
+problems.py     errors as answers (application/problem+json)
+answers.py      answers with ETag, which are kept as long as the snapshot
+trees.py        the routes about published trees
+jobs.py         the routes about jobs, with live logs
+paging.py       pages of a list, with stable cursors (pure)
+openapi.py      the description of all routes, for programs (pure)
+pages.py        the pages of `publisher.site`, made when they are requested
+application.py  all of it as one Starlette application
+
+Nothing here imports the command line: `cli/` opens the repositories and hands them over.
+"""

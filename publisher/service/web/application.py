@@ -1,0 +1,124 @@
+"""The HTTP interface as one Starlette application."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from publisher import __version__
+from publisher.errors import PublisherError
+from publisher.service.web.answers import answer, tag_of
+from publisher.service.web.context import Context
+from publisher.service.web.jobs import job_routes
+from publisher.service.web.openapi import describe
+from publisher.service.web.pages import Pages
+from publisher.service.web.problems import NotFound, WrongMethod, problem, unexpected
+from publisher.service.web.routes import Route, parse_query
+from publisher.service.web.trees import Trees
+
+_log = logging.getLogger(__name__)
+
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(context: Context) -> Starlette:
+    """Return the application that answers all requests; it changes nothing."""
+    trees = Trees(context)
+    routes = [*trees.routes(), *job_routes(context.jobs)]
+    pages = Pages(trees)
+    entries = [StarletteRoute("/api/v1/openapi.json", _reporting(_description(routes)))]
+    entries += [StarletteRoute(route.path, _reporting(_endpoint(route))) for route in routes]
+    entries += [StarletteRoute(path, _reporting(handler)) for path, handler in pages.routes()]
+    for entry in entries:
+        entry.methods = {"GET", "HEAD"}
+    app = Starlette(
+        routes=entries, exception_handlers={404: _missing, 405: _wrong_method, 400: _missing}
+    )
+    app.add_middleware(_SecurityHeaders)
+    return app
+
+
+def _reporting(handler: _Endpoint) -> _Endpoint:
+    """Return an endpoint whose errors are answers."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (PublisherError, OSError) as error:
+            return problem(error)
+        except Exception:  # noqa: BLE001 - the last resort: a defect ends one request only
+            _log.exception("unexpected error at %s %s", request.method, request.url.path)
+            return unexpected()
+
+    return endpoint
+
+
+def _endpoint(route: Route) -> _Endpoint:
+    async def endpoint(request: Request) -> Response:
+        values = parse_query(route, request.query_params.multi_items())
+        found: Response = await route.handler(request, **request.path_params, **values)
+        return found
+
+    return endpoint
+
+
+def _description(routes: Sequence[Route]) -> _Endpoint:
+    body = json.dumps(describe(routes, __version__), indent=1).encode()
+    tag = tag_of(body)
+
+    async def endpoint(request: Request) -> Response:
+        return answer(request, body, tag)
+
+    return endpoint
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return problem(
+        NotFound(
+            f"cannot find {request.url.path}",
+            why="the service has no such URL",
+            hint="see /api/v1/openapi.json",
+        )
+    )
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    allowed = ("GET", "HEAD")
+    if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
+        allowed = tuple(sorted(error.headers["Allow"].split(", ")))  # type: ignore[assignment]
+    return problem(WrongMethod(f"cannot {request.method} {request.url.path}", allowed=allowed))
+
+
+class _SecurityHeaders:
+    """Adds the headers that restrict what browsers do with answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,52 @@
+"""What the HTTP interface reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from publisher.repository import Repository
+from publisher.service.jobs.model import Jobs
+from publisher.site.survey import Remembered
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTree:
+    """A repository that the service shows.
+
+    Attributes:
+        name: Its name in the configuration, and in URLs.
+        title: The title of its pages.
+        open: Opens it for reading. Called again after each change of the tree.
+        remember: Returns the state of its wishes and runs on this machine.
+    """
+
+    name: str
+    title: str
+    open: Callable[[], Repository]
+    remember: Callable[[], Remembered]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that requests are answered from.
+
+    Attributes:
+        trees: The repositories, with different names.
+        jobs: The jobs, or None if this service runs none.
+        now: The clock.
+        recheck: For how many seconds a tree is taken as unchanged.
+        patience: How many seconds a request waits for a tree that has changed to be read, before it
+            is answered from what was read last.
+    """
+
+    trees: Sequence[PublishedTree]
+    jobs: Jobs | None = None
+    now: Callable[[], datetime] = _now
+    recheck: float = 1.0
+    patience: float = 0.05

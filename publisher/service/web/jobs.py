@@ -1,0 +1,233 @@
+"""The routes about jobs: their states, and their logs, also while they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from publisher.errors import printable
+from publisher.service.jobs.model import (
+    MOST_PER_PAGE,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobKind,
+    Jobs,
+    JobState,
+    JobsUnavailable,
+)
+from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.problems import BadRequest
+from publisher.service.web.routes import Kind, Parameter, Route
+from publisher.times import format_time
+
+BASE = "/api/v1/jobs"
+
+_POLL = 0.5
+"""Seconds between two looks for new lines of a log."""
+
+_QUIET = 15.0
+"""After so many seconds without a line, a comment shows that the connection is alive."""
+
+_MOST_STREAMS = 500
+_LONGEST = 64 * 1024
+_EVENT_STREAM = "text/event-stream"
+
+
+def job_routes(jobs: Jobs | None) -> tuple[Route, ...]:
+    """Return the routes about jobs; none if the service runs no jobs."""
+    return _JobRoutes(jobs).routes() if jobs is not None else ()
+
+
+class _JobRoutes:
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._streams = 0
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes."""
+        page = Parameter(
+            "limit", "How many a page has.", Kind.INTEGER, default=50, bounds=(1, MOST_PER_PAGE)
+        )
+        last = Parameter("after", "The number of the last known event.", Kind.INTEGER, default=0)
+        return (
+            Route(
+                BASE,
+                "listJobs",
+                "List the jobs, the newest first.",
+                "jobs-1",
+                self.list,
+                (
+                    Parameter("repository", "Only those of this repository."),
+                    Parameter("kind", "Only those of this kind.", choices=tuple(JobKind)),
+                    Parameter("state", "Only those in this state.", choices=tuple(JobState)),
+                    page,
+                    Parameter("cursor", "`next` of the page before.", default=""),
+                ),
+            ),
+            Route(BASE + "/{job}", "showJob", "Show one job.", "job-1", self.show),
+            Route(
+                BASE + "/{job}/events",
+                "listEvents",
+                "List the lines of a job's log.",
+                "job-events-1",
+                self.events,
+                (last, page),
+            ),
+            Route(
+                BASE + "/{job}/live",
+                "followEvents",
+                "Follow a job's log: Server-Sent Events, until the job has ended. "
+                "The header Last-Event-ID continues an earlier stream.",
+                "",
+                self.live,
+                (last,),
+                media_type=_EVENT_STREAM,
+            ),
+        )
+
+    async def list(
+        self,
+        request: Request,
+        repository: str | None,
+        kind: str | None,
+        state: str | None,
+        limit: int,
+        cursor: str,
+    ) -> Response:
+        """List jobs."""
+        chosen = JobFilter(
+            frozenset({repository} if repository is not None else ()),
+            frozenset({JobKind(kind)} if kind is not None else ()),
+            frozenset({JobState(state)} if state is not None else ()),
+        )
+        try:
+            page = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=limit)
+        except ValueError as error:
+            raise BadRequest(
+                "cannot continue the list",
+                why="the cursor is not one of this list",
+                hint="use `next` of the page before",
+                parameter="cursor",
+            ) from error
+        value: dict[str, object] = {
+            "jobs": [_job_value(job) for job in page.jobs],
+            "next": page.following or None,
+        }
+        return _fresh(request, "jobs/1", value)
+
+    async def show(self, request: Request, job: str) -> Response:
+        """Show one job."""
+        found = await run_in_threadpool(self._jobs.get, job)
+        return _fresh(request, "job/1", _job_value(found))
+
+    async def events(self, request: Request, job: str, after: int, limit: int) -> Response:
+        """List events of a job."""
+        found = await run_in_threadpool(self._jobs.events, job, after, limit)
+        return _fresh(request, "job-events/1", {"events": [_event_value(each) for each in found]})
+
+    async def live(self, request: Request, job: str, after: int) -> Response:
+        """Stream the events of a job as they are written."""
+        known = request.headers.get("last-event-id", "")
+        if known:
+            if not (known.isascii() and known.isdigit() and len(known) < 16):
+                raise BadRequest(
+                    "cannot continue the log",
+                    why="Last-Event-ID is not the number of an event",
+                    hint="omit the header, or use the id of the last event",
+                    parameter="Last-Event-ID",
+                )
+            after = int(known)
+        await run_in_threadpool(self._jobs.get, job)  # raises NoSuchJob before the answer begins
+        if self._streams >= _MOST_STREAMS:
+            raise JobsUnavailable(
+                f"cannot follow job {job}",
+                why=f"{_MOST_STREAMS} logs are followed already",
+                hint=f"read its lines once: {BASE}/{job}/events",
+            )
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._stream(job, after), 200, headers, _EVENT_STREAM)
+
+    async def _stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            async for part in self._messages(job_id, after):
+                yield part
+        except JobsUnavailable:
+            return  # the client connects again, and continues with Last-Event-ID
+        finally:
+            self._streams -= 1
+
+    async def _messages(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        written = time.monotonic()
+        while True:
+            # The state is read first: what a job wrote before it ended is then among the events.
+            job = await run_in_threadpool(self._jobs.get, job_id)
+            events: Sequence[JobEvent] = await run_in_threadpool(self._jobs.events, job_id, after)
+            for each in events:
+                after = each.number
+                yield _message("line", _event_value(each), each.number)
+            if events:
+                written = time.monotonic()
+                continue
+            if job.state.is_final:
+                yield _message("end", _job_value(job))
+                return
+            if time.monotonic() - written > _QUIET:
+                written = time.monotonic()
+                yield b": the job runs\n\n"
+            await asyncio.sleep(_POLL)
+
+
+def _message(kind: str, value: object, number: int | None = None) -> bytes:
+    """Return a message of a stream of events; JSON text has no line breaks."""
+    identity = "" if number is None else f"id: {number}\n"
+    return f"{identity}event: {kind}\ndata: {json.dumps(value)}\n\n".encode()
+
+
+def _fresh(request: Request, kind: str, value: dict[str, object]) -> Response:
+    body = encode(kind, value)
+    return answer(request, body, tag_of(body))
+
+
+def _job_value(job: Job) -> dict[str, object]:
+    """Return a job without its arguments, which may name files of the host."""
+    request = job.request
+    return {
+        "id": job.id,
+        "kind": str(request.kind),
+        "repository": request.repository,
+        "subject": printable(request.subject),
+        "requestedBy": printable(request.requested_by),
+        "reason": printable(request.reason),
+        "state": str(job.state),
+        "createdAt": format_time(job.created),
+        "startedAt": format_time(job.started) if job.started else None,
+        "endedAt": format_time(job.ended) if job.ended else None,
+        "host": job.host,
+        "exitCode": job.exit_code,
+        "error": printable(job.error),
+        "attempt": job.attempt,
+    }
+
+
+def _event_value(event: JobEvent) -> dict[str, object]:
+    return {
+        "number": event.number,
+        "attempt": event.attempt,
+        "event": {key: _safe(value) for key, value in event.value.items()},
+    }
+
+
+def _safe(value: Any) -> Any:
+    """Return a value of an event with its texts escaped and bounded."""
+    if isinstance(value, str):
+        return printable(value[:_LONGEST])
+    return value

@@ -1,0 +1,92 @@
+"""The description of all routes as an OpenAPI 3.1 document. Pure, apart from the schemas' files."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from publisher.service.web.problems import MEDIA_TYPE
+from publisher.service.web.routes import PARTS, Kind, Parameter, Route
+
+_STATUS = {
+    "400": "The request is malformed.",
+    "403": "The sender may not do this.",
+    "404": "What the URL names does not exist.",
+    "409": "What the URL names is not in a state for this.",
+    "503": "The repository, or the database of jobs, cannot be read at the moment.",
+}
+
+
+def describe(routes: Sequence[Route], version: str) -> dict[str, object]:
+    """Return the document; `version` is that of the program."""
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths[re.sub(r":[a-z]+}", "}", route.path)] = {"get": _operation(route)}
+    names = {route.answer for route in routes if route.answer} | {"problem-1"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Publisher", "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": {name: _schema(name) for name in sorted(names)}},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    parts = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PARTS[name],
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for name in re.findall(r"{(\w+)(?::\w+)?}", route.path)
+    ]
+    errors = {
+        status: {
+            "description": text,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/problem-1"}}},
+        }
+        for status, text in _STATUS.items()
+    }
+    schema = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else {}
+    good = {"description": "The document.", "content": {route.media_type: {"schema": schema}}}
+    return {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "parameters": parts + [_parameter(each) for each in route.parameters],
+        "responses": {"200": good, "304": {"description": "The ETag is current."}, **errors},
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": str(parameter.kind)}
+    if parameter.choices:
+        schema["enum"] = list(parameter.choices)
+    if parameter.kind is Kind.INTEGER:
+        schema["minimum"], schema["maximum"] = parameter.bounds
+    if parameter.default not in (None, ""):
+        schema["default"] = parameter.default
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "schema": schema,
+    }
+
+
+@functools.cache
+def _schema(name: str) -> dict[str, Any]:
+    """Return a schema of docs/schemas as a component; its references become those of a part."""
+    file = resources.files("publisher.service.web") / "schemas" / f"{name}.schema.json"
+    text = file.read_text(encoding="utf-8").replace(
+        '"#/$defs/', f'"#/components/schemas/{name}/$defs/'
+    )
+    value = json.loads(text)
+    assert isinstance(value, dict)
+    del value["$schema"]
+    return value

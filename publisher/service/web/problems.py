@@ -1,0 +1,97 @@
+"""Errors as answers: application/problem+json, as RFC 9457 describes it, with the cure."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.responses import Response
+
+from publisher.browse.contents import NoContents, NoSuchPath
+from publisher.error_values import error_value
+from publisher.errors import InvalidReference, PublisherError, explain
+from publisher.repository.published import NotPublished
+from publisher.service.jobs.model import JobEnded, JobsUnavailable, NoSuchJob, QueueFull
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class BadRequest(PublisherError):
+    """A request is malformed; `parameter` names the part of it."""
+
+    def __init__(self, what: str, *, why: str, hint: str, parameter: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.parameter = parameter
+
+
+class NotFound(PublisherError):
+    """A URL names nothing that exists."""
+
+
+class Forbidden(PublisherError):
+    """The request needs a right that its sender does not have."""
+
+
+class WrongMethod(PublisherError):
+    """A URL does not have this method; `allowed` are those that it has."""
+
+    def __init__(self, what: str, *, allowed: tuple[str, ...]) -> None:
+        super().__init__(what, why="the URL does not have this method", hint=f"use {allowed[0]}")
+        self.allowed = allowed
+
+
+_STATUS: tuple[tuple[type[PublisherError], int], ...] = (
+    (BadRequest, 400),
+    (InvalidReference, 400),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (NotPublished, 404),
+    (NoSuchPath, 404),
+    (NoSuchJob, 404),
+    (WrongMethod, 405),
+    (NoContents, 409),
+    (JobEnded, 409),
+    (QueueFull, 503),
+    (JobsUnavailable, 503),
+)
+
+
+def status_of(error: PublisherError) -> int:
+    """Return the HTTP status of an error; a repository that cannot be read is 503."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+
+
+def problem_value(error: PublisherError, status: int) -> dict[str, object]:
+    """Return the document that describes an error."""
+    value = error_value(error)
+    return {
+        "type": f"urn:publisher:problem:{value['kind']}",
+        "title": value["what"],
+        "status": status,
+        "detail": value["why"],
+        "hint": value["hint"],
+        "data": value["data"],
+    }
+
+
+def problem(error: Exception) -> Response:
+    """Return the answer to a request that failed with a PublisherError or OSError."""
+    known = explain(error)
+    status = status_of(known)
+    headers = {"Cache-Control": "no-store"}
+    if isinstance(known, WrongMethod):
+        headers["Allow"] = ", ".join(known.allowed)
+    if status == 503:
+        headers["Retry-After"] = "5"
+    body = json.dumps(problem_value(known, status)).encode()
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def unexpected() -> Response:
+    """Return the answer to a request that failed by a defect, whose cause is in the log only."""
+    error = PublisherError(
+        "cannot answer the request",
+        why="an unexpected error, which the log of the service describes",
+        hint="report the traceback in the log as a defect",
+    )
+    value = problem_value(error, 500) | {"type": "urn:publisher:problem:unexpected"}
+    return Response(json.dumps(value).encode(), 500, {"Cache-Control": "no-store"}, MEDIA_TYPE)

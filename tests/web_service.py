@@ -1,0 +1,80 @@
+"""The HTTP interface of the service in this process, by a real uvicorn on a port of loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import uvicorn
+
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.service.jobs.model import Jobs
+from publisher.service.web.application import application
+from publisher.service.web.context import Context, PublishedTree
+from publisher.site.survey import Remembered
+from publisher.tree.layout import RepositoryURL
+from tests.schemas import output_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A running service at `url`."""
+
+    url: str
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(
+            self.url + path,
+            headers={name.replace("_", "-"): text for name, text in headers.items()},
+            timeout=60,
+            allow_redirects=False,
+        )
+
+    def document(self, path: str, kind: str) -> Any:
+        """The document at `path`, which matches its schema."""
+        found = self.get(path)
+        assert found.status_code == 200, found.text
+        output_schema(kind).validate(found.json())
+        return found.json()
+
+    def problem(self, path: str, status: int, method: str = "GET") -> Any:
+        """The problem that a request for `path` has, which matches its schema."""
+        found = requests.request(method, self.url + path, timeout=60)
+        assert found.status_code == status, found.text
+        assert found.headers["content-type"] == "application/problem+json"
+        output_schema("problem/1").validate(found.json())
+        assert found.json()["status"] == status and found.json()["hint"]
+        return found.json()
+
+
+@contextmanager
+def serve(trees: dict[str, Path], jobs: Jobs | None = None) -> Iterator[Web]:
+    """Serve directory repositories by their names. Each request looks for changes."""
+
+    def tree(name: str, path: Path) -> PublishedTree:
+        url = RepositoryURL("dir", str(path))
+        return PublishedTree(
+            name, f"Images of {name}", lambda: DirectoryRepository(url), Remembered
+        )
+
+    context = Context(
+        [tree(name, path) for name, path in trees.items()], jobs, recheck=0, patience=60
+    )
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(application(context), log_config=None, timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield Web(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
