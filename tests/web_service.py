@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import sqlalchemy as sa
 import uvicorn
 
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.service.jobs.model import Jobs
+from publisher.service.jobs.database import JOBS, connect, create_tables, now
+from publisher.service.jobs.model import JobKind, Jobs, JobState
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.jobs.worker import Attempt, WorkerStore
 from publisher.service.web.application import application
 from publisher.service.web.context import Context, PublishedTree
 from publisher.site.survey import Remembered
@@ -63,9 +67,8 @@ def serve(trees: dict[str, Path], jobs: Jobs | None = None) -> Iterator[Web]:
             name, f"Images of {name}", lambda: DirectoryRepository(url), Remembered
         )
 
-    context = Context(
-        [tree(name, path) for name, path in trees.items()], jobs, recheck=0, patience=60
-    )
+    found = [tree(name, path) for name, path in trees.items()]
+    context = Context(lambda: found, jobs, recheck=0, patience=60)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(application(context), log_config=None, timeout_graceful_shutdown=1)
@@ -78,3 +81,45 @@ def serve(trees: dict[str, Path], jobs: Jobs | None = None) -> Iterator[Web]:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service, and the database of its jobs."""
+
+    web: Web
+    engine: sa.Engine
+    store: WorkerStore
+
+    def begin(self, number: int) -> Attempt:
+        """A job that runs, as if a host had taken it from the queue."""
+        identifier = f"{number:012x}-{number:012x}"
+        row = {
+            "id": identifier,
+            "work": identifier,
+            "kind": str(JobKind.GC),
+            "repository": "main",
+            "subject": "",
+            "arguments": "[]",
+            "requested_by": "a test\x1b[31m",
+            "reason": "",
+            "state": str(JobState.QUEUED),
+            "created": now(),
+            "host": "",
+            "error": "",
+            "attempt": 0,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(JOBS).values(row))
+        attempt = self.store.begin(identifier)
+        assert attempt is not None
+        return attempt
+
+
+@contextmanager
+def serve_jobs(directory: Path) -> Iterator[Running]:
+    """Serve jobs from a new database in `directory`."""
+    engine = connect(f"sqlite:///{directory}/jobs.sqlite")
+    create_tables(engine)
+    with serve({}, StoredJobs(engine, 100)) as web:
+        yield Running(web, engine, WorkerStore(engine, "host"))

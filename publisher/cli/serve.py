@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from publisher.service.host import Host
 
 
+_MOST_CONNECTIONS = 1000
+"""Further connections are answered with 503."""
+
+
 @click.command()
 @config_option
 @check_option
@@ -39,7 +43,8 @@ def serve(path: str, check: bool) -> int:
 
     Runs until it is terminated, as an ordinary user who may write to the repositories. SIGHUP reads
     the configuration again; one with errors is not used. GET /livez and /readyz report whether the
-    process is alive, and whether it takes jobs.
+    process is alive, and whether it takes jobs. / has pages about the published images, and
+    /api/v1/openapi.json describes the REST interface.
 
     \b
     publisher serve --config /etc/publisher/service.yaml --check
@@ -71,14 +76,20 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     """Begin to answer requests in a thread; return what ends that."""
     import uvicorn
 
-    from publisher.service.health import health_application
+    from publisher.cli.served_trees import ServedTrees
+    from publisher.service.health import health_routes
+    from publisher.service.web.application import application
+    from publisher.service.web.context import Context
 
+    context = Context(ServedTrees(lambda: host.configuration), host.jobs)
     server = uvicorn.Server(
         uvicorn.Config(
-            health_application(lambda: host.is_ready),
+            application(context, health_routes(lambda: host.is_ready)),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,
+            limit_concurrency=_MOST_CONNECTIONS,
+            server_header=False,
         )
     )
     thread = threading.Thread(

@@ -45,6 +45,7 @@ def read_service_configuration(path: str) -> ServiceConfiguration:
     """Return the configuration in a file; raise UsageError without the extra `service`."""
     try:
         import dbos  # noqa: F401
+        import jinja2  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -25,8 +24,3 @@ def health_routes(is_ready: Callable[[], bool]) -> list[Route]:
         return PlainTextResponse("not ready\n", status_code=503)
 
     return [Route("/livez", live), Route("/readyz", ready)]
-
-
-def health_application(is_ready: Callable[[], bool]) -> Starlette:
-    """Return an application with these routes only."""
-    return Starlette(routes=health_routes(is_ready))

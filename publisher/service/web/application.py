@@ -41,8 +41,11 @@ _HEADERS = (
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def application(context: Context) -> Starlette:
-    """Return the application that answers all requests; it changes nothing."""
+def application(context: Context, others: Sequence[StarletteRoute] = ()) -> Starlette:
+    """Return the application that answers all requests; it changes nothing.
+
+    `others` are further routes, such as those for service managers.
+    """
     trees = Trees(context)
     routes = [*trees.routes(), *job_routes(context.jobs)]
     pages = Pages(trees)
@@ -52,7 +55,8 @@ def application(context: Context) -> Starlette:
     for entry in entries:
         entry.methods = {"GET", "HEAD"}
     app = Starlette(
-        routes=entries, exception_handlers={404: _missing, 405: _wrong_method, 400: _missing}
+        routes=[*others, *entries],
+        exception_handlers={404: _missing, 405: _wrong_method, 400: _missing},
     )
     app.add_middleware(_SecurityHeaders)
     return app

@@ -37,7 +37,7 @@ class Context:
     """Everything that requests are answered from.
 
     Attributes:
-        trees: The repositories, with different names.
+        trees: Returns the repositories, with different names; others after a reload.
         jobs: The jobs, or None if this service runs none.
         now: The clock.
         recheck: For how many seconds a tree is taken as unchanged.
@@ -45,7 +45,7 @@ class Context:
             is answered from what was read last.
     """
 
-    trees: Sequence[PublishedTree]
+    trees: Callable[[], Sequence[PublishedTree]]
     jobs: Jobs | None = None
     now: Callable[[], datetime] = _now
     recheck: float = 1.0

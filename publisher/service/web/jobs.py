@@ -22,6 +22,7 @@ from publisher.service.jobs.model import (
     Jobs,
     JobState,
     JobsUnavailable,
+    NoSuchJob,
 )
 from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.problems import BadRequest
@@ -33,12 +34,17 @@ BASE = "/api/v1/jobs"
 _POLL = 0.5
 """Seconds between two looks for new lines of a log."""
 
+_SHARED = 0.4
+"""For how many seconds a look for new lines serves other clients, too."""
+
 _QUIET = 15.0
 """After so many seconds without a line, a comment shows that the connection is alive."""
 
 _MOST_STREAMS = 500
 _LONGEST = 64 * 1024
 _EVENT_STREAM = "text/event-stream"
+
+_Look = tuple[Job, Sequence[JobEvent]]
 
 
 def job_routes(jobs: Jobs | None) -> tuple[Route, ...]:
@@ -50,6 +56,7 @@ class _JobRoutes:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._streams = 0
+        self._looks: dict[tuple[str, int], tuple[float, asyncio.Task[_Look]]] = {}
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -108,15 +115,14 @@ class _JobRoutes:
             frozenset({JobKind(kind)} if kind is not None else ()),
             frozenset({JobState(state)} if state is not None else ()),
         )
-        try:
-            page = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=limit)
-        except ValueError as error:
+        if not _is_identifier(cursor):
             raise BadRequest(
                 "cannot continue the list",
                 why="the cursor is not one of this list",
                 hint="use `next` of the page before",
                 parameter="cursor",
-            ) from error
+            )
+        page = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=limit)
         value: dict[str, object] = {
             "jobs": [_job_value(job) for job in page.jobs],
             "next": page.following or None,
@@ -125,11 +131,12 @@ class _JobRoutes:
 
     async def show(self, request: Request, job: str) -> Response:
         """Show one job."""
-        found = await run_in_threadpool(self._jobs.get, job)
+        found = await self._job(job)
         return _fresh(request, "job/1", _job_value(found))
 
     async def events(self, request: Request, job: str, after: int, limit: int) -> Response:
         """List events of a job."""
+        await self._job(job)
         found = await run_in_threadpool(self._jobs.events, job, after, limit)
         return _fresh(request, "job-events/1", {"events": [_event_value(each) for each in found]})
 
@@ -145,7 +152,7 @@ class _JobRoutes:
                     parameter="Last-Event-ID",
                 )
             after = int(known)
-        await run_in_threadpool(self._jobs.get, job)  # raises NoSuchJob before the answer begins
+        await self._job(job)  # raises NoSuchJob before the answer begins
         if self._streams >= _MOST_STREAMS:
             raise JobsUnavailable(
                 f"cannot follow job {job}",
@@ -154,6 +161,11 @@ class _JobRoutes:
             )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._stream(job, after), 200, headers, _EVENT_STREAM)
+
+    async def _job(self, job_id: str) -> Job:
+        if not _is_identifier(job_id):
+            raise NoSuchJob(printable(job_id[:100]))
+        return await run_in_threadpool(self._jobs.get, job_id)
 
     async def _stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         self._streams += 1
@@ -165,12 +177,25 @@ class _JobRoutes:
         finally:
             self._streams -= 1
 
+    async def _look(self, job_id: str, after: int) -> _Look:
+        """Return a job and its next events; clients at the same place share one look."""
+        now = time.monotonic()
+        self._looks = {key: each for key, each in self._looks.items() if now - each[0] < _SHARED}
+        key = job_id, after
+        if key not in self._looks:
+            look = asyncio.create_task(run_in_threadpool(self._read, job_id, after))
+            self._looks[key] = now, look
+        return await asyncio.shield(self._looks[key][1])
+
+    def _read(self, job_id: str, after: int) -> _Look:
+        # The state is read first: what a job wrote before it ended is then among the events.
+        job = self._jobs.get(job_id)
+        return job, self._jobs.events(job_id, after)
+
     async def _messages(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         written = time.monotonic()
         while True:
-            # The state is read first: what a job wrote before it ended is then among the events.
-            job = await run_in_threadpool(self._jobs.get, job_id)
-            events: Sequence[JobEvent] = await run_in_threadpool(self._jobs.events, job_id, after)
+            job, events = await self._look(job_id, after)
             for each in events:
                 after = each.number
                 yield _message("line", _event_value(each), each.number)
@@ -184,6 +209,11 @@ class _JobRoutes:
                 written = time.monotonic()
                 yield b": the job runs\n\n"
             await asyncio.sleep(_POLL)
+
+
+def _is_identifier(text: str) -> bool:
+    """Return whether a text may be sent to the database, which need not accept every character."""
+    return text.isascii() and text.isprintable() and len(text) <= 100
 
 
 def _message(kind: str, value: object, number: int | None = None) -> bytes:

@@ -73,7 +73,7 @@ class Pages:
 
 
 def _make(snapshot: Snapshot, path: str) -> dict[str, bytes]:
-    """Return the page at `path`, and others that were made with it; empty if there is none."""
+    """Return the page at `path`, and others that were made with it; empty if it is missing."""
     survey, renderer = snapshot.survey, _renderer(snapshot.title)
     folder = path.partition("/")[0]
     if folder == addresses.IMAGES:

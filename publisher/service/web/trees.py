@@ -13,6 +13,7 @@ from starlette.responses import Response
 from publisher.browse.contents import list_path
 from publisher.browse.images import name_matcher, show_image
 from publisher.browse.packages import image_packages
+from publisher.browse.status import Condition
 from publisher.browse.values import details_value, entry_value, packages_value, run_value
 from publisher.packages.model import PACKAGE_TYPES
 from publisher.service.web.answers import answer, encode, tag_of
@@ -45,17 +46,33 @@ class Trees:
     """The published trees, and the answers to requests about them."""
 
     def __init__(self, context: Context) -> None:
-        self.snapshots = {tree.name: Snapshots(tree, context) for tree in context.trees}
+        self._context = context
+        self._snapshots: dict[str, Snapshots] = {}
+
+    @property
+    def snapshots(self) -> dict[str, Snapshots]:
+        """The latest snapshots by repository; those of unchanged repositories stay."""
+        trees = {tree.name: tree for tree in self._context.trees()}
+        if {name: each.tree for name, each in self._snapshots.items()} != trees:
+            known = self._snapshots
+            self._snapshots = {
+                name: known[name]
+                if name in known and known[name].tree == tree
+                else Snapshots(tree, self._context)
+                for name, tree in trees.items()
+            }
+        return self._snapshots
 
     async def snapshot(self, name: str) -> Snapshot:
         """Return the latest snapshot of the repository `name`; raise NotFound."""
-        if name not in self.snapshots:
+        found = self.snapshots.get(name)
+        if found is None:
             raise NotFound(
                 f"cannot find the repository {name}",
                 why="the configuration has no repository of this name",
                 hint=f"list the repositories: {BASE}",
             )
-        return await self.snapshots[name].latest()
+        return await found.latest()
 
     async def _answer(
         self, request: Request, repository: str, kind: str, make: Callable[[Snapshot], Any]
@@ -180,15 +197,7 @@ class Trees:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes about trees."""
         pages = (_LIMIT, _CURSOR)
-        states = [
-            "published",
-            "failing",
-            "waiting",
-            "expired",
-            "scheduled",
-            "unreadable",
-            "unknown",
-        ]
+        states = tuple(map(str, Condition))
         return (
             Route(
                 BASE,

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.web_service import Running, serve_jobs
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serve_jobs(tmp_path_factory.mktemp("jobs")) as served:
+        yield served
+
+
+def messages(answer: requests.Response) -> Iterator[dict[str, Any]]:
+    """The messages of a stream of events."""
+    found: dict[str, Any] = {}
+    for line in answer.iter_lines(decode_unicode=True):
+        if not line and found:
+            yield found
+            found = {}
+        elif line and not line.startswith(":"):
+            name, _, text = line.partition(": ")
+            found[name] = json.loads(text) if name == "data" else text
+
+
+def test_a_log_is_followed_while_it_is_written_and_continued(running: Running) -> None:
+    web, attempt = running.web, running.begin(1)
+    path = f"/api/v1/jobs/{attempt.job_id}"
+    running.store.add_events(attempt, 0, [{"message": f"line {n}"} for n in range(700)])
+    with requests.get(f"{web.url}{path}/live", stream=True, timeout=60) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        stream = messages(answer)
+        seen = [next(stream) for _ in range(700)]
+        assert [each["id"] for each in seen] == [str(n) for n in range(1, 701)]
+        running.store.add_events(attempt, 700, [{"message": "evil\x1b[31m\ndata: x"}])
+        later = next(stream)  # of a job that still runs
+        assert later["data"]["event"] == {"message": "evil\\x1b[31m\\ndata: x"}
+    with requests.get(
+        f"{web.url}{path}/live", stream=True, timeout=60, headers={"Last-Event-ID": "700"}
+    ) as answer:
+        stream = messages(answer)
+        assert next(stream)["id"] == "701"
+        running.store.add_events(attempt, 701, [{"message": "last"}])
+        running.store.finish(attempt, 0, "", ended=False)
+        assert next(stream)["data"]["event"] == {"message": "last"}
+        end = next(stream)
+        assert end["event"] == "end" and end["data"]["state"] == "succeeded"
+        assert list(stream) == []
+    page = web.document(f"{path}/events?after=699&limit=2", "job-events/1")
+    assert [each["number"] for each in page["events"]] == [700, 701]
+
+
+def test_jobs_are_listed_and_shown(running: Running) -> None:
+    web = running.web
+    attempts = [running.begin(number) for number in (10, 11, 12)]
+    running.store.finish(attempts[0], 3, "it failed", ended=False)
+    first = web.document("/api/v1/jobs?limit=2&repository=main", "jobs/1")
+    rest = web.document(f"/api/v1/jobs?limit=2&repository=main&cursor={first['next']}", "jobs/1")
+    found = [each["id"] for each in first["jobs"] + rest["jobs"]]
+    assert found[:3] == [each.job_id for each in reversed(attempts)]
+    [failed] = web.document("/api/v1/jobs?state=failed&kind=gc", "jobs/1")["jobs"]
+    assert failed["error"] == "it failed" and failed["exitCode"] == 3
+    assert failed["requestedBy"] == "a test\\x1b[31m"
+    assert web.document(f"/api/v1/jobs/{failed['id']}", "job/1")["state"] == "failed"
+    for path, status, kind in (
+        ("/api/v1/jobs/none", 404, "no-such-job"),
+        ("/api/v1/jobs/a%00b", 404, "no-such-job"),
+        ("/api/v1/jobs/none/live", 404, "no-such-job"),
+        ("/api/v1/jobs?state=lost", 400, "bad-request"),
+        ("/api/v1/jobs?cursor=%00", 400, "bad-request"),
+    ):
+        assert web.problem(path, status)["type"] == f"urn:publisher:problem:{kind}"
+
+
+def test_two_hundred_logs_are_followed_at_once(running: Running) -> None:
+    attempt = running.begin(100)
+    path = f"{running.web.url}/api/v1/jobs/{attempt.job_id}/live"
+    answers = [requests.get(path, stream=True, timeout=60) for _ in range(200)]
+    assert {each.status_code for each in answers} == {200}
+    running.store.add_events(attempt, 0, [{"message": "to all"}])
+    running.store.finish(attempt, 0, "", ended=False)
+    ends: list[list[str]] = []
+
+    def read(answer: requests.Response) -> None:
+        ends.append([each["event"] for each in messages(answer)])
+
+    threads = [threading.Thread(target=read, args=(each,)) for each in answers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [["line", "end"]] * 200
