@@ -28,7 +28,7 @@ from publisher.workers.job import Job
 from publisher.workers.pool import Workers
 from tests.layer_builder import file, image, layer, layer_of_tar, tar, write_layout
 
-_IMAGES = 4
+IMAGES = 4
 _ALONE = 20
 _PREDICTED = (8, 32)
 
@@ -43,18 +43,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-workers-", dir=arguments.folder) as folder:
         _print_one_worker(Path(folder))
-        wishes = _write_images(Path(folder), arguments.files)
+        wishes = write_images(Path(folder), arguments.files)
         contenders = {
-            str(count): lambda work, count=count: _ingest(wishes, count, work)
+            str(count): lambda work, count=count: ingest_with(wishes, count, work)
             for count in arguments.workers
         }
         costs = measure(contenders, arguments.rounds, arguments.folder)
-    files = _IMAGES * arguments.files
+    files = IMAGES * arguments.files
     medians = {int(count): median(each) for count, each in costs.items()}
     print(f"\n{'workers':>8}{'wall s':>9}{'CPU s':>9}{'CPU us/file':>13}")
     for count, cost in medians.items():
         print(f"{count:8}{cost.wall:9.2f}{cost.cpu:9.2f}{cost.cpu / files * 1e6:13.1f}")
-    _print_prediction(medians)
+    print_prediction(medians)
 
 
 def _print_one_worker(folder: Path) -> None:
@@ -101,26 +101,29 @@ def _private_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
-def _write_images(folder: Path, count: int) -> Path:
-    for number in range(_IMAGES):
+def write_images(folder: Path, count: int) -> Path:
+    """Return a wish list of IMAGES images with `count` files each, in an OCI layout."""
+    for number in range(IMAGES):
         contents = (b"%d %0100d" % (number, n) for n in range(count))
         archive = tar(*(file(f"d{n // 1000}/f{n}", each) for n, each in enumerate(contents)))
         write_layout(image(layer_of_tar(archive)), folder / "layout", str(number))
     images = [
         {"image": f"oci:{folder}/layout:{number}", "name": f"bench/{number}"}
-        for number in range(_IMAGES)
+        for number in range(IMAGES)
     ]
     wishes = folder / "wishes.yaml"
     wishes.write_text(json.dumps({"version": 2, "images": images}))
     return wishes
 
 
-def _ingest(wishes: Path, count: int, work: Path) -> list[Command]:
+def ingest_with(wishes: Path, count: int, work: Path) -> list[Command]:
+    """Return the command that publishes the list with `count` workers."""
     words = (sys.executable, "-m", "publisher", "ingest", "--quiet", wishes)
     return [(*words, "--repository", work / "tree", "--workers", str(count))]
 
 
-def _print_prediction(medians: dict[int, Cost]) -> None:
+def print_prediction(medians: dict[int, Cost]) -> None:
+    """Print the serial fraction, by the wall times with one worker and with the most."""
     most = max(medians)
     if 1 not in medians or most < 2:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +15,8 @@ from publisher.ingest.report import Report
 from publisher.repository import Repository
 from publisher.repository.directory.linker import apply_fixups
 from tests.layer_builder import directory, file, image, layer
-from tests.registry import Change, OwnRegistry
-from tests.registry_faults import corrupt, slow, status
+from tests.registry import Change, OwnRegistry, wait_for
+from tests.registry_faults import corrupt, held, slow, status
 from tests.unit.ingest.conftest import IngestAll
 
 BASE = layer(file("base", b"base" * 1000))
@@ -138,3 +139,33 @@ def test_a_layer_that_two_images_share_counts_as_fetched_once(
     sizes = {BASE.digest: len(BASE.blob), UPPER.digest: len(UPPER.blob)}
     assert sum(outcome.bytes_fetched for outcome in report.outcomes) == sum(sizes.values())
     assert sum(outcome.layers_reused for outcome in report.outcomes) == 1
+
+
+def test_of_many_images_no_layer_is_fetched_twice_and_none_waits_for_a_base_it_does_not_have(
+    ingest_all: IngestAll, repository: Repository
+) -> None:
+    """The base of the first image arrives only when all images with other bases are published."""
+    bases = [layer(file(f"base{number}", b"%d" % number * 500)) for number in range(4)]
+    arrived = threading.Event()
+    with OwnRegistry() as registry:
+        names: list[list[str]] = []
+        for number, base in enumerate(bases):
+            names.append([f"team/x{number}-{each}" for each in range(4 if number else 1)])
+            for name in names[number]:
+                registry.add(name, "1", image(base, layer(file(name.replace("/", "-"), b"own"))))
+        registry.misbehave(held(arrived), method="GET", path=bases[0].digest)
+        others = [f"{registry.host}/{name}:1" for group in names[1:] for name in group]
+
+        def let_it_arrive() -> None:
+            wait_for(lambda: all(repository.link_text(name) for name in others), 60)
+            arrived.set()
+
+        waiting = threading.Thread(target=let_it_arrive)
+        waiting.start()
+        report = ingest_all(*(f"{registry.url}/{name}:1" for group in names for name in group))
+        waiting.join()
+
+        assert statuses(report) == ["published"] * 13
+        fetched = [request.path for request in registry.seen("GET", "/blobs/")]
+        assert len(fetched) == len(set(fetched)) == 4 + 13 + 13  # bases, own layers, configs
+        assert sum(outcome.layers_fetched for outcome in report.outcomes) == 4 + 13
