@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.measure import Command, Contender, measure, median
@@ -34,13 +35,16 @@ def main() -> None:
         print(f"{name:28} {cost.cpu * 1000:7.0f} {cost.cpu / least:6.1f} {cost.memory / 1e6:8.0f}")
 
 
-def contenders(folder: Path) -> dict[str, Contender]:
-    """Return the commands by name: two of other programs, and those that reach no registry."""
+def contenders(folder: Path, publish: Callable[..., object] = succeed) -> dict[str, Contender]:
+    """Return the commands by name: two of other programs, and those that reach no registry.
+
+    `publish` runs the command that makes the repository.
+    """
     layout = write_layout(image(layer(file("motd"))), folder / "layout", "1")
     wishes = folder / "wishlist.yaml"
     wishes.write_text(f"version: 2\nimages:\n- image: oci:{layout}:1\n  name: one\n")
     tree = folder / "images"
-    succeed("ingest", wishes, "--repository", tree)
+    publish("ingest", wishes, "--repository", tree)
     commands: dict[str, Command] = {
         BASELINE: (sys.executable, "-c", "pass"),
         "git --version": ("git", "--version"),

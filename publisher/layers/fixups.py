@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
+from publisher.layers.index import LayerIndex
 from publisher.layers.links import as_file, lower_links
 from publisher.layers.names import MAX_COMPONENT_BYTES
 from publisher.layers.side_by_side import Descent, Group, Level, by_path, has_directory
@@ -74,7 +75,7 @@ def _last_concerned(index: Iterable[Entry]) -> bytes | None:
     lower layers' indexes is then read.
     """
     last: bytes | None = None
-    for entry in index:
+    for entry in index.special() if isinstance(index, LayerIndex) else index:
         if entry.opaque:
             bound = sort_key(entry.path) + b"\1" if entry.path else _AFTER_ALL
         elif entry.implicit or entry.dropped or entry.is_unresolved:

@@ -34,6 +34,7 @@ _READ_BYTES = 128 * 1024
 _HEADER_BYTES = 16 * 1024
 _LONGEST_LINE = 16 * 2**20
 _OPAQUE = '"opaque":true'
+_SPECIAL = re.compile(r'"(?:opaque|implicit|dropped)":|"type":"h"')
 _FILE, _HARDLINK = '","type":"f"', '","type":"h"'
 _CONTENT = re.compile(
     r'","type":"f","mode":"[0-7]+","uid":[0-9]+,"gid":[0-9]+,"size":([0-9]{1,19}),"mtime_ns":-?[0-9]+,'
@@ -157,6 +158,17 @@ class LayerIndex(Iterable[Entry]):
                 if _OPAQUE in block:
                     lines = block.split("\n")
                     yield from (decode_entry(line) for line in lines if _OPAQUE in line)
+
+    def special(self) -> Iterator[Entry]:
+        """Yield the entries that depend on lower layers, or hide some, and perhaps further ones.
+
+        These are opaque and implicit directories, entries of which something was dropped, and hard
+        links whose target is in no entry before. Others are hardly decoded.
+        """
+        # A quote in a string is escaped, so that no path contains the texts.
+        for block in self._bodies():
+            if _SPECIAL.search(block):
+                yield from map(decode_entry, filter(_SPECIAL.search, block.split("\n")))
 
     def find(self, paths: Collection[str]) -> list[Entry]:
         """Return the entries of those of `paths` that the index has, sorted.

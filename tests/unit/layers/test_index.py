@@ -155,7 +155,17 @@ def test_paths_are_found_wherever_they_are_in_the_index(
         found = index.find({*wanted, "missing", "\udcff"})
         assert list(index) == entries
         assert list(index.opaque_directories()) == [entry for entry in entries if entry.opaque]
+        special = list(index.special())
+        assert [entry for entry in special if _is_special(entry)] == [
+            entry for entry in entries if _is_special(entry)
+        ]
+        assert all(_is_special(each) or each.type is EntryType.HARDLINK for each in special)
     assert found == [e for e in entries if e.path in {*wanted, "missing", "\udcff"}]
+
+
+def _is_special(entry: Entry) -> bool:
+    """Whether the fixups of an image can depend on the entry."""
+    return bool(entry.opaque or entry.implicit or entry.dropped or entry.is_unresolved)
 
 
 def test_finding_one_path_among_many_decodes_only_its_entry(
