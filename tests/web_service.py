@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from publisher.service.web.application import application
 from publisher.service.web.context import Context, PublishedTree
 from publisher.site.survey import Remembered
 from publisher.tree.layout import RepositoryURL
-from tests.schemas import output_schema
+from tests.schemas import ROOT, output_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,20 @@ def serve_jobs(directory: Path) -> Iterator[Running]:
     create_tables(engine)
     with serve({}, StoredJobs(engine, 100)) as web:
         yield Running(web, engine, WorkerStore(engine, "host"))
+
+
+def run_examples(web: Web, section: str, **names: str) -> list[str]:
+    """Run the commands of a section of docs/api.md with other names; return what they print."""
+    text = (ROOT / "docs/api.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    assert commands
+    printed = []
+    for line in commands:
+        line = line.replace("http://127.0.0.1:8080", web.url)
+        for name, other in names.items():
+            line = line.replace(name, other)
+        shell = ["bash", "-o", "pipefail", "-c", line]
+        done = subprocess.run(shell, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (line, done.stderr)
+        printed.append(done.stdout)
+    return printed

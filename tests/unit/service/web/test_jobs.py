@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.web_service import Running, serve_jobs
+from tests.components import program
+from tests.web_service import Running, run_examples, serve_jobs
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,13 @@ def test_two_hundred_logs_are_followed_at_once(running: Running) -> None:
     for thread in threads:
         thread.join()
     assert ends == [["line", "end"]] * 200
+
+
+def test_the_examples_of_the_documentation_work(running: Running) -> None:
+    program("curl")
+    attempt = running.begin(200)
+    running.store.add_events(attempt, 0, [{"message": "first"}, {"message": "second"}])
+    running.store.finish(attempt, 0, "", ended=False)
+    printed = run_examples(running.web, "Jobs and their logs", JOB=attempt.job_id)
+    assert "first" in printed[3] and "first" not in printed[4]
+    assert "second" in printed[4] and "event: end" in printed[4]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.command import succeed
+from tests.components import program
 from tests.layer_builder import file, image, layer, write_layout
-from tests.web_service import Web, serve
+from tests.web_service import Web, run_examples, serve
 
 API = "/api/v1/repositories/main"
 
@@ -193,3 +194,13 @@ def test_the_description_has_every_route(published: Published) -> None:
     assert document["openapi"] == "3.1.0"
     operations = [each["get"]["operationId"] for each in document["paths"].values()]
     assert len(operations) == len(set(operations)) == 8
+
+
+def test_the_examples_of_the_documentation_work(published: Published) -> None:
+    program("curl")
+    names = {
+        "repositories/images": "repositories/main",
+        "docker.io/library/debian:12": "local/team/a:1",
+    }
+    printed = run_examples(published.web, "Repositories and images", **names)
+    assert len(printed) == 9 and all(printed)
