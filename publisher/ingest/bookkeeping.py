@@ -150,6 +150,7 @@ def _describe(records: RecordSet, item: Item, found: Publication | None, now: da
         changed |= records.set_publication(publication)
     if squashfs.OUTPUT not in publication.outputs:
         changed |= records.remove_squashfs_link(item.name)
+        changed |= squashfs.remove_unrequested(records, publication.image_id)
     if "flat" in publication.outputs:
         return records.set_link(item.name, publication.image_id) or changed
     return records.remove_link(item.name) or changed

@@ -15,6 +15,7 @@ from publisher.oci.manifest import Manifest
 from publisher.removal.release import Facts, Release, decide
 from publisher.repository.reading import Usage, count_usage
 from publisher.repository.records import RecordSet
+from publisher.runtimes import squashfs
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication
@@ -119,7 +120,9 @@ class ReferenceCounts:
         if is_current or not release.users.users:
             records.remove_squashfs_link(entry.name, entry.image_id)
         records.set_users(entry.image_id, release.users)
-        if not release.users.users:
+        if release.users.users:
+            squashfs.remove_unrequested(records, entry.image_id)
+        else:
             self.unused.append(entry.image_id)
         for digest, origin in release.origins.items():
             records.set_origin(digest, origin)

@@ -22,6 +22,7 @@ from publisher.runtimes.flat_image import flat_plan
 from publisher.runtimes.squashfs_file import Planned, write_squashfs
 from publisher.tree import layout
 from publisher.tree.publication import Publication
+from publisher.tree.record import InvalidRecord
 from publisher.tree.users import SquashfsFile
 
 OUTPUT = "squashfs"
@@ -97,6 +98,23 @@ def publish_squashfs(
     return True
 
 
+def remove_unrequested(records: RecordSet, image_id: str) -> bool:
+    """Remove the file of an image that no published or scheduled image requests any more.
+
+    Returns:
+        Whether anything was changed.
+    """
+    users = records.users(image_id)
+    if users is None or users.squashfs is None:
+        return False
+    if any(_may_request(records, *user) for user in users.users):
+        return False
+    records.set_users(image_id, replace(users, squashfs=None))
+    if records.repository.exists(layout.squashfs_file(image_id)):
+        records.remove(layout.squashfs_file(image_id))
+    return True
+
+
 def rewrite_squashfs(repository: Repository, image: SquashfsImage, why: str) -> None:
     """Write the file of a published or scheduled image anew, in a transaction."""
     with repository.transaction(f"repair of {image.name}") as transaction:
@@ -152,6 +170,18 @@ def _has_file(records: RecordSet, image_id: str) -> bool:
     users = records.users(image_id)
     is_recorded = users is not None and users.squashfs is not None
     return is_recorded and records.repository.exists(layout.squashfs_file(image_id))
+
+
+def _may_request(records: RecordSet, name: str, manifest_digest: str) -> bool:
+    """Return whether a published or scheduled image has the output, or its record is unreadable."""
+    publication = records.readable_publication(name)
+    if publication is None or publication.manifest_digest != manifest_digest:
+        path = f"{layout.retired_directory(manifest_digest)}/{layout.PUBLICATION_FILE}"
+        try:
+            publication = Publication.parse(records.file(path) or b"", path)
+        except InvalidRecord:
+            return True
+    return OUTPUT in publication.outputs
 
 
 def _published(records: RecordSet, publication: Publication) -> SquashfsImage:

@@ -51,11 +51,11 @@ class Stage:
         assert done.code == code, f"{done.out}\n{done.err}"
         return done
 
-    def ingest(self, built: Image, outputs: str, code: int = 0) -> list[str]:
+    def ingest(self, built: Image, outputs: str, name: str = "tool", code: int = 0) -> list[str]:
         write(built, self.folder / "layout", "1")
-        wishes = self.folder / "wishes.yaml"
+        wishes = self.folder / f"{name}.yaml"
         source = f"oci:{self.folder}/layout:1"
-        wish = f"{{image: '{source}', name: tool, outputs: [{outputs}]}}"
+        wish = f"{{image: '{source}', name: {name}, outputs: [{outputs}]}}"
         wishes.write_text(f"version: 2\nimages:\n  - {wish}\n")
         done = self.run("ingest", wishes, "--output", "json", code=code)
         return [each["status"] for each in done.json["outcomes"]]
@@ -130,13 +130,15 @@ def test_the_file_has_the_content_of_the_flat_image_and_follows_the_life_of_the_
     assert not second.exists() and first.exists()
     assert stage.findings() == [], collected
 
-    # Without the output, the link leaves at once, and the file as an orphan.
+    # Without the output, link and file are removed, but the file not while another name has it.
+    stage.ingest(FIRST, "flat, layers, squashfs", "other")
     assert stage.ingest(FIRST, "flat, layers") == ["recorded"]
     assert not os.path.lexists(stage.root / LINK)
-    assert [kind for kind, _ in stage.findings(code=1)] == ["orphan-squashfs-file"]
-    stage.run("gc", "--orphans")
-    assert not first.exists()
-    assert stage.findings() == []
+    assert first.read_bytes() == data and stage.findings() == []
+    assert stage.ingest(FIRST, "flat, layers", "other") == ["recorded"]
+    assert not first.exists() and stage.findings() == []
+    record = json.loads((stage.root / layout.image_users(FIRST.image_id)).read_bytes())
+    assert "squashfs" not in record
 
     assert stage.ingest(FIRST, "layers, squashfs") == ["recorded"]
     assert first.read_bytes() == data
@@ -155,7 +157,7 @@ def test_without_the_program_the_image_is_published_and_the_next_run_writes_the_
     empty.mkdir()
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(empty))
-        wishes = tmp_path / "wishes.yaml"
+        wishes = tmp_path / "tool.yaml"
         assert stage.ingest(FIRST, "flat, squashfs", code=1) == ["published"]
         done = stage.run("ingest", wishes, code=1)
         assert "tar2sqfs is not installed" in done.out + done.err
