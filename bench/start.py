@@ -4,8 +4,10 @@
 
 Publishes an image of 1 GB in ten layers, from a registry on this machine, and starts `echo` in it
 with today's engines: by pulling, and in every form in which it is published. Each start has an
-engine without images or layers; its daemon runs already. Prints medians. The last rows compare the
-runtime for thin images with runc, for a container of an ordinary image and of a thin one.
+engine without images or layers; its daemon runs already. Prints medians. `network` has all bytes
+that the loopback carried meanwhile, headers and requests included; `tests/engines.sh` gives this
+program a loopback of its own. The last rows compare the runtime for thin images with runc, for a
+container of an ordinary image and of a thin one.
 """
 
 from __future__ import annotations
@@ -67,10 +69,11 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One start: seconds to the first output, and the bytes that the registry sent."""
+    """One start: seconds to the first output; bytes that the registry sent, and all of the network."""
 
     seconds: float
     fetched: int
+    network: int
 
 
 def main() -> None:
@@ -89,11 +92,12 @@ def main() -> None:
     finally:
         unmount_below(folder)
         shutil.rmtree(folder)
-    print(f"{'engine and form':32} {'first output':>12} {'fetched':>16}")
+    print(f"{'engine and form':32} {'first output':>12} {'fetched':>16} {'network':>16}")
     for name, each in costs.items():
         seconds = statistics.median(cost.seconds for cost in each)
         fetched = max(cost.fetched for cost in each)
-        print(f"{name:32} {seconds:>10.2f} s {fetched:>14,} B")
+        network = max(cost.network for cost in each)
+        print(f"{name:32} {seconds:>10.2f} s {fetched:>14,} B {network:>14,} B")
     for name, milliseconds in overhead.items():
         print(f"{name:32} {milliseconds:>9.0f} ms")
     if arguments.json:
@@ -135,6 +139,7 @@ def measure(world: World, rounds: int) -> dict[str, list[Cost]]:
         "Docker 28: thin image": docker_thin,
         "containerd 2: pull and run": containerd_pulls,
         "containerd 2: snapshotter": containerd_snapshotter,
+        "containerd 2: thin image": containerd_thin,
         "Podman 5: pull and run": podman_pulls,
         "Podman 5: store": podman_store,
         "Podman 5: thin image": podman_thin,
@@ -145,9 +150,10 @@ def measure(world: World, rounds: int) -> dict[str, list[Cost]]:
         for name, way in ways.items():
             place = Path(tempfile.mkdtemp(prefix="way-", dir=world.folder))
             with way(world, place) as words:
-                before = sent(world.registry)
+                before, carried_before = sent(world.registry), carried()
                 seconds = first_output(words)
-                costs[name].append(Cost(seconds, sent(world.registry) - before))
+                fetched, network = sent(world.registry) - before, carried() - carried_before
+                costs[name].append(Cost(seconds, fetched, network))
             unmount_below(place)
             shutil.rmtree(place)
             last = costs[name][-1]
@@ -172,6 +178,12 @@ def first_output(words: Words) -> float:
 def sent(registry: Registry) -> int:
     """Return how many bytes the registry has sent in answers so far, by its log."""
     return sum(map(int, re.findall(r"http\.response\.written=(\d+)", registry.log.read_text())))
+
+
+def carried() -> int:
+    """Return how many bytes the loopback has carried so far (proc(5), /proc/net/dev)."""
+    (line,) = re.findall(r"^ *lo: *(\d+)", Path("/proc/net/dev").read_text(), re.M)
+    return int(line)
 
 
 @contextmanager
@@ -247,6 +259,18 @@ def containerd_snapshotter(world: World, place: Path) -> Iterator[Words]:
     """containerd has the layers from the snapshotter."""
     with snapshots(world, place) as engine:
         yield ctr(engine, world.original, "--snapshotter", "publisher")
+
+
+@contextmanager
+def containerd_thin(world: World, place: Path) -> Iterator[Words]:
+    """containerd pulls the thin image, and the runtime mounts the layers."""
+    wrapper = place / "runtime"
+    wrapper.write_text(f'#!/bin/sh\nexec {oci_runtime.__file__} --tree {world.tree} "$@"\n')
+    wrapper.chmod(0o755)
+    with containerd(place / "containerd") as engine:
+        pull, run = " ".join(engine.command), ("run", "--rm", "--runc-binary", wrapper)
+        words = " ".join(map(str, (*engine.command, *run, world.thin, "started")))
+        yield "sh", "-c", f"{pull} images pull --plain-http {world.thin} >/dev/null && {words}"
 
 
 @contextmanager
