@@ -69,7 +69,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One start: seconds to the first output; bytes that the registry sent, and all of the network."""
+    """One start: seconds to the first output; bytes of the registry and of the network."""
 
     seconds: float
     fetched: int

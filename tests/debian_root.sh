@@ -89,7 +89,7 @@ enter_root() {
     cd "$root" && pivot_root . mnt && cd /src
     umount --lazy /mnt && mount --make-rshared /
     export HOME=/root PATH=/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    unset "${!PIP_@}" "${!XDG_@}"
+    unset "${!PIP_@}" "${!XDG_@}" TMPDIR
     hash -r
     if command -v ip >/dev/null; then ip link set lo up; fi
     # This shell is process 1 here: it stays, to collect the processes that others leave to it.

@@ -1,20 +1,17 @@
-"""Today's containerd and Docker run published images without downloading their layers."""
+"""Kubernetes' containerd and Docker run published images without downloading their layers."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.command import succeed
 from tests.components import Engine, containerd, dockerd, require_mounts
-from tests.cri import Cri
-from tests.layer_builder import image, write_layout
-from tests.processes import wait_until
+from tests.engines.releases import HERE
 from tests.snapshotter import Client, Running, running
 from tests.snapshotter_images import Scene, cri_pull, scene
 
@@ -37,11 +34,11 @@ def service(images: Scene, tmp_path: Path) -> Iterator[tuple[Running, Client]]:
 
 @pytest.fixture
 def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Engine]:
-    """Containerd 2 with the configuration that the command prints."""
+    """Containerd with the configuration that the command prints."""
     socket = service[0].socket
-    printed = succeed("snapshotter", "--config", "containerd-3", "--socket", socket).out
+    printed = succeed("snapshotter", "--config", HERE.configuration, "--socket", socket).out
     with containerd(tmp_path / "containerd", configuration=printed, cri=True) as engine:
-        assert re.search(r"^Server:\n +Version: +v?2\.", engine("version"), re.M)
+        assert re.search(rf"^Server:\n +Version: +v?{HERE.containerd}", engine("version"), re.M)
         yield engine
 
 
@@ -50,85 +47,20 @@ def run(ctr: Engine, reference: str, name: str, *namespace: str) -> list[str]:
     return ctr(*namespace, *options, reference, name).split()
 
 
-def pull(ctr: Engine, reference: str) -> None:
-    ctr("images", "pull", "--plain-http", "--snapshotter", "publisher", reference)
-
-
-def test_a_plain_pull_of_a_published_image_fetches_none_of_its_layers(
-    images: Scene, ctr: Engine
-) -> None:
-    pull(ctr, images.reference("tool"))
-    assert images.fetched() == set()
-    assert run(ctr, images.reference("tool"), "one") == TOOL
-    pull(ctr, images.reference("child"))
-    assert images.fetched() == {"child 2"}
-    assert run(ctr, images.reference("child"), "two") == ["child", "tool"]
-
-
-def test_layers_that_no_tree_has_are_fetched(images: Scene, ctr: Engine) -> None:
-    pull(ctr, images.reference("mixed"))
-    assert images.fetched() >= {"mixed 1"}
-    assert not images.fetched() & {"mixed 0", "tool 0"}
-    found = run(ctr, images.reference("mixed"), "one")
-    assert found == ["base", "middle", "old", "top", "gone"]
-    images.forget()
-    pull(ctr, images.reference("other"))
-    assert images.fetched() == {"other 0"}
-    assert run(ctr, images.reference("other"), "two") == ["other"]
-
-
 def test_kubernetes_pulls_a_published_image_without_its_layers(images: Scene, ctr: Engine) -> None:
     cri_pull(ctr.socket, images.reference("tool"))
     assert images.fetched() == set()
     assert run(ctr, images.reference("tool"), "one", "--namespace", "k8s.io") == TOOL
 
 
-def test_images_are_volumes_of_pods_without_being_downloaded(
-    images: Scene, service: tuple[Running, Client], tmp_path: Path
-) -> None:
-    process, client = service
-    tool, child = images.reference("tool"), images.reference("child")
-    pause = image(images.images["tool"].layers[0], config={"Cmd": ["/bin/sleep", "6000"]})
-    layout = write_layout(pause, tmp_path / "pause", "1")
-    own = images.registry.push(f"oci:{layout}:1", "pause:1")
-    images.forget()
-    printed = succeed("snapshotter", "--config", "containerd-3", "--socket", process.socket).out
-    # No image is reachable here but those of the registry; this machine refuses to change scores.
-    printed += (
-        f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{own}"\n'
-        '[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
-    )
-    with (
-        containerd(tmp_path / "containerd", configuration=printed, cri=True) as engine,
-        closing(Cri(engine.socket)) as cri,
-    ):
-        for reference in (own, tool, child):
-            cri.pull(reference)
-        assert images.fetched() == {"child 2"}
-        pod = cri.start_pod("pod")
-        volumes = {"/data": tool, "/child": child}
-        container = cri.start_container(pod, "pod", own, ["/bin/sleep", "6000"], volumes)
-        files = ("/data/opt/tool", "/child/etc/motd", "/child/opt/tool", "/etc/motd")
-        found = cri.execute(container, "cat", *files)
-        assert found.split() == ["tool", "child", "tool", "base"]
-        assert cri.execute(container, "ls", "/data/opt").split() == ["tool"]
-        with pytest.raises(AssertionError, match="Read-only file system"):
-            cri.execute(container, "touch", "/data/new")
-        cri.remove_pod(pod)
-        # containerd collects what the pod no longer uses, with those that unpacked images.
-        wait_until(lambda: client.list("kind==view", "kind==active") == {})
-        used = {client.usage(name) for name, info in client.list().items()}
-        assert len(used) == 2, "the layer of the child alone uses space"
-
-
 @pytest.fixture
 def docker(images: Scene, service: tuple[Running, Client], tmp_path: Path) -> Iterator[Engine]:
-    """Docker 28, whose own containerd has the plugin, with the configuration of the command."""
+    """Docker, whose own containerd has the plugin, with the configuration of the command."""
     socket = service[0].socket
     settings = succeed("snapshotter", "--config", "docker", "--socket", socket).out
     (tmp_path / "daemon.json").write_text(settings)
     assert json.loads(settings)["storage-driver"] == "publisher"
-    printed = succeed("snapshotter", "--config", "containerd-3", "--socket", socket).out
+    printed = succeed("snapshotter", "--config", HERE.configuration, "--socket", socket).out
     with (
         containerd(tmp_path / "containerd", configuration=printed) as engine,
         dockerd(
@@ -143,10 +75,10 @@ def docker(images: Scene, service: tuple[Running, Client], tmp_path: Path) -> It
         yield docker
 
 
-def test_docker_28_runs_a_published_image_and_fetches_none_of_its_layers(
+def test_docker_runs_a_published_image_and_fetches_none_of_its_layers(
     images: Scene, docker: Engine
 ) -> None:
-    assert docker("version", "--format", "{{.Server.Version}}").startswith("28.")
+    assert docker("version", "--format", "{{.Server.Version}}").startswith(HERE.docker)
     assert docker.run(images.reference("tool")).split() == TOOL
     assert images.fetched() == set()
     docker("rmi", "--force", images.reference("tool"))
@@ -156,7 +88,7 @@ def test_docker_28_runs_a_published_image_and_fetches_none_of_its_layers(
     assert images.fetched() == {"child 2"}
 
 
-def test_docker_28_builds_upon_a_published_image_and_pushes_the_result(
+def test_docker_builds_upon_a_published_image_and_pushes_the_result(
     images: Scene, docker: Engine, tmp_path: Path
 ) -> None:
     reference = images.reference("tool")

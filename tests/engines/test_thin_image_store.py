@@ -1,4 +1,4 @@
-"""Docker 28 runs thin images from its containerd image store too."""
+"""Docker runs thin images from its containerd image store too."""
 
 from __future__ import annotations
 
