@@ -13,13 +13,17 @@ _LATE = (
 )
 """Modules of others that the package loads when it needs them."""
 
-_OF_EXTRAS = ("publisher.snapshotter",)
+_OF_SERVICES = (
+    *("publisher.snapshotter.", "publisher.service."),
+    *("publisher.cli.serve.", "publisher.cli.service_process.", "publisher.cli.worker."),
+)
+"""What only commands that run as services load: all others would be forked with its memory too."""
 
 
 def load_package() -> None:
-    """Load all modules but those that need an extra, and what they load late."""
+    """Load all modules but those of services, and what they load late."""
     for module in pkgutil.walk_packages(publisher.__path__, "publisher."):
-        if not module.name.startswith((*_OF_EXTRAS, "publisher.__main__")):
+        if not f"{module.name}.".startswith((*_OF_SERVICES, "publisher.__main__.")):
             importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
