@@ -22,18 +22,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _PAUSE = 0.2
 
 
+def publisher_program(arguments: Sequence[str]) -> list[str]:
+    """Return the words that start a `publisher` command, as this process was."""
+    # -P: no module in the working directory is imported.
+    return [sys.executable, "-P", "-m", "publisher", *arguments]
+
+
 class Child:
-    """A `publisher` command in a session of its own. It ends if the process that began it dies."""
+    """A command in a session of its own. It ends if the process that began it dies."""
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        program: Sequence[str],
         environment: Mapping[str, str],
         directory: Path,
         output: Output,
     ) -> None:
-        # -P: no module in the working directory is imported.
-        program = [sys.executable, "-P", "-m", "publisher", *arguments]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *program],
             env=dict(environment),

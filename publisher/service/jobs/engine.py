@@ -32,10 +32,17 @@ class Engine:
     def __init__(self, url: str, host: str, run: Callable[[str], None], jobs: int) -> None:
         self._url = driver_url(url).render_as_string(hide_password=False)
         self._host = host
-        self._run = run
         self._jobs = jobs
         self._launched = False
         self._missing: dict[str, float] = {}
+        # Without a limit of attempts: a job that ran on many lost hosts runs once more. The name
+        # stays registered when `launch` fails, and is tried again.
+        workflow = DBOS.workflow(
+            name=WORKFLOW,
+            max_recovery_attempts=None,
+            serialization_type=WorkflowSerializationFormat.PORTABLE,
+        )
+        workflow(_function(run))
 
     def launch(self) -> None:
         """Begin to take jobs; raise an error of the database, after which it can be tried again."""
@@ -50,13 +57,6 @@ class Engine:
         }
         DBOS(config=config)
         try:
-            # Without a limit of attempts: a job that ran on many lost hosts runs once more.
-            workflow = DBOS.workflow(
-                name=WORKFLOW,
-                max_recovery_attempts=None,
-                serialization_type=WorkflowSerializationFormat.PORTABLE,
-            )
-            workflow(_function(self._run))
             DBOS.launch()
             self._register()
         except BaseException:

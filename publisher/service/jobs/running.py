@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from publisher.errors import failure_text
 from publisher.service.configuration import ServiceConfiguration
-from publisher.service.jobs.child import Child
+from publisher.service.jobs.child import Child, publisher_program
 from publisher.service.jobs.command import CannotRun, job_arguments, job_environment
 from publisher.service.jobs.model import JobRequest, Jobs, JobsUnavailable, NoSuchJob
 from publisher.service.jobs.output import Output, made_event
@@ -25,6 +25,10 @@ _WRITE_SECONDS = 0.5
 _OTHER_RUN = 5
 """The exit code of `publisher ingest` if another run is at work on the same list."""
 _OTHER_RUN_SECONDS = (2.0, 60.0)
+
+
+class _Stopping(Exception):
+    """The host stops while it waits for the database: the job runs elsewhere."""
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class JobRunner:
                 return
             request = self._until_available(lambda: self.jobs.get(job_id)).request
             self._run(attempt, request)
-        except NoSuchJob:
+        except (NoSuchJob, _Stopping):
             return
         except Exception as error:  # noqa: BLE001 - otherwise the job would seem to run for ever
             text = failure_text(error, f"job {job_id}")
@@ -90,9 +94,9 @@ class JobRunner:
         pause, longest = _OTHER_RUN_SECONDS
         while True:
             try:
-                arguments = job_arguments(configuration, request)
+                program = publisher_program(job_arguments(configuration, request))
                 environment = job_environment(configuration, self.environment)
-                child = Child(arguments, environment, configuration.state, output)
+                child = Child(program, environment, configuration.state, output)
                 code = child.wait(watch.look)
             except (CannotRun, OSError) as error:
                 text = failure_text(error, str(request.kind))
@@ -117,7 +121,7 @@ class JobRunner:
 
     def _pause(self) -> None:
         if self.stopping.wait(_RETRY_SECONDS):
-            threading.Event().wait()
+            raise _Stopping
 
 
 @dataclass(slots=True)
