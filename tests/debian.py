@@ -28,17 +28,20 @@ def suite() -> str:
     return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
-def cached(name: str, recipe: int, build: Callable[[Path], None]) -> Path:
+def cached(
+    name: str, recipe: int, build: Callable[[Path], None], *, release: str | None = None
+) -> Path:
     """The directory that `build` fills, kept between runs until `recipe` or the release changes.
 
     Lies in the user's cache, outside the checkout; one process builds it while others wait.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "publisher-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    finished = cache / f"{name}-{suite()}-{platform.machine()}-{recipe}"
-    with FileLock(cache / f"{name}.lock"):
+    release = release or suite()
+    finished = cache / f"{name}-{release}-{platform.machine()}-{recipe}"
+    with FileLock(cache / f"{name}-{release}.lock"):
         if not finished.exists():
-            for leftover in cache.glob(f"{name}-{suite()}-*"):
+            for leftover in cache.glob(f"{name}-{release}-{platform.machine()}-*"):
                 shutil.rmtree(leftover)  # an older recipe's, or an interrupted build's
             building = Path(tempfile.mkdtemp(prefix=f"{finished.name}.", dir=cache))
             build(building)
@@ -46,13 +49,16 @@ def cached(name: str, recipe: int, build: Callable[[Path], None]) -> Path:
     return finished
 
 
-def debootstrap(root: Path, include: Sequence[str] = ()) -> None:
-    """Install a minimal Debian into `root`, without package lists and downloaded archives."""
+def debootstrap(root: Path, include: Sequence[str] = (), *, release: str | None = None) -> None:
+    """Install a minimal Debian into `root`, without package lists and downloaded archives.
+
+    `release` is a release other than this machine's, which the same mirror has.
+    """
     require_root()
     command = [program("debootstrap"), "--variant=minbase"]
     if include:
         command.append(f"--include={','.join(include)}")
-    run(*command, suite(), root, _mirror())
+    run(*command, release or suite(), root, _mirror())
     for directory in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
         shutil.rmtree(root / directory)
         (root / directory).mkdir()

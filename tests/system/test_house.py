@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from tests.registry_images import sample_image
 pytestmark = pytest.mark.system
 
 CHECKOUT = Path(__file__).parents[2]
-RECIPE = 1
-PACKAGES = ("python3", "python3-venv", "git", "make", "ca-certificates")
+RECIPE = 2
+TUTORIAL = CHECKOUT / "docs/tutorial.md"
 NETWORK_FILES = (
     "/etc/resolv.conf",
     "/etc/ssl/certs",
@@ -31,15 +33,17 @@ NETWORK_FILES = (
 NETWORK_VARIABLES = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY")
 
 
-@pytest.fixture
-def fresh_machine(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=["bookworm"])
+def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """The root of a fresh Debian, with a user 1000 in /home/user, and a clone of this repository.
 
-    It reaches package mirrors as this machine does. Each test gets its own writable overlay.
+    It has the packages that the tutorial installs, and reaches package mirrors as this machine does.
+    Each test gets its own writable overlay.
     """
     require_mounts()
     require("debootstrap", "git")
-    base = cached("fresh-debian", RECIPE, _install)
+    release = str(request.param)
+    base = cached("fresh-debian", RECIPE, lambda root: _install(root, release), release=release)
     root, upper, work = (tmp_path / name for name in ("root", "upper", "work"))
     for folder in (root, upper, work):
         folder.mkdir()
@@ -57,21 +61,54 @@ def fresh_machine(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def test_a_fresh_debian_runs_the_demo_as_an_ordinary_user(fresh_machine: Path) -> None:
-    output = _as_user(
-        fresh_machine,
-        "git clone --quiet file:///home/user/publisher.git fresh && cd fresh && make demo",
-    )
-    assert output.count("verified:") >= 12
-    assert "/schedule.json" in output and "notBefore" in output
+@pytest.mark.parametrize("fresh_machine", ["bookworm", "trixie"], indirect=True)
+def test_the_tutorial_works_literally_on_a_fresh_debian_as_an_ordinary_user(
+    fresh_machine: Path,
+) -> None:
+    """The first of its commands is the demo, which also works when there is no network."""
+    started = time.monotonic()
+    blocks = _tutorial_blocks()
+    script = ["set -e", "git clone --quiet file:///home/user/publisher.git fresh", "cd fresh"]
+    for number, (commands, _) in enumerate(blocks):
+        script += [f"echo block {number}", *commands]
+    output = _as_user(fresh_machine, "\n".join(script))
+    printed = re.split(r"^block \d+\n", output, flags=re.MULTILINE)[1:]
+    assert len(printed) == len(blocks) > 8
+    for (commands, expected), text in zip(blocks, printed, strict=True):
+        position = 0
+        for line in expected:
+            pattern = re.escape(line).replace("…", ".*")
+            found = re.compile(f"^{pattern}$", re.MULTILINE).search(text, position)
+            assert found, (commands, line, text)
+            position = found.end()
+    print(f"the tutorial took {(time.monotonic() - started) / 60:.1f} minutes")
+
+    demo = printed[0]
+    assert demo.count("verified:") >= 12
+    assert "/schedule.json" in demo and "notBefore" in demo
     tree = fresh_machine / "home/user/fresh/demo/tree"
     public = tree / "local/tools:stable"
     assert not os.path.isabs(public.readlink())
     assert "version 2" in (public / "usr/bin/sort-stars").read_text()
     assert _as_user(fresh_machine, "git -C fresh status --porcelain") == ""
-
     again = _as_user(fresh_machine, "make -C fresh demo", network=False)
-    assert again.count("verified:") == output.count("verified:")
+    assert again.count("verified:") == demo.count("verified:")
+
+
+def _tutorial_blocks() -> list[tuple[list[str], list[str]]]:
+    """Return the commands of each console block, with the lines that the page shows below it."""
+    pattern = r"^```console\n((?:\$ .*\n)+)```\n(?:```text\n(.*?)^```\n)?"
+    found = re.findall(pattern, TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+    return [
+        ([line.removeprefix("$ ") for line in commands.splitlines()], shown.splitlines())
+        for commands, shown in found
+    ]
+
+
+def _tutorial_packages() -> list[str]:
+    """Return the Debian packages that the tutorial installs, and the README names."""
+    [line] = re.findall(r"^# apt-get install (.*)$", TUTORIAL.read_text(), re.MULTILINE)
+    return [word for word in line.split() if not word.startswith("--")]
 
 
 def test_the_steps_of_the_pull_request_workflow_work_on_a_fresh_machine(
@@ -126,8 +163,8 @@ def _as_shell(step: dict[str, Any]) -> str:
     return "git clone --quiet --branch good file:///home/user/wishes.git wishes; cd wishes"
 
 
-def _install(root: Path) -> None:
-    debootstrap(root, PACKAGES)
+def _install(root: Path, release: str) -> None:
+    debootstrap(root, _tutorial_packages(), release=release)
     run("chroot", root, "useradd", "--uid", "1000", "--create-home", "user")
     root.chmod(0o755)  # a temporary directory's 0700 would keep the user out
 
