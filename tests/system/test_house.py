@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.components import program, require, require_mounts, run, unmount_below
-from tests.debian import cached, debootstrap
+from tests.debian import cached, debootstrap, suite
 from tests.registry import OwnRegistry
 from tests.registry_images import sample_image
 
@@ -33,12 +33,12 @@ NETWORK_FILES = (
 NETWORK_VARIABLES = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY")
 
 
-@pytest.fixture(params=["bookworm"])
+@pytest.fixture(params=[suite()])
 def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """The root of a fresh Debian, with a user 1000 in /home/user, and a clone of this repository.
 
-    It has the packages that the tutorial installs, and reaches package mirrors as this machine does.
-    Each test gets its own writable overlay.
+    It has the packages that the tutorial installs, and reaches package mirrors as this machine
+    does. Each test gets its own writable overlay.
     """
     require_mounts()
     require("debootstrap", "git")
@@ -106,7 +106,7 @@ def _tutorial_blocks() -> list[tuple[list[str], list[str]]]:
 
 
 def _tutorial_packages() -> list[str]:
-    """Return the Debian packages that the tutorial installs, and the README names."""
+    """Return the Debian packages that the tutorial installs."""
     [line] = re.findall(r"^# apt-get install (.*)$", TUTORIAL.read_text(), re.MULTILINE)
     return [word for word in line.split() if not word.startswith("--")]
 
