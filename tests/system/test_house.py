@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from docs.handbook.recording import recording
 from tests.components import program, require, require_mounts, run, unmount_below
 from tests.debian import cached, debootstrap, suite
 from tests.registry import OwnRegistry
@@ -86,6 +87,7 @@ def test_the_tutorial_works_literally_on_a_fresh_debian_as_an_ordinary_user(
     demo = printed[0]
     assert demo.count("verified:") >= 12
     assert "/schedule.json" in demo and "notBefore" in demo
+    assert recording(demo) == (CHECKOUT / "docs/figures/demo.svg").read_text()
     tree = fresh_machine / "home/user/fresh/demo/tree"
     public = tree / "local/tools:stable"
     assert not os.path.isabs(public.readlink())

@@ -40,7 +40,10 @@ RUN_ELSEWHERE = {
 
 NOT_RUN = {
     ("README.md", "Two commands"): "make demo is run by the tutorial; make test is this run",
-    ("README.md", "Installation"): "the tutorial installs from a checkout; no engine runs here",
+    (
+        "docs/installation.md",
+        "Installation",
+    ): "the tutorial installs from a checkout; no engine runs here",
     ("CONTRIBUTING.md", "Tests"): "they run the tests",
     ("docs/transactions.md", "Tests"): "they run the tests",
     ("docs/removal.md", "How it is checked"): "runs random removals for an hour",
@@ -51,6 +54,7 @@ NOT_RUN = {
     ("docs/administration.md", "Credentials"): (
         "asks for a password; tests/unit/cli/test_login.py has a registry with passwords"
     ),
+    ("docs/service.md", ""): "a service, and PostgreSQL: tests/system/test_service.py runs both",
     ("docs/security.md", "Write permission"): "changes the exports of the machine",
     ("docs/runtimes/docker.md", "Making thin images"): (
         "needs Docker and a plug-in; tests/system/test_thin_docker.py has both"
