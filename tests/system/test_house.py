@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shlex
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from docs.handbook.recording import recording
 from tests.components import program, require, require_mounts, run, unmount_below
 from tests.debian import cached, debootstrap, suite
 from tests.registry import OwnRegistry
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.system
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = 2
+PICTURE = CHECKOUT / "docs/figures/demo.svg"
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
 NETWORK_FILES = (
     "/etc/resolv.conf",
@@ -87,7 +88,9 @@ def test_the_tutorial_works_literally_on_a_fresh_debian_as_an_ordinary_user(
     demo = printed[0]
     assert demo.count("verified:") >= 12
     assert "/schedule.json" in demo and "notBefore" in demo
-    assert recording(demo) == (CHECKOUT / "docs/figures/demo.svg").read_text()
+    for line in re.findall(r"^  <text [^>]*>(.*)</text>", PICTURE.read_text(), re.MULTILINE):
+        differs = "layerfs" in line or "layers fetched" in line  # by order, and by user
+        assert differs or f"{html.unescape(line)}\n" in demo, line
     tree = fresh_machine / "home/user/fresh/demo/tree"
     public = tree / "local/tools:stable"
     assert not os.path.isabs(public.readlink())
@@ -99,8 +102,8 @@ def test_the_tutorial_works_literally_on_a_fresh_debian_as_an_ordinary_user(
 
 def _tutorial_blocks() -> list[tuple[list[str], list[str]]]:
     """Return the commands of each console block, with the lines that the page shows below it."""
-    pattern = r"^```console\n((?:\$ .*\n)+)```\n(?:```text\n(.*?)^```\n)?"
-    found = re.findall(pattern, TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+    pattern = r"^```console\n((?:\$ .*\n)+)```\n(?:```text\n((?:(?!```).*\n)*)```\n)?"
+    found = re.findall(pattern, TUTORIAL.read_text(), re.MULTILINE)
     return [
         ([line.removeprefix("$ ") for line in commands.splitlines()], shown.splitlines())
         for commands, shown in found
