@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-engines test-python313 lint format docs man bench clean
+.PHONY: help demo test coverage test-engines test-python313 lint format docs man audit bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ man: .venv/development ## Build the man pages, one for each command, in build/do
 format: .venv/development ## Format the code, and correct what ruff can correct
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# In an environment of its own: it is no part of the development, and has dependencies of its own.
+audit: .venv/bin/python ## Look up the versions in constraints.txt in the advisories of PyPI (network)
+	$(BIN)/python -m venv --clear build/audit
+	build/audit/bin/python -m pip install -qq --disable-pip-version-check --no-input pip-audit
+	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 bench: .venv/development ## Measure the publisher beside the programs that do parts of its work
 	$(BIN)/python -m bench

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from docs.handbook import commands, links, pages, schemas, staging, tables
+from docs.figures import sharing
+from docs.handbook import commands, licences, links, pages, schemas, staging, tables
 from docs.handbook.text import escaped
 from publisher.metrics.families import FAMILIES
 from tests.command import succeed
@@ -106,3 +108,28 @@ def test_a_broken_link_of_a_built_site_is_found(tmp_path: Path) -> None:
     assert links.broken_links(tmp_path) == [
         f"a.html links to {target}" for target in ("b.html#gone", "c.html", "d.svg")
     ]
+
+
+def test_the_licences_of_all_dependencies_are_listed_and_compatible() -> None:
+    page = (ROOT / "docs/licences.md").read_text()
+    assert page == licences.licences_page(), (
+        "run python -m docs.handbook.licences > docs/licences.md"
+    )
+    rows = re.findall(r"^\| (\S+) \| (\S+) \| (.+) \|$", page, re.MULTILINE)
+    assert {"click", "requests", "psycopg", "sigstore"} <= {name for name, _, _ in rows}
+    for name, _, licence in rows:
+        assert not re.search(r"(?<!L)GPL|Affero|Proprietary", licence), name
+    assert licences.unknown() == ["sigstore-models"]  # Apache-2.0, in its repository only
+
+
+def test_the_figures_have_their_own_background_in_light_and_dark() -> None:
+    figures = sorted((ROOT / "docs/figures").glob("*.svg"))
+    assert len(figures) >= 2
+    for path in figures:
+        text = path.read_text()
+        assert ElementTree.fromstring(text)[0].tag.endswith("title"), path
+        light, dark = text.split("@media (prefers-color-scheme: dark)")
+        used = set(re.findall(r'class="(\w+)"', text))
+        for name in used - {"title"}:
+            assert f".{name} {{" in light and f".{name} {{" in dark, (path, name)
+    assert sharing.figure() == (ROOT / "docs/figures/sharing.svg").read_text()
