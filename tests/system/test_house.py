@@ -26,6 +26,7 @@ CHECKOUT = Path(__file__).parents[2]
 RECIPE = 2
 PICTURE = CHECKOUT / "docs/figures/demo.svg"
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
+_DIGEST = re.compile(r"[0-9a-f]{2}/[0-9a-f]{12}…")
 NETWORK_FILES = (
     "/etc/resolv.conf",
     "/etc/ssl/certs",
@@ -88,9 +89,11 @@ def test_the_tutorial_works_literally_on_a_fresh_debian_as_an_ordinary_user(
     demo = printed[0]
     assert demo.count("verified:") >= 12
     assert "/schedule.json" in demo and "notBefore" in demo
-    for line in re.findall(r"^  <text [^>]*>(.*)</text>", PICTURE.read_text(), re.MULTILINE):
+    anonymous = _DIGEST.sub("…", demo)  # those of layers depend on the release of zlib
+    for text in re.findall(r"^  <text [^>]*>(.*)</text>", PICTURE.read_text(), re.MULTILINE):
+        line = _DIGEST.sub("…", html.unescape(text))
         differs = "layerfs" in line or "layers fetched" in line  # by order, and by user
-        assert differs or f"{html.unescape(line)}\n" in demo, line
+        assert differs or f"{line}\n" in anonymous, line
     tree = fresh_machine / "home/user/fresh/demo/tree"
     public = tree / "local/tools:stable"
     assert not os.path.isabs(public.readlink())
