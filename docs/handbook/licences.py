@@ -48,7 +48,7 @@ def licence(package: metadata.Distribution) -> str:
     named = [each.removeprefix(_CLASSIFIER) for each in classifiers if _CLASSIFIER in each]
     if named:
         return ", ".join(named)
-    text = str(about.get("License", "")).strip().partition("\n")[0]
+    text = (about.get_all("License") or [""])[0].strip().partition("\n")[0]
     return text if text and len(text) <= _LONGEST else "unknown"
 
 
