@@ -50,6 +50,7 @@ images:
   - image: registry.example.org:5000/base@BASE
     owner: team
     note: what the others are built on
+    outputs: [flat, layers, sbom]
   - image: quay.io/team/multi:2
     platforms: [linux/amd64, linux/arm64/v8]
     grace: 90d

@@ -51,7 +51,8 @@ class PublishedLayer:
 class ImageDetails:
     """The metadata, layers and schedule of one published image.
 
-    `squashfs_path` is the image's single file, or "" if its outputs do not include one.
+    `squashfs_path` is the image's single file, or "" if its outputs do not include one;
+    `sbom_paths` are its bills of materials.
     `config_data` are the exact bytes of the config, or b"". If they are invalid, `config` is None
     and `config_problem` is the reason.
     """
@@ -64,6 +65,7 @@ class ImageDetails:
     config_problem: str
     scheduled: tuple[ScheduledRemoval, ...]
     squashfs_path: str = ""
+    sbom_paths: tuple[str, ...] = ()
 
 
 def list_images(repository: Repository, pattern: str = "") -> Iterator[PublishedImage]:
@@ -145,12 +147,13 @@ def show_image(
         data,
         problem,
         tuple(entry for entry in schedule.entries if entry.name == image.name),
-        layout.squashfs_file(image.manifest.image_id) if _has_squashfs(image) else "",
+        layout.squashfs_file(image.manifest.image_id) if _has(image, "squashfs") else "",
+        layout.sbom_files(image.name) if _has(image, "sbom") else (),
     )
 
 
-def _has_squashfs(image: PublishedImage) -> bool:
-    return image.publication is not None and "squashfs" in image.publication.outputs
+def _has(image: PublishedImage, output: str) -> bool:
+    return image.publication is not None and output in image.publication.outputs
 
 
 def read_schedule_and_pins(

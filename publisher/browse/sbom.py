@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from publisher.browse.packages import packages_of
 from publisher.errors import InvalidManifest
 from publisher.oci.config import parse_config
@@ -11,7 +9,7 @@ from publisher.repository import Repository
 from publisher.repository.damaged import read_damaged
 from publisher.repository.image_packages import ImagePackages
 from publisher.repository.published import PublishedImage, find_name, load_image
-from publisher.sbom.subject import EPOCH, Subject
+from publisher.sbom.subject import Subject
 from publisher.tree import layout
 
 
@@ -26,23 +24,14 @@ def image_subject(repository: Repository, text: str) -> tuple[Subject, ImagePack
     """
     image = load_image(repository, find_name(repository, text))
     found = packages_of(repository, image)
-    subject = Subject(
-        image.name,
-        image.manifest_digest,
-        _created(repository, image),
-        found.distribution,
-        found.packages,
-    )
-    return subject, found
+    return Subject.of(image.manifest_digest, _created(repository, image), found), found
 
 
-def _created(repository: Repository, image: PublishedImage) -> datetime:
-    """Return when the image was built, to the second."""
+def _created(repository: Repository, image: PublishedImage) -> str:
+    """Return when the image was built, as its config has it; "" if that is unreadable."""
     data = read_damaged(repository, layout.config_file(image.name))
     try:
         assert image.manifest is not None
-        created = parse_config(data or b"", image.manifest.image_id).created
-        found = datetime.fromisoformat(created).astimezone(UTC)
-    except (InvalidManifest, ValueError, OverflowError):
-        return EPOCH
-    return max(found.replace(microsecond=0), EPOCH)
+        return parse_config(data or b"", image.manifest.image_id).created
+    except InvalidManifest:
+        return ""

@@ -48,6 +48,7 @@ def details_value(details: ImageDetails) -> dict[str, object]:
     return value | {
         "flatPath": details.flat_path,
         "squashfsPath": details.squashfs_path or None,
+        "sbomPaths": list(details.sbom_paths),
         "config": config_value(details.config_data) if details.config else None,
         "scheduled": [entry.to_value() for entry in details.scheduled],
     }

@@ -118,10 +118,7 @@ def _print_details(details: ImageDetails) -> None:
             if text:
                 echo(f"  {label + ':':12} {printable(text)}")
     echo(f"  manifest:    {found.manifest_digest}")
-    if found.linked:
-        echo(f"  flat image:  {details.flat_path}")
-    if details.squashfs_path:
-        echo(f"  squashfs:    {details.squashfs_path}")
+    _print_paths(details)
     if details.config is not None:
         print_config(details.config, "  ")
     if details.config_problem:
@@ -135,3 +132,12 @@ def _print_details(details: ImageDetails) -> None:
             f"  scheduled:   {entry.manifest_digest} may be removed from "
             f"{format_time(entry.not_before)} ({printable(entry.reason)})"
         )
+
+
+def _print_paths(details: ImageDetails) -> None:
+    if details.image.linked:
+        echo(f"  flat image:  {details.flat_path}")
+    if details.squashfs_path:
+        echo(f"  squashfs:    {details.squashfs_path}")
+    for path in details.sbom_paths:
+        echo(f"  sbom:        {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from publisher.repository.reading import count_usage
 from publisher.repository.records import RecordSet
 from publisher.repository.scheduling import schedule_removal
 from publisher.runtimes import flat_files, squashfs
+from publisher.sbom import output as sbom
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.pins import check_pin
@@ -25,9 +26,15 @@ from publisher.tree.users import ImageUsers
 
 
 def record(
-    records: RecordSet, transaction: Transaction, items: Sequence[Item], now: datetime
+    records: RecordSet,
+    transaction: Transaction,
+    items: Sequence[Item],
+    now: datetime,
+    bills: Mapping[str, bytes],
 ) -> Status:
     """Change `records` so that they describe `items` as published; return the status of the image.
+
+    `bills` are new bills of materials, by their paths.
 
     The image that is replaced under a name is scheduled for removal. An image that is requested
     again is taken off the schedule.
@@ -45,7 +52,7 @@ def record(
         elif found is None and status is Status.UNCHANGED:
             status = Status.PUBLISHED
         changed = records.take_off_schedule(item.name, item.manifest_digest)
-        if _describe(records, item, found, now):
+        if _describe(records, item, found, now, bills):
             transaction.record(item.name, "published", item.manifest_digest)
             changed = True
         if changed and status is Status.UNCHANGED:
@@ -137,20 +144,26 @@ def _is_sound(records: RecordSet, name: str, found: Publication | None) -> bool:
         return False
 
 
-def _describe(records: RecordSet, item: Item, found: Publication | None, now: datetime) -> bool:
+def _describe(
+    records: RecordSet,
+    item: Item,
+    found: Publication | None,
+    now: datetime,
+    bills: Mapping[str, bytes],
+) -> bool:
     """Write the image's metadata and link where they differ; return whether any did."""
-    changed = False
-    for path, content in (
-        (layout.manifest_file(item.name), item.image.document.data),
-        (layout.config_file(item.name), item.image.config_document.data),
-    ):
-        changed |= records.set_file(path, content)
+    is_other = records.set_file(layout.manifest_file(item.name), item.image.document.data)
+    changed = records.set_file(layout.config_file(item.name), item.image.config_document.data)
+    changed |= is_other
     publication = item.publication(joined_terms(found, item.wanted), now)
     if changed or found is None or not _same_content(found, publication):
         changed |= records.set_publication(publication)
     if squashfs.OUTPUT not in publication.outputs:
         changed |= records.remove_squashfs_link(item.name)
         changed |= squashfs.remove_unrequested(records, publication.image_id)
+    documents = {path: bills[path] for path in layout.sbom_files(item.name) if path in bills}
+    if is_other or documents or sbom.OUTPUT not in publication.outputs:
+        changed |= records.set_bills(item.name, documents)
     if "flat" in publication.outputs:
         return records.set_link(item.name, publication.image_id) or changed
     return records.remove_link(item.name) or changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,6 +42,7 @@ class PreparedImage:
         intended: The records of `items`, as they are if no list has other terms.
         stored: What is added to the Podman store.
         directories: The directories of the Podman store that are prepared.
+        bills: New bills of materials, by their paths.
     """
 
     transaction: Transaction
@@ -53,6 +54,7 @@ class PreparedImage:
     intended: Sequence[Publication]
     stored: Sequence[StoreImage]
     directories: frozenset[str]
+    bills: Mapping[str, bytes]
 
     @property
     def names(self) -> frozenset[str]:
@@ -90,7 +92,7 @@ def commit_alone(repository: Repository, image: PreparedImage) -> Status:
         _check(repository, records, image)
         _add_layers(transaction, image)
         leaving = _leaving(records, image)
-        status = record(records, transaction, image.items, image.now())
+        status = record(records, transaction, image.items, image.now(), image.bills)
         changed = podman_store.update(
             repository, transaction, image.stored, leaving, image.directories
         )
@@ -123,7 +125,7 @@ def commit_together(repository: Repository, images: Sequence[PreparedImage]) -> 
                 _check(repository, records, image)
                 if image.stored or _leaving(records, image):
                     raise NotTogether
-                statuses.append(record(records, transaction, image.items, image.now()))
+                statuses.append(record(records, transaction, image.items, image.now(), image.bills))
             # Only when the records of all are in order: completing a layer cannot be undone.
             for image in images:
                 _add_layers(transaction, image)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from publisher.errors import failure_text
+from publisher.ingest.bills import make_bills
 from publisher.ingest.causes import cause_of
 from publisher.ingest.layers import Interrupted
 from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
@@ -45,25 +46,37 @@ def publish_new_image(
     run.progress.image_step(image.name, "fetching")
     items = comparison.fetch(image, run.limits, run.admission)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
-    status, fetched = _fetch_with_space(run, image, comparison, items)
+    made = _fetch_with_space(run, image, comparison, items)
+    fetched = made.fetched
     dropped: dict[str, int] = {}
     for summary in fetched:
         for what, count in summary.dropped.items():
             dropped[what] = dropped.get(what, 0) + count
     published = replace(
         outcome,
-        status=status,
+        status=made.status,
         layers_fetched=len(fetched),
         layers_reused=len(sizes.keys() - {summary.digest for summary in fetched}),
         bytes_fetched=sum(sizes[summary.digest] for summary in fetched),
         dropped=dropped,
     )
+    if made.unbilled is not None:
+        published = _without(published, "its bill of materials", made.unbilled)
     return _write_squashfs(run, items, published)
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """The status of an image, the layers that were fetched, and why a bill of materials lacks."""
+
+    status: Status
+    fetched: list[LayerSummary]
+    unbilled: Exception | None
 
 
 def _fetch_with_space(
     run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
-) -> tuple[Status, list[LayerSummary]]:
+) -> _Published:
     """Publish `items` when there is space for them beside the images that are in progress.
 
     If there is not, the image is put off until it can have all space for itself.
@@ -111,8 +124,8 @@ def _space(
 
 def _fetch_until_published(
     run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
-) -> tuple[Status, list[LayerSummary]]:
-    """Publish `items`; return the status, and the layers that were fetched for them."""
+) -> _Published:
+    """Publish `items`, whose missing layers are fetched."""
     purpose = f"ingest of {image.name}"
     fetched: list[LayerSummary] = []
     run.layers.space.require()
@@ -127,6 +140,7 @@ def _fetch_until_published(
                 image.reference,
                 lambda: max(unpacked_entries(run.repository, item) for item in items),
             )
+            bills = make_bills(run.repository, items)
             status = publish(
                 run.repository,
                 items,
@@ -135,7 +149,9 @@ def _fetch_until_published(
                 run.notices.refused,
                 run.limits,
                 run.commits,
+                bills.documents,
             )
+            made = _Published(status, fetched, bills.error)
             break
         except ConcurrentlyPublished:
             raise  # the reference has to be resolved again
@@ -148,7 +164,7 @@ def _fetch_until_published(
             if attempt == _PUBLISH_TRIES:
                 raise
             wait_for_others(run.repository, purpose)
-    return status, fetched
+    return made
 
 
 def _fetch_layers(run: Run, name: str, source: Source, items: list[Item]) -> list[LayerSummary]:
@@ -175,8 +191,13 @@ def _write_squashfs(run: Run, items: list[Item], outcome: Outcome) -> Outcome:
     except Exception as error:
         if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
             raise
-        why = failure_text(error, outcome.name)
-        text = f"cannot write its squashfs file (a later run tries again): {why}"
-        return replace(outcome, error=text, cause=cause_of(error))
+        return _without(outcome, "its squashfs file", error)
     unchanged = outcome.status is Status.UNCHANGED and changed
     return replace(outcome, status=Status.RECORDED) if unchanged else outcome
+
+
+def _without(outcome: Outcome, what: str, error: Exception) -> Outcome:
+    """Return the outcome of an image that is published without `what`, because of `error`."""
+    why = failure_text(error, outcome.name)
+    text = f"cannot write {what} (a later run tries again): {why}"
+    return replace(outcome, error=text, cause=cause_of(error))

@@ -29,6 +29,7 @@ def publish(
     refused: Callable[[str], None] = lambda _: None,
     limits: Limits | None = None,
     commits: Commits | None = None,
+    bills: Mapping[str, bytes] | None = None,
 ) -> Status:
     """Publish all `items`, whose layers are published or staged, in one transaction.
 
@@ -41,6 +42,7 @@ def publish(
         limits: How much an image may hold; by default the usual limits.
         commits: The commits of the run, which may publish other images together with this one; by
             default the image is committed by itself.
+        bills: New bills of materials, by their paths.
 
     Returns:
         Whether the image is new, a tag moved, or only records changed.
@@ -68,7 +70,16 @@ def publish(
         stored = podman_store.describe(repository, list(zip(images_of, intended, strict=True)))
         directories = frozenset(podman_store.prepare(repository, transaction, stored))
         prepared = PreparedImage(
-            transaction, items, purpose, now, images, layers, intended, stored, directories
+            transaction,
+            items,
+            purpose,
+            now,
+            images,
+            layers,
+            intended,
+            stored,
+            directories,
+            bills or {},
         )
         return (commits or Commits(repository)).commit(prepared)
 

@@ -36,8 +36,8 @@ class Outcome:
 
     `line` and `column` are the place of the wish in `wish_list`, from 1; 0 without a list.
     `bytes_fetched` counts the layers as downloaded, `layers_reused` those that were stored before.
-    `error` is why it failed; with another status, why its squashfs file could not be written, or
-    its thin image not pushed.
+    `error` is why it failed; with another status, why its squashfs file or its bill of materials
+    could not be written, or its thin image not pushed.
     `remark` is why an image was not published if that is not a failure.
     `cause` is why it failed, in one word. `failing_since`, `next_try` and `news` are what the state
     contains about the failure; see `publisher.state.Tries`.

@@ -320,6 +320,11 @@ def _has_metadata(records: RecordSet, found: Publication) -> bool:
 
 def _has_further_outputs(records: RecordSet, found: Publication) -> bool:
     """Return whether the outputs are current that few images have."""
+    if "sbom" in found.outputs:
+        from publisher.sbom.output import has_files
+
+        if not has_files(records.repository, found.name):
+            return False
     if not {"podman", "squashfs"} & set(found.outputs):
         return True
     from publisher.runtimes import squashfs

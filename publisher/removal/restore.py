@@ -5,11 +5,13 @@ A retired image is published again only if all its content still exists; otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import PublisherError
+from publisher.oci.config import parse_config
 from publisher.oci.digest import digest_like
 from publisher.removal.names import Target, find_target
 from publisher.repository import Repository, Transaction
@@ -17,10 +19,13 @@ from publisher.repository.records import IMAGE_FILES, RecordSet
 from publisher.repository.scheduling import restore_link, schedule_removal
 from publisher.runtimes import squashfs
 from publisher.runtimes.podman import store as podman_store
+from publisher.sbom import output as sbom
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.schedule import Reason, ScheduledRemoval
 from publisher.wishlist import OUTPUTS
+
+_log = logging.getLogger(__name__)
 
 
 class NotScheduled(PublisherError):
@@ -136,7 +141,28 @@ def _publish_again(
         records.set_squashfs_link(entry.name, entry.image_id)
     else:
         records.remove_squashfs_link(entry.name)
+    _restore_bills(records, entry, publication, files[layout.CONFIG_FILE])
     podman_store.move_name(repository, transaction, publication)
+
+
+def _restore_bills(
+    records: RecordSet, entry: ScheduledRemoval, publication: Publication, config: bytes
+) -> None:
+    """Make the bills of materials again; without them `verify` has a finding, which it repairs."""
+    documents: Mapping[str, bytes] = {}
+    if sbom.OUTPUT in publication.outputs:
+        layers = [layer.digest for layer in entry.parse_manifest().layers]
+        try:
+            documents = sbom.bill_of_materials(
+                records.repository,
+                entry.name,
+                entry.manifest_digest,
+                layers,
+                parse_config(config, entry.image_id),
+            )
+        except (PublisherError, OSError) as error:
+            _log.warning("%s is restored without its bill of materials: %s", entry.name, error)
+    records.set_bills(entry.name, documents)
 
 
 def _retired_files(

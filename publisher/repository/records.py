@@ -7,7 +7,7 @@ Without the lock it is what a dry run, a plan or a listing needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,6 +136,20 @@ class RecordSet:
         self._new_files[path] = content
         self._parsed.pop(path, None)
         return True
+
+    def set_bills(self, name: str, documents: Mapping[str, bytes]) -> bool:
+        """Replace the bills of materials of `name`, which are `documents` by their paths.
+
+        Those that are not among them are removed. Returns whether anything changes.
+        """
+        changed = False
+        for path in layout.sbom_files(name):
+            if path in documents:
+                changed |= self.set_file(path, documents[path])
+            elif self.repository.exists(path):
+                self.remove(path)
+                changed = True
+        return changed
 
     def set_publication(self, publication: Publication) -> bool:
         """Replace the record of the image published under the record's name."""

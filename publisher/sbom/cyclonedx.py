@@ -47,7 +47,7 @@ def cyclonedx(subject: Subject) -> bytes:
     return JsonV1Dot6(bom).output_as_string(indent=1).encode() + b"\n"
 
 
-def _is_registered(target: object, depends_on: object = None) -> None:
+def _is_registered(*_: object, **__: object) -> None:
     """Do nothing, in place of `Bom.register_dependency`."""
 
 
@@ -60,6 +60,7 @@ def _image(subject: Subject) -> Component:
         bom_ref="image",
         purl=image_url(subject.name, subject.digest),
         hashes=[HashType(alg=_ALGORITHMS[algorithm], content=value)],
+        properties=[Property(name="publisher:skipped", value=each) for each in subject.skipped],
     )
 
 

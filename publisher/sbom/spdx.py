@@ -49,6 +49,7 @@ def _image(subject: Subject) -> dict[str, object]:
         "primaryPackagePurpose": "CONTAINER",
         "checksums": [{"algorithm": _ALGORITHMS[algorithm], "checksumValue": digest}],
         "externalRefs": [_purl(image_url(subject.name, subject.digest).to_string())],
+        **({"comment": "skipped: " + "; ".join(subject.skipped)} if subject.skipped else {}),
     }
 
 

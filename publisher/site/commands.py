@@ -52,6 +52,9 @@ def run_commands(
         commands.append(
             Command("As one file", f"cp -L {file} image.squashfs\napptainer run image.squashfs")
         )
+    if "sbom" in outputs:
+        files = " ".join(quote(f"{mount}/{path}") for path in layout.sbom_files(name))
+        commands.append(Command("Bills of materials", f"cp {files} .", "CycloneDX and SPDX"))
     if thin:
         commands.append(
             Command(

@@ -59,6 +59,9 @@ MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.json"
 PUBLICATION_FILE = "publication.json"
 THIN_FILE = "thin-image.json"
+SBOM_FILES = ("sbom.cdx.json", "sbom.spdx.json")
+"""The bills of materials of an image: CycloneDX and SPDX."""
+
 SCHEDULE_FILE = "schedule.json"
 BUNDLE_PREFIX = ".cvmfsbundle-"
 """Begins the name of a file bundle of CVMFS; the name of the file that triggers it follows."""
@@ -209,6 +212,11 @@ def publication_file(name: str) -> str:
 def thin_file(name: str) -> str:
     """Return the path of the record of the thin image that was pushed for `name`."""
     return f"{image_metadata(name)}/{THIN_FILE}"
+
+
+def sbom_files(name: str) -> tuple[str, ...]:
+    """Return the paths of the bills of materials of the image published as `name`."""
+    return tuple(f"{image_metadata(name)}/{file}" for file in SBOM_FILES)
 
 
 def link_target(name: str, image_id: str) -> str:

@@ -37,11 +37,13 @@ from publisher.verify.rebuild import (
 )
 from publisher.verify.reindex import index_from_tree
 from publisher.verify.relink import relink_flat_image
+from publisher.verify.sbom import rewrite_sbom
 from publisher.verify.survey import survey
 
 _INDEXES = (Kind.INDEX_MISSING, Kind.INDEX_DAMAGED)
 _FLAT_IMAGES = (Kind.FLAT_MISSING, Kind.FLAT_DAMAGED, Kind.FLAT_OUTDATED)
 _SQUASHFS = (Kind.SQUASHFS_MISSING, Kind.SQUASHFS_DAMAGED)
+_SBOM = (Kind.SBOM_MISSING, Kind.SBOM_DAMAGED)
 _LINKS = (Kind.LINK_MISSING, Kind.LINK_WRONG)
 _ORIGINS = (Kind.ORIGIN_MISSING, Kind.ORIGIN_WRONG)
 _USERS = (Kind.USERS_MISSING, Kind.USERS_WRONG)
@@ -83,9 +85,9 @@ def derive(repository: Repository, findings: Iterable[Finding], now: datetime) -
 
 def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repaired:
     """Make indexes and lists of packages from the layers' trees, then flat images from indexes."""
-    kinds = (*_INDEXES, *_FLAT_IMAGES, *_SQUASHFS, Kind.PACKAGES_WRONG)
+    kinds = (*_INDEXES, *_FLAT_IMAGES, *_SQUASHFS, *_SBOM, Kind.PACKAGES_WRONG)
     wanted = [finding for finding in findings if finding.kind in kinds]
-    wanted.sort(key=lambda finding: finding.kind not in _INDEXES)
+    wanted.sort(key=lambda finding: (finding.kind not in _INDEXES, finding.kind in _SBOM))
     if not wanted:
         return Repaired()
     repaired: list[Finding] = []
@@ -99,6 +101,7 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
     records = {layout.layer_packages(digest): digest for digest in expected.layers}
     images = {layout.flat_image(image.manifest.image_id): image for image in inventory.images}
     files = {layout.squashfs_file(image.manifest.image_id): image for image in inventory.images}
+    bills = {p: i for i in inventory.images if i.sbom for p in layout.sbom_files(i.name)}
     for finding in wanted:
         try:
             if finding.kind in _INDEXES:
@@ -107,6 +110,8 @@ def _repair_trees(repository: Repository, findings: Iterable[Finding]) -> Repair
                 repair_packages(repository, finding, records[finding.path])
             elif finding.kind in _SQUASHFS:
                 squashfs.rewrite(repository, files[finding.path], finding.what)
+            elif finding.kind in _SBOM:
+                rewrite_sbom(repository, bills[finding.path], finding.what)
             elif finding.path == layout.FLAT:
                 _bring_up_to_date(repository, outdated_flat_images(repository, inventory))
             else:

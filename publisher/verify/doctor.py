@@ -27,6 +27,7 @@ from publisher.runtimes.podman.conversion import outdated
 from publisher.runtimes.squashfs import OUTPUT
 from publisher.runtimes.squashfs_file import INSTALL, PROGRAM, is_available
 from publisher.sandbox import SandboxError, abilities
+from publisher.sbom import output as sbom
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -220,7 +221,7 @@ def _is_unmarked(repository: DirectoryRepository, digest: str) -> bool:
 
 def _squashfs_program(repository: Repository) -> Iterator[Check]:
     """Check the program that writes squashfs files, if an image is requested as one."""
-    if not any(_requests_squashfs(repository, name) for name in repository.names()):
+    if not any(_requests(repository, name, OUTPUT) for name in repository.names()):
         return
     if is_available():
         yield Check("squashfs files", Verdict.GOOD, f"{PROGRAM} is installed")
@@ -229,12 +230,24 @@ def _squashfs_program(repository: Repository) -> Iterator[Check]:
         yield Check("squashfs files", Verdict.PROBLEM, what, INSTALL)
 
 
-def _requests_squashfs(repository: Repository, name: str) -> bool:
+def _sbom_library(repository: Repository) -> Iterator[Check]:
+    """Check the libraries that write bills of materials, if an image is requested with them."""
+    if not any(_requests(repository, name, sbom.OUTPUT) for name in repository.names()):
+        return
+    missing = sbom.missing_library()
+    if missing:
+        what = f"the Python package {missing} is missing, and an image has the output sbom"
+        yield Check("bills of materials", Verdict.PROBLEM, what, sbom.INSTALL)
+    else:
+        yield Check("bills of materials", Verdict.GOOD, "their libraries are installed")
+
+
+def _requests(repository: Repository, name: str, output: str) -> bool:
     try:
         publication = load_publication(repository, name)
     except InvalidRecord:
         return False  # `verify` reports it
-    return publication is not None and OUTPUT in publication.outputs
+    return publication is not None and output in publication.outputs
 
 
 def _podman_store(repository: Repository) -> Iterator[Check]:
@@ -277,6 +290,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
     yield from _opaque_directories(repository, layers)
     yield from _podman_store(repository)
     yield from _squashfs_program(repository)
+    yield from _sbom_library(repository)
     text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:
         yield Check(

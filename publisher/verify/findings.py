@@ -51,6 +51,8 @@ class Kind(enum.StrEnum):
     SQUASHFS_DAMAGED = "squashfs-file-damaged"
     LINK_MISSING = "link-missing"
     LINK_WRONG = "link-wrong"
+    SBOM_MISSING = "sbom-missing"
+    SBOM_DAMAGED = "sbom-damaged"
     ORIGIN_MISSING = "origin-missing"
     ORIGIN_WRONG = "origin-wrong"
     USERS_MISSING = "users-missing"

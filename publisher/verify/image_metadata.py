@@ -43,10 +43,11 @@ def add_image(repository: Repository, inventory: Inventory, name: str) -> None:
     digest, manifest = found
     record = _matching(publication.record, name, manifest, inventory)
     if record is not None:
-        flat, squashfs = ("flat" in record.outputs, "squashfs" in record.outputs)
+        flat, squashfs, sbom = (each in record.outputs for each in ("flat", "squashfs", "sbom"))
     else:  # DUCC's image has one; if it is unreadable, the link is the only evidence
         flat = not publication.unreadable or repository.link_text(name) is not None
         squashfs = repository.link_text(layout.squashfs_link(name)) is not None
+        sbom = any(map(repository.exists, layout.sbom_files(name)))
     required = not (other_tool and publication.record is None)
     config = _read_config(repository, inventory, name, manifest, required=required)
     inventory.images.append(
@@ -60,6 +61,7 @@ def add_image(repository: Repository, inventory: Inventory, name: str) -> None:
             flat=flat,
             linked=flat,
             squashfs=squashfs,
+            sbom=sbom,
         )
     )
 

@@ -20,7 +20,7 @@ from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
 _OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS, layout.HOT_FILES)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
-_KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE)
+_KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE, *layout.SBOM_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class LiveImage:
         flat: Whether the image should have a flat image.
         linked: Whether `name` should be a link to the flat image.
         squashfs: Whether the image should have a squashfs file.
+        sbom: Whether bills of materials should be beside the manifest.
         published: Whether the image is published under `name`, and not only scheduled.
     """
 
@@ -46,6 +47,7 @@ class LiveImage:
     flat: bool = True
     linked: bool = True
     squashfs: bool = False
+    sbom: bool = False
     published: bool = True
 
 

@@ -57,6 +57,8 @@ def rebuild_publication(repository: Repository, image: LiveImage, now: datetime)
         forms.add("flat")
     if repository.link_text(layout.squashfs_link(image.name)) is not None:
         forms.add("squashfs")
+    if any(map(repository.exists, layout.sbom_files(image.name))):
+        forms.add("sbom")
     certain = {
         "name": image.name,
         "manifestDigest": image.manifest_digest,

@@ -16,6 +16,7 @@ from publisher.verify.findings import Finding, Kind, Severity, worst
 from publisher.verify.inventory import Inventory, LiveImage
 from publisher.verify.packages import compare_packages
 from publisher.verify.published_layers import stored_size
+from publisher.verify.sbom import compare_sbom
 from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
 
@@ -119,6 +120,11 @@ def _check_contents(
             progress(f"squashfs file of {image.name}")
             found = check_content(repository, image)
             findings += _unless_removed(repository, path, found)
+    for image in inventory.images:
+        if image.sbom:
+            path = layout.manifest_file(image.name)
+            progress(f"bill of materials of {image.name}")
+            findings += _unless_removed(repository, path, compare_sbom(repository, image))
     return findings
 
 

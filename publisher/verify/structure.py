@@ -11,6 +11,7 @@ from publisher.verify.packages import check_packages
 from publisher.verify.podman_store import check_podman_store
 from publisher.verify.published_images import check_images
 from publisher.verify.published_layers import check_layers
+from publisher.verify.sbom import check_sbom
 from publisher.verify.squashfs import check_squashfs
 
 
@@ -22,6 +23,7 @@ def check_structure(repository: Repository, inventory: Inventory) -> Expected:
     check_images(repository, inventory, expected)
     check_hot_files(repository, inventory, expected)
     check_squashfs(repository, inventory)
+    check_sbom(repository, inventory)
     check_leftovers(repository, inventory, expected)
     check_podman_store(repository, inventory)
     return expected

@@ -11,7 +11,7 @@ from publisher.oci.reference import ImageReference
 from publisher.tree.schedule import DEFAULT_GRACE
 from publisher.yaml_nodes import InvalidFile, Problem, Severity
 
-OUTPUTS = ("flat", "layers", "thin", "podman", "squashfs")
+OUTPUTS = ("flat", "layers", "thin", "podman", "squashfs", "sbom")
 """The forms in which an image can be published."""
 
 DEFAULT_PLATFORMS = (Platform("linux", "amd64"),)

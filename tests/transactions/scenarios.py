@@ -123,12 +123,13 @@ class Stage:
         *tags: str,
         bare: Sequence[str] = (),
         squashed: Sequence[str] = (),
+        billed: Sequence[str] = (),
         together: bool = False,
     ) -> list[str]:
         """The command that publishes these tags by a wish list.
 
-        Those in `bare` are published as layers only, those in `squashed` also as squashfs files;
-        `together` all by one commit.
+        Those in `bare` are published as layers only, those in `squashed` also as squashfs files,
+        those in `billed` with bills of materials; `together` all by one commit.
         """
         if squashed:
             require(PROGRAM)
@@ -142,6 +143,7 @@ class Stage:
                     *([] if tag in bare else ["flat"]),
                     "layers",
                     *(["squashfs"] if tag in squashed else []),
+                    *(["sbom"] if tag in billed else []),
                 ],
             }
             for tag in tags
@@ -184,21 +186,21 @@ def _two_new_images(stage: Stage, commands: FaultyCommands) -> None:
 
 def _one_of_two_images(stage: Stage, commands: FaultyCommands) -> None:
     stage.put(image(BASE, layer(file("old"))), "one")
-    stage.succeed(commands, stage.ingest("one"))
+    stage.succeed(commands, stage.ingest("one", billed=["one"]))
     stage.put(FIRST, "one")
     stage.put(SECOND, "two")
 
 
 def _moved_tag(stage: Stage, commands: FaultyCommands) -> None:
     stage.put(FIRST, "one")
-    stage.succeed(commands, stage.ingest("one", squashed=["one"]))
+    stage.succeed(commands, stage.ingest("one", squashed=["one"], billed=["one"]))
     stage.put(SECOND, "one")
 
 
 def published(stage: Stage, commands: FaultyCommands) -> None:
     """Two images that share a layer."""
     _two_new_images(stage, commands)
-    stage.succeed(commands, stage.ingest("one", "two"))
+    stage.succeed(commands, stage.ingest("one", "two", billed=["two"]))
 
 
 def _repairable(stage: Stage, commands: FaultyCommands) -> None:
@@ -208,6 +210,7 @@ def _repairable(stage: Stage, commands: FaultyCommands) -> None:
     (root / layout.layer_index(BASE.digest)).unlink()
     (root / layout.layer_origin(TOP.digest)).write_text("{}")
     (root / "local/tool:two").unlink()
+    (root / layout.sbom_files("local/tool:two")[0]).unlink()
 
 
 def _refetchable(stage: Stage, commands: FaultyCommands) -> None:
@@ -229,7 +232,7 @@ def _unwished(stage: Stage, commands: FaultyCommands) -> None:
 def _due(stage: Stage, commands: FaultyCommands) -> None:
     """Something to collect: an image whose tag has moved, another that is no longer requested."""
     _two_new_images(stage, commands)
-    stage.succeed(commands, stage.ingest("one", "two", squashed=["one"]))
+    stage.succeed(commands, stage.ingest("one", "two", squashed=["one"], billed=["one", "two"]))
     stage.put(SECOND, "one")
     stage.succeed(commands, stage.ingest("one", squashed=["one"]), _prune(stage))
 
@@ -245,9 +248,11 @@ SCENARIOS = [
     Scenario(
         "a moved tag and a new image together",
         _one_of_two_images,
-        lambda stage: stage.ingest("one", "two", together=True),
+        lambda stage: stage.ingest("one", "two", billed=["one", "two"], together=True),
     ),
-    Scenario("moved tag", _moved_tag, lambda stage: stage.ingest("one", squashed=["one"])),
+    Scenario(
+        "moved tag", _moved_tag, lambda stage: stage.ingest("one", squashed=["one"], billed=["one"])
+    ),
     Scenario("repair", _repairable, lambda stage: stage.verify("--repair")),
     Scenario(
         "prune",

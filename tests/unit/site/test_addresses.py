@@ -49,7 +49,7 @@ def test_the_commands_are_those_of_the_outputs_and_quote_what_they_need() -> Non
         name,
         "/srv/my images",
         url,
-        ("flat", "layers", "podman", "squashfs", "thin"),
+        ("flat", "layers", "podman", "squashfs", "thin", "sbom"),
         has_flat=True,
         has_program=True,
         thin="registry.example.org/thin/a/b:1",
@@ -59,6 +59,7 @@ def test_the_commands_are_those_of_the_outputs_and_quote_what_they_need() -> Non
     assert lines["To try it"] == f"publisher run --repository 'dir:/srv/my images' {name}"
     assert lines["Podman, from its store"] == f"podman run --rm {name}"
     assert lines["As one file"].startswith(f"cp -L '/srv/my images/squashfs/{name}' image.squashfs")
+    assert f"'/srv/my images/.metadata/{name}/sbom.cdx.json' " in lines["Bills of materials"]
     assert "thin/a/b:1" in lines["Docker, as a thin image"]
     assert f"--snapshotter publisher {name}" in lines["containerd, with the snapshotter"]
     local = run_commands("local/a:1", "/i", "/i", ("podman",), has_flat=False, has_program=False)

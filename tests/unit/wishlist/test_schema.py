@@ -72,7 +72,9 @@ platforms = st.lists(
     st.sampled_from(["linux/amd64", "linux/arm64", "linux/arm/v6"]), min_size=1, max_size=2
 )
 outputs = st.lists(
-    st.sampled_from(["flat", "layers", "thin", "podman", "squashfs"]), min_size=1, max_size=3
+    st.sampled_from(["flat", "layers", "thin", "podman", "squashfs", "sbom"]),
+    min_size=1,
+    max_size=3,
 )
 grace = st.sampled_from(["30d", "36h", "1d12h", "0s"])
 text = st.sampled_from(["me", "for the survey", "a\nb"])
