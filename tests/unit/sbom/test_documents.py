@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packageurl import PackageURL
-from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from publisher.packages.model import InstalledPackage, Package, PackageType
 from publisher.sbom.cyclonedx import cyclonedx
 from publisher.sbom.purl import image_url, package_url
 from publisher.sbom.spdx import spdx
 from publisher.sbom.subject import EPOCH, Subject
+from tests.bills import valid_cyclonedx, valid_spdx
 
 DEBIAN = Package("debian", "12")
 STATUS = "var/lib/dpkg/status"
@@ -39,19 +35,6 @@ PACKAGES = (
     InstalledPackage(PackageType.PYTHON, Package("Ruamel_Yaml", "1.0"), "b\udce9/METADATA"),
     InstalledPackage(PackageType.NPM, Package(HOSTILE, HOSTILE), "c"),
 )
-
-
-def valid_cyclonedx(document: bytes) -> Any:
-    errors = JsonStrictValidator(SchemaVersion.V1_6).validate_str(document.decode())
-    assert errors is None, errors
-    return json.loads(document)
-
-
-def valid_spdx(document: bytes) -> Any:
-    value = json.loads(document)
-    parsed = JsonLikeDictParser().parse(json.loads(document))  # type: ignore[no-untyped-call]
-    assert validate_full_spdx_document(parsed) == []
-    return value
 
 
 def test_cyclonedx_accepts_the_document() -> None:

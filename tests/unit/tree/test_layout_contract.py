@@ -6,7 +6,7 @@ import ast
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from publisher.tree import layout
 from publisher.tree.origin import Origin
 from tests import layer_builder as build
 from tests import layout_example
+from tests.bills import valid_cyclonedx, valid_spdx
 from tests.command import Result, publisher
 from tests.components import require_root
 from tests.layout_example import EXAMPLE, MOVED_IMAGE, describe, published
@@ -80,17 +81,28 @@ def metadata_files(root: Path) -> Iterator[str]:
             yield relative
 
 
+BILLS: Mapping[str | None, Callable[[bytes], object]] = {
+    "sbom.cdx": valid_cyclonedx,
+    "sbom.spdx": valid_spdx,
+}
+"""Bills of materials, whose schemas are those of their specifications."""
+
+
 def test_every_metadata_file_matches_its_schema(root: Path) -> None:
     checked: set[str] = set()
     for path in metadata_files(root):
         schema = schema_of(path)
-        if schema is not None:
+        if schema in BILLS:
+            BILLS[schema]((root / path).read_bytes())
+            checked.add(schema)
+        elif schema is not None:
             value = json.loads((root / path).read_bytes())
             layout_schema(schema).validate(value)
             if schema != "origin":
                 strict(layout_schema(schema)).validate(value)
             checked.add(schema)
-    assert checked == {"origin", "publication", "remove-schedule", "schedule", "image-users"}
+    records = {"origin", "publication", "remove-schedule", "schedule", "image-users"}
+    assert checked == records | BILLS.keys()
 
 
 def test_every_line_of_a_layer_index_matches_its_schema() -> None:
