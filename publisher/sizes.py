@@ -10,3 +10,8 @@ def human_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def noun(count: int, singular: str) -> str:
+    """Return a noun as it follows a number: "layer" or "layers", "wish" or "wishes"."""
+    return singular + ("" if count == 1 else "es" if singular.endswith("sh") else "s")

@@ -12,8 +12,9 @@ from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
-from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.rendering import message, plural, print_json
 from publisher.cli.repositories import open_repository
+from publisher.cli.tables import print_aligned
 from publisher.errors import printable, shorten
 from publisher.packages.model import PACKAGE_TYPES, InstalledPackage
 from publisher.repository.image_packages import ImagePackages
@@ -71,10 +72,7 @@ def _print(found: ImagePackages, shown: list[InstalledPackage]) -> None:
     ]
     if rows:
         rows.insert(0, ("NAME", "VERSION", "TYPE", "ARCHITECTURE"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        echo("  ".join(cells).rstrip())
+    print_aligned(rows, figures=False)
     if not rows:
         kind = "matching packages" if found.packages else "packages"
         message(f"the databases of {found.name} list no {kind}")

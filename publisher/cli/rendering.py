@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import click
 
+from publisher import sizes
 from publisher.errors import printable
 
 
@@ -59,5 +60,4 @@ def failed_line(
 
 def plural(count: int, noun: str) -> str:
     """ "1 layer", "2 layers", "2 wishes"."""
-    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
-    return f"{count} {noun}{ending}"
+    return f"{count} {sizes.noun(count, noun)}"

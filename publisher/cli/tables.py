@@ -47,10 +47,16 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 def _print_plain(table: Table) -> None:
     rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
+    print_aligned(rows, figures=True)
+
+
+def print_aligned(rows: Sequence[Sequence[str]], *, figures: bool) -> None:
+    """Print rows of printable texts; with `figures`, all but the first column end at one place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        cells = [first[0].ljust(first[1])]
+        cells += [cell.rjust(width) if figures else cell.ljust(width) for cell, width in others]
         echo("  ".join(cells).rstrip())
 
 

@@ -138,7 +138,7 @@ class Facts:
 
     def _freed(self, entry: ScheduledRemoval) -> int | None:
         try:
-            return self.survey.stored_size(entry.parse_manifest(), exclusive=True)
+            return self.survey.freed(entry.parse_manifest())
         except InvalidManifest:
             return None
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -166,6 +167,12 @@ class SiteDirectory:
         except FileNotFoundError:
             place.parent.mkdir(parents=True)
             draft.replace(place)
+        except IsADirectoryError as error:
+            raise NotASite(
+                f"cannot write {path} of the site {self.path}",
+                why="a directory is in its place",
+                hint=f"rm -r {shlex.quote(str(place))}",
+            ) from error
         self.changes.written += 1
         self._unsaved += 1
         return file

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import jinja2
 from markupsafe import Markup, escape
 
+from publisher import sizes
 from publisher.errors import printable
 from publisher.site import addresses
 from publisher.site.pages import Node
@@ -192,8 +193,7 @@ def _share(part: float | None, whole: float, width: float = 100) -> str:
 
 
 def _plural(count: int, noun: str) -> str:
-    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
-    return f"{count:,} {noun}{ending}"
+    return f"{count:,} {sizes.noun(count, noun)}"
 
 
 def _package() -> Traversable:

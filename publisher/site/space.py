@@ -48,11 +48,16 @@ def space_page(survey: Survey) -> SpacePage:
         shared=sum(size for title, _, size in groups if title == _SHARED),
         groups=tuple(_place(groups)),
         images=tuple(
-            ShareRow(Link(name, addresses.image_page(name)), 1, share.stored, share.exclusive)
+            ShareRow(
+                Link(name, addresses.image_page(name)),
+                1,
+                share.stored + share.single_files,
+                share.freed,
+            )
             for name, share in ordered(shares(holdings, images_of))[:_LARGEST]
         ),
         owners=tuple(
-            ShareRow(Link(name), share.manifests, share.stored, share.exclusive)
+            ShareRow(Link(name), share.manifests, share.stored + share.single_files, share.freed)
             for name, share in ordered(shares(holdings, owners_of))[:_LARGEST]
         ),
         growth=_bars(survey),

@@ -17,9 +17,10 @@ from publisher.browse.statistics.holdings import (
     LayerSize,
     published_holder,
     retired_holder,
+    single_files,
 )
 from publisher.browse.status import Selection, StatusLine, find_status
-from publisher.errors import InvalidManifest, PublisherError
+from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.index import read_header
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
@@ -104,6 +105,11 @@ class Survey:
             return None
         return sum(self.sizes[each].stored for each in chosen)
 
+    def freed(self, manifest: Manifest) -> int | None:
+        """Return the bytes that go with the last name of an image, or None if they are unknown."""
+        size = self.stored_size(manifest, exclusive=True)
+        return None if size is None else size + self.holdings.single_files.get(manifest.image_id, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
@@ -145,7 +151,8 @@ def survey_repository(
             )
     schedule, pins = read_schedule_and_pins(repository, unreadable)
     manifests = [image.manifest for image in images.values() if image.manifest is not None]
-    manifests += _retired(schedule.entries, unreadable)
+    retired = _retired(schedule.entries, unreadable)
+    manifests += [manifest for _, manifest in retired]
     users: defaultdict[str, set[str]] = defaultdict(set)
     compressed: dict[str, int] = {}
     for manifest in manifests:
@@ -158,7 +165,9 @@ def survey_repository(
         if found is not None:
             names[found.image_id].append(name)
     holdings = Holdings(
-        _holders(images.values(), schedule.entries), _layer_sizes(repository, users, known)
+        _holders(images.values(), retired),
+        _layer_sizes(repository, users, known, unreadable),
+        single_files(repository, lambda _, error: unreadable(error)),
     )
     history = list(itertools.islice(repository.history(), _TRANSACTIONS))
     return Survey(
@@ -180,7 +189,7 @@ def survey_repository(
 
 
 def _holders(
-    images: Iterable[PublishedImage], scheduled: Iterable[ScheduledRemoval]
+    images: Iterable[PublishedImage], retired: Iterable[tuple[ScheduledRemoval, Manifest]]
 ) -> tuple[Holder, ...]:
     known: dict[str, str] = {}
     holders = {
@@ -188,10 +197,9 @@ def _holders(
         for image in images
         if image.manifest is not None
     }
-    for entry in scheduled:
+    for entry, manifest in retired:
         if entry.key not in holders:
-            with suppress(InvalidManifest):  # it is reported with the layers that it uses
-                holders[entry.key] = retired_holder(entry, known)
+            holders[entry.key] = retired_holder(entry, manifest, known)
     return tuple(holders.values())
 
 
@@ -205,18 +213,21 @@ def _mount(repository: Repository, unreadable: Callable[[PublisherError], None])
 
 def _retired(
     entries: Iterable[ScheduledRemoval], unreadable: Callable[[PublisherError], None]
-) -> list[Manifest]:
+) -> list[tuple[ScheduledRemoval, Manifest]]:
     manifests = []
     for entry in entries:
         try:
-            manifests.append(entry.parse_manifest())
+            manifests.append((entry, entry.parse_manifest()))
         except InvalidManifest as error:
             unreadable(error)
     return manifests
 
 
 def _layer_sizes(
-    repository: Repository, digests: Iterable[str], known: Mapping[str, LayerSize]
+    repository: Repository,
+    digests: Iterable[str],
+    known: Mapping[str, LayerSize],
+    unreadable: Callable[[PublisherError], None],
 ) -> dict[str, LayerSize]:
     sizes: dict[str, LayerSize] = {}
     for digest in digests:
@@ -226,8 +237,9 @@ def _layer_sizes(
         try:
             with repository.open_index(digest) as file:
                 header = read_header(file)
-        except (PublisherError, OSError):
-            continue  # the pages show its size as unknown; `publisher verify` reports the damage
+        except (PublisherError, OSError) as error:
+            unreadable(explain(error))  # the pages show its size as unknown
+            continue
         sizes[digest] = LayerSize(header.stored_size, header.entries)
     return sizes
 

@@ -124,7 +124,7 @@ def read_holders(repository: Repository, unreadable: Unreadable) -> tuple[Holder
     for entry in scheduled:
         if entry.key not in holders:
             try:
-                holders[entry.key] = retired_holder(entry, known)
+                holders[entry.key] = retired_holder(entry, entry.parse_manifest(), known)
             except (InvalidManifest, InvalidRecord) as error:
                 unreadable(f"{entry.name}@{entry.manifest_digest}", error)
     return tuple(holders.values())
@@ -200,17 +200,13 @@ def published_holder(image: PublishedImage, manifest: Manifest, known: dict[str,
     )
 
 
-def retired_holder(entry: ScheduledRemoval, known: dict[str, str]) -> Holder:
-    """Return a retired image as a holder; see `published_holder`.
-
-    Raises:
-        InvalidManifest: The manifest in the entry is malformed.
-    """
+def retired_holder(entry: ScheduledRemoval, manifest: Manifest, known: dict[str, str]) -> Holder:
+    """Return a retired image, with the manifest of its entry, as a holder."""
     return Holder(
         entry.name,
         entry.manifest_digest,
         entry.image_id,
-        _layers(entry.parse_manifest(), known),
+        _layers(manifest, known),
         published=False,
         since=entry.scheduled_at,
     )

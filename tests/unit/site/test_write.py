@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from publisher.errors import printable
+from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.site import addresses, directory
 from publisher.site.directory import NotASite, open_site
 from publisher.sizes import human_size
 from publisher.tree import layout
 from tests.command import Result, run_here
+from tests.components import require, require_root, run
 from tests.layer_builder import file, image, layer, write_layout
 from tests.schemas import output_schema
 from tests.site_images import CONTROLS, LONG, MARKUP, SCRIPT, hostile_image
@@ -105,6 +108,56 @@ def test_pages_agree_on_the_sums_and_damaged_records_are_named(tmp_path: Path) -
     result = ask(tmp_path, "site", tmp_path / "www")
     assert (result.code, f"cannot read {OLD}: " in result.err) == (1, True)
     assert "try: publisher verify" in result.err
+
+
+def test_a_damaged_index_and_a_directory_in_place_of_a_page_are_named(tmp_path: Path) -> None:
+    publish(tmp_path, "old")
+    index, *_ = (tmp_path / "images").glob(f"{layout.LAYERS}/*/*/{layout.LAYER_INDEX}")
+    whole = index.read_bytes()
+    index.write_bytes(b"damaged")
+    result = ask(tmp_path, "site", tmp_path / "www", "--contents", "0")
+    assert (result.code, "index" in result.err) == (1, True), result.err
+    index.write_bytes(whole)
+    page = tmp_path / "www" / addresses.image_page(OLD)
+    page.unlink()
+    page.mkdir()
+    refused = ask(tmp_path, "site", tmp_path / "www")
+    assert "a directory is in its place" in refused.err
+    assert f"try: rm -r {shlex.quote(str(page))}" in refused.err
+    page.rmdir()
+    site(tmp_path)
+    assert page.is_file()
+
+
+def test_what_a_removal_frees_includes_the_squashfs_file(tmp_path: Path) -> None:
+    require(PROGRAM)
+    write_layout(image(layer(file("f", bytes(range(256)) * 64))), tmp_path / "one", "1")
+    source = f"oci:{tmp_path}/one:1"
+    wish = f"{{image: '{source}', name: one, outputs: [layers, squashfs]}}"
+    (tmp_path / "wishes.yaml").write_text(f"version: 2\nimages:\n  - {wish}\n")
+    assert ask(tmp_path, "ingest", tmp_path / "wishes.yaml").code == 0
+    [single] = (tmp_path / "images").glob(f"{layout.SQUASHFS}/*/*")
+    site(tmp_path)
+    freed = human_size(256 * 64 + single.stat().st_size)
+    assert f'<td class="figure">{freed}</td></tr>' in pages(tmp_path)["space.html"]
+
+
+def test_the_run_after_a_full_disk_completes_the_site(tmp_path: Path) -> None:
+    require_root()
+    publish(tmp_path, "old")
+    www = tmp_path / "www"
+    www.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", www)
+    try:
+        failed = ask(tmp_path, "site", www)
+        assert failed.code not in (0, 1)
+        assert "No space left on device" in failed.err
+        run("mount", "-o", "remount,size=8m", www)
+        site(tmp_path)
+        assert pages(tmp_path).keys() >= {"index.html", "space.html", addresses.image_page(OLD)}
+        assert site(tmp_path)[0] == 0
+    finally:
+        run("umount", www)
 
 
 def test_a_directory_that_is_not_a_site_is_refused(tmp_path: Path) -> None:
