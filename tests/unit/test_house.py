@@ -79,6 +79,7 @@ UNIT_TESTS = ROOT / "tests/unit"
 NOT_OF_ONE_MODULE = {
     "test_documents.py": "the documentation, compared with the program",
     "test_handbook.py": "the documentation site and the man pages",
+    "test_distribution.py": "the wheel and the source archive",
     "test_console_blocks.py": "the commands that pages show",
     "test_deployment.py": "the scheduled jobs in deploy/",
     "test_kubernetes.py": "the manifests in deploy/kubernetes",
