@@ -54,10 +54,10 @@ def test_wheel_and_source_archive_are_complete_and_can_be_installed(tmp_path: Pa
     python = environment / "bin/python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
     run(*pip, "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
-    place = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    (Path(place) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    library = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    (Path(library) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     printed = run(environment / "bin/publisher", "--version", cwd=tmp_path)
     assert printed.startswith(f"publisher {wheel.name.split('-')[1]} ")
     imported = run(python, "-c", "import publisher; print(publisher.__file__)", cwd=tmp_path)
-    assert imported.startswith(place)
+    assert imported.startswith(library)
     assert (environment / "bin/publisher-oci-runtime").exists()
