@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 RUN_ELSEWHERE = {
     ("docs/tutorial.md", ""): "tests/system/test_house.py",
+    ("docs/api.md", ""): "tests/web_service.py",
     ("docs/packages.md", ""): "tests/unit/browse/test_packages.py",
     ("docs/pull-requests.md", "From an empty repository to the first merged wish"): (
         "tests/system/test_pull_requests.py"
