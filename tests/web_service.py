@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import sqlalchemy as sa
 import uvicorn
 
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.service.access import Access, Anonymous
+from publisher.service.health import health_routes
 from publisher.service.jobs.database import JOBS, connect, create_tables, now
 from publisher.service.jobs.model import JobKind, Jobs, JobState
 from publisher.service.jobs.store import StoredJobs
@@ -59,20 +61,27 @@ class Web:
 
 
 @contextmanager
-def serve(trees: dict[str, Path], jobs: Jobs | None = None) -> Iterator[Web]:
+def serve(
+    trees: dict[str, Path],
+    jobs: Jobs | None = None,
+    access: Callable[[], Access] = lambda: Access(Anonymous.EVERYTHING),
+    remember: Callable[[], Remembered] = Remembered,
+) -> Iterator[Web]:
     """Serve directory repositories by their names. Each request looks for changes."""
 
     def tree(name: str, path: Path) -> PublishedTree:
         url = RepositoryURL("dir", str(path))
-        return PublishedTree(
-            name, f"Images of {name}", lambda: DirectoryRepository(url), Remembered
-        )
+        return PublishedTree(name, f"Images of {name}", lambda: DirectoryRepository(url), remember)
 
     found = [tree(name, path) for name, path in trees.items()]
-    context = Context(lambda: found, jobs, recheck=0, patience=60)
+    context = Context(lambda: found, access, jobs, recheck=0, patience=60)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(application(context), log_config=None, timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            application(context, health_routes(lambda: True)),
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -44,7 +44,8 @@ def serve(path: str, check: bool) -> int:
     Runs until it is terminated, as an ordinary user who may write to the repositories. SIGHUP reads
     the configuration again; one with errors is not used. GET /livez and /readyz report whether the
     process is alive, and whether it takes jobs. / has pages about the published images, and
-    /api/v1/openapi.json describes the REST interface.
+    /api/v1/openapi.json describes the REST interface; access and tokens in the configuration state
+    which requests are answered.
 
     \b
     publisher serve --config /etc/publisher/service.yaml --check
@@ -81,7 +82,8 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     from publisher.service.web.application import application
     from publisher.service.web.context import Context
 
-    context = Context(ServedTrees(lambda: host.configuration), host.jobs)
+    trees = ServedTrees(lambda: host.configuration)
+    context = Context(trees, lambda: host.configuration.access, host.jobs)
     server = uvicorn.Server(
         uvicorn.Config(
             application(context, health_routes(lambda: host.is_ready)),

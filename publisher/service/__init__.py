@@ -1,6 +1,7 @@
 """The service: jobs by schedule and on request, on one or several hosts; `publisher serve`.
 
 configuration.py        the configuration as values (pure)
+access.py               identities, and what each may do (pure)
 kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places
 host.py                 the parts of one host, in threads

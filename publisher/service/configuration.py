@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from publisher.service.access import Access
 from publisher.service.kinds import JobKind
 from publisher.yaml_nodes import InvalidFile
 
@@ -103,6 +104,7 @@ class ServiceConfiguration:
     limits: Limits = Limits()
     history: History = History()
     environment: tuple[str, ...] = ()
+    access: Access = field(default_factory=Access)
 
     @property
     def is_shared(self) -> bool:

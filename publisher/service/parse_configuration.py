@@ -13,6 +13,7 @@ import yaml
 
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import PublisherError, presentable
+from publisher.service.access import GRANTED, Access, Anonymous, Token, Verb
 from publisher.service.configuration import (
     SCHEDULED,
     History,
@@ -25,6 +26,7 @@ from publisher.service.configuration import (
 )
 from publisher.service.kinds import JobKind
 from publisher.tree.layout import RepositoryURL
+from publisher.wishlist.fields import read_date
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -40,12 +42,14 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
-    "repositories",
+    "repositories", "access", "tokens",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 _CRON = re.compile(r"@(?:hourly|daily|weekly|monthly)|\S+(?: +\S+){4}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_TOKENS = 1000
 _SCHEMES = ("postgresql", "sqlite")
 _EMBEDDED = "jobs.sqlite"
 _ALIASES = {
@@ -115,6 +119,7 @@ class _Reader:
         limits = self._limits(found.get("limits"))
         history = self._history(found.get("history"))
         environment = self._environment(found.get("environment"))
+        access = Access(self._anonymous(found.get("access")), self._tokens(found.get("tokens")))
         if state is None or database is None:
             return None
         return ServiceConfiguration(
@@ -126,6 +131,7 @@ class _Reader:
             limits,
             history,
             environment,
+            access,
         )
 
     def _state(self, root: yaml.Node, node: yaml.Node | None) -> Path | None:
@@ -240,6 +246,90 @@ class _Reader:
                 message = f"{presentable(name)!r} is not the name of a variable"
                 self._problems.error(item, message, "write the name only, such as HTTPS_PROXY")
         return tuple(name for name, _ in names)
+
+    def _anonymous(self, node: yaml.Node | None) -> Anonymous:
+        found = self._mapping(node, "access", ("anonymous",)).get("anonymous")
+        if found is None:
+            return Anonymous.NOTHING
+        text = found.value if isinstance(found, yaml.ScalarNode) else ""
+        if text in tuple(Anonymous):
+            return Anonymous(text)
+        message = f"anonymous must be one of {', '.join(Anonymous)}"
+        self._problems.error(found, message, "write anonymous: nothing")
+        return Anonymous.NOTHING
+
+    def _tokens(self, node: yaml.Node | None) -> tuple[Token, ...]:
+        if node is None:
+            return ()
+        write = "write tokens: [{name: ci, sha256: HEX, allows: [read]}]"
+        if not (isinstance(node, yaml.SequenceNode) and 0 < len(node.value) <= _MOST_TOKENS):
+            message = f"tokens must be a list, with one to {_MOST_TOKENS}"
+            self._problems.error(node, message, write)
+            return ()
+        read = [(self._token(item, write), item) for item in node.value]
+        found = [(token, item) for token, item in read if token is not None]
+        names: set[str] = set()
+        hashes: dict[str, str] = {}
+        for token, item in found:
+            if token.name in names:
+                message = f"the token {token.name} is given twice"
+                self._problems.error(item, message, "choose another name")
+            elif token.sha256 in hashes:
+                message = f"{token.name} and {hashes[token.sha256]} are the same token"
+                self._problems.error(item, message, "make a token for each")
+            names.add(token.name)
+            hashes.setdefault(token.sha256, token.name)
+        return tuple(token for token, _ in found)
+
+    def _token(self, node: yaml.Node, write: str) -> Token | None:
+        if not isinstance(node, yaml.MappingNode):
+            message = f"a token must be a mapping, but this is {describe(node)}"
+            self._problems.error(node, message, write)
+            return None
+        known = ("name", "sha256", "allows", "expires")
+        found = read_mapping(node, self._problems, "in a token", known, {})
+        missing = [key for key in known[:3] if key not in found]
+        if missing:
+            self._problems.error(node, f"the token has no {' and no '.join(missing)}", write)
+        name = self._token_name(found.get("name"))
+        sha256 = self._sha256(found.get("sha256"))
+        allows = self._allows(found.get("allows"))
+        expires = None
+        if "expires" in found:
+            expires = read_date(found["expires"], self._problems, "expires")
+        if name is None or sha256 is None:
+            return None
+        return Token(name, sha256, allows, expires)
+
+    def _token_name(self, node: yaml.Node | None) -> str | None:
+        name = None if node is None else read_text(node, self._problems, "name")
+        if node is None or name is None or _NAME.fullmatch(name):
+            return name
+        message = f"{presentable(name)!r} is not a name"
+        cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
+        self._problems.error(node, message, cure)
+        return None
+
+    def _sha256(self, node: yaml.Node | None) -> str | None:
+        """Return a hash; messages do not quote the value, which may be a token by mistake."""
+        if node is None:
+            return None
+        text: str = node.value if isinstance(node, yaml.ScalarNode) else ""
+        if _SHA256.fullmatch(text):
+            return text
+        message = "sha256 is not a hash of 64 hexadecimal digits in lower case"
+        self._problems.error(node, message, 'print it: printf %s "$TOKEN" | sha256sum')
+        return None
+
+    def _allows(self, node: yaml.Node | None) -> frozenset[Verb]:
+        if node is None:
+            return frozenset()
+        texts = read_texts(node, self._problems, "allows")
+        for text, item in texts:
+            if text not in GRANTED:
+                message = f"a token cannot allow {presentable(text)!r}"
+                self._problems.error(item, message, f"known are {', '.join(GRANTED)}")
+        return frozenset(Verb(text) for text, _ in texts if text in GRANTED)
 
     def _repositories(
         self, root: yaml.Node, node: yaml.Node | None

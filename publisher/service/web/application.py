@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route as StarletteRoute
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher import __version__
 from publisher.errors import PublisherError
+from publisher.service.access import Verb
 from publisher.service.web.answers import answer, tag_of
 from publisher.service.web.context import Context
+from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, guarded
 from publisher.service.web.jobs import job_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages
@@ -38,31 +40,32 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
-
-def application(context: Context, others: Sequence[StarletteRoute] = ()) -> Starlette:
+def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette:
     """Return the application that answers all requests; it changes nothing.
 
     `others` are further routes, such as those for service managers.
+
+    Raises:
+        MissingVerb: A route does not state what its requests do.
     """
     trees = Trees(context)
     routes = [*trees.routes(), *job_routes(context.jobs)]
     pages = Pages(trees)
-    entries = [StarletteRoute("/api/v1/openapi.json", _reporting(_description(routes)))]
-    entries += [StarletteRoute(route.path, _reporting(_endpoint(route))) for route in routes]
-    entries += [StarletteRoute(path, _reporting(handler)) for path, handler in pages.routes()]
-    for entry in entries:
-        entry.methods = {"GET", "HEAD"}
+    description = _reporting(_description(routes))
+    entries = [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
+    entries += [GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb) for each in routes]
+    entries += [GuardedRoute(path, _reporting(page), verb) for path, page, verb in pages.routes()]
     app = Starlette(
-        routes=[*others, *entries],
+        routes=guarded([*others, *entries]),
         exception_handlers={404: _missing, 405: _wrong_method, 400: _missing},
     )
+    app.state.guard = Guard(context.access, context.now)
     app.add_middleware(_SecurityHeaders)
     return app
 
 
-def _reporting(handler: _Endpoint) -> _Endpoint:
+def _reporting(handler: Endpoint) -> Endpoint:
     """Return an endpoint whose errors are answers."""
 
     async def endpoint(request: Request) -> Response:
@@ -77,7 +80,7 @@ def _reporting(handler: _Endpoint) -> _Endpoint:
     return endpoint
 
 
-def _endpoint(route: Route) -> _Endpoint:
+def _endpoint(route: Route) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         values = parse_query(route, request.query_params.multi_items())
         found: Response = await route.handler(request, **request.path_params, **values)
@@ -86,7 +89,7 @@ def _endpoint(route: Route) -> _Endpoint:
     return endpoint
 
 
-def _description(routes: Sequence[Route]) -> _Endpoint:
+def _description(routes: Sequence[Route]) -> Endpoint:
     body = json.dumps(describe(routes, __version__), indent=1).encode()
     tag = tag_of(body)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from publisher.repository import Repository
+from publisher.service.access import Access
 from publisher.service.jobs.model import Jobs
 from publisher.site.survey import Remembered
 
@@ -38,6 +39,7 @@ class Context:
 
     Attributes:
         trees: Returns the repositories, with different names; others after a reload.
+        access: Returns which requests are answered; another value after a reload.
         jobs: The jobs, or None if this service runs none.
         now: The clock.
         recheck: For how many seconds a tree is taken as unchanged.
@@ -46,6 +48,7 @@ class Context:
     """
 
     trees: Callable[[], Sequence[PublishedTree]]
+    access: Callable[[], Access]
     jobs: Jobs | None = None
     now: Callable[[], datetime] = _now
     recheck: float = 1.0

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from publisher.errors import printable
+from publisher.service.access import Verb
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
     Job,
@@ -70,6 +71,7 @@ class _JobRoutes:
                 "listJobs",
                 "List the jobs, the newest first.",
                 "jobs-1",
+                Verb.READ,
                 self.list,
                 (
                     Parameter("repository", "Only those of this repository."),
@@ -79,12 +81,13 @@ class _JobRoutes:
                     Parameter("cursor", "`next` of the page before.", default=""),
                 ),
             ),
-            Route(BASE + "/{job}", "showJob", "Show one job.", "job-1", self.show),
+            Route(BASE + "/{job}", "showJob", "Show one job.", "job-1", Verb.READ, self.show),
             Route(
                 BASE + "/{job}/events",
                 "listEvents",
                 "List the lines of a job's log.",
                 "job-events-1",
+                Verb.READ,
                 self.events,
                 (last, page),
             ),
@@ -94,6 +97,7 @@ class _JobRoutes:
                 "Follow a job's log: Server-Sent Events, until the job has ended. "
                 "The header Last-Event-ID continues an earlier stream.",
                 "",
+                Verb.READ,
                 self.live,
                 (last,),
                 media_type=_EVENT_STREAM,

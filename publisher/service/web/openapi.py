@@ -14,7 +14,8 @@ from publisher.service.web.routes import PARTS, Kind, Parameter, Route
 
 _STATUS = {
     "400": "The request is malformed.",
-    "403": "The sender may not do this.",
+    "401": "The request has no token, or one that is not valid.",
+    "403": "The token does not allow this.",
     "404": "What the URL names does not exist.",
     "409": "What the URL names is not in a state for this.",
     "503": "The repository, or the database of jobs, cannot be read at the moment.",
@@ -31,7 +32,10 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, object]:
         "openapi": "3.1.0",
         "info": {"title": "Publisher", "version": version, "license": {"name": "Apache-2.0"}},
         "paths": paths,
-        "components": {"schemas": {name: _schema(name) for name in sorted(names)}},
+        "components": {
+            "schemas": {name: _schema(name) for name in sorted(names)},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -58,6 +62,9 @@ def _operation(route: Route) -> dict[str, Any]:
     return {
         "operationId": route.operation,
         "summary": route.summary,
+        "description": f"Needs the verb {route.verb}.",
+        # The configuration states what requests without a token may do.
+        "security": [{"token": []}, {}],
         "parameters": parts + [_parameter(each) for each in route.parameters],
         "responses": {"200": good, "304": {"description": "The ETag is current."}, **errors},
     }

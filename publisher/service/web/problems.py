@@ -10,6 +10,7 @@ from publisher.browse.contents import NoContents, NoSuchPath
 from publisher.error_values import error_value
 from publisher.errors import InvalidReference, PublisherError, explain
 from publisher.repository.published import NotPublished
+from publisher.service.access import Forbidden, Unauthorized
 from publisher.service.jobs.model import JobEnded, JobsUnavailable, NoSuchJob, QueueFull
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,10 +28,6 @@ class NotFound(PublisherError):
     """A URL names nothing that exists."""
 
 
-class Forbidden(PublisherError):
-    """The request needs a right that its sender does not have."""
-
-
 class WrongMethod(PublisherError):
     """A URL does not have this method; `allowed` are those that it has."""
 
@@ -42,6 +39,7 @@ class WrongMethod(PublisherError):
 _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (BadRequest, 400),
     (InvalidReference, 400),
+    (Unauthorized, 401),
     (Forbidden, 403),
     (NotFound, 404),
     (NotPublished, 404),
@@ -80,6 +78,9 @@ def problem(error: Exception) -> Response:
     headers = {"Cache-Control": "no-store"}
     if isinstance(known, WrongMethod):
         headers["Allow"] = ", ".join(known.allowed)
+    if isinstance(known, Unauthorized):
+        error_code = ', error="invalid_token"' if known.is_invalid else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="publisher"{error_code}'
     if status == 503:
         headers["Retry-After"] = "5"
     body = json.dumps(problem_value(known, status)).encode()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from publisher.service.access import Verb
 from publisher.service.web.problems import BadRequest
 
 _LONGEST = 4096
@@ -76,16 +77,17 @@ class Route:
         operation: A unique name, for generated clients.
         summary: One sentence.
         answer: The schema of the answer: a file of docs/schemas without its suffix; "" for text.
+        verb: What its requests do, which their sender has to be allowed.
         handler: Called with the request and the values of all parameters.
         parameters: Those of the query.
         media_type: That of the answer.
-        parts: What the parts of the path are, by name.
     """
 
     path: str
     operation: str
     summary: str
     answer: str
+    verb: Verb
     handler: Callable[..., Any]
     parameters: Sequence[Parameter] = ()
     media_type: str = "application/json"

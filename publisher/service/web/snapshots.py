@@ -7,6 +7,7 @@ day has changed. Requests meanwhile are answered from the snapshot before.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
@@ -150,6 +151,11 @@ class Snapshot:
     def facts(self) -> Facts:
         """The survey arranged for pages."""
         return Facts.of(self.survey, self.detailed)
+
+    @cached_property
+    def facts_without_states(self) -> Facts:
+        """The same without the states of wishes."""
+        return dataclasses.replace(self.facts, wishes={})
 
     @cached_property
     def by_page(self) -> Mapping[str, PublishedImage]:

@@ -16,6 +16,7 @@ from publisher.browse.packages import image_packages
 from publisher.browse.status import Condition
 from publisher.browse.values import details_value, entry_value, packages_value, run_value
 from publisher.packages.model import PACKAGE_TYPES
+from publisher.service.access import Verb
 from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.context import Context
 from publisher.service.web.paging import Item, paginate
@@ -204,6 +205,7 @@ class Trees:
                 "listRepositories",
                 "List the repositories.",
                 "repositories-1",
+                Verb.BROWSE,
                 self.repositories,
             ),
             Route(
@@ -211,6 +213,7 @@ class Trees:
                 "listImages",
                 "List the published images.",
                 "list-1",
+                Verb.BROWSE,
                 self.images,
                 (
                     _NAME,
@@ -226,13 +229,19 @@ class Trees:
                 ),
             ),
             Route(
-                ONE + "/images/{name:path}", "showImage", "Show one image.", "show-1", self.image
+                ONE + "/images/{name:path}",
+                "showImage",
+                "Show one image.",
+                "show-1",
+                Verb.BROWSE,
+                self.image,
             ),
             Route(
                 ONE + "/files/{name:path}",
                 "listFiles",
                 "List a directory of an image, from the indexes of its layers.",
                 "ls-1",
+                Verb.BROWSE,
                 self.files,
                 (Parameter("path", "Relative to the image's root.", default=""),),
             ),
@@ -241,6 +250,7 @@ class Trees:
                 "listPackages",
                 "List the packages of an image.",
                 "packages-1",
+                Verb.BROWSE,
                 self.packages,
                 (
                     Parameter("type", "Only packages of this type.", choices=tuple(PACKAGE_TYPES)),
@@ -252,6 +262,7 @@ class Trees:
                 "listLayers",
                 "List the layers.",
                 "layers-1",
+                Verb.BROWSE,
                 self.layers,
                 (_sort("digest", "bytes", "images"), *pages),
             ),
@@ -260,6 +271,7 @@ class Trees:
                 "listWishes",
                 "List the wishes and their states.",
                 "status-1",
+                Verb.READ,
                 self.wishes,
                 (
                     _NAME,
@@ -275,6 +287,7 @@ class Trees:
                 "listRemovals",
                 "List the images to be removed.",
                 "schedule-1",
+                Verb.BROWSE,
                 self.removals,
                 (_NAME, _sort("notBefore", "name", "bytes"), *pages),
             ),

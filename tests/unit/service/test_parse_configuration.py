@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from publisher.service.access import Access, Anonymous, Token, Verb
 from publisher.service.configuration import (
     InvalidServiceConfiguration,
     ListConfiguration,
@@ -24,6 +25,7 @@ from tests.schemas import ROOT
 SCHEMA = json.loads((ROOT / "publisher/schemas/service-1.schema.json").read_text())
 HEAD = "version: 1\nstate: /s\n"
 REPOSITORY = f"{HEAD}repositories:\n  r:\n    url: dir:/r\n"
+TOKEN = f"{{name: same, sha256: {'ab' * 32}, allows: [read]}}"
 GOOD = """\
 version: 1
 listen: '[::1]:9000'
@@ -32,6 +34,9 @@ state: /var/lib/publisher/service
 environment: [HTTPS_PROXY]
 limits: {jobs: 4, queued: 100, events: 1000, job-time: 6h}
 history: {jobs: 500, age: 30d}
+access: {anonymous: published}
+tokens:
+  - {name: ci, sha256: HASH, allows: [submit, cancel], expires: '2027-07-01'}
 repositories:
   images:
     url: dir:/srv/images
@@ -44,7 +49,7 @@ repositories:
     schedules: {prune: '@daily', gc: '30 4 * * 1-5'}
     arguments:
       ingest-list: [--policy, /etc/publisher/policy.yaml]
-"""
+""".replace("HASH", "ab" * 32)
 
 
 def parse(text: str) -> ServiceConfiguration:
@@ -73,7 +78,22 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
     assert images.list_named("physics") is None
     assert images.schedules == {JobKind.PRUNE: "0 0 * * *", JobKind.GC: "30 4 * * 1-5"}
     assert images.arguments[JobKind.INGEST_LIST] == ("--policy", "/etc/publisher/policy.yaml")
+    assert found.access.anonymous is Anonymous.PUBLISHED
+    [token] = found.access.tokens
+    allowed = frozenset({Verb.SUBMIT, Verb.CANCEL})
+    assert token == Token("ci", "ab" * 32, allowed, date(2027, 7, 1))
+    assert "abab" not in repr(found)
     jsonschema.validate(yaml.safe_load(GOOD), SCHEMA)
+
+
+def test_without_access_nothing_is_allowed_and_the_deployed_example_is_valid() -> None:
+    assert parse(REPOSITORY).access == Access(Anonymous.NOTHING, ())
+    example = (ROOT / "deploy/systemd/service.yaml").read_text()
+    assert parse(example).access == Access(Anonymous.PUBLISHED, ())
+    head, commented, rest = re.split(r"(?ms)^(# tokens:\n.*?)(?=^repositories)", example)
+    example = head + commented.replace("# ", "").replace("HASH", "cd" * 32) + rest
+    [token] = parse(example).access.tokens
+    assert (token.name, token.allows) == ("dashboard", frozenset({Verb.READ}))
 
 
 def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
@@ -124,6 +144,29 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             ["1:11: error: the database URL has a password", "database-file"],
         ),
         (f"database: postgresql://h/d?a=b&password=pw123\n{REPOSITORY}", ["URL has a password"]),
+        (
+            f"access: {{anonymous: all, other: 1}}\n{REPOSITORY}",
+            ["1:21: error: anonymous must be one of nothing, published, everything", "'other'"],
+        ),
+        (f"tokens: {{}}\n{REPOSITORY}", ["1:9: error: tokens must be a list, with one to 1000"]),
+        (f"tokens: [a]\n{REPOSITORY}", ["a token must be a mapping"]),
+        (
+            f"tokens: [{{sha256: pw123, allows: [write], expires: soon}}]\n{REPOSITORY}",
+            [
+                "the token has no name",
+                "sha256 is not a hash of 64 hexadecimal digits",
+                "a token cannot allow 'write' (known are read, submit, cancel)",
+                "is not a date",
+            ],
+        ),
+        (
+            f"tokens: [{{name: a b, sha256: {'AB' * 32}, allows: []}}]\n{REPOSITORY}",
+            ["'a b' is not a name", "sha256 is not a hash", "allows is an empty list"],
+        ),
+        (
+            f"tokens: [{TOKEN}, {TOKEN}, {TOKEN.replace('same', 'next')}]\n{REPOSITORY}",
+            ["the token same is given twice", "next and same are the same token"],
+        ),
         (f"database: mysql://h/d\n{REPOSITORY}", ["neither a path nor a URL of PostgreSQL"]),
         (f"database: sqlite:///x\n{REPOSITORY}", ["the path of the SQLite database is not abs"]),
         (f"database-file: none\n{REPOSITORY}", ["cannot read none: No such file or directory"]),
@@ -148,7 +191,8 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 
 
 NOT_IN_A_SCHEMA = re.compile(
-    r"61 \*|ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
+    r"name: same|61 \*|"
+    r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
 )
 
 
@@ -162,6 +206,7 @@ def test_the_schema_and_the_parser_know_the_same_keys() -> None:
         (SCHEMA, ""),
         (SCHEMA["properties"]["limits"], "limits: "),
         (SCHEMA["properties"]["history"], "history: "),
+        (SCHEMA["properties"]["access"], "access: "),
         (SCHEMA["$defs"]["repository"], "repositories: {r: "),
         (SCHEMA["$defs"]["list"], "repositories: {r: {lists: {l: "),
         (
