@@ -12,7 +12,7 @@ from typing import TypeVar
 import yaml
 
 from publisher.durations import duration_text, parse_duration
-from publisher.errors import PublisherError, presentable
+from publisher.errors import PublisherError, presentable, printable, shorten
 from publisher.service.access import GRANTED, Access, Anonymous, Token, Verb
 from publisher.service.configuration import (
     SCHEDULED,
@@ -366,8 +366,7 @@ class _Reader:
                 message = f"{presentable(name)!r} is not a name"
                 cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
                 self._problems.error(key, message, cure)
-                continue
-            made = read(name, value)
+            made = read(presentable(name), value)
             values += [made] if made is not None else []
         return tuple(values)
 
@@ -456,8 +455,12 @@ class _Reader:
         if text is None:
             return ""
         if not (_CRON.fullmatch(text) and croniter.is_valid(_ALIASES.get(text, text))):
-            message = f"{what} is not a cron expression: {presentable(text)!r}"
-            write = "write minute, hour, day, month and weekday, such as '*/15 * * * *'"
+            # Not `presentable`, which hides what is before an '@'.
+            message = f"{what} is not a cron expression: {shorten(printable(text))!r}"
+            write = (
+                "write minute, hour, day, month and weekday, such as '*/15 * * * *', "
+                f"or one of {', '.join(_ALIASES)}"
+            )
             self._problems.error(node, message, write)
             return ""
         return _ALIASES.get(text, text)

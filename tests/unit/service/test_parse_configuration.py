@@ -114,6 +114,20 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
         ("version: 2\nstate: s", ["1:10: error: ", "2:8: error: state must be an absolute path"]),
         (f"{HEAD}repositories: []", ["3:15: error: repositories must be a mapping"]),
         (f"{HEAD}repositories: {{'a b': 1}}", ["3:16: error: 'a b' is not a name"]),
+        (
+            f"{HEAD}repositories: {{'a b': {{urll: 'dir:/r', lists: {{l!: {{source: a}}}}}}}}",
+            [
+                "'a b' is not a name",
+                "unknown key 'urll'",
+                "no url",
+                "'l!' is not",
+                "neither an abs",
+            ],
+        ),
+        (
+            f"{REPOSITORY}    schedules: {{gc: '@weekley'}}",
+            ["not a cron expression: '@weekley' (write minute, ", "@hourly, @daily, @weekly, @mon"],
+        ),
         (f"{HEAD}repositories: {{a: 1}}", ["3:19: error: a repository must be a mapping"]),
         (f"{HEAD}repositories: {{a: {{}}}}", ["it has no url"]),
         (f"{HEAD}repositories: {{a: {{url: 'ftp:x'}}}}", ["cannot use repository 'ftp:x'"]),
