@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+import sys
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ def presentable(text: str) -> str:
     The part before an '@' that no digest follows may be a user name and a password.
     """
     return shorten(printable(_without_credentials(text)))
+
+
+def install_hint(extra: str) -> str:
+    """Return how the packages of an extra are installed beside this publisher.
+
+    The name `publisher` of PyPI belongs to another program.
+    """
+    return f"in a checkout of the publisher: {sys.executable} -m pip install '.[{extra}]'"
 
 
 def shorten(text: str) -> str:

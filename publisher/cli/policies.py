@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from publisher.errors import install_hint
 from publisher.ingest.admission import Admission, Signatures
 from publisher.wishlist.model import Request
 
@@ -60,7 +61,7 @@ def _identities(trusted_root: str) -> Identities:
         raise InvalidPolicy(
             "cannot verify the identities of signers",
             why=f"the package {error.name} is not installed",
-            hint="pip install 'publisher[sigstore]'",
+            hint=install_hint("sigstore"),
         ) from error
     return SigstoreIdentities(trusted_root)
 

@@ -11,6 +11,7 @@ from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
 from publisher.cli.rendering import message, plural, print_as_it_is
 from publisher.cli.repositories import open_repository
+from publisher.errors import install_hint
 from publisher.sbom.subject import Subject
 
 _FORMS = ("cyclonedx", "spdx")
@@ -60,5 +61,5 @@ def _document(subject: Subject, form: str) -> bytes:
         raise UsageError(
             f"cannot write the bill of materials of {subject.name}",
             why=f"the Python package {error.name} is missing",
-            hint="pip install 'publisher[sbom]'",
+            hint=install_hint("sbom"),
         ) from error

@@ -15,7 +15,7 @@ import click
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested
 from publisher.cli.rendering import message, plural
-from publisher.errors import PublisherError, printable
+from publisher.errors import PublisherError, install_hint, printable
 from publisher.repository import RepositoryError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def read_service_configuration(path: str) -> ServiceConfiguration:
         raise UsageError(
             "cannot run the service",
             why=f"the Python package {error.name} is missing",
-            hint="pip install 'publisher[service]'",
+            hint=install_hint("service"),
         ) from error
     return read_configuration(os.path.abspath(path))
 

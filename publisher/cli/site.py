@@ -15,7 +15,7 @@ from publisher.cli.options import output_option, repository_option
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.state import open_state
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, install_hint
 
 
 @click.command()
@@ -80,7 +80,7 @@ def site(
         raise UsageError(
             "cannot write a site",
             why=f"the Python package {error.name} is missing",
-            hint="pip install 'publisher[site]'",
+            hint=install_hint("site"),
         ) from error
     opened = open_repository(repository)
     problems: list[PublisherError] = []

@@ -13,6 +13,7 @@ import click
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested, log_options
 from publisher.cli.rendering import echo, message
+from publisher.errors import install_hint
 from publisher.repository import RepositoryError
 from publisher.snapshotter.engines import CONFIGURATIONS, configuration
 
@@ -89,7 +90,7 @@ def _serve(trees: list[Path], root: Path, socket: Path) -> int:
         raise UsageError(
             "cannot serve layers",
             why=f"the Python package {error.name} is missing",
-            hint="pip install 'publisher[snapshotter]'",
+            hint=install_hint("snapshotter"),
         ) from error
     from publisher.snapshotter.snapshotter import Snapshotter
     from publisher.snapshotter.store import StateUnusable

@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from publisher.errors import printable, shorten
+from publisher.errors import install_hint, printable, shorten
 from publisher.notify.model import Message, Service
 from publisher.notify.text import body_of, kind_of, title_of
 
-INSTALL = "pip install 'publisher[notify]'"
+INSTALL = install_hint("notify")
 _PROGRAM = Path(__file__).with_name("service_process.py")
 _LEAST_SECRET = 3
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from publisher.entry import EntryType
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, install_hint
 from publisher.oci.config import ImageConfig
 from publisher.repository import Repository
 from publisher.repository.image_packages import image_packages
@@ -21,7 +21,7 @@ OUTPUT = "sbom"
 MOST_PACKAGES = 20_000
 """The most packages of a published document, which takes half a minute of CPU time."""
 
-INSTALL = "pip install 'publisher[sbom]'"
+INSTALL = install_hint("sbom")
 
 
 class NoBillOfMaterials(PublisherError):

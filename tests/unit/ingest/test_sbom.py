@@ -136,7 +136,8 @@ def test_an_image_is_published_although_its_documents_cannot_be_made(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "cyclonedx", None)
         done = stage.run("ingest", tmp_path / "wishes.yaml", code=1)
-        assert "pip install 'publisher[sbom]'" in done.out + done.err
+        cure = f"in a checkout of the publisher: {sys.executable} -m pip install '.[sbom]'"
+        assert cure in done.out + done.err
         assert "bills of materials" in stage.run("doctor", code=1).out
         assert stage.findings("--repair", code=1) == {"sbom-missing"}
     assert stage.findings(code=1) == {"sbom-missing"}
