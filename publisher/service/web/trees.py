@@ -15,6 +15,7 @@ from publisher.browse.images import name_matcher, show_image
 from publisher.browse.packages import image_packages
 from publisher.browse.status import Condition
 from publisher.browse.values import details_value, entry_value, packages_value, run_value
+from publisher.errors import PublisherError, explain
 from publisher.packages.model import PACKAGE_TYPES
 from publisher.service.access import Verb
 from publisher.service.web.answers import answer, encode, tag_of
@@ -92,8 +93,11 @@ class Trees:
         """List the repositories."""
         values = []
         for name in self.snapshots:
-            snapshot = await self.snapshot(name)
-            values.append(_repository_value(snapshot))
+            try:
+                values.append(_repository_value(await self.snapshot(name)))
+            except (PublisherError, OSError) as error:
+                # Nothing is published to it yet, or it is away: the others are listed all the same.
+                values.append({**_UNREADABLE, "name": name, "error": str(explain(error))})
         body = encode("repositories/1", {"repositories": values})
         return answer(request, body, tag_of(body))
 
@@ -294,6 +298,9 @@ class Trees:
         )
 
 
+_UNREADABLE = {"name": "", "mount": None, "images": None, "layers": None}
+
+
 def _repository_value(snapshot: Snapshot) -> dict[str, object]:
     survey = snapshot.survey
     return {
@@ -301,6 +308,7 @@ def _repository_value(snapshot: Snapshot) -> dict[str, object]:
         "mount": survey.mount,
         "images": len(survey.images),
         "layers": len(survey.users),
+        "error": "",
     }
 
 

@@ -82,6 +82,17 @@ def test_one_image_is_as_the_commands_print_it(published: Published) -> None:
     assert states["total"] == 3 and not states["hasState"]
 
 
+def test_a_repository_that_cannot_be_read_does_not_hide_the_others(
+    published: Published, tmp_path: Path
+) -> None:
+    with serve({"later": tmp_path / "later", "main": published.tree}) as web:
+        [later, main] = web.document("/api/v1/repositories", "repositories/1")["repositories"]
+        assert later["name"] == "later" and later["images"] is None
+        assert "the directory does not exist" in later["error"]
+        assert (main["name"], main["images"], main["error"]) == ("main", 3, "")
+        assert web.problem("/api/v1/repositories/later/images", 503)["hint"]
+
+
 def test_errors_name_the_cause_and_the_cure(published: Published) -> None:
     web = published.web
     for path, status, kind in (
