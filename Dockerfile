@@ -10,7 +10,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates
 COPY . /src
 RUN python3 -m venv /opt/publisher \
- && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir '/src[notify,service,snapshotter]'
+ && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir '/src[notify,sbom,service,snapshotter]'
 
 FROM ${BASE}
 # git and ssh fetch wish lists from git repositories.
