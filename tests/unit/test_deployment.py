@@ -257,6 +257,22 @@ def test_the_variables_of_a_role_are_described_with_their_defaults(role: str) ->
     assert [name for name in defaults if used.count(name) < 2] == []
 
 
+def test_nothing_installs_the_project_of_pypi_that_has_the_same_name() -> None:
+    defaults = [yaml.safe_load((ROLES / r / "defaults/main.yml").read_text()) for r in ROLE_NAMES]
+    packages = {k: v for each in defaults for k, v in each.items() if k.endswith("_package")}
+    assert packages == {"publisher_host_package": "", "client_host_publisher_package": ""}
+    by_name = re.compile(r"pip install (?:-\S+ )*['\"]?publisher\b")
+    warned = ROOT / "docs/installation.md"
+    for folder in ("docs", "deploy", "publisher", "layout", "thin-images"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if (
+                path.is_file()
+                and path.suffix in (".md", ".py", ".yml", ".service")
+                and path != warned
+            ):
+                assert not by_name.search(path.read_text()), path
+
+
 def test_the_examples_of_the_collection_set_described_variables() -> None:
     text = (ROOT / "deploy/ansible/README.md").read_text()
     defaults: set[str] = set()
