@@ -13,6 +13,9 @@ from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.database import TICKS, available
 from publisher.service.jobs.model import JobKind, JobRequest, Jobs
 
+_FUTURE = 24 * 3600 * 1000
+"""By how many milliseconds clocks of hosts may differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -85,7 +88,9 @@ class Scheduler:
     def _is_first(self, name: str, due: datetime) -> bool:
         """Return whether no host has submitted this time yet, and record that this one does."""
         last = int(due.timestamp() * 1000)
-        change = sa.update(TICKS).where(TICKS.c.name == name, TICKS.c.last < last)
+        # A time far in the future is that of a clock that was wrong.
+        is_older = sa.or_(TICKS.c.last < last, TICKS.c.last > last + _FUTURE)
+        change = sa.update(TICKS).where(TICKS.c.name == name, is_older)
         try:
             with available(), self._engine.begin() as connection:
                 if connection.execute(change.values(last=last)).rowcount:

@@ -180,3 +180,13 @@ def test_a_schedule_submits_each_time_once_for_all_hosts(engine: sa.Engine) -> N
         two.submit_due(configuration, moment)
         assert len(noted.subjects) == expected, minutes
     assert set(noted.subjects) == {"five"}
+
+
+def test_schedules_continue_after_a_clock_was_years_ahead(engine: sa.Engine) -> None:
+    repository = RepositoryConfiguration("r", "dir:/r", (ListConfiguration("l", "/l", "@daily"),))
+    configuration = ServiceConfiguration("c", Path("/s"), "", (repository,))
+    noted = Submitted()
+    one = Scheduler(engine, noted)  # type: ignore[arg-type]
+    for days, expected in ((0, 0), (3000, 1), (0, 1), (1, 2), (2, 3)):
+        one.submit_due(configuration, MOMENT + timedelta(days=days))
+        assert len(noted.subjects) == expected, days
