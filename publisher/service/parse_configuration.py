@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -58,6 +58,7 @@ _ALIASES = {
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
 }
+_LEAP_YEAR = datetime(2024, 12, 31, tzinfo=UTC)
 _Value = TypeVar("_Value")
 
 
@@ -449,12 +450,13 @@ class _Reader:
         return {JobKind(key): value for key, value in found.items()}
 
     def _schedule(self, node: yaml.Node, what: str) -> str:
-        from croniter import croniter
+        from croniter import CroniterBadDateError, croniter
 
         text = read_text(node, self._problems, what)
         if text is None:
             return ""
-        if not (_CRON.fullmatch(text) and croniter.is_valid(_ALIASES.get(text, text))):
+        expression = _ALIASES.get(text, text)
+        if not (_CRON.fullmatch(text) and croniter.is_valid(expression)):
             # Not `presentable`, which hides what is before an '@'.
             message = f"{what} is not a cron expression: {shorten(printable(text))!r}"
             write = (
@@ -463,7 +465,13 @@ class _Reader:
             )
             self._problems.error(node, message, write)
             return ""
-        return _ALIASES.get(text, text)
+        try:
+            croniter(expression, _LEAP_YEAR).get_prev()
+        except CroniterBadDateError:
+            message = f"{what} is at no time: {shorten(printable(text))!r}"
+            self._problems.error(node, message, "correct the day or the month")
+            return ""
+        return expression
 
     def _mapping(
         self, node: yaml.Node | None, what: str, known: Sequence[str]

@@ -141,6 +141,7 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             ["6:39: error: the schedule is not a cron expression: '61 * * * *'"],
         ),
         (f"{REPOSITORY}    schedules: {{gc: '* * * * * *'}}", ["the schedule of gc is not a cron"]),
+        (f"{REPOSITORY}    schedules: {{gc: '0 0 30 2 *'}}", ["the schedule of gc is at no time"]),
         (f"{REPOSITORY}    schedules: {{gcc: '@daily'}}", ["unknown key 'gcc'", "'gc'"]),
         (f"{REPOSITORY}    schedules: {{site: '@daily'}}", ["a site has a schedule, but no dir"]),
         (f"{REPOSITORY}    schedules: []", ["schedules must be a mapping"]),
@@ -205,7 +206,7 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 
 
 NOT_IN_A_SCHEMA = re.compile(
-    r"name: same|61 \*|"
+    r"name: same|61 \*|30 2 \*|"
     r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
 )
 
