@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from publisher.service.host import Host
 
 
-_MOST_CONNECTIONS = 1000
-"""Further connections are answered with 503."""
+_BACKLOG = 64
+"""How many connections are accepted before it is counted how many there are."""
 
 
 @click.command()
@@ -78,19 +78,25 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     import uvicorn
 
     from publisher.cli.served_trees import ServedTrees
+    from publisher.repository.descriptors import connections_within_limit, raise_limit
     from publisher.service.health import health_routes
     from publisher.service.web.application import application
+    from publisher.service.web.connections import MOST, bounded
     from publisher.service.web.context import Context
 
     trees = ServedTrees(lambda: host.configuration)
     context = Context(trees, lambda: host.configuration.access, host.jobs)
+    raise_limit()
+    most = connections_within_limit(MOST)
     server = uvicorn.Server(
         uvicorn.Config(
             application(context, health_routes(lambda: host.is_ready)),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,
-            limit_concurrency=_MOST_CONNECTIONS,
+            http=bounded(most),
+            ws="none",
+            backlog=_BACKLOG,
             server_header=False,
         )
     )

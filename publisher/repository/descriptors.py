@@ -54,6 +54,11 @@ def jobs_within_limit(jobs: int) -> int:
     return max(1, min(jobs, (_limit() - _RESERVED) // per_job))
 
 
+def connections_within_limit(connections: int) -> int:
+    """Return `connections`, or fewer: jobs and databases need half of the limit of open files."""
+    return min(connections, _limit() // 2)
+
+
 def _limit() -> int:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 2**20 if soft == resource.RLIM_INFINITY else soft
