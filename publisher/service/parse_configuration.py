@@ -190,10 +190,20 @@ class _Reader:
         """Return a URL of SQLAlchemy; messages do not quote `text`, which may have a password."""
         if text.isprintable() and text.startswith("/"):
             return f"sqlite:///{os.path.normpath(text)}"
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
         scheme, separator, rest = text.partition("://")
         if not (separator and rest and text.isprintable() and scheme in _SCHEMES):
             message = "the database is neither a path nor a URL of PostgreSQL"
             write = "write /PATH/jobs.sqlite, or postgresql://USER@HOST/NAME"
+            self._problems.error(node, message, write)
+            return None
+        try:
+            make_url(text)
+        except (ValueError, ArgumentError):
+            message = "the URL of the database is malformed"
+            write = "correct the port; write special characters of a password as %XX"
             self._problems.error(node, message, write)
             return None
         if scheme == "sqlite" and not rest.startswith("//"):

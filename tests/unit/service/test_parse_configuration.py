@@ -183,6 +183,7 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             ["the token same is given twice", "next and same are the same token"],
         ),
         (f"database: mysql://h/d\n{REPOSITORY}", ["neither a path nor a URL of PostgreSQL"]),
+        (f"database: postgresql://h:port/d\n{REPOSITORY}", ["the URL of the database is malf"]),
         (f"database: sqlite:///x\n{REPOSITORY}", ["the path of the SQLite database is not abs"]),
         (f"database-file: none\n{REPOSITORY}", ["cannot read none: No such file or directory"]),
         (f"database-file: wrong.url\n{REPOSITORY}", ["1:16: error: the database is neither"]),
@@ -206,7 +207,7 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 
 
 NOT_IN_A_SCHEMA = re.compile(
-    r"name: same|61 \*|30 2 \*|"
+    r"name: same|61 \*|30 2 \*|h:port|"
     r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
 )
 
