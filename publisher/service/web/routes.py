@@ -32,6 +32,7 @@ class Parameter:
         choices: The values that it may have; any if empty.
         default: The value without it.
         bounds: The least and the largest integer.
+        longest: How many characters a string has at most.
     """
 
     name: str
@@ -40,11 +41,12 @@ class Parameter:
     choices: tuple[str, ...] = ()
     default: str | int | None = None
     bounds: tuple[int, int] = (0, 2**53)
+    longest: int = _LONGEST
 
     def parse(self, text: str) -> str | int | bool:
         """Return the value; raise BadRequest."""
         if self.kind is Kind.STRING:
-            if len(text) <= _LONGEST and (not self.choices or text in self.choices):
+            if len(text) <= self.longest and (not self.choices or text in self.choices):
                 return text
             raise self._refused(f"one of {', '.join(self.choices)}" if self.choices else "shorter")
         if self.kind is Kind.BOOLEAN:

@@ -31,7 +31,12 @@ _LIMIT = Parameter(
 _CURSOR = Parameter("cursor", "`next` of the page before, with the same parameters.", default="")
 _OWNER = Parameter("owner", "Only those with this owner.")
 _LIST = Parameter("wishList", "Only those that this wish list requested.")
-_NAME = Parameter("name", "Only those whose names match this glob.", default="")
+_LONGEST_GLOB = 512
+"""The time to read a glob grows with the square of its length."""
+
+_NAME = Parameter(
+    "name", "Only those whose names match this glob.", default="", longest=_LONGEST_GLOB
+)
 
 BASE = "/api/v1/repositories"
 ONE = BASE + "/{repository}"
@@ -258,7 +263,12 @@ class Trees:
                 self.packages,
                 (
                     Parameter("type", "Only packages of this type.", choices=tuple(PACKAGE_TYPES)),
-                    Parameter("package", "Only those whose names match this glob.", default="*"),
+                    Parameter(
+                        "package",
+                        "Only those whose names match this glob.",
+                        default="*",
+                        longest=_LONGEST_GLOB,
+                    ),
                 ),
             ),
             Route(

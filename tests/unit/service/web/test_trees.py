@@ -107,6 +107,8 @@ def test_errors_name_the_cause_and_the_cure(published: Published) -> None:
         (f"{API}/images?wrong=1", 400, "bad-request"),
         (f"{API}/images?cursor=!", 400, "bad-request"),
         (f"{API}/images?sort=size", 400, "bad-request"),
+        (f"{API}/images?name={'[' * 600}", 400, "bad-request"),
+        (f"{API}/packages/local/team/a:1?package={'[' * 600}", 400, "bad-request"),
         (f"{API}/images?pinned=yes", 400, "bad-request"),
     ):
         found = web.problem(path, status)
