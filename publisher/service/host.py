@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -141,19 +141,29 @@ class Host:
             self._runner.stopping.wait(pause)
 
     def _submit_scheduled(self) -> None:
-        while not self._runner.stopping.wait(_SCHEDULE_SECONDS):
+        def submit() -> None:
             if self._launched:
-                try:
-                    self._scheduler.submit_due(self.configuration, datetime.now(UTC))
-                except (JobsUnavailable, QueueFull) as error:
-                    _log.warning("%s", error)
+                self._scheduler.submit_due(self.configuration, datetime.now(UTC))
+
+        repeat(submit, _SCHEDULE_SECONDS, self._runner.stopping)
 
     def _bound_history(self) -> None:
-        while not self._runner.stopping.wait(_HISTORY_SECONDS):
-            try:
-                remove_old_jobs(self.engine, self.jobs, self.configuration.history)
-            except JobsUnavailable as error:
-                _log.warning("%s", error)
+        repeat(
+            lambda: remove_old_jobs(self.engine, self.jobs, self.configuration.history),
+            _HISTORY_SECONDS,
+            self._runner.stopping,
+        )
+
+
+def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event) -> None:
+    """Call `work` every `seconds` until `stopping` is set; errors are logged, and end no thread."""
+    while not stopping.wait(seconds):
+        try:
+            work()
+        except (JobsUnavailable, QueueFull) as error:
+            _log.warning("%s", error)
+        except Exception:  # noqa: BLE001 - of one job: the schedules of the others go on
+            _log.exception("unexpected error; trying again in %g seconds", seconds)
 
 
 def _locked(state: Path) -> filelock.BaseFileLock:

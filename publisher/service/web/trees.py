@@ -86,7 +86,8 @@ class Trees:
     ) -> Response:
         """Answer with the document `make` returns, made once for each snapshot and URL."""
         snapshot = await self.snapshot(repository)
-        key = f"{request.url.path}?{request.url.query}"
+        # Not request.url, which some releases of Starlette build from any Host header.
+        key = f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         found = snapshot.cache.get(key)
         if found is None:
             body = await run_in_threadpool(lambda: encode(kind, make(snapshot)))
