@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import yaml
 
@@ -371,3 +372,29 @@ def read_texts(node: yaml.Node, problems: Problems, what: str) -> list[tuple[str
         problems.error(node, f"{what} is an empty list", "add an item, or remove the line")
     texts = [(read_text(item, problems, f"an item of {what}"), item) for item in node.value]
     return [(text, item) for text, item in texts if text is not None]
+
+
+def read_named_file(
+    node: yaml.Node,
+    path: str,
+    problems: Problems,
+    read_file: Callable[[str], bytes],
+    max_bytes: int,
+) -> str | None:
+    """Return the content of a file that `node` names, or None after reporting an error.
+
+    Args:
+        path: Relative to the directory of the file that is parsed.
+        read_file: Returns the content of a file; raises OSError.
+        max_bytes: The content beyond these is left out.
+    """
+    try:
+        whole = str(PurePath(problems.name).parent / path)
+        return read_file(whole)[:max_bytes].decode().strip()
+    except UnicodeDecodeError:
+        why = "it is not UTF-8"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    message = f"cannot read {presentable(path)}: {why}"
+    problems.error(node, message, "make it readable for this user, or correct the path")
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from urllib.parse import urlsplit
 
 import yaml
@@ -27,6 +26,7 @@ from publisher.yaml_nodes import (
     place,
     read_entries,
     read_mapping,
+    read_named_file,
     read_text,
     read_texts,
 )
@@ -213,16 +213,7 @@ class _Reader:
         return value
 
     def _from_file(self, node: yaml.Node, path: str) -> str | None:
-        try:
-            whole = str(PurePath(self._problems.name).parent / path)
-            return self._read_file(whole)[:MAX_BYTES].decode().strip()
-        except UnicodeDecodeError:
-            why = "it is not UTF-8"
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-        message = f"cannot read {presentable(path)}: {why}"
-        self._problems.error(node, message, "make it readable for this user, or correct the path")
-        return None
+        return read_named_file(node, path, self._problems, self._read_file, MAX_BYTES)
 
     def _kinds(self, node: yaml.Node | None) -> frozenset[Kind]:
         if node is None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TypeVar
 
 import yaml
@@ -33,6 +33,7 @@ from publisher.yaml_nodes import (
     load_mapping,
     read_entries,
     read_mapping,
+    read_named_file,
     read_text,
     read_texts,
 )
@@ -175,16 +176,7 @@ class _Reader:
         path = read_text(node, self._problems, "database-file")
         if path is None:
             return None
-        try:
-            whole = str(PurePath(self._problems.name).parent / path)
-            return self._read_file(whole)[:MAX_BYTES].decode().strip()
-        except UnicodeDecodeError:
-            why = "it is not UTF-8"
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-        message = f"cannot read {presentable(path)}: {why}"
-        self._problems.error(node, message, "make it readable for this user, or correct the path")
-        return None
+        return read_named_file(node, path, self._problems, self._read_file, MAX_BYTES)
 
     def _database_url(self, node: yaml.Node, text: str) -> str | None:
         """Return a URL of SQLAlchemy; messages do not quote `text`, which may have a password."""
