@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import uvicorn
 
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.service.access import Access, Anonymous
+from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.health import health_routes
 from publisher.service.jobs.database import JOBS, connect, create_tables, now
 from publisher.service.jobs.model import JobKind, Jobs, JobState
@@ -66,6 +67,7 @@ def serve(
     jobs: Jobs | None = None,
     access: Callable[[], Access] = lambda: Access(Anonymous.EVERYTHING),
     remember: Callable[[], Remembered] = Remembered,
+    repositories: Sequence[RepositoryConfiguration] = (),
 ) -> Iterator[Web]:
     """Serve directory repositories by their names. Each request looks for changes."""
 
@@ -74,7 +76,7 @@ def serve(
         return PublishedTree(name, f"Images of {name}", lambda: DirectoryRepository(url), remember)
 
     found = [tree(name, path) for name, path in trees.items()]
-    context = Context(lambda: found, access, jobs, recheck=0, patience=60)
+    context = Context(lambda: found, access, jobs, lambda: repositories, recheck=0, patience=60)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(

@@ -85,7 +85,12 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     from publisher.service.web.context import Context
 
     trees = ServedTrees(lambda: host.configuration)
-    context = Context(trees, lambda: host.configuration.access, host.jobs)
+    context = Context(
+        trees,
+        lambda: host.configuration.access,
+        host.jobs,
+        lambda: host.configuration.repositories,
+    )
     raise_limit()
     most = connections_within_limit(MOST)
     server = uvicorn.Server(

@@ -46,6 +46,7 @@ def read_service_configuration(path: str) -> ServiceConfiguration:
     try:
         import dbos  # noqa: F401
         import jinja2  # noqa: F401
+        import msgspec  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
 

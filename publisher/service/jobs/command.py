@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from publisher.errors import PublisherError, presentable
 from publisher.service.configuration import RepositoryConfiguration, ServiceConfiguration
@@ -16,14 +16,17 @@ class CannotRun(PublisherError):
     """A job names what the configuration does not have."""
 
 
-def job_arguments(configuration: ServiceConfiguration, request: JobRequest) -> list[str]:
-    """Return the arguments of `publisher` for a job; raise CannotRun.
+def job_arguments(
+    repositories: Sequence[RepositoryConfiguration], request: JobRequest
+) -> list[str]:
+    """Return the arguments of `publisher` for a job on one of `repositories`; raise CannotRun.
 
     What a user has chosen, such as an image, follows "--": it is never taken for an option.
     """
-    repository = configuration.repository(request.repository)
+    repository = next((each for each in repositories if each.name == request.repository), None)
     if repository is None:
-        raise _missing(request, f"the configuration has no repository {request.repository}")
+        name = presentable(request.repository)
+        raise _missing(request, f"the configuration has no repository {name}")
     command = {JobKind.INGEST_LIST: "ingest"}.get(request.kind, str(request.kind))
     # Layers that begin and end are events of the level debug.
     level = "debug" if request.kind in _WITH_STEPS else "info"
@@ -62,7 +65,9 @@ def _subjects(repository: RepositoryConfiguration, request: JobRequest) -> list[
 
 def _missing(request: JobRequest, why: str) -> CannotRun:
     return CannotRun(
-        f"cannot run {request.kind}", why=why, hint="correct the configuration of the service"
+        f"cannot run {request.kind}",
+        why=why,
+        hint="correct the name, or the configuration of the service",
     )
 
 

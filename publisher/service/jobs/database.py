@@ -41,6 +41,7 @@ JOBS = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("cancelled_by", sa.Text),
+    sa.Column("requested_from", sa.Text, nullable=False, server_default=""),
 )
 # The same work is queued only once, whichever hosts request it at the same time.
 _QUEUED = JOBS.c.state == JobState.QUEUED.value
@@ -60,6 +61,14 @@ EVENTS = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("value", sa.Text, nullable=False),  # a JSON object
+)
+
+KEYS = sa.Table(
+    "publisher_job_keys",
+    METADATA,
+    sa.Column("key", sa.Text, primary_key=True),  # a digest
+    sa.Column("work", sa.Text, nullable=False),
+    sa.Column("job", sa.Text, nullable=False, index=True),
 )
 
 HOSTS = sa.Table(
@@ -120,6 +129,15 @@ def create_tables(engine: sa.Engine) -> None:
         _create_file(Path(str(engine.url.database)))
     with available(), engine.begin() as connection:
         METADATA.create_all(connection)
+        _add_columns(connection)
+
+
+def _add_columns(connection: sa.Connection) -> None:
+    """Add the column that the tables of earlier releases lack."""
+    known = {each["name"] for each in sa.inspect(connection).get_columns(JOBS.name)}
+    if JOBS.c.requested_from.name not in known:
+        statement = f"ALTER TABLE {JOBS.name} ADD COLUMN requested_from TEXT NOT NULL DEFAULT ''"
+        connection.execute(sa.text(statement))
 
 
 def _create_file(path: Path) -> None:

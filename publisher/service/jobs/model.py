@@ -44,6 +44,7 @@ class JobRequest:
         arguments: Further options of the command. Only what the service itself or its
             configuration chose may be here: the command receives them unchanged.
         requested_by: The user, token or schedule that requested it, for people to read.
+        requested_from: The address that requested it, "" if it was this service itself.
         reason: Why, for people to read: "schedule */15 * * * *", "webhook harbor".
     """
 
@@ -53,6 +54,7 @@ class JobRequest:
     arguments: tuple[str, ...] = ()
     requested_by: str = ""
     reason: str = ""
+    requested_from: str = ""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ class NoSuchJob(PublisherError):
         super().__init__(
             f"cannot find job {job_id}",
             why="no job has this identifier, or it is older than the history",
-            hint="list the jobs",
+            hint="list the jobs: /api/v1/jobs",
         )
         self.job_id = job_id
 
@@ -153,22 +155,56 @@ class JobEnded(PublisherError):
     """A job that has ended cannot be cancelled."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"cannot cancel job {job.id}", why=f"it has ended: {job.state}")
+        super().__init__(
+            f"cannot cancel job {job.id}",
+            why=f"it has ended: {job.state}",
+            hint=f"read its log: /api/v1/jobs/{job.id}/events",
+        )
         self.job_id = job.id
+
+
+class CannotRetry(PublisherError):
+    """A job that has not failed is not run again."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"cannot retry job {job.id}",
+            why=f"it is {job.state}, and jobs that failed or were cancelled can be retried",
+            hint="queue a new job: POST /api/v1/jobs",
+        )
+        self.job_id = job.id
+
+
+class KeyReused(PublisherError):
+    """An Idempotency-Key was sent before with another request."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            "cannot queue the job",
+            why=f"the Idempotency-Key belongs to another request, which queued job {job_id}",
+            hint="use a new Idempotency-Key for each request",
+        )
+        self.job_id = job_id
 
 
 class Jobs(Protocol):
     """The jobs of all hosts. Methods block, are safe to call in any thread, and raise
     JobsUnavailable if the database cannot be reached."""
 
-    def submit(self, request: JobRequest) -> Submission:
+    def submit(self, request: JobRequest, once: str = "") -> Submission:
         """Queue a job, or return the queued one that does the same.
 
         A running job with the same key does not count: what has changed since it began may need
         another run.
 
+        Args:
+            request: What is requested.
+            once: A text that identifies this request; the same again returns its job, also if that
+                has ended. With "" each request is a new one.
+
         Raises:
             QueueFull: The limit of queued jobs is reached.
+            KeyReused: `once` belongs to a request for other work.
         """
 
     def get(self, job_id: str) -> Job:

@@ -94,7 +94,7 @@ class JobRunner:
         pause, longest = _OTHER_RUN_SECONDS
         while True:
             try:
-                program = publisher_program(job_arguments(configuration, request))
+                program = publisher_program(job_arguments(configuration.repositories, request))
                 environment = job_environment(configuration, self.environment)
                 child = Child(program, environment, configuration.state, output)
                 code = child.wait(watch.look)

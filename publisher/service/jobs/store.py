@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowSerializationFormat
 from dbos._error import DBOSException
 
-from publisher.service.jobs.database import EVENTS, JOBS, available, now
+from publisher.service.jobs.database import EVENTS, JOBS, KEYS, available, now
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
     Job,
@@ -24,6 +24,7 @@ from publisher.service.jobs.model import (
     JobPage,
     JobRequest,
     JobState,
+    KeyReused,
     NoSuchJob,
     QueueFull,
     Submission,
@@ -59,22 +60,40 @@ class StoredJobs:
         """Change the limit of jobs that wait."""
         self._queued = queued
 
-    def submit(self, request: JobRequest) -> Submission:
-        """Queue a job, or return the queued one that does the same; raise QueueFull."""
-        work = hashlib.sha256(json.dumps(request.key).encode()).hexdigest()
+    def submit(self, request: JobRequest, once: str = "") -> Submission:
+        """Queue a job, or return the queued one that does the same; raise QueueFull, KeyReused."""
+        work = _digest(json.dumps(request.key))
+        key = _digest(once) if once else ""
         for _ in range(_TRIES):
             with available():
-                found = self._first(JOBS.c.work == work, JOBS.c.state == JobState.QUEUED)
+                found = self._known(work, key)
                 if found is not None:
                     return Submission(found, is_new=False)
                 try:
-                    return Submission(self._insert(request, work), is_new=True)
+                    return Submission(self._insert(request, work, key), is_new=True)
                 except sa.exc.IntegrityError:
                     continue  # queued by another thread or host; or that one has started meanwhile
         with available():
-            return Submission(self._insert(request, work), is_new=True)
+            return Submission(self._insert(request, work, key), is_new=True)
 
-    def _insert(self, request: JobRequest, work: str) -> Job:
+    def _known(self, work: str, key: str) -> Job | None:
+        """Return the job of the request with this key, or the queued one that does the same."""
+        if key:
+            query = sa.select(KEYS.c.work, KEYS.c.job).where(KEYS.c.key == key)
+            with self._engine.connect() as connection:
+                row = connection.execute(query).first()
+            if row is not None and row.work != work:
+                raise KeyReused(row.job)
+            job = None if row is None else self._first(JOBS.c.id == row.job)
+            if job is not None:
+                return job
+        found = self._first(JOBS.c.work == work, JOBS.c.state == JobState.QUEUED)
+        if found is not None and key:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(KEYS).values(key=key, work=work, job=found.id))
+        return found
+
+    def _insert(self, request: JobRequest, work: str, key: str) -> Job:
         created = now()
         row = {
             "id": f"{created:012x}-{secrets.token_hex(6)}",  # sorted by time
@@ -93,10 +112,13 @@ class StoredJobs:
             "exit_code": None,
             "error": "",
             "attempt": 0,
+            "requested_from": request.requested_from,
         }
         waiting = sa.select(sa.func.count()).where(JOBS.c.state == JobState.QUEUED)
         with self._engine.begin() as connection:
             connection.execute(sa.insert(JOBS).values(row))
+            if key:
+                connection.execute(sa.insert(KEYS).values(key=key, work=work, job=row["id"]))
             if connection.execute(waiting).scalar_one() > self._queued:
                 raise QueueFull(self._queued)
             self._client.enqueue_in_transaction(
@@ -193,6 +215,7 @@ class StoredJobs:
         with available():
             with self._engine.begin() as connection:
                 connection.execute(sa.delete(EVENTS).where(EVENTS.c.job.in_(job_ids)))
+                connection.execute(sa.delete(KEYS).where(KEYS.c.job.in_(job_ids)))
                 connection.execute(sa.delete(JOBS).where(JOBS.c.id.in_(job_ids)))
             self._client.delete_workflows(list(job_ids))
 
@@ -200,6 +223,10 @@ class StoredJobs:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(JOBS).where(*conditions)).mappings().first()
         return None if row is None else _job(row)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _job(row: Any) -> Job:
@@ -211,6 +238,7 @@ def _job(row: Any) -> Job:
         tuple(json.loads(row["arguments"])),
         row["requested_by"],
         row["reason"],
+        row["requested_from"],
     )
     return Job(
         row["id"],

@@ -8,6 +8,9 @@ problems.py     errors as answers (application/problem+json)
 answers.py      answers with ETag, which are kept as long as the snapshot
 trees.py        the routes about published trees
 jobs.py         the routes about jobs, with live logs
+submissions.py  the routes that queue and cancel jobs
+bodies.py       the bodies of requests, bounded and typed
+clients.py      where requests come from
 paging.py       pages of a list, with stable cursors (pure)
 openapi.py      the description of all routes, for programs (pure)
 pages.py        the pages of `publisher.site`, made when they are requested

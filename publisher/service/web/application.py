@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -24,6 +23,7 @@ from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages
 from publisher.service.web.problems import NotFound, WrongMethod, problem, unexpected
 from publisher.service.web.routes import Route, parse_query
+from publisher.service.web.submissions import submission_routes
 from publisher.service.web.trees import Trees
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _HEADERS = (
 
 
 def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette:
-    """Return the application that answers all requests; it changes nothing.
+    """Return the application that answers all requests.
 
     `others` are further routes, such as those for service managers.
 
@@ -50,11 +50,18 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         MissingVerb: A route does not state what its requests do.
     """
     trees = Trees(context)
-    routes = [*trees.routes(), *job_routes(context.jobs)]
+    routes = [
+        *submission_routes(context, trees),
+        *trees.routes(),
+        *job_routes(context.jobs),
+    ]
     pages = Pages(trees)
     description = _reporting(_description(routes))
     entries = [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
-    entries += [GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb) for each in routes]
+    entries += [
+        GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb, each.method)
+        for each in routes
+    ]
     entries += [GuardedRoute(path, _reporting(page), verb) for path, page, verb in pages.routes()]
     app = Starlette(
         routes=guarded([*others, *entries]),
@@ -110,9 +117,12 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
-    allowed = ("GET", "HEAD")
-    if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
-        allowed = tuple(sorted(error.headers["Allow"].split(", ")))  # type: ignore[assignment]
+    matching = [
+        each.methods or ()
+        for each in request.app.routes
+        if isinstance(each, GuardedRoute) and each.path_regex.match(request.url.path)
+    ]
+    allowed = tuple(sorted({method for methods in matching for method in methods}))
     return problem(WrongMethod(f"cannot {request.method} {request.url.path}", allowed=allowed))
 
 

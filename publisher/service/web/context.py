@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from publisher.repository import Repository
 from publisher.service.access import Access
+from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.jobs.model import Jobs
 from publisher.site.survey import Remembered
 
@@ -41,6 +42,7 @@ class Context:
         trees: Returns the repositories, with different names; others after a reload.
         access: Returns which requests are answered; another value after a reload.
         jobs: The jobs, or None if this service runs none.
+        repositories: Returns the repositories that jobs may be queued for, as they are configured.
         now: The clock.
         recheck: For how many seconds a tree is taken as unchanged.
         patience: How many seconds a request waits for a tree that has changed to be read, before it
@@ -50,6 +52,7 @@ class Context:
     trees: Callable[[], Sequence[PublishedTree]]
     access: Callable[[], Access]
     jobs: Jobs | None = None
+    repositories: Callable[[], Sequence[RepositoryConfiguration]] = tuple
     now: Callable[[], datetime] = _now
     recheck: float = 1.0
     patience: float = 0.05

@@ -26,6 +26,7 @@ from publisher.service.jobs.model import (
     NoSuchJob,
 )
 from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.guard import identity_of
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Kind, Parameter, Route
 from publisher.times import format_time
@@ -119,7 +120,7 @@ class _JobRoutes:
             frozenset({JobKind(kind)} if kind is not None else ()),
             frozenset({JobState(state)} if state is not None else ()),
         )
-        if not _is_identifier(cursor):
+        if not is_identifier(cursor):
             raise BadRequest(
                 "cannot continue the list",
                 why="the cursor is not one of this list",
@@ -128,7 +129,7 @@ class _JobRoutes:
             )
         page = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=limit)
         value: dict[str, object] = {
-            "jobs": [_job_value(job) for job in page.jobs],
+            "jobs": [job_value(job) for job in page.jobs],
             "next": page.following or None,
         }
         return _fresh(request, "jobs/1", value)
@@ -136,7 +137,8 @@ class _JobRoutes:
     async def show(self, request: Request, job: str) -> Response:
         """Show one job."""
         found = await self._job(job)
-        return _fresh(request, "job/1", _job_value(found))
+        with_address = bool(identity_of(request).name)
+        return _fresh(request, "job/1", job_value(found, with_address=with_address))
 
     async def events(self, request: Request, job: str, after: int, limit: int) -> Response:
         """List events of a job."""
@@ -167,7 +169,7 @@ class _JobRoutes:
         return StreamingResponse(self._stream(job, after), 200, headers, _EVENT_STREAM)
 
     async def _job(self, job_id: str) -> Job:
-        if not _is_identifier(job_id):
+        if not is_identifier(job_id):
             raise NoSuchJob(printable(job_id[:100]))
         return await run_in_threadpool(self._jobs.get, job_id)
 
@@ -207,7 +209,7 @@ class _JobRoutes:
                 written = time.monotonic()
                 continue
             if job.state.is_final:
-                yield _message("end", _job_value(job))
+                yield _message("end", job_value(job))
                 return
             if time.monotonic() - written > _QUIET:
                 written = time.monotonic()
@@ -215,7 +217,7 @@ class _JobRoutes:
             await asyncio.sleep(_POLL)
 
 
-def _is_identifier(text: str) -> bool:
+def is_identifier(text: str) -> bool:
     """Return whether a text may be sent to the database, which need not accept every character."""
     return text.isascii() and text.isprintable() and len(text) <= 100
 
@@ -231,10 +233,15 @@ def _fresh(request: Request, kind: str, value: dict[str, object]) -> Response:
     return answer(request, body, tag_of(body))
 
 
-def _job_value(job: Job) -> dict[str, object]:
-    """Return a job without its arguments, which may name files of the host."""
+def job_value(job: Job, *, with_address: bool = False) -> dict[str, object]:
+    """Return a job without its arguments, which may name files of the host.
+
+    `with_address` is whether the address that requested it is included.
+    """
     request = job.request
+    address = {"requestedFrom": printable(request.requested_from)} if with_address else {}
     return {
+        **address,
         "id": job.id,
         "kind": str(request.kind),
         "repository": request.repository,

@@ -21,13 +21,27 @@ _STATUS = {
     "503": "The repository, or the database of jobs, cannot be read at the moment.",
 }
 
+_WRITE_STATUS = {
+    "413": "The body of the request is too large.",
+    "415": "The body of the request is not JSON.",
+    "422": "The configuration does not have this, or the Idempotency-Key belongs to other work.",
+}
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key of the same sender again returns the job of the first request.",
+    "schema": {"type": "string", "maxLength": 255},
+}
+
 
 def describe(routes: Sequence[Route], version: str) -> dict[str, object]:
     """Return the document; `version` is that of the program."""
     paths: dict[str, Any] = {}
     for route in routes:
-        paths[re.sub(r":[a-z]+}", "}", route.path)] = {"get": _operation(route)}
-    names = {route.answer for route in routes if route.answer} | {"problem-1"}
+        path = re.sub(r":[a-z]+}", "}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+    names = {name for route in routes for name in (route.answer, route.body) if name}
+    names.add("problem-1")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Publisher", "version": version, "license": {"name": "Apache-2.0"}},
@@ -50,24 +64,39 @@ def _operation(route: Route) -> dict[str, Any]:
         }
         for name in re.findall(r"{(\w+)(?::\w+)?}", route.path)
     ]
+    writes = route.method != "GET"
     errors = {
         status: {
             "description": text,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/problem-1"}}},
+            "content": {MEDIA_TYPE: {"schema": _reference("problem-1")}},
         }
-        for status, text in _STATUS.items()
+        for status, text in (_STATUS | (_WRITE_STATUS if writes else {})).items()
     }
-    schema = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else {}
+    schema = _reference(route.answer) if route.answer else {}
     good = {"description": "The document.", "content": {route.media_type: {"schema": schema}}}
-    return {
+    answers: dict[str, Any] = {"200": good, "304": {"description": "The ETag is current."}}
+    if writes:
+        location = {"description": "The URL of the job.", "schema": {"type": "string"}}
+        good |= {"description": "The job.", "headers": {"Location": location}}
+        answers = {"200": good, "202": good}
+        parts.append(_IDEMPOTENCY)
+    operation: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
         "description": f"Needs the verb {route.verb}.",
         # The configuration states what requests without a token may do.
         "security": [{"token": []}, {}],
         "parameters": parts + [_parameter(each) for each in route.parameters],
-        "responses": {"200": good, "304": {"description": "The ETag is current."}, **errors},
+        "responses": {**answers, **errors},
     }
+    if route.body:
+        content = {"application/json": {"schema": _reference(route.body)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _reference(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from starlette.responses import Response
 
@@ -11,7 +12,15 @@ from publisher.error_values import error_value
 from publisher.errors import InvalidReference, PublisherError, explain
 from publisher.repository.published import NotPublished
 from publisher.service.access import Forbidden, Unauthorized
-from publisher.service.jobs.model import JobEnded, JobsUnavailable, NoSuchJob, QueueFull
+from publisher.service.jobs.command import CannotRun
+from publisher.service.jobs.model import (
+    CannotRetry,
+    JobEnded,
+    JobsUnavailable,
+    KeyReused,
+    NoSuchJob,
+    QueueFull,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -22,6 +31,14 @@ class BadRequest(PublisherError):
     def __init__(self, what: str, *, why: str, hint: str, parameter: str = "") -> None:
         super().__init__(what, why=why, hint=hint)
         self.parameter = parameter
+
+
+class BodyTooLarge(PublisherError):
+    """The body of a request has more bytes than are read."""
+
+
+class WrongMediaType(PublisherError):
+    """The body of a request is not stated to be JSON."""
 
 
 class NotFound(PublisherError):
@@ -48,6 +65,11 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (WrongMethod, 405),
     (NoContents, 409),
     (JobEnded, 409),
+    (CannotRetry, 409),
+    (BodyTooLarge, 413),
+    (WrongMediaType, 415),
+    (CannotRun, 422),
+    (KeyReused, 422),
     (QueueFull, 503),
     (JobsUnavailable, 503),
 )
@@ -58,6 +80,18 @@ def status_of(error: PublisherError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
 
 
+_OF_COMMANDS = re.compile(r"\bpublisher [a-z]|\B--[a-z]|\bthe command\b")
+
+
+def _hint(error: PublisherError) -> str:
+    """Return the hint for a client, which need not have a shell on a host of the service."""
+    if not _OF_COMMANDS.search(error.hint):
+        return error.hint
+    if isinstance(error, NoSuchPath):
+        return "list the root of the image: omit the parameter path"
+    return f"on a host of the service: {error.hint}"
+
+
 def problem_value(error: PublisherError, status: int) -> dict[str, object]:
     """Return the document that describes an error."""
     value = error_value(error)
@@ -66,7 +100,7 @@ def problem_value(error: PublisherError, status: int) -> dict[str, object]:
         "title": value["what"],
         "status": status,
         "detail": value["why"],
-        "hint": value["hint"],
+        "hint": _hint(error),
         "data": value["data"],
     }
 

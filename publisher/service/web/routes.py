@@ -83,6 +83,8 @@ class Route:
         handler: Called with the request and the values of all parameters.
         parameters: Those of the query.
         media_type: That of the answer.
+        method: GET, or POST for requests that change something.
+        body: The schema of the body of requests, as `answer`; "" without one.
     """
 
     path: str
@@ -93,6 +95,8 @@ class Route:
     handler: Callable[..., Any]
     parameters: Sequence[Parameter] = ()
     media_type: str = "application/json"
+    method: str = "GET"
+    body: str = ""
 
 
 PARTS = {

@@ -28,7 +28,9 @@ CONFIGURATION = ServiceConfiguration(
 
 
 def words(kind: JobKind, repository: str = "images", subject: str = "", *more: str) -> str:
-    return " ".join(job_arguments(CONFIGURATION, JobRequest(kind, repository, subject, more)))
+    return " ".join(
+        job_arguments(CONFIGURATION.repositories, JobRequest(kind, repository, subject, more))
+    )
 
 
 def test_each_kind_of_job_is_a_command_and_what_a_user_chose_is_never_an_option() -> None:

@@ -1,0 +1,291 @@
+"""The routes that queue and cancel jobs."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from publisher.browse.status import Condition, StatusLine
+from publisher.errors import presentable, printable
+from publisher.oci.reference import Transport, parse_reference
+from publisher.service.access import Verb
+from publisher.service.configuration import RepositoryConfiguration
+from publisher.service.jobs.command import CannotRun, job_arguments
+from publisher.service.jobs.model import (
+    CannotRetry,
+    Job,
+    JobEnded,
+    JobKind,
+    JobRequest,
+    Jobs,
+    JobState,
+    NoSuchJob,
+    Submission,
+)
+from publisher.service.web.answers import JSON, encode
+from publisher.service.web.bodies import read_body
+from publisher.service.web.clients import address_of
+from publisher.service.web.context import Context
+from publisher.service.web.guard import identity_of
+from publisher.service.web.jobs import BASE, is_identifier, job_value
+from publisher.service.web.problems import BadRequest, NotFound
+from publisher.service.web.routes import Parameter, Route
+from publisher.service.web.trees import ONE, Trees
+from publisher.sources.wish_lists import list_identity
+
+_RETRIED = "--retry-failed"
+_LONGEST_KEY = 255
+
+
+class JobBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A requested job, as docs/schemas/job-request-1.schema.json describes it."""
+
+    kind: JobKind
+    repository: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    wish_list: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(name="list", default="")
+    image: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+def submission_routes(context: Context, trees: Trees) -> tuple[Route, ...]:
+    """Return the routes that queue and cancel jobs; none if the service runs no jobs."""
+    return () if context.jobs is None else Submissions(context, context.jobs, trees).routes()
+
+
+def registry_image(text: str) -> str:
+    """Return the image reference `text`; raise InvalidReference or BadRequest.
+
+    Images of registries only: other references name files and engines of the host of a job, to
+    which the sender of a request need not have access.
+    """
+    reference = parse_reference(text)
+    if reference.transport is not Transport.REGISTRY:
+        raise BadRequest(
+            f"cannot queue an ingest of {presentable(text)}",
+            why=f"{reference.transport}: names something on the host of the service",
+            hint="name an image in a registry",
+            parameter="image",
+        )
+    return text
+
+
+class Submissions:
+    """Queues and cancels jobs on request."""
+
+    def __init__(self, context: Context, jobs: Jobs, trees: Trees) -> None:
+        self._context = context
+        self._jobs = jobs
+        self._trees = trees
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes."""
+        retry_wish = ONE + "/wishes/{name:path}/retry"
+        return (
+            Route(
+                BASE,
+                "submitJob",
+                "Queue a job. 202 if it is new; 200 with the queued job that does the same. "
+                "The same Idempotency-Key again returns the job of the first request.",
+                "job-1",
+                Verb.SUBMIT,
+                self.submit,
+                method="POST",
+                body="job-request-1",
+            ),
+            Route(
+                BASE + "/{job}/cancel",
+                "cancelJob",
+                "Remove a job from the queue, or end its command in order.",
+                "job-1",
+                Verb.CANCEL,
+                self.cancel,
+                method="POST",
+            ),
+            Route(
+                BASE + "/{job}/retry",
+                "retryJob",
+                "Queue the work of a job again that failed or was cancelled.",
+                "job-1",
+                Verb.SUBMIT,
+                self.retry,
+                method="POST",
+            ),
+            Route(
+                retry_wish,
+                "retryWish",
+                "Queue an ingest of one wish, also if it failed a short time ago.",
+                "job-1",
+                Verb.SUBMIT,
+                self.retry_wish,
+                (Parameter("wishList", "The `wishList` of the wish, if several have it."),),
+                method="POST",
+            ),
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """Queue the job that the body describes."""
+        body = await read_body(request, JobBody)
+        kind, image = body.kind, ""
+        _check_fields(body)
+        if body.image:
+            image = registry_image(body.image)
+        subject = body.wish_list if kind.has_list else image
+        arguments = _only(image) if kind.has_list and image else ()
+        return await self._submit(request, kind, body.repository, subject, arguments, body.reason)
+
+    async def retry(self, request: Request, job: str) -> Response:
+        """Queue the work of a job again."""
+        known = await self._job(job)
+        if known.state not in (JobState.FAILED, JobState.CANCELLED):
+            raise CannotRetry(known)
+        wanted = known.request
+        arguments = wanted.arguments
+        if wanted.kind is JobKind.INGEST_LIST and _RETRIED not in arguments:
+            arguments = (*arguments, _RETRIED)  # else its failed images wait for their next try
+        reason = f"retry of job {known.id}"
+        subject, repository = wanted.subject, wanted.repository
+        return await self._submit(request, wanted.kind, repository, subject, arguments, reason)
+
+    async def retry_wish(
+        self, request: Request, repository: str, name: str, **values: Any
+    ) -> Response:
+        """Queue an ingest of one wish."""
+        wish = await self.wish(repository, name, values["wishList"])
+        kind, subject, arguments = self.work_of(repository, wish)
+        return await self._submit(request, kind, repository, subject, arguments, "retry of a wish")
+
+    async def wish(self, repository: str, name: str, wish_list: str | None) -> StatusLine:
+        """Return the state of a wish, one that fails if several lists have it; raise NotFound."""
+        snapshot = await self._trees.snapshot(repository)
+        found = [
+            each
+            for each in snapshot.survey.wishes
+            if each.name == name and wish_list in (None, each.wish_list)
+        ]
+        found.sort(key=lambda each: each.condition is not Condition.FAILING)
+        if not found:
+            raise NotFound(
+                f"cannot find the wish {presentable(name)}",
+                why=f"no wish of {presentable(repository)} has this name",
+                hint=f"list the wishes: /api/v1/repositories/{presentable(repository)}/wishes",
+            )
+        return found[0]
+
+    def work_of(self, repository: str, wish: StatusLine) -> tuple[JobKind, str, tuple[str, ...]]:
+        """Return the job that publishes a wish: kind, subject and arguments; raise CannotRun."""
+        configured = self._configured(repository)
+        if not wish.wish_list:
+            reference = wish.tries.reference if wish.tries is not None else wish.name
+            return JobKind.INGEST_IMAGE, registry_image(reference), ()
+        for each in configured.lists if configured is not None else ():
+            if list_identity(each.source) == wish.wish_list:
+                return JobKind.INGEST_LIST, each.name, _only(wish.name)
+        raise CannotRun(
+            f"cannot retry {wish.name}",
+            why="its wish list is not one of the configuration of the service",
+            hint="add the list to the configuration of the service",
+        )
+
+    async def cancel(self, request: Request, job: str) -> Response:
+        """Cancel a job; a job that is cancelled already is answered as it is."""
+        known = await self._job(job)
+        self._admit(request, Verb.CANCEL, known.request.repository)
+        by = _sender(request)
+        try:
+            known = await run_in_threadpool(self._jobs.cancel, job, by)
+        except JobEnded:
+            known = await self._job(job)
+            if known.state is not JobState.CANCELLED:
+                raise
+        return _accepted(known)
+
+    async def _submit(
+        self,
+        request: Request,
+        kind: JobKind,
+        repository: str,
+        subject: str,
+        arguments: Sequence[str],
+        reason: str,
+    ) -> Response:
+        self._admit(request, Verb.SUBMIT, repository)
+        wanted = JobRequest(
+            kind,
+            repository,
+            subject,
+            tuple(arguments),
+            requested_by=_sender(request),
+            reason=printable(reason),
+            requested_from=address_of(request),
+        )
+        job_arguments(self._context.repositories(), wanted)  # raises CannotRun
+        once = _idempotency(request)
+        found: Submission = await run_in_threadpool(self._jobs.submit, wanted, once)
+        return _accepted(found.job, 202 if found.is_new or once else 200)
+
+    def _admit(self, request: Request, verb: Verb, repository: str) -> None:
+        """Raise an error if the sender may not do this to the repository.
+
+        The guard has checked the verb; all repositories are alike so far.
+        """
+
+    def _configured(self, name: str) -> RepositoryConfiguration | None:
+        return next((each for each in self._context.repositories() if each.name == name), None)
+
+    async def _job(self, job_id: str) -> Job:
+        if not is_identifier(job_id):
+            raise NoSuchJob(printable(job_id[:100]))
+        return await run_in_threadpool(self._jobs.get, job_id)
+
+
+def _check_fields(body: JobBody) -> None:
+    """Raise BadRequest if the body has what its kind of job does not have, or lacks something."""
+    kind = body.kind
+    has_image = kind in (JobKind.INGEST_IMAGE, JobKind.INGEST_LIST)
+    for name, value, is_needed, is_allowed in (
+        ("list", body.wish_list, kind.has_list, kind.has_list),
+        ("image", body.image, kind is JobKind.INGEST_IMAGE, has_image),
+    ):
+        if value and not is_allowed:
+            why, hint = f"a job of the kind {kind} has no {name}", f"omit {name}"
+        elif is_needed and not value:
+            why, hint = f"a job of the kind {kind} needs {name}", f"add {name}"
+        else:
+            continue
+        raise BadRequest("cannot use the body of the request", why=why, hint=hint, parameter=name)
+
+
+def _only(image: str) -> tuple[str, ...]:
+    """Return the arguments for one image of a list, also if it failed a short time ago."""
+    return _RETRIED, f"--only={glob.escape(image)}"
+
+
+def _sender(request: Request) -> str:
+    return identity_of(request).name
+
+
+def _idempotency(request: Request) -> str:
+    """Return the Idempotency-Key of a request, with its sender; "" without one."""
+    key = request.headers.get("idempotency-key", "")
+    if not key:
+        return ""
+    if not (key.isascii() and key.isprintable() and len(key) <= _LONGEST_KEY):
+        raise BadRequest(
+            "cannot queue the job",
+            why=f"the Idempotency-Key is not a text of at most {_LONGEST_KEY} ASCII characters",
+            hint="send a random UUID",
+            parameter="Idempotency-Key",
+        )
+    return f"{_sender(request)}\0{key}"
+
+
+def _accepted(job: Job, status: int = 202) -> Response:
+    location = f"{BASE}/{job.id}"
+    headers = {"Location": location, "Cache-Control": "no-store"}
+    return Response(encode("job/1", job_value(job, with_address=True)), status, headers, JSON)
