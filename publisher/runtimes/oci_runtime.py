@@ -1,16 +1,75 @@
-#!/usr/bin/env -S python3 -IS
-"""An OCI runtime for thin images: runc or crun, with the layers of a recipe as the root's layers.
-
-An engine starts it in place of runc. Before a container is created, whose root is an overlay with a
-thin image's layer among its lower directories, the overlay is mounted again, with the directories
-that the recipe (`thin.json`) names in place of that layer. Everything else is the same: the upper
-directory, in which the container's own changes are, the other layers, the mount point and the mount
-options. The engine unmounts it as it would have unmounted its own. This process then becomes the
-other runtime. No state is kept, and none is left, whenever it ends.
-
-This file is also installed as the program `publisher-oci-runtime`. It imports the standard library
-alone, and little of it, because it runs several times for every start of a container.
-"""
+#!/bin/sh
+""":"
+# An OCI runtime for thin images: runc or crun, with the layers of a recipe as the root's layers.
+#
+# An engine starts it in place of runc. Before a container is created, whose root is an overlay with
+# a thin image's layer among its lower directories, the overlay is mounted again, with the
+# directories that the recipe (thin.json) names in place of that layer. Everything else is the same:
+# the upper directory, in which the container's own changes are, the other layers, the mount point
+# and the mount options. The engine unmounts it as it would have unmounted its own. This process
+# then becomes the other runtime. No state is kept, and none is left, whenever it ends.
+#
+# This file is also installed as the program publisher-oci-runtime. It is started several times for
+# each container, and only the creation of one concerns it. Python takes 15 ms to start, and a shell
+# one: so the file is a shell script, which becomes the other runtime at once for all other calls.
+# Its text is a string for Python, which imports the standard library alone, and little of it.
+pass_on() {
+  runtime='' left=$#
+  while [ "$left" -gt 0 ]; do
+    word=$1 name=${1%%=*} left=$((left - 1))
+    name=${name#-}
+    shift
+    case $word in
+      create | run | restore) return ;;
+      -*) ;;
+      *) set -- "$@" "$word" && break ;;
+    esac
+    name=${name#-} value=${word#*=}
+    case $name in
+      tree | runtime) ;;
+      *) set -- "$@" "$word" ;;
+    esac
+    case $word in
+      *=*) ;;
+      *)
+        case $name in
+          tree | runtime | root | log | log-format | criu | rootless | cgroup-manager)
+            [ "$left" -gt 0 ] || return
+            value=$1 left=$((left - 1))
+            shift
+            ;;
+        esac
+        case $name in
+          root | log | log-format | criu | rootless | cgroup-manager) set -- "$@" "$value" ;;
+        esac
+        ;;
+    esac
+    [ "$name" != runtime ] || runtime=$value
+  done
+  while [ "$left" -gt 0 ]; do
+    word=$1 left=$((left - 1))
+    shift
+    set -- "$@" "$word"
+  done
+  if [ -e /etc/publisher/oci-runtime.json ]; then
+    while IFS= read -r line || [ "$line" ]; do
+      # It may name the runtime.
+      case $line in *runtime* | *u00*) return ;; esac
+    done </etc/publisher/oci-runtime.json
+  fi
+  case $runtime in
+    '')
+      for name in runc crun; do
+        command -v "$name" >/dev/null && exec "$name" "$@"
+      done
+      ;;
+    */*) case $runtime in /*) [ -x "$runtime" ] && exec "$runtime" "$@" ;; esac ;;
+    *) command -v "$runtime" >/dev/null && exec "$runtime" "$@" ;;
+  esac
+}
+pass_on "$@"
+exec python3 -IS "$0" "$@"
+":"""
 
 from __future__ import annotations
 
@@ -40,6 +99,12 @@ _KEPT_OPTIONS = {
 """The options of an overlay that are not its directories."""
 _MOUNT_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "relatime": 1 << 21}
 _MNT_DETACH = 2
+_MS_RDONLY = 1
+_CVMFS_NAME = "user.fqrn"
+"""The attribute that the root of a CVMFS repository has for its clients."""
+# Numbers of system calls and their arguments (linux/mount.h), the same for all processors.
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_CLOEXEC, _SET_FLAG, _SET_STRING, _CREATE, _FROM_DESCRIPTOR = 1, 0, 1, 6, 4
 
 
 class ThinRuntimeError(Exception):
@@ -203,12 +268,15 @@ def prepare(bundle: str, trees: list[str]) -> None:
     layers = recipe_layers(os.path.join(lower[top], RECIPE), trees)
     # What lies below a thin image's layer is hidden, as what a recipe names is a whole image.
     lower = lower[:top] + layers
+    of_users = 0
+    if "userxattr" not in mount.kept and len(layers) > 1 and any(map(is_of_a_user, layers)):
+        of_users = len(layers)
     if len(lower) > LAYERS_LIMIT:
         raise ThinRuntimeError(
             f"cannot mount {len(lower)} layers: Linux mounts {LAYERS_LIMIT} at most; "
             "make a thin image of the flat image (publisher thin IMAGE --flat)"
         )
-    remount(mount, lower, bundle)
+    remount(mount, lower, bundle, of_users)
 
 
 def read_root(bundle: str) -> str:
@@ -292,10 +360,29 @@ def layer_directory(url: str, trees: list[str]) -> str:
     return real
 
 
-def remount(mount: Mount, lower: list[str], bundle: str) -> None:
+def is_of_a_user(layer: str) -> bool:
+    """Return whether an ordinary user has unpacked a layer of a published tree.
+
+    The layer's opaque directories are then marked for mounts with the option `userxattr` alone. In
+    CVMFS, layers have whiteouts in their place.
+    """
+    if os.stat(os.path.dirname(layer)).st_uid == 0:
+        return False
+    tree = layer
+    for _ in range(4):
+        tree = os.path.dirname(tree)
+    try:
+        os.getxattr(tree, _CVMFS_NAME)
+    except OSError:
+        return True
+    return False
+
+
+def remount(mount: Mount, lower: list[str], bundle: str, of_users: int = 0) -> None:
     """Replace the overlay `mount` by one with `lower`, at the same place.
 
-    The options of a mount have one page, so that directories are named by short links.
+    The options of a mount have one page, so that directories are named by short links. The last
+    `of_users` of `lower` are layers that an ordinary user has unpacked.
     """
     import ctypes
 
@@ -305,10 +392,10 @@ def remount(mount: Mount, lower: list[str], bundle: str) -> None:
     here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(links)
     try:
-        for number, path in enumerate(lower):
-            os.symlink(path, format(number, "x"))
-        names = ":".join(format(number, "x") for number in range(len(lower)))
-        options = [*mount.kept, f"lowerdir={names}"]
+        names = [format(number, "x") for number in range(len(lower))]
+        for name, path in zip(names, lower, strict=True):
+            os.symlink(path, name)
+        options = list(mount.kept)
         for name, path in (("upperdir", mount.upper), ("workdir", mount.work)):
             if path:
                 os.symlink(mount.directory(path), name)
@@ -319,14 +406,55 @@ def remount(mount: Mount, lower: list[str], bundle: str) -> None:
             raise _failure("unmount", mount.point, ctypes.get_errno())
         if mount.work:
             _forget_volatile(mount.directory(mount.work))
-        text = os.fsencode(",".join(options))
-        if libc.mount(b"publisher-thin", point, b"overlay", flags, text) != 0:
-            raise _failure("mount the layers of the thin image on", mount.point, ctypes.get_errno())
+        if of_users:
+            os.symlink(mount.point, "users")
+            shown = ":".join(names[-of_users:])
+            _mount(libc, point, _MS_RDONLY, ["userxattr", f"lowerdir={shown}"])
+            _mount_on_itself(libc, point, flags, options, [*names[:-of_users], "users"])
+        else:
+            _mount(libc, point, flags, [*options, f"lowerdir={':'.join(names)}"])
     finally:
         for name in os.listdir():
             os.unlink(name)
         os.fchdir(here)
         os.rmdir(links)
+
+
+def _mount(libc: Any, point: bytes, flags: int, options: list[str]) -> None:
+    import ctypes
+
+    text = os.fsencode(",".join(options))
+    if libc.mount(b"publisher-thin", point, b"overlay", flags, text) != 0:
+        raise _failed_mount(point, ctypes.get_errno())
+
+
+def _mount_on_itself(
+    libc: Any, point: bytes, flags: int, options: list[str], lower: list[str]
+) -> None:
+    """Replace what is mounted at `point` by an overlay with it among `lower`.
+
+    An overlay keeps its lower file systems after they are unmounted. A process that is killed
+    leaves at most one mount at `point`, which the engine unmounts as its own.
+    """
+    import ctypes
+
+    def call(number: int, *arguments: bytes | int | None) -> int:
+        done = libc.syscall(number, *arguments)
+        if done < 0:
+            raise _failed_mount(point, ctypes.get_errno())
+        return int(done)
+
+    context = call(_FSOPEN, b"overlay", _CLOEXEC)
+    settings = [option.partition("=") for option in options]
+    for name, _, value in [("source", "=", "publisher-thin"), *settings]:
+        kind = _SET_STRING if value else _SET_FLAG
+        call(_FSCONFIG, context, kind, os.fsencode(name), os.fsencode(value) or None, 0)
+    call(_FSCONFIG, context, _SET_STRING, b"lowerdir", ":".join(lower).encode(), 0)
+    call(_FSCONFIG, context, _CREATE, None, None, 0)
+    if libc.umount2(point, _MNT_DETACH) != 0:
+        raise _failed_mount(point, ctypes.get_errno())
+    made = call(_FSMOUNT, context, _CLOEXEC, flags & 0b1111)
+    call(_MOVE_MOUNT, made, b"", -100, point, _FROM_DESCRIPTOR)
 
 
 def report(options: dict[str, str], text: str) -> None:
@@ -361,6 +489,10 @@ def _forget_volatile(work: str) -> None:
             remove(path)
         except FileNotFoundError:
             continue
+
+
+def _failed_mount(point: bytes, number: int) -> ThinRuntimeError:
+    return _failure("mount the layers of the thin image on", os.fsdecode(point), number)
 
 
 def _failure(what: str, where: str, number: int) -> ThinRuntimeError:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from publisher.runtimes import oci_runtime
 from publisher.runtimes.oci_runtime import Call, Mount, ThinRuntimeError
+from tests.components import require, require_mounts, run, unmount_below
 
 DOCKER = "--root /run/moby --log /b/log.json --log-format json --systemd-cgroup"
 FILE = Path(oci_runtime.__file__)
@@ -43,6 +46,79 @@ def test_options_of_this_program_are_taken_out_and_all_else_is_passed_on(
     assert call.words == (words if passed is None else passed).split()
     assert call.trees == (["/t", "/u"] if "/t" in words else [])
     assert call.runtime == ("crun" if "crun" in words else "")
+
+
+AWKWARD = ["a b", "$HOME", "*", "'", '"', "\\", "-", "--", "", "--tree=/x", "\n"]
+
+
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        (f"{DOCKER} start c1", None),
+        ("--tree /t --root create --tree=/u=v start", "--root create start"),
+        ("-tree /t --debug --root=/r delete -f create", "--debug --root=/r delete -f create"),
+        ("exec c1 create --tree /x", None),
+        ("--version", None),
+        ("--cgroup-manager x -log y state --runtime z", None),
+        ("", None),
+        ("kill", [*AWKWARD]),
+    ],
+)  # fmt: skip
+def test_a_call_that_creates_nothing_is_passed_on_without_starting_python(
+    tmp_path: Path, words: str, passed: str | list[str] | None
+) -> None:
+    given = words.split()
+    if isinstance(passed, list):
+        given, expected = [*given, *passed], [*given, *passed]
+    else:
+        expected = (words if passed is None else passed).split()
+    for name in ("runc", "other"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "${0##*/} $#"; printf "%s\\0" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    for options, name in (
+        ([], "runc"),
+        (["--runtime", "other"], "other"),
+        ([f"--runtime={tmp_path}/other"], "other"),
+    ):
+        done = subprocess.run([FILE, *options, *given], capture_output=True, env={"PATH": tmp_path})
+        assert done.stdout.decode().partition("\n") == (
+            f"{name} {len(expected)}",
+            "\n",
+            "".join(f"{word}\0" for word in expected) or "\0",
+        )
+        assert Call([*options, *given]).words == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ("create c1", ""),
+        ("--root /r run", ""),
+        ("restore", ""),
+        ("--root", ""),
+        ("--runtime a/b start", ""),
+        ("--runtime no-such-runtime start", ""),
+        ("start", '{"runtime": "crun"}'),
+        ("start", '{"trees": ["/srv/images"],\n"runtime": "crun"}'),
+        ("start", '{"\\u0072untime": "crun"}'),
+        ("start", '{"trees": ["/srv/images"]}\n'),
+    ],
+)
+def test_python_is_started_to_create_a_container_and_where_the_runtime_is_not_evident(
+    tmp_path: Path, options: str, settings: str
+) -> None:
+    program, file = tmp_path / "program", tmp_path / "settings.json"
+    program.write_text(FILE.read_text().replace(oci_runtime.SETTINGS_FILE, str(file)))
+    if settings:
+        file.write_text(settings)
+    for name in ("runc", "python3", "program"):
+        path = tmp_path / name
+        if name != "program":
+            path.write_text('#!/bin/sh\necho "${0##*/} $*"\n')
+        path.chmod(0o755)
+    done = subprocess.run([program, *options.split()], capture_output=True, env={"PATH": tmp_path})
+    expected = f"python3 -IS {program} {options}"
+    assert done.stdout.decode() == (f"runc {options}\n" if "]}\n" in settings else f"{expected}\n")
 
 
 def test_the_mount_of_an_engine_is_read_with_its_options() -> None:
@@ -193,3 +269,101 @@ def test_it_imports_no_module_of_the_package() -> None:
     loaded = subprocess.run(command, capture_output=True, text=True).stderr
     names = {line.rpartition("|")[2].strip() for line in loaded.splitlines()}
     assert "json" in names and not {"publisher", "typing", "pathlib", "subprocess"} & names
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts what an engine has mounted for a container of a thin image; ended with the test."""
+    require_mounts()
+    for name in ("thin", "upper", "work", "merged", "bundle"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bundle/config.json").write_text('{"root": {"path": "../merged"}}')
+
+    def mount(options: str) -> Path:
+        words = f"lowerdir=thin,upperdir={tmp_path}/upper,workdir={tmp_path}/work{options}"
+        # The kernel shows the paths as they are here.
+        words = words.replace("lowerdir=thin", f"lowerdir={tmp_path}/thin")
+        run("mount", "-t", "overlay", "engine", "-o", words, tmp_path / "merged")
+        return tmp_path / "merged"
+
+    try:
+        yield mount
+    finally:
+        unmount_below(tmp_path)
+
+
+def layers_of_a_user(tree: Path) -> list[str]:
+    """Publish by hand what an ordinary user publishes: three layers, the URLs of their recipe."""
+    urls = []
+    for name in ("bottom", "middle", "top"):
+        files = tree / ".layers/aa" / name / "layerfs"
+        (files / "opt").mkdir(parents=True)
+        (files / "opt" / name).touch()
+        urls.append(f"file://{files}")
+    os.setxattr(tree / ".layers/aa/middle/layerfs/opt", "user.overlay.opaque", b"y")
+    for path in (tree, *tree.rglob("*")):
+        os.chown(path, 1000, 1000)
+    return urls
+
+
+def create(folder: Path, *before: str | Path) -> subprocess.CompletedProcess[str]:
+    words = ["--tree", f"{folder}/tree", "--runtime", "true", "create", "--bundle"]
+    command = [*before, sys.executable, "-IS", FILE, *words, folder / "bundle", "c"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("options", ["", ",userxattr", ",index=off,ro"])
+def test_files_that_a_layer_of_an_ordinary_user_hides_stay_hidden_in_the_mounts_of_root(
+    tmp_path: Path, overlay: Callable[[str], Path], options: str
+) -> None:
+    recipe(tmp_path / "thin", *layers_of_a_user(tmp_path / "tree"))
+    merged = overlay(options)
+    done = create(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(merged / "opt")) == ["middle", "top"]
+    assert len(mounts_below(tmp_path)) == 1 and os.listdir(tmp_path / "bundle") == ["config.json"]
+    if "ro" not in options:
+        # What the container writes has the marks that its engine reads.
+        shutil.rmtree(merged / "opt")
+        (merged / "opt").mkdir()
+        name = "user.overlay.opaque" if "userxattr" in options else "trusted.overlay.opaque"
+        assert os.getxattr(tmp_path / "upper/opt", name) == b"y"
+    run("umount", merged)
+    assert mounts_below(tmp_path) == []
+
+
+def test_layers_of_root_and_of_cvmfs_are_mounted_at_once(
+    tmp_path: Path, overlay: Callable[[str], Path]
+) -> None:
+    tree = tmp_path / "tree"
+    urls = layers_of_a_user(tree)
+    layers = [url.removeprefix("file://") for url in urls]
+    assert all(map(oci_runtime.is_of_a_user, layers))
+    os.chown(tree / ".layers/aa/top", 0, 0)
+    assert [oci_runtime.is_of_a_user(each) for each in layers] == [True, True, False]
+    os.setxattr(tree, "user.fqrn", b"images.example.org")
+    assert not any(map(oci_runtime.is_of_a_user, layers))
+
+
+def test_a_runtime_that_is_killed_leaves_at_most_one_mount_where_the_engine_had_its_own(
+    tmp_path: Path, overlay: Callable[[str], Path]
+) -> None:
+    require("strace")
+    recipe(tmp_path / "thin", *layers_of_a_user(tmp_path / "tree"))
+    steps = ["mkdir:when=1", "umount2:when=1", "mount", "fsopen", "fsconfig:when=1"]
+    for step in (*steps, "fsconfig:when=5", "umount2:when=2", "fsmount", "move_mount"):
+        merged = overlay("")
+        call, _, number = step.partition(":")
+        inject = f"inject={call}:signal=KILL{':' if number else ''}{number}"
+        done = create(tmp_path, "strace", "-o", tmp_path / "log", "-e", inject)
+        assert "killed by SIGKILL" in (tmp_path / "log").read_text(), step
+        assert done.returncode != 0 and set(mounts_below(tmp_path)) <= {str(merged)}, step
+        unmount_below(tmp_path)
+    merged = overlay("")
+    assert create(tmp_path).returncode == 0
+    assert sorted(os.listdir(merged / "opt")) == ["middle", "top"]
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")]
