@@ -90,6 +90,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         lambda: host.configuration.access,
         host.jobs,
         lambda: host.configuration.repositories,
+        project_of=trees.project_of,
     )
     raise_limit()
     most = connections_within_limit(MOST)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from publisher.cli.recorded_run import identity_of
 from publisher.cli.repositories import open_repository
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.command import job_environment
@@ -32,6 +33,12 @@ class ServedTrees:
             state = Path(job_environment(configuration, os.environ)["PUBLISHER_STATE"])
             self._known = {key: self._known.get(key) or _tree(*key, state) for key in keys}
         return list(self._known.values())
+
+    def project_of(self, repository: str, wish_list: str) -> str:
+        """Return the project of a wish list from its identity in records; "" if it has none."""
+        found = self._configuration().repository(repository)
+        lists = found.lists if found is not None else ()
+        return next((each.project for each in lists if identity_of(each.source) == wish_list), "")
 
 
 def _tree(name: str, url: str, state: Path) -> PublishedTree:

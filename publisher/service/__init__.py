@@ -2,8 +2,11 @@
 
 configuration.py        the configuration as values (pure)
 access.py               identities, and what each may do (pure)
+verbs.py                what requests do, and which roles may (pure)
+projects.py             members of projects (pure)
 kinds.py                the kinds of jobs (pure)
-parse_configuration.py  YAML -> the configuration, and all its errors with their places
+parse_configuration.py  YAML -> the configuration, and all its errors with their places;
+                        parse_access.py and parse_projects.py read parts of it, names.py names
 host.py                 the parts of one host, in threads
 health.py               liveness and readiness over HTTP
 jobs/                   the jobs: types, queue, child processes

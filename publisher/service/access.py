@@ -6,32 +6,16 @@ import enum
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from publisher.errors import PublisherError
+from publisher.service.projects import SERVICE, Grants, Member, Project
+from publisher.service.verbs import OPEN
+from publisher.service.verbs import Verb as Verb
 
 _HEADER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9._~+/-]{1,4096}=*) *")
-
-
-class Verb(enum.StrEnum):
-    """What a request does; each route has one."""
-
-    PROBE = "probe"
-    """Whether the service is alive, for service managers."""
-    BROWSE = "browse"
-    """Reads what is published."""
-    READ = "read"
-    """Reads everything, such as jobs, their logs, and the states of wishes."""
-    SUBMIT = "submit"
-    """Queues jobs."""
-    CANCEL = "cancel"
-    """Ends jobs."""
-
-
-GRANTED = (Verb.READ, Verb.SUBMIT, Verb.CANCEL)
-"""The verbs that a token may have."""
 
 
 class Anonymous(enum.StrEnum):
@@ -51,28 +35,59 @@ class Token:
         sha256: The SHA-256 of the token, in hexadecimal digits.
         allows: What requests with it may do.
         expires: The first day (UTC) on which it is not valid, or None.
+        projects: The projects in which they may do it; () for the service itself and all projects.
     """
 
     name: str
     sha256: str = field(repr=False)
     allows: frozenset[Verb]
     expires: date | None = None
+    projects: tuple[str, ...] = ()
+
+    @property
+    def grants(self) -> Grants:
+        """Return what the token allows, by project."""
+        return dict.fromkeys(self.projects or (SERVICE,), self.allows)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything that decides about requests."""
+    """Everything that decides about requests.
+
+    `administrators` have their roles in all projects, and in what belongs to no project.
+    """
 
     anonymous: Anonymous = Anonymous.NOTHING
     tokens: tuple[Token, ...] = ()
+    projects: tuple[Project, ...] = ()
+    administrators: tuple[Member, ...] = ()
+
+
+class Means(enum.StrEnum):
+    """How the sender of a request is known."""
+
+    ANONYMOUS = "anonymous"
+    TOKEN = "token"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The sender of a request: a token's name, or "" without a token."""
+    """The sender of a request: a name, "" if it is not known, and what is allowed where."""
 
     name: str
-    verbs: frozenset[Verb]
+    grants: Grants = field(default_factory=dict)
+    means: Means = Means.ANONYMOUS
+
+    @property
+    def verbs(self) -> frozenset[Verb]:
+        """Return everything that is allowed in at least one project."""
+        return frozenset[Verb]().union(*self.grants.values())
+
+    def projects(self, verb: Verb) -> frozenset[str] | None:
+        """Return the projects in which the verb is allowed; None for all of them."""
+        if may(self, verb):
+            return None
+        return frozenset(name for name, verbs in self.grants.items() if verb in verbs)
 
 
 class Unauthorized(PublisherError):
@@ -84,30 +99,41 @@ class Unauthorized(PublisherError):
 
 
 class Forbidden(PublisherError):
-    """A token does not allow what the request does."""
+    """The sender of a request is known, and may not do what it does in `project`."""
 
-    def __init__(self, identity: Identity, verb: Verb) -> None:
+    def __init__(self, identity: Identity, verb: Verb, project: str = SERVICE) -> None:
+        where = f" in the project {project}" if project else " outside of its projects"
+        if not identity.verbs or set(identity.grants) == {SERVICE}:
+            where = ""
+        hint = f"add {verb} to allows of the token in the configuration of the service"
         super().__init__(
             "cannot answer the request",
-            why=f"the token {identity.name} does not allow to {verb}",
-            hint=f"add {verb} to allows of the token in the configuration of the service",
+            why=f"the {identity.means} {identity.name} does not allow to {verb}{where}",
+            hint=hint,
         )
         self.name = identity.name
         self.verb = str(verb)
+        self.project = project
 
 
-_ANONYMOUS = {
-    Anonymous.NOTHING: frozenset[Verb](),
-    Anonymous.PUBLISHED: frozenset({Verb.BROWSE}),
-    Anonymous.EVERYTHING: frozenset({Verb.READ}),
+_ANONYMOUS: Mapping[Anonymous, Grants] = {
+    Anonymous.NOTHING: {},
+    Anonymous.PUBLISHED: {SERVICE: frozenset({Verb.BROWSE})},
+    Anonymous.EVERYTHING: {SERVICE: frozenset({Verb.READ})},
 }
 
 
-def may(identity: Identity, verb: Verb) -> bool:
-    """Return whether a request of `identity` may do this. Reading includes browsing."""
-    if verb is Verb.PROBE or verb in identity.verbs:
+def may(identity: Identity, verb: Verb, project: str = SERVICE) -> bool:
+    """Return whether a request of `identity` may do this in a project.
+
+    What belongs to no project, SERVICE, needs the verb for the service itself. What is published
+    has no project: reading anything includes browsing.
+    """
+    if verb in OPEN:
         return True
-    return verb is Verb.BROWSE and Verb.READ in identity.verbs
+    if verb is Verb.BROWSE:
+        return bool(identity.verbs & {Verb.BROWSE, Verb.READ})
+    return any(verb in identity.grants.get(name, ()) for name in (SERVICE, project))
 
 
 def identify(access: Access, headers: Sequence[str], now: datetime) -> Identity:
@@ -119,9 +145,8 @@ def identify(access: Access, headers: Sequence[str], now: datetime) -> Identity:
         Unauthorized: A header is not that of a valid token. It is not taken as anonymous, so that
             an expired token is noticed where anonymous requests are answered as well.
     """
-    verbs = _ANONYMOUS[access.anonymous]
     if not headers:
-        return Identity("", verbs)
+        return Identity("", _ANONYMOUS[access.anonymous])
     match = _HEADER.fullmatch(headers[0]) if len(headers) == 1 else None
     if match is None:
         raise _invalid("Authorization is not one header of the form 'Bearer TOKEN'")
@@ -133,16 +158,29 @@ def identify(access: Access, headers: Sequence[str], now: datetime) -> Identity:
     [token] = found[:1]
     if token.expires is not None and token.expires <= now.astimezone(UTC).date():
         raise _invalid(f"the token {token.name} has expired")
-    return Identity(token.name, verbs | token.allows)
+    return Identity(token.name, _joined(access, token.grants), Means.TOKEN)
 
 
-def check(identity: Identity, verb: Verb) -> None:
-    """Raise Unauthorized or Forbidden if a request of `identity` may not do this."""
-    if may(identity, verb):
-        return
+def _joined(access: Access, grants: Grants) -> Grants:
+    """Return what an identity may do, with what everyone may read."""
+    parts = (_ANONYMOUS[access.anonymous], grants)
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: frozenset[Verb]().union(*(part.get(name, ()) for part in parts)) for name in names
+    }
+
+
+def check(identity: Identity, verb: Verb, project: str = SERVICE) -> None:
+    """Raise Unauthorized or Forbidden if a request of `identity` may not do this in a project."""
+    if not may(identity, verb, project):
+        raise refusal(identity, verb, project)
+
+
+def refusal(identity: Identity, verb: Verb, project: str = SERVICE) -> Unauthorized | Forbidden:
+    """Return why a request may not do this: its sender is not known, or not allowed to."""
     if identity.name:
-        raise Forbidden(identity, verb)
-    raise Unauthorized(
+        return Forbidden(identity, verb, project)
+    return Unauthorized(
         "cannot answer the request",
         why=f"requests without a token may not {_PHRASES[verb]}",
         hint="send the header 'Authorization: Bearer TOKEN'",
@@ -152,10 +190,13 @@ def check(identity: Identity, verb: Verb) -> None:
 
 _PHRASES = {
     Verb.PROBE: "probe the service",
+    Verb.NOTIFY: "send notifications",
     Verb.BROWSE: "read what is published",
     Verb.READ: "read jobs, their logs, and the states of wishes",
     Verb.SUBMIT: "queue jobs",
     Verb.CANCEL: "cancel jobs",
+    Verb.REMOVE: "remove images",
+    Verb.ADMINISTER: "manage tokens",
 }
 
 

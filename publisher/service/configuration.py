@@ -33,11 +33,13 @@ class ListConfiguration:
 
     `source` is what `publisher ingest` accepts as LIST: a path, a web address, or a place in a git
     repository. `schedule` is a cron expression, or "" for a list that is ingested on request only.
+    `project` is the project that it belongs to, or "".
     """
 
     name: str
     source: str
     schedule: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class RepositoryConfiguration:
     """A published file system.
 
     `arguments` are further options for the commands of each kind. `site` is the directory of the
-    static site that jobs of kind SITE write, or None.
+    static site that jobs of kind SITE write, or None. `projects` may publish single images to it,
+    beside those of its lists.
     """
 
     name: str
@@ -54,10 +57,15 @@ class RepositoryConfiguration:
     schedules: Mapping[JobKind, str] = field(default_factory=dict)
     arguments: Mapping[JobKind, tuple[str, ...]] = field(default_factory=dict)
     site: Path | None = None
+    projects: tuple[str, ...] = ()
 
     def list_named(self, name: str) -> ListConfiguration | None:
         """Return the wish list of this name."""
         return next((each for each in self.lists if each.name == name), None)
+
+    def may_publish(self, project: str) -> bool:
+        """Return whether jobs of a project may publish single images to the repository."""
+        return project in (*self.projects, *(each.project for each in self.lists if each.project))
 
 
 @dataclass(frozen=True, slots=True)

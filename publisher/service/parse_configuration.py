@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
 
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import PublisherError, presentable, printable, shorten
-from publisher.service.access import GRANTED, Access, Anonymous, Token, Verb
+from publisher.service.access import Access
 from publisher.service.configuration import (
     SCHEDULED,
     History,
@@ -25,13 +24,20 @@ from publisher.service.configuration import (
     ServiceConfiguration,
 )
 from publisher.service.kinds import JobKind
+from publisher.service.names import (
+    names_in,
+    read_keys,
+    read_known_name,
+    read_known_names,
+    read_named,
+)
+from publisher.service.parse_access import parse_anonymous, parse_tokens
+from publisher.service.parse_projects import parse_members, parse_projects
 from publisher.tree.layout import RepositoryURL
-from publisher.wishlist.fields import read_date
 from publisher.yaml_nodes import (
     Problems,
     describe,
     load_mapping,
-    read_entries,
     read_mapping,
     read_named_file,
     read_text,
@@ -43,14 +49,11 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
-    "repositories", "access", "tokens",
+    "repositories", "access", "tokens", "projects", "administrators",
 )  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 _CRON = re.compile(r"@(?:hourly|daily|weekly|monthly)|\S+(?: +\S+){4}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MOST_TOKENS = 1000
 _SCHEMES = ("postgresql", "sqlite")
 _EMBEDDED = "jobs.sqlite"
 _ALIASES = {
@@ -60,7 +63,6 @@ _ALIASES = {
     "@monthly": "0 0 1 * *",
 }
 _LEAP_YEAR = datetime(2024, 12, 31, tzinfo=UTC)
-_Value = TypeVar("_Value")
 
 
 def parse_configuration(
@@ -106,6 +108,7 @@ class _Reader:
     def __init__(self, problems: Problems, read_file: Callable[[str], bytes]) -> None:
         self._problems = problems
         self._read_file = read_file
+        self._projects: tuple[str, ...] = ()
 
     def configuration(self, root: yaml.MappingNode) -> ServiceConfiguration | None:
         found = read_mapping(root, self._problems, "in the configuration", _KEYS, {})
@@ -117,11 +120,18 @@ class _Reader:
         state = self._state(root, found.get("state"))
         database = self._database(found, state)
         listen = self._listen(found.get("listen"))
+        projects = parse_projects(found.get("projects"), self._problems)
+        self._projects = names_in(found.get("projects"))
         repositories = self._repositories(root, found.get("repositories"))
         limits = self._limits(found.get("limits"))
         history = self._history(found.get("history"))
         environment = self._environment(found.get("environment"))
-        access = Access(self._anonymous(found.get("access")), self._tokens(found.get("tokens")))
+        access = Access(
+            parse_anonymous(found.get("access"), self._problems),
+            parse_tokens(found.get("tokens"), self._problems, self._projects),
+            projects,
+            parse_members(found.get("administrators"), self._problems),
+        )
         if state is None or database is None:
             return None
         return ServiceConfiguration(
@@ -217,7 +227,7 @@ class _Reader:
 
     def _limits(self, node: yaml.Node | None) -> Limits:
         keys = ("jobs", "queued", "events", "job-time", "host-timeout")
-        found = self._mapping(node, "limits", keys)
+        found = read_keys(node, self._problems, "limits", keys)
         default = Limits()
         return Limits(
             self._number(found.get("jobs"), "jobs", 1, 64, default.jobs),
@@ -233,7 +243,7 @@ class _Reader:
         )
 
     def _history(self, node: yaml.Node | None) -> History:
-        found = self._mapping(node, "history", ("jobs", "age"))
+        found = read_keys(node, self._problems, "history", ("jobs", "age"))
         default = History()
         return History(
             self._number(found.get("jobs"), "jobs", 1, 10_000_000, default.jobs),
@@ -250,90 +260,6 @@ class _Reader:
                 self._problems.error(item, message, "write the name only, such as HTTPS_PROXY")
         return tuple(name for name, _ in names)
 
-    def _anonymous(self, node: yaml.Node | None) -> Anonymous:
-        found = self._mapping(node, "access", ("anonymous",)).get("anonymous")
-        if found is None:
-            return Anonymous.NOTHING
-        text = found.value if isinstance(found, yaml.ScalarNode) else ""
-        if text in tuple(Anonymous):
-            return Anonymous(text)
-        message = f"anonymous must be one of {', '.join(Anonymous)}"
-        self._problems.error(found, message, "write anonymous: nothing")
-        return Anonymous.NOTHING
-
-    def _tokens(self, node: yaml.Node | None) -> tuple[Token, ...]:
-        if node is None:
-            return ()
-        write = "write tokens: [{name: ci, sha256: HEX, allows: [read]}]"
-        if not (isinstance(node, yaml.SequenceNode) and 0 < len(node.value) <= _MOST_TOKENS):
-            message = f"tokens must be a list, with one to {_MOST_TOKENS}"
-            self._problems.error(node, message, write)
-            return ()
-        read = [(self._token(item, write), item) for item in node.value]
-        found = [(token, item) for token, item in read if token is not None]
-        names: set[str] = set()
-        hashes: dict[str, str] = {}
-        for token, item in found:
-            if token.name in names:
-                message = f"the token {token.name} is given twice"
-                self._problems.error(item, message, "choose another name")
-            elif token.sha256 in hashes:
-                message = f"{token.name} and {hashes[token.sha256]} are the same token"
-                self._problems.error(item, message, "make a token for each")
-            names.add(token.name)
-            hashes.setdefault(token.sha256, token.name)
-        return tuple(token for token, _ in found)
-
-    def _token(self, node: yaml.Node, write: str) -> Token | None:
-        if not isinstance(node, yaml.MappingNode):
-            message = f"a token must be a mapping, but this is {describe(node)}"
-            self._problems.error(node, message, write)
-            return None
-        known = ("name", "sha256", "allows", "expires")
-        found = read_mapping(node, self._problems, "in a token", known, {})
-        missing = [key for key in known[:3] if key not in found]
-        if missing:
-            self._problems.error(node, f"the token has no {' and no '.join(missing)}", write)
-        name = self._token_name(found.get("name"))
-        sha256 = self._sha256(found.get("sha256"))
-        allows = self._allows(found.get("allows"))
-        expires = None
-        if "expires" in found:
-            expires = read_date(found["expires"], self._problems, "expires")
-        if name is None or sha256 is None:
-            return None
-        return Token(name, sha256, allows, expires)
-
-    def _token_name(self, node: yaml.Node | None) -> str | None:
-        name = None if node is None else read_text(node, self._problems, "name")
-        if node is None or name is None or _NAME.fullmatch(name):
-            return name
-        message = f"{presentable(name)!r} is not a name"
-        cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
-        self._problems.error(node, message, cure)
-        return None
-
-    def _sha256(self, node: yaml.Node | None) -> str | None:
-        """Return a hash; messages do not quote the value, which may be a token by mistake."""
-        if node is None:
-            return None
-        text: str = node.value if isinstance(node, yaml.ScalarNode) else ""
-        if _SHA256.fullmatch(text):
-            return text
-        message = "sha256 is not a hash of 64 hexadecimal digits in lower case"
-        self._problems.error(node, message, 'print it: printf %s "$TOKEN" | sha256sum')
-        return None
-
-    def _allows(self, node: yaml.Node | None) -> frozenset[Verb]:
-        if node is None:
-            return frozenset()
-        texts = read_texts(node, self._problems, "allows")
-        for text, item in texts:
-            if text not in GRANTED:
-                message = f"a token cannot allow {presentable(text)!r}"
-                self._problems.error(item, message, f"known are {', '.join(GRANTED)}")
-        return frozenset(Verb(text) for text, _ in texts if text in GRANTED)
-
     def _repositories(
         self, root: yaml.Node, node: yaml.Node | None
     ) -> tuple[RepositoryConfiguration, ...]:
@@ -341,7 +267,7 @@ class _Reader:
         if node is None:
             self._problems.error(root, "no repositories are named", write)
             return ()
-        found = self._named(node, "repositories", write, self._repository)
+        found = read_named(node, self._problems, "repositories", write, self._repository)
         seen: dict[str, str] = {}
         for each in found:
             if seen.setdefault(each.url, each.name) != each.name:
@@ -349,32 +275,8 @@ class _Reader:
                 self._problems.error(node, message, "keep one, with the lists of both")
         return found
 
-    def _named(
-        self,
-        node: yaml.Node,
-        what: str,
-        write: str,
-        read: Callable[[str, yaml.Node], _Value | None],
-    ) -> tuple[_Value, ...]:
-        """Return what `read` makes of each value of a mapping whose keys are names."""
-        if not (isinstance(node, yaml.MappingNode) and node.value):
-            self._problems.error(node, f"{what} must be a mapping, with at least one", write)
-            return ()
-        values = []
-        for key, value in read_entries(node, self._problems):
-            name = read_text(key, self._problems, "a name")
-            if name is None:
-                continue
-            if not _NAME.fullmatch(name):
-                message = f"{presentable(name)!r} is not a name"
-                cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
-                self._problems.error(key, message, cure)
-            made = read(presentable(name), value)
-            values += [made] if made is not None else []
-        return tuple(values)
-
     def _repository(self, name: str, node: yaml.Node) -> RepositoryConfiguration | None:
-        known = ("url", "lists", "schedules", "arguments", "site")
+        known = ("url", "lists", "schedules", "arguments", "site", "projects")
         if not isinstance(node, yaml.MappingNode):
             message = f"a repository must be a mapping, but this is {describe(node)}"
             self._problems.error(node, message, "write url: 'dir:/srv/images'")
@@ -384,7 +286,8 @@ class _Reader:
         lists: tuple[ListConfiguration, ...] = ()
         if "lists" in found:
             write = "write lists: {NAME: {source: /srv/wishes/NAME.yaml}}"
-            lists = self._named(found["lists"], "lists", write, self._list)
+            lists = read_named(found["lists"], self._problems, "lists", write, self._list)
+            self._check_sources(found["lists"], lists)
         schedules = {}
         for kind, value in self._by_kind(found.get("schedules"), "schedules", SCHEDULED).items():
             expression = self._schedule(value, f"the schedule of {kind}")
@@ -398,9 +301,14 @@ class _Reader:
         if JobKind.SITE in schedules and "site" not in found:
             message = "a site has a schedule, but no directory"
             self._problems.error(found["schedules"], message, "add site: /srv/www/images")
+        projects: tuple[str, ...] = ()
+        if "projects" in found:
+            projects = read_known_names(
+                found["projects"], self._problems, "projects", "project", self._projects
+            )
         if url is None:
             return None
-        return RepositoryConfiguration(name, url, lists, schedules, arguments, site)
+        return RepositoryConfiguration(name, url, lists, schedules, arguments, site, projects)
 
     def _repository_url(self, repository: yaml.Node, node: yaml.Node | None) -> str | None:
         if node is None:
@@ -426,11 +334,14 @@ class _Reader:
             message = f"a list must be a mapping, but this is {describe(node)}"
             self._problems.error(node, message, write)
             return None
-        known = ("source", "schedule")
+        known = ("source", "schedule", "project")
         found = read_mapping(node, self._problems, f"in the list {name}", known, {})
         schedule = ""
         if "schedule" in found:
             schedule = self._schedule(found["schedule"], "the schedule")
+        project: str | None = ""
+        if "project" in found:
+            project = read_known_name(found["project"], self._problems, "project", self._projects)
         if "source" not in found:
             self._problems.error(node, "the list has no source", write)
             return None
@@ -443,12 +354,21 @@ class _Reader:
                 found["source"], message, f"{write}, or https://…, or git+https://…"
             )
             return None
-        return ListConfiguration(name, source, schedule)
+        return ListConfiguration(name, source, schedule, project or "")
+
+    def _check_sources(self, node: yaml.Node, lists: Sequence[ListConfiguration]) -> None:
+        """Report a source in two projects: its wishes would have the credentials of either."""
+        projects: dict[str, ListConfiguration] = {}
+        for each in lists:
+            other = projects.setdefault(each.source, each)
+            if other.project != each.project:
+                message = f"{other.name} and {each.name} are the same list in different projects"
+                self._problems.error(node, message, "keep one of them")
 
     def _by_kind(
         self, node: yaml.Node | None, what: str, kinds: Sequence[JobKind] | type[JobKind]
     ) -> dict[JobKind, yaml.Node]:
-        found = self._mapping(node, what, [str(kind) for kind in kinds])
+        found = read_keys(node, self._problems, what, [str(kind) for kind in kinds])
         return {JobKind(key): value for key, value in found.items()}
 
     def _schedule(self, node: yaml.Node, what: str) -> str:
@@ -474,17 +394,6 @@ class _Reader:
             self._problems.error(node, message, "correct the day or the month")
             return ""
         return expression
-
-    def _mapping(
-        self, node: yaml.Node | None, what: str, known: Sequence[str]
-    ) -> dict[str, yaml.Node]:
-        if node is None:
-            return {}
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{what} must be a mapping, but this is {describe(node)}"
-            self._problems.error(node, message, f"known keys are {', '.join(known)}")
-            return {}
-        return read_mapping(node, self._problems, f"in {what}", known, {})
 
     def _number(
         self, node: yaml.Node | None, what: str, least: int, most: int, default: int

@@ -27,6 +27,7 @@ def job_arguments(
     if repository is None:
         name = presentable(request.repository)
         raise _missing(request, f"the configuration has no repository {name}")
+    _check_project(repository, request)
     command = {JobKind.INGEST_LIST: "ingest"}.get(request.kind, str(request.kind))
     # Layers that begin and end are events of the level debug.
     level = "debug" if request.kind in _WITH_STEPS else "info"
@@ -40,6 +41,20 @@ def job_arguments(
         "--",
         *_subjects(repository, request),
     ]
+
+
+def _check_project(repository: RepositoryConfiguration, request: JobRequest) -> None:
+    """Raise CannotRun if the job is not one of its project any more: it has its credentials."""
+    project = presentable(request.project)
+    if request.kind.has_list:
+        wish_list = repository.list_named(request.subject)
+        if wish_list is not None and wish_list.project != request.project:
+            subject = presentable(request.subject)
+            why = f"the list {subject} is not one of the project {project}"
+            raise _missing(request, why if project else f"the list {subject} has a project")
+    elif request.project and not repository.may_publish(request.project):
+        why = f"the project {project} may not publish to the repository {repository.name}"
+        raise _missing(request, why)
 
 
 def _subjects(repository: RepositoryConfiguration, request: JobRequest) -> list[str]:

@@ -42,6 +42,7 @@ JOBS = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("cancelled_by", sa.Text),
     sa.Column("requested_from", sa.Text, nullable=False, server_default=""),
+    sa.Column("project", sa.Text, nullable=False, server_default=""),
 )
 # The same work is queued only once, whichever hosts request it at the same time.
 _QUEUED = JOBS.c.state == JobState.QUEUED.value
@@ -133,11 +134,12 @@ def create_tables(engine: sa.Engine) -> None:
 
 
 def _add_columns(connection: sa.Connection) -> None:
-    """Add the column that the tables of earlier releases lack."""
+    """Add the columns that the tables of earlier releases lack."""
     known = {each["name"] for each in sa.inspect(connection).get_columns(JOBS.name)}
-    if JOBS.c.requested_from.name not in known:
-        statement = f"ALTER TABLE {JOBS.name} ADD COLUMN requested_from TEXT NOT NULL DEFAULT ''"
-        connection.execute(sa.text(statement))
+    for column in (JOBS.c.requested_from, JOBS.c.project):
+        if column.name not in known:
+            statement = f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} TEXT NOT NULL DEFAULT ''"
+            connection.execute(sa.text(statement))
 
 
 def _create_file(path: Path) -> None:

@@ -46,6 +46,7 @@ class JobRequest:
         requested_by: The user, token or schedule that requested it, for people to read.
         requested_from: The address that requested it, "" if it was this service itself.
         reason: Why, for people to read: "schedule */15 * * * *", "webhook harbor".
+        project: The project that it belongs to, whose credentials it has; "" for the service.
     """
 
     kind: JobKind
@@ -55,11 +56,12 @@ class JobRequest:
     requested_by: str = ""
     reason: str = ""
     requested_from: str = ""
+    project: str = ""
 
     @property
     def key(self) -> tuple[str, ...]:
         """Return what requests for the same work have in common."""
-        return (str(self.kind), self.repository, self.subject, *self.arguments)
+        return (str(self.kind), self.repository, self.project, self.subject, *self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,13 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs to list; an empty value selects all."""
+    """Which jobs to list; an empty value selects all, except for an empty set of projects."""
 
     repositories: frozenset[str] = frozenset()
     kinds: frozenset[JobKind] = frozenset()
     states: frozenset[JobState] = frozenset()
     subject: str = ""
+    projects: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

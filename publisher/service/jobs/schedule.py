@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -50,15 +50,17 @@ def schedules(configuration: ServiceConfiguration) -> Iterator[Schedule]:
     for repository in configuration.repositories:
         for each in repository.lists:
             if each.schedule:
-                yield _schedule(each.schedule, JobKind.INGEST_LIST, repository.name, each.name)
+                request = JobRequest(
+                    JobKind.INGEST_LIST, repository.name, each.name, project=each.project
+                )
+                yield _schedule(each.schedule, request)
         for kind, expression in repository.schedules.items():
-            yield _schedule(expression, kind, repository.name, "")
+            yield _schedule(expression, JobRequest(kind, repository.name))
 
 
-def _schedule(expression: str, kind: JobKind, repository: str, subject: str) -> Schedule:
+def _schedule(expression: str, request: JobRequest) -> Schedule:
     reason = f"schedule {expression}"
-    request = JobRequest(kind, repository, subject, requested_by="schedule", reason=reason)
-    return Schedule(expression, request)
+    return Schedule(expression, replace(request, requested_by="schedule", reason=reason))
 
 
 class Scheduler:

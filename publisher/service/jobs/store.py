@@ -113,6 +113,7 @@ class StoredJobs:
             "error": "",
             "attempt": 0,
             "requested_from": request.requested_from,
+            "project": request.project,
         }
         waiting = sa.select(sa.func.count()).where(JOBS.c.state == JobState.QUEUED)
         with self._engine.begin() as connection:
@@ -162,6 +163,8 @@ class StoredJobs:
                 query = query.where(column.in_([str(value) for value in values]))
         if chosen.subject:
             query = query.where(JOBS.c.subject == chosen.subject)
+        if chosen.projects is not None:
+            query = query.where(JOBS.c.project.in_(chosen.projects))
         if after:
             query = query.where(JOBS.c.id < after)
         with available(), self._engine.connect() as connection:
@@ -239,6 +242,7 @@ def _job(row: Any) -> Job:
         row["requested_by"],
         row["reason"],
         row["requested_from"],
+        row["project"],
     )
     return Job(
         row["id"],

@@ -59,7 +59,7 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     description = _reporting(_description(routes))
     entries = [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
     entries += [
-        GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb, each.method)
+        GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb, each.method, each.reach)
         for each in routes
     ]
     entries += [GuardedRoute(path, _reporting(page), verb) for path, page, verb in pages.routes()]

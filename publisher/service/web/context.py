@@ -45,6 +45,8 @@ class Context:
         repositories: Returns the repositories that jobs may be queued for, as they are configured.
         now: The clock.
         recheck: For how many seconds a tree is taken as unchanged.
+        project_of: Returns the project of a wish list, "" for none, from the name of its repository
+            and its identity in the records.
         patience: How many seconds a request waits for a tree that has changed to be read, before it
             is answered from what was read last.
     """
@@ -56,3 +58,4 @@ class Context:
     now: Callable[[], datetime] = _now
     recheck: float = 1.0
     patience: float = 0.05
+    project_of: Callable[[str, str], str] = lambda repository, wish_list: ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,33 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from publisher.errors import PublisherError
-from publisher.service.access import Access, Identity, Verb, check, identify
-from publisher.service.web.problems import problem
+from publisher.service.access import (
+    Access,
+    Forbidden,
+    Identity,
+    Unauthorized,
+    Verb,
+    check,
+    identify,
+    refusal,
+)
+from publisher.service.verbs import OPEN, Reach
+from publisher.service.web.problems import problem, unexpected
+
+_log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_IDENTITY = "publisher.identity"
+_ADMITTED = "publisher.admitted"
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A request that the guard has admitted, and whether its endpoint has named the project."""
+
+    identity: Identity
+    verb: Verb
+    is_decided: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +49,17 @@ class Guard:
     access: Callable[[], Access]
     now: Callable[[], datetime]
 
-    def admit(self, request: Request, verb: Verb) -> Identity:
+    def admit(self, request: Request, verb: Verb, reach: Reach = Reach.SERVICE) -> Admitted:
         """Return the sender of the request; raise Unauthorized or Forbidden."""
-        if verb is Verb.PROBE:
-            return Identity("", frozenset())
+        if verb in OPEN:
+            return Admitted(Identity(""), verb, is_decided=True)
         headers = request.headers.getlist("authorization")
         identity = identify(self.access(), headers, self.now())
-        check(identity, verb)
-        return identity
+        if reach is Reach.SERVICE:
+            check(identity, verb)
+        elif identity.projects(verb) == frozenset():
+            raise refusal(identity, verb)
+        return Admitted(identity, verb, is_decided=reach is Reach.SERVICE)
 
 
 class GuardedRoute(Route):
@@ -43,20 +68,44 @@ class GuardedRoute(Route):
     The guard is the attribute `guard` of the state of the application.
     """
 
-    def __init__(self, path: str, endpoint: Endpoint, verb: Verb, method: str = "GET") -> None:
-        super().__init__(path, endpoint, methods=[method])
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        verb: Verb,
+        method: str = "GET",
+        reach: Reach = Reach.SERVICE,
+    ) -> None:
+        super().__init__(path, _decided(endpoint), methods=[method])
         self.verb = verb
+        self.reach = reach
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse before anything of the request has been read."""
         if self.methods and scope["method"] in self.methods:
             guard: Guard = scope["app"].state.guard
             try:
-                scope[_IDENTITY] = guard.admit(Request(scope), self.verb)
+                scope[_ADMITTED] = guard.admit(Request(scope), self.verb, self.reach)
             except PublisherError as error:
                 await problem(error)(scope, receive, send)
                 return
         await super().handle(scope, receive, send)
+
+
+def _decided(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that answers only if it has stated what its request is about."""
+
+    async def checked(request: Request) -> Response:
+        try:
+            response = await endpoint(request)
+        except (Forbidden, Unauthorized) as error:  # raised by `allow`
+            return problem(error)
+        if response.status_code < 400 and not _admitted(request).is_decided:
+            _log.error("%s %s did not check the project", request.method, request.url.path)
+            return unexpected()
+        return response
+
+    return checked
 
 
 class MissingVerb(ValueError):
@@ -72,7 +121,35 @@ def guarded(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
     return found
 
 
+def _admitted(request: Request) -> Admitted:
+    found: Admitted = request.scope[_ADMITTED]
+    return found
+
+
 def identity_of(request: Request) -> Identity:
     """Return the sender of a request that the guard has admitted."""
-    found: Identity = request.scope[_IDENTITY]
-    return found
+    return _admitted(request).identity
+
+
+def allow(request: Request, project: str, verb: Verb | None = None) -> None:
+    """Check that the request may do what it does in the project of what it is about.
+
+    Args:
+        request: One that the guard has admitted.
+        project: The project, or SERVICE for what belongs to none.
+        verb: In place of that of the route.
+
+    Raises:
+        Forbidden: It may not.
+        Unauthorized: It may not, and its sender is not known.
+    """
+    admitted = _admitted(request)
+    check(admitted.identity, verb or admitted.verb, project)
+    admitted.is_decided = True
+
+
+def visible(request: Request) -> frozenset[str] | None:
+    """Return the projects whose objects the answer may contain; None for all objects."""
+    admitted = _admitted(request)
+    admitted.is_decided = True
+    return admitted.identity.projects(admitted.verb)

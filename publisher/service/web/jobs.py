@@ -25,8 +25,9 @@ from publisher.service.jobs.model import (
     JobsUnavailable,
     NoSuchJob,
 )
+from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, encode, tag_of
-from publisher.service.web.guard import identity_of
+from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Kind, Parameter, Route
 from publisher.times import format_time
@@ -81,8 +82,17 @@ class _JobRoutes:
                     page,
                     Parameter("cursor", "`next` of the page before.", default=""),
                 ),
+                reach=Reach.OBJECT,
             ),
-            Route(BASE + "/{job}", "showJob", "Show one job.", "job-1", Verb.READ, self.show),
+            Route(
+                BASE + "/{job}",
+                "showJob",
+                "Show one job.",
+                "job-1",
+                Verb.READ,
+                self.show,
+                reach=Reach.OBJECT,
+            ),
             Route(
                 BASE + "/{job}/events",
                 "listEvents",
@@ -91,6 +101,7 @@ class _JobRoutes:
                 Verb.READ,
                 self.events,
                 (last, page),
+                reach=Reach.OBJECT,
             ),
             Route(
                 BASE + "/{job}/live",
@@ -102,6 +113,7 @@ class _JobRoutes:
                 self.live,
                 (last,),
                 media_type=_EVENT_STREAM,
+                reach=Reach.OBJECT,
             ),
         )
 
@@ -119,6 +131,7 @@ class _JobRoutes:
             frozenset({repository} if repository is not None else ()),
             frozenset({JobKind(kind)} if kind is not None else ()),
             frozenset({JobState(state)} if state is not None else ()),
+            projects=visible(request),
         )
         if not is_identifier(cursor):
             raise BadRequest(
@@ -136,13 +149,13 @@ class _JobRoutes:
 
     async def show(self, request: Request, job: str) -> Response:
         """Show one job."""
-        found = await self._job(job)
+        found = await self._job(request, job)
         with_address = bool(identity_of(request).name)
         return _fresh(request, "job/1", job_value(found, with_address=with_address))
 
     async def events(self, request: Request, job: str, after: int, limit: int) -> Response:
         """List events of a job."""
-        await self._job(job)
+        await self._job(request, job)
         found = await run_in_threadpool(self._jobs.events, job, after, limit)
         return _fresh(request, "job-events/1", {"events": [_event_value(each) for each in found]})
 
@@ -158,7 +171,7 @@ class _JobRoutes:
                     parameter="Last-Event-ID",
                 )
             after = int(known)
-        await self._job(job)  # raises NoSuchJob before the answer begins
+        await self._job(request, job)  # raises NoSuchJob before the answer begins
         if self._streams >= _MOST_STREAMS:
             raise JobsUnavailable(
                 f"cannot follow job {job}",
@@ -168,10 +181,13 @@ class _JobRoutes:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._stream(job, after), 200, headers, _EVENT_STREAM)
 
-    async def _job(self, job_id: str) -> Job:
+    async def _job(self, request: Request, job_id: str) -> Job:
+        """Return a job that the request may read."""
         if not is_identifier(job_id):
             raise NoSuchJob(printable(job_id[:100]))
-        return await run_in_threadpool(self._jobs.get, job_id)
+        found = await run_in_threadpool(self._jobs.get, job_id)
+        allow(request, found.request.project)
+        return found
 
     async def _stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         self._streams += 1
@@ -245,6 +261,7 @@ def job_value(job: Job, *, with_address: bool = False) -> dict[str, object]:
         "id": job.id,
         "kind": str(request.kind),
         "repository": request.repository,
+        "project": request.project,
         "subject": printable(request.subject),
         "requestedBy": printable(request.requested_by),
         "reason": printable(request.reason),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publisher.service.access import Verb
+from publisher.service.verbs import Reach
 from publisher.service.web.problems import BadRequest
 
 _LONGEST = 4096
@@ -85,6 +86,7 @@ class Route:
         media_type: That of the answer.
         method: GET, or POST for requests that change something.
         body: The schema of the body of requests, as `answer`; "" without one.
+        reach: Where its sender has to be allowed the verb.
     """
 
     path: str
@@ -97,6 +99,7 @@ class Route:
     media_type: str = "application/json"
     method: str = "GET"
     body: str = ""
+    reach: Reach = Reach.SERVICE
 
 
 PARTS = {

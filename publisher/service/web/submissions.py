@@ -28,11 +28,12 @@ from publisher.service.jobs.model import (
     NoSuchJob,
     Submission,
 )
+from publisher.service.verbs import Reach, verb_for
 from publisher.service.web.answers import JSON, encode
 from publisher.service.web.bodies import read_body
 from publisher.service.web.clients import address_of
 from publisher.service.web.context import Context
-from publisher.service.web.guard import identity_of
+from publisher.service.web.guard import allow, identity_of
 from publisher.service.web.jobs import BASE, is_identifier, job_value
 from publisher.service.web.problems import BadRequest, NotFound
 from publisher.service.web.routes import Parameter, Route
@@ -51,6 +52,7 @@ class JobBody(msgspec.Struct, forbid_unknown_fields=True):
     wish_list: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(name="list", default="")
     image: Annotated[str, msgspec.Meta(max_length=1024)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    project: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 def submission_routes(context: Context, trees: Trees) -> tuple[Route, ...]:
@@ -96,6 +98,7 @@ class Submissions:
                 Verb.SUBMIT,
                 self.submit,
                 method="POST",
+                reach=Reach.OBJECT,
                 body="job-request-1",
             ),
             Route(
@@ -106,6 +109,7 @@ class Submissions:
                 Verb.CANCEL,
                 self.cancel,
                 method="POST",
+                reach=Reach.OBJECT,
             ),
             Route(
                 BASE + "/{job}/retry",
@@ -115,6 +119,7 @@ class Submissions:
                 Verb.SUBMIT,
                 self.retry,
                 method="POST",
+                reach=Reach.OBJECT,
             ),
             Route(
                 retry_wish,
@@ -125,6 +130,7 @@ class Submissions:
                 self.retry_wish,
                 (Parameter("wishList", "The `wishList` of the wish, if several have it."),),
                 method="POST",
+                reach=Reach.OBJECT,
             ),
         )
 
@@ -137,7 +143,8 @@ class Submissions:
             image = registry_image(body.image)
         subject = body.wish_list if kind.has_list else image
         arguments = _only(image) if kind.has_list and image else ()
-        return await self._submit(request, kind, body.repository, subject, arguments, body.reason)
+        work = kind, body.repository, subject, arguments
+        return await self._submit(request, *work, body.reason, body.project)
 
     async def retry(self, request: Request, job: str) -> Response:
         """Queue the work of a job again."""
@@ -150,7 +157,8 @@ class Submissions:
             arguments = (*arguments, _RETRIED)  # else its failed images wait for their next try
         reason = f"retry of job {known.id}"
         subject, repository = wanted.subject, wanted.repository
-        return await self._submit(request, wanted.kind, repository, subject, arguments, reason)
+        work = wanted.kind, repository, subject, arguments
+        return await self._submit(request, *work, reason, wanted.project)
 
     async def retry_wish(
         self, request: Request, repository: str, name: str, **values: Any
@@ -195,7 +203,7 @@ class Submissions:
     async def cancel(self, request: Request, job: str) -> Response:
         """Cancel a job; a job that is cancelled already is answered as it is."""
         known = await self._job(job)
-        self._admit(request, Verb.CANCEL, known.request.repository)
+        allow(request, known.request.project)
         by = _sender(request)
         try:
             known = await run_in_threadpool(self._jobs.cancel, job, by)
@@ -213,8 +221,14 @@ class Submissions:
         subject: str,
         arguments: Sequence[str],
         reason: str,
+        project: str = "",
     ) -> Response:
-        self._admit(request, Verb.SUBMIT, repository)
+        """Queue a job; `project` is that of a single image; lists have their own."""
+        if kind.has_list:
+            configured = self._configured(repository)
+            wish_list = configured.list_named(subject) if configured is not None else None
+            project = wish_list.project if wish_list is not None else ""
+        allow(request, project, verb_for(kind))
         wanted = JobRequest(
             kind,
             repository,
@@ -223,17 +237,12 @@ class Submissions:
             requested_by=_sender(request),
             reason=printable(reason),
             requested_from=address_of(request),
+            project=project,
         )
         job_arguments(self._context.repositories(), wanted)  # raises CannotRun
         once = _idempotency(request)
         found: Submission = await run_in_threadpool(self._jobs.submit, wanted, once)
         return _accepted(found.job, 202 if found.is_new or once else 200)
-
-    def _admit(self, request: Request, verb: Verb, repository: str) -> None:
-        """Raise an error if the sender may not do this to the repository.
-
-        The guard has checked the verb; all repositories are alike so far.
-        """
 
     def _configured(self, name: str) -> RepositoryConfiguration | None:
         return next((each for each in self._context.repositories() if each.name == name), None)
@@ -251,6 +260,7 @@ def _check_fields(body: JobBody) -> None:
     for name, value, is_needed, is_allowed in (
         ("list", body.wish_list, kind.has_list, kind.has_list),
         ("image", body.image, kind is JobKind.INGEST_IMAGE, has_image),
+        ("project", body.project, False, kind is JobKind.INGEST_IMAGE),
     ):
         if value and not is_allowed:
             why, hint = f"a job of the kind {kind} has no {name}", f"omit {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,10 @@ from publisher.browse.values import details_value, entry_value, packages_value, 
 from publisher.errors import PublisherError, explain
 from publisher.packages.model import PACKAGE_TYPES
 from publisher.service.access import Verb
+from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.context import Context
+from publisher.service.web.guard import visible
 from publisher.service.web.paging import Item, paginate
 from publisher.service.web.problems import NotFound
 from publisher.service.web.routes import Kind, Parameter, Route
@@ -82,12 +85,20 @@ class Trees:
         return await found.latest()
 
     async def _answer(
-        self, request: Request, repository: str, kind: str, make: Callable[[Snapshot], Any]
+        self,
+        request: Request,
+        repository: str,
+        kind: str,
+        make: Callable[[Snapshot], Any],
+        scope: str = "",
     ) -> Response:
-        """Answer with the document `make` returns, made once for each snapshot and URL."""
+        """Answer with the document `make` returns, made once for each snapshot, URL and `scope`.
+
+        `scope` differs between senders that may not read the same.
+        """
         snapshot = await self.snapshot(repository)
         # Not request.url, which some releases of Starlette build from any Host header.
-        key = f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+        key = f"{scope} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         found = snapshot.cache.get(key)
         if found is None:
             body = await run_in_threadpool(lambda: encode(kind, make(snapshot)))
@@ -176,12 +187,17 @@ class Trees:
         return await self._answer(request, repository, "layers/1", make)
 
     async def wishes(self, request: Request, repository: str, **values: Any) -> Response:
-        """List wishes and their states."""
+        """List wishes and their states: those in lists of the projects that may be read."""
+        projects = visible(request)
 
         def make(snapshot: Snapshot) -> dict[str, object]:
             keys = {"owner": "owner", "wishList": "wishList", "status": "status"}
             chosen = _chosen(snapshot.wishes, values, keys)
             last = snapshot.remembered.last_run
+            if projects is not None:
+                last = None  # it may be that of another project
+                of_list = self._context.project_of
+                chosen = [e for e in chosen if of_list(repository, str(e["wishList"])) in projects]
             return _page(
                 "wishes", chosen, values, lambda item: f"{item['name']}\0{item['wishList']}"
             ) | {
@@ -192,7 +208,8 @@ class Trees:
                 "hasState": snapshot.remembered.is_known,
             }
 
-        return await self._answer(request, repository, "status/1", make)
+        scope = "" if projects is None else json.dumps(sorted(projects))
+        return await self._answer(request, repository, "status/1", make, scope)
 
     async def removals(self, request: Request, repository: str, **values: Any) -> Response:
         """List what may be removed."""
@@ -296,6 +313,7 @@ class Trees:
                     _sort("name", "failingSince", "lastSuccess"),
                     *pages,
                 ),
+                reach=Reach.OBJECT,
             ),
             Route(
                 ONE + "/removals",

@@ -20,12 +20,15 @@ from publisher.service.configuration import (
 )
 from publisher.service.jobs.model import JobKind
 from publisher.service.parse_configuration import parse_configuration
+from publisher.service.projects import Member, Project
+from publisher.service.verbs import Role
 from tests.schemas import ROOT
 
 SCHEMA = json.loads((ROOT / "publisher/schemas/service-1.schema.json").read_text())
 HEAD = "version: 1\nstate: /s\n"
 REPOSITORY = f"{HEAD}repositories:\n  r:\n    url: dir:/r\n"
 TOKEN = f"{{name: same, sha256: {'ab' * 32}, allows: [read]}}"
+OF_PROJECT = f"{{name: of, sha256: {'ab' * 32}, allows: [read], projects: [a]}}"
 GOOD = """\
 version: 1
 listen: '[::1]:9000'
@@ -37,19 +40,29 @@ history: {jobs: 500, age: 30d}
 access: {anonymous: published}
 tokens:
   - {name: ci, sha256: HASH, allows: [submit, cancel], expires: '2027-07-01'}
+  - {name: bio, sha256: OTHER, allows: [read, administer], projects: [bio]}
+projects:
+  astro:
+    members:
+      - {user: alice, role: maintainer}
+      - {group: astro-staff, role: editor}
+      - {claims: {unit: astro}, role: viewer}
+  bio: {}
+administrators: [{group: operators, role: admin}]
 repositories:
   images:
     url: dir:/srv/images
     site: /srv/www/images
+    projects: [astro]
     lists:
       astro:
         source: /srv/wishes/astro.yaml
         schedule: '*/15 * * * *'
-      bio: {source: 'git+https://git.example.org/bio.git//bio.yaml@main'}
+      bio: {source: 'git+https://git.example.org/bio.git//bio.yaml@main', project: bio}
     schedules: {prune: '@daily', gc: '30 4 * * 1-5'}
     arguments:
       ingest-list: [--policy, /etc/publisher/policy.yaml]
-""".replace("HASH", "ab" * 32)
+""".replace("HASH", "ab" * 32).replace("OTHER", "cd" * 32)
 
 
 def parse(text: str) -> ServiceConfiguration:
@@ -79,10 +92,26 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
     assert images.schedules == {JobKind.PRUNE: "0 0 * * *", JobKind.GC: "30 4 * * 1-5"}
     assert images.arguments[JobKind.INGEST_LIST] == ("--policy", "/etc/publisher/policy.yaml")
     assert found.access.anonymous is Anonymous.PUBLISHED
-    [token] = found.access.tokens
+    token, of_bio = found.access.tokens
     allowed = frozenset({Verb.SUBMIT, Verb.CANCEL})
     assert token == Token("ci", "ab" * 32, allowed, date(2027, 7, 1))
+    assert of_bio.grants == {"bio": frozenset({Verb.READ, Verb.ADMINISTER})}
     assert "abab" not in repr(found)
+    assert found.access.projects == (
+        Project(
+            "astro",
+            (
+                Member(Role.MAINTAINER, user="alice"),
+                Member(Role.EDITOR, group="astro-staff"),
+                Member(Role.VIEWER, claims={"unit": "astro"}),
+            ),
+        ),
+        Project("bio"),
+    )
+    assert found.access.administrators == (Member(Role.ADMIN, group="operators"),)
+    assert [each.project for each in images.lists] == ["", "bio"]
+    assert images.may_publish("astro") and images.may_publish("bio")
+    assert not images.may_publish("other") and not images.may_publish("")
     jsonschema.validate(yaml.safe_load(GOOD), SCHEMA)
 
 
@@ -170,7 +199,7 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             [
                 "the token has no name",
                 "sha256 is not a hash of 64 hexadecimal digits",
-                "a token cannot allow 'write' (known are read, submit, cancel)",
+                "a token cannot allow 'write' (known are read, submit, cancel, remove, administer)",
                 "is not a date",
             ],
         ),
@@ -181,6 +210,32 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
         (
             f"tokens: [{TOKEN}, {TOKEN}, {TOKEN.replace('same', 'next')}]\n{REPOSITORY}",
             ["the token same is given twice", "next and same are the same token"],
+        ),
+        (f"tokens: [{OF_PROJECT}]\n{REPOSITORY}", ["there is no project 'a' (define the project"]),
+        (f"projects: {{}}\n{REPOSITORY}", ["1:11: error: projects must be a mapping, with at"]),
+        (
+            f"projects: {{a b: {{members: [x]}}, c: 1, d: {{memberss: 1}}}}\n{REPOSITORY}",
+            ["'a b' is not a name", "a member must be a m", "the project c must be", "memberss"],
+        ),
+        (
+            f"projects: {{a: {{members: [{{user: u, group: g, role: boss}}, {{role: admin}}, "
+            f"{{claims: {{}}, role: admin}}]}}}}\n{REPOSITORY}    projects: [q]",
+            [
+                "1:26: error: a member has one of user, group, claims",
+                "role must be one of viewer, editor, maintainer, admin",
+                "claims must be a mapping",
+                "there is no project 'q' (known are a)",
+            ],
+        ),
+        (f"administrators: alice\n{REPOSITORY}", ["1:17: error: members must be a list, with one"]),
+        (
+            f"{REPOSITORY}    lists: {{l: {{source: /a, project: p}}}}\nprojects: {{o: {{}}}}",
+            ["6:38: error: there is no project 'p' (known are o)"],
+        ),
+        (
+            f"{REPOSITORY}    lists: {{l: {{source: /a, project: p}}, m: {{source: /a}}}}\n"
+            "projects: {p: {}}",
+            ["l and m are the same list in different projects"],
         ),
         (f"database: mysql://h/d\n{REPOSITORY}", ["neither a path nor a URL of PostgreSQL"]),
         (f"database: postgresql://h:port/d\n{REPOSITORY}", ["the URL of the database is malf"]),
@@ -207,7 +262,7 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 
 
 NOT_IN_A_SCHEMA = re.compile(
-    r"name: same|61 \*|30 2 \*|h:port|"
+    r"name: same|name: of|project: p|61 \*|30 2 \*|h:port|"
     r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
 )
 
@@ -224,6 +279,7 @@ def test_the_schema_and_the_parser_know_the_same_keys() -> None:
         (SCHEMA["properties"]["history"], "history: "),
         (SCHEMA["properties"]["access"], "access: "),
         (SCHEMA["$defs"]["repository"], "repositories: {r: "),
+        (SCHEMA["$defs"]["project"], "projects: {p: "),
         (SCHEMA["$defs"]["list"], "repositories: {r: {lists: {l: "),
         (
             SCHEMA["$defs"]["repository"]["properties"]["schedules"],

@@ -62,6 +62,35 @@ def test_what_the_configuration_does_not_have_cannot_run(
     assert caught.value.why == why
 
 
+def test_a_job_runs_for_the_project_that_its_list_has_and_where_that_may_publish() -> None:
+    lists = (ListConfiguration("astro", "/a", project="astro"), ListConfiguration("free", "/f"))
+    repositories = (
+        RepositoryConfiguration("images", "dir:/r", lists),
+        RepositoryConfiguration("other", "dir:/o", projects=("bio",)),
+    )
+    image = JobKind.INGEST_IMAGE
+    for request, why in (
+        (JobRequest(JobKind.PLAN, "images", "astro", project="astro"), ""),
+        (JobRequest(JobKind.PLAN, "images", "free"), ""),
+        (JobRequest(JobKind.PLAN, "images", "astro"), "the list astro has a project"),
+        (
+            JobRequest(JobKind.PLAN, "images", "free", project="bio"),
+            "the list free is not one of the project bio",
+        ),
+        (JobRequest(image, "images", "a:1", project="astro"), ""),
+        (JobRequest(image, "other", "a:1", project="bio"), ""),
+        (JobRequest(image, "other", "a:1", project="astro"), "may not publish to the repository o"),
+        (JobRequest(image, "images", "a:1", project="gone"), "the project gone may not publish to"),
+        (JobRequest(image, "images", "a:1"), ""),
+    ):
+        if not why:
+            assert job_arguments(repositories, request)
+            continue
+        with pytest.raises(CannotRun) as caught:
+            job_arguments(repositories, request)
+        assert why in caught.value.why
+
+
 def test_a_job_has_the_variables_that_it_needs_and_those_that_the_configuration_names() -> None:
     given = {"PATH": "/bin", "SECRET": "x", "HTTPS_PROXY": "p", "PUBLISHER_STATE": "/other"}
     assert job_environment(CONFIGURATION, given) == {

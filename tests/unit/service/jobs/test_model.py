@@ -13,8 +13,9 @@ def test_requests_for_the_same_work_have_the_same_key_whatever_requested_them() 
         JobRequest(JobKind.INGEST_LIST, "other", "astro"),
         JobRequest(JobKind.INGEST_LIST, "images", "bio"),
         JobRequest(JobKind.INGEST_LIST, "images", "astro", ("--force",)),
+        JobRequest(JobKind.INGEST_LIST, "images", "astro", project="astro"),
     )
-    assert len({one.key, *(each.key for each in others)}) == 5
+    assert len({one.key, *(each.key for each in others)}) == 6
 
 
 def test_jobs_that_have_ended_do_not_change() -> None:

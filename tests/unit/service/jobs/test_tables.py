@@ -190,3 +190,32 @@ def test_schedules_continue_after_a_clock_was_years_ahead(engine: sa.Engine) -> 
     for days, expected in ((0, 0), (3000, 1), (0, 1), (1, 2), (2, 3)):
         one.submit_due(configuration, MOMENT + timedelta(days=days))
         assert len(noted.subjects) == expected, days
+
+
+def test_jobs_are_listed_by_project_and_tables_of_earlier_releases_get_the_column(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "older.sqlite"
+    older = connect(f"sqlite:///{path}")
+    create_tables(older)
+    add(older, "1", "w")
+    with older.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE publisher_jobs DROP COLUMN project"))
+    older.dispose()
+    for _ in range(2):
+        engine = connect(f"sqlite:///{path}")
+        create_tables(engine)
+        jobs = StoredJobs(engine, 10)
+        assert [each.request.project for each in jobs.list().jobs] == [""]
+        engine.dispose()
+    add(engine, "2", "v", project="astro")
+    add(engine, "3", "u", project="bio")
+    for projects, found in (
+        (None, ["3", "2", "1"]),
+        (frozenset(), []),
+        (frozenset({"astro"}), ["2"]),
+        (frozenset({"astro", "bio"}), ["3", "2"]),
+    ):
+        listed = jobs.list(JobFilter(projects=projects)).jobs
+        assert [each.id for each in listed] == found
+    engine.dispose()

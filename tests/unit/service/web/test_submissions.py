@@ -22,6 +22,7 @@ from publisher.service.jobs.history import remove_old_jobs
 from publisher.service.jobs.model import Job, JobState
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.jobs.worker import WorkerStore
+from publisher.service.verbs import ROLES, Role
 from publisher.service.web.jobs import BASE
 from publisher.site.survey import Remembered
 from publisher.state.model import Tries
@@ -96,14 +97,28 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     create_tables(engine)
     DBOS.migrate(url)
     jobs = StoredJobs(engine, 1000)
-    lists = (ListConfiguration("astro", "/w/astro.yaml"), ListConfiguration("bio", "/w/bio.yaml"))
+    lists = (
+        ListConfiguration("astro", "/w/astro.yaml"),
+        ListConfiguration("bio", "/w/bio.yaml"),
+        ListConfiguration("own", "/w/own.yaml", project="own"),
+    )
     access = Access(
         tokens=tuple(
             Token(name, hashlib.sha256(f"secret-{name}".encode()).hexdigest(), frozenset(verbs))
             for name, verbs in {
-                "editor": (Verb.READ, Verb.SUBMIT, Verb.CANCEL),
+                "editor": (Verb.READ, Verb.SUBMIT, Verb.CANCEL, Verb.REMOVE),
                 "other": (Verb.SUBMIT,),
             }.items()
+        )
+        + tuple(
+            Token(
+                f"{role}-{project}",
+                hashlib.sha256(f"secret-{role}-{project}".encode()).hexdigest(),
+                ROLES[role],
+                projects=(project,),
+            )
+            for role in Role
+            for project in ("own", "alien")
         )
     )
     remembered = Remembered(
@@ -300,3 +315,53 @@ def test_tables_of_an_earlier_release_get_the_new_column(tmp_path: Path) -> None
     create_tables(engine)
     assert StoredJobs(engine, 1).list().jobs == ()
     engine.dispose()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_member_changes_what_belongs_to_the_project_only(service: Service, role: Role) -> None:
+    own, alien = f"{role}-own", f"{role}-alien"
+    may_submit = role is not Role.VIEWER
+    of_list = {"kind": "ingest-list", "repository": "images", "list": "own"}
+    image = {"kind": "ingest-image", "repository": "images", "image": "docker.io/x:1"}
+    for token, body, allowed in (
+        (own, of_list, True),
+        (own, {**of_list, "kind": "plan"}, True),
+        (own, {**of_list, "image": "docker.io/x:1"}, True),
+        (own, {**image, "project": "own"}, True),
+        (own, image, False),
+        (own, {**of_list, "list": "astro"}, False),
+        (own, {**of_list, "list": "missing"}, False),
+        (own, {"kind": "gc", "repository": "images"}, False),
+        (own, {"kind": "verify", "repository": "images"}, False),
+        (alien, of_list, False),
+        (alien, {**image, "project": "own"}, False),
+        ("other", of_list, None),
+    ):
+        if allowed is None or (allowed and may_submit):
+            found = service.post(BASE, body, token)
+            assert found.status_code in (200, 202), (token, body, found.text)
+            project = found.json()["project"]
+            assert project == service.job(found.json()["id"]).request.project == "own"
+        else:
+            service.refused(BASE, body, 403, token=token)
+    if may_submit:  # the repository does not have this project
+        service.refused(BASE, {**image, "project": "alien"}, 422, token=alien)
+    job = service.accepted(BASE, {**of_list, "image": f"docker.io/{role}:1"}, token="other")["id"]
+    service.refused(f"{BASE}/{job}/cancel", None, 403, token=alien)
+    service.end(job, JobState.FAILED)
+    service.refused(f"{BASE}/{job}/retry", None, 403, token=alien)
+    if may_submit:
+        again = service.accepted(f"{BASE}/{job}/retry", token=own)
+        assert again["project"] == "own"
+        cancelled = service.accepted(f"{BASE}/{again['id']}/cancel", token=own)
+        assert cancelled["state"] == "cancelled"
+    else:
+        service.refused(f"{BASE}/{job}/retry", None, 403, token=own)
+    wish = f"{WISHES}/docker.io/library/debian:12/retry"
+    service.refused(wish, None, 403, token=own)
+
+
+def test_only_images_have_a_project_in_the_request(service: Service) -> None:
+    body = {"kind": "ingest-list", "repository": "images", "list": "own", "project": "own"}
+    found = service.refused(BASE, body, 400)
+    assert found["data"]["parameter"] == "project"

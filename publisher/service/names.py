@@ -1,0 +1,95 @@
+"""Names in the configuration of the service, and mappings of them, with the places of mistakes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import yaml
+
+from publisher.errors import presentable
+from publisher.yaml_nodes import (
+    Problems,
+    describe,
+    read_entries,
+    read_mapping,
+    read_text,
+    read_texts,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CURE = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
+_Value = TypeVar("_Value")
+
+
+def read_name(node: yaml.Node, problems: Problems, what: str) -> str | None:
+    """Return a name, or None after reporting a mistake."""
+    name = read_text(node, problems, what)
+    if name is None or _NAME.fullmatch(name):
+        return name
+    problems.error(node, f"{presentable(name)!r} is not a name", _CURE)
+    return None
+
+
+def read_known_name(
+    node: yaml.Node, problems: Problems, what: str, known: Collection[str]
+) -> str | None:
+    """Return a name that is defined elsewhere, or None after reporting a mistake."""
+    name = read_text(node, problems, what)
+    if name is None or name in known:
+        return name
+    suggestion = f"known are {', '.join(known)}" if known else f"define the {what} first"
+    problems.error(node, f"there is no {what} {presentable(name)!r}", suggestion)
+    return None
+
+
+def read_known_names(
+    node: yaml.Node, problems: Problems, key: str, what: str, known: Collection[str]
+) -> tuple[str, ...]:
+    """Return the names in the list `key`, each of a `what` that is defined elsewhere."""
+    items = [item for _, item in read_texts(node, problems, key)]
+    names = [read_known_name(item, problems, what, known) for item in items]
+    return tuple(name for name in names if name is not None)
+
+
+def read_named(
+    node: yaml.Node,
+    problems: Problems,
+    what: str,
+    write: str,
+    read: Callable[[str, yaml.Node], _Value | None],
+) -> tuple[_Value, ...]:
+    """Return what `read` makes of each value of a mapping whose keys are names."""
+    if not (isinstance(node, yaml.MappingNode) and node.value):
+        problems.error(node, f"{what} must be a mapping, with at least one", write)
+        return ()
+    values = []
+    for key, value in read_entries(node, problems):
+        name = read_text(key, problems, "a name")
+        if name is None:
+            continue
+        if not _NAME.fullmatch(name):
+            problems.error(key, f"{presentable(name)!r} is not a name", _CURE)
+        made = read(presentable(name), value)
+        values += [made] if made is not None else []
+    return tuple(values)
+
+
+def names_in(node: yaml.Node | None) -> tuple[str, ...]:
+    """Return the keys of a mapping that are texts; mistakes in it are reported elsewhere."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return tuple(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
+
+
+def read_keys(
+    node: yaml.Node | None, problems: Problems, what: str, known: Sequence[str]
+) -> dict[str, yaml.Node]:
+    """Return the values of the `known` keys of a mapping that may be missing."""
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        message = f"{what} must be a mapping, but this is {describe(node)}"
+        problems.error(node, message, f"known keys are {', '.join(known)}")
+        return {}
+    return read_mapping(node, problems, f"in {what}", known, {})

@@ -1,0 +1,81 @@
+"""The projects and administrators in the configuration of the service, with their mistakes."""
+
+from __future__ import annotations
+
+import yaml
+
+from publisher.service.names import read_keys, read_named
+from publisher.service.projects import Member, Project
+from publisher.service.verbs import Role
+from publisher.yaml_nodes import Problems, describe, read_entries, read_mapping, read_text
+
+_MOST_MEMBERS = 10_000
+_MEMBER = ("role", "user", "group", "claims")
+_PROJECT = ("members",)
+_WRITE = "write members: [{user: alice, role: editor}]"
+
+
+def parse_projects(node: yaml.Node | None, problems: Problems) -> tuple[Project, ...]:
+    """Return the projects."""
+    if node is None:
+        return ()
+
+    def read(name: str, value: yaml.Node) -> Project:
+        found = read_keys(value, problems, f"the project {name}", _PROJECT)
+        return Project(name, parse_members(found.get("members"), problems))
+
+    write = "write projects: {NAME: {members: [{user: alice, role: editor}]}}"
+    return read_named(node, problems, "projects", write, read)
+
+
+def parse_members(node: yaml.Node | None, problems: Problems) -> tuple[Member, ...]:
+    """Return the members in a list; () without one."""
+    if node is None:
+        return ()
+    if not (isinstance(node, yaml.SequenceNode) and 0 < len(node.value) <= _MOST_MEMBERS):
+        message = f"members must be a list, with one to {_MOST_MEMBERS}"
+        problems.error(node, message, _WRITE)
+        return ()
+    found = [_member(item, problems) for item in node.value]
+    return tuple(each for each in found if each is not None)
+
+
+def _member(node: yaml.Node, problems: Problems) -> Member | None:
+    if not isinstance(node, yaml.MappingNode):
+        message = f"a member must be a mapping, but this is {describe(node)}"
+        problems.error(node, message, _WRITE)
+        return None
+    found = read_mapping(node, problems, "in a member", _MEMBER, {})
+    given = [key for key in ("user", "group", "claims") if key in found]
+    if len(given) != 1:
+        message = "a member has one of user, group, claims"
+        problems.error(node, message, _WRITE)
+    role = _role(node, found.get("role"), problems)
+    user = read_text(found["user"], problems, "user") if "user" in found else ""
+    group = read_text(found["group"], problems, "group") if "group" in found else ""
+    claims = parse_claims(found["claims"], problems) if "claims" in found else {}
+    if role is None or len(given) != 1:
+        return None
+    return Member(role, user or "", group or "", claims)
+
+
+def _role(member: yaml.Node, node: yaml.Node | None, problems: Problems) -> Role | None:
+    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    if text in tuple(Role):
+        return Role(text)
+    problems.error(node or member, f"role must be one of {', '.join(Role)}", _WRITE)
+    return None
+
+
+def parse_claims(node: yaml.Node, problems: Problems) -> dict[str, str]:
+    """Return the claims in a mapping of names to texts, all of which an identity has to have."""
+    if not (isinstance(node, yaml.MappingNode) and node.value):
+        message = "claims must be a mapping, with at least one"
+        problems.error(node, message, "write claims: {department: astronomy}")
+        return {}
+    claims = {}
+    for key, value in read_entries(node, problems):
+        name, text = read_text(key, problems, "a claim"), read_text(value, problems, "a claim")
+        if name is not None and text is not None:
+            claims[name] = text
+    return claims
