@@ -9,6 +9,7 @@ from pathlib import Path
 
 from publisher.service.access import Access
 from publisher.service.kinds import JobKind
+from publisher.service.projects import Project
 from publisher.yaml_nodes import InvalidFile
 
 SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE)
@@ -122,3 +123,7 @@ class ServiceConfiguration:
     def repository(self, name: str) -> RepositoryConfiguration | None:
         """Return the repository of this name."""
         return next((each for each in self.repositories if each.name == name), None)
+
+    def project(self, name: str) -> Project | None:
+        """Return the project of this name."""
+        return next((each for each in self.access.projects if each.name == name), None)

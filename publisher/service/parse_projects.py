@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import yaml
 
+from publisher.errors import presentable
 from publisher.service.names import read_keys, read_named
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
@@ -11,7 +15,7 @@ from publisher.yaml_nodes import Problems, describe, read_entries, read_mapping,
 
 _MOST_MEMBERS = 10_000
 _MEMBER = ("role", "user", "group", "claims")
-_PROJECT = ("members",)
+_PROJECT = ("members", "credentials", "settings")
 _WRITE = "write members: [{user: alice, role: editor}]"
 
 
@@ -22,10 +26,24 @@ def parse_projects(node: yaml.Node | None, problems: Problems) -> tuple[Project,
 
     def read(name: str, value: yaml.Node) -> Project:
         found = read_keys(value, problems, f"the project {name}", _PROJECT)
-        return Project(name, parse_members(found.get("members"), problems))
+        return Project(
+            name,
+            parse_members(found.get("members"), problems),
+            _file(found.get("credentials"), problems, "credentials"),
+            _file(found.get("settings"), problems, "settings"),
+        )
 
     write = "write projects: {NAME: {members: [{user: alice, role: editor}]}}"
     return read_named(node, problems, "projects", write, read)
+
+
+def _file(node: yaml.Node | None, problems: Problems, key: str) -> Path | None:
+    text = None if node is None else read_text(node, problems, key)
+    if node is None or text is None or os.path.isabs(text):
+        return Path(text) if text else None
+    message = f"{key} must be an absolute path, but this is {presentable(text)!r}"
+    problems.error(node, message, "begin it with '/'")
+    return None
 
 
 def parse_members(node: yaml.Node | None, problems: Problems) -> tuple[Member, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from publisher.service.verbs import ROLES, Role, Verb
 
@@ -56,10 +57,14 @@ class Project:
     Attributes:
         name: Its name.
         members: The users with a role in it.
+        credentials: The file with its credentials for registries, as docker and podman have them.
+        settings: The file with its settings of registries, as the option --config names it.
     """
 
     name: str
     members: tuple[Member, ...] = ()
+    credentials: Path | None = None
+    settings: Path | None = None
 
 
 def verbs_of(person: Person, members: tuple[Member, ...]) -> frozenset[Verb]:

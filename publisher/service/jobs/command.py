@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from publisher.errors import PublisherError, presentable
 from publisher.service.configuration import RepositoryConfiguration, ServiceConfiguration
+from publisher.service.jobs.credentials import OF_THE_HOST
 from publisher.service.jobs.model import JobKind, JobRequest
 
 _NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR")
@@ -17,10 +18,14 @@ class CannotRun(PublisherError):
 
 
 def job_arguments(
-    repositories: Sequence[RepositoryConfiguration], request: JobRequest
+    repositories: Sequence[RepositoryConfiguration],
+    request: JobRequest,
+    options: Sequence[str] = (),
 ) -> list[str]:
     """Return the arguments of `publisher` for a job on one of `repositories`; raise CannotRun.
 
+    `options` are those of the project of the job. They are the last ones: each replaces an option
+    of the same name that the configuration of the repository or the request has.
     What a user has chosen, such as an image, follows "--": it is never taken for an option.
     """
     repository = next((each for each in repositories if each.name == request.repository), None)
@@ -38,6 +43,7 @@ def job_arguments(
         "--log-format=json",
         *repository.arguments.get(request.kind, ()),
         *request.arguments,
+        *options,
         "--",
         *_subjects(repository, request),
     ]
@@ -87,12 +93,14 @@ def _missing(request: JobRequest, why: str) -> CannotRun:
 
 
 def job_environment(
-    configuration: ServiceConfiguration, environment: Mapping[str, str]
+    configuration: ServiceConfiguration, environment: Mapping[str, str], project: str = ""
 ) -> dict[str, str]:
     """Return the environment of a job: what every command needs, and what the configuration names.
 
-    The state of wishes and runs is in the directory of this host, unless PUBLISHER_STATE is named.
+    A job of a project does not have the variables that name credentials of the host. The state of
+    wishes and runs is in the directory of this host, unless PUBLISHER_STATE is named.
     """
-    names = (*_NEEDED, *configuration.environment)
+    withheld = OF_THE_HOST if project else ()
+    names = (each for each in (*_NEEDED, *configuration.environment) if each not in withheld)
     found = {name: environment[name] for name in names if name in environment}
     return {"PUBLISHER_STATE": str(configuration.state / "wishes"), **found}

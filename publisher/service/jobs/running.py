@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from publisher.errors import failure_text
+from publisher.errors import failure_text, presentable
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.child import Child, publisher_program
 from publisher.service.jobs.command import CannotRun, job_arguments, job_environment
+from publisher.service.jobs.credentials import UnsafeCredentials, project_options
 from publisher.service.jobs.model import JobRequest, Jobs, JobsUnavailable, NoSuchJob
 from publisher.service.jobs.output import Output, made_event
 from publisher.service.jobs.worker import Attempt, WorkerStore
@@ -25,6 +26,28 @@ _WRITE_SECONDS = 0.5
 _OTHER_RUN = 5
 """The exit code of `publisher ingest` if another run is at work on the same list."""
 _OTHER_RUN_SECONDS = (2.0, 60.0)
+
+
+def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[str]:
+    """Return the arguments of `publisher` for a job, with the files of its project.
+
+    Raises:
+        CannotRun: The configuration does not have what the job names.
+        UnsafeCredentials: The credentials of the project cannot be used.
+        OSError: A file of the project cannot be read.
+    """
+    repositories = configuration.repositories
+    arguments = job_arguments(repositories, request)
+    if not request.project:
+        return arguments
+    project = configuration.project(request.project)
+    if project is None:
+        raise CannotRun(
+            f"cannot run {request.kind}",
+            why=f"the configuration has no project {presentable(request.project)}",
+            hint="add the project to the configuration of the service",
+        )
+    return job_arguments(repositories, request, project_options(project, configuration.state))
 
 
 class _Stopping(Exception):
@@ -94,11 +117,11 @@ class JobRunner:
         pause, longest = _OTHER_RUN_SECONDS
         while True:
             try:
-                program = publisher_program(job_arguments(configuration.repositories, request))
-                environment = job_environment(configuration, self.environment)
+                program = publisher_program(job_words(configuration, request))
+                environment = job_environment(configuration, self.environment, request.project)
                 child = Child(program, environment, configuration.state, output)
                 code = child.wait(watch.look)
-            except (CannotRun, OSError) as error:
+            except (CannotRun, UnsafeCredentials, OSError) as error:
                 text = failure_text(error, str(request.kind))
                 output.add(made_event(str(request.kind), "command-failed", "error", text))
                 return None, text

@@ -47,6 +47,8 @@ projects:
       - {user: alice, role: maintainer}
       - {group: astro-staff, role: editor}
       - {claims: {unit: astro}, role: viewer}
+    credentials: /c/astro.json
+    settings: /c/astro.yaml
   bio: {}
 administrators: [{group: operators, role: admin}]
 repositories:
@@ -105,6 +107,8 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
                 Member(Role.EDITOR, group="astro-staff"),
                 Member(Role.VIEWER, claims={"unit": "astro"}),
             ),
+            Path("/c/astro.json"),
+            Path("/c/astro.yaml"),
         ),
         Project("bio"),
     )
@@ -226,6 +230,10 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
                 "claims must be a mapping",
                 "there is no project 'q' (known are a)",
             ],
+        ),
+        (
+            f"projects: {{a: {{credentials: c.json, settings: ''}}}}\n{REPOSITORY}",
+            ["1:29: error: credentials must be an absolute path", "settings has no value"],
         ),
         (f"administrators: alice\n{REPOSITORY}", ["1:17: error: members must be a list, with one"]),
         (

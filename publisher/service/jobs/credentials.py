@@ -1,0 +1,49 @@
+"""The credentials and registry settings of a job: those of its project, and no others."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from publisher.errors import PublisherError
+from publisher.replacing import replace_file
+from publisher.service.projects import Project
+
+_NONE = {"no-credentials.json": b"{}\n", "no-settings.yaml": b"registries: {}\n"}
+
+OF_THE_HOST = ("DOCKER_AUTH_CONFIG", "DOCKER_CONFIG", "DOCKER_HOST", "REGISTRY_AUTH_FILE")
+"""Variables with credentials, and engines, of the user of the service; jobs of projects do not have
+them, also if `environment` names them."""
+
+
+class UnsafeCredentials(PublisherError):
+    """The file with the credentials of a project cannot be used."""
+
+
+def project_options(project: Project, state: Path) -> list[str]:
+    """Return the options of the commands of a project's jobs; they replace earlier ones.
+
+    Without credentials or settings of its own, a project has none: its jobs do not fall back to
+    those of the user of the service, for which empty files in `state` are named instead.
+
+    Raises:
+        UnsafeCredentials: Other users may read the file with the credentials.
+        OSError: A file cannot be read or written.
+    """
+    credentials = project.credentials or _empty(state, "no-credentials.json")
+    settings = project.settings or _empty(state, "no-settings.yaml")
+    status = os.stat(credentials)
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or not stat.S_ISREG(status.st_mode):
+        raise UnsafeCredentials(
+            f"cannot use the credentials of the project {project.name}",
+            why=f"{credentials} is not a file that its owner alone can read",
+            hint=f"chmod 600 {credentials}",
+        )
+    return [f"--authfile={credentials}", f"--config={settings}"]
+
+
+def _empty(state: Path, name: str) -> Path:
+    path = state / name
+    replace_file(path, _NONE[name], 0o600)
+    return path
