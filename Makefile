@@ -31,12 +31,13 @@ test-python313: .venv/development ## Run the fast tests on the Python 3.13 of De
 test-engines: .venv/development ## Run the tests of today's container engines (root; installs a Debian into a folder)
 	tests/engines.sh $(ARGS)
 
-lint: .venv/development docs ## Check format, style, types, imports between rooms, unused names, and build the docs
+lint: .venv/development docs ## Check format, style, types, imports between rooms, unused names, complexity, and build the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+	$(BIN)/complexipy --quiet
 
 docs: .venv/development ## Build the documentation site in build/docs/html; a broken link is an error
 	$(BIN)/python -m docs.handbook html

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.measure import Command, measure, median
+from bench.measure import Command, Cost, measure, median
 from bench.synthetic import write_image_of_files, write_images
 from publisher.codec import JsonObject
 from publisher.oci.digest import digest_of
@@ -49,13 +49,28 @@ class Benchmark:
     prepare: Prepare
 
 
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Return e of the curve `cost = start + c * size ** e` that fits best, by least squares.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The curve `cost = start + c * size ** exponent`; `start` is what a run costs at any size."""
 
-    `start`, which is what a run costs whatever the size, is not negative. Needs three sizes.
+    start: float
+    c: float
+    exponent: float
+
+    def size_at(self, cost: float) -> float:
+        """Return the size at which the curve reaches `cost`; infinite if it does not grow."""
+        if self.c <= 0 or cost <= self.start:
+            return math.inf
+        return float(((cost - self.start) / self.c) ** (1 / self.exponent))
+
+
+def fit(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
+    """Return the curve that fits best, by least squares.
+
+    Its start is not negative. Needs three sizes.
     """
     largest = max(sizes)
-    best, found = math.inf, 0.0
+    best, found = math.inf, Fit(0.0, 0.0, 1.0)
     for e in (step / 100 for step in range(1, 401)):
         powers = [(size / largest) ** e for size in sizes]
         start, c = _line(powers, costs)
@@ -64,7 +79,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
             c /= sum(p * p for p in powers)
         error = sum((start + c * p - y) ** 2 for p, y in zip(powers, costs, strict=True))
         if error < best:
-            best, found = error, e
+            best, found = error, Fit(start, c / largest**e, e)
     return found
 
 
@@ -100,6 +115,15 @@ def verified_images(folder: Path, size: int) -> Callable[[Path], Sequence[Comman
     tree = folder / f"images-{size}"
     write_images(tree, size)
     return lambda work: [(*PUBLISHER, "verify", "--repository", tree)]
+
+
+def many_files(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+    """Publish an image of one layer of `size` small files, a thousand in each directory."""
+    layout = folder / f"files-of-a-layer-{size}"
+    archive = tar(*(file(f"d{n // 1000}/f{n}", b"%0100d" % n) for n in range(size)))
+    write_layout(image(layer_of_tar(archive)), layout, "1")
+    ingest = (*PUBLISHER, "ingest-image", "--quiet", f"oci:{layout}:1", "--repository")
+    return lambda work: [(*ingest, work / "tree")]
 
 
 def found_path(pattern: str) -> Prepare:
@@ -160,6 +184,12 @@ def _fill_schedule(tree: Path, size: int) -> None:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "new-files": Benchmark(
+        "ingest of an image of one layer with ever more files",
+        "files",
+        (10_000, 30_000, 100_000, 300_000),
+        many_files,
+    ),
     "new-layers": Benchmark(
         "ingest of an image whose layers are all new, two files in each",
         "layers",
@@ -210,20 +240,25 @@ def main() -> None:
         run(name, BENCHMARKS[name], arguments.rounds, arguments.folder)
 
 
-def run(name: str, benchmark: Benchmark, rounds: int, folder: Path) -> None:
-    """Measure one benchmark, and print a line for each size and the exponent."""
+def costs_of(benchmark: Benchmark, rounds: int, folder: Path) -> dict[int, Cost]:
+    """Return the median cost at each size of a benchmark."""
     with tempfile.TemporaryDirectory(prefix="bench-growth-", dir=folder) as kept:
         contenders = {str(size): benchmark.prepare(Path(kept), size) for size in benchmark.sizes}
-        costs = {key: median(each) for key, each in measure(contenders, rounds, folder).items()}
+        measured = measure(contenders, rounds, folder)
+    return {int(size): median(each) for size, each in measured.items()}
+
+
+def run(name: str, benchmark: Benchmark, rounds: int, folder: Path) -> None:
+    """Measure one benchmark, and print a line for each size and the exponent."""
+    costs = costs_of(benchmark, rounds, folder)
     print(f"\n{name}: {benchmark.title}")
     print(f"{benchmark.unit:>12}{'wall s':>9}{'user s':>9}{'system s':>10}{'peak MB':>9}")
     for size, cost in costs.items():
         print(
-            f"{int(size):12,}{cost.wall:9.2f}{cost.user:9.2f}{cost.system:10.2f}"
-            f"{cost.memory / 1e6:9.0f}"
+            f"{size:12,}{cost.wall:9.2f}{cost.user:9.2f}{cost.system:10.2f}{cost.memory / 1e6:9.0f}"
         )
-    fitted = exponent(benchmark.sizes, [cost.cpu for cost in costs.values()])
-    print(f"CPU seconds grow with {benchmark.unit} to the power of {fitted:.2f}")
+    fitted = fit(benchmark.sizes, [cost.cpu for cost in costs.values()])
+    print(f"CPU seconds grow with {benchmark.unit} to the power of {fitted.exponent:.2f}")
 
 
 if __name__ == "__main__":

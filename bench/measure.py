@@ -50,7 +50,7 @@ def measure(
             with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as work:
                 os.sync()
                 try:
-                    parts = [_run(command) for command in contender(Path(work))]
+                    parts = [run_once(command) for command in contender(Path(work))]
                 finally:
                     unmount_below(Path(work))  # podman leaves its storage mounted
             costs[name].append(
@@ -74,7 +74,8 @@ def median(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _run(command: Command) -> Cost:
+def run_once(command: Command) -> Cost:
+    """Run one command, which must succeed, and return its cost."""
     words = [sys.executable, "-I", "-S", str(RUNNER), *map(str, command)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
     return Cost(*json.loads(done.stdout))

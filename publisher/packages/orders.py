@@ -78,26 +78,24 @@ def _dpkg_text(text: str) -> list[int]:
 def rpmvercmp(one: str, other: str) -> Order:
     """Compare two versions, or two releases, segment by segment."""
     pairs = zip_longest(_RPM_SEGMENT.findall(one), _RPM_SEGMENT.findall(other), fillvalue="")
-    for segment, other_segment in pairs:
-        if segment == other_segment:
-            continue
-        # "~" sorts before everything, also the end; "^" only after the end.
-        for sign, at_end in (("~", -1), ("^", 1)):
-            if segment == sign:
-                return at_end if not other_segment else -1
-            if other_segment == sign:
-                return -at_end if not segment else 1
-        if not segment or not other_segment:
-            return 1 if segment else -1
-        is_number, other_is_number = segment.isdigit(), other_segment.isdigit()
-        if is_number != other_is_number:
-            return 1 if is_number else -1
-        if not is_number:
-            return order(segment, other_segment)
-        result = order(int(segment), int(other_segment))
-        if result:
-            return result
-    return 0
+    return next((found for pair in pairs if (found := _rpm_segment(*pair))), 0)
+
+
+def _rpm_segment(one: str, other: str) -> Order:
+    """Compare two segments; an empty one is the end of its version."""
+    if one == other:
+        return 0
+    # "~" sorts before everything, also the end; "^" only after the end.
+    for sign, at_end in (("~", -1), ("^", 1)):
+        if one == sign:
+            return at_end if not other else -1
+        if other == sign:
+            return -at_end if not one else 1
+    if not one or not other:
+        return 1 if one else -1
+    if one.isdigit() != other.isdigit():
+        return 1 if one.isdigit() else -1
+    return order(int(one), int(other)) if one.isdigit() else order(one, other)
 
 
 def compare_apk(one: str, other: str) -> Order | None:

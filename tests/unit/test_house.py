@@ -85,6 +85,7 @@ NOT_OF_ONE_MODULE = {
     "test_kubernetes.py": "the manifests in deploy/kubernetes",
     "test_prometheus.py": "the alerts and the dashboard in deploy/prometheus",
     "test_house.py": "the files at the top of the checkout",
+    "test_results.py": "the page of results and its figures",
 }
 WITHOUT_TESTS_OF_ITS_OWN = {
     "schemas": "one JSON file, compared with the parser in tests/unit/wishlist/test_schema.py",

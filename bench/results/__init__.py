@@ -1,0 +1,1 @@
+"""The measurements of docs/results.md; `python -m bench.results --help`."""
