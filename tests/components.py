@@ -165,8 +165,12 @@ def docker_registry(
     *,
     htpasswd: Mapping[str, str] | None = None,
     token: TokenAuth | None = None,
+    notified: Mapping[str, str] | None = None,
 ) -> Iterator[Registry]:
-    """A registry of the CNCF distribution, open, or with Basic (user -> password) or token auth."""
+    """A registry of the CNCF distribution, open, or with Basic (user -> password) or token auth.
+
+    `notified` are addresses that it sends notifications to, each with its Authorization header.
+    """
     serve = program("docker-registry")
     directory.mkdir(parents=True, exist_ok=True)
     storage, config, log = directory / "storage", directory / "config.json", directory / "log"
@@ -190,6 +194,7 @@ def docker_registry(
         "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
         "http": {"addr": "127.0.0.1:0"},
         **({"auth": auth} if auth else {}),
+        **({"notifications": _notifications(notified)} if notified else {}),
     }
     config.write_text(json.dumps(settings))  # JSON is YAML
 
@@ -209,6 +214,23 @@ def docker_registry(
     command = [serve, "serve", str(config)]
     with running(command, log=log, ready=answers, environment={"AWS_CA_BUNDLE": ""}):
         yield Registry(host(), storage, log)
+
+
+def _notifications(notified: Mapping[str, str]) -> dict[str, object]:
+    """The part of its configuration that docs/service.md shows."""
+    return {
+        "endpoints": [
+            {
+                "name": f"publisher{number}",
+                "url": url,
+                "headers": {"Authorization": [secret]},
+                "timeout": "5s",
+                "threshold": 5,
+                "backoff": "1s",
+            }
+            for number, (url, secret) in enumerate(notified.items())
+        ]
+    }
 
 
 def _htpasswd_line(user: str, password: str) -> str:

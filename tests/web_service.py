@@ -14,6 +14,7 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 import uvicorn
+from starlette.routing import BaseRoute
 
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.service.access import Access, Anonymous
@@ -68,6 +69,7 @@ def serve(
     access: Callable[[], Access] = lambda: Access(Anonymous.EVERYTHING),
     remember: Callable[[], Remembered] = Remembered,
     repositories: Sequence[RepositoryConfiguration] = (),
+    others: Sequence[BaseRoute] = (),
 ) -> Iterator[Web]:
     """Serve directory repositories by their names. Each request looks for changes."""
 
@@ -80,7 +82,7 @@ def serve(
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(context, health_routes(lambda: True)),
+            application(context, [*health_routes(lambda: True), *others]),
             log_config=None,
             timeout_graceful_shutdown=1,
         )

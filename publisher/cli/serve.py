@@ -77,12 +77,15 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     """Begin to answer requests in a thread; return what ends that."""
     import uvicorn
 
+    from publisher.cli.served_lists import ServedLists
     from publisher.cli.served_trees import ServedTrees
     from publisher.repository.descriptors import connections_within_limit, raise_limit
     from publisher.service.health import health_routes
+    from publisher.service.jobs.pushed import PushedImages
     from publisher.service.web.application import application
     from publisher.service.web.connections import MOST, bounded
     from publisher.service.web.context import Context
+    from publisher.service.web.hooks import HookContext, hook_routes
 
     trees = ServedTrees(lambda: host.configuration)
     context = Context(
@@ -92,11 +95,18 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         lambda: host.configuration.repositories,
         project_of=trees.project_of,
     )
+    hooks = HookContext(
+        lambda: host.configuration.hooks,
+        lambda: host.configuration.repositories,
+        ServedLists(),
+        PushedImages(host.engine, host.jobs).submit,
+    )
+    others = [*health_routes(lambda: host.is_ready), *hook_routes(hooks)]
     raise_limit()
     most = connections_within_limit(MOST)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(context, health_routes(lambda: host.is_ready)),
+            application(context, others),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from publisher.service.access import Access
+from publisher.service.hooks.model import Hook
 from publisher.service.kinds import JobKind
 from publisher.service.projects import Project
 from publisher.yaml_nodes import InvalidFile
@@ -114,6 +115,7 @@ class ServiceConfiguration:
     history: History = History()
     environment: tuple[str, ...] = ()
     access: Access = field(default_factory=Access)
+    hooks: tuple[Hook, ...] = ()
 
     @property
     def is_shared(self) -> bool:

@@ -23,6 +23,7 @@ from publisher.service.configuration import (
     RepositoryConfiguration,
     ServiceConfiguration,
 )
+from publisher.service.hooks.parse import read_hooks
 from publisher.service.kinds import JobKind
 from publisher.service.names import (
     names_in,
@@ -49,7 +50,7 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
-    "repositories", "access", "tokens", "projects", "administrators",
+    "repositories", "access", "tokens", "projects", "administrators", "hooks",
 )  # fmt: skip
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
@@ -132,6 +133,8 @@ class _Reader:
             projects,
             parse_members(found.get("administrators"), self._problems),
         )
+        names = [each.name for each in repositories]
+        hooks = read_hooks(found.get("hooks"), self._problems, self._read_file, names)
         if state is None or database is None:
             return None
         return ServiceConfiguration(
@@ -144,6 +147,7 @@ class _Reader:
             history,
             environment,
             access,
+            hooks,
         )
 
     def _state(self, root: yaml.Node, node: yaml.Node | None) -> Path | None:

@@ -12,5 +12,6 @@ credentials.py the files of credentials and settings of a project
 child.py      the child process of a job; launcher.py runs in it first
 output.py     the output of a child becomes events, of bounded number and size
 schedule.py   schedules become jobs
+pushed.py     jobs for images that were pushed, joined while they wait
 history.py    old jobs are removed
 """

@@ -62,7 +62,7 @@ class StoredJobs:
 
     def submit(self, request: JobRequest, once: str = "") -> Submission:
         """Queue a job, or return the queued one that does the same; raise QueueFull, KeyReused."""
-        work = _digest(json.dumps(request.key))
+        work = work_of(request)
         key = _digest(once) if once else ""
         for _ in range(_TRIES):
             with available():
@@ -226,6 +226,11 @@ class StoredJobs:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(JOBS).where(*conditions)).mappings().first()
         return None if row is None else _job(row)
+
+
+def work_of(request: JobRequest) -> str:
+    """Return what the rows of the same work have in common."""
+    return _digest(json.dumps(request.key))
 
 
 def _digest(text: str) -> str:

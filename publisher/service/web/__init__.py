@@ -11,6 +11,7 @@ jobs.py         the routes about jobs, with live logs
 submissions.py  the routes that queue and cancel jobs
 bodies.py       the bodies of requests, bounded and typed
 clients.py      where requests come from
+hooks.py        the webhooks of registries
 paging.py       pages of a list, with stable cursors (pure)
 openapi.py      the description of all routes, for programs (pure)
 pages.py        the pages of `publisher.site`, made when they are requested

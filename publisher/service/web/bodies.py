@@ -1,7 +1,8 @@
-"""The bodies of requests: bounded JSON documents of known types."""
+"""The bodies of requests: bounded in size and time; JSON documents of known types."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TypeVar
 
@@ -9,10 +10,13 @@ import msgspec
 from starlette.requests import Request
 
 from publisher.errors import presentable
-from publisher.service.web.problems import BadRequest, BodyTooLarge, WrongMediaType
+from publisher.service.web.problems import BadRequest, BodyTooLarge, BodyTooSlow, WrongMediaType
 
 MAX_BYTES = 64 * 1024
-"""The largest body that is read."""
+"""The largest JSON document that is read."""
+
+SECONDS = 10.0
+"""How long a body may take to arrive."""
 
 _MEDIA_TYPE = "application/json"
 _SEE = "see /api/v1/openapi.json"
@@ -20,12 +24,41 @@ _PLACE = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<name>[^`]*)`", re.DOTALL)
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
+async def read_bytes(request: Request, most: int, seconds: float = SECONDS) -> bytes:
+    """Return the body of a request, whatever length it declares.
+
+    Raises:
+        WrongMediaType: It is compressed.
+        BodyTooLarge: It has more than `most` bytes.
+        BodyTooSlow: It does not arrive within `seconds`.
+    """
+    what = "cannot read the body of the request"
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise WrongMediaType(what, why="it is compressed", hint="send it without Content-Encoding")
+    too_large = BodyTooLarge(what, why=f"it is larger than {most} bytes", hint="send a smaller one")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and (len(declared) > 12 or int(declared) > most):
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError as error:
+        why = f"it did not arrive within {seconds:g} seconds"
+        raise BodyTooSlow(what, why=why, hint="send it again") from error
+    return bytes(body)
+
+
 async def read_body(request: Request, kind: type[_T]) -> _T:
     """Return the body of a request as a value of `kind`.
 
     Raises:
-        WrongMediaType: The header Content-Type is not that of JSON.
+        WrongMediaType: The header Content-Type is not that of JSON, or it is compressed.
         BodyTooLarge: The body has more than MAX_BYTES.
+        BodyTooSlow: It does not arrive within SECONDS.
         BadRequest: The body is not JSON, or does not have this type.
     """
     stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -35,17 +68,9 @@ async def read_body(request: Request, kind: type[_T]) -> _T:
             why=f"its Content-Type is {presentable(stated)!r}" if stated else "no Content-Type",
             hint=f"send JSON, and the header 'Content-Type: {_MEDIA_TYPE}'",
         )
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BYTES:
-            raise BodyTooLarge(
-                "cannot read the body of the request",
-                why=f"it is larger than {MAX_BYTES} bytes",
-                hint=_SEE,
-            )
+    body = await read_bytes(request, MAX_BYTES)
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         found = _PLACE.fullmatch(str(error))
         raise BadRequest(

@@ -12,6 +12,7 @@ from publisher.error_values import error_value
 from publisher.errors import InvalidReference, PublisherError, explain
 from publisher.repository.published import NotPublished
 from publisher.service.access import Forbidden, Unauthorized
+from publisher.service.hooks.model import InvalidPayload
 from publisher.service.jobs.command import CannotRun
 from publisher.service.jobs.model import (
     CannotRetry,
@@ -37,8 +38,16 @@ class BodyTooLarge(PublisherError):
     """The body of a request has more bytes than are read."""
 
 
+class BodyTooSlow(PublisherError):
+    """The body of a request does not arrive in time."""
+
+
 class WrongMediaType(PublisherError):
-    """The body of a request is not stated to be JSON."""
+    """The body of a request is not stated to be JSON, or has an encoding that is not read."""
+
+
+class Busy(PublisherError):
+    """The request cannot be answered at the moment; it may be sent again."""
 
 
 class NotFound(PublisherError):
@@ -58,6 +67,7 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (InvalidReference, 400),
     (Unauthorized, 401),
     (Forbidden, 403),
+    (InvalidPayload, 400),
     (NotFound, 404),
     (NotPublished, 404),
     (NoSuchPath, 404),
@@ -66,10 +76,12 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (NoContents, 409),
     (JobEnded, 409),
     (CannotRetry, 409),
+    (BodyTooSlow, 408),
     (BodyTooLarge, 413),
     (WrongMediaType, 415),
     (CannotRun, 422),
     (KeyReused, 422),
+    (Busy, 503),
     (QueueFull, 503),
     (JobsUnavailable, 503),
 )
@@ -110,6 +122,8 @@ def problem(error: Exception) -> Response:
     known = explain(error)
     status = status_of(known)
     headers = {"Cache-Control": "no-store"}
+    if isinstance(known, BodyTooLarge | BodyTooSlow):
+        headers["Connection"] = "close"  # what was not read is not taken for the next request
     if isinstance(known, WrongMethod):
         headers["Allow"] = ", ".join(known.allowed)
     if isinstance(known, Unauthorized):
