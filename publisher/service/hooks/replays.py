@@ -1,7 +1,7 @@
 """Signed requests that are sent again: an identical one is accepted once within an hour.
 
-A signature is over the body alone, so that a recorded request could be sent again at any time by
-someone without the secret. Of unsigned ones, only the owner of the secret can send any.
+A signature is over the body alone, so that a recorded request could be sent again at any time
+without the secret. Requests that are not signed have the secret itself.
 """
 
 from __future__ import annotations

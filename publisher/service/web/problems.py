@@ -122,8 +122,6 @@ def problem(error: Exception) -> Response:
     known = explain(error)
     status = status_of(known)
     headers = {"Cache-Control": "no-store"}
-    if isinstance(known, BodyTooLarge | BodyTooSlow):
-        headers["Connection"] = "close"  # what was not read is not taken for the next request
     if isinstance(known, WrongMethod):
         headers["Allow"] = ", ".join(known.allowed)
     if isinstance(known, Unauthorized):

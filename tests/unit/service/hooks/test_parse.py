@@ -61,7 +61,7 @@ def test_a_hook_has_a_kind_a_secret_and_a_registry() -> None:
         ("{a: {kind: x}}", ["'x' is not a kind of hook", "has no secret"]),
         ("{a: {kind: quay, secret: topsecret}}", ["a secret does not belong here", "no secret"]),
         ("{a: {kind: harbor, secret-file: good}}", ["the hook has no registry"]),
-        ("{a: {kind: quay, secret-file: no}}", ["cannot read no: No such file"]),
+        ("{a: {kind: quay, secret-file: gone}}", ["cannot read gone: No such file"]),
         ("{a: {kind: quay, secret-file: short}}", ["in short is shorter than 16 letters"]),
         ("{a: {kind: github, secret-file: lines}}", ["in lines has other characters than visible"]),
         ("{a: {kind: quay, secret-file: slash}}", ["in slash has other characters than letters"]),

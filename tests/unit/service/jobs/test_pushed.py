@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dbos import DBOS
 
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.model import Job, JobFilter, JobKind, JobRequest, JobState
@@ -30,8 +31,10 @@ class Stored:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Stored:
-    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    url = f"sqlite:///{tmp_path}/jobs.sqlite"
+    engine = connect(url)
     create_tables(engine)
+    DBOS.migrate(url)
     jobs = StoredJobs(engine, 100)
     return Stored(PushedImages(engine, jobs), jobs, WorkerStore(engine, "host"))
 

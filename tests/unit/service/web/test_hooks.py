@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: who may send them, which bodies are read, and what is queued."""
+"""Webhooks over HTTP: their secrets, which bodies are read, and what is queued."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import requests
+from dbos import DBOS
 
 from publisher.oci.media_types import OCI_MANIFEST
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
@@ -79,8 +80,10 @@ class Service:
 
 @contextmanager
 def served(directory: Path, seconds: float = 60) -> Iterator[Service]:
-    engine = connect(f"sqlite:///{directory}/jobs.sqlite")
+    url = f"sqlite:///{directory}/jobs.sqlite"
+    engine = connect(url)
     create_tables(engine)
+    DBOS.migrate(url)
     jobs = StoredJobs(engine, 100)
     registry = "registry.example.org"
     hooks = [
