@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -60,16 +60,40 @@ def fingerprint() -> str:
 
 
 class Renderer:
-    """Renders pages; `site` is the title of all of them."""
+    """Renders pages.
 
-    def __init__(self, site: str) -> None:
-        self._environment = _environment()
-        self._environment.globals["site"] = site
+    Args:
+        site: The title of all of them.
+        navigation: The pages that every page links: label and path.
+        home: The path that the title leads to.
+        templates: A directory with further templates.
+        static: The content of further files that pages use, by name.
+        policy: What pages may do beside loading their files, in the form of a
+            Content-Security-Policy.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        *,
+        navigation: Iterable[tuple[str, str]] = NAVIGATION,
+        home: str = addresses.INDEX,
+        templates: Traversable | None = None,
+        static: Mapping[str, bytes] | None = None,
+        policy: str = "form-action 'none'",
+    ) -> None:
+        folders = [_package() / "templates", *([templates] if templates is not None else [])]
+        self._environment = _environment(folders)
         versions = {
-            name: hashlib.sha256(data).hexdigest()[:8] for name, data in static_files().items()
+            name: hashlib.sha256(data).hexdigest()[:8]
+            for name, data in {**static_files(), **(static or {})}.items()
         }
-        self._environment.globals["static"] = lambda name: (
-            f"{addresses.static_file(name)}?{versions[name]}"
+        self._environment.globals.update(
+            site=site,
+            navigation=tuple(navigation),
+            home=home,
+            policy=Markup(policy),
+            static=lambda name: f"{addresses.static_file(name)}?{versions[name]}",
         )
 
     def render(self, template: str, path: str, **values: object) -> bytes:
@@ -128,10 +152,10 @@ def is_web_address(text: str) -> bool:
         return False
 
 
-def _environment() -> jinja2.Environment:
+def _environment(folders: Sequence[Traversable]) -> jinja2.Environment:
     def load(name: str) -> str | None:
-        file = _package() / "templates" / name
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+        files = (folder / name for folder in folders)
+        return next((each.read_text(encoding="utf-8") for each in files if each.is_file()), None)
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(load),
@@ -152,7 +176,6 @@ def _environment() -> jinja2.Environment:
         "share": _share,
         "plural": _plural,
     }
-    environment.globals["navigation"] = NAVIGATION
     environment.tests["web_address"] = is_web_address
     return environment
 

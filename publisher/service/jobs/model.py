@@ -230,5 +230,8 @@ class Jobs(Protocol):
             JobEnded: The job has ended already.
         """
 
+    def last_event(self, job_id: str) -> int:
+        """Return the number of the last event of a job, 0 if it has none."""
+
     def events(self, job_id: str, after: int = 0, limit: int = MOST_PER_PAGE) -> Sequence[JobEvent]:
         """Return the next events with a number larger than `after`; raise NoSuchJob."""

@@ -199,6 +199,12 @@ class StoredJobs:
         except DBOSException:  # a host has taken it just now
             return
 
+    def last_event(self, job_id: str) -> int:
+        """Return the number of the last event of a job, 0 if it has none."""
+        query = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.job == job_id)
+        with available(), self._engine.connect() as connection:
+            return connection.execute(query).scalar() or 0
+
     def events(self, job_id: str, after: int = 0, limit: int = MOST_PER_PAGE) -> Sequence[JobEvent]:
         """Return the next events; raise NoSuchJob."""
         query = (

@@ -14,16 +14,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher import __version__
 from publisher.errors import PublisherError
-from publisher.service.access import Verb
+from publisher.service.access import Forbidden, Unauthorized, Verb
+from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, tag_of
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, guarded
+from publisher.service.web.job_pages import JobPages, static_files
 from publisher.service.web.jobs import job_routes
 from publisher.service.web.openapi import describe
-from publisher.service.web.pages import Pages
+from publisher.service.web.pages import Pages, static_answer
 from publisher.service.web.problems import NotFound, WrongMethod, problem, unexpected
 from publisher.service.web.routes import Route, parse_query
-from publisher.service.web.submissions import submission_routes
+from publisher.service.web.submissions import Submissions
 from publisher.service.web.trees import Trees
 
 _log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ _HEADERS = (
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        b"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -50,14 +52,18 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         MissingVerb: A route does not state what its requests do.
     """
     trees = Trees(context)
-    routes = [
-        *submission_routes(context, trees),
-        *trees.routes(),
-        *job_routes(context.jobs),
-    ]
-    pages = Pages(trees)
+    routes = [*trees.routes(), *job_routes(context.jobs)]
+    entries = [GuardedRoute("/static/{name}", _reporting(_static), Verb.PROBE)]
+    if context.jobs is not None:
+        submissions = Submissions(context, context.jobs, trees)
+        routes = [*submissions.routes(), *routes]
+        entries += [
+            GuardedRoute(path, _reporting(page), verb, method, Reach.OBJECT)
+            for path, page, verb, method in JobPages(context, context.jobs, submissions).routes()
+        ]
+    pages = Pages(trees, has_jobs=context.jobs is not None)
     description = _reporting(_description(routes))
-    entries = [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
+    entries += [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
     entries += [
         GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb, each.method, each.reach)
         for each in routes
@@ -78,6 +84,8 @@ def _reporting(handler: Endpoint) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
+        except (Forbidden, Unauthorized):  # the guard answers
+            raise
         except (PublisherError, OSError) as error:
             return problem(error)
         except Exception:  # noqa: BLE001 - the last resort: a defect ends one request only
@@ -104,6 +112,11 @@ def _description(routes: Sequence[Route]) -> Endpoint:
         return answer(request, body, tag)
 
     return endpoint
+
+
+async def _static(request: Request) -> Response:
+    """Return a file that pages of the service use, whose version is in the query."""
+    return static_answer(request, request.path_params["name"], static_files())
 
 
 async def _missing(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
@@ -19,6 +20,8 @@ SECONDS = 10.0
 """How long a body may take to arrive."""
 
 _MEDIA_TYPE = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 50
 _SEE = "see /api/v1/openapi.json"
 _PLACE = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<name>[^`]*)`", re.DOTALL)
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -52,6 +55,24 @@ async def read_bytes(request: Request, most: int, seconds: float = SECONDS) -> b
     return bytes(body)
 
 
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form; raise BadRequest, or an error as `read_body`."""
+    body = await _read(request, _FORM)
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError as error:
+        raise BadRequest(
+            "cannot read the form", why="it is malformed", hint="open its page again"
+        ) from error
+    return dict(fields)
+
+
 async def read_body(request: Request, kind: type[_T]) -> _T:
     """Return the body of a request as a value of `kind`.
 
@@ -61,14 +82,7 @@ async def read_body(request: Request, kind: type[_T]) -> _T:
         BodyTooSlow: It does not arrive within SECONDS.
         BadRequest: The body is not JSON, or does not have this type.
     """
-    stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if stated != _MEDIA_TYPE:
-        raise WrongMediaType(
-            "cannot read the body of the request",
-            why=f"its Content-Type is {presentable(stated)!r}" if stated else "no Content-Type",
-            hint=f"send JSON, and the header 'Content-Type: {_MEDIA_TYPE}'",
-        )
-    body = await read_bytes(request, MAX_BYTES)
+    body = await _read(request, _MEDIA_TYPE)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -85,3 +99,14 @@ async def read_body(request: Request, kind: type[_T]) -> _T:
             why=presentable(f"it is not JSON: {error}"),
             hint="send one JSON object in UTF-8",
         ) from error
+
+
+async def _read(request: Request, media_type: str) -> bytes:
+    stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if stated != media_type:
+        raise WrongMediaType(
+            "cannot read the body of the request",
+            why=f"its Content-Type is {presentable(stated)!r}" if stated else "no Content-Type",
+            hint=f"send the header 'Content-Type: {media_type}', and such a body",
+        )
+    return await read_bytes(request, MAX_BYTES)

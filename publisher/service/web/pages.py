@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import mimetypes
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from publisher.errors import presentable
 from publisher.service.access import Verb, may
 from publisher.service.web.answers import HTML, answer, tag_of
+from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, identity_of
 from publisher.service.web.problems import NotFound
 from publisher.service.web.snapshots import Snapshot
@@ -20,18 +26,39 @@ from publisher.site.compose import image_page, list_page
 from publisher.site.details import image_files, image_packages
 from publisher.site.overview import layer_page, removals_page, wishes_page
 from publisher.site.pages import Link
-from publisher.site.rendering import Renderer, static_files
+from publisher.site.rendering import NAVIGATION, Renderer, static_files
 from publisher.site.space import space_page
 
 _static_files = cache(static_files)
-_renderer = cache(Renderer)
+_FIELDS = f"<!-- {secrets.token_hex(16)} -->"
+"""In the place of the hidden fields of forms in kept pages: they are different for each request."""
+
+
+@cache
+def _renderer(title: str, has_jobs: bool) -> Renderer:
+    if not has_jobs:
+        return Renderer(title)
+    navigation = [*NAVIGATION, ("Jobs", "../../jobs")]
+    return Renderer(title, navigation=navigation, policy="form-action 'self'")
+
+
+def static_answer(request: Request, name: str, more: Mapping[str, bytes]) -> Response:
+    """Return one of the files that pages use, or of those in `more`; raise NotFound."""
+    data = _static_files().get(name, more.get(name))
+    if data is None:
+        raise NotFound(
+            f"cannot find the file {presentable(name)}", why="no page uses it", hint="begin at /"
+        )
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return answer(request, data, tag_of(data), media_type)
 
 
 class Pages:
-    """Answers requests for pages."""
+    """Answers requests for pages. With `has_jobs`, they lead to those about jobs."""
 
-    def __init__(self, trees: Trees) -> None:
+    def __init__(self, trees: Trees, *, has_jobs: bool) -> None:
         self._trees = trees
+        self._has_jobs = has_jobs
 
     def routes(self) -> list[tuple[str, Endpoint, Verb]]:
         """Return paths, their endpoints, and what requests for them do."""
@@ -65,15 +92,19 @@ class Pages:
         snapshot = await self._trees.snapshot(request.path_params["repository"])
         folder, _, name = path.partition("/")
         if folder == addresses.STATIC and name in _static_files():
-            data = _static_files()[name]
-            media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            return answer(request, data, tag_of(data), media_type)
+            return static_answer(request, name, {})
         has_states = may(identity_of(request), Verb.READ)
+        can_retry = has_states and self._has_jobs and may(identity_of(request), Verb.SUBMIT)
+        has_forms = can_retry and path == addresses.WISHES
         kind = "page" if has_states else "page without states"
+        kind = "page with forms" if has_forms else kind
         key = f"{kind} {path}"
         found = snapshot.cache.get(key)
         if found is None:
-            made = await run_in_threadpool(_make, snapshot, path, has_states)
+            has_jobs = has_states and self._has_jobs
+            renderer = _renderer(snapshot.title, has_jobs)
+            making = _Making(snapshot, renderer, has_states, has_forms)
+            made = await run_in_threadpool(making.make, path)
             for each, body in made.items():
                 snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
             if path not in made:
@@ -83,53 +114,66 @@ class Pages:
                     hint=f"begin at /repositories/{snapshot.name}/{addresses.INDEX}",
                 )
             found = made[path], tag_of(made[path])
+        if has_forms:
+            body = found[0].replace(_FIELDS.encode(), form_fields(request).encode())
+            return answer(request, body, tag_of(body), HTML)
         return answer(request, *found, HTML)
 
 
-def _make(snapshot: Snapshot, path: str, has_states: bool) -> dict[str, bytes]:
-    """Return the page at `path`, and others that were made with it; empty if it is missing.
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """Makes pages from a snapshot.
 
-    Without `has_states`, pages do not have the states of wishes.
+    Without `has_states`, they do not have the states of wishes; with `has_forms`, the page about
+    wishes has forms that retry them.
     """
-    survey, renderer = snapshot.survey, _renderer(snapshot.title)
-    facts = snapshot.facts if has_states else snapshot.facts_without_states
-    folder = path.partition("/")[0]
-    if folder == addresses.IMAGES:
-        image = snapshot.by_page.get(path)
+
+    snapshot: Snapshot
+    renderer: Renderer
+    has_states: bool
+    has_forms: bool
+
+    def make(self, path: str) -> dict[str, bytes]:
+        """Return the page at `path`, and others that were made with it; empty if it is missing."""
+        snapshot, render = self.snapshot, self.renderer.render
+        survey = snapshot.survey
+        facts = snapshot.facts if self.has_states else snapshot.facts_without_states
+        folder = path.partition("/")[0]
+        if folder == addresses.IMAGES:
+            image = snapshot.by_page.get(path)
+            if image is None:
+                return {}
+            page: object = image_page(facts, snapshot.repository, image)
+            return {path: render("image", path, page=page)}
+        if folder == addresses.LAYERS:
+            digest = snapshot.layers_by_page.get(path)
+            if digest is None:
+                return {}
+            return {path: render("layer", path, page=layer_page(survey, digest))}
+        if folder == addresses.CONTENTS:
+            return self._contents(path)
+        if path == addresses.INDEX:
+            return {path: render("images", path, page=list_page(facts))}
+        if path == addresses.WISHES and self.has_states:
+            forms = {"forms": Markup(_FIELDS)} if self.has_forms else {}
+            return {path: render("wishes", path, page=wishes_page(survey), **forms)}
+        if path == addresses.REMOVALS:
+            return {path: render("removals", path, page=removals_page(facts))}
+        if path == addresses.SPACE:
+            return {path: render("space", path, page=space_page(survey))}
+        return {}
+
+    def _contents(self, path: str) -> dict[str, bytes]:
+        """Return the page about an image's packages, or all pages about its files."""
+        snapshot, render = self.snapshot, self.renderer.render
+        image = snapshot.by_folder.get(path.rpartition("/")[0])
         if image is None:
             return {}
-        page: object = image_page(facts, snapshot.repository, image)
-        return {path: renderer.render("image", path, page=page)}
-    if folder == addresses.LAYERS:
-        digest = snapshot.layers_by_page.get(path)
-        if digest is None:
-            return {}
-        return {path: renderer.render("layer", path, page=layer_page(survey, digest))}
-    if folder == addresses.CONTENTS:
-        return _contents(snapshot, path)
-    if path == addresses.INDEX:
-        return {path: renderer.render("images", path, page=list_page(facts))}
-    if path == addresses.WISHES and has_states:
-        return {path: renderer.render("wishes", path, page=wishes_page(survey))}
-    if path == addresses.REMOVALS:
-        return {path: renderer.render("removals", path, page=removals_page(facts))}
-    if path == addresses.SPACE:
-        return {path: renderer.render("space", path, page=space_page(survey))}
-    return {}
-
-
-def _contents(snapshot: Snapshot, path: str) -> dict[str, bytes]:
-    """Return the page about an image's packages, or all pages about its files."""
-    folder = path.rpartition("/")[0]
-    image = snapshot.by_folder.get(folder)
-    if image is None:
-        return {}
-    renderer = _renderer(snapshot.title)
-    known = Link(image.name, addresses.image_page(image.name))
-    if path == addresses.packages_page(image.manifest_digest):
-        packages = image_packages(snapshot.repository, image)
-        return {path: renderer.render("packages", path, page=packages, image=known)}
-    return {
-        each: renderer.render("files", each, page=page, image=known)
-        for each, page in image_files(snapshot.repository, image)
-    }
+        known = Link(image.name, addresses.image_page(image.name))
+        if path == addresses.packages_page(image.manifest_digest):
+            packages = image_packages(snapshot.repository, image)
+            return {path: render("packages", path, page=packages, image=known)}
+        return {
+            each: render("files", each, page=page, image=known)
+            for each, page in image_files(snapshot.repository, image)
+        }

@@ -95,7 +95,7 @@ def status_of(error: PublisherError) -> int:
 _OF_COMMANDS = re.compile(r"\bpublisher [a-z]|\B--[a-z]|\bthe command\b")
 
 
-def _hint(error: PublisherError) -> str:
+def hint_of(error: PublisherError) -> str:
     """Return the hint for a client, which need not have a shell on a host of the service."""
     if not _OF_COMMANDS.search(error.hint):
         return error.hint
@@ -112,7 +112,7 @@ def problem_value(error: PublisherError, status: int) -> dict[str, object]:
         "title": value["what"],
         "status": status,
         "detail": value["why"],
-        "hint": _hint(error),
+        "hint": hint_of(error),
         "data": value["data"],
     }
 

@@ -55,11 +55,6 @@ class JobBody(msgspec.Struct, forbid_unknown_fields=True):
     project: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
-def submission_routes(context: Context, trees: Trees) -> tuple[Route, ...]:
-    """Return the routes that queue and cancel jobs; none if the service runs no jobs."""
-    return () if context.jobs is None else Submissions(context, context.jobs, trees).routes()
-
-
 def registry_image(text: str) -> str:
     """Return the image reference `text`; raise InvalidReference or BadRequest.
 
@@ -144,10 +139,14 @@ class Submissions:
         subject = body.wish_list if kind.has_list else image
         arguments = _only(image) if kind.has_list and image else ()
         work = kind, body.repository, subject, arguments
-        return await self._submit(request, *work, body.reason, body.project)
+        return _queued(await self._submit(request, *work, body.reason, body.project))
 
     async def retry(self, request: Request, job: str) -> Response:
         """Queue the work of a job again."""
+        return _queued(await self.retry_job(request, job))
+
+    async def retry_job(self, request: Request, job: str) -> Submission:
+        """Queue the work of a job again, and return the new one; raise CannotRetry."""
         known = await self._job(job)
         if known.state not in (JobState.FAILED, JobState.CANCELLED):
             raise CannotRetry(known)
@@ -165,6 +164,10 @@ class Submissions:
     ) -> Response:
         """Queue an ingest of one wish."""
         wish = await self.wish(repository, name, values["wishList"])
+        return _queued(await self.submit_wish(request, repository, wish))
+
+    async def submit_wish(self, request: Request, repository: str, wish: StatusLine) -> Submission:
+        """Queue an ingest of one wish, and return the job; raise CannotRun."""
         kind, subject, arguments = self.work_of(repository, wish)
         return await self._submit(request, kind, repository, subject, arguments, "retry of a wish")
 
@@ -202,16 +205,19 @@ class Submissions:
 
     async def cancel(self, request: Request, job: str) -> Response:
         """Cancel a job; a job that is cancelled already is answered as it is."""
+        return _accepted(await self.cancel_job(request, job))
+
+    async def cancel_job(self, request: Request, job: str) -> Job:
+        """Cancel a job, and return it; raise JobEnded unless it is cancelled already."""
         known = await self._job(job)
         allow(request, known.request.project)
-        by = _sender(request)
         try:
-            known = await run_in_threadpool(self._jobs.cancel, job, by)
+            return await run_in_threadpool(self._jobs.cancel, job, _sender(request))
         except JobEnded:
             known = await self._job(job)
             if known.state is not JobState.CANCELLED:
                 raise
-        return _accepted(known)
+        return known
 
     async def _submit(
         self,
@@ -222,7 +228,7 @@ class Submissions:
         arguments: Sequence[str],
         reason: str,
         project: str = "",
-    ) -> Response:
+    ) -> Submission:
         """Queue a job; `project` is that of a single image; lists have their own."""
         if kind.has_list:
             configured = self._configured(repository)
@@ -240,9 +246,7 @@ class Submissions:
             project=project,
         )
         job_arguments(self._context.repositories(), wanted)  # raises CannotRun
-        once = _idempotency(request)
-        found: Submission = await run_in_threadpool(self._jobs.submit, wanted, once)
-        return _accepted(found.job, 202 if found.is_new or once else 200)
+        return await run_in_threadpool(self._jobs.submit, wanted, _idempotency(request))
 
     def _configured(self, name: str) -> RepositoryConfiguration | None:
         return next((each for each in self._context.repositories() if each.name == name), None)
@@ -293,6 +297,10 @@ def _idempotency(request: Request) -> str:
             parameter="Idempotency-Key",
         )
     return f"{_sender(request)}\0{key}"
+
+
+def _queued(found: Submission) -> Response:
+    return _accepted(found.job, 202 if found.is_new else 200)
 
 
 def _accepted(job: Job, status: int = 202) -> Response:

@@ -37,7 +37,10 @@ JOB = "/api/v1/jobs/{job}"
 TABLE = {
     "/livez": Verb.PROBE,
     "/readyz": Verb.PROBE,
+    "/static/{name}": Verb.PROBE,
     "/": Verb.BROWSE,
+    "/jobs": Verb.READ,
+    "/jobs/{job}": Verb.READ,
     "/repositories/{repository}/{path:path}": Verb.BROWSE,
     "/repositories/{repository}/wishes.html": Verb.READ,
     "/api/v1/openapi.json": Verb.BROWSE,
@@ -57,6 +60,9 @@ TABLE = {
 """What each route is expected to need."""
 
 WRITES = {
+    "/jobs/{job}/cancel": Verb.CANCEL,
+    "/jobs/{job}/retry": Verb.SUBMIT,
+    "/repositories/{repository}/retry": Verb.SUBMIT,
     "/api/v1/jobs": Verb.SUBMIT,
     f"{JOB}/cancel": Verb.CANCEL,
     f"{JOB}/retry": Verb.SUBMIT,
@@ -106,6 +112,7 @@ class Service:
             ("{path:path}", "index.html"),
             ("{name:path}", NAME),
             ("{job}", self.job),
+            ("{name}", "jobs.js"),
         ):
             path = path.replace(part, text)
         return path
