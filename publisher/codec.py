@@ -30,6 +30,7 @@ from typing import (
     get_type_hints,
 )
 
+from publisher.lazy import dataclass
 from publisher.times import format_time, parse_time
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class AsArray:
     __slots__ = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class JsonObject:
     """A JSON object of another format, which a record contains and this program keeps as it is.
 
@@ -84,7 +85,7 @@ class JsonObject:
         return _json_object(load_object(data))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """A condition on a value, for use in `Annotated`; `why` is the message after the field."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
+
+from publisher.lazy import pattern
 
 _UNITS = {
     "w": timedelta(weeks=1),
@@ -12,7 +13,7 @@ _UNITS = {
     "m": timedelta(minutes=1),
     "s": timedelta(seconds=1),
 }
-_DURATION = re.compile(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
+_DURATION = pattern(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
 
 LONGEST = timedelta(days=36500)
 """A hundred years; a longer duration is probably a mistake."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import date
 
 from publisher.codec import camel_case
 from publisher.errors import PublisherError, printable
+from publisher.lazy import pattern
 
 _MESSAGES = ("what", "why", "hint")
-_WORD_START = re.compile(r"(?<=.)(?=[A-Z][a-z])")
+_WORD_START = pattern(r"(?<=.)(?=[A-Z][a-z])")
 
 
 def error_value(error: PublisherError) -> dict[str, object]:

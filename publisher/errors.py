@@ -5,12 +5,14 @@ import logging
 import re
 import sys
 
+from publisher.lazy import pattern
+
 _log = logging.getLogger(__name__)
 
 _SHOWN = 100
 """The most characters of a text that a message quotes."""
 
-_BEFORE_DIGEST = re.compile(r"(?P<rest>.*)@sha(?:256|512):[^/@]*", re.DOTALL)
+_BEFORE_DIGEST = pattern(r"(?P<rest>.*)@sha(?:256|512):[^/@]*", re.DOTALL)
 
 
 def printable(text: str, *, keep_line_breaks: bool = False) -> str:

@@ -10,12 +10,12 @@ import difflib
 import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import yaml
 
 from publisher.errors import PublisherError, presentable
+from publisher.lazy import dataclass
 
 MAX_NODES = 1_000_000
 """The most values a file may have, with aliases expanded."""

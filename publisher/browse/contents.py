@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from publisher.entry import Entry, EntryType, Merged, sort_key
 from publisher.errors import PublisherError
 from publisher.layers.index import LayerIndex
 from publisher.layers.merge import merge
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
 from publisher.repository.published import PublishedImage, find_name, load_image

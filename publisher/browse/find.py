@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from json.encoder import encode_basestring_ascii
 
 from publisher.browse.contents import NoContents, as_file, layer_index, manifest_of
@@ -21,6 +21,7 @@ from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, decode_entry
 from publisher.layers.merge import merge
 from publisher.layers.partial_merge import merged_at
+from publisher.lazy import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.published import PublishedImage
 

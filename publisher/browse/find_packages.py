@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.browse.contents import NoContents
@@ -13,6 +12,7 @@ from publisher.browse.package_cache import PackageCache
 from publisher.browse.packages import RememberedLayers, packages_of
 from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_of
 from publisher.packages.model import InstalledPackage
 from publisher.packages.query import PackageQuery

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from publisher.browse.run import plan_run
 from publisher.browse.trace import CannotTrace, require_programs, trace, within_limit
+from publisher.lazy import dataclass
 from publisher.oci.reference_grammar import MAX_FILE_NAME
 from publisher.repository import Repository, RepositoryChanged, RepositoryError, Transaction
 from publisher.repository.published import find_name, load_image

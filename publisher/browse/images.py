@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.index import read_header
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, find_name, load_image

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig
 from publisher.oci.document import Document
 from publisher.oci.platform import Platform

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.browse.run import published_config
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.replacing import replace_file
 from publisher.repository import Repository
 from publisher.repository.settings import client_mount, own_mount

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from publisher.browse.contents import Change, layer_index, manifest_of
+from publisher.lazy import dataclass
 from publisher.packages.model import LayerPackages, PackageType
 from publisher.repository import Repository
 from publisher.repository.image_packages import ImagePackages

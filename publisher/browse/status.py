@@ -10,11 +10,12 @@ import enum
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from publisher.browse.images import name_matcher, read_schedule_and_pins
 from publisher.errors import InvalidReference, PublisherError, failure_text
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, load_image

@@ -11,10 +11,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.runtimes import launch, tracing
 from publisher.runtimes.launch import Start
 from publisher.runtimes.tracing import Access

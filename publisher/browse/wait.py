@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.errors import explain
+from publisher.lazy import dataclass
 from publisher.repository import NothingPublished, Repository, RepositoryError
 from publisher.repository.cvmfs.revision import Revision, present_revision
 from publisher.repository.published import NotPublished, PublishedImage, load_image

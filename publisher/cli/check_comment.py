@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from publisher.cli.rendering import plural
@@ -11,13 +10,14 @@ from publisher.errors import printable
 from publisher.ingest.check import UNTOUCHED, Report
 from publisher.ingest.check_image import CheckedImage
 from publisher.ingest.findings import Finding, Level
+from publisher.lazy import pattern
 from publisher.sizes import human_size
 
 _MARKS = {Level.ERROR: "❌", Level.WARNING: "⚠️", Level.NOTE: "✅"}
 _MAX_ROWS = 100
 """A comment on GitHub may have 65,536 characters."""
 
-_SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
+_SPECIAL = pattern(r"([\\`*_\[\]|~#])")
 
 
 def markdown(report: Report) -> str:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
@@ -62,6 +62,7 @@ from publisher.ingest.memory import (
 from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.ingest.run import ingest as run_ingest
 from publisher.ingest.selection import Selection
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy

@@ -13,7 +13,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
@@ -22,6 +21,7 @@ import click
 from publisher.cli.failures import UsageError
 from publisher.cli.log_streams import EventStream
 from publisher.errors import printable
+from publisher.lazy import dataclass
 from publisher.log_context import current_image, event
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from publisher.cli.rendering import message
 from publisher.closing import Closing
 from publisher.ingest.report import Outcome, Silent, Status
 from publisher.ingest.report import Progress as IngestProgress
+from publisher.lazy import dataclass
 from publisher.sizes import human_size
 
 

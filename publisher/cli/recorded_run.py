@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from publisher.cli.repositories import parse_repository
 from publisher.cli.state import keeps_state, open_state, state_directory
 from publisher.error_values import error_kind
 from publisher.errors import PublisherError, failure_text, presentable
+from publisher.lazy import dataclass
 from publisher.sources.wish_lists import list_identity
 from publisher.state import RunRecord
 from publisher.state.overlap import OtherRun, only_run

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.cli.sources import load_settings
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.sources.wish_lists import is_remote, read_wish_list_document
 from publisher.wishlist import WishListError, parse_wish_list
 from publisher.wishlist.model import Wish

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.state import open_state
 from publisher.cli.wishlists import read_wish_list
 from publisher.errors import PublisherError, printable
+from publisher.lazy import dataclass, pattern
 from publisher.repository import Repository
 from publisher.repository.cvmfs.revision import Revision, present_revision
 from publisher.repository.published import find_name
@@ -49,7 +48,7 @@ _ANSWER = 20.0
 
 _NOT_WELL = (Condition.FAILING, Condition.UNREADABLE)
 
-_GLOB = re.compile(r"[*?\[]")
+_GLOB = pattern(r"[*?\[]")
 
 
 @click.command()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from publisher.cli.rendering import echo
 from publisher.errors import printable
+from publisher.lazy import dataclass
 
 _BAR_WIDTH = 20
 _SMALL_BAR_WIDTH = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from publisher.cli.failures import UsageError
 from publisher.cli.rendering import echo
 from publisher.errors import printable
 from publisher.ingest.selection import Selection
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.ingest.wanted import Item
+from publisher.lazy import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.repository.records import RecordSet
 from publisher.sbom.output import OUTPUT, bill_of_materials, has_files

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 
 from publisher.errors import failure_text
@@ -29,6 +29,7 @@ from publisher.ingest.findings import (
 )
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork, for_all_images
+from publisher.lazy import dataclass
 from publisher.policy import PolicyFile
 from publisher.sources.open import Sources
 from publisher.sources.revisions import EarlierList

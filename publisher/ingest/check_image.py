@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
@@ -12,6 +12,7 @@ from publisher.ingest.findings import Finding, Level, Rule, of_wish
 from publisher.ingest.wanted import RequestedImage, check_size
 from publisher.layers.index import read_header
 from publisher.layers.policy import Limits
+from publisher.lazy import dataclass
 from publisher.oci.image import PlatformImage
 from publisher.oci.reference import ImageReference, parse_reference
 from publisher.repository import Repository

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 
 from publisher.ingest.findings import POLICY, Finding, Level, Rule, of_problem, of_wish
+from publisher.lazy import dataclass
 from publisher.policy import PolicyFile
 from publisher.policy.rules import PolicyCheck
 from publisher.sources.revisions import EarlierList

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.entry import Fixup
 from publisher.ingest.bookkeeping import record
 from publisher.ingest.report import Status
 from publisher.ingest.wanted import Item, check_place
+from publisher.lazy import dataclass
 from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.repository.records import RecordSet

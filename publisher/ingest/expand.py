@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.errors import failure_text
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork, for_all_images
+from publisher.lazy import dataclass
 from publisher.sources.open import Sources
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from publisher.errors import InvalidManifest, InvalidReference, PublisherError, explain
 from publisher.ingest.admission import PolicyViolated
 from publisher.layers.errors import LimitExceeded
+from publisher.lazy import dataclass
 from publisher.oci.tag_patterns import InvalidPattern
 from publisher.sources import ImageNotFound
 from publisher.sources.image import PlatformNotFound

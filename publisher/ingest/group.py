@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.ingest.report import Status
+from publisher.lazy import dataclass
 from publisher.repository import Repository, RepositoryBusy
 
 if TYPE_CHECKING:  # a run without changes commits nothing

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.ingest.expand import ExpandedImage, expand
+from publisher.lazy import dataclass
 from publisher.sources.open import Sources
 from publisher.wishlist.lock import Lock, LockedImages, pattern_text
 from publisher.wishlist.model import Request

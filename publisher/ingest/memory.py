@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING
 
 from publisher.ingest.report import Outcome, Report, Status, unusable_wish
 from publisher.layers.policy import Limits
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport
 from publisher.state import Cause, News, Tries
 from publisher.state.backoff import LONGEST, LONGEST_OF_A_REGISTRY, is_waiting, next_try

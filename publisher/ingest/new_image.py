@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from publisher.errors import failure_text
 from publisher.ingest.bills import make_bills
@@ -26,6 +26,7 @@ from publisher.ingest.wanted import (
 )
 from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.unpack import LayerSummary
+from publisher.lazy import dataclass
 from publisher.repository import OutOfSpace, RepositoryChanged, RepositoryError
 from publisher.runtimes import squashfs
 from publisher.sources import Source

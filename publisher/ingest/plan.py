@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import failure_text
@@ -12,6 +12,7 @@ from publisher.ingest.report import Status
 from publisher.ingest.wanted import Comparison, RequestedImage, compare
 from publisher.ingest.work import WishWork, for_all_images
 from publisher.layers.policy import Limits
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources

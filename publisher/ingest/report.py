@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Protocol
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.sources.wish_lists import list_identity
 from publisher.state import Cause, News
 from publisher.wishlist import Problem

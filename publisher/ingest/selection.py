@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from publisher.errors import InvalidReference
+from publisher.lazy import dataclass
 from publisher.tree import layout
 from publisher.wishlist.model import Request
 

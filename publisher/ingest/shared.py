@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from publisher.ingest.admission import Admission
@@ -16,6 +16,7 @@ from publisher.ingest.report import Outcome, Progress
 from publisher.ingest.selection import Selection
 from publisher.ingest.thin_pushes import ThinPushes
 from publisher.layers.policy import Limits
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.sources.open import Sources
 from publisher.wishlist import Places

@@ -17,8 +17,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.repository import DiskFull, OutOfSpace, Repository, RepositoryChanged
 
 UNPACKED_RATIO = 2.5

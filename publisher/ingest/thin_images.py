@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import InvalidReference
 from publisher.ingest.thin_files import engine_files
+from publisher.lazy import dataclass
 from publisher.oci.config import parse_config
 from publisher.oci.manifest import distinct_from_top, manifest_annotations
 from publisher.oci.reference import ImageReference, Transport, parse_reference

@@ -5,10 +5,10 @@ An ingest pushes them after the commit. If a push fails, the next run tries agai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.errors import InvalidReference
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.sources.open import Sources
 from publisher.thin import ThinImageError

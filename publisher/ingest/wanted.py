@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
 from publisher.layers.policy import Limits
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_of
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar
 
 from publisher.errors import PublisherError
 from publisher.ingest.admission import Admission
 from publisher.ingest.wanted import RequestedImage, requested_references
+from publisher.lazy import dataclass
 from publisher.log_context import logged_image
 from publisher.oci.reference import ImageReference
 from publisher.repository import RepositoryChanged, RepositoryError

@@ -7,9 +7,10 @@ which a nested catalog begins is an entry of that catalog and of the one above.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.entry import Entry, EntryType
+from publisher.lazy import dataclass
 
 DEFAULT_LIMIT = 100_000
 _SMALLEST_PART = 10

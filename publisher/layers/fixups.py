@@ -9,13 +9,14 @@ recognize.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
 from publisher.layers.index import LayerIndex
 from publisher.layers.links import as_file, lower_links
 from publisher.layers.names import MAX_COMPONENT_BYTES
 from publisher.layers.side_by_side import Descent, Group, Level, by_path, has_directory
+from publisher.lazy import dataclass
 
 _AFTER_ALL = b"\xff" * (MAX_COMPONENT_BYTES + 1)
 

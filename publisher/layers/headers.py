@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
-_DECIMAL_TIME = re.compile(rb"(-?)0*([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
+from publisher.lazy import pattern
+
+_DECIMAL_TIME = pattern(rb"(-?)0*([0-9]{1,32})(?:\.([0-9]{0,64}))?\Z")
 _SPARSE_OFFSET = b"GNU.sparse.offset"
 _SPARSE_LENGTH = b"GNU.sparse.numbytes"
 _MOST_DIGITS = 20

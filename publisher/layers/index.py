@@ -10,11 +10,10 @@ import base64
 import io
 import itertools
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from json.encoder import encode_basestring_ascii
 from typing import Annotated, BinaryIO, cast
 
@@ -23,6 +22,7 @@ import zstandard
 from publisher.codec import Check, Codec, Malformed, UnknownVersion, load_object
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers.errors import LayerError
+from publisher.lazy import dataclass, pattern
 from publisher.oci.digest import is_digest
 
 FORMAT = "publisher-layer-index"
@@ -34,9 +34,9 @@ _READ_BYTES = 128 * 1024
 _HEADER_BYTES = 16 * 1024
 _LONGEST_LINE = 16 * 2**20
 _OPAQUE = '"opaque":true'
-_SPECIAL = re.compile(r'"(?:opaque|implicit|dropped)":|"type":"h"')
+_SPECIAL = pattern(r'"(?:opaque|implicit|dropped)":|"type":"h"')
 _FILE, _HARDLINK = '","type":"f"', '","type":"h"'
-_CONTENT = re.compile(
+_CONTENT = pattern(
     r'","type":"f","mode":"[0-7]+","uid":[0-9]+,"gid":[0-9]+,"size":([0-9]{1,19}),"mtime_ns":-?[0-9]+,'
     r'"sha256":"([0-9a-f]{64})"'
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 
 from publisher.entry import Entry, EntryType, sort_key
@@ -18,6 +17,7 @@ from publisher.layers.index import decode_entry, encode_details, entry_start
 from publisher.layers.names import MAX_COMPONENT_BYTES, is_reserved, shown
 from publisher.layers.policy import Limits
 from publisher.layers.temporary import temporary_database
+from publisher.lazy import dataclass
 
 IMPLICIT = 1
 OPAQUE = 2

@@ -12,11 +12,12 @@ hidden there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from publisher.entry import Entry, EntryType, Merged
 from publisher.layers.links import Links, as_file, lower_links
 from publisher.layers.side_by_side import Group, by_path
+from publisher.lazy import dataclass
 
 
 def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:

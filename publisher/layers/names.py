@@ -6,9 +6,8 @@ Source: OCI image layer specification 1.1, sections "Whiteouts" and "Opaque Whit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.layers.errors import LimitExceeded, UnsafeName
+from publisher.lazy import dataclass
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"

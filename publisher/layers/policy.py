@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from typing import Any, Literal
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError, LimitExceeded
+from publisher.lazy import dataclass
 
 _SETUID = 0o4000
 _SETGID = 0o2000

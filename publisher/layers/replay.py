@@ -17,7 +17,7 @@ import io
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -30,6 +30,7 @@ from publisher.layers.index import LayerIndex, decode_entry, is_file, path_key, 
 from publisher.layers.policy import Limits, Policy
 from publisher.layers.temporary import temporary_database, temporary_databases
 from publisher.layers.unpack import unpack
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import OCI_LAYER
 

@@ -12,13 +12,14 @@ import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO, cast
 
 import zstandard
 
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers.index import LayerIndex, decode_entry, encode_entry, path_key
+from publisher.lazy import dataclass
 
 FAN_IN = 16
 _WRITE_BYTES = 256 * 1024

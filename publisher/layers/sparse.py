@@ -7,11 +7,11 @@ in blocks after it), and formats 0.0, 0.1 and 1.0 in PAX records or before the c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.entry import Hole
 from publisher.layers.headers import octal_or_binary, pax_number
 from publisher.layers.stream import ArchiveStream
+from publisher.lazy import dataclass
 
 _BLOCK = 512
 _MOST_REGIONS = 1_000_000

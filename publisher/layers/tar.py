@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
 from publisher.entry import Content, EntryType
@@ -23,6 +23,7 @@ from publisher.layers.policy import NO_OWNER
 from publisher.layers.sparse import SparseMap, gnu_map, pax_map, pax_map_in_content, with_holes
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar_split import LOOK_BACK
+from publisher.lazy import dataclass
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import BinaryIO
 
 from publisher.entry import EntryType, TreeSink
@@ -17,6 +17,7 @@ from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import members
 from publisher.layers.tar_split import TarSplit
 from publisher.layers.temporary import temporary_databases
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor
 from publisher.oci.media_types import FOREIGN_LAYER_TYPES, LAYER_TYPES
 

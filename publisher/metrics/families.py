@@ -7,7 +7,8 @@ has a label for single images, so that the number of values does not grow with t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from publisher.lazy import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from publisher.lazy import dataclass
 from publisher.notify import service, webhook
 from publisher.notify.model import Message, Notifications, Receiver, Webhook
 

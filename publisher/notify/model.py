@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from publisher.errors import printable
+from publisher.lazy import dataclass
 from publisher.yaml_nodes import InvalidFile
 
 MOST_EVENTS = 200

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.notify.model import (
     InvalidNotifications,
     Kind,
@@ -37,8 +38,8 @@ MAX_BYTES = 1024 * 1024
 DEFAULT_SECONDS = 30.0
 _MOST_SECONDS = 300
 _LEAST_SECRET = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{1,31}://\S+")
+_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SERVICE = pattern(r"[A-Za-z][A-Za-z0-9]{1,31}://\S+")
 _KINDS = tuple(str(kind) for kind in Kind if kind is not Kind.TEST)
 _PLACES = ("", "-env", "-file")
 _ADDRESSES = tuple(f"{key}{place}" for key in ("service", "webhook") for place in _PLACES)

@@ -6,15 +6,15 @@ and mentions that alert every member of a channel: these characters are replaced
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from publisher.errors import printable
+from publisher.lazy import pattern
 
 _MOST_LINES = 40
 _LONGEST_LINE = 300
-_MENTION = re.compile(r"@(?!sha(?:256|512):[0-9a-f])")  # except in front of a digest
+_MENTION = pattern(r"@(?!sha(?:256|512):[0-9a-f])")  # except in front of a digest
 _MARKUP = str.maketrans("<>[]`*|~", "()()'+/-")
 
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import NoReturn, TypeVar
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass, pattern
 from publisher.oci.digest import is_digest
 from publisher.oci.document import read_object
 from publisher.oci.platform import Platform
 
 _T = TypeVar("_T")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_TIME = pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
+_LONE_SURROGATE = pattern("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)

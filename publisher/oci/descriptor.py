@@ -6,9 +6,10 @@ Source: OCI image specification 1.1, descriptor page.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.digest import is_digest
 from publisher.oci.platform import Platform
 

@@ -6,11 +6,11 @@ Source: OCI image specification 1.1, descriptor page, "Digests".
 from __future__ import annotations
 
 import hashlib
-import re
 
 from publisher.errors import DigestMismatch
+from publisher.lazy import pattern
 
-_DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
+_DIGEST = pattern(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 
 def is_digest(text: str) -> bool:

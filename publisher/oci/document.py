@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.media_types import (
     DOCKER_SCHEMA1,
     INDEX_TYPES,

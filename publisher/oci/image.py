@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig
 from publisher.oci.document import Document
 from publisher.oci.manifest import Manifest

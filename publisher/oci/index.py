@@ -5,9 +5,8 @@ Source: OCI image specification 1.1, image-index page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor, parse_descriptor
 from publisher.oci.document import Document, read_object
 from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES

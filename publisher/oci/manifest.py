@@ -6,10 +6,10 @@ Source: OCI image specification 1.1, manifest page, and Docker image manifest ve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor, parse_descriptor, parse_strings
 from publisher.oci.document import Document, read_object
 from publisher.oci.media_types import (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from publisher.lazy import dataclass, pattern
 
-_PLATFORM_PART = re.compile(
+_PLATFORM_PART = pattern(
     r"[a-z0-9][a-z0-9._-]*\Z"
 )  # used as a directory name, hence no leading dot
 

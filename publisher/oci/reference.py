@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from publisher.errors import InvalidReference, shorten
+from publisher.lazy import dataclass
 from publisher.oci import reference_grammar as grammar
 from publisher.oci.reference_grammar import refuse
 from publisher.oci.web_pages import web_page_of

@@ -13,6 +13,7 @@ import re
 from typing import NoReturn
 
 from publisher.errors import InvalidReference, presentable, shorten
+from publisher.lazy import pattern
 from publisher.oci.digest import is_digest
 
 MAX_NAME = 255
@@ -24,14 +25,12 @@ MAX_FILE_NAME = 255
 FORMS = "write HOST/PATH/NAME:TAG, such as docker.io/library/debian:stable"
 
 _MAX_TEXT = 4096
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = pattern(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_COMPONENT = pattern(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
-_HOST = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{{1,9}}))?"
-)
-_DIGEST_SUFFIX = re.compile(r"(?P<rest>.*)@(?P<digest>sha(?:256|512):[^/@]*)", re.DOTALL)
-_OTHER_DIGEST = re.compile(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
+_HOST = pattern(rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{{1,9}}))?")
+_DIGEST_SUFFIX = pattern(r"(?P<rest>.*)@(?P<digest>sha(?:256|512):[^/@]*)", re.DOTALL)
+_OTHER_DIGEST = pattern(r"@[a-z0-9]+([+._-][a-z0-9]+)*:[0-9A-Fa-f]{16,}\Z")
 
 
 def refuse(text: str, why: str, hint: str) -> NoReturn:

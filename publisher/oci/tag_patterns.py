@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from publisher.errors import PublisherError
+from publisher.lazy import pattern
 
-_RANGE_START = re.compile(r"\s*[<>=!~]")
-_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
-_OPEN_BRACKET = re.compile(r"\[!?[^\]]*\Z")
+_RANGE_START = pattern(r"\s*[<>=!~]")
+_GLOB = pattern(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+_OPEN_BRACKET = pattern(r"\[!?[^\]]*\Z")
 
 _Matcher = Callable[[str], bool]
 

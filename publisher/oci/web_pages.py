@@ -6,23 +6,24 @@ Only addresses that cannot be references of the same host are recognized.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
+from publisher.lazy import dataclass, pattern
+
 _NAME = r"[^/]+"
-_HUB = re.compile(
+_HUB = pattern(
     rf"(?:r|repository/docker|layers)/(?P<owner>{_NAME})/(?P<name>{_NAME})(?:/(?P<rest>.*))?"
     rf"|_/(?P<official>{_NAME})(?:/.*)?"
 )
-_QUAY = re.compile(
+_QUAY = pattern(
     rf"repository/(?P<owner>{_NAME})/(?P<name>{_NAME})"
     r"(?:/manifest/(?P<digest>sha256:[0-9a-f]{64})|/tag/(?P<tag>[^/]+)|/.*)?"
 )
-_GITHUB = re.compile(
+_GITHUB = pattern(
     rf"(?:orgs|users)/(?P<owner>{_NAME})/packages/container/(?:package/)?(?P<name>{_NAME})(?:/.*)?"
     rf"|(?P<user>{_NAME})/{_NAME}/pkgs/container/(?P<package>{_NAME})(?:/.*)?"
 )
-_GITLAB = re.compile(r"(?P<project>.+?)/(?:-/container_registry(?:/.*)?|container_registry/\d+)")
+_GITLAB = pattern(r"(?P<project>.+?)/(?:-/container_registry(?:/.*)?|container_registry/\d+)")
 
 
 @dataclass(frozen=True, slots=True)

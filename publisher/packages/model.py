@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass
 from typing import Annotated
 
 from publisher.codec import Check, omit_default
+from publisher.lazy import dataclass
 
 LONGEST_TEXT = 4096
 """The most characters of a name or version."""

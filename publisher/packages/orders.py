@@ -5,20 +5,21 @@ Sources: deb-version(7); rpm-version(7); the page "Package version" of apk-tools
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import zip_longest
 
+from publisher.lazy import pattern
+
 Order = int
 
-_EPOCH = re.compile(r"([0-9]+):")
-_PARTS = re.compile(r"([^0-9]*)([0-9]*)")
-_RPM_SEGMENT = re.compile(r"[0-9]+|[A-Za-z]+|[~^]")
-_APK = re.compile(
+_EPOCH = pattern(r"([0-9]+):")
+_PARTS = pattern(r"([^0-9]*)([0-9]*)")
+_RPM_SEGMENT = pattern(r"[0-9]+|[A-Za-z]+|[~^]")
+_APK = pattern(
     r"(?P<numbers>[0-9]+(?:\.[0-9]+)*)(?P<letter>[a-z]?)(?P<suffixes>(?:_[a-z]+[0-9]*)*)"
     r"(?:~[0-9a-f]+)?(?:-r(?P<revision>[0-9]+))?"
 )
-_APK_SUFFIX = re.compile(r"_([a-z]+)([0-9]*)")
+_APK_SUFFIX = pattern(r"_([a-z]+)([0-9]*)")
 _APK_BEFORE = ("alpha", "beta", "pre", "rc")
 _APK_SUFFIXES = (*_APK_BEFORE, "cvs", "svn", "git", "hg", "p")
 _NUMBER, _LETTER, _SUFFIX, _SUFFIX_NUMBER, _REVISION, _END = range(6)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass, pattern
 from publisher.packages.model import PackageType
 
 _MIB = 2**20
@@ -67,7 +67,7 @@ _NAMES = frozenset(
 )
 _ENDINGS = (".egg-info", ".json")
 _STATUS_FILES = "var/lib/dpkg/status.d/"
-_CACHE = re.compile(r"(?:^|/)pkgs/[^/]+/")
+_CACHE = pattern(r"(?:^|/)pkgs/[^/]+/")
 """A directory of Conda in which packages are kept, not installed."""
 
 

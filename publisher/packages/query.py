@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from publisher.errors import PublisherError, presentable
+from publisher.lazy import dataclass, pattern
 from publisher.packages.model import LONGEST_TEXT, PACKAGE_TYPES, Package, PackageType
 from publisher.packages.orders import Order
 from publisher.packages.versions import compare, without_details
@@ -21,13 +21,13 @@ _OPERATORS: Mapping[str, Callable[[Order], bool]] = {
     ">=": lambda order: order >= 0,
     ">": lambda order: order > 0,
 }
-_TEXT = re.compile(
+_TEXT = pattern(
     rf"\s*(?:(?P<type>{'|'.join(PACKAGE_TYPES)}):)?(?P<name>[^<>=!,\s]+)\s*(?P<conditions>.*)",
     re.DOTALL,
 )
-_CONDITION = re.compile(r"\s*(<=|>=|==|!=|<|>|=)\s*([^<>=!,\s]+)\s*")
-_RPM_SOURCE = re.compile(r"(?P<name>.+)-[^-]+-[^-]+\.(?:src|nosrc)\.rpm")
-_SEPARATORS = re.compile(r"[-_.]+")
+_CONDITION = pattern(r"\s*(<=|>=|==|!=|<|>|=)\s*([^<>=!,\s]+)\s*")
+_RPM_SOURCE = pattern(r"(?P<name>.+)-[^-]+-[^-]+\.(?:src|nosrc)\.rpm")
+_SEPARATORS = pattern(r"[-_.]+")
 
 
 class InvalidQuery(PublisherError):

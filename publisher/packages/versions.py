@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 
+from publisher.lazy import pattern
 from publisher.packages.model import PackageType
 from publisher.packages.orders import (
     Order,
@@ -23,12 +24,12 @@ from publisher.packages.orders import (
     split_evr,
 )
 
-_SEMANTIC = re.compile(
+_SEMANTIC = pattern(
     r"[v=\s]*(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]*)?\s*", re.ASCII
 )
-_R = re.compile(r"\d+(?:[.-]\d+)*", re.ASCII)
-_CONDA = re.compile(r"[*.+!_0-9a-z]+")
-_CONDA_RUNS = re.compile(r"[0-9]+|[*]+|[^0-9*]+")
+_R = pattern(r"\d+(?:[.-]\d+)*", re.ASCII)
+_CONDA = pattern(r"[*.+!_0-9a-z]+")
+_CONDA_RUNS = pattern(r"[0-9]+|[*]+|[^0-9*]+")
 _CondaItem = int | float | str
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.document import read_object
 
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"

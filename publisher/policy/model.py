@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any, Generic, TypeVar
 
+from publisher.lazy import dataclass
 from publisher.yaml_nodes import InvalidFile
 
 T = TypeVar("T", covariant=True)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.oci.tag_patterns import InvalidPattern, check_brackets
 from publisher.policy.model import (
     InvalidPolicy,
@@ -36,8 +37,8 @@ MAX_BYTES = 1024 * 1024
 _UNITS = {"B": 1}
 _UNITS |= {f"{p}B": 1000**n for n, p in enumerate(("k", "M", "G", "T"), 1)}
 _UNITS |= {f"{p}iB": 1024**n for n, p in enumerate(("K", "M", "G", "T"), 1)}
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kMGTK]?i?B)")
-_PATTERN = re.compile(r"[A-Za-z0-9._:/*?\[\]!-]+")
+_SIZE = pattern(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kMGTK]?i?B)")
+_PATTERN = pattern(r"[A-Za-z0-9._:/*?\[\]!-]+")
 
 
 def parse_policy(data: bytes | str, name: str) -> PolicyFile:

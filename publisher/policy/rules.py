@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport, canonical_name
 from publisher.policy.model import PolicyFile, Rules, Setting, SignatureRule, Violation
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from publisher.lazy import dataclass
 from publisher.removal.names import Target, find_target
 from publisher.removal.reference_counts import UNCERTAIN_ERRORS, ReferenceCounts, Released
 from publisher.repository import Repository

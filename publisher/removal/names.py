@@ -5,16 +5,16 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass, pattern
 from publisher.oci.reference import parse_reference
 from publisher.repository.published import NotPublished, possible_places
 from publisher.repository.records import RecordSet
 from publisher.tree import layout
 
-_SHORT_DIGEST = re.compile(r"(sha256:|sha512:)?[0-9a-f]{6,128}")
-_GLOB = re.compile(r"[*?\[]")
+_SHORT_DIGEST = pattern(r"(sha256:|sha512:)?[0-9a-f]{6,128}")
+_GLOB = pattern(r"[*?\[]")
 
 
 class AmbiguousDigest(PublisherError):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, failure_text
+from publisher.lazy import dataclass
 from publisher.removal.withdrawal import Decision, Guard, Image, decide, unknown_lists
 from publisher.repository import Repository, RepositoryError, Transaction
 from publisher.repository.records import RecordSet

@@ -6,11 +6,10 @@ the repository. The changes are made in a record set; nothing is written here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_header
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
 from publisher.removal.release import Facts, Release, decide
 from publisher.repository.reading import Usage, count_usage

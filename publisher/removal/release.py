@@ -7,8 +7,9 @@ the same image ID lists, and a layer is removed with the last image that uses it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
 from publisher.tree.origin import Origin
 from publisher.tree.schedule import ScheduledRemoval

@@ -6,9 +6,9 @@ The use cases behind `publisher remove` and `publisher schedule`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from publisher.lazy import dataclass
 from publisher.removal.names import Target, expand_pattern, find_target
 from publisher.removal.reference_counts import UNCERTAIN_ERRORS, ReferenceCounts
 from publisher.repository import Repository

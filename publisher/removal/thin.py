@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.reference import Transport, parse_reference
 from publisher.removal.reference_counts import Released
 from publisher.repository import Repository

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from publisher.lazy import dataclass
 
 DEFAULT_SHARE = 0.2
 """The share of the lists' images that may be scheduled without confirmation."""

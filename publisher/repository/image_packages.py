@@ -7,11 +7,11 @@ deletes, or that is in a directory which a higher layer hides, does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from publisher.layers.index import LayerIndex
 from publisher.layers.partial_merge import merged_at
+from publisher.lazy import dataclass
 from publisher.packages.model import (
     Database,
     InstalledPackage,

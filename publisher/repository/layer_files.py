@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from publisher.closing import Closing
 from publisher.entry import TreeSink
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.repository.descriptors import Directories
 from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories
 from publisher.tree import layout

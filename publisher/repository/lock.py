@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.codec import Codec, Malformed
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import open_file, write_new_file
 from publisher.times import format_time

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.oci.reference import parse_reference

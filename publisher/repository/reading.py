@@ -7,8 +7,9 @@ so that nothing is decided on it. Code that changes records uses a `RecordSet` i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
 from publisher.repository.protocol import Repository
 from publisher.repository.records import CurrentManifest, RecordSet

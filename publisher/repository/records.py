@@ -8,11 +8,11 @@ Without the lock it is what a dry run, a plan or a listing needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import digest_of
 from publisher.repository.damaged import read_damaged

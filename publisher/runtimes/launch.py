@@ -8,9 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.errors import PublisherError, shorten
+from publisher.lazy import dataclass
 from publisher.oci.config import ContainerConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

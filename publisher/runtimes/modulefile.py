@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from posixpath import basename
 
+from publisher.lazy import pattern
 from publisher.oci.config import ContainerConfig
 from publisher.runtimes.shell import quote
 
@@ -19,7 +20,7 @@ RUNTIMES = ("apptainer", "publisher")
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "fish", "env"})
 """Common commands of images, for which a wrapper would hide the program of the machine."""
 
-_COMMAND = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
+_COMMAND = pattern(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 
 
 def entry_program(config: ContainerConfig) -> dict[str, str | None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+from publisher.lazy import pattern
+
+_NAME = pattern(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def quote(text: str) -> str:

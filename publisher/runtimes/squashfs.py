@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from publisher.entry import EntryType, Generated, Merged
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository, RepositoryChanged, Transaction

@@ -12,24 +12,26 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
+
+from publisher.lazy import dataclass, pattern
 
 _TEXT = rb'((?:[^"\\]|\\.)*)'
 _PATH = rb"(/(?:[^>\\]|\\.)*)"
-_LINE = re.compile(rb"(\d+) +(.*)")
-_BEGUN = re.compile(rb"(.*) <unfinished \.\.\.>$")
-_RESUMED = re.compile(rb"<\.\.\. \w+ resumed>(.*)$")
-_SUPERSEDED = re.compile(rb"\+\+\+ superseded by execve in pid (\d+) \+\+\+$")
-_OPENED = re.compile(rb"(?:open|openat|openat2)\(.*\) += \d+<" + _PATH + rb">$")
-_DIRECTORY = re.compile(
+_LINE = pattern(rb"(\d+) +(.*)")
+_BEGUN = pattern(rb"(.*) <unfinished \.\.\.>$")
+_RESUMED = pattern(rb"<\.\.\. \w+ resumed>(.*)$")
+_SUPERSEDED = pattern(rb"\+\+\+ superseded by execve in pid (\d+) \+\+\+$")
+_OPENED = pattern(rb"(?:open|openat|openat2)\(.*\) += \d+<" + _PATH + rb">$")
+_DIRECTORY = pattern(
     rb"(?:openat|openat2)\(AT_FDCWD<" + _PATH + rb">|fchdir\(\d+<" + _PATH + rb">\) += 0$"
 )
-_CHANGED = re.compile(rb'chdir\("' + _TEXT + rb'"\) += 0$')
-_EXECUTED = re.compile(rb'execve\("' + _TEXT + rb'", .*\) += 0$')
-_EXECUTED_AT = re.compile(rb"execveat\((?:\w+)<" + _PATH + rb'>, "' + _TEXT + rb'", .*\) += 0$')
-_NOT_READ = re.compile(rb"\b(?:O_PATH|O_DIRECTORY)\b")
-_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_CHANGED = pattern(rb'chdir\("' + _TEXT + rb'"\) += 0$')
+_EXECUTED = pattern(rb'execve\("' + _TEXT + rb'", .*\) += 0$')
+_EXECUTED_AT = pattern(rb"execveat\((?:\w+)<" + _PATH + rb'>, "' + _TEXT + rb'", .*\) += 0$')
+_NOT_READ = pattern(rb"\b(?:O_PATH|O_DIRECTORY)\b")
+_ESCAPE = pattern(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"v": b"\v", b"f": b"\f", b"b": b"\b"}
 
 _PROGRAM_HEADER_INTERPRETER = 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.sandbox.confinement import Confinement, Measure, confine
 from publisher.sandbox.errors import SandboxError
 

@@ -11,9 +11,9 @@ import resource
 import signal
 import stat
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.sandbox import landlock, root
 from publisher.sandbox.capabilities import Capability, keep_capabilities
 from publisher.sandbox.errors import SandboxError

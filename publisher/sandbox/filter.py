@@ -10,8 +10,8 @@ import errno
 import stat
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.sandbox.syscalls import NUMBERS
 
 MACHINES = ("x86_64", "aarch64")

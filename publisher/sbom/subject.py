@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
+from publisher.lazy import dataclass
 from publisher.packages.model import InstalledPackage, Package
 from publisher.repository.image_packages import ImagePackages
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, date, datetime
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass, pattern
 from publisher.service.projects import SERVICE, Grants, Member, Project
 from publisher.service.verbs import OPEN
 from publisher.service.verbs import Verb as Verb
 
-_HEADER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9._~+/-]{1,4096}=*) *")
+_HEADER = pattern(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9._~+/-]{1,4096}=*) *")
 
 
 class Anonymous(enum.StrEnum):

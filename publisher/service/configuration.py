@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.service.access import Access
 from publisher.service.hooks.model import Hook
 from publisher.service.kinds import JobKind

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import yaml
 
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -18,7 +18,7 @@ from publisher.yaml_nodes import (
     read_texts,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CURE = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
 _Value = TypeVar("_Value")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 import yaml
 
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.service.access import Anonymous, Token
 from publisher.service.names import read_keys, read_known_names, read_name
 from publisher.service.verbs import GRANTED, Verb
@@ -15,7 +15,7 @@ from publisher.wishlist.fields import read_date
 from publisher.yaml_nodes import Problems, describe, read_mapping, read_texts
 
 _MOST_TOKENS = 1000
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = pattern(r"[0-9a-f]{64}")
 _TOKEN = ("name", "sha256", "allows", "expires", "projects")
 _REQUIRED = _TOKEN[:3]
 _WRITE = "write tokens: [{name: ci, sha256: HEX, allows: [read]}]"

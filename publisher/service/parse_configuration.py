@@ -12,6 +12,7 @@ import yaml
 
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import PublisherError, presentable, printable, shorten
+from publisher.lazy import pattern
 from publisher.service.access import Access
 from publisher.service.configuration import (
     SCHEDULED,
@@ -52,9 +53,9 @@ _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
     "repositories", "access", "tokens", "projects", "administrators", "hooks",
 )  # fmt: skip
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
-_CRON = re.compile(r"@(?:hourly|daily|weekly|monthly)|\S+(?: +\S+){4}")
+_VARIABLE = pattern(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_LISTEN = pattern(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
+_CRON = pattern(r"@(?:hourly|daily|weekly|monthly)|\S+(?: +\S+){4}")
 _SCHEMES = ("postgresql", "sqlite")
 _EMBEDDED = "jobs.sqlite"
 _ALIASES = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.service.verbs import ROLES, Role, Verb
 
 SERVICE = ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from publisher.browse.contents import Difference, diff_manifests, manifest_of
 from publisher.browse.packages import package_changes, packages_of
 from publisher.entry import Entry, EntryType
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.repository.published import PublishedImage
 from publisher.site import addresses

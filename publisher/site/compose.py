@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.browse.statistics.totals import totals
 from publisher.browse.status import StatusLine
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.config import HealthCheck, HistoryStep, ImageConfig, parse_config
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository

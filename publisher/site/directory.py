@@ -11,19 +11,19 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
 from publisher.browse.statistics.holdings import LayerSize
 from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion, load_object
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass, pattern
 from publisher.site import addresses
 
 RECORD = ".publisher-site.json"
@@ -34,7 +34,7 @@ _SAVED_EVERY = 1000
 """After how many written pages the record is saved, which a killed run then need not repeat."""
 
 
-_PATH = re.compile(r"(?:[a-z0-9][a-z0-9.-]*/)*[a-z0-9][a-z0-9.-]*")
+_PATH = pattern(r"(?:[a-z0-9][a-z0-9.-]*/)*[a-z0-9][a-z0-9.-]*")
 _PagePath = Annotated[
     str, Check(lambda path: _PATH.fullmatch(path) is not None, "is not the path of a page")
 ]

@@ -7,10 +7,11 @@ nested catalogs of CVMFS would, with a lower limit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.catalogs import plan_catalogs
+from publisher.lazy import dataclass
 from publisher.site.pages import FilesPage, Link, Node
 
 PER_PAGE = 1000

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from publisher.browse.statistics.shares import images_of, ordered, owners_of, shares
 from publisher.browse.statistics.totals import totals
+from publisher.lazy import dataclass
 from publisher.site import addresses
 from publisher.site.pages import Bar, Block, Group, Link, ShareRow, SpacePage
 from publisher.site.survey import Survey

@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from publisher.browse.images import read_schedule_and_pins
@@ -22,6 +22,7 @@ from publisher.browse.statistics.holdings import (
 from publisher.browse.status import Selection, StatusLine, find_status
 from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.index import read_header
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, load_image

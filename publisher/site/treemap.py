@@ -7,7 +7,8 @@ the shorter side of what is left. A row gets further ones as long as all become 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from publisher.lazy import dataclass
 
 
 @dataclass(frozen=True, slots=True)

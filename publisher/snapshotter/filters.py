@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from publisher.lazy import pattern
 from publisher.snapshotter.model import InvalidArgument, Snapshot
 
 Filter = Callable[[Snapshot], bool]
 
-_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_OPERATOR = re.compile(r"==|!=|~=")
-_VALUE = re.compile(r"[^\s,\"]+")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)", re.DOTALL)
+_FIELD = pattern(r"[A-Za-z][A-Za-z0-9_]*")
+_OPERATOR = pattern(r"==|!=|~=")
+_VALUE = pattern(r"[^\s,\"]+")
+_QUOTED = pattern(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPE = pattern(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)", re.DOTALL)
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 

@@ -8,8 +8,9 @@ not used: for these few messages it would be a fifth of the memory of the proces
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from publisher.lazy import dataclass
 
 SERVICE = "containerd.services.snapshots.v1.Snapshots"
 

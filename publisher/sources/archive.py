@@ -18,12 +18,12 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
 import zstandard
 
+from publisher.lazy import dataclass
 from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
 from publisher.sources.spool import Part, spool

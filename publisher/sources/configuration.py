@@ -12,6 +12,7 @@ import yaml
 
 from publisher.durations import parse_duration
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.oci.reference import canonical_name
 from publisher.sources.settings import RegistrySettings, Settings
 from publisher.yaml_nodes import (
@@ -27,9 +28,9 @@ from publisher.yaml_nodes import (
 )
 
 MAX_FILE = 1024 * 1024
-_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
-_MIRROR = re.compile(r"(?:https?://)?([^/@?#\s]+)((?:/[a-z0-9][a-z0-9._-]*)*)/?\Z")
-_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_HOST = pattern(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
+_MIRROR = pattern(r"(?:https?://)?([^/@?#\s]+)((?:/[a-z0-9][a-z0-9._-]*)*)/?\Z")
+_HELPER = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 class InvalidConfiguration(InvalidFile):

@@ -9,8 +9,8 @@ in the later format is made. Equal archives give equal bytes.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.sources import SourceError
 from publisher.sources.archive import Archive
 from publisher.sources.files import read_file

@@ -10,11 +10,10 @@ The program git fetches the file with its configured credentials and keys, witho
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from publisher.lazy import dataclass, pattern
 from publisher.wishlist import MAX_BYTES, WishListError
 
 if TYPE_CHECKING:
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
 GIT_SECONDS = 120.0
 """The time-out of a git command in seconds."""
 
-_LOCATION = re.compile(
+_LOCATION = pattern(
     r"git\+(?P<url>(?P<scheme>https?|ssh|file)://(?P<host>[^/]*)(?:/[^/]+)+)//(?P<rest>.+)"
 )
-_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_REF = pattern(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _OF_REPOSITORY = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
     *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_SHALLOW_FILE"),
 )
-_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_USER = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOST = pattern(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor, check_size
 from publisher.oci.digest import check_digest, digest_hex, digest_of
 from publisher.oci.document import Document, detect_media_type, read_object

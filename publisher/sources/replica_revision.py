@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.repository.cvmfs.signed_files import RepositoryManifest
 from publisher.sources.errors import SourceError
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.sources.git import error_of_git, hint_for_ownership, run_git
 from publisher.sources.wish_lists import is_remote, read_list_file
 from publisher.wishlist import MAX_BYTES, WishListError

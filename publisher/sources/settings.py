@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.oci.reference import canonical_name
 
 MAX_CONCURRENT = 4

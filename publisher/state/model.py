@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
+
+from publisher.lazy import dataclass
 
 REPORTED_AGAIN = timedelta(days=7)
 """The time after which a failure that lasts is news again."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.entry import Generated
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig, single_layer_config
 from publisher.oci.digest import digest_of
 from publisher.oci.document import Document

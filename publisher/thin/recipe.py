@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex
 from publisher.tree import layout
 

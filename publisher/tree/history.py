@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from publisher.codec import AsArray, Codec
+from publisher.lazy import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from publisher.codec import Check, Codec, omit_default
+from publisher.lazy import dataclass
 from publisher.tree import layout
 from publisher.tree.record import Digest, read_record
 

@@ -5,9 +5,8 @@ A layer without the record may have databases all the same: releases before the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.codec import Codec, omit_default
+from publisher.lazy import dataclass
 from publisher.packages.model import Database, LayerPackages
 from publisher.tree import layout
 from publisher.tree.record import Digest, InvalidRecord, read_record

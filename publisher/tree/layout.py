@@ -7,10 +7,10 @@ specifies it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from posixpath import basename
 
 from publisher.errors import InvalidReference, PublisherError, presentable
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex, is_digest
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from publisher.codec import Codec
+from publisher.lazy import dataclass
 from publisher.tree.record import read_record
 
 

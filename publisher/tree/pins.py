@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from publisher.codec import Codec
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.tree.record import Digest, read_record
 
 VERSION = 1

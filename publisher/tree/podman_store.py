@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.codec import Codec
+from publisher.lazy import dataclass
 from publisher.tree.layout import PODMAN_STORE
 from publisher.tree.record import read_record
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from publisher.codec import Check, Codec, omit_default
+from publisher.lazy import dataclass
 from publisher.tree.record import Digest, read_record
 
 VERSION = 1

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from publisher.codec import Codec, JsonObject, dump, load_object, omit_default, take_version
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest, parse_published_manifest
 from publisher.times import later
 from publisher.tree.record import Digest, InvalidRecord, UnsupportedRecord, read_record

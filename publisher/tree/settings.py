@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from posixpath import normpath
 from typing import Annotated
 
 from publisher.codec import Check, Codec, omit_default
+from publisher.lazy import dataclass
 from publisher.tree.record import read_record
 
 VERSION = 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from publisher.codec import Codec
+from publisher.lazy import dataclass
 from publisher.tree.record import InvalidRecord, read_record
 
 VERSION = 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from publisher.codec import Check, Codec, omit_default
+from publisher.lazy import dataclass
 from publisher.tree.record import Digest, read_record
 
 VERSION = 1
@@ -60,7 +60,7 @@ class _User:
 class _Users:
     users: tuple[_User, ...]
     runtime_files: Annotated[int, _NOT_NEGATIVE] = omit_default(0)
-    squashfs: SquashfsFile | None = omit_default(None)  # noqa: RUF009  # frozen, as its values
+    squashfs: SquashfsFile | None = omit_default(None)  # frozen, as its values
 
 
 _CODEC = Codec(_Users, version=VERSION)

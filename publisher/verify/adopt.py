@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.config import parse_config
 from publisher.oci.image import PlatformImage
 from publisher.oci.manifest import Manifest, parse_published_manifest

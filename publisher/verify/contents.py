@@ -6,13 +6,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
 from publisher.errors import PublisherError
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
+from publisher.lazy import dataclass
 from publisher.repository import Found, Repository, RepositoryError
 from publisher.runtimes import flat_files
 from publisher.runtimes.flat_image import flat_plan, generated_paths

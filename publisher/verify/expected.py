@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from publisher.lazy import dataclass
 from publisher.oci.chain import chain_ids
 from publisher.oci.manifest import Manifest
 from publisher.repository.reading import Usage

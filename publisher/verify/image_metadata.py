@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
 
 from publisher.errors import InvalidManifest
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.digest import digest_like, digest_of
 from publisher.oci.manifest import Manifest, parse_published_manifest

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from publisher.entry import EntryType
 from publisher.errors import explain
+from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig
 from publisher.oci.manifest import Manifest
 from publisher.repository import Repository

@@ -8,8 +8,7 @@ removed here, it fetches the layer again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from publisher.lazy import dataclass
 from publisher.repository import Repository, Transaction
 from publisher.runtimes.podman import store as podman_store
 from publisher.tree import layout

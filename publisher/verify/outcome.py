@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from publisher.errors import explain
+from publisher.lazy import dataclass
 from publisher.verify.findings import Finding
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from publisher.errors import InvalidManifest, PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.config import parse_config
 from publisher.oci.digest import digest_like, digest_of, is_digest
 from publisher.oci.image import PlatformImage

@@ -6,8 +6,8 @@ Nothing is changed here, and no lock is taken; `publisher.verify.repair` repairs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.repository import Repository, RepositoryChanged
 from publisher.tree import layout
 from publisher.verify.contents import check_flat, check_layer

@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from publisher.lazy import pattern
+
 _DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"\s*")
+_SPACE = pattern(r"\s*")
 
 
 def salvage_fields(data: bytes, keys: Iterable[str]) -> dict[str, object]:

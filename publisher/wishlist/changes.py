@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
+from publisher.lazy import dataclass, pattern
 from publisher.wishlist.model import Wish
 from publisher.yaml_nodes import Problem
 
-_LINE_NUMBER = re.compile(r"\bline \d+")
+_LINE_NUMBER = pattern(r"\bline \d+")
 
 
 class Change(enum.StrEnum):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import yaml
 
 from publisher.errors import InvalidReference, PublisherError, presentable
+from publisher.lazy import dataclass
 from publisher.oci.reference import parse_pattern
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.wishlist.document import (

@@ -8,18 +8,18 @@ item: that on the same line, or the next one. `format_document` in `formatting` 
 from __future__ import annotations
 
 import bisect
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import yaml
 from yaml.resolver import Resolver
 
+from publisher.lazy import dataclass, pattern
 from publisher.yaml_nodes import STRING
 
-_COMMENT = re.compile(r"#[^\r\n\x85\u2028\u2029]*")
-_LINE_BREAK = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
+_COMMENT = pattern(r"#[^\r\n\x85\u2028\u2029]*")
+_LINE_BREAK = pattern(r"\r\n|[\r\n\x85\u2028\u2029]")
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ comment's item; so the document is written here, from `read_document`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import yaml
 
 from publisher.errors import PublisherError
+from publisher.lazy import pattern
 from publisher.oci.platform import Platform
 from publisher.oci.reference import parse_pattern, parse_repository
 from publisher.wishlist import version1, version2
@@ -34,7 +34,7 @@ from publisher.yaml_nodes import STRING, quoted
 WIDTH = 100
 """The most characters of a line with a list in brackets."""
 
-_PLAIN = re.compile(r"[\w./](?:[\w./@+ -]|:(?! |\Z))*(?<! )")
+_PLAIN = pattern(r"[\w./](?:[\w./@+ -]|:(?! |\Z))*(?<! )")
 _NOT_IN_BRACKETS = frozenset(",[]{}")
 _KEYS = {"1": version1.KEYS, "2": version2.KEYS}
 

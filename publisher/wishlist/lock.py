@@ -16,10 +16,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from publisher.errors import InvalidReference, presentable
+from publisher.lazy import dataclass
 from publisher.oci.digest import is_digest
 from publisher.oci.reference import ImageReference, parse_reference
 from publisher.oci.tag_patterns import TagPatterns

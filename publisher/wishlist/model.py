@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.tree.schedule import DEFAULT_GRACE

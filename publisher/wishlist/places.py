@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
 from publisher.tree import layout

@@ -6,18 +6,16 @@ The variables have the same meaning as in version 1 of earlier tools: `$(referen
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
+from publisher.lazy import pattern
 from publisher.oci.reference import ImageReference, Transport
 from publisher.tree import layout
 
 VARIABLES = ("scheme", "registry", "repository", "reference", "tag", "digest", "image")
 
-_VARIABLE = re.compile(r"\$\(([^()]*)\)")
-_PINNED = re.compile(
-    r"(?P<tag>:[^:@/]+)?(?:[:@](?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+))+\Z"
-)
+_VARIABLE = pattern(r"\$\(([^()]*)\)")
+_PINNED = pattern(r"(?P<tag>:[^:@/]+)?(?:[:@](?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+))+\Z")
 
 
 def unknown_variables(template: str) -> list[str]:

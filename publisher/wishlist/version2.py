@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 import yaml
 
 from publisher.errors import InvalidReference
+from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
 from publisher.tree.schedule import DEFAULT_GRACE

@@ -10,6 +10,7 @@ from dataclasses import replace
 import yaml
 
 from publisher.errors import InvalidReference, PublisherError, presentable
+from publisher.lazy import pattern
 from publisher.oci.known_hosts import host_like
 from publisher.oci.reference import (
     HUB,
@@ -25,10 +26,10 @@ from publisher.wishlist.model import Wish, WishList
 from publisher.wishlist.thin_name import VARIABLES, render_output_format, unknown_variables
 from publisher.yaml_nodes import Problems, describe, place, quoted, read_text
 
-_ALTERNATIVES = re.compile(
+_ALTERNATIVES = pattern(
     r"(?P<image>[^\s@]*[^\s@:]):[\^]?[({]?(?P<tags>[\w.-]+(?:[|,][\w.-]+)+)[)}]?[$]?", re.ASCII
 )
-_PATTERN_AS_TAG = re.compile(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
+_PATTERN_AS_TAG = pattern(r"(?P<image>[^\s@]*[^\s@:]):(?P<pattern>[^@/]*[<>=!~?\[\]][^@/]*)")
 DUPLICATE = "duplicate-wish"
 """The rule of a wish that repeats another one of its list."""
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.codec import Codec, Malformed
 from publisher.errors import DigestMismatch, PublisherError, printable
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace, UnsafeName
 from publisher.layers.unpack import LayerSummary
+from publisher.lazy import dataclass
 from publisher.repository import DeviceRefused
 from publisher.sandbox import SandboxError
 from publisher.workers.errors import WorkerFailed

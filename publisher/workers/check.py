@@ -12,6 +12,7 @@ from publisher.layers.errors import LayerError
 from publisher.layers.index import decode_entry, read_index
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import index_header
+from publisher.lazy import pattern
 from publisher.repository import LayerStage
 from publisher.workers.errors import WorkerFailed
 from publisher.workers.job import Job, Unpacked
@@ -22,11 +23,11 @@ _ENTRY_BYTES = 1024
 A layer with larger ones, such as attributes and long names, has them in its archive.
 """
 
-_ORDINARY = re.compile(
+_ORDINARY = pattern(
     r'\{"path":"[^"\\]+","type":"[fd]","mode":"0[67][0-7][0-7]","uid":\d{1,9},"gid":\d{1,9},'
     r'(?:"size":\d+,)?"mtime_ns":-?\d+(?:,"sha256":"[0-9a-f]{64}")?\}'
 )
-_NOT_WRITABLE = re.compile(_ORDINARY.pattern.replace("[0-7][0-7]", "[0145][0145]"))
+_NOT_WRITABLE = pattern(_ORDINARY.pattern.replace("[0-7][0-7]", "[0145][0145]"))
 """The lines of most entries, whose properties every policy without owner and `readable` permits."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.layers.package_sink import PackageSink
 from publisher.layers.policy import Policy, policy_from_values, policy_values
 from publisher.layers.unpack import LayerSummary, unpack
+from publisher.lazy import dataclass
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import LayerFiles
 from publisher.repository.cvmfs.layer_stage import order_files

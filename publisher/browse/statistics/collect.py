@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from publisher.browse.statistics.contents import Contents
 from publisher.browse.statistics.growth import Period, growth
@@ -27,6 +26,7 @@ from publisher.browse.statistics.totals import (
 )
 from publisher.errors import PublisherError
 from publisher.layers.catalogs import DEFAULT_LIMIT
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 
 

@@ -9,7 +9,7 @@ import heapq
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
 from publisher.browse.contents import layer_index, merged_layers
@@ -21,6 +21,7 @@ from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.catalogs import DEFAULT_LIMIT, catalog_sizes
 from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.index import LayerIndex
+from publisher.lazy import dataclass
 from publisher.oci.config import ContainerConfig, parse_config
 from publisher.repository import Repository
 from publisher.runtimes.flat_files import insert, runtime_files

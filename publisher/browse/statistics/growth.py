@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from publisher.browse.statistics.holdings import Holdings
+from publisher.lazy import dataclass, pattern
 from publisher.tree.history import Record
 
-_MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_MONTH = pattern(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _MOST_MONTHS = 1200
 _EVENTS = {"published": "published", "collected": "removed"}
 

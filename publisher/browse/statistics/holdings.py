@@ -6,12 +6,13 @@ Sizes come from the headers of layer indexes, so that neither entries nor conten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from publisher.browse.contents import layer_index
 from publisher.browse.images import list_images
 from publisher.errors import InvalidManifest, PublisherError, explain
+from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest, distinct_from_top
 from publisher.repository import Repository
 from publisher.repository.published import PublishedImage

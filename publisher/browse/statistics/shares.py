@@ -7,10 +7,11 @@ that lists it, and a squashfs file with the last one of its image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar
 
 from publisher.browse.statistics.holdings import Holder, Holdings
+from publisher.lazy import dataclass
 
 K = TypeVar("K", bound=Hashable)
 

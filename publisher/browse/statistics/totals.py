@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from publisher.browse.statistics.holdings import Holdings
 from publisher.browse.statistics.shares import total
+from publisher.lazy import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from publisher.browse.contents import merged_layers
 from publisher.browse.images import name_matcher
@@ -20,10 +18,11 @@ from publisher.browse.statistics.holdings import (
 from publisher.browse.statistics.shares import Share, images_of, selection_of, shares
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, explain
+from publisher.lazy import dataclass, pattern
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, find_name, published_places
 
-_GLOB = re.compile(r"[*?\[]")
+_GLOB = pattern(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ before references to it, and references are removed before the content.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from publisher.entry import EntryType, Fixup
+from publisher.lazy import dataclass
 from publisher.repository import PathTaken
 from publisher.tree import layout
 

@@ -9,9 +9,10 @@ import getpass
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.places import CONFIGURATION
 from publisher.repository.cvmfs.signed_files import (

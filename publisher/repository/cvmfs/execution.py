@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from publisher.entry import EntryType
 from publisher.layers.index import read_index
 from publisher.layers.replay import ReadContents
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest, NewLayer

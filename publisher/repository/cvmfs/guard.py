@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.codec import Codec, Malformed
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import ServerStalled, describe_processes

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.codec import Codec, Malformed
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration

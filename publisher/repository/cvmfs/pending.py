@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
 from publisher.codec import Codec, UnknownVersion
 from publisher.entry import EntryType
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest
 from publisher.repository.damaged import read_damaged

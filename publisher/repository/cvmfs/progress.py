@@ -11,10 +11,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import printable
+from publisher.lazy import dataclass
 from publisher.repository import RepositoryBusy
 from publisher.repository.cvmfs.configuration import Configuration
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 
 _NAME = "user.fqrn"

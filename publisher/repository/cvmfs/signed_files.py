@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from publisher.lazy import dataclass, pattern
 
 MANIFEST_FILE = ".cvmfspublished"
 WHITELIST_FILE = ".cvmfswhitelist"
@@ -19,10 +20,10 @@ MAX_BYTES = 256 * 1024
 """The most bytes of one of these files. Real ones have less than 4 kB."""
 
 _SEPARATOR = b"\n--\n"
-_HASH = re.compile(r"(?P<hex>[0-9a-f]{40})(?P<algorithm>|-rmd160|-shake128)")
-_NUMBER = re.compile(r"[0-9]{1,18}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_EXPIRY = re.compile(r"E[0-9]{14}")
+_HASH = pattern(r"(?P<hex>[0-9a-f]{40})(?P<algorithm>|-rmd160|-shake128)")
+_NUMBER = pattern(r"[0-9]{1,18}")
+_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_EXPIRY = pattern(r"E[0-9]{14}")
 _LAST_SECOND = 253_402_300_799
 """The last second that a datetime can be."""
 _CERTIFICATE_SUFFIX = "X"

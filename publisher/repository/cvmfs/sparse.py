@@ -11,10 +11,11 @@ published file are the same in both cases.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 
 from publisher.entry import Content, Hole
+from publisher.lazy import dataclass
 from publisher.repository.cvmfs.tar_header import BLOCK
 
 SMALLEST_SPARSE = 1 << 20

@@ -15,9 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.repository import OutOfSpace
 from publisher.tree import layout
 

@@ -14,11 +14,11 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from publisher.codec import AsArray, Check, Codec, Malformed, UnknownVersion
+from publisher.lazy import dataclass
 from publisher.repository import DiskFull, RepositoryError
 from publisher.repository.disk import (
     NotAFile,

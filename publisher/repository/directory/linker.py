@@ -6,11 +6,11 @@ import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.closing import Closing
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
+from publisher.lazy import dataclass
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at, source_pool_size
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time

@@ -6,11 +6,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.opaque import OPAQUE_XATTRS
+from publisher.lazy import dataclass
 from publisher.repository.descriptors import Directories
 from publisher.repository.disk import list_xattrs
 

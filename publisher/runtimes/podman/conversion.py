@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from publisher.lazy import pattern
 from publisher.oci.config import parse_config
 from publisher.oci.document import Document
 from publisher.oci.manifest import parse_published_manifest
@@ -18,7 +17,7 @@ from publisher.tree import podman_store
 from publisher.tree.podman_store import PodmanStore
 from publisher.tree.record import InvalidRecord
 
-_TREE = re.compile(r"(?:^|/)(\.(?:layers|flat)/[0-9a-f]{2}/[0-9a-f]+(?:/layerfs)?)$")
+_TREE = pattern(r"(?:^|/)(\.(?:layers|flat)/[0-9a-f]{2}/[0-9a-f]+(?:/layerfs)?)$")
 
 
 def outdated(repository: Repository) -> str:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from publisher.entry import Entry, EntryType, Generated
+from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex, digest_of
 from publisher.oci.document import Document
 from publisher.oci.reference import ImageReference, Transport, canonical_name

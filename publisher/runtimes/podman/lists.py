@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.runtimes.podman.format import (
     BASE,
     IMAGES_FILE,

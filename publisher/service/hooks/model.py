@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference
 
 

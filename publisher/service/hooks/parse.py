@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 
 import yaml
 
 from publisher.errors import InvalidReference, presentable
+from publisher.lazy import pattern
 from publisher.oci.reference import HUB, canonical_name, parse_repository
 from publisher.service.hooks.model import Hook, HookKind
 from publisher.yaml_nodes import (
@@ -24,9 +24,9 @@ _WRITE = "write hooks: {NAME: {kind: harbor, secret-file: PATH, registry: HOST}}
 _MAKE_SECRET = "make one: openssl rand -hex 32 > PATH"
 _KEYS = ("kind", "secret-file", "registry", "repositories")
 _MOVED = {"secret": "a secret does not belong here: write it to a file; name it by secret-file"}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SECRET = re.compile(r"[\x21-\x7e]+")
-_IN_PATH = re.compile(r"[A-Za-z0-9._~-]+")
+_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SECRET = pattern(r"[\x21-\x7e]+")
+_IN_PATH = pattern(r"[A-Za-z0-9._~-]+")
 _LEAST_SECRET = 16
 _MAX_BYTES = 4096
 _MOST = 1000

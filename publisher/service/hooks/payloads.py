@@ -17,11 +17,12 @@ Sources of the formats:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from publisher.codec import Codec, Malformed
 from publisher.errors import InvalidManifest, InvalidReference
+from publisher.lazy import dataclass
 from publisher.oci.digest import is_digest
 from publisher.oci.document import read_object
 from publisher.oci.media_types import INDEX_TYPES, MANIFEST_TYPES

@@ -7,10 +7,11 @@ While the database cannot be reached, no host is lost.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import sqlalchemy as sa
 
+from publisher.lazy import dataclass
 from publisher.service.jobs.database import HOSTS, available
 
 _LEFT = -1

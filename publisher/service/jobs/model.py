@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.service.kinds import JobKind as JobKind
 
 MOST_PER_PAGE = 500
@@ -213,7 +213,13 @@ class Jobs(Protocol):
     def get(self, job_id: str) -> Job:
         """Return the job; raise NoSuchJob."""
 
-    def list(self, chosen: JobFilter = JobFilter(), *, after: str = "", limit: int = 50) -> JobPage:
+    def list(
+        self,
+        chosen: JobFilter = JobFilter(),  # noqa: B008 - it is frozen
+        *,
+        after: str = "",
+        limit: int = 50,
+    ) -> JobPage:
         """Return the next `limit` jobs (1 to MOST_PER_PAGE), newest first.
 
         `after` is `following` of the page before, "" for the first page.

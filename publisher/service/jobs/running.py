@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from publisher.errors import failure_text, presentable
+from publisher.lazy import dataclass
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.child import Child, publisher_program
 from publisher.service.jobs.command import CannotRun, job_arguments, job_environment

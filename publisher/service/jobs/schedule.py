@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from croniter import croniter
 
+from publisher.lazy import dataclass
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.database import TICKS, available
 from publisher.service.jobs.model import JobKind, JobRequest, Jobs

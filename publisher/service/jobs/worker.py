@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from publisher.lazy import dataclass
 from publisher.service.jobs.database import EVENTS, JOBS, available, now
 from publisher.service.jobs.model import JobState
 

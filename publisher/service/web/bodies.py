@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 
 from publisher.errors import presentable
+from publisher.lazy import pattern
 from publisher.service.web.problems import BadRequest, BodyTooLarge, BodyTooSlow, WrongMediaType
 
 MAX_BYTES = 64 * 1024
@@ -23,7 +24,7 @@ _MEDIA_TYPE = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 50
 _SEE = "see /api/v1/openapi.json"
-_PLACE = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<name>[^`]*)`", re.DOTALL)
+_PLACE = pattern(r"(?P<why>.*?) - at `\$\.?(?P<name>[^`]*)`", re.DOTALL)
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 

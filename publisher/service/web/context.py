@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.service.access import Access
 from publisher.service.configuration import RepositoryConfiguration

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.service.access import (
     Access,
     Forbidden,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from publisher.errors import PublisherError
+from publisher.lazy import dataclass
 from publisher.service.access import Unauthorized
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
 from publisher.service.hooks.authentication import check_secret, check_signature

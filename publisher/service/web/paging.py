@@ -11,8 +11,8 @@ import binascii
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.service.web.problems import BadRequest
 
 Item = Mapping[str, object]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 
 from starlette.responses import Response
 
 from publisher.browse.contents import NoContents, NoSuchPath
 from publisher.error_values import error_value
 from publisher.errors import InvalidReference, PublisherError, explain
+from publisher.lazy import pattern
 from publisher.repository.published import NotPublished
 from publisher.service.access import Forbidden, Unauthorized
 from publisher.service.hooks.model import InvalidPayload
@@ -92,7 +92,7 @@ def status_of(error: PublisherError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
 
 
-_OF_COMMANDS = re.compile(r"\bpublisher [a-z]|\B--[a-z]|\bthe command\b")
+_OF_COMMANDS = pattern(r"\bpublisher [a-z]|\B--[a-z]|\bthe command\b")
 
 
 def hint_of(error: PublisherError) -> str:

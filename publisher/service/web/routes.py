@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from publisher.lazy import dataclass
 from publisher.service.access import Verb
 from publisher.service.verbs import Reach
 from publisher.service.web.problems import BadRequest

@@ -8,9 +8,9 @@ since it may contain the secret.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 
+from publisher.lazy import pattern
 from publisher.sources import AuthenticationFailed
 
 IDENTITY_TOKEN_USER = "<token>"
@@ -19,7 +19,7 @@ IDENTITY_TOKEN_USER = "<token>"
 TIMEOUT = 60
 """The time limit in seconds; a helper with a dialog might otherwise wait forever."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _UNKNOWN = "credentials not found in native keychain"
 
 

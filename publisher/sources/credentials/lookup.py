@@ -10,9 +10,10 @@ import binascii
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.oci.reference import HUB, canonical_name
 from publisher.sources import AuthenticationFailed
 from publisher.sources.credentials.helper import (

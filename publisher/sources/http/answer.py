@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
-import re
 import zlib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
+from publisher.lazy import pattern
 from publisher.oci.document import MAX_DOCUMENT_BYTES
 from publisher.sources import SourceError
 from publisher.sources.http.deadline import Deadline
@@ -25,8 +25,8 @@ CHUNK = 256 * 1024
 DRAIN = 64 * 1024
 """The most bytes of an unused body that are read to use its connection again."""
 
-_LENGTH = re.compile(r"[0-9]{1,18}\Z")
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)\Z")
+_LENGTH = pattern(r"[0-9]{1,18}\Z")
+_CONTENT_RANGE = pattern(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)\Z")
 
 
 class BrokenBody(Exception):

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import http.client
 import io
-import re
 import socket
 import ssl
 import threading
@@ -26,6 +25,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from publisher.lazy import pattern
+
 SLOW_AFTER = 120.0
 """Seconds of waiting after which the rate of an answer has to be at least SLOWEST."""
 SLOWEST = 1024
@@ -33,7 +34,7 @@ SLOWEST = 1024
 MAX_INTERIM = 16
 """The most interim answers before the final one."""
 
-_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9](?![0-9])")
+_INTERIM = pattern(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9](?![0-9])")
 
 
 class Sockets:

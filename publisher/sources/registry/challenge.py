@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from publisher.lazy import dataclass, pattern
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?=\s|,|\Z)")
-_PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
-_TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
-_SEPARATOR = re.compile(r"[\s,]*")
+_SCHEME = pattern(rf"\s*({_TOKEN})(?=\s|,|\Z)")
+_PARAMETER = pattern(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+_TOKEN68 = pattern(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|\Z)")
+_SEPARATOR = pattern(r"[\s,]*")
 
 MAX_HEADER = 16 * 1024
 """The most characters that are parsed; usual challenges are much shorter."""

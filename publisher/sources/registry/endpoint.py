@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import oras.container
 
+from publisher.lazy import pattern
 from publisher.oci.digest import is_digest
 from publisher.oci.reference import api_host
 from publisher.sources import ImageNotFound, SourceError
@@ -24,7 +24,7 @@ from publisher.sources.registry.refusal import Refusal
 
 MAX_PAGES = 2_000
 MAX_TAGS = 200_000
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_TAG = pattern(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 
 class Endpoint:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 
+from publisher.lazy import dataclass
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer, BrokenBody
 

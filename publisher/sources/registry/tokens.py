@@ -9,9 +9,10 @@ import base64
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlencode
 
+from publisher.lazy import dataclass
 from publisher.sources import SourceError
 from publisher.sources.credentials.lookup import Credential
 from publisher.sources.http.answer import Answer, BrokenBody
