@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from publisher.browse.images import name_matcher, read_schedule_and_pins
 from publisher.errors import InvalidReference, PublisherError, failure_text
@@ -19,12 +19,14 @@ from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, load_image
-from publisher.sources.open import Sources
 from publisher.state import Tries
 from publisher.tree import layout
 from publisher.tree.pins import Pin, Pins
 from publisher.tree.schedule import ScheduledRemoval
 from publisher.wishlist import Wish
+
+if TYPE_CHECKING:
+    from publisher.sources.open import Sources
 
 _CHECKS = 8
 """How many images are looked up in registries at a time."""
@@ -346,6 +348,7 @@ def check_registries(
 
     Images that no registry has are returned as they are.
     """
+    from concurrent.futures import ThreadPoolExecutor
 
     references = [_registry_reference(line) for line in lines]
     wanted = dict.fromkeys(each for each in references if each is not None)

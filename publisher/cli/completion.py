@@ -55,19 +55,6 @@ class _Bash(BashComplete):
 add_completion_class(_Bash)
 
 
-def complete_images(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """Return the published names that begin with `incomplete`; none if the tree is unreadable."""
-    from publisher.cli.repositories import open_repository
-
-    try:
-        repository = open_repository(context.params.get("repository"))
-        return [name for name in repository.names() if name.startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - a message would end up in the user's command line
-        return []
-
-
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

@@ -9,10 +9,10 @@ import click
 from publisher.browse.contents import Change, diff_images, list_path
 from publisher.browse.find import find as find_paths
 from publisher.browse.values import entry_value
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.entry import Entry, EntryType

@@ -6,9 +6,9 @@ import click
 
 from publisher.browse.statistics.collect import Problem
 from publisher.browse.statistics.usage import ImageUsage, Usage, disk_usage
-from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.stats import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from publisher.browse.export import published_wishes
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, message
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError

@@ -12,11 +12,8 @@ import sys
 import click
 
 from publisher.cli.streams import STANDARD_OUTPUT, prepare_streams
-from publisher.error_values import error_value
-from publisher.errors import InvalidReference, PublisherError, explain
+from publisher.errors import PublisherError, explain
 from publisher.log_context import event
-from publisher.repository import RepositoryError
-from publisher.tree.record import InvalidRecord
 
 DONE = 0
 SOME_FAILED = 1
@@ -41,28 +38,29 @@ Exit codes:
   130  interrupted; the next run goes on from there
 """
 
+_CODES = {
+    "publisher.repository.errors.RepositoryError": REPOSITORY_UNUSABLE,
+    "publisher.tree.record.InvalidRecord": REPOSITORY_UNUSABLE,
+    "publisher.state.overlap.OtherRun": OTHER_RUN,
+    "publisher.wishlist.model.WishListError": USAGE,
+    "publisher.policy.model.InvalidPolicy": USAGE,
+    "publisher.notify.model.InvalidNotifications": USAGE,
+    "publisher.service.configuration.InvalidServiceConfiguration": USAGE,
+    "publisher.errors.InvalidReference": USAGE,
+    "publisher.cli.failures.UsageError": USAGE,
+}
+"""The codes of errors and of those derived from them, by the names of their classes.
+
+The names, since most commands need few of these modules, and loading them takes long.
+"""
+
 _LOG = logging.getLogger(__name__)
 
 
 def exit_code(error: PublisherError) -> int:
     """Return the documented exit code for an error that ended the whole command."""
-    if isinstance(error, RepositoryError | InvalidRecord):
-        return REPOSITORY_UNUSABLE
-    # Loaded only after an error: a snapshotter, which stays in memory, needs neither room.
-    from publisher.notify import InvalidNotifications
-    from publisher.policy import InvalidPolicy
-    from publisher.service.configuration import InvalidServiceConfiguration
-    from publisher.state.overlap import OtherRun
-    from publisher.wishlist import WishListError
-
-    if isinstance(error, OtherRun):
-        return OTHER_RUN
-    invalid_files = (
-        WishListError | InvalidPolicy | InvalidNotifications | InvalidServiceConfiguration
-    )
-    if isinstance(error, invalid_files | InvalidReference | UsageError):
-        return USAGE
-    return SOME_FAILED
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((_CODES[name] for name in names if name in _CODES), SOME_FAILED)
 
 
 def code_of(error: BaseException) -> int:
@@ -144,6 +142,8 @@ def _report(error: PublisherError) -> None:
     if error.hint:
         click.echo(f"  try: {error.hint}", err=True)
     if _json_is_requested():
+        from publisher.error_values import error_value
+
         click.echo(
             json.dumps({"schema": "publisher/error/1", "error": error_value(error)}, indent=1)
         )

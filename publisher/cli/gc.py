@@ -9,13 +9,12 @@ from functools import partial
 
 import click
 
-from publisher.cli.completion import complete_images
-from publisher.cli.events import gc_events, gc_problems
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, gc_updates, metrics_option
 from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import Duration, describe_released, utc_now
 from publisher.cli.rendering import echo, plural, print_json
@@ -30,7 +29,6 @@ from publisher.removal.values import entry_value
 from publisher.repository import Repository
 from publisher.sizes import human_size
 from publisher.times import format_time
-from publisher.verify.orphans import collect_orphans
 
 
 @click.command()
@@ -136,7 +134,10 @@ def gc(
             "kept": len(report.kept),
             "waiting": report.waiting,
         }
-        run.notify(repository, gc_events(report), gc_problems(report))
+        if run.notifies:
+            from publisher.cli.events import gc_events, gc_problems
+
+            run.notify(repository, gc_events(report), gc_problems(report))
         run.done(repository, Result(counts), partial(gc_updates, report=report, good=good))
         return run.exit_code
 
@@ -144,6 +145,8 @@ def gc(
 def _collect_orphans(
     run: RecordedRun, repository: str | None, dry_run: bool, wait: float, quiet: bool, output: str
 ) -> int:
+    from publisher.verify.orphans import collect_orphans
+
     published = open_repository(repository, writable=not dry_run, wait=wait)
     try:
         orphans = collect_orphans(published, dry_run=dry_run)

@@ -8,11 +8,11 @@ import click
 
 from publisher.browse.images import ImageDetails, ListedImage, describe_images, show_image
 from publisher.browse.values import details_value, listed_value
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable

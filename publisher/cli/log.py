@@ -7,9 +7,9 @@ from itertools import islice
 
 import click
 
-from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.repository.published import find_name

@@ -20,12 +20,12 @@ from publisher.metrics import families
 from publisher.metrics.families import Update, value
 from publisher.repository import RepositoryError
 from publisher.state import Cause
-from publisher.state.store import State
 
 if TYPE_CHECKING:  # a command does not import what the others need
     from publisher.ingest.report import Outcome
     from publisher.ingest.report import Report as IngestReport
     from publisher.removal.gc import Report as GcReport
+    from publisher.state.store import State
     from publisher.verify.run import Report as VerifyReport
 
 _SUFFIX = ".prom"

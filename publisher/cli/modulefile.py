@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from publisher.browse.module_files import write_module
-from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.runtimes.modulefile import FORMATS, RUNTIMES

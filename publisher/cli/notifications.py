@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-import socket
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +14,17 @@ from publisher.cli.rendering import message, plural
 from publisher.cli.repositories import whole_url
 from publisher.cli.state import open_state
 from publisher.errors import failure_text
-from publisher.state.store import State
 from publisher.times import format_time
 
 if TYPE_CHECKING:  # most runs have no receivers
     from publisher.notify import Event, Message, Notifications, Run
+    from publisher.state.store import State
 
 
 def read_notifications(path: str) -> Notifications:
     """Return the configuration in a file, with its secrets; raise InvalidNotifications."""
+    import importlib.util
+
     from publisher.notify import InvalidNotifications
     from publisher.notify.model import Service
     from publisher.notify.parse import MAX_BYTES, parse_notifications
@@ -92,6 +90,8 @@ class Notifier:
         """
         if self._configuration is None:
             return
+        import socket
+
         from publisher.notify import Run
 
         opened = None
@@ -137,6 +137,8 @@ def _messages(
     configuration: Notifications, run: Run, events: Sequence[Event]
 ) -> dict[str, Message]:
     """Return the message to each receiver that wants some of the events."""
+    import uuid
+
     from publisher.notify import Message
 
     found = {}
@@ -182,6 +184,8 @@ def _digest_of(problems: Sequence[Event], cause: str) -> str:
     texts = sorted({f"{each.kind} {each.subject} {cause}".rstrip() for each in problems})
     if not texts:
         return ""
+    import hashlib
+
     return hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest()
 
 

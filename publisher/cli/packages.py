@@ -8,10 +8,10 @@ import click
 
 from publisher.browse.packages import image_packages
 from publisher.browse.values import packages_value
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import message, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import print_aligned

@@ -7,7 +7,6 @@ from functools import partial
 
 import click
 
-from publisher.cli.events import prune_events, prune_problems
 from publisher.cli.failures import DONE, SOME_FAILED, USAGE
 from publisher.cli.logs import log_options
 from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
@@ -165,7 +164,10 @@ def _record(run: RecordedRun, url: str | None, lists: Sequence[GivenList], repor
     }
     result = Result(counts, identities)
     good = dict.fromkeys(identities, not _kept_back(report))
-    run.notify(url, prune_events(url, report), prune_problems(report))
+    if run.notifies:
+        from publisher.cli.events import prune_events, prune_problems
+
+        run.notify(url, prune_events(url, report), prune_problems(report))
     run.done(url, result, partial(run_updates, command="prune", lists=good))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from publisher.cli.failures import DONE, code_of
+from publisher.cli.failures import DONE, OTHER_RUN, code_of
 from publisher.cli.metrics import MetricsFile
 from publisher.cli.notifications import Notifier
 from publisher.cli.rendering import message
@@ -20,14 +20,12 @@ from publisher.cli.state import keeps_state, open_state, state_directory
 from publisher.error_values import error_kind
 from publisher.errors import PublisherError, failure_text, presentable
 from publisher.lazy import dataclass
-from publisher.sources.wish_lists import list_identity
 from publisher.state import RunRecord
-from publisher.state.overlap import OtherRun, only_run
-from publisher.state.store import State
 
 if TYPE_CHECKING:  # most runs have neither receivers nor a file with metrics
     from publisher.metrics.families import Update
     from publisher.notify import Event
+    from publisher.state.store import State
 
 Updates = Callable[[str, float], "Iterable[Update]"]
 """Returns metrics, from the URL with the whole path and the seconds since the command began."""
@@ -158,6 +156,8 @@ class RecordedRun:
         Raises:
             OtherRun: There is one.
         """
+        from publisher.state.overlap import only_run
+
         named = [(parse_repository(url), identity) for url, identity in works if identity]
         return only_run(state_directory(), named, message)
 
@@ -172,12 +172,15 @@ class RecordedRun:
     ) -> None:
         if error is not None:
             self.exit_code = code_of(error)
-        if isinstance(error, Exception) and not isinstance(error, OtherRun | click.ClickException):
+        is_other_run = error is not None and self.exit_code == OTHER_RUN
+        if isinstance(error, Exception) and not (
+            is_other_run or isinstance(error, click.ClickException)
+        ):
             self._notify_of(error)
         for url, state in self._states.items():
             if state is not None:
                 state.add_run(self._record(url, error))
-        if not isinstance(error, OtherRun):  # that one writes its own
+        if not is_other_run:  # that one writes its own
             for url, state in self._states.items():
                 self._write_metrics(url, state)
         for state in self._states.values():
@@ -223,6 +226,8 @@ class RecordedRun:
 
 def identity_of(path: str) -> str:
     """Return the identity of a wish list, also of one whose address is malformed."""
+    from publisher.sources.wish_lists import list_identity
+
     try:
         return list_identity(path)
     except PublisherError:

@@ -8,9 +8,9 @@ import sys
 import click
 
 from publisher.browse.run import WAYS, choose_way, plan_run, start_by
-from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.repositories import open_repository
 
 

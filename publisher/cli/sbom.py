@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from publisher.browse.sbom import image_subject
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import message, plural, print_as_it_is
 from publisher.cli.repositories import open_repository
 from publisher.errors import install_hint

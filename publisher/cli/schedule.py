@@ -7,21 +7,19 @@ from datetime import timedelta
 
 import click
 
-from publisher.cli.completion import complete_images
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.removal import Duration, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
-from publisher.removal import restore as restoring
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
 from publisher.removal.values import entry_value, planned_value
 from publisher.repository import Repository
 from publisher.sizes import human_size
 from publisher.times import format_time
-from publisher.verify.discard import discard_unreadable
 
 
 @click.command()
@@ -146,7 +144,9 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
     """
     published = open_repository(repository, writable=True, wait=wait)
     try:
-        names = restoring.restore(published, image, utc_now)
+        from publisher.removal.restore import restore as restore_image
+
+        names = restore_image(published, image, utc_now)
     finally:
         published.close()
     if output == "json":
@@ -158,6 +158,8 @@ def restore(image: str, repository: str | None, wait: float, output: str) -> Non
 
 def _discard(published: Repository, images: Sequence[str], output: str) -> None:
     try:
+        from publisher.verify.discard import discard_unreadable
+
         findings = [(image, discard_unreadable(published, image)) for image in images]
     finally:
         published.close()

@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
-from publisher.sources.configuration import parse_settings
-from publisher.sources.open import Sources
 from publisher.sources.settings import EngineTLS, Proxies, Settings
+
+if TYPE_CHECKING:
+    from publisher.sources.open import Sources
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -56,6 +57,8 @@ def open_sources(options: Mapping[str, str | None]) -> Sources:
             why="no such file",
             hint="correct --authfile or REGISTRY_AUTH_FILE; `publisher login` makes such a file",
         )
+    from publisher.sources.open import Sources
+
     return Sources(load_settings(options), on_wait=message)
 
 
@@ -98,6 +101,8 @@ def _read_configuration(path: str | None) -> Settings:
         raise UsageError(
             f"cannot read configuration {file}", why=error.strerror or str(error)
         ) from error
+    from publisher.sources.configuration import parse_settings
+
     return parse_settings(data, str(file))
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.cli.rendering import message
 from publisher.cli.repositories import parse_repository
 from publisher.repository.cvmfs.places import STATE
-from publisher.state.database import state_file
-from publisher.state.store import State
-from publisher.state.store import open_state as open_state_in
 from publisher.tree.layout import RepositoryURL
+
+if TYPE_CHECKING:
+    from publisher.state.store import State
 
 _OF_A_USER = "publisher"
 
@@ -33,6 +34,8 @@ def keeps_state(url: str | None) -> bool:
 
     Either it exists, or its directory is that of the machine's scheduled jobs.
     """
+    from publisher.state.database import state_file
+
     directory = state_directory()
     path = state_file(directory, parse_repository(url))
     # os.path.exists: the state may be in a directory that this user may not search.
@@ -51,6 +54,9 @@ def open_state(
     To be read, it is that of the scheduled runs of this machine if this user has none. `note`
     receives a sentence about each problem.
     """
+    from publisher.state.database import state_file
+    from publisher.state.store import open_state as open_state_in
+
     parsed = parse_repository(url)
     directory = state_directory()
     own = state_file(directory, parsed)
@@ -64,6 +70,8 @@ def package_cache(url: RepositoryURL) -> Path | None:
 
     It is None for a user without a home directory.
     """
+    from publisher.state.database import state_file
+
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(base):
         return None

@@ -20,10 +20,10 @@ from publisher.browse.status import (
     find_status,
 )
 from publisher.browse.values import run_value, status_value
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository

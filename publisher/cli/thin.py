@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options

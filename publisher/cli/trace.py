@@ -14,10 +14,10 @@ from publisher.browse.hot_files import (
     remove_trace,
     trace_image,
 )
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.removal import Duration, utc_now
 from publisher.cli.rendering import echo, plural, print_json
 from publisher.cli.repositories import open_repository

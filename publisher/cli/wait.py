@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from publisher.browse.wait import ImageWait, WaitResult
-from publisher.cli.completion import complete_images
 from publisher.cli.failures import DONE, TIMED_OUT, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
+from publisher.cli.published_names import complete_images
 from publisher.cli.removal import Duration
 from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value

@@ -6,7 +6,7 @@ Fields with their default value are omitted. The index is read and written as a 
 
 from __future__ import annotations
 
-import base64
+import binascii
 import io
 import itertools
 import json
@@ -263,7 +263,8 @@ def encode_details(entry: Entry) -> str:
         fields["device"] = list(entry.device)
     if entry.xattrs:
         fields["xattrs"] = {
-            k: base64.b64encode(v).decode() for k, v in sorted(entry.xattrs.items())
+            name: binascii.b2a_base64(value, newline=False).decode()
+            for name, value in sorted(entry.xattrs.items())
         }
     for flag in ("opaque", "implicit"):
         if getattr(entry, flag):
@@ -356,7 +357,7 @@ def decode_entry(line: str) -> Entry:
             target,
             sha256,
             _device(device) if device is not None else None,
-            {k: base64.b64decode(v) for k, v in xattrs.items()} if xattrs is not None else {},
+            {k: binascii.a2b_base64(v) for k, v in xattrs.items()} if xattrs is not None else {},
             opaque,
             implicit,
             _texts(dropped) if dropped is not None else (),

@@ -8,7 +8,6 @@ factor of FAN_IN, and neither memory nor open descriptors grow with the number o
 from __future__ import annotations
 
 import heapq
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -124,6 +123,8 @@ class _Runs:
     def write(self, items: Iterable[Item]) -> Callable[[], Iterator[Item]]:
         """Append a run; return a function that reads it."""
         if self._file is None:
+            import tempfile  # long to load; few images have so many layers
+
             self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - see close
         file = self._file
         start = file.seek(0, 2)

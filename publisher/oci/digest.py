@@ -5,8 +5,6 @@ Source: OCI image specification 1.1, descriptor page, "Digests".
 
 from __future__ import annotations
 
-import hashlib
-
 from publisher.errors import DigestMismatch
 from publisher.lazy import pattern
 
@@ -25,6 +23,8 @@ def digest_hex(digest: str) -> str:
 
 def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     """Return the digest of `data` as "algorithm:hex"."""
+    import hashlib  # long to load, and most commands compute no digest
+
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 

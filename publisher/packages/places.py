@@ -57,7 +57,7 @@ _PATTERNS = (
      Place(Format.NPM, PackageType.NPM, _MIB)),
     (r"(?:etc|usr/lib)/os-release", Place(Format.OS, PackageType.OS, _MIB // 16, head=True)),
 )  # fmt: skip
-_COMPILED = tuple((re.compile(pattern, re.DOTALL), place) for pattern, place in _PATTERNS)
+_COMPILED = tuple((pattern(text, re.DOTALL), place) for text, place in _PATTERNS)
 
 _NAMES = frozenset(
     {
@@ -80,8 +80,8 @@ def place_of(path: str, *, also_cached: bool = False) -> Place | None:
             files of installed packages are hard links to them.
     """
     if is_likely(path):
-        for pattern, place in _COMPILED:
-            if pattern.fullmatch(path):
+        for compiled, place in _COMPILED:
+            if compiled.fullmatch(path):
                 return None if _CACHE.search(path) and not also_cached else place
     return None
 

@@ -15,7 +15,6 @@ from publisher.removal.names import Target, find_target
 from publisher.removal.reference_counts import UNCERTAIN_ERRORS, ReferenceCounts, Released
 from publisher.repository import Repository
 from publisher.repository.records import RecordSet
-from publisher.runtimes.podman import store as podman_store
 from publisher.times import later
 from publisher.tree.pins import Pins
 from publisher.tree.schedule import ScheduledRemoval
@@ -174,6 +173,8 @@ def _collect_some(
         for each in released:
             transaction.record(each.entry.name, "collected", each.entry.manifest_digest)
         if released:
+            from publisher.runtimes.podman import store as podman_store
+
             podman_store.forget(repository, transaction, counts.names, counts.unused)
             records.write(transaction)
             transaction.commit()

@@ -8,9 +8,9 @@ if one list is empty or has an error, or one pattern cannot be expanded.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from publisher.errors import InvalidManifest, failure_text
 from publisher.lazy import dataclass
@@ -22,13 +22,14 @@ from publisher.repository.scheduling import (
     restore_link,
     schedule_removal,
 )
-from publisher.sources.open import Sources
-from publisher.sources.tags import expand_wish
 from publisher.tree.record import InvalidRecord
 from publisher.tree.schedule import Reason, ScheduledRemoval
 from publisher.wishlist import WishList
 from publisher.wishlist.model import Request
 from publisher.wishlist.places import places_of
+
+if TYPE_CHECKING:
+    from publisher.sources.open import Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,8 @@ def _requested_names(
     if uncertain:
         return {}, uncertain
     requested: dict[str, frozenset[str]] = {}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(jobs, thread_name_prefix="prune") as pool:
         for request, (names, problem) in zip(
             requests, pool.map(lambda r: _names_of(r, sources), requests), strict=True
@@ -206,6 +209,8 @@ def _requested_names(
 
 def _names_of(request: Request, sources: Sources) -> tuple[list[str], str]:
     try:
+        from publisher.sources.tags import expand_wish
+
         references = expand_wish(sources, request.wish)
         names = [name for r in references for _, name in places_of(request.wish, r)]
     except Exception as error:  # noqa: BLE001  # any failure makes the result uncertain

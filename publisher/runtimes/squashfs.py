@@ -6,25 +6,26 @@ that publishes the image, and becomes visible together with its link in a transa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.entry import EntryType, Generated, Merged
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass
-from publisher.oci.config import ImageConfig, parse_config
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.repository.records import RecordSet
-from publisher.runtimes.flat_image import flat_plan
-from publisher.runtimes.squashfs_file import Planned, write_squashfs
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
 from publisher.tree.users import SquashfsFile
+
+if TYPE_CHECKING:
+    from publisher.oci.config import ImageConfig
+    from publisher.runtimes.squashfs_file import Planned
 
 OUTPUT = "squashfs"
 
@@ -137,6 +138,11 @@ def _prepare(
     check_stop: Callable[[], None] = lambda: None,
 ) -> SquashfsFile:
     """Write the file of an image into `transaction`; return its digest and size."""
+    import hashlib  # loaded with what writes files: gc uses this module, too
+
+    from publisher.runtimes.flat_image import flat_plan
+    from publisher.runtimes.squashfs_file import write_squashfs
+
     written = []
 
     def write(place: Path) -> None:
@@ -186,6 +192,8 @@ def _may_request(records: RecordSet, name: str, manifest_digest: str) -> bool:
 
 
 def _published(records: RecordSet, publication: Publication) -> SquashfsImage:
+    from publisher.oci.config import parse_config
+
     name, image_id = publication.name, publication.image_id
     manifest = parse_published_manifest(records.file(layout.manifest_file(name)) or b"")
     config = parse_config(records.file(layout.config_file(name)) or b"", image_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -99,6 +98,8 @@ class DirectoryRepository:
             why = f"it is {error.found}, not a file"
             raise InvalidRecord(path, why=why, found=error.found) from error
         except PermissionError as error:
+            import shlex
+
             hint = f"chmod a+r {shlex.quote(str(place))}"
             raise InvalidRecord(path, why="permission denied", hint=hint) from error
 

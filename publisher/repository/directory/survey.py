@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -35,6 +34,8 @@ class FoundOnDisk:
 
     def sha256(self) -> str:
         """Return the bare hex digest of the file's content."""
+        import hashlib  # long to load, and seldom needed
+
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(self.name, flags, dir_fd=self.parent), "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from publisher.errors import PublisherError
 from tests.certificates import Authority, server_context
 from tests.command import environment, publisher, succeed
 from tests.layer_builder import file, image, layer, write_layout
@@ -187,3 +189,13 @@ def test_a_mistyped_repository_is_an_error_and_not_made(
         assert result.code == 3 and why in result.err, result
     assert {each.name for each in tmp_path.iterdir()} == {"w.yaml", "empty"}
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_the_exit_codes_of_errors_name_classes_that_exist() -> None:
+    from publisher.cli import failures
+
+    for name in failures._CODES:
+        module, _, kind = name.rpartition(".")
+        error = getattr(importlib.import_module(module), kind)
+        assert issubclass(error, PublisherError)
+        assert (error.__module__, error.__qualname__) == (module, kind)
