@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from publisher.entry import Fixup
@@ -73,7 +74,7 @@ class NotTogether(Exception):
 
 
 class CommitFailed(Exception):
-    """The commit of several images failed, possibly after they were published.
+    """The commit of one or several images failed, possibly after they were published.
 
     A transaction that has passed its commit point is completed by the next one. `statuses` are
     those of the images, if they were published by this commit. The cause is the error.
@@ -85,7 +86,11 @@ class CommitFailed(Exception):
 
 
 def commit_alone(repository: Repository, image: PreparedImage) -> Status:
-    """Commit one image in its own transaction; see `publish` for the errors."""
+    """Commit one image in its own transaction; see `publish` for the errors.
+
+    Raises:
+        CommitFailed: The commit itself failed.
+    """
     transaction = image.transaction
     with transaction.exclusive():
         records = RecordSet(repository)
@@ -99,8 +104,20 @@ def commit_alone(repository: Repository, image: PreparedImage) -> Status:
         if changed and status is Status.UNCHANGED:
             status = Status.RECORDED
         records.write(transaction)
-        transaction.commit()
+        try:
+            transaction.commit()
+        except Exception as error:
+            raise CommitFailed([status]) from error
     return status
+
+
+def is_published(repository: Repository, image: PreparedImage) -> bool:
+    """Return whether the repository has the image, after completing an interrupted commit."""
+    with repository.transaction(image.purpose) as transaction, transaction.exclusive():
+        records = RecordSet(repository)
+        _check(repository, records, replace(image, images=(), layers=(), directories=frozenset()))
+        status = record(records, transaction, image.items, image.now(), image.bills)
+    return status is Status.UNCHANGED  # what `record` would change is not committed
 
 
 def commit_together(repository: Repository, images: Sequence[PreparedImage]) -> list[Status]:

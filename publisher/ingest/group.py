@@ -134,12 +134,30 @@ class Commits:
 
 
 def _commit_alone(repository: Repository, waiting: _Waiting) -> None:
-    from publisher.ingest.commit import commit_alone
+    from publisher.ingest.commit import CommitFailed, commit_alone
 
     try:
         status = commit_alone(repository, waiting.image)
         # If the commit before had published the image, it is found unchanged.
         is_published = status is Status.UNCHANGED and waiting.of_failed is not None
         waiting.status = waiting.of_failed if is_published else status
+    except CommitFailed as failed:
+        is_busy = isinstance(failed.__cause__, RepositoryBusy)
+        if not is_busy and _is_published(repository, waiting.image):
+            _log.info("the commit failed after its commit point: %s", failed.__cause__)
+            waiting.status = failed.statuses[0]
+        else:
+            waiting.error = failed.__cause__
     except Exception as error:  # noqa: BLE001 - raised again in the thread of the image
         waiting.error = error
+
+
+def _is_published(repository: Repository, image: PreparedImage) -> bool:
+    """Return whether a commit that failed has published the image: it may be completed later."""
+    from publisher.ingest.commit import is_published
+
+    try:
+        return is_published(repository, image)
+    except Exception as error:  # noqa: BLE001 - the error of the commit is the one to report
+        _log.info("it is not known whether the failed commit has published the image: %s", error)
+        return False

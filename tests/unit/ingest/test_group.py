@@ -156,14 +156,10 @@ def test_an_image_that_cannot_be_published_is_left_out_of_its_group(
     assert (place.root / "local/i3:i3/again").read_bytes() == b"hello"
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_images_that_a_failed_commit_has_published_are_reported_as_published(
-    place: AnyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+def fail_after_the_commit_point(
+    place: AnyRepository, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """An I/O error after the commit point; the next transaction completes the commit."""
-    layouts = tmp_path / "layouts"
-    for number in range(3):
-        write_layout(small(number), layouts, f"i{number}")
+    """The first commits, of this number, fail when their changes are certain."""
     subject: Any = execution.Execution if place.machine else journal
     name = "require_visible" if place.machine else "apply"
     original, failures = getattr(subject, name), 0
@@ -177,6 +173,57 @@ def test_images_that_a_failed_commit_has_published_are_reported_as_published(
         original(*arguments)
 
     monkeypatch.setattr(subject, name, failing)
+
+
+def test_a_lone_image_that_its_failed_commit_has_published_is_reported_as_published(
+    place: AnyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts = tmp_path / "layouts"
+    write_layout(small(0), layouts, "i0")
+    with monkeypatch.context() as context:
+        fail_after_the_commit_point(place, context, 1)
+        report = run(place, layouts, ["i0"], together=1)
+    assert [(each.status, each.error) for each in report.outcomes] == [(Status.PUBLISHED, "")]
+    assert_sound(place)
+    write_layout(small(1), layouts, "i0")
+    with monkeypatch.context() as context:
+        fail_after_the_commit_point(place, context, 1)
+        report = run(place, layouts, ["i0"], together=1)
+    assert [each.status for each in report.outcomes] == [Status.UPDATED]
+    assert_sound(place)
+
+
+def test_a_commit_that_fails_before_its_commit_point_keeps_the_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also layers that need something from those below them."""
+    place, layouts = make_repository("directory", tmp_path), tmp_path / "layouts"
+    write_layout(small(0), layouts, "i0")
+
+    def refuse(draft: Path, size: int) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(draft))
+
+    with monkeypatch.context() as context:
+        context.setattr(journal, "_reserve", refuse)
+        report = run(place, layouts, ["i0"], together=1)
+    [outcome] = report.outcomes
+    assert outcome.status is Status.FAILED
+    report = run(place, layouts, ["i0"], together=1)
+    [outcome] = report.outcomes
+    assert (outcome.status, outcome.layers_fetched) == (Status.PUBLISHED, 0)
+    assert (place.root / "local/i0:i0/again").read_bytes() == b"hello"
+    assert_sound(place)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_images_that_a_failed_commit_has_published_are_reported_as_published(
+    place: AnyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """An I/O error after the commit point; the next transaction completes the commit."""
+    layouts = tmp_path / "layouts"
+    for number in range(3):
+        write_layout(small(number), layouts, f"i{number}")
+    fail_after_the_commit_point(place, monkeypatch, times)
     report = run(place, layouts, ["i0", "i1", "i2"], together=3)
     statuses = Counter(each.status for each in report.outcomes)
     if times == 1:
