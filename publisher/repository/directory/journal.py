@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -73,16 +73,23 @@ class _Journal:
 _CODEC = Codec(_Journal, version=VERSION)
 
 
-def write(journal: Path, operations: Sequence[Rename], record: Record) -> None:
+def write(
+    journal: Path,
+    operations: Sequence[Rename],
+    record: Record,
+    complete: Callable[[], None] = lambda: None,
+) -> None:
     """Reach the commit point: the operations are on disk, after everything they refer to.
 
-    `record` is the transaction's line in the history.
+    `record` is the transaction's line in the history. `complete` makes the last changes of what the
+    operations refer to: those that an error would spoil. It is called when there is space for all.
     """
     draft = journal.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     data = json.dumps(_CODEC.to_object(_Journal(record, tuple(operations)))).encode()
     write_new_file(draft, data, mode=0o600)
     _reserve(draft, len(data) + _RESERVED_PER_OPERATION * len(operations))
+    complete()
     # For the content and the draft, and for the removal of the previous journal: see `apply`.
     sync_filesystem(journal.parent)
     draft.rename(journal)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.entry import Fixup, Generated, Merged
+from publisher.lazy import dataclass
 from publisher.repository import LayerChanged, LayerDamaged
 from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
@@ -22,6 +23,16 @@ from publisher.repository.disk import write_new_file
 from publisher.times import format_time
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
+
+
+@dataclass(frozen=True, slots=True)
+class _Incomplete:
+    """A new layer that needs `fixups` from `layers`, which it gets in the directory `place`."""
+
+    digest: str
+    place: Path
+    fixups: Sequence[Fixup]
+    layers: Sequence[str]
 
 
 class DirectoryTransaction:
@@ -37,6 +48,7 @@ class DirectoryTransaction:
         self._exclusive = False
         self._staged_count = 0
         self._added: dict[str, Path] = {}
+        self._incomplete: list[_Incomplete] = []
         # The inode of each layer tree that flat images were linked from.
         self._linked_from: dict[str, int] = {}
         self._trees: list[Rename] = []
@@ -114,16 +126,14 @@ class DirectoryTransaction:
             return
         if not staged.exists():
             raise LayerChanged(digest, why="its staged copy was discarded concurrently")
-        needed = list(fixups)
-        if needed:
-            # A partly completed layer is neither what was verified nor what is published. It
-            # leaves the finished layers, so that it is fetched again if this transaction fails.
-            staged = staged.rename(self._new_staged())
         self._added[digest] = staged
-        lower = {fixup.layer for fixup in needed if fixup.layer is not None}
-        trees = {number: self._tree_of(layers[number]) for number in lower}
-        apply_fixups(staged / layout.LAYER_TREE, needed, trees)
-        self._trees.insert(0, self._new_tree(staged, path, anew))
+        needed = tuple(fixups)
+        tree = self._new_tree(staged, path, anew)
+        if needed:
+            place = self._new_staged()
+            self._incomplete.append(_Incomplete(digest, place, needed, layers))
+            tree = replace(tree, source=place.relative_to(self._root).as_posix())
+        self._trees.insert(0, tree)
 
     def add_file(self, path: str, write: Callable[[Path], None]) -> None:
         """Prepare a file of any size at `path`, also in place of a published one."""
@@ -170,11 +180,24 @@ class DirectoryTransaction:
             obstacles.check(operation)
         self._make_parents(trees, operations)
         try:
-            journal.write(self._staging.journal, operations, self._new_record(len(trees)))
+            record = self._new_record(len(trees))
+            journal.write(self._staging.journal, operations, record, self._complete_layers)
         except OSError:
             self._staging.remove_unused_parents(self._directory)
             raise
         journal.apply(self._root, self._staging.journal)
+
+    def _complete_layers(self) -> None:
+        """Complete the new layers by what they need from those below them.
+
+        A partly completed layer is neither what was verified nor what is published. It leaves the
+        finished layers, so that it is fetched again if this transaction fails from now on.
+        """
+        for each in self._incomplete:
+            self._added[each.digest] = self._added[each.digest].rename(each.place)
+            lower = {fixup.layer for fixup in each.fixups if fixup.layer is not None}
+            trees = {number: self._tree_of(each.layers[number]) for number in lower}
+            apply_fixups(each.place / layout.LAYER_TREE, each.fixups, trees)
 
     def _check_linked_layers(self) -> None:
         """Raise LayerChanged if a layer tree that was linked from has been replaced since.
