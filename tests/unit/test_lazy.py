@@ -65,7 +65,7 @@ def test_a_class_is_as_the_standard_one() -> None:
         assert copy.copy(made) == pickle.loads(pickle.dumps(made)) == made
         assert kind("a").tags is not kind("a").tags
         with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'size'"):
-            setattr(made, "size", 2)  # noqa: B010 - mypy knows that it is frozen
+            setattr(made, "size", 2)  # noqa: B010 - the checker knows that it is frozen
         with pytest.raises(dataclasses.FrozenInstanceError, match="cannot delete field 'size'"):
             del made.size
         with pytest.raises(TypeError, match="missing 1 required positional argument: 'name'"):
@@ -99,7 +99,7 @@ def test_records_that_are_not_frozen_can_be_changed_and_have_no_hash() -> None:
     assert made == Mutable(3, [2])
     assert vars(Mutable)["__hash__"] is None
     with pytest.raises(AttributeError):
-        setattr(made, "third", 1)  # noqa: B010 - mypy knows that there is none
+        setattr(made, "third", 1)  # noqa: B010 - the checker knows that it is missing
 
 
 def test_what_only_the_standard_library_can_make_is_made_by_it() -> None:
