@@ -13,6 +13,7 @@ import pytest
 from coverage import Coverage
 from hypothesis import settings
 
+from tests import cpu
 from tests.components import NEEDS_PROGRAMS
 from tests.real_image import RealImages, build_real_images
 
@@ -22,6 +23,10 @@ settings.register_profile("few", deadline=None, max_examples=25)
 settings.load_profile("without deadlines")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    cpu.add_option(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of sampled tests, before other processes are started that inherit it."""
     os.environ.setdefault("PUBLISHER_RANDOM_SEED", str(time.time_ns()))
@@ -29,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PUBLISHER_STATE"] = tempfile.mkdtemp(prefix="publisher-state-")
     # Each command with workers would start one more Python. Set it to run all tests with workers.
     os.environ.setdefault("PUBLISHER_WORKERS", "0")
+    cpu.start(config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
