@@ -37,7 +37,6 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import tarfile
     from collections.abc import Iterator
     from typing import IO, NoReturn
 
@@ -391,11 +390,12 @@ def processes_below(mount: Path) -> list[tuple[int, str]]:
     """(pid, what) of each process with an open file or its working directory in the tree."""
     top = str(mount.resolve())
     found = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal() or int(process.name) == os.getpid():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        if int(pid) == os.getpid():
             continue
+        process = f"/proc/{pid}"
         try:
-            links = [process / "cwd", *(process / "fd").iterdir()]
+            links = [f"{process}/cwd", *(f"{process}/fd/{n}" for n in os.listdir(f"{process}/fd"))]
         except OSError:
             continue
         for link in links:
@@ -403,8 +403,8 @@ def processes_below(mount: Path) -> list[tuple[int, str]]:
                 target = os.readlink(link)
             except OSError:
                 continue
-            if target == top or target.startswith(f"{top}/"):
-                found.append((int(process.name), target))
+            if target.startswith(top) and (target == top or target.startswith(f"{top}/")):
+                found.append((int(pid), target))
                 break
     return found
 
@@ -682,6 +682,137 @@ def finish(server: Server, stream: Archive, gone: list[str]) -> None:
     hang_at("applied", server.root)
 
 
+BLOCK = 512
+PIECE = 1 << 20
+FILE, LINK, SYMLINK, CHARACTER, BLOCKS, DIRECTORY, FIFO = b"0123456"
+LONG_TARGET, LONG_NAME, SPARSE = b"KLS"
+NODES = {CHARACTER: stat.S_IFCHR, BLOCKS: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+"""What a file is that is made by mknod."""
+
+
+class Malformed(Exception):
+    """The stream is not a tar archive in GNU's format."""
+
+
+class Member:
+    """The header of a member. Times are in seconds, `size` is that of the file with its holes."""
+
+    __slots__ = ("device", "gid", "kind", "mode", "mtime", "name", "size", "target", "uid")
+
+    def __init__(self, header: bytes, kind: int, name: bytes, target: bytes, size: int) -> None:
+        self.kind = kind
+        self.name = os.fsdecode(name)
+        self.target = os.fsdecode(target)
+        self.size = size
+        self.mode, self.uid, self.gid = (number(header[at : at + 8]) for at in (100, 108, 116))
+        self.mtime = number(header[136:148])
+        major, minor = (number(header[at : at + 8]) for at in (329, 337))
+        self.device = os.makedev(major, minor) if kind in (CHARACTER, BLOCKS) else 0
+
+
+def members(stream: Counted) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    """Yield each member with its content, which is read to its end before the next member.
+
+    The format is that of GNU tar, as its manual describes it. The module tarfile takes longer to
+    import than most commands of the server take.
+    """
+    long_name = long_target = b""
+    while True:
+        header = stream.read(BLOCK)
+        if not header.strip(b"\0"):
+            if len(header) % BLOCK:
+                raise Malformed("truncated header")
+            break
+        if len(header) < BLOCK:
+            raise Malformed("truncated header")
+        if number(header[148:156]) != sum(header[:148]) + sum(header[156:]) + 8 * ord(" "):
+            raise Malformed("bad checksum")
+        kind, size = header[156] or FILE, number(header[124:136])
+        if kind in (LONG_NAME, LONG_TARGET):
+            text = b"".join(stored(stream, size)).rstrip(b"\0")
+            if kind == LONG_NAME:
+                long_name = text
+            else:
+                long_target = text
+            continue
+        if kind not in (*NODES, FILE, LINK, SYMLINK, DIRECTORY, SPARSE):
+            raise Malformed(f"a member of the type {chr(kind)}")
+        name = long_name or header[:100].partition(b"\0")[0]
+        target = long_target or header[157:257].partition(b"\0")[0]
+        if kind == SPARSE:
+            size = number(header[483:495])
+            content = with_holes(stream, sparse_map(stream, header), size)
+            kind = FILE
+        else:
+            content = stored(stream, size if kind == FILE else 0)
+        yield Member(header, kind, name, target, size if kind == FILE else 0), content
+        for _ in content:
+            pass
+        long_name = long_target = b""
+    while stream.read(PIECE):
+        pass
+
+
+def number(field: bytes) -> int:
+    """A number in octal digits, or in base 256."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big")
+        return (
+            value - (1 << 8 * len(field))
+            if field[0] == 0xFF
+            else value - (0x80 << 8 * len(field) - 8)
+        )
+    try:
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        raise Malformed("not a number") from None
+
+
+def stored(stream: Counted, size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of the stream in pieces, and read the rest of the last block."""
+    left = size
+    while left:
+        data = stream.read(min(left, PIECE))
+        if len(data) < min(left, PIECE):
+            raise Malformed("unexpected end of data")
+        left -= len(data)
+        yield data
+    if len(stream.read(-size % BLOCK)) < -size % BLOCK:
+        raise Malformed("unexpected end of data")
+
+
+def sparse_map(stream: Counted, header: bytes) -> list[tuple[int, int]]:
+    """Return the stored regions of a sparse file: the offset and the length of each."""
+    numbers, more = [header[at : at + 12] for at in range(386, 482, 12)], header[482]
+    while more:
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK:
+            raise Malformed("unexpected end of data")
+        numbers += [block[at : at + 12] for at in range(0, 504, 12)]
+        more = block[504]
+    found = [number(each) for each in numbers if each[0]]
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def with_holes(stream: Counted, regions: list[tuple[int, int]], size: int) -> Iterator[bytes]:
+    """Yield the content of a sparse file, with zeros for what is not stored."""
+    at = 0
+    pieces = stored(stream, sum(length for _, length in regions))
+    held = b""
+    for offset, length in [*regions, (size, 0)]:
+        while at < offset:
+            hole = bytes(min(offset - at, PIECE))
+            at += len(hole)
+            yield hole
+        end = at + length
+        while at < end:
+            held = held or next(pieces)
+            data, held = held[: end - at], held[end - at :]
+            at += len(data)
+            yield data
+    yield from pieces
+
+
 class Archive:
     """The members of one stream, kept aside until the stream has ended as it should."""
 
@@ -692,7 +823,7 @@ class Archive:
         self.owner = pwd.getpwnam(server.settings["CVMFS_USER"])
         self.scratch = server.spool / "tmp"
         self.scratch.mkdir()
-        self.entries: dict[str, tarfile.TarInfo] = {}
+        self.entries: dict[str, Member] = {}
         self.contents: dict[str, Path] = {}
         self.implied: set[str] = set()
         self.implied_before: set[str] = set()
@@ -700,51 +831,43 @@ class Archive:
         self.discard = int(os.environ.get("CVMFS_STANDIN_DISCARD", "0"))
 
     def read(self, file: IO[bytes]) -> None:
-        import tarfile
-
         counted = Counted(file)
         try:
-            with tarfile.open(fileobj=counted, mode="r|", errors="surrogateescape") as archive:  # type: ignore[call-overload]
-                for number, member in enumerate(archive):
-                    if number == 3:
-                        die_at("streaming", self.server.root)
-                    self.take(archive, member)
-        except tarfile.TarError as error:
+            for number, (member, content) in enumerate(members(counted)):
+                if number == 3:
+                    die_at("streaming", self.server.root)
+                self.take(member, content)
+        except Malformed as error:
             if counted.total:  # no bytes at all are an empty archive
                 assertion(f"Fatal error in reading the archive: {error}")
         # A stream that ends between two members looks like one that is complete.
-        if counted.total % 512:
+        if counted.total % BLOCK:
             assertion("Fatal error in reading the archive. Truncated tar archive")
 
-    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def take(self, member: Member, content: Iterator[bytes]) -> None:
         path = "/".join(part for part in (self.base, sanitized(member.name)) if part)
         name = path.rpartition("/")[2]
         self.imply(path.rpartition("/")[0])
-        if member.islnk():
-            target = "/".join(part for part in (self.base, member.linkname) if part)
+        if member.kind == LINK:
+            target = "/".join(part for part in (self.base, member.target) if part)
             self.links.append((path, target.lstrip("/")))
             return
         known = self.entries.get(path)
-        if known is not None and not (known.isdir() and member.isdir()):
+        if known is not None and {known.kind, member.kind} != {DIRECTORY}:
             assertion(f"Assertion failed: {path} is in the archive twice")
-        if not member.isdir() and path in self.implied:
+        if member.kind != DIRECTORY and path in self.implied:
             assertion(f"Assertion failed: {path} is a directory")
-        if name == ".cvmfscatalog" and not member.isreg():
+        if name == ".cvmfscatalog" and member.kind != FILE:
             assertion("Found entity called as a catalog marker that is not a regular file, abort")
-        if member.isdir() and path in self.implied:
+        if member.kind == DIRECTORY and path in self.implied:
             self.implied_before.add(path)  # it comes after what is in it, and loses its metadata
         self.entries[path] = member
-        if member.isreg():
+        if member.kind == FILE:
             if member.size > LARGEST_FILE:
                 print(f"WARNING: {path} is larger than 1 GiB", file=sys.stderr)
-            content = archive.extractfile(member)
-            assert content is not None
             place = self.scratch / str(len(self.contents))
             with open(place, "wb") as copy:
-                if self.discard and member.size > self.discard:
-                    while content.read(1 << 20):
-                        pass
-                else:
+                if not self.discard or member.size <= self.discard:
                     copy_sparse(content, copy)
             self.contents[path] = place
 
@@ -766,13 +889,13 @@ class Archive:
                 assertion(f"Assertion failed: hard link target {target} not found")
 
     def apply(self) -> None:
-        wanted = {path: m for path, m in self.entries.items() if m.isdir()}
+        wanted = {path: m for path, m in self.entries.items() if m.kind == DIRECTORY}
         # Existing directories are left as they are: their times, too.
         existing = {self.server.tree / path for path in self.implied | wanted.keys()}
         kept = {d: os.stat(d) for d in existing if d.is_dir() and not d.is_symlink()}
         directories = self.make_directories(wanted)
         for path, member in self.entries.items():
-            if not member.isdir():
+            if member.kind != DIRECTORY:
                 self.make_entry(path, member)
         self.make_links()
         for place, member in reversed(directories):
@@ -780,9 +903,7 @@ class Archive:
         for place, status in kept.items():
             os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def make_directories(
-        self, wanted: dict[str, tarfile.TarInfo]
-    ) -> list[tuple[Path, tarfile.TarInfo]]:
+    def make_directories(self, wanted: dict[str, Member]) -> list[tuple[Path, Member]]:
         """Make the directories that are missing; those whose metadata the archive has come back."""
         made = []
         for path in sorted(self.implied | wanted.keys(), key=lambda p: p.count("/")):
@@ -798,23 +919,17 @@ class Archive:
                 give(place, 65534, 65534)
         return made
 
-    def make_entry(self, path: str, member: tarfile.TarInfo) -> None:
+    def make_entry(self, path: str, member: Member) -> None:
         """Make what is neither a directory nor a hard link."""
         place = self.server.tree / path
         if os.path.lexists(place):
             remove(place)
-        if member.isreg():
+        if member.kind == FILE:
             os.rename(self.contents[path], place)
-        elif member.issym():
-            os.symlink(member.linkname, place)
+        elif member.kind == SYMLINK:
+            os.symlink(member.target, place)
         else:
-            kind = stat.S_IFBLK
-            if member.isfifo():
-                kind = stat.S_IFIFO
-            elif member.ischr():
-                kind = stat.S_IFCHR
-            device = os.makedev(member.devmajor, member.devminor)
-            os.mknod(place, kind | 0o600, device)
+            os.mknod(place, NODES[member.kind] | 0o600, member.device)
         self.describe(place, member)
 
     def make_links(self) -> None:
@@ -831,19 +946,19 @@ class Archive:
                 remove(place)
             os.link(source, place, follow_symlinks=False)
 
-    def describe(self, place: Path, member: tarfile.TarInfo) -> None:
+    def describe(self, place: Path, member: Member) -> None:
         if self.keeps_owner:
             give(place, member.uid, member.gid)
         else:
             give(place, self.owner.pw_uid, self.owner.pw_gid)
-        if not member.issym():
+        if member.kind != SYMLINK:
             os.chmod(place, member.mode & 0o7777)
-        os.utime(place, (int(member.mtime), int(member.mtime)), follow_symlinks=False)
+        os.utime(place, (member.mtime, member.mtime), follow_symlinks=False)
 
 
-def copy_sparse(content: IO[bytes], copy: IO[bytes]) -> None:
+def copy_sparse(content: Iterator[bytes], copy: IO[bytes]) -> None:
     """Copy a file; what is zero becomes a hole."""
-    while data := content.read(1 << 20):
+    for data in content:
         if data.count(0) == len(data):
             copy.seek(len(data), os.SEEK_CUR)
         else:

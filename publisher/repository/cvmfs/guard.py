@@ -8,6 +8,7 @@ without a matching note belongs to another user of the server, and is never chan
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -219,11 +220,16 @@ class Guard:
 
 def _is_alive(group: int) -> bool:
     """Return whether a process of that process group is running, and not a zombie."""
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
-            continue
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            state, _, process_group, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            state, _, process_group, *_ = text.rpartition(")")[2].split()
         except (OSError, ValueError):
             continue
         if int(process_group) == group and state not in "ZX":

@@ -156,25 +156,36 @@ def holders_of(mount: Path) -> list[str]:
     """
     top = str(mount)
     found = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        target = _first_below(top, pid)
+        if not target:
             continue
+        with suppress(OSError):
+            command = Path("/proc", pid, "comm").read_text().strip()
+            found.append(f"process {pid} ({command}): {target}")
+    return found
+
+
+def _first_below(top: str, pid: str) -> str:
+    """Return the working directory or an open file of the process that is below `top`, or "".
+
+    Paths are texts here, since a machine may have many thousands of open files.
+    """
+    process = f"/proc/{pid}"
+    links = [f"{process}/cwd"]
+    try:
+        if pid != str(os.getpid()):
+            links += [f"{process}/fd/{number}" for number in os.listdir(f"{process}/fd")]
+    except OSError:
+        return ""
+    for link in links:
         try:
-            links = [process / "cwd"]
-            if process.name != str(os.getpid()):
-                links += (process / "fd").iterdir()
-            command = (process / "comm").read_text().strip()
+            target = os.readlink(link)
         except OSError:
             continue
-        for link in links:
-            try:
-                target = os.readlink(link)
-            except OSError:
-                continue
-            if target == top or target.startswith(f"{top}/"):
-                found.append(f"process {process.name} ({command}): {target}")
-                break
-    return found
+        if target.startswith(top) and (target == top or target.startswith(f"{top}/")):
+            return target
+    return ""
 
 
 def explain(name: str, arguments: Sequence[str], code: int, output: str) -> ServerRefused:
