@@ -46,6 +46,14 @@ def marks_for_root() -> bool:
     return True
 
 
+def is_marked_for_root(directory: str) -> bool:
+    """Return whether a directory in a tree has the mark for root's mounts."""
+    try:
+        return OPAQUE_XATTRS[0] in os.listxattr(directory, follow_symlinks=False)
+    except OSError:
+        return False
+
+
 def lacks_marks_for_root(tree: Path, index: LayerIndex) -> bool:
     """Return whether root's mounts of a layer show files that its opaque directories hide.
 

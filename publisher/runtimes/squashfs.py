@@ -18,6 +18,17 @@ from publisher.lazy import dataclass
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.repository.records import RecordSet
+<<<<<<< HEAD
+=======
+from publisher.runtimes.flat_image import flat_plan
+from publisher.runtimes.squashfs_file import (
+    COMPRESSOR,
+    FORMAT,
+    Planned,
+    program_version,
+    write_squashfs,
+)
+>>>>>>> 3a050df (snapshotter: a layer found by its digest is used only if its tree depends on no others; squashfs files: the record has program and compressor)
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
@@ -138,11 +149,15 @@ def _prepare(
     check_stop: Callable[[], None] = lambda: None,
 ) -> SquashfsFile:
     """Write the file of an image into `transaction`; return its digest and size."""
+<<<<<<< HEAD
     import hashlib  # loaded with what writes files: gc uses this module, too
 
     from publisher.runtimes.flat_image import flat_plan
     from publisher.runtimes.squashfs_file import write_squashfs
 
+=======
+    program = program_version()
+>>>>>>> 3a050df (snapshotter: a layer found by its digest is used only if its tree depends on no others; squashfs files: the record has program and compressor)
     written = []
 
     def write(place: Path) -> None:
@@ -151,7 +166,8 @@ def _prepare(
             write_squashfs(place, tree, _created(image.config))
         with place.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        written.append(SquashfsFile(f"sha256:{digest}", place.stat().st_size))
+        size = place.stat().st_size
+        written.append(SquashfsFile(f"sha256:{digest}", size, FORMAT, COMPRESSOR, program))
 
     transaction.add_file(layout.squashfs_file(image.image_id), write)
     return written[0]

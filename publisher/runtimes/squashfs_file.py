@@ -7,6 +7,7 @@ directory the current time, and ignore its owner.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,11 +22,21 @@ from publisher.repository.cvmfs.tar_header import END, encode, encode_attributes
 PROGRAM = "tar2sqfs"
 INSTALL = "install the package squashfs-tools-ng"
 
+_LEVEL, _BLOCK = "level=9", "131072"
 _OPTIONS = (
-    *("--compressor", "zstd", "--comp-extra", "level=9", "--block-size", "131072"),
+    *("--compressor", "zstd", "--comp-extra", _LEVEL, "--block-size", _BLOCK),
     *("--dev-block-size", "4096", "--no-skip", "--quiet"),
 )
 """All that determines the bytes of the file beside the tree. Another value is another file."""
+
+FORMAT = 1
+"""The number of these options in the record of a file, to be increased with every change."""
+
+COMPRESSOR = f"zstd {_LEVEL} block-size={_BLOCK}"
+"""How the content is compressed, in the record of a file."""
+
+_VERSION = re.compile(r"tar2sqfs \(squashfs-tools-ng\) [\x21-\x7e]{1,64}$", re.M)
+"""The first line of its output with the option --version."""
 
 _CLOCK = "SOURCE_DATE_EPOCH"
 """The variable with the time of the file system."""
@@ -46,6 +57,35 @@ def is_available() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
+def program_version() -> str:
+    """Return name and version of the installed program, as it prints them.
+
+    Raises:
+        SquashfsError: The program is missing, or prints no version.
+    """
+    import subprocess
+
+    _require_program()
+    done = subprocess.run(
+        [PROGRAM, "--version"], capture_output=True, text=True, errors="replace", check=False
+    )
+    found = _VERSION.match(done.stdout)
+    if found is None:
+        raise SquashfsError(
+            "cannot write a squashfs file",
+            why=f"{PROGRAM} --version prints no version of squashfs-tools-ng",
+            hint=INSTALL,
+        )
+    return found.group()
+
+
+def _require_program() -> None:
+    if not is_available():
+        raise SquashfsError(
+            "cannot write a squashfs file", why=f"{PROGRAM} is not installed", hint=INSTALL
+        )
+
+
 def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
     """Write `tree` to the file `place`, in place of its content.
 
@@ -60,10 +100,7 @@ def write_squashfs(place: Path, tree: Iterable[Planned], created: int) -> None:
     import subprocess  # both are long to load, and few commands write a file
     import tempfile
 
-    if not is_available():
-        raise SquashfsError(
-            "cannot write a squashfs file", why=f"{PROGRAM} is not installed", hint=INSTALL
-        )
+    _require_program()
     clock = f"{_CLOCK}={_seconds(created * _SECOND)}"
     command = ["env", clock, PROGRAM, *_OPTIONS, "--force", str(place)]
     with tempfile.TemporaryFile() as errors:

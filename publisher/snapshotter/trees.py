@@ -7,9 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError
-from publisher.layers.index import read_header, read_index
-from publisher.layers.opaque import lacks_marks_for_root
+from publisher.layers.index import read_index
+from publisher.layers.opaque import is_marked_for_root, lacks_marks_for_root
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import is_digest
 from publisher.tree import layout
@@ -29,8 +30,9 @@ class PublishedTrees:
 
         A layer that is found by its digest is used only if its diff ID gives that chain ID: the
         digest and the chain ID come from different documents of the image, and a snapshot with the
-        wrong files would be used for every other image with the chain ID. A layer whose opaque
-        directories are not marked for root's mounts is never used.
+        wrong files would be used for every other image with the chain ID. Nor is it used if the
+        layers below it, which may be others here, determine a part of its tree. A layer whose
+        opaque directories are not marked for root's mounts is never used.
 
         Args:
             chain_id: The chain ID of the stack, from the client.
@@ -101,19 +103,34 @@ def _by_chain(root: Path, chain_id: str) -> Path | None:
 def _by_digest(root: Path, chain_id: str, digest: str, parent_chain: str) -> Path | None:
     if not is_digest(digest):
         return None
+    tree = root / layout.layer_tree(digest)
     try:
         with (root / layout.layer_index(digest)).open("rb") as file:
-            header = read_header(file)
+            index = read_index(file)
+            below = [parent_chain] if parent_chain else []
+            if chain_ids([*below, index.header.diff_id])[-1] != chain_id:
+                _LOG.warning("layer %s does not complete the stack %s", digest, chain_id)
+                return None
+            if any(_depends_on_lower(tree, entry) for entry in index.special()):
+                _LOG.info("layer %s of %s may be another one on other layers", digest, root)
+                return None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except LayerError as error:
         _LOG.warning("cannot use layer %s of %s: %s", digest, root, error)
         return None
-    below = [parent_chain] if parent_chain else []
-    if chain_ids([*below, header.diff_id])[-1] != chain_id:
-        _LOG.warning("layer %s does not complete the stack %s", digest, chain_id)
-        return None
     return _tree(root, digest)
+
+
+def _depends_on_lower(tree: Path, entry: Entry) -> bool:
+    """Return whether a layer's tree may have something else here on other layers; see `fixups`.
+
+    The metadata of an implied root directory are not considered: few layers have an entry for it.
+    """
+    if entry.opaque:
+        return not entry.path or not is_marked_for_root(f"{tree}/{entry.path}")
+    is_device = entry.type is EntryType.WHITEOUT and bool(entry.dropped)
+    return is_device or entry.is_unresolved or (entry.implicit and bool(entry.path))
 
 
 def _tree(root: Path, digest: str) -> Path | None:

@@ -15,10 +15,21 @@ _NOT_NEGATIVE = Check(lambda number: number >= 0, "is negative")
 
 @dataclass(frozen=True, slots=True)
 class SquashfsFile:
-    """The digest, and the size in bytes, of an image as a single file."""
+    """The digest, and the size in bytes, of an image as a single file; and what wrote it.
+
+    Attributes:
+        digest: The digest of the file.
+        size: Its size in bytes.
+        format: The number of the options with which it was written; 0 if an earlier release did.
+        compressor: How its content is compressed; "" if an earlier release wrote it.
+        program: Name and version of the program that wrote it; "" likewise.
+    """
 
     digest: Digest
     size: Annotated[int, _NOT_NEGATIVE]
+    format: Annotated[int, _NOT_NEGATIVE] = omit_default(0)
+    compressor: str = omit_default("")
+    program: str = omit_default("")
 
 
 @dataclass(frozen=True, slots=True)

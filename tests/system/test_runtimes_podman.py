@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import publisher, succeed
+from publisher.tree import layout
+from tests.command import command, environment, publisher, succeed
 from tests.components import (
     Engine,
     docker_registry,
@@ -364,6 +366,44 @@ def test_ordinary_users_run_images_of_the_store_that_root_has_published(open_fol
     listing = engine("run", "--rm", *engine.run_options, "--rootfs", flat, "/bin/ls", "/x", "/y")
     assert listing.split() == ["/x:", "new", "/y:", "kept"]
     assert tree_identity(tree) == identity
+
+
+def test_what_layers_of_an_ordinary_user_hide_is_hidden_without_root_and_by_a_flat_image(
+    open_folder: Path, engine: Engine
+) -> None:
+    require_root()
+    lower = layer(file("x/deleted", b"1"), file("y", b"1"))
+    upper = layer(directory("x"), opaque("x"), file("x/new", b"1"), whiteout("y"))
+    config = {"Cmd": ["/bin/ls", "/x", "/y"]}
+    built = image(probe_image().layers[0], lower, upper, config={**config, "User": "0"})
+    other = image(probe_image().layers[0], lower, upper, config={**config, "User": ""})
+    write_layout(other, write_layout(built, open_folder / "layout", "1"), "2")
+    wishes, tree = open_folder / "wishes.yaml", open_folder / "images"
+    wishes.write_text(
+        "version: 2\nimages:\n"
+        f"  - {{image: 'oci:{open_folder}/layout:1', name: a, outputs: [flat, layers, podman]}}\n"
+        f"  - {{image: 'oci:{open_folder}/layout:2', name: b, outputs: [flat, podman]}}\n"
+    )
+    # As an ordinary user publishes, but that the files belong to root.
+    limits = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    run(*limits, *command("ingest", wishes, "--repository", tree), env=environment())
+    opened = tree / layout.layer_tree(upper.digest) / "x"
+    assert os.listxattr(opened) == ["user.overlay.opaque"]
+    as_user, as_root = rootless(open_folder, tree), with_store(engine, open_folder, tree)
+    for started, name in ((as_user, "a:1"), (as_user, "b:2"), (as_root, "b:2")):
+        words = (*started.command, "run", "--rm", *started.run_options, f"localhost/{name}")
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.stdout.split() == ["/x:", "new"] and "/y" in done.stderr, (done, name)
+    words = (
+        *as_root.command,
+        "run",
+        "--rm",
+        *as_root.run_options,
+        "localhost/a:1",
+        "/bin/ls",
+        "/x",
+    )
+    assert run(*words).split() == ["deleted", "new"], "as the page describes"
 
 
 def test_ordinary_users_pull_build_and_save_with_images_of_the_store(open_folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.tree import layout
+from publisher.tree.users import ImageUsers
 from tests.any_repository import KINDS, AnyRepository, make_repository
 from tests.command import Result, run_here
 from tests.components import require, run
@@ -74,6 +75,18 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     yield Stage(tmp_path, request.param)
 
 
+def forget_program(stage: Stage) -> None:
+    """Let the record of the file be as releases wrote it that did not record its program."""
+    file = stage.root / layout.image_users(FIRST.image_id)
+    record = json.loads(file.read_bytes())
+    for key in ("format", "compressor", "program"):
+        del record["squashfs"][key]
+    parsed = ImageUsers.parse(json.dumps(record).encode(), "users")
+    assert parsed.squashfs is not None and parsed.squashfs.program == ""
+    assert json.loads(parsed.to_bytes()) == record
+    file.write_bytes(parsed.to_bytes())
+
+
 def test_the_file_has_the_content_of_the_flat_image_and_follows_the_life_of_the_image(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -84,7 +97,15 @@ def test_the_file_has_the_content_of_the_flat_image_and_follows_the_life_of_the_
     record = json.loads((stage.root / layout.image_users(FIRST.image_id)).read_bytes())
     data = first.read_bytes()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    assert record["squashfs"] == {"digest": digest, "size": len(data)}
+    version = run(PROGRAM, "--version").splitlines()[0]
+    written = {
+        "digest": digest,
+        "size": len(data),
+        "format": 1,
+        "compressor": "zstd level=9 block-size=131072",
+        "program": version,
+    }
+    assert record["squashfs"] == written
     shown = stage.run("show", NAME, "--output", "json").json
     assert shown["squashfsPath"] == layout.squashfs_file(FIRST.image_id)
     assert stage.findings("--deep") == []
@@ -116,6 +137,15 @@ def test_the_file_has_the_content_of_the_flat_image_and_follows_the_life_of_the_
     assert stage.findings("--repair") == []
     assert first.read_bytes() == data
     assert (stage.root / LINK).resolve() == first.resolve()
+
+    # The record of an earlier release is kept as it is until the file is written again.
+    forget_program(stage)
+    assert stage.ingest(FIRST, "flat, layers, squashfs") == ["unchanged"]
+    assert stage.findings("--deep") == []
+    first.unlink()
+    assert stage.findings("--repair") == []
+    record = json.loads((stage.root / layout.image_users(FIRST.image_id)).read_bytes())
+    assert record["squashfs"] == written
 
     # A moved tag; the earlier image stays until it is collected, and can be restored.
     assert stage.ingest(SECOND, "flat, layers, squashfs") == ["updated"]

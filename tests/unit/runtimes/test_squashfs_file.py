@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from publisher.entry import Entry, EntryType
-from publisher.runtimes.squashfs_file import PROGRAM, Planned, SquashfsError, write_squashfs
+from publisher.runtimes.squashfs_file import (
+    PROGRAM,
+    Planned,
+    SquashfsError,
+    program_version,
+    write_squashfs,
+)
 from tests.components import require, require_root, run
 
 SECOND = 10**9
@@ -67,3 +73,19 @@ def test_errors_name_the_file_and_the_program(tmp_path: Path) -> None:
     short: list[Planned] = [TREE[0], (Entry("a", EntryType.FILE, 0o644, size=9), [b"x"])]
     with pytest.raises(SquashfsError, match="'a' to a squashfs file: it has 1 bytes, expected 9"):
         write_squashfs(tmp_path / "file", iter(short), 0)
+
+
+def test_the_version_of_the_program_is_the_one_that_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(PROGRAM)
+    assert program_version() == run(PROGRAM, "--version").splitlines()[0]
+    other = tmp_path / PROGRAM
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SquashfsError, match="is not installed"):
+        program_version()
+    for printed in ("", "tar2sqfs", "tar2sqfs (squashfs-tools-ng) \033[1m", "x" * 1000):
+        other.write_text(f"#!/bin/sh\necho '{printed}'\n")
+        other.chmod(0o755)
+        with pytest.raises(SquashfsError, match="prints no version"):
+            program_version()

@@ -15,8 +15,10 @@ from tests.command import publisher
 from tests.components import require_mounts
 from tests.layer_builder import (
     Image,
+    Layer,
     directory,
     file,
+    hardlink,
     image,
     layer,
     layer_of_tar,
@@ -26,7 +28,10 @@ from tests.layer_builder import (
 )
 from tests.snapshotter import Client, Refused, Running, mounted, running
 
-BASE = layer(directory("etc"), file("etc/motd", b"base\n"), file("gone"), file("opt/old"))
+BASE = layer(
+    *(directory("etc"), file("etc/motd", b"base\n"), file("gone")),
+    *(directory("opt"), file("opt/old")),
+)
 TOOL = layer(whiteout("gone"), directory("opt"), opaque("opt"), file("opt/tool", b"tool\n"))
 CHILD = layer(file("etc/child", b"child\n"))
 TOP = layer(file("top", b"top\n"))
@@ -117,6 +122,35 @@ def test_a_layer_is_found_by_its_digest_where_the_tree_has_no_links(
     refused("ALREADY_EXISTS", client, "1", "", base, BASE.digest)
     refused("ALREADY_EXISTS", client, "2", base, tool, TOOL.digest)
     assert client.prepare_layer("3", base, f"sha256:{'0' * 64}", TOOL.digest)
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        layer(directory("opt"), opaque("opt"), file("opt/new")),
+        layer(opaque(""), file("new")),
+        layer(file("etc/implied")),
+        layer(hardlink("linked", "etc/motd")),
+    ],
+    ids=["opaque", "opaque root", "implied", "link"],
+)
+def test_a_layer_whose_tree_depends_on_the_layers_below_is_unpacked_on_others(
+    client: Client, tmp_path: Path, top: Layer
+) -> None:
+    """Its tree is as the image needs it with which it was published."""
+    second = tmp_path / "second"
+    other = layer(directory("etc", mode=0o700), file("etc/motd", b"other"), file("opt/secret"))
+    publish(tmp_path, second, image(BASE, top), image(other))
+    if top.tar.find(b"opt/new") > 0:  # as in CVMFS, which has whiteouts in place of marks
+        opt = second / layout.layer_tree(top.digest) / "opt"
+        for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+            os.removexattr(opt, name)
+    published, lower, upper = *chains(BASE, top)[1:], *chains(other, top)
+    refused("ALREADY_EXISTS", client, "1", "", lower, other.digest)
+    mounts = client.prepare_layer("2", lower, upper, top.digest)
+    assert f"upperdir={tmp_path}/root" in ",".join(mounts[0]["options"])
+    refused("ALREADY_EXISTS", client, "3", "", chains(BASE)[0])
+    refused("ALREADY_EXISTS", client, "4", chains(BASE)[0], published, top.digest)
 
 
 def test_a_layer_is_not_used_for_a_chain_id_that_it_does_not_have(client: Client) -> None:
