@@ -18,17 +18,6 @@ from publisher.lazy import dataclass
 from publisher.oci.manifest import parse_published_manifest
 from publisher.repository import Repository, RepositoryChanged, Transaction
 from publisher.repository.records import RecordSet
-<<<<<<< HEAD
-=======
-from publisher.runtimes.flat_image import flat_plan
-from publisher.runtimes.squashfs_file import (
-    COMPRESSOR,
-    FORMAT,
-    Planned,
-    program_version,
-    write_squashfs,
-)
->>>>>>> 3a050df (snapshotter: a layer found by its digest is used only if its tree depends on no others; squashfs files: the record has program and compressor)
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
@@ -81,12 +70,14 @@ def publish_squashfs(
         SquashfsError: The file cannot be written.
         RepositoryChanged: A layer was collected in the meantime.
     """
-    records = RecordSet(repository)
-    publication = records.publication(name)
-    if publication is None or is_current(records, publication):
-        return False
-    image = _published(records, publication)
     with repository.transaction(f"squashfs file of {name}") as transaction:
+        # At a gateway, only a transaction is certain to see what this process has just published.
+        with transaction.exclusive():
+            records = RecordSet(repository)
+            publication = records.publication(name)
+            if publication is None or is_current(records, publication):
+                return False
+            image = _published(records, publication)
         written = None
         if not _has_file(records, image.image_id):
             written = _prepare(repository, transaction, image, check_stop)
@@ -149,15 +140,17 @@ def _prepare(
     check_stop: Callable[[], None] = lambda: None,
 ) -> SquashfsFile:
     """Write the file of an image into `transaction`; return its digest and size."""
-<<<<<<< HEAD
     import hashlib  # loaded with what writes files: gc uses this module, too
 
     from publisher.runtimes.flat_image import flat_plan
-    from publisher.runtimes.squashfs_file import write_squashfs
+    from publisher.runtimes.squashfs_file import (
+        COMPRESSOR,
+        FORMAT,
+        program_version,
+        write_squashfs,
+    )
 
-=======
     program = program_version()
->>>>>>> 3a050df (snapshotter: a layer found by its digest is used only if its tree depends on no others; squashfs files: the record has program and compressor)
     written = []
 
     def write(place: Path) -> None:

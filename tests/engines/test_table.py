@@ -264,6 +264,11 @@ def member_file(scene: Scene) -> Report:
         return read_report(as_member(scene, *words))
 
 
+def charliecloud_file(scene: Scene) -> Report:
+    with mounted_file(scene) as point:
+        return shell(f"USER=user ch-run --unset-env='*' {point} -- /.run", *USER)
+
+
 def bwrap_file(scene: Scene) -> Report:
     options = "--dev /dev --proc /proc --clearenv"
     with mounted_file(scene) as point:
@@ -372,6 +377,7 @@ CELLS: list[tuple[str, str, Callable[[Scene], Report], str]] = [
     ("Docker 28.5, image store", "snapshotter", docker_snapshotter, ""),
     ("Apptainer 1.4, any user", "squashfs file", apptainer_file_as_user, CALLER),
     ("Apptainer 1.4, root", "squashfs file", apptainer_file_as_root, CALLER),
+    ("Charliecloud 0.45, any user", "squashfs file", charliecloud_file, f"{MOUNTED}; {CALLER}"),
     ("bubblewrap", "squashfs file", bwrap_file, f"{MOUNTED}; {CALLER}"),
     ("Podman 5.8, root", "squashfs file", podman_file, f"{MOUNTED}; {OPTIONS}"),
     ("Podman 5.8, subordinate IDs", "squashfs file", member_file, f"{MOUNTED}; {OPTIONS}"),
@@ -391,7 +397,6 @@ NOT_POSSIBLE = {
     ("Charliecloud", "snapshotter"): "for containerd",
     ("bubblewrap", "snapshotter"): "for containerd",
     ("Podman", "snapshotter"): "for containerd",
-    ("Charliecloud", "squashfs file"): "not tried; squashfuse mounts it",
     ("Docker", "squashfs file"): "Docker runs no directories",
     ("Docker", "snapshotter"): "for Docker's containerd image store",
 }

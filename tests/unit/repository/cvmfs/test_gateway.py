@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,13 +10,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from publisher.cli.main import main
 from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
+from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.runtimes.podman import format as podman
+from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.verify.findings import Kind
@@ -23,6 +28,7 @@ from publisher.verify.run import verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 from tests.command import command, environment, publisher, succeed
+from tests.components import require
 from tests.cvmfs import Machine, die_around_calls, make_machine
 from tests.gathering import gathered_commits
 from tests.layer_builder import (
@@ -297,6 +303,59 @@ def test_a_publisher_killed_around_any_server_call_leaves_a_valid_repository(
     now = renewed(other)
     assert list(now.names()) == (["local/tool:1", "local/tool:2"] if what == "ingest" else [])
     assert not verify(now, deep=True).findings
+
+
+def test_content_that_a_killed_publisher_left_without_records_is_not_visible_and_is_used_later(
+    publishers: list[Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content of an image and of its squashfs file is sent before the call with the records."""
+    require(PROGRAM)
+    machine, other = publishers
+    for edit, step in enumerate(("before the records", "before the record of the file")):
+        name = step.replace(" ", "-")
+        wish = {"image": tag(tmp_path, name, step.encode()), "name": "tool"}
+        wishes = tmp_path / f"{name}.yaml"
+        outputs = ["flat", "layers", "podman", "squashfs"]
+        wishes.write_text(json.dumps({"version": 2, "images": [{**wish, "outputs": outputs}]}))
+        words = ("ingest", wishes, "--repository", f"cvmfs:{NAME}", "--wait", "120")
+        monkeypatch.setattr("sys.argv", ["publisher", *map(str, words)])
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die_before_edit(edit)
+                main()
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        seen = renewed(other)
+        found = {finding.kind for finding in verify(seen).findings}
+        public = f"local/tool:{name}"
+        if step == "before the records":
+            assert found == {Kind.ORPHAN_LAYER, Kind.ORPHAN_FLAT}
+            paths = (public, layout.manifest_file(public), layout.squashfs_link(public))
+            assert not any(map(seen.exists, paths))
+            assert name not in (seen.read(podman.IMAGES_FILE) or b"").decode()
+        else:
+            assert found == {Kind.SQUASHFS_MISSING, Kind.LINK_MISSING}
+            assert (other.published(NAME) / public / "own").read_bytes() == step.encode()
+            assert not seen.exists(layout.squashfs_link(public))
+        succeed(*words, env=other.environment)
+        now = renewed(machine)
+        assert not verify(now, deep=True).findings
+        assert now.exists(layout.squashfs_link(public))
+
+
+def die_before_edit(number: int) -> None:
+    """Kill this process before one of the calls (0, 1, …) that publish records at a gateway."""
+    edits = itertools.count()
+    edit = Execution._edit
+
+    def dying(self: Execution, *arguments: Any) -> None:
+        if next(edits) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        edit(self, *arguments)
+
+    Execution._edit = dying  # type: ignore[assignment, method-assign]
 
 
 def assert_whole(repository: CvmfsRepository) -> None:
