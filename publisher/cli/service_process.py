@@ -57,7 +57,9 @@ def read_service_configuration(path: str) -> ServiceConfiguration:
             why=f"the Python package {error.name} is missing",
             hint=install_hint("service"),
         ) from error
-    return read_configuration(os.path.abspath(path))
+    from publisher.cli.service_arguments import check_arguments
+
+    return read_configuration(os.path.abspath(path), check_arguments)
 
 
 def summary(configuration: ServiceConfiguration) -> str:

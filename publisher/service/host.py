@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -167,7 +168,8 @@ def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event
 
 
 def _locked(state: Path) -> filelock.BaseFileLock:
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _close_to_others(state)
     lock = filelock.FileLock(state / "service.lock", mode=0o600, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
@@ -178,6 +180,13 @@ def _locked(state: Path) -> filelock.BaseFileLock:
             hint="end that process, or give this one a directory of its own",
         ) from error
     return lock
+
+
+def _close_to_others(state: Path) -> None:
+    """Let other users read nothing in the state: errors in it may quote private names."""
+    found = state.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & 0o007:
+        state.chmod(stat.S_IMODE(found.st_mode) & ~0o007)
 
 
 def _identifier(state: Path) -> str:

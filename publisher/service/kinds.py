@@ -17,6 +17,11 @@ class JobKind(enum.StrEnum):
     SITE = "site"
 
     @property
+    def command(self) -> str:
+        """Return the name of the command."""
+        return "ingest" if self is JobKind.INGEST_LIST else str(self)
+
+    @property
     def has_list(self) -> bool:
         """Return whether a job of this kind concerns one wish list."""
         return self in (JobKind.INGEST_LIST, JobKind.PLAN)

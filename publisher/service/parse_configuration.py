@@ -13,6 +13,7 @@ import yaml
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import PublisherError, presentable, printable, shorten
 from publisher.lazy import pattern
+from publisher.repository.disk import open_file
 from publisher.service.access import Access
 from publisher.service.configuration import (
     SCHEDULED,
@@ -67,8 +68,19 @@ _ALIASES = {
 _LEAP_YEAR = datetime(2024, 12, 31, tzinfo=UTC)
 
 
+CheckArguments = Callable[[JobKind, Sequence[str]], str]
+"""Returns what is wrong with the options for the command of a job, or ""."""
+
+
+def _unchecked(kind: JobKind, arguments: Sequence[str]) -> str:
+    return ""
+
+
 def parse_configuration(
-    data: bytes | str, name: str, read_file: Callable[[str], bytes]
+    data: bytes | str,
+    name: str,
+    read_file: Callable[[str], bytes],
+    check_arguments: CheckArguments = _unchecked,
 ) -> ServiceConfiguration:
     """Read a configuration.
 
@@ -76,23 +88,26 @@ def parse_configuration(
         data: Its content, in YAML.
         name: Its path, for messages.
         read_file: Returns the first bytes of the file with the database URL, or raises OSError.
+        check_arguments: Checks the options that `arguments` of a repository has.
 
     Raises:
         InvalidServiceConfiguration: With all mistakes. No message has a password.
     """
     problems = Problems(name, "service configuration", InvalidServiceConfiguration)
     root = load_mapping(data, problems, MAX_BYTES, "a service configuration")
-    configuration = _Reader(problems, read_file).configuration(root)
+    configuration = _Reader(problems, read_file, check_arguments).configuration(root)
     if configuration is None or problems.found:
         raise problems.failure()
     return configuration
 
 
-def read_configuration(path: str) -> ServiceConfiguration:
+def read_configuration(
+    path: str, check_arguments: CheckArguments = _unchecked
+) -> ServiceConfiguration:
     """Return the configuration in a file; raise InvalidServiceConfiguration."""
 
     def read(path: str) -> bytes:
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:  # a reload does not wait for the writer of a FIFO
             return file.read(MAX_BYTES + 1)
 
     try:
@@ -103,13 +118,19 @@ def read_configuration(path: str) -> ServiceConfiguration:
             why=error.strerror or str(error),
             hint="correct --config, or make the file readable for this user",
         ) from error
-    return parse_configuration(data, path, read)
+    return parse_configuration(data, path, read, check_arguments)
 
 
 class _Reader:
-    def __init__(self, problems: Problems, read_file: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        problems: Problems,
+        read_file: Callable[[str], bytes],
+        check_arguments: CheckArguments,
+    ) -> None:
         self._problems = problems
         self._read_file = read_file
+        self._check_arguments = check_arguments
         self._projects: tuple[str, ...] = ()
 
     def configuration(self, root: yaml.MappingNode) -> ServiceConfiguration | None:
@@ -299,7 +320,7 @@ class _Reader:
             if expression:
                 schedules[kind] = expression
         arguments = {
-            kind: tuple(text for text, _ in read_texts(value, self._problems, str(kind)))
+            kind: self._arguments(kind, value)
             for kind, value in self._by_kind(found.get("arguments"), "arguments", JobKind).items()
         }
         site = self._path(found["site"], "site") if "site" in found else None
@@ -369,6 +390,14 @@ class _Reader:
             if other.project != each.project:
                 message = f"{other.name} and {each.name} are the same list in different projects"
                 self._problems.error(node, message, "keep one of them")
+
+    def _arguments(self, kind: JobKind, node: yaml.Node) -> tuple[str, ...]:
+        texts = tuple(text for text, _ in read_texts(node, self._problems, str(kind)))
+        mistake = self._check_arguments(kind, texts)
+        if mistake:
+            message = f"the arguments of {kind} are wrong: {shorten(printable(mistake))}"
+            self._problems.error(node, message, f"see publisher {kind.command} --help")
+        return texts
 
     def _by_kind(
         self, node: yaml.Node | None, what: str, kinds: Sequence[JobKind] | type[JobKind]

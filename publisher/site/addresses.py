@@ -21,6 +21,7 @@ LAYERS = "layers"
 STATIC = "static"
 
 CONTENTS = "contents"
+PACKAGES = "packages.html"
 COMPARE = "compare"
 
 FOLDERS = (IMAGES, LAYERS, CONTENTS, COMPARE, STATIC)
@@ -58,7 +59,7 @@ def files_page(manifest_digest: str) -> str:
 
 def packages_page(manifest_digest: str) -> str:
     """Return the path of the page about the packages of an image."""
-    return f"{contents(manifest_digest)}/packages.html"
+    return f"{contents(manifest_digest)}/{PACKAGES}"
 
 
 def compare_page(old: str, new: str) -> str:

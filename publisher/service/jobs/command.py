@@ -33,11 +33,10 @@ def job_arguments(
         name = presentable(request.repository)
         raise _missing(request, f"the configuration has no repository {name}")
     _check_project(repository, request)
-    command = {JobKind.INGEST_LIST: "ingest"}.get(request.kind, str(request.kind))
     # Layers that begin and end are events of the level debug.
     level = "debug" if request.kind in _WITH_STEPS else "info"
     return [
-        command,
+        request.kind.command,
         f"--repository={repository.url}",
         f"--log-level={level}",
         "--log-format=json",

@@ -6,6 +6,7 @@ The queue itself is in tables of DBOS, in the same database. Times are milliseco
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from publisher.service.jobs.model import JobState, JobsUnavailable
 
 _BUSY_SECONDS = 10
 """How long one statement waits for the database."""
+
+_AWAY = "make sure that the database runs, and that this user may connect to it"
+_FULL = "free space for the database of jobs"
+_IS_FULL = re.compile(r"\bis full\b|No space left|could not extend")
 
 METADATA = sa.MetaData()
 
@@ -128,6 +133,9 @@ def create_tables(engine: sa.Engine) -> None:
     """Create the tables that are missing; raise JobsUnavailable."""
     if engine.dialect.name == "sqlite":
         _create_file(Path(str(engine.url.database)))
+        with available(), engine.connect() as connection:
+            # One sync for each commit instead of several, and no reader waits for a writer.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     with available(), engine.begin() as connection:
         METADATA.create_all(connection)
         _add_columns(connection)
@@ -160,5 +168,5 @@ def available() -> Iterator[None]:
         raise JobsUnavailable(
             "cannot reach the database of jobs",
             why=" ".join(str(cause).split())[:300],
-            hint="make sure that the database runs, and that this user may connect to it",
+            hint=_FULL if _IS_FULL.search(str(cause)) else _AWAY,
         ) from error

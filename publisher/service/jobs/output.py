@@ -22,6 +22,9 @@ _DEBUG = ("layer-started", "layer-done")
 _AT_THE_END = 100
 """How many errors, and the end of the command, are kept although there are too many lines."""
 
+_MOST_LEVELS = 16
+"""Events have four levels. Deeper values could not be written again (RecursionError)."""
+
 Value = Mapping[str, object]
 
 
@@ -104,10 +107,31 @@ def made_event(command: str, name: str, level: str, text: str) -> Value:
 def _value(line: bytes, command: str, shortened: bool) -> Value | None:
     text = line.decode("utf-8", "replace").rstrip("\r\n")
     try:
-        value = json.loads(text) if text.startswith("{") and not shortened else None
+        is_object = text.startswith("{") and not shortened
+        value = json.loads(text, parse_constant=_refuse) if is_object else None
     except (ValueError, RecursionError):
+        value = None
+    if _is_deep(value):
         value = None
     if isinstance(value, dict) and isinstance(value.get("level"), str) and "event" in value:
         kept = value["level"] != "debug" or value["event"] in _DEBUG
         return value if kept else None
     return made_event(command, "output", "info", text + ("…" if shortened else ""))
+
+
+def _is_deep(value: object) -> bool:
+    """Return whether a JSON value has more than _MOST_LEVELS, without recursion."""
+    values = [value]
+    for _ in range(_MOST_LEVELS):
+        values = [
+            inner
+            for each in values
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(values)
+
+
+def _refuse(name: str) -> None:
+    """Refuse NaN and Infinity, which are not JSON."""
+    raise ValueError(name)

@@ -14,7 +14,7 @@ from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.database import TICKS, available
 from publisher.service.jobs.model import JobKind, JobRequest, Jobs
 
-_FUTURE = 24 * 3600 * 1000
+_FUTURE = 3600 * 1000
 """By how many milliseconds clocks of hosts may differ."""
 
 

@@ -12,6 +12,7 @@ submissions.py  the routes that queue and cancel jobs
 bodies.py       the bodies of requests, bounded and typed
 job_pages.py    the pages about jobs, and their forms
 forms.py        what all forms of pages have
+threads.py      threads for calls of the database
 clients.py      where requests come from
 hooks.py        the webhooks of registries
 paging.py       pages of a list, with stable cursors (pure)

@@ -23,7 +23,7 @@ from publisher.service.web.job_pages import JobPages, static_files
 from publisher.service.web.jobs import job_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages, static_answer
-from publisher.service.web.problems import NotFound, WrongMethod, problem, unexpected
+from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem, unexpected
 from publisher.service.web.routes import Route, parse_query
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.trees import Trees
@@ -140,7 +140,7 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
 
 
 class _SecurityHeaders:
-    """Adds the headers that restrict what browsers do with answers."""
+    """Adds headers that restrict what browsers do with answers; refuses ambiguous requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -151,4 +151,17 @@ class _SecurityHeaders:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
+        names = {name for name, _ in scope.get("headers", ())}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            # A proxy may take the other one of the two lengths: RFC 9112, 6.1.
+            refused = problem(
+                BadRequest(
+                    "cannot read the request",
+                    why="it has Content-Length and Transfer-Encoding",
+                    hint="send one of the two headers",
+                )
+            )
+            refused.headers["Connection"] = "close"
+            await refused(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)

@@ -10,7 +10,6 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from markupsafe import Markup
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -35,6 +34,7 @@ from publisher.service.web.guard import Endpoint, allow, identity_of, visible
 from publisher.service.web.jobs import BASE, is_identifier
 from publisher.service.web.problems import BadRequest, hint_of, status_of
 from publisher.service.web.submissions import Submissions
+from publisher.service.web.threads import in_database
 from publisher.site.rendering import Renderer
 from publisher.times import format_time
 
@@ -193,7 +193,7 @@ class JobPages:
             frozenset({_choice(JobState, values["state"])} if values["state"] else ()),
             projects=visible(request),
         )
-        found = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=_PER_PAGE)
+        found = await in_database(self._jobs.list, chosen, after=cursor, limit=_PER_PAGE)
         kept = {key: value for key, value in values.items() if value and key != "cursor"}
         names = tuple(each.name for each in self._context.repositories())
         page = JobsPage(
@@ -215,7 +215,7 @@ class JobPages:
         text = request.query_params.get("after", "")
         if text and not (text.isascii() and text.isdigit() and len(text) < 10):
             raise _wrong("after is not the number of a line")
-        job, events, last = await run_in_threadpool(self._read, job_id, text)
+        job, events, last = await in_database(self._read, job_id, text)
         project = job.request.project
         allow(request, project)
         identity = identity_of(request)

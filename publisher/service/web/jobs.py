@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -30,6 +29,7 @@ from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Kind, Parameter, Route
+from publisher.service.web.threads import in_database
 from publisher.times import format_time
 
 BASE = "/api/v1/jobs"
@@ -140,7 +140,7 @@ class _JobRoutes:
                 hint="use `next` of the page before",
                 parameter="cursor",
             )
-        page = await run_in_threadpool(self._jobs.list, chosen, after=cursor, limit=limit)
+        page = await in_database(self._jobs.list, chosen, after=cursor, limit=limit)
         value: dict[str, object] = {
             "jobs": [job_value(job) for job in page.jobs],
             "next": page.following or None,
@@ -156,7 +156,7 @@ class _JobRoutes:
     async def events(self, request: Request, job: str, after: int, limit: int) -> Response:
         """List events of a job."""
         await self._job(request, job)
-        found = await run_in_threadpool(self._jobs.events, job, after, limit)
+        found = await in_database(self._jobs.events, job, after, limit)
         return _fresh(request, "job-events/1", {"events": [_event_value(each) for each in found]})
 
     async def live(self, request: Request, job: str, after: int) -> Response:
@@ -185,7 +185,7 @@ class _JobRoutes:
         """Return a job that the request may read."""
         if not is_identifier(job_id):
             raise NoSuchJob(printable(job_id[:100]))
-        found = await run_in_threadpool(self._jobs.get, job_id)
+        found = await in_database(self._jobs.get, job_id)
         allow(request, found.request.project)
         return found
 
@@ -205,7 +205,7 @@ class _JobRoutes:
         self._looks = {key: each for key, each in self._looks.items() if now - each[0] < _SHARED}
         key = job_id, after
         if key not in self._looks:
-            look = asyncio.create_task(run_in_threadpool(self._read, job_id, after))
+            look = asyncio.create_task(in_database(self._read, job_id, after))
             self._looks[key] = now, look
         return await asyncio.shield(self._looks[key][1])
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from markupsafe import Markup
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -104,9 +103,7 @@ class Pages:
             has_jobs = has_states and self._has_jobs
             renderer = _renderer(snapshot.title, has_jobs)
             making = _Making(snapshot, renderer, has_states, has_forms)
-            made = await run_in_threadpool(making.make, path)
-            for each, body in made.items():
-                snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
+            made = await _made_once(snapshot, kind, path, making)
             if path not in made:
                 raise NotFound(
                     f"cannot find the page {path}",
@@ -118,6 +115,20 @@ class Pages:
             body = found[0].replace(_FIELDS.encode(), form_fields(request).encode())
             return answer(request, body, tag_of(body), HTML)
         return answer(request, *found, HTML)
+
+
+async def _made_once(snapshot: Snapshot, kind: str, path: str, making: _Making) -> dict[str, bytes]:
+    """Return the pages that are made for the one at `path`, made by one request at a time."""
+    folder, _, name = path.rpartition("/")
+    has_files = path.startswith(f"{addresses.CONTENTS}/") and name != addresses.PACKAGES
+    if has_files and path not in snapshot.contents.get(folder, {path}):
+        return {}  # all pages of the directory were made before
+    made = await snapshot.once(f"{kind} {folder if has_files else path}", lambda: making.make(path))
+    if has_files and folder in snapshot.by_folder:
+        snapshot.contents[folder] = frozenset(made)
+    for each, body in made.items():
+        snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
 
 from publisher.browse.images import ListedImage
 from publisher.browse.statistics.holdings import LayerSize
@@ -33,6 +36,7 @@ from publisher.site.survey import Remembered, Survey, survey_repository
 from publisher.tree import layout
 
 _log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 
 _CACHE_BYTES = 64 * 1024 * 1024
 _OLDEST = 300.0
@@ -79,6 +83,7 @@ class Snapshot:
         repository: For reading what the survey does not have.
         remembered: The state of wishes and runs.
         cache: The answers made from it.
+        contents: The paths of the pages about files, by their directory, once they were made.
     """
 
     def __init__(
@@ -97,7 +102,18 @@ class Snapshot:
         self.survey = survey
         self.remembered = remembered
         self.cache = AnswerCache()
+        self.contents: dict[str, frozenset[str]] = {}
         self._now = now
+        self._making: dict[str, asyncio.Task[Any]] = {}
+
+    async def once(self, key: str, make: Callable[[], _Made]) -> _Made:
+        """Return what `make` returns in a thread; requests at the same time share one call."""
+        if key not in self._making:
+            task = asyncio.create_task(run_in_threadpool(make))
+            task.add_done_callback(lambda _: self._making.pop(key))
+            self._making[key] = task
+        made: _Made = await asyncio.shield(self._making[key])
+        return made
 
     @cached_property
     def images(self) -> list[dict[str, object]]:

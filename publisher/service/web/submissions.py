@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,6 +36,7 @@ from publisher.service.web.guard import allow, identity_of
 from publisher.service.web.jobs import BASE, is_identifier, job_value
 from publisher.service.web.problems import BadRequest, NotFound
 from publisher.service.web.routes import Parameter, Route
+from publisher.service.web.threads import in_database
 from publisher.service.web.trees import ONE, Trees
 from publisher.sources.wish_lists import list_identity
 
@@ -212,7 +212,7 @@ class Submissions:
         known = await self._job(job)
         allow(request, known.request.project)
         try:
-            return await run_in_threadpool(self._jobs.cancel, job, _sender(request))
+            return await in_database(self._jobs.cancel, job, _sender(request))
         except JobEnded:
             known = await self._job(job)
             if known.state is not JobState.CANCELLED:
@@ -246,7 +246,7 @@ class Submissions:
             project=project,
         )
         job_arguments(self._context.repositories(), wanted)  # raises CannotRun
-        return await run_in_threadpool(self._jobs.submit, wanted, _idempotency(request))
+        return await in_database(self._jobs.submit, wanted, _idempotency(request))
 
     def _configured(self, name: str) -> RepositoryConfiguration | None:
         return next((each for each in self._context.repositories() if each.name == name), None)
@@ -254,7 +254,7 @@ class Submissions:
     async def _job(self, job_id: str) -> Job:
         if not is_identifier(job_id):
             raise NoSuchJob(printable(job_id[:100]))
-        return await run_in_threadpool(self._jobs.get, job_id)
+        return await in_database(self._jobs.get, job_id)
 
 
 def _check_fields(body: JobBody) -> None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -101,7 +100,7 @@ class Trees:
         key = f"{scope} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         found = snapshot.cache.get(key)
         if found is None:
-            body = await run_in_threadpool(lambda: encode(kind, make(snapshot)))
+            body = await snapshot.once(key, lambda: encode(kind, make(snapshot)))
             found = body, tag_of(body)
             snapshot.cache.put(key, *found)
         return answer(request, *found)

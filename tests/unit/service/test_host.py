@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import stat
 import threading
+from pathlib import Path
 
 import pytest
 
-from publisher.service.host import repeat
+from publisher.service.configuration import ServiceConfiguration
+from publisher.service.host import Host, repeat
 from publisher.service.jobs.model import JobsUnavailable
 
 
@@ -33,3 +36,13 @@ def test_no_error_ends_the_thread_that_submits_the_jobs_of_schedules(
         repeat(work, 0, stopping)
     assert [type(each) for each in done] == [JobsUnavailable, RecursionError, KeyError]
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "ERROR"]
+
+
+def test_other_users_cannot_read_the_state(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.mkdir()
+    old.chmod(0o755)
+    for state in (new, old):
+        url = f"sqlite:///{state}/jobs.sqlite"
+        Host(ServiceConfiguration("service.yaml", state, url, ()), {})
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (new, old)] == [0o700, 0o750]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from publisher.cli.service_arguments import check_arguments
 from publisher.service.access import Access, Anonymous, Token, Verb
 from publisher.service.configuration import (
     InvalidServiceConfiguration,
@@ -19,7 +21,7 @@ from publisher.service.configuration import (
     ServiceConfiguration,
 )
 from publisher.service.jobs.model import JobKind
-from publisher.service.parse_configuration import parse_configuration
+from publisher.service.parse_configuration import parse_configuration, read_configuration
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
 from tests.schemas import ROOT
@@ -302,3 +304,36 @@ def test_the_schema_and_the_parser_know_the_same_keys() -> None:
             parse(f"{head}{{unknown: 1}}{'}' * head.count('{')}")
         [known] = re.findall(r"known keys are ([a-z, -]+)\)", str(caught.value))
         assert set(known.split(", ")) == set(pointer["properties"])
+
+
+def test_a_fifo_in_the_place_of_a_configuration_is_not_waited_for(tmp_path: Path) -> None:
+    fifo, named = tmp_path / "fifo", tmp_path / "service.yaml"
+    os.mkfifo(fifo)
+    named.write_text(f"{REPOSITORY}database-file: {fifo}\n")
+    for path in (fifo, named):
+        with pytest.raises(InvalidServiceConfiguration, match="it is a FIFO"):
+            read_configuration(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "mistake"),
+    [
+        ("ingest-list", "[--jobs, '4', --policy, /none.yaml, --group=8]", ""),
+        ("gc", "[--no-such]", "No such option"),
+        ("gc", "[extra]", "extra is not an option"),
+        ("ingest-list", "[--policy]", "requires an argument"),
+        ("ingest-list", "[--group, many]", "not a valid integer"),
+    ],
+)
+def test_arguments_are_checked_as_the_command_reads_them(
+    tmp_path: Path, kind: str, arguments: str, mistake: str
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(f"{REPOSITORY}    arguments:\n      {kind}: {arguments}\n")
+    if not mistake:
+        assert read_configuration(str(path), check_arguments).repositories[0].arguments
+        return
+    with pytest.raises(InvalidServiceConfiguration) as caught:
+        read_configuration(str(path), check_arguments)
+    [found] = caught.value.problems
+    assert mistake in found.message and found.line == 7, found

@@ -60,3 +60,13 @@ def test_events_that_could_not_be_stored_come_first_again() -> None:
     taken = output.take(2)
     output.put_back(taken)
     assert [each["message"] for each in output.take()] == ["a", "b", "c"]
+
+
+def test_a_line_that_could_not_be_written_again_is_kept_as_text() -> None:
+    deep = line("image-done", "error")[:-2] + b', "data": {"x": '
+    lines = [deep + b"[" * depth + b"]" * depth + b"}}\n" for depth in (3, 20, 300, 900, 5000)]
+    lines += [deep + b"NaN}}\n", deep + b"9" * 5000 + b"}}\n", b"last\n"]
+    found = read(b"".join(lines))
+    assert [each["event"] for each in found] == ["image-done", *["output"] * 7]
+    assert found[-1]["message"] == "last"
+    assert [json.loads(json.dumps(each)) for each in found] == found

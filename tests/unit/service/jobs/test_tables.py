@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +114,32 @@ def test_jobs_are_listed_in_pages_and_by_filters(engine: sa.Engine) -> None:
     chosen = JobFilter(frozenset({"r"}), frozenset({JobKind.GC}), frozenset({JobState.QUEUED}))
     assert [each.id for each in jobs.list(chosen).jobs] == ["3", "1"]
     assert jobs.list(JobFilter(subject="x")) == JobPage(())
+
+
+def test_readers_of_sqlite_do_not_wait_for_writers_and_a_commit_syncs_once(
+    engine: sa.Engine,
+) -> None:
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_full_database_is_reported_as_full(engine: sa.Engine) -> None:
+    host = WorkerStore(engine, "a")
+    add(engine, "1", "work")
+    attempt = host.begin("1")
+    assert attempt is not None
+
+    @sa.event.listens_for(engine, "connect")
+    def limit(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # not less than it has
+
+    engine.dispose()
+    with pytest.raises(JobsUnavailable) as caught:
+        for number in range(1000):
+            host.add_events(attempt, number, [{"message": "m" * 4000}])
+    assert "full" in caught.value.why
+    assert caught.value.hint == "free space for the database of jobs"
+    assert StoredJobs(engine, 10).get("1").state is JobState.RUNNING
 
 
 def test_a_database_that_cannot_be_reached_is_reported_without_its_password() -> None:

@@ -3,12 +3,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from publisher.repository import Repository
+from publisher.repository.published import PublishedImage
+from publisher.service.web import pages as pages_module
+from publisher.site.details import image_files
+from publisher.site.pages import FilesPage
 from tests.command import succeed
 from tests.components import program
 from tests.layer_builder import file, image, layer, write_layout
@@ -217,3 +225,60 @@ def test_the_examples_of_the_documentation_work(published: Published) -> None:
     }
     printed = run_examples(published.web, "Repositories and images", **names)
     assert len(printed) == 9 and all(printed)
+
+
+def test_pages_of_files_are_made_once_for_requests_at_the_same_time_and_not_for_missing_ones(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    together = threading.Event()
+
+    def slow(repository: Repository, image: PublishedImage) -> list[tuple[str, FilesPage]]:
+        calls.append(image.name)
+        together.wait(60)
+        return image_files(repository, image)
+
+    monkeypatch.setattr(pages_module, "image_files", slow)
+    with serve({"main": published.tree}) as web:
+        [page] = set(re.findall(r"contents/[0-9a-f]+/index.html", _an_image(web)))
+        found: list[int] = []
+        address = f"/repositories/main/{page}"
+        missing = address.replace("index", "none")
+
+        def get(path: str) -> None:
+            found.append(web.get(path).status_code)
+
+        threads = [
+            threading.Thread(target=get, args=(path,))
+            for path in (address, missing)
+            for _ in "1234"
+        ]
+        for thread in threads:
+            thread.start()
+        while not calls:
+            time.sleep(0.01)
+        together.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(found) == [200] * 4 + [404] * 4
+        get(missing)
+        assert len(calls) == 1
+
+
+def _an_image(web: Web) -> str:
+    index = web.get("/repositories/main/index.html").text
+    path = re.findall(r'href="(images/[^"]+)"', index)[0]
+    return web.get(f"/repositories/main/{path}").text
+
+
+def test_a_request_with_two_lengths_is_refused(published: Published) -> None:
+    address = published.web.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), 60) as client:
+        client.sendall(
+            b"GET /api/v1/repositories HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        )
+        received = b""
+        while part := client.recv(65536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 400") and b"connection: close" in received.lower()
