@@ -10,15 +10,15 @@ import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
+from publisher.browse.cache_file import open_cache, open_tables
 from publisher.closing import Closing
 from publisher.packages.model import InstalledPackage, Package, PackageType
 
 _VERSION = 1
-_BUSY_SECONDS = 5.0
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE image (id INTEGER PRIMARY KEY, manifest TEXT UNIQUE, skipped INTEGER);
 CREATE TABLE package (
   id INTEGER PRIMARY KEY, type TEXT, name TEXT, version TEXT, architecture TEXT, source TEXT,
@@ -29,7 +29,6 @@ CREATE TABLE installed (
   package INTEGER, image INTEGER, path INTEGER, PRIMARY KEY (package, image, path)
 ) WITHOUT ROWID;
 CREATE INDEX installed_image ON installed (image);
-PRAGMA user_version = {_VERSION};
 """
 _FIELDS = "type, name, version, architecture, source, build, channel"
 
@@ -45,7 +44,9 @@ class PackageCache(Closing):
     """
 
     def __init__(self, file: Path | None) -> None:
-        self._database = _open(file)
+        tables = (_SCHEMA, _VERSION, "SELECT count(*) FROM image, path LIMIT 1")
+        found = open_cache(file, *tables) if file is not None else None
+        self._database = found or open_tables(":memory:", *tables)
         self._packages = self._stored_packages()
 
     def close(self) -> None:
@@ -122,38 +123,3 @@ class PackageCache(Closing):
             cursor = self._database.execute("INSERT INTO path (path) VALUES (?)", (encoded,))
             return cursor.lastrowid or 0
         return int(found[0])
-
-
-def _open(file: Path | None) -> sqlite3.Connection:
-    if file is not None:
-        for _ in range(2):
-            try:
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                return _opened(str(file))
-            except sqlite3.OperationalError as error:  # locked, or not writable
-                _log.debug("the cache of packages %s cannot be used: %s", file, error)
-                break
-            except (OSError, sqlite3.Error) as error:
-                _log.debug("the cache of packages %s is replaced: %s", file, error)
-                with suppress(OSError):
-                    file.unlink()
-    return _opened(":memory:")
-
-
-def _opened(name: str) -> sqlite3.Connection:
-    """Open a database inside a transaction, so that no other process changes it meanwhile."""
-    database = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("BEGIN IMMEDIATE")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                database.execute(statement)
-        elif version != _VERSION:
-            raise sqlite3.DatabaseError(f"its version is {version}")
-        database.execute("SELECT count(*) FROM image, path LIMIT 1")
-    except BaseException:
-        database.close()
-        raise
-    return database

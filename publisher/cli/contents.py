@@ -162,14 +162,14 @@ def _find_packages(
     # What reads databases, and the cache: searches for paths do without.
     from publisher.browse.find_packages import find_packages
     from publisher.browse.values import package_value
-    from publisher.cli.state import package_cache
+    from publisher.cli.state import user_cache
     from publisher.packages.query import InvalidQuery, PackageQuery
 
     try:
         query = PackageQuery.parse(text)
     except InvalidQuery as error:
         raise UsageError(error.what, why=error.why, hint=error.hint) from error
-    found = list(find_packages(repository, query, package_cache(repository.url), note))
+    found = list(find_packages(repository, query, user_cache(repository.url, "packages"), note))
     if output == "json":
         values = [{"image": each.image, "package": package_value(each.installed)} for each in found]
         print_json("find-packages/1", {"found": values, "unknown": problems})

@@ -65,14 +65,18 @@ def open_state(
     return open_state_in(directory, parsed, writable=writable, note=note)
 
 
-def package_cache(url: RepositoryURL) -> Path | None:
-    """Return the file of this user in which searches keep the packages of a repository's images.
+def user_cache(url: RepositoryURL, subject: str) -> Path | None:
+    """Return the file of this user in which commands keep what they read of a repository's images.
 
     It is None for a user without a home directory.
+
+    Args:
+        url: The repository.
+        subject: What the file has: "packages" or "contents".
     """
     from publisher.state.database import state_file
 
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(base):
         return None
-    return Path(base, _OF_A_USER, "packages", state_file(Path(), url).name)
+    return Path(base, _OF_A_USER, subject, state_file(Path(), url).name)

@@ -42,40 +42,69 @@ def catalog_sizes(entries: Iterable[Entry], limit: int = DEFAULT_LIMIT) -> dict[
     The root is "". The arguments are those of `plan_catalogs`. A directory in which a nested
     catalog begins is counted in that catalog and in the one above.
     """
-    if limit < 2:
-        raise ValueError(f"a catalog has a directory and its entries: {limit} is too small")
-    chosen: dict[str, int] = {}
-    size = 0
-    open_directories: list[_Directory] = []
+    planner = CatalogPlanner(limit)
     for entry in entries:
-        while open_directories and not _is_below(entry.path, open_directories[-1].path):
-            _close(open_directories, limit, chosen)
+        planner.leave_until(entry.path)
         if entry.type is EntryType.DIRECTORY:
-            open_directories.append(_Directory(entry.path))
+            planner.enter(entry.path)
         else:
-            open_directories[-1].entries += 1
-    while open_directories:
-        size = _close(open_directories, limit, chosen)
-    return chosen | {"": size}
+            planner.add(1)
+    return planner.finish()
 
 
-def _close(open_directories: list[_Directory], limit: int, chosen: dict[str, int]) -> int:
-    """Split subtrees off the innermost directory, and count its rest in the directory above.
+class CatalogPlanner:
+    """Plans the catalogs of a tree, one directory after the other.
 
-    Returns the size of the rest.
+    Args:
+        limit: The most entries of a catalog.
     """
-    directory = open_directories.pop()
-    below = sorted(directory.below)
-    size = directory.entries + sum(count for count, _ in below)
-    splittable = directory.entries + len(below) <= limit
-    least = 2 if splittable else max(2, limit // _SMALLEST_PART)
-    while size > limit and below and below[-1][0] >= least:
-        count, path = below.pop()
-        chosen[path] = count
-        size -= count - 1
-    if open_directories:
-        open_directories[-1].below.append((size, directory.path))
-    return size
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        if limit < 2:
+            raise ValueError(f"a catalog has a directory and its entries: {limit} is too small")
+        self._limit = limit
+        self._chosen: dict[str, int] = {}
+        self._open: list[_Directory] = []
+        self._size = 0
+
+    def enter(self, path: str) -> None:
+        """Begin a directory, which is in the one that was begun last."""
+        self._open.append(_Directory(path))
+
+    def add(self, count: int) -> None:
+        """Count entries of the directory that are not directories."""
+        self._open[-1].entries += count
+
+    def add_tree(self, path: str, entries: int) -> None:
+        """Count a whole directory, which has at most `limit` entries including itself."""
+        self._open[-1].below.append((entries, path))
+
+    def leave(self) -> None:
+        """End the directory: split subtrees off, and count its rest in the directory above."""
+        directory = self._open.pop()
+        limit = self._limit
+        below = sorted(directory.below)
+        size = directory.entries + sum(count for count, _ in below)
+        splittable = directory.entries + len(below) <= limit
+        least = 2 if splittable else max(2, limit // _SMALLEST_PART)
+        while size > limit and below and below[-1][0] >= least:
+            count, path = below.pop()
+            self._chosen[path] = count
+            size -= count - 1
+        self._size = size
+        if self._open:
+            self._open[-1].below.append((size, directory.path))
+
+    def leave_until(self, path: str) -> None:
+        """End all directories that `path` is not below."""
+        while self._open and not _is_below(path, self._open[-1].path):
+            self.leave()
+
+    def finish(self) -> dict[str, int]:
+        """End all directories; return the number of entries of each catalog, by its directory."""
+        while self._open:
+            self.leave()
+        return self._chosen | {"": self._size}
 
 
 def _is_below(path: str, directory: str) -> bool:

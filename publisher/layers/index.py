@@ -10,8 +10,9 @@ import binascii
 import io
 import itertools
 import json
+import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, field
 from json.encoder import encode_basestring_ascii
@@ -36,10 +37,13 @@ _LONGEST_LINE = 16 * 2**20
 _OPAQUE = '"opaque":true'
 _SPECIAL = pattern(r'"(?:opaque|implicit|dropped)":|"type":"h"')
 _FILE, _HARDLINK = '","type":"f"', '","type":"h"'
-_CONTENT = pattern(
-    r'","type":"f","mode":"[0-7]+","uid":[0-9]+,"gid":[0-9]+,"size":([0-9]{1,19}),"mtime_ns":-?[0-9]+,'
-    r'"sha256":"([0-9a-f]{64})"'
+_ROW = pattern(
+    r'^\{"path":"([^"\\\n]*)","type":"([fdl])","mode":"[0-7]{1,4}","uid":[0-9]+,"gid":[0-9]+,'
+    r'(?:"size":([0-9]{1,18}),)?"mtime_ns":-?[0-9]+'
+    r'(?:,"sha256":"([0-9a-f]{64})"|,"target":"([^"\\\n]*)")?(?:,"implicit":true)?\}$',
+    re.MULTILINE,
 )
+"""A line without any of the rare fields, and with a path and target in ASCII."""
 _PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = json.JSONDecoder().raw_decode
@@ -86,6 +90,10 @@ class IndexHeader:
 _HEADER = Codec(IndexHeader, version=VERSION, naming=lambda name: name)
 
 
+Row = tuple[str, str, int, str, str, int, bool]
+"""Path, type, size, SHA-256 digest, target, number of links, and whether it is opaque."""
+
+
 class LayerIndex(Iterable[Entry]):
     """The entries of one index, sorted, decoded while they are iterated.
 
@@ -117,20 +125,20 @@ class LayerIndex(Iterable[Entry]):
             lines.pop()  # the empty string after the last newline
             yield from lines
 
-    def contents(self) -> Iterator[tuple[int, Sequence[tuple[int, str]]]]:
-        """Yield, for parts of the index, how many names of files they have, and their files.
-
-        The files are pairs of size in bytes and digest, one for all names of a file.
-        This takes a fraction of the time of decoding the entries.
-        """
+    def rows(self) -> Iterator[Row]:
+        """Yield what counting needs of each entry, in a fraction of the time of decoding them."""
         for block in self._bodies():
-            # A quote in a string is escaped, so that no path contains these texts.
-            found = [(int(size), sha256) for size, sha256 in _CONTENT.findall(block)]
-            count = block.count(_FILE)
-            if len(found) != count:  # a later release may write the fields in another order
-                entries = map(decode_entry, block.split("\n")[:-1])
-                found = [(e.size, e.sha256) for e in entries if e.type is EntryType.FILE]
-            yield count + block.count(_HARDLINK), found
+            found = _ROW.findall(block)
+            if len(found) == block.count("\n"):
+                for path, kind, size, sha256, target in found:
+                    yield path, kind, int(size or 0), sha256, target, 1, False
+            else:
+                yield from map(_row, block.split("\n")[:-1])
+
+    def files(self) -> int:
+        """Return the number of names of files, also those that hard links are, as read."""
+        # A quote in a string is escaped, so that no path contains these texts.
+        return sum(block.count(_FILE) + block.count(_HARDLINK) for block in self._bodies())
 
     def _bodies(self) -> Iterator[str]:
         """Yield the encoded entries as blocks of whole lines."""
@@ -275,6 +283,18 @@ def encode_details(entry: Entry) -> str:
         fields["dropped"] = list(entry.dropped)
     text = json.dumps(fields, separators=(",", ":"))
     return f",{text[1:-1]}" if fields else ""
+
+
+def _row(line: str) -> Row:
+    found = _ROW.fullmatch(line)
+    if found is not None:
+        path, kind, size, sha256, target = found.groups(default="")
+        return path, kind, int(size or 0), sha256, target, 1, False
+    entry = decode_entry(line)
+    return (
+        *(entry.path, str(entry.type), entry.size, entry.sha256),
+        *(entry.target, entry.links, entry.opaque),
+    )
 
 
 def path_key(line: str) -> bytes:

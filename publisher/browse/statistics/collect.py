@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from publisher.browse.statistics.contents import Contents
 from publisher.browse.statistics.growth import Period, growth
 from publisher.browse.statistics.holdings import Holdings, Unreadable, read_holdings
 from publisher.browse.statistics.shares import (
@@ -28,6 +28,9 @@ from publisher.errors import PublisherError
 from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.lazy import dataclass
 from publisher.repository import Repository
+
+if TYPE_CHECKING:  # what merges layers is loaded when it is needed
+    from publisher.browse.statistics.contents import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Statistics:
     problems: tuple[Problem, ...]
 
 
-ReadContents = Callable[[Holdings, Unreadable], Contents]
+ReadContents = Callable[[Holdings, Unreadable], "Contents"]
 
 
 def collect_statistics(repository: Repository, contents: ReadContents | None = None) -> Statistics:

@@ -145,7 +145,7 @@ def layer_sizes(
             header = index.header
             files = header.files
             if count and files is None:
-                files = sum(names for names, _ in index.contents())
+                files = index.files()
         except (PublisherError, OSError) as error:
             unreadable(digest, explain(error))
         else:

@@ -454,7 +454,7 @@ def test_files_that_the_archive_replaces_are_not_in_the_size_of_the_layer(tmp_pa
     assert (index.header.content_size, index.header.files) == (20 + 1 + 2, 3)
 
 
-def test_contents_are_read_without_decoding_entries_whatever_the_names_are() -> None:
+def test_rows_are_read_without_decoding_entries_whatever_the_names_are() -> None:
     text = '","type":"f","mode":"0644","uid":0,"gid":0,"size":9,"mtime_ns":0,"sha256":"' + "0" * 64
     one, two = "1" * 64, "2" * 64
     entries = [
@@ -465,18 +465,32 @@ def test_contents_are_read_without_decoding_entries_whatever_the_names_are() -> 
         Entry("d", EntryType.SYMLINK, target=text),
         Entry("e", EntryType.FILE, size=4, sha256=two, xattrs={"user." + text: b"x"}),
         Entry("f", EntryType.HARDLINK, target="lower" + text, links=0),
+        Entry("g\u00e4\udcff", EntryType.DIRECTORY, opaque=True),
+        Entry("h", EntryType.FILE, size=5, sha256=two),
+        Entry("i", EntryType.SYMLINK, target="plain"),
+        Entry("j", EntryType.DIRECTORY, implicit=True),
+        Entry("k", EntryType.WHITEOUT),
     ]
+    rows = [(e.path, str(e.type), e.size, e.sha256, e.target, e.links, e.opaque) for e in entries]
     index = read_index(written(*entries))
-    assert list(index.contents()) == [(4, [(3, one), (4, two)])]
+    assert list(index.rows()) == rows and index.files() == 5
+    plainer = [number for number in range(len(entries)) if number not in (1, 2, 3, 4, 5, 6, 7)]
+    index = read_index(written(*(entries[number] for number in plainer[:-1])))
+    assert list(index.rows()) == [rows[number] for number in plainer[:-1]]
     lines = list(map(encode_entry, entries))
     lines[2] = lines[2].replace('"size":3', '"new":"field","size":3')
     later = io.BytesIO()
     write_index(later, header(len(lines)), lines)
-    assert list(read_index(later).contents()) == [(4, [(3, one), (4, two)])]
+    assert list(read_index(later).rows()) == rows and read_index(later).files() == 5
     truncated = io.BytesIO()
     write_index(truncated, header(len(lines)), lines[:-1])
-    with pytest.raises(LayerError, match="it has 6 of 7 entries"):
-        list(read_index(truncated).contents())
+    with pytest.raises(LayerError, match="it has 11 of 12 entries"):
+        list(read_index(truncated).rows())
+    lines[-3] = lines[-3].replace('"target"', '"size"')
+    malformed = io.BytesIO()
+    write_index(malformed, header(len(lines)), lines)
+    with pytest.raises(LayerError, match="a line is malformed"):
+        list(read_index(malformed).rows())
 
 
 def test_the_header_of_an_earlier_release_has_no_number_of_files() -> None:

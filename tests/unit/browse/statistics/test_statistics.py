@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from publisher.browse.statistics import contents as contents_module
+from publisher.browse.statistics import distinct as distinct_module
 from publisher.browse.statistics.usage import Directory, largest_directories
 from publisher.entry import Entry, EntryType
 from publisher.layers.index import read_index, write_index
@@ -73,7 +74,8 @@ def tree(published: Path, tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def ask(tree: Path, *arguments: str, **env: str) -> Result:
+def ask(tree: Path, *arguments: str) -> Result:
+    env = {"XDG_CACHE_HOME": str(tree.parent / "cache")}
     return run_here(*arguments, "--repository", tree, env=env)
 
 
@@ -220,7 +222,7 @@ def test_the_largest_directories_are_found_in_bounded_memory() -> None:
 
 
 def test_tables_are_text_csv_and_json_with_the_same_figures(
-    published: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path,
 ) -> None:
     found = document(published, "stats", "--contents")
     for table, key in (("images", "images"), ("owners", "owners"), ("lists", "wishLists")):
@@ -237,8 +239,40 @@ def test_tables_are_text_csv_and_json_with_the_same_figures(
     text = ask(published, "stats", "--top", "1").out
     assert ["layers", "5"] in [line.split() for line in text.splitlines()]
     assert "local/three:1" in text and "local/one:1" not in text
-    monkeypatch.setattr(contents_module, "_BUFFER", 24)  # the temporary file is used
-    assert document(published, "stats", "--contents")["contents"] == found["contents"]
+
+
+def test_contents_are_the_same_in_little_memory_and_from_the_cache(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = document(tree, "stats", "--contents")["contents"]
+    [cache] = (tree.parent / "cache/publisher/contents").iterdir()
+    stored = cache.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("publisher.layers.index.LayerIndex.rows", None)
+        patch.setattr(contents_module, "merged_layers", None)
+        assert document(tree, "stats", "--contents")["contents"] == found
+
+    for damaged in (b"", b"not a database", stored[: len(stored) // 2], stored[:-300] + b"x" * 300):
+        cache.write_bytes(damaged)
+        assert document(tree, "stats", "--contents")["contents"] == found
+    cache.unlink()
+    cache.mkdir()
+    monkeypatch.setattr(distinct_module, "_BUFFER", 8)  # the temporary file is used
+    monkeypatch.setattr(contents_module, "_IN_MEMORY", 3)
+    assert document(tree, "stats", "--contents")["contents"] == found
+    monkeypatch.setattr(contents_module, "_LARGEST_LAYER", 3)
+    monkeypatch.setattr(contents_module, "_AT_ONCE", 2)
+    assert document(tree, "stats", "--contents")["contents"] == found
+
+    cache.rmdir()
+    removed = "local/two:1"
+    assert document(tree, "stats", "--contents")["contents"] == found
+    assert ask(tree, "remove", removed).code == 0
+    assert ask(tree, "gc", "--now").code == 0
+    rest = document(tree, "stats", "--contents")["contents"]
+    assert (rest["flatImages"], rest["contents"]) == (2, found["contents"] - 2)
+    cache.unlink()
+    assert document(tree, "stats", "--contents")["contents"] == rest
 
 
 def rows_of(tree: Path, table: str) -> str:
