@@ -74,9 +74,9 @@ def _layer(
     """Return the size of a layer, and add what its files contain to `contents`."""
     index = layer_index(repository, digest)
     size = files = 0
-    for names, found in index.contents():
-        files += names
-        for length, sha256 in found:
+    for _, kind, length, sha256, *_ in index.rows():
+        files += kind in (EntryType.FILE, EntryType.HARDLINK)
+        if kind == EntryType.FILE:
             size += length
             contents[sha256] = length
     return {"bytes": size, "files": files, "entries": index.header.entries}
