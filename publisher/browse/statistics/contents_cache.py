@@ -41,7 +41,7 @@ class LayerContents:
         files: The number of names of files.
         size: The bytes of these files, one for each hard-linked file.
         digests: The distinct contents of these files.
-        catalogs: The entries of each catalog that is planned for the layer, by directory.
+        catalogs: The entries of each catalog of CVMFS that is planned for the layer, by directory.
     """
 
     files: int

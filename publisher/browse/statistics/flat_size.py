@@ -30,8 +30,8 @@ class FlatSize:
     Attributes:
         entries: The number of its paths.
         size: The bytes of its files; one with several names is counted once.
-        catalogs: The entries of each catalog that is planned for it, by the directory in which the
-            catalog begins.
+        catalogs: The entries of each catalog of CVMFS that is planned for it, by the directory in
+            which the catalog begins.
     """
 
     entries: int
@@ -45,7 +45,7 @@ def flat_size(layers: Sequence[LayerTree], generated: Iterable[Generated], limit
     Args:
         layers: The layers; each of them is complete.
         generated: The entries that are added to the image where it has none, sorted by path.
-        limit: The most entries of a catalog.
+        limit: The most entries of a catalog of CVMFS.
     """
     image = _Image(layers)
     added = _inserted(image, list(generated))

@@ -63,7 +63,7 @@ class LayerTree:
     _named: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def value(self, folder: str, name: str) -> int | None:
-        """Return the value of a child of the directory `folder`; None if there is none."""
+        """Return the value of a child of the directory `folder`; None if it is missing."""
         found = self.folders.get(folder)
         if found is None:
             return None
