@@ -26,6 +26,7 @@ _COMMANDS = {
     "find": "publisher.cli.contents:find",
     "fmt": "publisher.cli.fmt:fmt",
     "gc": "publisher.cli.gc:gc",
+    "harbor": "publisher.cli.harbor:harbor",
     "import": "publisher.cli.convert:import_command",
     "ingest": "publisher.cli.ingest:ingest",
     "ingest-image": "publisher.cli.ingest:ingest_image",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
 import socket as sockets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -41,15 +42,20 @@ check_option = click.option(
 )
 
 
-def read_service_configuration(path: str) -> ServiceConfiguration:
-    """Return the configuration in a file; raise UsageError without the extra `service`."""
-    try:
-        import dbos  # noqa: F401
-        import jinja2  # noqa: F401
-        import msgspec  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
+_OF_A_HOST = ("dbos", "jinja2", "msgspec", "starlette", "uvicorn")
+"""Packages of the extra `service` that a host needs, beside those that read its configuration."""
 
+
+def read_service_configuration(
+    path: str, packages: Sequence[str] = _OF_A_HOST
+) -> ServiceConfiguration:
+    """Return the configuration in a file; raise UsageError if a package is missing.
+
+    `packages` are those that are needed beside the ones that read the configuration.
+    """
+    try:
+        for package in packages:
+            importlib.import_module(package)
         from publisher.service.parse_configuration import read_configuration
     except ModuleNotFoundError as error:
         raise UsageError(

@@ -18,6 +18,7 @@ SUMMARIES = {
     "find": "Find the published images that contain a path, or a package",
     "fmt": 'Write the wish lists WISHLIST... in their normal form ("-": standard input to output)',
     "gc": "Collect scheduled images whose grace period is over, and the layers that only they used",
+    "harbor": "Make the projects of a Harbor those of the configuration of the service",
     "import": 'Convert LIST to a wish list of version 2, and print it ("-" reads standard input)',
     "ingest": 'Publish the images that the wish lists WISHLIST... request ("-" reads standard '
     "input)",

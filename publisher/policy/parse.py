@@ -20,6 +20,7 @@ from publisher.policy.model import (
     SignatureRule,
     Signer,
 )
+from publisher.sizes import parse_size
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -34,10 +35,6 @@ from publisher.yaml_nodes import (
 MAX_BYTES = 1024 * 1024
 """The largest policy file that is read."""
 
-_UNITS = {"B": 1}
-_UNITS |= {f"{p}B": 1000**n for n, p in enumerate(("k", "M", "G", "T"), 1)}
-_UNITS |= {f"{p}iB": 1024**n for n, p in enumerate(("K", "M", "G", "T"), 1)}
-_SIZE = pattern(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([kMGTK]?i?B)")
 _PATTERN = pattern(r"[A-Za-z0-9._:/*?\[\]!-]+")
 
 
@@ -171,13 +168,12 @@ class _Reader:
         return {}
 
     def _size(self, node: yaml.Node, what: str) -> dict[str, object]:
-        found = _SIZE.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-        if found is None or found[2] not in _UNITS:
-            self._problems.error(
-                node, f"{what} must be a size with its unit", "write for example 20 GB or 500 MiB"
-            )
+        try:
+            size = parse_size(node.value if isinstance(node, yaml.ScalarNode) else "")
+        except ValueError as error:
+            self._problems.error(node, f"{what} {error}", "write for example 20 GB or 500 MiB")
             return {}
-        return {"max_size": Setting(int(float(found[1]) * _UNITS[found[2]]), place(node)[0])}
+        return {"max_size": Setting(size, place(node)[0])}
 
     def _labels(self, node: yaml.Node, what: str) -> dict[str, object]:
         found = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from publisher.lazy import dataclass
 from publisher.service.access import Access
+from publisher.service.harbor.model import HarborConfiguration
 from publisher.service.hooks.model import Hook
 from publisher.service.kinds import JobKind
 from publisher.service.projects import Project
@@ -117,6 +118,7 @@ class ServiceConfiguration:
     environment: tuple[str, ...] = ()
     access: Access = field(default_factory=Access)
     hooks: tuple[Hook, ...] = ()
+    harbor: HarborConfiguration | None = None
 
     @property
     def is_shared(self) -> bool:

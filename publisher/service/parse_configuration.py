@@ -25,6 +25,7 @@ from publisher.service.configuration import (
     RepositoryConfiguration,
     ServiceConfiguration,
 )
+from publisher.service.harbor.parse import read_harbor
 from publisher.service.hooks.parse import read_hooks
 from publisher.service.kinds import JobKind
 from publisher.service.names import (
@@ -53,6 +54,7 @@ MAX_BYTES = 4 * 1024 * 1024
 _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
     "repositories", "access", "tokens", "projects", "administrators", "hooks",
+    "harbor",
 )  # fmt: skip
 _VARIABLE = pattern(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LISTEN = pattern(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
@@ -157,6 +159,7 @@ class _Reader:
         )
         names = [each.name for each in repositories]
         hooks = read_hooks(found.get("hooks"), self._problems, self._read_file, names)
+        harbor = read_harbor(found.get("harbor"), self._problems, self._read_file, self._projects)
         if state is None or database is None:
             return None
         return ServiceConfiguration(
@@ -170,6 +173,7 @@ class _Reader:
             environment,
             access,
             hooks,
+            harbor,
         )
 
     def _state(self, root: yaml.Node, node: yaml.Node | None) -> Path | None:
