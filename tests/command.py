@@ -108,6 +108,7 @@ _server_lock = threading.Lock()
 def forking_commands() -> Iterator[None]:
     """Within the block, `publisher` forks a process that has imported everything already."""
     global _forks, _server
+    assert not _forks, "the end of an inner block would end the outer one"
     _forks = True
     try:
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from coverage import Coverage
 from hypothesis import settings
 
 from tests import cpu
+from tests.command import forking_commands
 from tests.components import NEEDS_PROGRAMS
 from tests.real_image import RealImages, build_real_images
 
@@ -41,11 +44,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["PUBLISHER_STATE"], ignore_errors=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave out the tests and modules, none of which is garbage, when garbage is looked for."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     seed = os.environ["PUBLISHER_RANDOM_SEED"]
     return (
         f"sampled tests: PUBLISHER_RANDOM_SEED={seed} repeats them, PUBLISHER_SAMPLE=all runs all"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forking_commands() -> Iterator[None]:
+    """Commands are forked, not started: most tests only look at their results."""
+    with forking_commands():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ make_venv() {
     venv=$venv.new enter_root "$wheels" bash -euo pipefail -c '
       python3 -m venv --clear /opt/venv
       pip=(/opt/venv/bin/pip -qq --disable-pip-version-check --no-input)
-      "${pip[@]}" install --no-index /scratch/*.whl
+      "${pip[@]}" install --no-compile --no-index /scratch/*.whl
       "${pip[@]}" install --no-index --no-deps --no-build-isolation --editable /src'
     rm -rf "$wheels"
     mv "$venv.new" "$venv"

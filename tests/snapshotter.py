@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -116,6 +117,7 @@ class Running:
         self.log = folder / "log"
         self._trees = trees
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -123,8 +125,7 @@ class Running:
         return self._process.pid
 
     def start(self) -> Client:
-        self._start("-m", "publisher", "snapshotter")
-        assert self._process is not None
+        self._process = self._run("publisher", "snapshotter")
         deadline = time.monotonic() + 60
         while self.log.read_bytes().count(b"serving ") <= self._started:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -135,17 +136,25 @@ class Running:
 
     def run_until_step(self, number: int) -> None:
         """Start it such that it kills itself before that step, and wait until it has."""
-        self._start("-m", "tests.snapshotter_kill", str(number))
-        assert self._process is not None
-        assert self._process.wait(120) == -signal.SIGKILL, self.log.read_text()[-2000:]
+        if self._killed is None:
+            self._killed = self._run("tests.snapshotter_kill", pipe=subprocess.PIPE)
+        asked, answers = self._killed.stdin, self._killed.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write(b"%d\n" % number)
+        asked.flush()
+        assert select.select([answers], [], [], 120)[0], self.log.read_text()[-2000:]
+        assert int(answers.readline()) == -signal.SIGKILL, self.log.read_text()[-2000:]
         self._started = self.log.read_bytes().count(b"serving ")
 
-    def _start(self, *program: str) -> None:
+    def _run(self, *words: str, pipe: int | None = None) -> subprocess.Popen[bytes]:
         trees = [argument for tree in self._trees for argument in ("--tree", str(tree))]
-        command = [sys.executable, *program, *trees]
+        command = [sys.executable, "-m", *words, *trees]
         command += ["--root", str(self.root), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen(
+                command, stdin=pipe, stdout=pipe or log, stderr=log, start_new_session=bool(pipe)
+            )
 
     _started = 0
 
@@ -157,6 +166,10 @@ class Running:
 
     def stop(self) -> int:
         """Terminate it, and return its exit code."""
+        if self._killed is not None:
+            os.killpg(self._killed.pid, signal.SIGKILL)  # with a child that was not killed
+            self._killed.communicate()
+            self._killed = None
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)

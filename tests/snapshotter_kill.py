@@ -2,11 +2,16 @@
 
 A step is a change of a file, a statement for SQLite, or the end of a transaction.
 
-    python -m tests.snapshotter_kill 17 --tree …     publisher snapshotter, killed before step 17
+    python -m tests.snapshotter_kill --tree …
+
+For each number that is a line of its standard input, it forks a `publisher snapshotter` with these
+arguments that is killed before that step, and prints its exit code. So nothing is imported again.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import itertools
 import os
 import signal
@@ -14,8 +19,9 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+from publisher.cli.main import main
 from publisher.snapshotter.store import Store
 
 _FILE_EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chown")
@@ -53,9 +59,31 @@ def kill_at(number: int) -> None:
     sys.addaudithook(audit)
 
 
-if __name__ == "__main__":
-    from publisher.cli.main import main
+def serve(arguments: list[str]) -> None:
+    """Fork a snapshotter for each number that is asked for."""
+    for name in ("publisher.cli.snapshotter", "publisher.snapshotter.service"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _become_snapshotter(int(line), arguments)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
-    kill_at(int(sys.argv[1]))
-    sys.argv[1:2] = ["snapshotter"]
-    main()
+
+def _become_snapshotter(step: int, arguments: list[str]) -> NoReturn:
+    kill_at(step)
+    sys.argv = ["publisher", "snapshotter", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from publisher.repository.directory.repository import DirectoryRepository
 from publisher.runtimes.launch import bubblewrap
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
-from tests.command import Result, environment, forking_commands, publisher, succeed
+from tests.command import Result, environment, publisher, succeed
 from tests.components import require, require_user_namespaces
 from tests.opened_files import opened_files
 from tests.processes import wait_until
@@ -23,12 +22,6 @@ from tests.schemas import layout_schema, output_schema, strict
 from tests.traced_image import MAIN, UNUSED, libraries, write_traced_image
 
 IMAGE = "local/traced:1"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forks() -> Iterator[None]:
-    with forking_commands():
-        yield
 
 
 @pytest.fixture(scope="module")
