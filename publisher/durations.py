@@ -15,6 +15,9 @@ _UNITS = {
 }
 _DURATION = pattern(r"(?=[0-9])" + "".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
 
+DEFAULT_WAIT = 600.0
+"""Seconds to wait for another writer. Commits are short; only a collection may take longer."""
+
 LONGEST = timedelta(days=36500)
 """A hundred years; a longer duration is probably a mistake."""
 

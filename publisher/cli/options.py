@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.oci.platform import Platform
-from publisher.repository.protocol import DEFAULT_WAIT
+from publisher.durations import DEFAULT_WAIT
+
+if TYPE_CHECKING:
+    from publisher.oci.platform import Platform
 
 output_option = click.option(
     "--output",
@@ -77,6 +79,8 @@ def platform_option(default: tuple[str, ...]) -> Callable[[Callable[..., Any]], 
 
 def read_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
     """Parse the values of --platform; raises UsageError."""
+    from publisher.oci.platform import Platform
+
     try:
         return tuple(Platform.parse(text) for text in texts)
     except ValueError as error:

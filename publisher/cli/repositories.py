@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
+from publisher.durations import DEFAULT_WAIT
 from publisher.errors import PublisherError
 from publisher.repository import Repository
-from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree.layout import RepositoryURL
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def image_fixups(
     Raises:
         LayerError: An index is damaged, or a hard link's target is in no layer.
     """
-    ends = {number: _last_concerned(indexes[number]) for number in layers}
+    ends = {number: _last_concerned(indexes[number], is_lowest=number == 0) for number in layers}
     concerned = {number for number, end in ends.items() if end is not None}
     if not concerned:
         return
@@ -69,14 +69,18 @@ def image_fixups(
         descent.enter(key, group)
 
 
-def _last_concerned(index: Iterable[Entry]) -> bytes | None:
+def _last_concerned(index: Iterable[Entry], *, is_lowest: bool) -> bytes | None:
     """Return the last key at which lower layers can require a fixup; None if there is no such key.
+
+    In the lowest layer, that is an error: a hard link whose target is in no layer.
 
     Most layers have entries for all directories except perhaps the root. Only the beginning of the
     lower layers' indexes is then read.
     """
     last: bytes | None = None
     for entry in index.special() if isinstance(index, LayerIndex) else index:
+        if is_lowest and not entry.is_unresolved:
+            continue
         if entry.opaque:
             bound = sort_key(entry.path) + b"\1" if entry.path else _AFTER_ALL
         elif entry.implicit or entry.dropped or entry.is_unresolved:

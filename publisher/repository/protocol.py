@@ -19,9 +19,6 @@ from publisher.repository.layer_files import LayerPlace
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
-DEFAULT_WAIT = 600.0
-"""Seconds to wait for another writer. Commits are short; only a collection may take longer."""
-
 
 class Found(Protocol):
     """One entry of a published tree as it is stored; valid until the iterator advances.

@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import field
+from typing import Generic, TypeVar
 
 import pytest
 
 from publisher.lazy import dataclass, pattern
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,18 @@ def test_equal_records_have_equal_hashes_and_a_value_equals_itself() -> None:
             assert value == 2.0
         case other:
             raise AssertionError(other)
+
+
+@dataclass(frozen=True, slots=True)
+class Box(Generic[T]):
+    """A generic record."""
+
+    content: T
+
+
+def test_a_record_may_be_generic() -> None:
+    assert Box[int](1) == Box(1) != Box(2)
+    assert type(Box(1)) is Box
 
 
 def test_records_that_are_not_frozen_can_be_changed_and_have_no_hash() -> None:

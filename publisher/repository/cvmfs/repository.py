@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from publisher.durations import DEFAULT_WAIT
 from publisher.entry import EntryType
 from publisher.oci.digest import digest_hex
 from publisher.repository import Found
@@ -17,7 +18,6 @@ from publisher.repository.cvmfs.places import CONFIGURATION, STATE
 from publisher.repository.cvmfs.spool import DEFAULT_LIMIT, Spool
 from publisher.repository.damaged import read_damaged
 from publisher.repository.disk import open_file
-from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from publisher.durations import DEFAULT_WAIT
 from publisher.entry import EntryType
 from publisher.repository import DiskFull, RepositoryError
 from publisher.repository.damaged import read_damaged
@@ -16,7 +17,6 @@ from publisher.repository.directory.layer_places import find_layer, layer_gone
 from publisher.repository.directory.opening import check_readable, is_new, prepare
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
 from publisher.repository.disk import NotAFile, open_file
-from publisher.repository.protocol import DEFAULT_WAIT
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
