@@ -94,6 +94,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         host.jobs,
         lambda: host.configuration.repositories,
         project_of=trees.project_of,
+        database=host.engine,
     )
     hooks = HookContext(
         lambda: host.configuration.hooks,
@@ -108,6 +109,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         uvicorn.Config(
             application(context, others),
             log_config=None,
+            proxy_headers=False,  # only the proxy of the configuration is trusted
             access_log=False,
             timeout_graceful_shutdown=5,
             http=bounded(most),

@@ -12,10 +12,11 @@ from datetime import UTC, date, datetime
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass, pattern
 from publisher.service.projects import SERVICE, Grants, Member, Project
+from publisher.service.providers import JobTokens, Login, Proxy
 from publisher.service.verbs import OPEN
 from publisher.service.verbs import Verb as Verb
 
-_HEADER = pattern(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9._~+/-]{1,4096}=*) *")
+_HEADER = pattern(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9._~+/-]{1,16384}=*) *")
 
 
 class Anonymous(enum.StrEnum):
@@ -54,13 +55,25 @@ class Token:
 class Access:
     """Everything that decides about requests.
 
-    `administrators` have their roles in all projects, and in what belongs to no project.
+    Attributes:
+        anonymous: What requests without a token may read.
+        tokens: The tokens of the configuration.
+        projects: The projects.
+        administrators: The members of all projects, and of what belongs to no project.
+        url: The address of the service as browsers know it, without a path; "" if it is not known.
+        login: Where people log in, or None.
+        job_tokens: The tokens of jobs of forges.
+        proxy: The proxy that identifies users, or None.
     """
 
     anonymous: Anonymous = Anonymous.NOTHING
     tokens: tuple[Token, ...] = ()
     projects: tuple[Project, ...] = ()
     administrators: tuple[Member, ...] = ()
+    url: str = ""
+    login: Login | None = None
+    job_tokens: tuple[JobTokens, ...] = ()
+    proxy: Proxy | None = None
 
 
 class Means(enum.StrEnum):
@@ -68,6 +81,9 @@ class Means(enum.StrEnum):
 
     ANONYMOUS = "anonymous"
     TOKEN = "token"
+    SESSION = "user"
+    PROXY = "user of the proxy"
+    JOB = "job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +121,9 @@ class Forbidden(PublisherError):
         where = f" in the project {project}" if project else " outside of its projects"
         if not identity.verbs or set(identity.grants) == {SERVICE}:
             where = ""
-        hint = f"add {verb} to allows of the token in the configuration of the service"
+        hint = "ask an administrator of the project for a role that allows it"
+        if identity.means in (Means.TOKEN, Means.JOB):
+            hint = f"add {verb} to allows of the {identity.means} in the configuration"
         super().__init__(
             "cannot answer the request",
             why=f"the {identity.means} {identity.name} does not allow to {verb}{where}",
@@ -136,38 +154,56 @@ def may(identity: Identity, verb: Verb, project: str = SERVICE) -> bool:
     return any(verb in identity.grants.get(name, ()) for name in (SERVICE, project))
 
 
-def identify(access: Access, headers: Sequence[str], now: datetime) -> Identity:
-    """Return the sender of a request with these Authorization headers.
+def anonymous(access: Access) -> Identity:
+    """Return the sender of a request that does not state one."""
+    return Identity("", _ANONYMOUS[access.anonymous])
+
+
+def bearer(headers: Sequence[str]) -> str:
+    """Return the token in the Authorization headers of a request.
+
+    Raises:
+        Unauthorized: They have another form. Such a request is not taken as anonymous, so that a
+            mistake is noticed where anonymous requests are answered as well.
+    """
+    match = _HEADER.fullmatch(headers[0]) if len(headers) == 1 else None
+    if match is None:
+        raise _invalid("Authorization is not one header of the form 'Bearer TOKEN'")
+    return match["token"]
+
+
+def find_token(access: Access, given: str, now: datetime) -> Identity | None:
+    """Return the identity of a token of the configuration; None if it is not one of these.
 
     A token also allows what requests without a token may read.
 
     Raises:
-        Unauthorized: A header is not that of a valid token. It is not taken as anonymous, so that
-            an expired token is noticed where anonymous requests are answered as well.
+        Unauthorized: The token has expired.
     """
-    if not headers:
-        return Identity("", _ANONYMOUS[access.anonymous])
-    match = _HEADER.fullmatch(headers[0]) if len(headers) == 1 else None
-    if match is None:
-        raise _invalid("Authorization is not one header of the form 'Bearer TOKEN'")
-    given = hashlib.sha256(match["token"].encode()).hexdigest()
+    digest = hashlib.sha256(given.encode()).hexdigest()
     # All tokens are compared, so that the time does not depend on which of them matches.
-    found = [each for each in access.tokens if hmac.compare_digest(each.sha256, given)]
+    found = [each for each in access.tokens if hmac.compare_digest(each.sha256, digest)]
     if not found:
-        raise _invalid("the configuration of the service does not have this token")
+        return None
     [token] = found[:1]
     if token.expires is not None and token.expires <= now.astimezone(UTC).date():
         raise _invalid(f"the token {token.name} has expired")
-    return Identity(token.name, _joined(access, token.grants), Means.TOKEN)
+    return identity_with(access, token.name, token.grants, Means.TOKEN)
 
 
-def _joined(access: Access, grants: Grants) -> Grants:
-    """Return what an identity may do, with what everyone may read."""
+def unknown_token() -> Unauthorized:
+    """Return the error of a request with a token that is not known."""
+    return _invalid("the service does not know this token")
+
+
+def identity_with(access: Access, name: str, grants: Grants, means: Means) -> Identity:
+    """Return an identity that may do this, and what anonymous requests may read."""
     parts = (_ANONYMOUS[access.anonymous], grants)
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {
-        name: frozenset[Verb]().union(*(part.get(name, ()) for part in parts)) for name in names
+    names = dict.fromkeys(each for part in parts for each in part)
+    joined = {
+        each: frozenset[Verb]().union(*(part.get(each, ()) for part in parts)) for each in names
     }
+    return Identity(name, joined, means)
 
 
 def check(identity: Identity, verb: Verb, project: str = SERVICE) -> None:
@@ -191,6 +227,7 @@ def refusal(identity: Identity, verb: Verb, project: str = SERVICE) -> Unauthori
 _PHRASES = {
     Verb.PROBE: "probe the service",
     Verb.NOTIFY: "send notifications",
+    Verb.LOGIN: "log in",
     Verb.BROWSE: "read what is published",
     Verb.READ: "read jobs, their logs, and the states of wishes",
     Verb.SUBMIT: "queue jobs",
@@ -201,5 +238,5 @@ _PHRASES = {
 
 
 def _invalid(why: str) -> Unauthorized:
-    hint = "use a token whose SHA-256 is in the configuration of the service"
+    hint = "use a valid token: see the configuration of the service"
     return Unauthorized("cannot answer the request", why=why, hint=hint, is_invalid=True)

@@ -36,6 +36,7 @@ from publisher.service.names import (
     read_named,
 )
 from publisher.service.parse_access import parse_anonymous, parse_tokens
+from publisher.service.parse_login import LoginReader
 from publisher.service.parse_projects import parse_members, parse_projects
 from publisher.tree.layout import RepositoryURL
 from publisher.yaml_nodes import (
@@ -54,7 +55,7 @@ MAX_BYTES = 4 * 1024 * 1024
 _KEYS = (
     "version", "listen", "database", "database-file", "state", "environment", "limits", "history",
     "repositories", "access", "tokens", "projects", "administrators", "hooks",
-    "harbor",
+    "harbor", "url", "login", "proxy", "job-tokens",
 )  # fmt: skip
 _VARIABLE = pattern(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LISTEN = pattern(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
@@ -151,11 +152,17 @@ class _Reader:
         limits = self._limits(found.get("limits"))
         history = self._history(found.get("history"))
         environment = self._environment(found.get("environment"))
+        reader = LoginReader(self._problems, self._read_file)
+        url = reader.url(found.get("url"))
         access = Access(
             parse_anonymous(found.get("access"), self._problems),
             parse_tokens(found.get("tokens"), self._problems, self._projects),
             projects,
             parse_members(found.get("administrators"), self._problems),
+            url,
+            reader.login(found.get("login"), url),
+            reader.job_tokens(found.get("job-tokens"), self._projects),
+            reader.proxy(found.get("proxy"), url),
         )
         names = [each.name for each in repositories]
         hooks = read_hooks(found.get("hooks"), self._problems, self._read_file, names)

@@ -15,6 +15,8 @@ class Verb(enum.StrEnum):
     """Whether the service is alive, for service managers."""
     NOTIFY = "notify"
     """A webhook, which has a secret of its own in place of a token."""
+    LOGIN = "login"
+    """Logs in or out."""
     BROWSE = "browse"
     """Reads what is published."""
     READ = "read"
@@ -29,8 +31,11 @@ class Verb(enum.StrEnum):
     """Creates and revokes tokens."""
 
 
-OPEN = (Verb.PROBE, Verb.NOTIFY)
-"""The verbs that need no identity."""
+UNKNOWN = (Verb.PROBE, Verb.NOTIFY)
+"""The verbs whose requests have no sender."""
+
+OPEN = (*UNKNOWN, Verb.LOGIN)
+"""The verbs that each sender is allowed."""
 
 GRANTED = (Verb.READ, Verb.SUBMIT, Verb.CANCEL, Verb.REMOVE, Verb.ADMINISTER)
 """The verbs that a token may have."""

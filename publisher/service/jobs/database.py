@@ -85,6 +85,15 @@ HOSTS = sa.Table(
     sa.Column("beats", sa.BigInteger, nullable=False),
 )
 
+SESSIONS = sa.Table(
+    "publisher_sessions",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),  # the SHA-256 of the cookie
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("person", sa.Text, nullable=False),  # a JSON object: groups, claims
+    sa.Column("expires", sa.BigInteger, nullable=False),  # seconds since 1970
+)
+
 TICKS = sa.Table(
     "publisher_schedules",
     METADATA,

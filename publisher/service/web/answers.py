@@ -25,7 +25,7 @@ def tag_of(body: bytes) -> str:
 
 def answer(request: Request, body: bytes, tag: str, media_type: str = JSON) -> Response:
     """Return a body, or 304 if the request names its ETag."""
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization"}
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"}
     known = request.headers.get("if-none-match", "")
     if known == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(",")):
         return Response(b"", 304, headers)

@@ -15,12 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from publisher import __version__
 from publisher.errors import PublisherError
 from publisher.service.access import Forbidden, Unauthorized, Verb
+from publisher.service.login.senders import Senders
+from publisher.service.login.sessions import Sessions
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, tag_of
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, guarded
 from publisher.service.web.job_pages import JobPages, static_files
 from publisher.service.web.jobs import job_routes
+from publisher.service.web.login import login_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages, static_answer
 from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem, unexpected
@@ -52,6 +55,8 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         MissingVerb: A route does not state what its requests do.
     """
     trees = Trees(context)
+    sessions = Sessions(context.database) if context.database is not None else None
+    senders = Senders(context.access, context.now, sessions)
     routes = [*trees.routes(), *job_routes(context.jobs)]
     entries = [GuardedRoute("/static/{name}", _reporting(_static), Verb.PROBE)]
     if context.jobs is not None:
@@ -69,11 +74,15 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         for each in routes
     ]
     entries += [GuardedRoute(path, _reporting(page), verb) for path, page, verb in pages.routes()]
+    entries += [
+        GuardedRoute(path, _reporting(endpoint), Verb.LOGIN, method)
+        for path, endpoint, method in login_routes(context, senders)
+    ]
     app = Starlette(
         routes=guarded([*others, *entries]),
         exception_handlers={404: _missing, 405: _wrong_method, 400: _missing},
     )
-    app.state.guard = Guard(context.access, context.now)
+    app.state.guard = Guard(context.access, senders)
     app.add_middleware(_SecurityHeaders)
     return app
 

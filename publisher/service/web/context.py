@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
+
 from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.service.access import Access
@@ -43,6 +45,7 @@ class Context:
         access: Returns which requests are answered; another value after a reload.
         jobs: The jobs, or None if this service runs none.
         repositories: Returns the repositories that jobs may be queued for, as they are configured.
+        database: The database of sessions; None for a service without a login.
         now: The clock.
         recheck: For how many seconds a tree is taken as unchanged.
         project_of: Returns the project of a wish list, "" for none, from the name of its repository
@@ -55,6 +58,7 @@ class Context:
     access: Callable[[], Access]
     jobs: Jobs | None = None
     repositories: Callable[[], Sequence[RepositoryConfiguration]] = tuple
+    database: sa.Engine | None = None
     now: Callable[[], datetime] = _now
     recheck: float = 1.0
     patience: float = 0.05

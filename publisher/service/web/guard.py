@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from urllib.parse import parse_qs, urlencode
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass
@@ -19,14 +22,24 @@ from publisher.service.access import (
     Identity,
     Unauthorized,
     Verb,
+    anonymous,
     check,
-    identify,
     refusal,
 )
-from publisher.service.verbs import OPEN, Reach
-from publisher.service.web.problems import problem, unexpected
+from publisher.service.login.senders import COOKIE, Sender, Senders
+from publisher.service.verbs import UNKNOWN, Reach
+from publisher.service.web.problems import CrossSite, problem, unexpected
 
 _log = logging.getLogger(__name__)
+
+CSRF_FIELD = "csrf"
+CSRF_HEADER = "x-csrf-token"
+_SAFE = ("GET", "HEAD")
+_FORM = "application/x-www-form-urlencoded"
+_LONGEST_FORM = 64 * 1024
+_MOST_FIELDS = 1000
+_BODY_SECONDS = 30.0
+_BODY = "publisher.body"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -37,29 +50,95 @@ _ADMITTED = "publisher.admitted"
 class Admitted:
     """A request that the guard has admitted, and whether its endpoint has named the project."""
 
-    identity: Identity
+    sender: Sender
     verb: Verb
     is_decided: bool
+
+    @property
+    def identity(self) -> Identity:
+        """Return the sender as an identity."""
+        return self.sender.identity
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Decides about requests; `access` returns what is in force, `now` is the clock."""
+    """Decides about requests; `access` returns what is in force."""
 
     access: Callable[[], Access]
-    now: Callable[[], datetime]
+    senders: Senders
 
-    def admit(self, request: Request, verb: Verb, reach: Reach = Reach.SERVICE) -> Admitted:
-        """Return the sender of the request; raise Unauthorized or Forbidden."""
-        if verb in OPEN:
-            return Admitted(Identity(""), verb, is_decided=True)
-        headers = request.headers.getlist("authorization")
-        identity = identify(self.access(), headers, self.now())
+    async def admit(self, request: Request, verb: Verb, reach: Reach = Reach.SERVICE) -> Admitted:
+        """Return the sender of the request; raise Unauthorized, Forbidden or CrossSite."""
+        if verb in UNKNOWN:
+            return Admitted(Sender(Identity("")), verb, is_decided=True)
+        sender = await self._sender(request)
+        identity = sender.identity
+        if sender.csrf and request.method not in _SAFE:
+            await _check_origin(request, self.access().url, sender.csrf)
         if reach is Reach.SERVICE:
             check(identity, verb)
         elif identity.projects(verb) == frozenset():
             raise refusal(identity, verb)
-        return Admitted(identity, verb, is_decided=reach is Reach.SERVICE)
+        return Admitted(sender, verb, is_decided=reach is Reach.SERVICE)
+
+    async def _sender(self, request: Request) -> Sender:
+        headers = request.headers
+        cookies = cookie_values(request, COOKIE)
+        address = request.client.host if request.client is not None else ""
+        if not (cookies or self.access().proxy or "authorization" in headers):
+            return Sender(anonymous(self.access()))
+        return await run_in_threadpool(self.senders.sender, headers, cookies, address)
+
+
+def cookie_values(request: Request, name: str) -> list[str]:
+    """Return the values of all cookies of this name: two of them are not one of this service."""
+    texts = ";".join(request.headers.getlist("cookie")).split(";")
+    pairs = (text.strip().partition("=") for text in texts)
+    return [value for key, _, value in pairs if key == name]
+
+
+async def _check_origin(request: Request, url: str, csrf: str) -> None:
+    """Raise CrossSite unless a page of this service has sent the request.
+
+    Browsers send by themselves what identifies the sender, also with requests of other sites.
+    """
+    site = request.headers.getlist("sec-fetch-site")
+    if site and site != ["same-origin"]:
+        raise _cross_site("a page of another site has sent it")
+    origin = request.headers.getlist("origin")
+    if origin and (len(origin) != 1 or not url or origin[0] != url):
+        raise _cross_site("a page of another origin has sent it")
+    given = request.headers.getlist(CSRF_HEADER)
+    if not given and request.headers.get("content-type", "").partition(";")[0] == _FORM:
+        try:
+            fields = parse_qs(await _body(request), max_num_fields=_MOST_FIELDS)
+        except ValueError as error:
+            raise _cross_site("its form has too many fields") from error
+        given = fields.get(CSRF_FIELD, [])
+    if len(given) != 1 or not hmac.compare_digest(given[0].encode(), csrf.encode()):
+        raise _cross_site("it does not have the text that the pages of the service have for it")
+
+
+async def _body(request: Request) -> str:
+    """Return the body of a form; the endpoint can read it, too."""
+    parts: list[bytes] = []
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                parts.append(part)
+                if sum(map(len, parts)) > _LONGEST_FORM:
+                    raise _cross_site("its form is too large")
+    except TimeoutError as error:
+        raise _cross_site("its form is not sent in time") from error
+    body = b"".join(parts)
+    request.scope[_BODY] = body
+    return body.decode("latin-1")
+
+
+def _cross_site(why: str) -> CrossSite:
+    return CrossSite(
+        "cannot answer the request", why=why, hint="load the page of the service again, and retry"
+    )
 
 
 class GuardedRoute(Route):
@@ -85,11 +164,35 @@ class GuardedRoute(Route):
         if self.methods and scope["method"] in self.methods:
             guard: Guard = scope["app"].state.guard
             try:
-                scope[_ADMITTED] = guard.admit(Request(scope), self.verb, self.reach)
+                admitted = await guard.admit(Request(scope, receive), self.verb, self.reach)
             except PublisherError as error:
-                await problem(error)(scope, receive, send)
+                await _refusal(error, Request(scope), guard.access())(scope, receive, send)
                 return
+            scope[_ADMITTED] = admitted
+            if _BODY in scope:
+                receive = _again(scope[_BODY])
         await super().handle(scope, receive, send)
+
+
+def _refusal(error: PublisherError, request: Request, access: Access) -> Response:
+    """Return the answer to a request that is not admitted: browsers are led to the login."""
+    is_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
+    if isinstance(error, Unauthorized) and not error.is_invalid and is_page and access.login:
+        query = request.scope["query_string"].decode("latin-1")
+        path = request.scope["path"] + (f"?{query}" if query else "")
+        target = f"/login?{urlencode({'return': path})}"
+        return RedirectResponse(target, 303, {"Cache-Control": "no-store"})
+    return problem(error)
+
+
+def _again(body: bytes) -> Receive:
+    """Return what gives the body of a request once more."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    return receive
 
 
 def _decided(endpoint: Endpoint) -> Endpoint:
@@ -129,6 +232,16 @@ def _admitted(request: Request) -> Admitted:
 def identity_of(request: Request) -> Identity:
     """Return the sender of a request that the guard has admitted."""
     return _admitted(request).identity
+
+
+def csrf_token(request: Request) -> str:
+    """Return what a form on a page for this sender has in its field CSRF_FIELD; "" for nothing."""
+    return _admitted(request).sender.csrf
+
+
+def is_proxied(request: Request) -> bool:
+    """Return whether the trusted proxy has sent the request."""
+    return _admitted(request).sender.is_proxied
 
 
 def allow(request: Request, project: str, verb: Verb | None = None) -> None:

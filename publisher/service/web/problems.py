@@ -22,6 +22,7 @@ from publisher.service.jobs.model import (
     NoSuchJob,
     QueueFull,
 )
+from publisher.service.login.flow import LoginFailed
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -54,6 +55,10 @@ class NotFound(PublisherError):
     """A URL names nothing that exists."""
 
 
+class CrossSite(PublisherError):
+    """A request that changes something may come from a page of another site."""
+
+
 class WrongMethod(PublisherError):
     """A URL does not have this method; `allowed` are those that it has."""
 
@@ -67,6 +72,8 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (InvalidReference, 400),
     (Unauthorized, 401),
     (Forbidden, 403),
+    (CrossSite, 403),
+    (LoginFailed, 403),
     (InvalidPayload, 400),
     (NotFound, 404),
     (NotPublished, 404),

@@ -296,7 +296,7 @@ def _idempotency(request: Request) -> str:
             hint="send a random UUID",
             parameter="Idempotency-Key",
         )
-    return f"{_sender(request)}\0{key}"
+    return f"{identity_of(request).means}\0{_sender(request)}\0{key}"
 
 
 def _queued(found: Submission) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from publisher.service.configuration import (
 from publisher.service.jobs.model import JobKind
 from publisher.service.parse_configuration import parse_configuration, read_configuration
 from publisher.service.projects import Member, Project
+from publisher.service.providers import JobRule, JobTokens, Login, Provider, Proxy
 from publisher.service.verbs import Role
 from tests.schemas import ROOT
 
@@ -43,6 +45,21 @@ access: {anonymous: published}
 tokens:
   - {name: ci, sha256: HASH, allows: [submit, cancel], expires: '2027-07-01'}
   - {name: bio, sha256: OTHER, allows: [read, administer], projects: [bio]}
+url: https://Images.example.org/
+login:
+  issuer: https://id.example.org
+  client: publisher
+  client-secret-file: login.secret
+  scopes: [groups]
+  user: preferred_username
+  session: 12h
+  ca: /etc/ssl/lab.pem
+proxy: {addresses: [127.0.0.1, 10.0.0.0/8], secret-file: proxy.secret, user: X-User}
+job-tokens:
+  gitlab:
+    issuer: https://gitlab.example.org
+    audience: https://images.example.org
+    rules: [{project: bio, claims: {project_path: bio/images}, allows: [submit]}]
 projects:
   astro:
     members:
@@ -73,6 +90,8 @@ def parse(text: str) -> ServiceConfiguration:
     def read(path: str) -> bytes:
         if path == "/etc/publisher/db.url":
             return b"postgresql://publisher:hidden@db.example.org/jobs\n"
+        if path.endswith(".secret"):
+            return b"hidden secret text\n"
         if path == "/etc/publisher/wrong.url":
             return b"mysql://publisher:hidden@db.example.org/jobs"
         raise FileNotFoundError(2, "No such file or directory", path)
@@ -116,6 +135,21 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
     )
     assert found.access.administrators == (Member(Role.ADMIN, group="operators"),)
     assert [each.project for each in images.lists] == ["", "bio"]
+    access = found.access
+    assert access.url == "https://images.example.org"
+    assert access.login == Login(
+        Provider("https://id.example.org", ca=Path("/etc/ssl/lab.pem")),
+        "publisher",
+        "hidden secret text",
+        ("groups",),
+        "preferred_username",
+        session=timedelta(hours=12),
+    )
+    networks = tuple(map(ipaddress.ip_network, ("127.0.0.1", "10.0.0.0/8")))
+    assert access.proxy == Proxy(networks, "hidden secret text", "X-User")
+    rule = JobRule("bio", {"project_path": "bio/images"}, frozenset({Verb.SUBMIT}))
+    provider = Provider("https://gitlab.example.org")
+    assert access.job_tokens == (JobTokens("gitlab", provider, access.url, (rule,)),)
     assert images.may_publish("astro") and images.may_publish("bio")
     assert not images.may_publish("other") and not images.may_publish("")
     jsonschema.validate(yaml.safe_load(GOOD), SCHEMA)
@@ -237,6 +271,43 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             f"projects: {{a: {{credentials: c.json, settings: ''}}}}\n{REPOSITORY}",
             ["1:29: error: credentials must be an absolute path", "settings has no value"],
         ),
+        (
+            f"login: {{client: c, issuer: 'http://id.example.org', session: 90d}}\n{REPOSITORY}",
+            [
+                "a login needs the address of the service",
+                "issuer is not an address that begins with https://",
+                "session is not between one minute and 30 days",
+            ],
+        ),
+        (
+            f"url: https://a.example.org/path\nlogin: {{}}\n{REPOSITORY}",
+            ["url has more than a scheme", "the login has no issuer and no client"],
+        ),
+        (f"url: 'https://user:pw123@a.example.org'\n{REPOSITORY}", ["1:6: error: url is not an"]),
+        (
+            f"proxy: {{addresses: [here], secret-file: none, user: 'a b'}}\n{REPOSITORY}",
+            [
+                "a proxy needs the address of the service",
+                "'here' is neither an address nor a network",
+                "cannot read none",
+                "'a b' is not the name of a header",
+            ],
+        ),
+        (f"proxy: {{}}\n{REPOSITORY}", ["the proxy has no addresses and no secret-file"]),
+        (
+            "job-tokens: {a: {issuer: 'https://a', audience: x, rules: [y, {}]}, "
+            "b: {issuer: 'https://a', rules: [{project: p, claims: {}, allows: [write]}]}}\n"
+            + REPOSITORY,
+            [
+                "b and a have the same issuer",
+                "a rule must be a mapping",
+                "the rule has no project and no claims and no allows",
+                "the job tokens b has no audience",
+                "there is no project 'p'",
+                "claims must be a mapping",
+                "a token cannot allow 'write'",
+            ],
+        ),
         (f"administrators: alice\n{REPOSITORY}", ["1:17: error: members must be a list, with one"]),
         (
             f"{REPOSITORY}    lists: {{l: {{source: /a, project: p}}}}\nprojects: {{o: {{}}}}",
@@ -273,7 +344,8 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 
 NOT_IN_A_SCHEMA = re.compile(
     r"name: same|name: of|project: p|61 \*|30 2 \*|h:port|"
-    r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s"
+    r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s|"
+    r"session: 90d"
 )
 
 
@@ -290,6 +362,9 @@ def test_the_schema_and_the_parser_know_the_same_keys() -> None:
         (SCHEMA["properties"]["access"], "access: "),
         (SCHEMA["$defs"]["repository"], "repositories: {r: "),
         (SCHEMA["$defs"]["project"], "projects: {p: "),
+        (SCHEMA["properties"]["login"], "login: "),
+        (SCHEMA["properties"]["proxy"], "proxy: "),
+        (SCHEMA["$defs"]["jobTokens"], "job-tokens: {p: "),
         (SCHEMA["$defs"]["list"], "repositories: {r: {lists: {l: "),
         (
             SCHEMA["$defs"]["repository"]["properties"]["schedules"],

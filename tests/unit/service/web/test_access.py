@@ -59,6 +59,9 @@ TABLE = {
 }
 """What each route is expected to need."""
 
+LOGINS = {"/login": "GET", "/login/callback": "GET", "/logout": "POST", "/api/v1/identity": "GET"}
+"""The routes that each sender may use, with their methods: tests/unit/service/login."""
+
 WRITES = {
     "/jobs/{job}/cancel": Verb.CANCEL,
     "/jobs/{job}/retry": Verb.SUBMIT,
@@ -157,7 +160,9 @@ def test_every_route_states_what_its_requests_do() -> None:
     found = {(frozenset(each.methods or ()), each.path): each.verb for each in routes()}
     reads = {(frozenset({"GET", "HEAD"}), path): verb for path, verb in TABLE.items()}
     writes = {(frozenset({"POST"}), path): verb for path, verb in WRITES.items()}
-    assert found == reads | writes
+    both = {"GET": {"GET", "HEAD"}, "POST": {"POST"}}
+    logins = {(frozenset(both[how]), path): Verb.LOGIN for path, how in LOGINS.items()}
+    assert found == reads | writes | logins
 
 
 def test_a_route_without_a_verb_is_refused_at_the_start() -> None:
@@ -193,7 +198,7 @@ def test_each_route_answers_the_identities_that_may_use_it(
             if verb in (verbs if verbs is not None else {Verb.PROBE}):
                 assert found.status_code == (307 if path == "/" else 200), (where, found.text)
                 if verb is not Verb.PROBE and path not in ("/", f"{JOB}/live"):
-                    assert found.headers["vary"] == "Authorization", where
+                    assert found.headers["vary"] == "Authorization, Cookie", where
             else:
                 is_forbidden = bool(authorization) and verbs is not None
                 assert found.status_code == (403 if is_forbidden else 401), where

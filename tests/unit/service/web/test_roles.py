@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+import ipaddress
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +23,11 @@ from publisher.service.access import Access, Anonymous, Token
 from publisher.service.jobs.database import JOBS, connect, create_tables
 from publisher.service.jobs.model import JobKind, JobState
 from publisher.service.jobs.store import StoredJobs
-from publisher.service.projects import Project
-from publisher.service.verbs import OPEN, ROLES, Reach, Role, Verb
+from publisher.service.login.senders import COOKIE
+from publisher.service.login.sessions import Sessions
+from publisher.service.projects import Member, Person, Project
+from publisher.service.providers import SECRET_HEADER, JobRule, JobTokens, Provider, Proxy
+from publisher.service.verbs import OPEN, ROLES, UNKNOWN, Reach, Role, Verb
 from publisher.service.web.application import application
 from publisher.service.web.context import Context, PublishedTree
 from publisher.service.web.guard import GuardedRoute, allow, visible
@@ -31,6 +37,7 @@ from publisher.tree.layout import RepositoryURL
 from tests.asgi import request
 from tests.command import succeed
 from tests.layer_builder import file, image, layer, write_layout
+from tests.oidc_provider import OidcProvider
 from tests.schemas import ROOT
 
 PROJECTS = ("own", "other", "")
@@ -97,13 +104,53 @@ def secret(name: str) -> str:
     return hashlib.sha256(f"secret-{name}".encode()).hexdigest()
 
 
-def identities() -> Iterator[tuple[str, dict[str, frozenset[Verb]], dict[str, str]]]:
+def identities(
+    known: Known,
+) -> Iterator[tuple[str, dict[str, frozenset[Verb]], dict[str, str]]]:
     """Each kind of identity: its name, what it may do where, and its headers."""
     yield "anonymous", {}, {}
     for role in Role:
         verbs = ROLES_OF_THE_PAGE[role]
         yield f"token {role} of own", {"own": verbs}, bearer(f"{role}-own")
         yield f"token {role} of all", dict.fromkeys(PROJECTS, verbs), bearer(f"{role}-all")
+
+        # Members: users who have logged in, users of the proxy, and jobs of a forge.
+        yield f"user {role} of own", {"own": verbs}, known.session(role)
+        yield f"proxy {role} of own", {"own": verbs}, known.proxied(role)
+        yield f"job {role} of own", {"own": verbs}, known.job(role)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Makes the headers of members with a role."""
+
+    engine: sa.Engine
+    issuer: OidcProvider
+
+    def session(self, role: Role) -> dict[str, str]:
+        person = Person(f"user-{role}", frozenset({str(role)}))
+        cookie = Sessions(self.engine).begin(person, datetime.now(UTC), timedelta(hours=1))
+        csrf = hmac.new(cookie.encode(), b"csrf", "sha256").hexdigest()
+        return {"Cookie": f"x=y; {COOKIE}={cookie}", "X-CSRF-Token": csrf}
+
+    def proxied(self, role: Role) -> dict[str, str]:
+        csrf = hmac.new(PROXY.secret.encode(), b"csrf\0paula", "sha256").hexdigest()
+        headers = {"X-Remote-User": "paula", "X-Remote-Groups": str(role), "X-CSRF-Token": csrf}
+        return {SECRET_HEADER: PROXY.secret, **headers}
+
+    def job(self, role: Role) -> dict[str, str]:
+        token = self.issuer.token(aud="publisher", role=str(role))
+        return {"Authorization": f"Bearer {token}"}
+
+    def access(self) -> Access:
+        rules = tuple(JobRule("own", {"role": str(role)}, ROLES[role]) for role in Role)
+        forge = JobTokens("forge", Provider(self.issuer.issuer), "publisher", rules)
+        members = tuple(Member(role, group=str(role)) for role in Role)
+        projects = (Project("own", members), Project("other"))
+        return replace(ACCESS, projects=projects, job_tokens=(forge,), proxy=PROXY)
+
+
+PROXY = Proxy((ipaddress.ip_network("127.0.0.1"),), "the secret of the proxy")
 
 
 def bearer(name: str) -> dict[str, str]:
@@ -135,10 +182,19 @@ def status_of(app: ASGIApp, method: str, base: str, headers: dict[str, str], pat
     return found.status_code
 
 
-def test_each_verb_is_allowed_to_the_roles_of_the_table_in_their_projects_only() -> None:
+@pytest.fixture
+def known(engine: sa.Engine) -> Iterator[Known]:
+    with OidcProvider() as issuer:
+        yield Known(engine, issuer)
+
+
+def test_each_verb_is_allowed_to_the_roles_of_the_table_in_their_projects_only(
+    known: Known,
+) -> None:
     checked = 0
-    app = application(Context(list, lambda: ACCESS), routes())
-    for name, grants, headers in identities():
+    access = known.access()
+    app = application(Context(list, lambda: access, database=known.engine), routes())
+    for name, grants, headers in identities(known):
         refused = 401 if name == "anonymous" else 403
         for verb in Verb:
             somewhere = any(expected(grants, verb, project) for project in PROJECTS)
@@ -152,14 +208,14 @@ def test_each_verb_is_allowed_to_the_roles_of_the_table_in_their_projects_only()
                     checked += 1
                 everywhere = expected(grants, verb, "")
                 assert status("/service") == (200 if everywhere else refused), where
-                is_decided = verb in OPEN
+                is_decided = verb in UNKNOWN
                 unchecked = (200 if is_decided else 500) if somewhere else refused
                 assert status("/forgets") == unchecked, where
                 listed = request(app, method, f"/test/{verb}/many", headers)
                 assert listed.status_code == (200 if somewhere else refused), where
                 if somewhere and not everywhere:
                     assert listed.json() == ["own"], where
-    assert checked == 9 * len(Verb) * 2 * len(PROJECTS)
+    assert checked == 21 * len(Verb) * 2 * len(PROJECTS)
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""The routes with which people log in and out, and one that states the sender of a request."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from publisher.service.access import Access
+from publisher.service.login.flow import CALLBACK, Attempt, authorization_url, finish
+from publisher.service.login.senders import COOKIE, Senders
+from publisher.service.login.sessions import Sessions
+from publisher.service.providers import Login
+from publisher.service.web.answers import JSON, encode
+from publisher.service.web.context import Context
+from publisher.service.web.guard import Endpoint, cookie_values, identity_of
+from publisher.service.web.problems import NotFound
+
+_ATTEMPT = "__Host-publisher-login"
+_ATTEMPT_SECONDS = 600
+_MOST = 10
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def login_routes(context: Context, senders: Senders) -> list[tuple[str, Endpoint, str]]:
+    """Return paths, their endpoints and methods."""
+    routes = _LoginRoutes(context, senders)
+    return [
+        ("/login", routes.begin, "GET"),
+        (CALLBACK, routes.finish, "GET"),
+        ("/logout", routes.end, "POST"),
+        ("/api/v1/identity", routes.identity, "GET"),
+    ]
+
+
+class _LoginRoutes:
+    def __init__(self, context: Context, senders: Senders) -> None:
+        self._context = context
+        self._senders = senders
+
+    def _configured(self) -> tuple[Access, Login, Sessions]:
+        access, sessions = self._context.access(), self._senders.sessions
+        if access.login is None or sessions is None:
+            raise NotFound(
+                "cannot log in",
+                why="the configuration of the service has no login",
+                hint="use a token: see docs/service.md",
+            )
+        return access, access.login, sessions
+
+    async def begin(self, request: Request) -> Response:
+        """Lead to the identity provider."""
+        access, login, _ = self._configured()
+        attempt = Attempt.begin(request.query_params.get("return", "/"))
+        keys = self._senders.keys(login.provider)
+        url = await run_in_threadpool(authorization_url, login, keys, access.url, attempt)
+        answer = RedirectResponse(url, 303, _NO_STORE)
+        _set(answer, _ATTEMPT, attempt.cookie, _ATTEMPT_SECONDS)
+        return answer
+
+    async def finish(self, request: Request) -> Response:
+        """Begin a session, and return to the page from which the login began.
+
+        The cookie is a new one: one that the browser had before, of whatever origin, is replaced.
+        """
+        access, login, sessions = self._configured()
+        cookies = cookie_values(request, _ATTEMPT)
+        attempt = Attempt.parse(cookies[0]) if len(cookies) == 1 else None
+        items = request.query_params.multi_items()
+        # A parameter that is given twice is not one of the answer.
+        given = dict(items) if len(dict(items)) == len(items) <= _MOST else {}
+        keys = self._senders.keys(login.provider)
+        person = await run_in_threadpool(finish, login, keys, access.url, attempt, given)
+        for old in cookie_values(request, COOKIE):
+            await run_in_threadpool(sessions.end, old)
+        now = self._context.now()
+        cookie = await run_in_threadpool(sessions.begin, person, now, login.session)
+        answer = RedirectResponse(attempt.path if attempt else "/", 303, _NO_STORE)
+        _set(answer, COOKIE, cookie, int(login.session.total_seconds()))
+        _set(answer, _ATTEMPT, "", 0)
+        return answer
+
+    async def end(self, request: Request) -> Response:
+        """End the session."""
+        if self._senders.sessions is not None:
+            for cookie in cookie_values(request, COOKIE)[:_MOST]:
+                await run_in_threadpool(self._senders.sessions.end, cookie)
+        answer = RedirectResponse("/", 303, _NO_STORE)
+        _set(answer, COOKIE, "", 0)
+        return answer
+
+    async def identity(self, request: Request) -> Response:
+        """State the sender of the request, and what it may do where."""
+        found = identity_of(request)
+        value: dict[str, object] = {
+            "name": found.name,
+            "means": str(found.means),
+            "grants": [
+                {"project": project, "verbs": sorted(verbs)}
+                for project, verbs in sorted(found.grants.items())
+            ],
+        }
+        return Response(encode("identity/1", value), 200, _NO_STORE, JSON)
+
+
+def _set(answer: Response, name: str, value: str, seconds: int) -> None:
+    """Set a cookie that scripts cannot read, and other sites do not send with forms."""
+    answer.set_cookie(
+        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
+    )
