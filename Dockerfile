@@ -9,6 +9,9 @@ FROM ${BASE} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates
 COPY . /src
+# The version of the program, since the context has no git: --build-arg VERSION=0.1.0
+ARG VERSION=0.0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
 RUN python3 -m venv /opt/publisher \
  && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir '/src[notify,sbom,service,snapshotter]'
 

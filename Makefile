@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-engines test-python313 lint format docs man audit bench clean
+.PHONY: help demo test coverage test-engines test-python313 lint format docs man dist audit bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ docs: .venv/development ## Build the documentation site in build/docs/html; a br
 
 man: .venv/development ## Build the man pages, one for each command, in build/docs/man
 	$(BIN)/python -m docs.handbook man
+
+# The versions of what builds are those of constraints.txt, so that the same commit gives the same files.
+dist: .venv/development ## Build the wheel, with man pages and completion scripts, and the source archive, in dist
+	$(BIN)/python -m docs.handbook share
+	rm -rf dist
+	$(BIN)/python -m hatchling build
 
 format: .venv/development ## Format the code, and correct what ruff can correct
 	$(BIN)/ruff format .

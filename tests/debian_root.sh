@@ -42,7 +42,7 @@ make_venv() {
     export PIP_CONSTRAINT=$PWD/constraints.txt
     "${pip[@]}" wheel --no-deps --wheel-dir "$wheels" .
     "${pip[@]}" download --dest "$wheels" --only-binary=:all: --python-version "$version" \
-      "$(echo "$wheels"/publisher-*.whl)[$extras]" hatchling editables
+      "$(echo "$wheels"/publisher-*.whl)[$extras]" hatchling hatch-vcs editables
     unset PIP_CONSTRAINT
     rm "$wheels"/publisher-*.whl
     rm -rf "$venv.new" # an interrupted run made it

@@ -1,4 +1,4 @@
-"""`make docs` and `make man`: the site, or the man pages, in build/docs."""
+"""`make docs`, `make man`: the site, the man pages, in build/docs; `make dist`: build/share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from pathlib import Path
 
 from docs.handbook.commands import command_pages
 from docs.handbook.links import broken_links
+from docs.handbook.share import write_share
 from docs.handbook.staging import CHECKOUT, stage
 
 BUILD = CHECKOUT / "build/docs"
+SHARE = CHECKOUT / "build/share"
 
 
 def main(words: list[str]) -> int:
-    """Build the "html" or "man" pages; a warning of Sphinx, or a broken link, is an error."""
+    """Build the "html" or "man" pages; a warning of Sphinx, or a broken link, is an error.
+
+    With "share", what a wheel has beside the program is made from the man pages.
+    """
     (builder,) = words
-    return build(builder, BUILD)
+    if builder != "share":
+        return build(builder, BUILD)
+    code = build("man", BUILD)
+    if code == 0:
+        write_share(BUILD / "man", SHARE)
+    return code
 
 
 def build(builder: str, target: Path) -> int:
