@@ -77,6 +77,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     """Begin to answer requests in a thread; return what ends that."""
     import uvicorn
 
+    from publisher.cli.served_checks import ServedChecks
     from publisher.cli.served_lists import ServedLists
     from publisher.cli.served_trees import ServedTrees
     from publisher.repository.descriptors import connections_within_limit, raise_limit
@@ -86,6 +87,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     from publisher.service.web.connections import MOST, bounded
     from publisher.service.web.context import Context
     from publisher.service.web.hooks import HookContext, hook_routes
+    from publisher.service.web.wish_pages import WishTools, wish_routes
 
     trees = ServedTrees(lambda: host.configuration)
     context = Context(
@@ -96,13 +98,19 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         project_of=trees.project_of,
         database=host.engine,
     )
+    lists = ServedLists()
     hooks = HookContext(
         lambda: host.configuration.hooks,
         lambda: host.configuration.repositories,
-        ServedLists(),
+        lists,
         PushedImages(host.engine, host.jobs).submit,
     )
-    others = [*health_routes(lambda: host.is_ready), *hook_routes(hooks)]
+    tools = WishTools(lists, ServedChecks(lambda: host.configuration))
+    others = [
+        *health_routes(lambda: host.is_ready),
+        *hook_routes(hooks),
+        *wish_routes(context, tools),
+    ]
     raise_limit()
     most = connections_within_limit(MOST)
     server = uvicorn.Server(

@@ -9,6 +9,7 @@ parse_configuration.py  YAML -> the configuration, and all its errors with their
                         parse_access.py and parse_projects.py read parts of it, names.py names
 host.py                 the parts of one host, in threads
 health.py               liveness and readiness over HTTP
+wishes.py               a new wish for a list: the lines to add, and where (pure)
 harbor/                 Harbor is made to match the configuration
 hooks/                  webhooks of registries (pure)
 jobs/                   the jobs: types, queue, child processes

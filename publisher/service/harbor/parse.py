@@ -23,7 +23,7 @@ from publisher.yaml_nodes import (
 _KEYS = ("url", "user", "password-file", "groups", "storage")
 _WRITE = "write harbor: {url: 'https://HOST', user: NAME, password-file: PATH}"
 _MAX_BYTES = 4096
-_GROUPS = tuple(each.name.lower() for each in GroupType)
+_GROUPS = {"oidc": GroupType.OIDC, "ldap": GroupType.LDAP, "http": GroupType.HTTP}
 
 
 def read_harbor(
@@ -95,8 +95,8 @@ def _password(
 
 def _groups(node: yaml.Node | None, problems: Problems) -> GroupType:
     text = "oidc" if node is None else read_text(node, problems, "groups")
-    if text in _GROUPS:
-        return GroupType[text.upper()]
+    if text is not None and text in _GROUPS:
+        return _GROUPS[text]
     if node is not None and text is not None:
         message = f"groups must be one of {', '.join(_GROUPS)}"
         problems.error(node, message, "write groups: oidc")

@@ -15,6 +15,7 @@ job_pages.py    the pages about jobs, and their forms
 forms.py        what all forms of pages have
 threads.py      threads for calls of the database
 clients.py      where requests come from
+wish_pages.py   the page that checks a new wish, and shows where to add it
 hooks.py        the webhooks of registries
 paging.py       pages of a list, with stable cursors (pure)
 openapi.py      the description of all routes, for programs (pure)

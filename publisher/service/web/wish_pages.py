@@ -1,0 +1,258 @@
+"""The page that checks a new wish, and shows the lines to add to its list and where.
+
+Nothing is changed: the list is edited at its forge, by a user who has access there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from publisher.errors import PublisherError, explain
+from publisher.service.access import Forbidden, Unauthorized, may
+from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
+from publisher.service.verbs import Reach, Verb
+from publisher.service.web.answers import HTML
+from publisher.service.web.bodies import read_form
+from publisher.service.web.context import Context
+from publisher.service.web.forms import form_fields
+from publisher.service.web.guard import GuardedRoute, allow, identity_of, visible
+from publisher.service.web.job_pages import service_renderer
+from publisher.service.web.problems import Busy, NotFound, hint_of, status_of
+from publisher.service.wishes import (
+    InvalidWish,
+    NewWish,
+    edit_address,
+    is_permitted,
+    read_wish,
+    same_wish,
+)
+from publisher.sizes import human_size
+from publisher.sources.git import parse_git_location
+from publisher.wishlist import WishListError
+from publisher.wishlist.model import Wish
+
+PATH = "new-wish"
+_FIELDS = ("image", "platforms", "note")
+_AT_ONCE = 2
+"""How many checks run at the same time."""
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has found."""
+
+    level: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The result of a check; sizes are in bytes, or None if they are not known."""
+
+    findings: tuple[Finding, ...]
+    size: int | None = None
+    new: int | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Return whether the wish may be added."""
+        return all(each.level != "error" for each in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class WishTools:
+    """What the page uses.
+
+    Attributes:
+        wishes: Returns the wishes of the list at a source; raises WishListError.
+        check: Checks a list with one new wish for a list of a repository: asks its registry.
+    """
+
+    wishes: Callable[[str], Sequence[Wish]]
+    check: Callable[[RepositoryConfiguration, ListConfiguration, str], Checked]
+
+
+@dataclass(frozen=True, slots=True)
+class WishPage:
+    """The page. `chosen` is the value of a list in the form, and `checked` is None before a check.
+
+    Attributes:
+        lists: Value and label of each list.
+        values: The values of the other fields.
+        fields: Hidden fields of the form.
+        problem: A mistake in the form, or None.
+        size: What the image needs, as text.
+        lines: The lines to add.
+        source: Where the list is.
+        edit: The page of the forge that edits the list, or "".
+        note: Why the registry was not asked, or "".
+    """
+
+    lists: tuple[tuple[str, str], ...]
+    chosen: str
+    values: dict[str, str]
+    fields: Markup
+    problem: InvalidWish | None = None
+    checked: Checked | None = None
+    size: str = ""
+    lines: tuple[str, ...] = ()
+    source: str = ""
+    edit: str = ""
+    note: str = ""
+
+
+def wish_routes(context: Context, tools: WishTools) -> list[GuardedRoute]:
+    """Return the routes of the page: it is for users with the verb submit."""
+    pages = _WishPages(context, tools)
+    return [
+        GuardedRoute(f"/{PATH}", pages.show, Verb.SUBMIT, "GET", Reach.OBJECT),
+        GuardedRoute(f"/{PATH}", pages.check, Verb.SUBMIT, "POST", Reach.OBJECT),
+    ]
+
+
+@dataclass(slots=True)
+class _WishPages:
+    context: Context
+    tools: WishTools
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    async def show(self, request: Request) -> Response:
+        """Show the empty form."""
+        visible(request)
+        lists = self._lists(request)
+        chosen = request.query_params.get("list", lists[0][0] if lists else "")
+        empty = dict.fromkeys(_FIELDS, "")
+        return self._answer(WishPage(lists, chosen, empty, form_fields(request)))
+
+    async def check(self, request: Request) -> Response:
+        """Check the wish of the form, and show the result."""
+        try:
+            return await self._check(request)
+        except (Forbidden, Unauthorized):  # the guard answers
+            raise
+        except (PublisherError, OSError) as error:
+            known = explain(error)
+            status, hint = status_of(known), hint_of(known)
+            body = self._render("problem", error=known, status=status, hint=hint)
+            headers = {"Cache-Control": "no-store", "Content-Type": HTML}
+            return Response(body, status, headers)
+
+    async def _check(self, request: Request) -> Response:
+        form = await read_form(request)
+        chosen = form.get("list", "")
+        repository, wish_list = self._list(request, chosen)
+        values = {key: form.get(key, "") for key in _FIELDS}
+        page = WishPage(self._lists(request), chosen, values, form_fields(request))
+        try:
+            wish = read_wish(values)
+        except InvalidWish as error:
+            return self._answer(_with(page, problem=error), 400)
+        if self.checks.locked():
+            raise Busy(
+                "cannot check the wish",
+                why=f"{_AT_ONCE} other checks are running",
+                hint="send the form again",
+            )
+        async with self.checks:
+            found = await run_in_threadpool(self._checked, repository, wish_list, wish)
+        return self._answer(_with(page, **found))
+
+    def _checked(
+        self, repository: RepositoryConfiguration, wish_list: ListConfiguration, wish: NewWish
+    ) -> dict[str, object]:
+        """Return the fields of the page that show the result."""
+        try:
+            wishes = self.tools.wishes(wish_list.source)
+        except WishListError as error:
+            _log.warning("cannot check a wish: %s", error)
+            raise Busy(
+                "cannot check the wish",
+                why=f"the list {wish_list.name} cannot be read at the moment",
+                hint="send the form again later",
+            ) from error
+        shown: dict[str, object] = {
+            "lines": tuple(wish.lines.splitlines()),
+            **_place(wish_list.source),
+        }
+        same = same_wish(wish.image, wishes)
+        if same is not None:
+            message = f"the list has this wish already, in line {same.line}"
+            return shown | {"checked": Checked((Finding("error", message),))}
+        if not is_permitted(wish.image, wishes):
+            registry = wish.image.registry
+            note = (
+                f"No wish of the list names the registry {registry}, so that it is not asked from "
+                "here. The check of the change at its forge asks it."
+            )
+            return shown | {"note": note}
+        checked = self.tools.check(repository, wish_list, wish.document)
+        size = ""
+        if checked.size is not None and checked.is_good:
+            size = human_size(checked.size)
+            if checked.new is not None:
+                size += f", of which {human_size(checked.new)} are not published yet"
+        return shown | {"checked": checked, "size": size}
+
+    def _lists(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """Return the lists whose jobs the sender of the request may queue."""
+        identity = identity_of(request)
+        return tuple(
+            (f"{repository.name}/{each.name}", f"{each.name}, for {repository.name}")
+            for repository in self.context.repositories()
+            for each in repository.lists
+            if may(identity, Verb.SUBMIT, each.project)
+        )
+
+    def _list(
+        self, request: Request, chosen: str
+    ) -> tuple[RepositoryConfiguration, ListConfiguration]:
+        name, _, wish_list = chosen.partition("/")
+        for repository in self.context.repositories():
+            found = repository.list_named(wish_list)
+            if repository.name == name and found is not None:
+                allow(request, found.project)
+                return repository, found
+        raise NotFound(
+            "cannot find the wish list",
+            why="the configuration has no list of this name",
+            hint=f"begin at /{PATH}",
+        )
+
+    def _answer(self, page: WishPage, status: int = 200) -> Response:
+        headers = {"Cache-Control": "no-store", "Vary": "Authorization, Cookie"}
+        headers["Content-Type"] = HTML
+        return Response(self._render("wish", page=page), status, headers)
+
+    def _render(self, template: str, **values: object) -> bytes:
+        names = [each.name for each in self.context.trees()]
+        return service_renderer(names).render(template, PATH, **values)
+
+
+def _with(page: WishPage, **values: object) -> WishPage:
+    return replace(page, **values)  # type: ignore[arg-type]
+
+
+def _place(source: str) -> dict[str, object]:
+    """Return where a list is edited; a path of the host is not shown."""
+    if not source.startswith("git+"):
+        return {"source": source if source.startswith("https://") else ""}
+    try:
+        file = parse_git_location(source)
+    except WishListError:
+        return {"source": ""}
+    return {
+        "source": f"{file.path} in {file.url}",
+        "edit": edit_address(file.url, file.path, file.ref),
+    }
