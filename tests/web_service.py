@@ -18,7 +18,8 @@ from starlette.routing import BaseRoute
 
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.service.access import Access, Anonymous
-from publisher.service.configuration import RepositoryConfiguration
+from publisher.service.audit import Audit
+from publisher.service.configuration import Limits, RepositoryConfiguration
 from publisher.service.health import health_routes
 from publisher.service.jobs.database import JOBS, connect, create_tables, now
 from publisher.service.jobs.model import JobKind, Jobs, JobState
@@ -69,6 +70,8 @@ def serve(
     access: Callable[[], Access] = lambda: Access(Anonymous.EVERYTHING),
     remember: Callable[[], Remembered] = Remembered,
     repositories: Sequence[RepositoryConfiguration] = (),
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    audit: Audit | None = None,
     others: Sequence[BaseRoute] = (),
 ) -> Iterator[Web]:
     """Serve directory repositories by their names. Each request looks for changes."""
@@ -78,14 +81,23 @@ def serve(
         return PublishedTree(name, f"Images of {name}", lambda: DirectoryRepository(url), remember)
 
     found = [tree(name, path) for name, path in trees.items()]
-    context = Context(lambda: found, access, jobs, lambda: repositories, recheck=0, patience=60)
+    context = Context(
+        lambda: found,
+        access,
+        jobs,
+        lambda: repositories,
+        recheck=0,
+        patience=60,
+        limits=lambda: limits,
+        audit=audit,
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
             application(context, [*health_routes(lambda: True), *others]),
             log_config=None,
             timeout_graceful_shutdown=1,
-        )
+        ),
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -97,6 +97,8 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         lambda: host.configuration.repositories,
         project_of=trees.project_of,
         database=host.engine,
+        limits=lambda: host.configuration.limits,
+        audit=host.audit,
     )
     lists = ServedLists()
     hooks = HookContext(

@@ -8,6 +8,7 @@ kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places;
                         parse_access.py and parse_projects.py read parts of it, names.py names
 host.py                 the parts of one host, in threads
+audit.py                the audit log
 health.py               liveness and readiness over HTTP
 wishes.py               a new wish for a list: the lines to add, and where (pure)
 harbor/                 Harbor is made to match the configuration

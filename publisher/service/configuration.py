@@ -62,6 +62,7 @@ class RepositoryConfiguration:
     arguments: Mapping[JobKind, tuple[str, ...]] = field(default_factory=dict)
     site: Path | None = None
     projects: tuple[str, ...] = ()
+    jobs: int = 1
 
     def list_named(self, name: str) -> ListConfiguration | None:
         """Return the wish list of this name."""
@@ -82,6 +83,8 @@ class Limits:
         events: How many lines of the output of one job are kept.
         job_time: After this time, a job is ended as if it was cancelled, and has failed.
         host_timeout: After this time without a sign of a host, its jobs run on other hosts.
+        writes: How many requests that change something each sender may send in a minute.
+        requests: How many requests each address may send in a minute.
     """
 
     jobs: int = 2
@@ -89,6 +92,8 @@ class Limits:
     events: int = 20_000
     job_time: timedelta = timedelta(days=1)
     host_timeout: timedelta = timedelta(seconds=30)
+    writes: int = 300
+    requests: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)

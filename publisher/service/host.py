@@ -18,6 +18,7 @@ import filelock
 import sqlalchemy as sa
 
 from publisher.errors import PublisherError, printable
+from publisher.service.audit import Audit
 from publisher.service.configuration import InvalidServiceConfiguration, ServiceConfiguration
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.engine import Engine
@@ -58,6 +59,8 @@ class Host:
         identifier = _identifier(configuration.state)
         self.engine: sa.Engine = connect(configuration.database)
         self.jobs = StoredJobs(self.engine, configuration.limits.queued)
+        self.jobs.allow_lanes(_lanes(configuration))
+        self.audit = Audit(self.engine)
         store = WorkerStore(self.engine, identifier)
         self._runner = JobRunner(configuration, environment, self.jobs, store)
         limits = configuration.limits
@@ -106,6 +109,7 @@ class Host:
                 ) from error
         self._hosts.timeout = configuration.limits.host_timeout.total_seconds()
         self.jobs.allow_queued(configuration.limits.queued)
+        self.jobs.allow_lanes(_lanes(configuration))
         self._runner.configuration = configuration
         self.configuration = configuration
 
@@ -149,11 +153,11 @@ class Host:
         repeat(submit, _SCHEDULE_SECONDS, self._runner.stopping)
 
     def _bound_history(self) -> None:
-        repeat(
-            lambda: remove_old_jobs(self.engine, self.jobs, self.configuration.history),
-            _HISTORY_SECONDS,
-            self._runner.stopping,
-        )
+        def bound() -> None:
+            remove_old_jobs(self.engine, self.jobs, self.configuration.history)
+            self.audit.remove_old()
+
+        repeat(bound, _HISTORY_SECONDS, self._runner.stopping)
 
 
 def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event) -> None:
@@ -165,6 +169,10 @@ def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event
             _log.warning("%s", error)
         except Exception:  # noqa: BLE001 - of one job: the schedules of the others go on
             _log.exception("unexpected error; trying again in %g seconds", seconds)
+
+
+def _lanes(configuration: ServiceConfiguration) -> Mapping[str, int]:
+    return {each.name: each.jobs for each in configuration.repositories}
 
 
 def _locked(state: Path) -> filelock.BaseFileLock:

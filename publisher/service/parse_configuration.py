@@ -263,7 +263,7 @@ class _Reader:
         return Listen(match["host"].strip("[]"), int(match["port"]))
 
     def _limits(self, node: yaml.Node | None) -> Limits:
-        keys = ("jobs", "queued", "events", "job-time", "host-timeout")
+        keys = ("jobs", "queued", "events", "job-time", "host-timeout", "writes", "requests")
         found = read_keys(node, self._problems, "limits", keys)
         default = Limits()
         return Limits(
@@ -277,6 +277,8 @@ class _Reader:
                 default.host_timeout,
                 least=timedelta(seconds=3),
             ),
+            self._number(found.get("writes"), "writes", 1, 1_000_000, default.writes),
+            self._number(found.get("requests"), "requests", 60, 10_000_000, default.requests),
         )
 
     def _history(self, node: yaml.Node | None) -> History:
@@ -313,7 +315,7 @@ class _Reader:
         return found
 
     def _repository(self, name: str, node: yaml.Node) -> RepositoryConfiguration | None:
-        known = ("url", "lists", "schedules", "arguments", "site", "projects")
+        known = ("url", "lists", "schedules", "arguments", "site", "projects", "jobs")
         if not isinstance(node, yaml.MappingNode):
             message = f"a repository must be a mapping, but this is {describe(node)}"
             self._problems.error(node, message, "write url: 'dir:/srv/images'")
@@ -343,9 +345,18 @@ class _Reader:
             projects = read_known_names(
                 found["projects"], self._problems, "projects", "project", self._projects
             )
+        jobs = self._parallel(found.get("jobs"), url)
         if url is None:
             return None
-        return RepositoryConfiguration(name, url, lists, schedules, arguments, site, projects)
+        return RepositoryConfiguration(name, url, lists, schedules, arguments, site, projects, jobs)
+
+    def _parallel(self, node: yaml.Node | None, url: str | None) -> int:
+        """Return how many ingests of a repository run at the same time."""
+        jobs = self._number(node, "jobs", 1, 16, 1)
+        if node is not None and jobs > 1 and url is not None and not url.startswith("cvmfs:"):
+            message = "a directory has one writer at a time"
+            self._problems.error(node, message, "remove jobs: it is for CVMFS with a gateway")
+        return jobs
 
     def _repository_url(self, repository: yaml.Node, node: yaml.Node | None) -> str | None:
         if node is None:

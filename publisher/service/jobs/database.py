@@ -77,6 +77,18 @@ KEYS = sa.Table(
     sa.Column("job", sa.Text, nullable=False, index=True),
 )
 
+AUDIT = sa.Table(
+    "publisher_audit",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("sender", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+)
+
 HOSTS = sa.Table(
     "publisher_hosts",
     METADATA,

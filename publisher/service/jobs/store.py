@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,12 +49,28 @@ class StoredJobs:
     def __init__(self, engine: sa.Engine, queued: int) -> None:
         self._engine = engine
         self._queued = queued
+        self._lanes: Mapping[str, int] = {}
         self._client = DBOSClient(
             system_database_engine=engine,
             lazy=True,
             retry_connection_errors=False,
             application_name=APPLICATION,
         )
+
+    def allow_lanes(self, lanes: Mapping[str, int]) -> None:
+        """Change how many ingests of each repository run at the same time; 1 if not named."""
+        self._lanes = lanes
+
+    def _lane(self, request: JobRequest) -> str:
+        """Return the partition of the queue of a job, of which one job runs at a time.
+
+        Ingests of the same list are in the same one.
+        """
+        lanes = self._lanes.get(request.repository, 1)
+        if lanes == 1 or request.kind not in (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE):
+            return request.repository
+        lane = int(_digest(request.subject)[:8], 16) % lanes
+        return f"{request.repository}/{lane}" if lane else request.repository
 
     def allow_queued(self, queued: int) -> None:
         """Change the limit of jobs that wait."""
@@ -129,7 +145,7 @@ class StoredJobs:
                     "queue_name": QUEUE,
                     "workflow_id": str(row["id"]),
                     "app_version": VERSION,
-                    "queue_partition_key": request.repository,
+                    "queue_partition_key": self._lane(request),
                     "serialization_type": WorkflowSerializationFormat.PORTABLE,
                 },
                 row["id"],

@@ -13,6 +13,8 @@ submissions.py  the routes that queue and cancel jobs
 bodies.py       the bodies of requests, bounded and typed
 job_pages.py    the pages about jobs, and their forms
 forms.py        what all forms of pages have
+rates.py        how often clients may send requests
+audit.py        requests that change something are recorded
 threads.py      threads for calls of the database
 clients.py      where requests come from
 wish_pages.py   the page that checks a new wish, and shows where to add it

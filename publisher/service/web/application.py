@@ -19,6 +19,7 @@ from publisher.service.login.senders import Senders
 from publisher.service.login.sessions import Sessions
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, tag_of
+from publisher.service.web.audit import Audited, audit_routes
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, guarded
 from publisher.service.web.job_pages import JobPages, static_files
@@ -27,6 +28,7 @@ from publisher.service.web.login import login_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages, static_answer
 from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem, unexpected
+from publisher.service.web.rates import Rates
 from publisher.service.web.routes import Route, parse_query
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.trees import Trees
@@ -57,7 +59,7 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     trees = Trees(context)
     sessions = Sessions(context.database) if context.database is not None else None
     senders = Senders(context.access, context.now, sessions)
-    routes = [*trees.routes(), *job_routes(context.jobs)]
+    routes = [*trees.routes(), *job_routes(context.jobs), *audit_routes(context.audit)]
     entries = [GuardedRoute("/static/{name}", _reporting(_static), Verb.PROBE)]
     if context.jobs is not None:
         submissions = Submissions(context, context.jobs, trees)
@@ -82,7 +84,9 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         routes=guarded([*others, *entries]),
         exception_handlers={404: _missing, 405: _wrong_method, 400: _missing},
     )
-    app.state.guard = Guard(context.access, senders)
+    app.state.guard = Guard(context.access, senders, Rates(context.limits))
+    if context.audit is not None:
+        app.add_middleware(Audited, audit=context.audit)
     app.add_middleware(_SecurityHeaders)
     return app
 

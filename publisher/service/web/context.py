@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.service.access import Access
-from publisher.service.configuration import RepositoryConfiguration
+from publisher.service.audit import Audit
+from publisher.service.configuration import Limits, RepositoryConfiguration
 from publisher.service.jobs.model import Jobs
 from publisher.site.survey import Remembered
 
@@ -50,6 +51,8 @@ class Context:
         recheck: For how many seconds a tree is taken as unchanged.
         project_of: Returns the project of a wish list, "" for none, from the name of its repository
             and its identity in the records.
+        limits: Returns how often clients may send requests.
+        audit: Where requests that change something are recorded, or None.
         patience: How many seconds a request waits for a tree that has changed to be read, before it
             is answered from what was read last.
     """
@@ -62,4 +65,6 @@ class Context:
     now: Callable[[], datetime] = _now
     recheck: float = 1.0
     patience: float = 0.05
+    limits: Callable[[], Limits] = Limits
+    audit: Audit | None = None
     project_of: Callable[[str, str], str] = lambda repository, wish_list: ""

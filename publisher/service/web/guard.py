@@ -29,6 +29,7 @@ from publisher.service.access import (
 from publisher.service.login.senders import COOKIE, Sender, Senders
 from publisher.service.verbs import UNKNOWN, Reach
 from publisher.service.web.problems import CrossSite, problem, unexpected
+from publisher.service.web.rates import Rates
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ _BODY = "publisher.body"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _ADMITTED = "publisher.admitted"
+_REFUSED = "publisher.refused"
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Guard:
 
     access: Callable[[], Access]
     senders: Senders
+    rates: Rates
 
     async def admit(self, request: Request, verb: Verb, reach: Reach = Reach.SERVICE) -> Admitted:
         """Return the sender of the request; raise Unauthorized, Forbidden or CrossSite."""
@@ -84,10 +87,15 @@ class Guard:
     async def _sender(self, request: Request) -> Sender:
         headers = request.headers
         cookies = cookie_values(request, COOKIE)
-        address = request.client.host if request.client is not None else ""
+        address = client_of(request)
         if not (cookies or self.access().proxy or "authorization" in headers):
             return Sender(anonymous(self.access()))
         return await run_in_threadpool(self.senders.sender, headers, cookies, address)
+
+
+def client_of(request: Request) -> str:
+    """Return the network address of the client itself, which may be a proxy."""
+    return request.client.host if request.client is not None else ""
 
 
 def cookie_values(request: Request, name: str) -> list[str]:
@@ -164,14 +172,30 @@ class GuardedRoute(Route):
         if self.methods and scope["method"] in self.methods:
             guard: Guard = scope["app"].state.guard
             try:
-                admitted = await guard.admit(Request(scope, receive), self.verb, self.reach)
+                admitted = await self._admit(guard, Request(scope, receive))
             except PublisherError as error:
+                scope[_REFUSED] = error.name if isinstance(error, Forbidden) else ""
                 await _refusal(error, Request(scope), guard.access())(scope, receive, send)
                 return
             scope[_ADMITTED] = admitted
             if _BODY in scope:
                 receive = _again(scope[_BODY])
         await super().handle(scope, receive, send)
+
+    async def _admit(self, guard: Guard, request: Request) -> Admitted:
+        """Return the sender of a request that may be answered now."""
+        address = client_of(request)
+        if self.verb is not Verb.PROBE:
+            guard.rates.arrived(address)
+        try:
+            admitted = await guard.admit(request, self.verb, self.reach)
+        except Unauthorized as error:
+            if error.is_invalid:
+                guard.rates.refused(address)
+            raise
+        if request.method not in ("GET", "HEAD") and self.verb is not Verb.NOTIFY:
+            guard.rates.changing(admitted.identity.name, address)
+        return admitted
 
 
 def _refusal(error: PublisherError, request: Request, access: Access) -> Response:
@@ -242,6 +266,17 @@ def csrf_token(request: Request) -> str:
 def is_proxied(request: Request) -> bool:
     """Return whether the trusted proxy has sent the request."""
     return _admitted(request).sender.is_proxied
+
+
+def sender_of(request: Request) -> str:
+    """Return the name of the sender, also if the guard has refused the request; "" if unknown."""
+    refused: str = request.scope.get(_REFUSED, "")
+    return _admitted(request).identity.name if is_admitted(request) else refused
+
+
+def is_admitted(request: Request) -> bool:
+    """Return whether the guard has admitted the request."""
+    return _ADMITTED in request.scope
 
 
 def allow(request: Request, project: str, verb: Verb | None = None) -> None:

@@ -15,6 +15,7 @@ from publisher.service.web.routes import PARTS, Kind, Parameter, Route
 _STATUS = {
     "400": "The request is malformed.",
     "401": "The request has no token, or one that is not valid.",
+    "429": "There are too many requests; Retry-After states when to send it again.",
     "403": "The token does not allow this.",
     "404": "What the URL names does not exist.",
     "409": "What the URL names is not in a state for this.",

@@ -23,6 +23,7 @@ from publisher.service.jobs.model import (
     QueueFull,
 )
 from publisher.service.login.flow import LoginFailed
+from publisher.service.web.rates import TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -86,6 +87,7 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (BodyTooSlow, 408),
     (BodyTooLarge, 413),
     (WrongMediaType, 415),
+    (TooManyRequests, 429),
     (CannotRun, 422),
     (KeyReused, 422),
     (Busy, 503),
@@ -134,6 +136,8 @@ def problem(error: Exception) -> Response:
     if isinstance(known, Unauthorized):
         error_code = ', error="invalid_token"' if known.is_invalid else ""
         headers["WWW-Authenticate"] = f'Bearer realm="publisher"{error_code}'
+    if isinstance(known, TooManyRequests):
+        headers["Retry-After"] = str(known.seconds)
     if status == 503:
         headers["Retry-After"] = "5"
     body = json.dumps(problem_value(known, status)).encode()

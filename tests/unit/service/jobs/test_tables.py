@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from dbos import DBOS
 
 from publisher.service.configuration import (
     ListConfiguration,
@@ -245,4 +246,26 @@ def test_jobs_are_listed_by_project_and_tables_of_earlier_releases_get_the_colum
     ):
         listed = jobs.list(JobFilter(projects=projects)).jobs
         assert [each.id for each in listed] == found
+    engine.dispose()
+
+
+def test_ingests_of_different_lists_have_different_partitions_and_those_of_one_list_the_same(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/lanes.sqlite"
+    engine = connect(url)
+    create_tables(engine)
+    DBOS.migrate(url)
+    jobs = StoredJobs(engine, 1000)
+    jobs.allow_lanes({"gateway": 4})
+    requests = [JobRequest(JobKind.INGEST_LIST, "gateway", f"l{n}") for n in range(20)]
+    requests += [JobRequest(JobKind.INGEST_LIST, "gateway", "l0", ("--retry-failed",))]
+    requests += [JobRequest(JobKind.GC, "gateway"), JobRequest(JobKind.INGEST_LIST, "one", "l1")]
+    ids = [jobs.submit(each).job.id for each in requests]
+    query = sa.text("SELECT workflow_uuid, queue_partition_key FROM workflow_status")
+    with engine.connect() as connection:
+        lanes = {row[0]: row[1] for row in connection.execute(query)}
+    found = [lanes[each] for each in ids]
+    assert set(found[:20]) == {"gateway", "gateway/1", "gateway/2", "gateway/3"}
+    assert found[20] == found[0] and found[21:] == ["gateway", "one"]
     engine.dispose()

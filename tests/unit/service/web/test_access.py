@@ -17,10 +17,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from publisher.service.access import Access, Anonymous, Token, Verb
+from publisher.service.audit import Audit
 from publisher.service.health import health_routes
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.jobs.worker import WorkerStore
+from publisher.service.web import rates as rates_module
 from publisher.service.web.application import application
 from publisher.service.web.context import Context
 from publisher.service.web.guard import GuardedRoute, MissingVerb
@@ -44,6 +46,7 @@ TABLE = {
     "/repositories/{repository}/{path:path}": Verb.BROWSE,
     "/repositories/{repository}/wishes.html": Verb.READ,
     "/api/v1/openapi.json": Verb.BROWSE,
+    "/api/v1/audit": Verb.ADMINISTER,
     "/api/v1/repositories": Verb.BROWSE,
     f"{ONE}/images": Verb.BROWSE,
     f"{ONE}/images/{{name:path}}": Verb.BROWSE,
@@ -140,8 +143,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             StoredJobs(engine, 100),
             lambda: found[0].access,
             lambda: Remembered((tries,), None, True),
+            audit=Audit(engine),
         ) as web,
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(rates_module, "_REFUSED", 10_000)
         store = WorkerStore(engine, "host")
         attempt = Running(web, engine, store).begin(1)
         store.finish(attempt, 0, "", ended=False)
@@ -153,7 +159,9 @@ def routes(others: list[BaseRoute] | None = None) -> list[GuardedRoute]:
     """The routes of the application as `publisher serve` makes it."""
     jobs = StoredJobs(connect("sqlite://"), 1)
     health = [*health_routes(lambda: True), *(others or [])]
-    return cast(list[GuardedRoute], application(Context(list, Access, jobs), health).routes)
+    audit = Audit(connect("sqlite://"))
+    context = Context(list, Access, jobs, audit=audit)
+    return cast(list[GuardedRoute], application(context, health).routes)
 
 
 def test_every_route_states_what_its_requests_do() -> None:

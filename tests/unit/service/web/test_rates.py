@@ -1,0 +1,80 @@
+"""How often clients may send requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from publisher.service.configuration import Limits
+from publisher.service.web import rates as rates_module
+from publisher.service.web.rates import Rate, Rates, TooManyRequests, network_of
+
+
+class Clock:
+    """A monotonic clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def taken(rate: Rate, sender: str) -> int:
+    """How many requests a sender may send now."""
+    count = 0
+    while True:
+        try:
+            rate.take(sender)
+        except TooManyRequests as error:
+            assert error.seconds >= 1 and str(error.seconds) in error.hint
+            return count
+        count += 1
+
+
+def test_a_sender_has_so_many_requests_at_once_and_then_so_many_in_a_minute() -> None:
+    clock, allowed = Clock(), 60
+    rate = Rate("requests", lambda: allowed, clock, share=0.5)
+    assert taken(rate, "a") == 30 and taken(rate, "b") == 30
+    clock.now += 10
+    assert taken(rate, "a") == 10
+    clock.now -= 1000  # a clock that is set back gives nothing, and takes nothing
+    assert taken(rate, "a") == 0
+    clock.now += 100_000
+    assert taken(rate, "a") == 30
+    allowed = 2  # another configuration
+    clock.now += 100_000
+    assert taken(rate, "a") == 1
+
+
+def test_the_memory_of_senders_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates_module, "_MOST_SENDERS", 3)
+    rate = Rate("requests", lambda: 1, Clock())
+    for sender in "abcd":
+        assert taken(rate, sender) == 1
+    assert taken(rate, "d") == 0 and taken(rate, "a") == 1
+
+
+def test_wrong_tokens_are_counted_by_network_and_end_no_other_requests() -> None:
+    clock = Clock()
+    rates = Rates(Limits, clock)
+    for _ in range(30):
+        rates.refused("2001:db8::1")
+    with pytest.raises(TooManyRequests):
+        rates.refused("2001:db8::2")
+    rates.refused("2001:db8:0:1::1")
+    rates.refused("192.0.2.1")
+    rates.arrived("2001:db8::1")  # it may be the address of a proxy
+    clock.now += 60
+    rates.refused("2001:db8::2")
+    assert network_of("testclient") == "testclient"
+
+
+def test_writes_are_counted_by_name_or_by_address() -> None:
+    rates = Rates(lambda: Limits(writes=1), Clock())
+    rates.changing("a", "192.0.2.1")
+    rates.changing("b", "192.0.2.1")
+    with pytest.raises(TooManyRequests):
+        rates.changing("a", "192.0.2.2")
+    rates.changing("", "192.0.2.1")
+    with pytest.raises(TooManyRequests):
+        rates.changing("", "192.0.2.1")
