@@ -44,12 +44,12 @@ def main() -> None:
         images = [{"image": f"http://{registry.host}/{name}"} for name in names]
         wishes.write_text(json.dumps({"version": 2, "images": images}))
         requested = registry.log.stat().st_size
-        measure({"": lambda work: _publish(wishes, work)}, 1, arguments.folder)
+        measure({"": lambda work: publish(wishes, work)}, 1, arguments.folder)
         repeated = _repeated(registry, requested)
         costs = measure(
             {
-                _PUBLISHER: lambda work: _publish(wishes, work),
-                _LOOP: lambda work: _loop(registry, names, work),
+                _PUBLISHER: lambda work: publish(wishes, work),
+                _LOOP: lambda work: loop(registry, names, work),
             },
             arguments.rounds,
             arguments.folder,
@@ -86,12 +86,14 @@ def _base(number: int, files: int) -> Layer:
     return layer_of_tar(tar(*(file(f"usr/f{at}", each) for at, each in enumerate(contents))))
 
 
-def _publish(wishes: Path, work: Path) -> list[Command]:
+def publish(wishes: Path, work: Path) -> list[Command]:
+    """Return the command that publishes the list."""
     words = (sys.executable, "-m", "publisher", "ingest", "--quiet", wishes)
     return [(*words, "--repository", work / "tree", "--jobs", str(_JOBS))]
 
 
-def _loop(registry: Registry, names: list[str], work: Path) -> list[Command]:
+def loop(registry: Registry, names: list[str], work: Path) -> list[Command]:
+    """Return the command by which skopeo and umoci unpack the images, eight at a time."""
     copy = f"{program('skopeo')} copy --quiet --insecure-policy --src-tls-verify=false"
     unpack = f"{program('umoci')} unpack --image"
     script = (
@@ -99,8 +101,8 @@ def _loop(registry: Registry, names: list[str], work: Path) -> list[Command]:
         f"&& {unpack} $n-layout:x $n"
     )
     (work / "names").write_text("\n".join(names))
-    loop = f"cd {work} && xargs -P {_JOBS} -n 1 sh -c '{script}' < names > log"
-    return [("bash", "-c", loop)]
+    command = f"cd {work} && xargs -P {_JOBS} -n 1 sh -c '{script}' < names > log"
+    return [("bash", "-c", command)]
 
 
 def _repeated(registry: Registry, since: int) -> int:

@@ -11,6 +11,7 @@ it predicts for more processors. Takes about ten minutes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import cvmfs, group_commit, start_up, unpack
+from bench import bulk, cvmfs, group_commit, start_up, unpack
 from bench.measure import Command, Contender, Cost, measure, median
 from bench.workers import IMAGES, ingest_with, print_prediction, write_images
 from tests.any_repository import KINDS
@@ -37,8 +38,9 @@ _PUBLISHER = (sys.executable, "-m", "publisher")
 _NOW = "publisher ingest-image"
 _BEFORE = "baseline"
 _SMALL_FILES = 40_000
+_BULK = 60
 _PASS = "python3 -c pass"
-_PARTS = ("unpacking", "start_up", "nothing_to_do", "cvmfs", "group_commit", "at_once")
+_PARTS = ("unpacking", "start_up", "nothing_to_do", "cvmfs", "group_commit", "at_once", "bulk")
 
 
 def main() -> None:
@@ -54,7 +56,8 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, load ", end=""
     )
     print(f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}; medians of ", end="")
-    print(f"{arguments.rounds} rounds\n{'':52}{'goal':>10}{'measured':>10}{'baseline':>10}")
+    print(f"{arguments.rounds} rounds")
+    print(f"{'':52}{'goal':>10}{'measured':>10}{'x goal':>10}{'baseline':>10}")
     with ExitStack() as stack:
         work = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="bench-goals-", dir=arguments.folder)
@@ -190,6 +193,26 @@ class _Goals:
             )
         print_prediction({count: costs[str(count)] for count in (0, 1, 2)})
 
+    def bulk(self) -> None:
+        """Many images that share bases, against skopeo and umoci."""
+        folder = self._new("bulk")
+        with docker_registry(folder / "registry") as registry:
+            names = bulk.push_images(folder, registry, _BULK, 500)
+            wishes = folder / "wishes.yaml"
+            images = [{"image": f"http://{registry.host}/{name}"} for name in names]
+            wishes.write_text(json.dumps({"version": 2, "images": images}))
+            ways: dict[str, Contender] = {
+                _NOW: lambda work: bulk.publish(wishes, work),
+                "loop": lambda work: bulk.loop(registry, names, work),
+            }
+            costs = self._measure(ways, _NOW)
+        now, loop, before = costs[_NOW], costs["loop"], costs.get(_BEFORE)
+        what = f"{_BULK} images: {{}}: x skopeo, umoci"
+        ratios = (None if before is None else before.wall / loop.wall, now.wall / loop.wall)
+        _print_row(what.format("wall"), 1.0, ratios[1], ratios[0])
+        ratios = (None if before is None else before.cpu / loop.cpu, now.cpu / loop.cpu)
+        _print_row(what.format("CPU"), 1.0, ratios[1], ratios[0])
+
     def _measure(
         self, contenders: dict[str, Contender], older: Contender | str | None
     ) -> dict[str, Cost]:
@@ -239,10 +262,10 @@ def _wall(cost: Cost | None) -> float | None:
 def _print_row(
     what: str, goal: float | None, measured: float, baseline: float | None = None
 ) -> None:
-    cells: Sequence[float | None] = (goal, measured, baseline)
+    cells: Sequence[float | None] = (goal, measured, goal and measured / goal, baseline)
     texts = ["" if cell is None else f"{cell:.{2 if cell < 20 else 0}f}" for cell in cells]
     missed = " missed" if goal is not None and measured > goal else ""
-    print(f"{what:52}{texts[0]:>10}{texts[1]:>10}{texts[2]:>10}{missed}", flush=True)
+    print(f"{what:52}{texts[0]:>10}{texts[1]:>10}{texts[2]:>10}{texts[3]:>10}{missed}", flush=True)
 
 
 if __name__ == "__main__":

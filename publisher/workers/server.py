@@ -1,7 +1,7 @@
 """The process that worker processes are forked from.
 
-It imports everything that unpacking needs, starts no thread, and is never given credentials, bytes
-of an image or any other input than these messages:
+It imports everything that unpacking needs, and is never given credentials, bytes of an image or any
+other input than these messages:
 
 - on its own socket, one message per worker, with two descriptors: the worker's channel, and its
   *lifeline*. The end of this socket ends this process and all workers.
@@ -23,6 +23,7 @@ from types import FrameType
 
 from publisher.sandbox import adopt_orphans, children, end_with_parent
 from publisher.workers.frames import NUMBER
+from publisher.workers.warm_up import warm_up
 from publisher.workers.worker import work
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,6 +38,7 @@ def serve(control: socket.socket) -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     adopt_orphans()
+    warm_up()  # otherwise each worker would initialize the same for itself
     gc.collect()
     gc.freeze()  # so that workers copy less memory
     server = _Server(control)

@@ -7,7 +7,6 @@ are refused before they are written: a repeated path, a file at the path of a di
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
 from publisher.closing import Closing
@@ -24,6 +23,9 @@ CATALOG_MARKER = ".cvmfscatalog"
 """The file that makes its directory the root of a nested catalog."""
 
 _TOPS = (layout.LAYERS, layout.FLAT)
+_IN_MEMORY = 50_000
+"""The number of sent paths from which they are kept in a database: about 10 MB."""
+
 _SCHEMA = "CREATE TABLE sent (path BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID;"
 _NO_DIRECTORY, _DIRECTORY, _NEW_DIRECTORY = range(3)
 _PIECE = 256 * 1024
@@ -69,10 +71,14 @@ class TarStream(Closing):
         self._base = f"{base}/" if base else ""
         self._parent = ""
         self._parent_is_new = False
+        # The state of each path that was sent. The latest ones are in memory, the others in a
+        # database, which takes several times as long.
+        self._latest: dict[bytes, int] = {}
+        self._has_earlier = False
         self._database = temporary_database(_SCHEMA)
 
     def close(self) -> None:
-        """Close the database of the directories. May be called again."""
+        """Close the database of the paths. May be called again."""
         self._database.close()
 
     def add(self, entry: Entry, content: Content = ()) -> None:
@@ -180,16 +186,21 @@ class TarStream(Closing):
         return renamed(entry, entry.path, entry.target[len(self._base) :])
 
     def _sent(self, path: str) -> int | None:
-        row = self._database.execute(
-            "SELECT state FROM sent WHERE path = ?", (_key(path),)
-        ).fetchone()
+        key = _key(path)
+        state = self._latest.get(key)
+        if state is not None or not self._has_earlier:
+            return state
+        row = self._database.execute("SELECT state FROM sent WHERE path = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
 
     def _note(self, path: str, state: int) -> None:
-        try:
-            self._database.execute("INSERT INTO sent VALUES (?, ?)", (_key(path), state))
-        except sqlite3.IntegrityError as error:
-            raise _unfit(path, "it was already sent") from error
+        if self._sent(path) is not None:
+            raise _unfit(path, "it was already sent")
+        self._latest[_key(path)] = state
+        if len(self._latest) >= _IN_MEMORY:
+            self._database.executemany("INSERT INTO sent VALUES (?, ?)", self._latest.items())
+            self._latest.clear()
+            self._has_earlier = True
 
 
 class _UnalignedWriter:

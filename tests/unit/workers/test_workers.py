@@ -457,3 +457,15 @@ def test_server_and_workers_end_with_a_publisher_that_is_killed(tmp_path: Path) 
         assert len(pids) == 2
         process.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_workers_compile_nothing_that_their_server_has_compiled() -> None:
+    """What unpacks a layer after the server's own one finds its classes and patterns compiled."""
+    program = (
+        "import builtins, re\n"
+        "from publisher.workers.warm_up import warm_up\n"
+        "warm_up()\n"
+        "del re.compile, builtins.exec\n"
+        "warm_up()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType
+from publisher.repository.cvmfs import stream
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.stream import TarStream, UnfitForStream
 from publisher.repository.cvmfs.tar_header import END, encode, padding
@@ -132,6 +133,23 @@ def test_entries_that_would_abort_the_server_are_refused(entries: list[Entry], w
 def test_content_of_another_size_than_in_its_header_is_refused(content: bytes) -> None:
     with pytest.raises(UnfitForStream, match="3 bytes"):
         Sent().stream.add(file("f", 3), [content])
+
+
+def test_all_sent_paths_are_known_also_those_that_are_not_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "_IN_MEMORY", 3)
+    sent = Sent()
+    for number in range(10):
+        sent.stream.add(file(f"d{number % 2}/f{number}"))
+    sent.stream.add(link("d0/again", "d1/f1"))
+    for repeated in ("d0/f0", "d1/f9", "d0/again"):
+        with pytest.raises(UnfitForStream, match="already sent"):
+            sent.stream.add(file(repeated))
+    with pytest.raises(UnfitForStream, match="a hard link to the directory"):
+        sent.stream.add(link("d0/directory", "d1"))
+    with pytest.raises(UnfitForStream, match="does not exist"):
+        sent.stream.add(link("d0/missing", "d1/f0"))
 
 
 def test_links_may_refer_to_sent_and_to_published_files() -> None:
