@@ -5,12 +5,14 @@ the commands need that read only these (`list`, `find`, `stats`, `du`, `site`, â
 always give the same repository.
 
 Each image has a base that many images share, a runtime that ten images share, and a layer of its
-own. Of ten files, three have a content that files of other layers have as well.
+own. Of ten files, three have a content that files of other layers have as well. Bases have the
+packages of a distribution, and the other layers those of Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import time
@@ -20,10 +22,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.synthetic import write_bytes, write_image
+from publisher.entry import sort_key
 from publisher.layers.index import IndexHeader, write_index
 from publisher.oci.digest import digest_of
+from publisher.packages.model import Database, Package, PackageType
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
+from publisher.tree.layer_packages import PackageRecord
 from publisher.tree.origin import Origin
 
 IMAGES_OF_A_RUNTIME = 10
@@ -31,6 +36,9 @@ _FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 _PERIOD = timedelta(days=700)
 _FILES_OF_A_DIRECTORY = 50
 _COMMON_CONTENTS = 100_000
+_PACKAGES = {"base": 300, "runtime": 120, "own": 15}
+"""How many packages the layers of each kind have, of which every third image has other versions."""
+
 _OWNERS = ("astro", "bio", "chem", "geo", "physics", "")
 
 
@@ -120,7 +128,8 @@ class _Writer:
         path = self._root / layout.layer_index(digest)
         path.parent.mkdir()
         contents = self._contents(random.Random(name))
-        directories, files = _lines(top, entries, contents)
+        databases = tuple(_databases(name, top))
+        directories, files = _lines(top, entries, contents, [each.path for each in databases])
         total = sum(size for _, size in files)
         lines = [line for group in directories for line in group]
         header = IndexHeader(
@@ -134,6 +143,8 @@ class _Writer:
         )
         with path.open("wb") as file:
             write_index(file, header, lines)
+        record = PackageRecord(digest, databases)
+        write_bytes(self._root, layout.layer_packages(digest), record.to_bytes())
         self._users[digest] = set()
         return digest
 
@@ -147,15 +158,33 @@ class _Writer:
                 yield source.choice(self._common)
 
 
+def _databases(name: str, top: str) -> Iterator[Database]:
+    """Yield the package databases of the layer `name`: dpkg's for a base, else one per package."""
+    kind, _, number = name.partition(" ")
+    patch = int(number) % 17
+    if kind == "base":
+        names = ["openssl", *(f"lib{at:03}" for at in range(1, _PACKAGES[kind]))]
+        packages = [Package(each, f"3.0.{patch}-1~deb12u2", "amd64") for each in names]
+        yield Database("var/lib/dpkg/status", str(PackageType.DEB), tuple(sorted(packages)))
+        return
+    for at in range(_PACKAGES[kind]):
+        found = Package(f"{kind}-{at:03}", f"1.{at}.{patch if at % 3 == 0 else 0}")
+        path = f"{top}/lib/python3.11/site-packages/{found.name}.dist-info/METADATA"
+        yield Database(path, str(PackageType.PYTHON), (found,))
+
+
 def _size(source: random.Random) -> int:
     """Return a file size: most are a few kilobytes, some are megabytes."""
     return int(source.lognormvariate(7.5, 2))
 
 
 def _lines(
-    top: str, entries: int, contents: Iterator[tuple[str, int]]
+    top: str, entries: int, contents: Iterator[tuple[str, int]], databases: Sequence[str]
 ) -> tuple[Sequence[Sequence[str]], Sequence[tuple[str, int]]]:
-    """Return the encoded entries of a layer, by directory, and digest and size of its files."""
+    """Return the encoded entries of a layer, by directory, and digest and size of its files.
+
+    `databases` are further files, with directories of their own.
+    """
     parts = top.split("/")
     above = ["/".join(parts[:count]) for count in range(len(parts) + 1)]
     groups = [[_directory(path) for path in above]]
@@ -177,7 +206,26 @@ def _lines(
             ]
         )
         rest -= 1 + count
+    # Below `top` they sort before "part-", and "var" sorts after the other directories at the top.
+    place = 1 if databases[0].startswith(top) else len(groups)
+    groups.insert(place, _database_lines(databases, above))
     return groups, files
+
+
+def _database_lines(databases: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the encoded entries of these files, and of the directories above that are missing."""
+    lines: dict[str, str] = {}
+    for path in databases:
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            above = "/".join(parts[:count])
+            if above not in known:
+                lines[above] = _directory(above)
+        lines[path] = (
+            f'{{"path":"{path}","type":"f","mode":"0644","uid":0,"gid":0,"size":100,'
+            f'"mtime_ns":1700000000000000000,"sha256":"{hashlib.sha256(path.encode()).hexdigest()}"}}'
+        )
+    return [lines[path] for path in sorted(lines, key=sort_key)]
 
 
 def _directory(path: str) -> str:

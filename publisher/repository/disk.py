@@ -23,7 +23,7 @@ _RENAME_EXCHANGE = 2
 class NotAFile(OSError):
     """Something else is in the place of a file; `found` names it ("a directory")."""
 
-    def __init__(self, path: Path, found: str) -> None:
+    def __init__(self, path: Path | str, found: str) -> None:
         super().__init__(errno.EINVAL, f"it is {found}, not a file", str(path))
         self.found = found
 
@@ -84,13 +84,13 @@ def write_new_file(path: Path, data: bytes, mode: int = PUBLIC_FILE_MODE) -> Non
         os.fchmod(file.fileno(), mode)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path | str) -> BinaryIO:
     """Open a regular file for reading; anything else is NotAFile, and never waited for."""
     try:
         # Opening a FIFO would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ENOENT and path.is_symlink():
+        if error.errno == errno.ENOENT and os.path.islink(path):
             raise NotAFile(path, "a symbolic link that leads nowhere") from None
         if error.errno == errno.ELOOP:
             raise NotAFile(path, "a symbolic link that leads to itself") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 
 from publisher.browse.statistics.totals import totals
 from publisher.browse.status import StatusLine
@@ -63,6 +64,7 @@ class Facts:
     comparisons: Mapping[str, Sequence[Link]]
     wishes: Mapping[str, Sequence[StatusLine]]
     removals: Mapping[str, Sequence[ScheduledRemoval]]
+    _rows: dict[str, ImageRow] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -87,7 +89,12 @@ class Facts:
         return cls(survey, frozenset(detailed), comparisons or {}, wishes, removals)
 
     def row(self, image: PublishedImage) -> ImageRow:
-        """Return the image's row in the list of images."""
+        """Return the image's row in the list of images, which its own page has as well."""
+        if image.name not in self._rows:
+            self._rows[image.name] = self._row(image)
+        return self._rows[image.name]
+
+    def _row(self, image: PublishedImage) -> ImageRow:
         survey, record = self.survey, image.publication
         removal = next(
             (e for e in self.removals.get(image.name, ()) if e.key[1] == image.manifest_digest),

@@ -28,6 +28,7 @@ from publisher.repository import Repository
 from publisher.repository.published import NotPublished, PublishedImage, load_image
 from publisher.repository.settings import client_mount, own_mount
 from publisher.state import RunRecord, Tries
+from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.pins import Pin
 from publisher.tree.record import InvalidRecord
@@ -139,7 +140,8 @@ def survey_repository(
     """
     wishes = find_status(repository, remembered.tries, Selection(), now, unreadable)
     images = {line.name: line.image for line in wishes if line.image is not None}
-    for name in repository.names():
+    has_platforms = repository.exists(layout.image_metadata(layout.MULTIARCH))
+    for name in repository.names() if has_platforms else ():
         if name not in images:  # of a further platform
             with suppress(NotPublished):  # it was removed concurrently
                 images[name] = load_image(repository, name)

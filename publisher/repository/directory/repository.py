@@ -88,7 +88,7 @@ class DirectoryRepository:
         Raises:
             InvalidRecord: This user may not read it, or it is not a file.
         """
-        place = self.root / path
+        place = os.path.join(self.root, path)
         try:
             with open_file(place) as file:
                 return file.read()
@@ -100,7 +100,7 @@ class DirectoryRepository:
         except PermissionError as error:
             import shlex
 
-            hint = f"chmod a+r {shlex.quote(str(place))}"
+            hint = f"chmod a+r {shlex.quote(place)}"
             raise InvalidRecord(path, why="permission denied", hint=hint) from error
 
     def content(self, path: str) -> Iterator[bytes]:
@@ -112,7 +112,7 @@ class DirectoryRepository:
     def link_text(self, path: str) -> str | None:
         """Return the text of a symlink; None if it is missing, or not a symlink."""
         try:
-            return os.readlink(self.root / path)
+            return os.readlink(os.path.join(self.root, path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
@@ -122,7 +122,7 @@ class DirectoryRepository:
 
     def exists(self, path: str) -> bool:
         """Return whether `path` exists. Symlinks are not followed: a dangling one exists."""
-        return os.path.lexists(self.root / path)
+        return os.path.lexists(os.path.join(self.root, path))
 
     def kind(self, path: str) -> EntryType | None:
         """Return the type of `path`, without following a link there; None if it is missing."""
@@ -148,14 +148,13 @@ class DirectoryRepository:
 
     def names(self) -> Iterator[str]:
         """Yield every published image's name, sorted."""
-        top = self.root / layout.METADATA
-        for directory, subdirectories, files in os.walk(top, onerror=_raise_unless_missing):
-            here = Path(directory)
+        top = os.path.join(self.root, layout.METADATA)
+        for here, subdirectories, files in os.walk(top, onerror=_raise_unless_missing):
             if here == top:
                 subdirectories[:] = [n for n in subdirectories if not layout.is_hidden(n)]
             subdirectories.sort()
             if layout.MANIFEST_FILE in (*files, *subdirectories):
-                yield here.relative_to(top).as_posix()
+                yield here[len(top) + 1 :] or "."
 
     def walk(self, path: str) -> Iterator[FoundOnDisk]:
         """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
