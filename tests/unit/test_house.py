@@ -197,6 +197,12 @@ UNCLEAR = re.compile(
 
 UNCLEAR_WHO = re.compile(r"(?<!user )(?<!users )\bwhom?\b", re.IGNORECASE)
 
+
+def is_unclear(text: str) -> bool:
+    """Whether a text has one of these words."""
+    return bool(UNCLEAR.search(text) or UNCLEAR_WHO.search(text))
+
+
 KEPT = {
     # A change of these texts would change what is published.
     "publisher/runtimes/apptainer.py": "the image says neither entry point nor command",
@@ -234,6 +240,8 @@ def prose_of_tests() -> Iterator[tuple[str, int, str]]:
     for path in sorted((*ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/**/*.py"))):
         name = str(path.relative_to(ROOT))
         source = path.read_text()
+        if not is_unclear(source.replace("_", " ")):
+            continue  # to take it apart would find nothing, and takes a while
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT:
                 yield name, token.start[0], token.string
@@ -248,7 +256,7 @@ def test_texts_do_not_have_the_words_that_the_guide_for_contributors_replaces() 
     found = [
         f"{name}:{number}: {line.strip()}"
         for name, number, line in (*prose(), *prose_of_tests())
-        if UNCLEAR.search(line) or UNCLEAR_WHO.search(line)
+        if is_unclear(line)
     ]
     assert not found, "\n".join(found)
 
@@ -272,6 +280,6 @@ def test_the_words_that_the_guide_replaces_are_found() -> None:
         "we",
         "room for it",
     ):
-        assert UNCLEAR.search(text) or UNCLEAR_WHO.search(text), text
+        assert is_unclear(text), text
     for text in ("if value is None:", "the user who runs it", "a room imports"):
-        assert not UNCLEAR.search(text) and not UNCLEAR_WHO.search(text), text
+        assert not is_unclear(text), text
