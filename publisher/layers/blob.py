@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 
@@ -23,17 +23,12 @@ from publisher.oci.digest import digest_algorithm
 _QUEUED_BYTES = 4 * 2**20
 
 
-def checked(
-    chunks: Iterable[bytes],
-    descriptor: Descriptor,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[bytes]:
+def checked(chunks: Iterable[bytes], descriptor: Descriptor) -> Iterator[bytes]:
     """Yield the chunks of a blob; at its end check its size and digest.
 
     Args:
         chunks: The blob. No chunk is read after `descriptor.size` bytes.
         descriptor: The layer in the manifest.
-        progress: Called with the size of each chunk (bytes).
 
     Raises:
         DigestMismatch: The blob does not have the digest of `descriptor`.
@@ -55,8 +50,6 @@ def checked(
                 why=f"the blob is longer than the manifest's {descriptor.size} bytes",
             )
         blob_hash.update(chunk)
-        if progress is not None:
-            progress(len(chunk))
         if chunk:
             yield chunk
     actual = f"{blob_hash.name}:{blob_hash.hexdigest()}"

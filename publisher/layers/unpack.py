@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from typing import BinaryIO
@@ -53,7 +53,6 @@ def unpack(
     sink: TreeSink,
     index: BinaryIO,
     policy: Policy,
-    progress: Callable[[int], None] | None = None,
     tar_split: BinaryIO | None = None,
     is_checked: bool = False,
 ) -> LayerSummary:
@@ -69,7 +68,6 @@ def unpack(
         sink: Receives the entries.
         index: Receives the layer index.
         policy: The properties that are published, and the limits.
-        progress: Called in the other thread with the size of each chunk.
         tar_split: Receives the layer's tar-split data. It is left empty if the archive cannot be
             assembled from the tree, because a member replaces a file of an earlier one.
         is_checked: Another process checks size and digest of `chunks` while it sends them, and
@@ -90,7 +88,7 @@ def unpack(
     limits = policy.limits
     split = TarSplit(tar_split) if tar_split is not None else None
     if not is_checked:
-        chunks = checked(chunks, descriptor, progress)
+        chunks = checked(chunks, descriptor)
     with (
         BlobReader(chunks, layer, diff_id, limits.layer_bytes) as blob,
         temporary_databases(f"cannot unpack {layer}"),

@@ -319,21 +319,6 @@ def test_a_blob_longer_than_its_descriptor_is_not_read_on() -> None:
     assert asked == []
 
 
-def test_progress_adds_up_to_the_blobs_size() -> None:
-    source = layer(*MEMBERS)
-    seen: list[int] = []
-    unpack(
-        source.chunks(1000),
-        source.descriptor,
-        source.diff_id,
-        _Sink(),
-        io.BytesIO(),
-        Policy(),
-        seen.append,
-    )
-    assert sum(seen) == len(source.blob)
-
-
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_bomb_is_refused_when_it_exceeds_the_limit(compression: Compression) -> None:
     bomb = layer(file("zeros", bytes(60_000_000)), compression=compression)
