@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ class PushedImages:
     def __init__(self, engine: sa.Engine, jobs: StoredJobs) -> None:
         self._engine = engine
         self._jobs = jobs
+        self._lock = threading.Lock()
 
     def submit(self, request: JobRequest, patterns: Sequence[str]) -> Submission:
         """Queue an ingest of what `patterns` select of a list, or add them to a queued job.
@@ -43,14 +45,15 @@ class PushedImages:
             JobsUnavailable: The database cannot be reached.
         """
         options = [_ONLY + pattern for pattern in patterns]
-        for _ in range(_TRIES):
-            queued = self._queued(request)
-            if queued is None:
-                break
-            joined = _joined(queued.request, options)
-            if joined == queued.request or self._replace(queued, joined):
-                return Submission(replace(queued, request=joined), is_new=False)
-        return self._jobs.submit(_selecting(request, options))
+        with self._lock:  # else pushes at the same time would each queue a job
+            for _ in range(_TRIES):
+                queued = self._queued(request)
+                if queued is None:
+                    break
+                joined = _joined(queued.request, options)
+                if joined == queued.request or self._replace(queued, joined):
+                    return Submission(replace(queued, request=joined), is_new=False)
+            return self._jobs.submit(_selecting(request, options))
 
     def _queued(self, request: JobRequest) -> Job | None:
         chosen = JobFilter(

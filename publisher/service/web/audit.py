@@ -16,6 +16,7 @@ from publisher.service.jobs.model import JobsUnavailable
 from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import client_of, is_admitted, sender_of
+from publisher.service.web.hooks import recorded_path
 from publisher.service.web.jobs import is_identifier
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Kind, Parameter, Route
@@ -55,7 +56,7 @@ async def _record(audit: Audit, request: Request, status: int) -> None:
         return
     sender = sender_of(request)
     address = address_of(request) if is_admitted(request) else client_of(request)
-    path = printable(request.url.path)
+    path = printable(recorded_path(request.url.path))
     try:
         await in_database(audit.add, sender, address, request.method, path, status)
     except JobsUnavailable as error:

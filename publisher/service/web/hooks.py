@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import field
 
-from starlette.concurrency import run_in_threadpool
+import anyio
+import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -44,6 +46,8 @@ MOST_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 64
 """How many bodies are read at the same time: those of GitHub are read before they are checked."""
 
+_MOST_THREADS = 4
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,11 +77,24 @@ def hook_routes(context: HookContext) -> list[GuardedRoute]:
     return [GuardedRoute(path, hooks.receive, Verb.NOTIFY, "POST") for path in paths]
 
 
+def recorded_path(path: str) -> str:
+    """Return the path of a request as logs may have it: without the secret of a hook."""
+    return re.sub(r"^(/+hooks/+[^/]*)/.*", r"\1", path, flags=re.DOTALL)
+
+
 @dataclass(slots=True)
 class _Hooks:
     context: HookContext
     replays: Replays = field(default_factory=Replays)
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_AT_ONCE))
+
+    limiter: anyio.CapacityLimiter | None = None
+
+    @property
+    def _threads(self) -> anyio.CapacityLimiter:
+        if self.limiter is None:
+            self.limiter = anyio.CapacityLimiter(_MOST_THREADS)
+        return self.limiter
 
     async def receive(self, request: Request) -> Response:
         """Answer with 202 and the jobs that were queued; no answer has more of the wishes."""
@@ -110,7 +127,11 @@ class _Hooks:
             check_signature(hook, signature, body)
             if self.replays.is_known(hook.name, body):
                 return _answer(0, [])
-        count, jobs = await run_in_threadpool(self._submit, hook, body, address_of(request))
+        address = address_of(request)
+        # Threads of its own: pushes wait for each other, and for lists from the network.
+        count, jobs = await anyio.to_thread.run_sync(
+            self._submit, hook, body, address, limiter=self._threads
+        )
         if hook.kind.is_signed:
             self.replays.accept(hook.name, body)
         return _answer(count, jobs)

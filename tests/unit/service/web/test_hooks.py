@@ -19,13 +19,14 @@ import requests
 from dbos import DBOS
 
 from publisher.oci.media_types import OCI_MANIFEST
+from publisher.service.audit import Audit
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
 from publisher.service.hooks.model import Hook, HookKind
 from publisher.service.hooks.replays import SECONDS, Replays
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.pushed import PushedImages
 from publisher.service.jobs.store import StoredJobs
-from publisher.service.web.hooks import MOST_BYTES, HookContext, hook_routes
+from publisher.service.web.hooks import MOST_BYTES, HookContext, hook_routes, recorded_path
 from publisher.wishlist import WishListError, parse_wish_list
 from publisher.wishlist.model import Wish
 from tests.schemas import output_schema
@@ -56,6 +57,7 @@ def package(tag: str) -> bytes:
 class Service:
     web: Web
     jobs: StoredJobs
+    audit: Audit
     session: requests.Session = field(default_factory=requests.Session)
 
     def post(self, path: str, data: Any, **headers: str) -> requests.Response:
@@ -112,8 +114,9 @@ def served(directory: Path, seconds: float = 60) -> Iterator[Service]:
     context = HookContext(
         lambda: hooks, lambda: repositories, wishes, PushedImages(engine, jobs).submit, seconds
     )
-    with serve({}, jobs, others=hook_routes(context)) as web:
-        service = Service(web, jobs)
+    audit = Audit(engine)
+    with serve({}, jobs, others=hook_routes(context), audit=audit) as web:
+        service = Service(web, jobs, audit)
         with service.session:
             yield service
     engine.dispose()
@@ -173,6 +176,8 @@ def test_each_kind_has_its_secret_in_its_place(service: Service) -> None:
     assert service.post(f"quay/{SECRET}", quay).status_code == 202
     selected = ("--retry-failed", "--only=quay.io/bio/app:1")
     assert service.queued() == {("second", "bio"): selected}
+    paths = {each.path for each in service.audit.list()}
+    assert "/hooks/quay" in paths and SECRET not in "".join(paths)
     # The same signed request is accepted, and does nothing.
     again = service.post("github", package("1.5"), **signed)
     assert (again.status_code, again.json()["jobs"]) == (202, [])
@@ -253,6 +258,13 @@ def _raw(web: Web, *headers: str) -> int:
 def test_a_body_that_does_not_arrive_is_not_waited_for(tmp_path: Path) -> None:
     with served(tmp_path, seconds=0.05) as service:
         assert _raw(service.web, "Content-Length: 10") == 408
+
+
+def test_the_path_that_logs_have_is_without_the_secret() -> None:
+    for path in (f"/hooks/quay/{SECRET}", f"//hooks//quay/{SECRET}\n/x", f"/hooks/quay/a/{SECRET}"):
+        assert SECRET not in recorded_path(path) and "quay" in recorded_path(path)
+    for path in ("/hooks/quay", "/api/v1/jobs", "/x/hooks/a/b"):
+        assert recorded_path(path) == path
 
 
 def test_a_signed_body_is_new_again_after_an_hour() -> None:
