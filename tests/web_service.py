@@ -73,6 +73,7 @@ def serve(
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     audit: Audit | None = None,
     others: Sequence[BaseRoute] = (),
+    database: sa.Engine | None = None,
 ) -> Iterator[Web]:
     """Serve directory repositories by their names. Each request looks for changes."""
 
@@ -86,6 +87,7 @@ def serve(
         access,
         jobs,
         lambda: repositories,
+        database=database,
         recheck=0,
         patience=60,
         limits=lambda: limits,

@@ -106,6 +106,20 @@ SESSIONS = sa.Table(
     sa.Column("expires", sa.BigInteger, nullable=False),  # seconds since 1970
 )
 
+TOKENS = sa.Table(
+    "publisher_tokens",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False, unique=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("projects", sa.Text, nullable=False),  # a JSON list
+    sa.Column("allows", sa.Text, nullable=False),  # a JSON list
+    sa.Column("created", sa.BigInteger, nullable=False),  # seconds since 1970, as the next ones
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger),
+)
+
 TICKS = sa.Table(
     "publisher_schedules",
     METADATA,

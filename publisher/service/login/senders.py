@@ -22,7 +22,8 @@ from publisher.service.access import (
 from publisher.service.login.keys import ProviderKeys
 from publisher.service.login.sessions import Sessions
 from publisher.service.login.signed import InvalidToken, is_signed_token, issuer_of, texts, verify
-from publisher.service.projects import Person, grants_of
+from publisher.service.login.tokens import PREFIX, Tokens
+from publisher.service.projects import SERVICE, Person, grants_of
 from publisher.service.providers import SECRET_HEADER, JobTokens, Provider, Proxy
 
 COOKIE = "__Host-publisher-session"
@@ -63,10 +64,12 @@ class Senders:
         access: Callable[[], Access],
         now: Callable[[], datetime],
         sessions: Sessions | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._access = access
         self._now = now
         self.sessions = sessions
+        self._tokens = tokens
         self._keys: dict[Provider, ProviderKeys] = {}
 
     def keys(self, provider: Provider) -> ProviderKeys:
@@ -110,6 +113,12 @@ class Senders:
         identity = find_token(access, given, self._now())
         if identity is not None:
             return identity
+        if self._tokens is not None and given.startswith(PREFIX):
+            token = self._tokens.find(given, self._now())
+            if token is not None:
+                known = {SERVICE, *(each.name for each in access.projects)}
+                grants = {name: verbs for name, verbs in token.grants.items() if name in known}
+                return identity_with(access, token.name, grants, Means.TOKEN)
         if is_signed_token(given):
             issuer = issuer_of(given)
             for each in access.job_tokens:

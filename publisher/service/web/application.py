@@ -17,6 +17,7 @@ from publisher.errors import PublisherError
 from publisher.service.access import Forbidden, Unauthorized, Verb
 from publisher.service.login.senders import Senders
 from publisher.service.login.sessions import Sessions
+from publisher.service.login.tokens import Tokens
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, tag_of
 from publisher.service.web.audit import Audited, audit_routes
@@ -31,6 +32,7 @@ from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, pr
 from publisher.service.web.rates import Rates
 from publisher.service.web.routes import Route, parse_query
 from publisher.service.web.submissions import Submissions
+from publisher.service.web.tokens import token_routes
 from publisher.service.web.trees import Trees
 
 _log = logging.getLogger(__name__)
@@ -58,8 +60,10 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     """
     trees = Trees(context)
     sessions = Sessions(context.database) if context.database is not None else None
-    senders = Senders(context.access, context.now, sessions)
+    tokens = Tokens(context.database) if context.database is not None else None
+    senders = Senders(context.access, context.now, sessions, tokens)
     routes = [*trees.routes(), *job_routes(context.jobs), *audit_routes(context.audit)]
+    routes += token_routes(context)
     entries = [GuardedRoute("/static/{name}", _reporting(_static), Verb.PROBE)]
     if context.jobs is not None:
         submissions = Submissions(context, context.jobs, trees)

@@ -23,6 +23,7 @@ from publisher.service.jobs.model import (
     QueueFull,
 )
 from publisher.service.login.flow import LoginFailed
+from publisher.service.login.tokens import NoSuchToken, TooManyTokens
 from publisher.service.web.rates import TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
@@ -77,6 +78,8 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (LoginFailed, 403),
     (InvalidPayload, 400),
     (NotFound, 404),
+    (NoSuchToken, 404),
+    (TooManyTokens, 409),
     (NotPublished, 404),
     (NoSuchPath, 404),
     (NoSuchJob, 404),

@@ -84,7 +84,7 @@ class Route:
         handler: Called with the request and the values of all parameters.
         parameters: Those of the query.
         media_type: That of the answer.
-        method: GET, or POST for requests that change something.
+        method: GET, or POST or DELETE for requests that change something.
         body: The schema of the body of requests, as `answer`; "" without one.
         reach: Where its sender has to be allowed the verb.
     """
@@ -107,6 +107,7 @@ PARTS = {
     "name": "A published name, or an image reference. Slashes may be written as %2F.",
     "digest": "The digest of a layer.",
     "job": "The identifier of a job.",
+    "token": "The identifier of a token, not its text.",
 }
 """What the parts of paths are."""
 

@@ -62,6 +62,13 @@ TABLE = {
 }
 """What each route is expected to need."""
 
+TOKEN_ROUTES = {
+    ("GET", "/api/v1/tokens"),
+    ("POST", "/api/v1/tokens"),
+    ("DELETE", "/api/v1/tokens/{token}"),
+}
+"""Those of a service with a database: tests/unit/service/login/test_tokens.py."""
+
 LOGINS = {"/login": "GET", "/login/callback": "GET", "/logout": "POST", "/api/v1/identity": "GET"}
 """The routes that each sender may use, with their methods: tests/unit/service/login."""
 
@@ -160,7 +167,7 @@ def routes(others: list[BaseRoute] | None = None) -> list[GuardedRoute]:
     jobs = StoredJobs(connect("sqlite://"), 1)
     health = [*health_routes(lambda: True), *(others or [])]
     audit = Audit(connect("sqlite://"))
-    context = Context(list, Access, jobs, audit=audit)
+    context = Context(list, Access, jobs, audit=audit, database=connect("sqlite://"))
     return cast(list[GuardedRoute], application(context, health).routes)
 
 
@@ -168,9 +175,10 @@ def test_every_route_states_what_its_requests_do() -> None:
     found = {(frozenset(each.methods or ()), each.path): each.verb for each in routes()}
     reads = {(frozenset({"GET", "HEAD"}), path): verb for path, verb in TABLE.items()}
     writes = {(frozenset({"POST"}), path): verb for path, verb in WRITES.items()}
-    both = {"GET": {"GET", "HEAD"}, "POST": {"POST"}}
+    both = {"GET": {"GET", "HEAD"}, "POST": {"POST"}, "DELETE": {"DELETE"}}
+    of_tokens = {(frozenset(both[how]), path): Verb.ADMINISTER for how, path in TOKEN_ROUTES}
     logins = {(frozenset(both[how]), path): Verb.LOGIN for path, how in LOGINS.items()}
-    assert found == reads | writes | logins
+    assert found == reads | writes | logins | of_tokens
 
 
 def test_a_route_without_a_verb_is_refused_at_the_start() -> None:

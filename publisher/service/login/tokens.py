@@ -1,0 +1,163 @@
+"""Tokens that were created by requests. The database has only their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from publisher.errors import PublisherError
+from publisher.lazy import dataclass
+from publisher.service.jobs.database import TOKENS, available
+from publisher.service.projects import SERVICE, Grants
+from publisher.service.verbs import Verb
+
+PREFIX = "pub_"
+"""With which each of these tokens begins, so that programs find those that were published."""
+
+MOST_TOKENS = 10_000
+_USED_SECONDS = 3600
+
+
+class NoSuchToken(PublisherError):
+    """No token has this identifier, or the sender of the request may not manage it."""
+
+
+class TooManyTokens(PublisherError):
+    """There are as many tokens as the service keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token as it is stored; times are in UTC.
+
+    `projects` is empty for a token for the service itself and all projects. `used` is the last hour
+    in which it was used, or None.
+    """
+
+    id: str
+    name: str
+    projects: tuple[str, ...]
+    allows: frozenset[Verb]
+    created: datetime
+    created_by: str
+    expires: datetime
+    used: datetime | None
+
+    @property
+    def grants(self) -> Grants:
+        """Return what the token allows, by project."""
+        return dict.fromkeys(self.projects or (SERVICE,), self.allows)
+
+
+class Tokens:
+    """The tokens in the database of `engine`; methods raise JobsUnavailable."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self,
+        name: str,
+        projects: Sequence[str],
+        allows: frozenset[Verb],
+        by: str,
+        now: datetime,
+        expires: datetime,
+    ) -> tuple[StoredToken, str]:
+        """Store a new token, and return it with its text, which is not kept; raise TooManyTokens.
+
+        Tokens that have expired are removed.
+        """
+        text = PREFIX + secrets.token_urlsafe(32)
+        row = {
+            "id": secrets.token_hex(8),
+            "sha256": _digest(text),
+            "name": name,
+            "projects": json.dumps(sorted(projects)),
+            "allows": json.dumps(sorted(allows)),
+            "created": _seconds(now),
+            "created_by": by,
+            "expires": _seconds(expires),
+            "used": None,
+        }
+        with available(), self._engine.begin() as connection:
+            connection.execute(sa.delete(TOKENS).where(TOKENS.c.expires <= _seconds(now)))
+            connection.execute(sa.insert(TOKENS).values(row))
+            count = connection.execute(sa.select(sa.func.count()).select_from(TOKENS)).scalar_one()
+            if count > MOST_TOKENS:
+                raise TooManyTokens(
+                    "cannot create a token",
+                    why=f"there are {MOST_TOKENS} tokens, which is the limit",
+                    hint="revoke tokens that are not used",
+                )
+        return _token(row), text
+
+    def list(self) -> list[StoredToken]:
+        """Return all tokens, the oldest first."""
+        query = sa.select(TOKENS).order_by(TOKENS.c.created, TOKENS.c.id)
+        with available(), self._engine.connect() as connection:
+            return [_token(row) for row in connection.execute(query).mappings()]
+
+    def get(self, identifier: str) -> StoredToken:
+        """Return a token by its identifier; raise NoSuchToken."""
+        query = sa.select(TOKENS).where(TOKENS.c.id == identifier)
+        with available(), self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise NoSuchToken(
+                "cannot find the token",
+                why="it does not exist, or has been revoked",
+                hint="list the tokens: /api/v1/tokens",
+            )
+        return _token(row)
+
+    def revoke(self, identifier: str) -> None:
+        """Remove a token: it is not valid any more."""
+        with available(), self._engine.begin() as connection:
+            connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
+
+    def find(self, text: str, now: datetime) -> StoredToken | None:
+        """Return the token with this text, None if it is not valid; record that it is used."""
+        moment = _seconds(now)
+        chosen = TOKENS.c.sha256 == _digest(text), TOKENS.c.expires > moment
+        with available(), self._engine.connect() as connection:
+            row = connection.execute(sa.select(TOKENS).where(*chosen)).mappings().first()
+        if row is None:
+            return None
+        hour = moment - moment % _USED_SECONDS
+        if row["used"] != hour:
+            change = sa.update(TOKENS).where(TOKENS.c.id == row["id"]).values(used=hour)
+            with available(), self._engine.begin() as connection:
+                connection.execute(change)
+        return _token(row)
+
+
+def _token(row: Any) -> StoredToken:
+    return StoredToken(
+        row["id"],
+        row["name"],
+        tuple(json.loads(row["projects"])),
+        frozenset(Verb(each) for each in json.loads(row["allows"])),
+        _time(row["created"]),
+        row["created_by"],
+        _time(row["expires"]),
+        None if row["used"] is None else _time(row["used"]),
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.astimezone(UTC).timestamp())
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

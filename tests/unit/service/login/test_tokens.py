@@ -1,0 +1,206 @@
+"""Tokens are created, used and revoked by requests, and are nowhere in the clear."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.service.access import Access, Anonymous, Token
+from publisher.service.jobs.database import connect, create_tables
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.login.tokens import Tokens
+from publisher.service.projects import Project
+from publisher.service.verbs import GRANTED, ROLES, Role
+from publisher.service.web.application import application
+from publisher.service.web.context import Context
+from publisher.service.web.tokens import BASE
+from tests.asgi import Answer, request
+from tests.components import program
+from tests.schemas import output_schema
+from tests.web_service import run_examples, serve
+
+NOW = datetime(2026, 11, 27, 10, 20, tzinfo=UTC)
+
+
+def secret(name: str) -> str:
+    return hashlib.sha256(f"secret-{name}".encode()).hexdigest()
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer secret-{name}"}
+
+
+@dataclass(slots=True)
+class Service:
+    app: Any = None
+    now: datetime = NOW
+    projects: tuple[Project, ...] = (Project("own"), Project("other"))
+    answers: list[Answer] = field(default_factory=list)
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: object = None
+    ) -> Answer:
+        sent = dict(headers)
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        data = b"" if body is None else json.dumps(body).encode()
+        found = request(self.app, method, path, sent, data)
+        self.answers.append(found)
+        return found
+
+    def create(self, headers: Mapping[str, str], **body: object) -> Answer:
+        wanted = {"name": "ci", "projects": ["own"], "allows": ["read"], **body}
+        return self.ask("POST", BASE, headers, wanted)
+
+    def names(self, headers: Mapping[str, str]) -> list[str]:
+        found = self.ask("GET", BASE, headers).json()
+        output_schema("tokens/1").validate(found)
+        return [each["name"] for each in found["tokens"]]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    create_tables(engine)
+    roles = tuple(
+        Token(f"{role}-{where}", secret(f"{role}-{where}"), ROLES[role], projects=projects)
+        for role in Role
+        for where, projects in (("own", ("own",)), ("both", ("own", "other")), ("all", ()))
+    )
+    found = Service()
+    context = Context(
+        list,
+        lambda: Access(Anonymous.NOTHING, roles, found.projects),
+        StoredJobs(engine, 10),
+        database=engine,
+        now=lambda: found.now,
+    )
+    found.app = application(context)
+    yield found
+    engine.dispose()
+
+
+ADMIN, BOTH, OPERATOR = bearer("admin-own"), bearer("admin-both"), bearer("admin-all")
+
+
+def test_a_token_is_created_used_listed_and_revoked(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    made = service.create(ADMIN)
+    assert made.status_code == 201 and made.header("cache-control") == "no-store"
+    output_schema("token/1").validate(made.json())
+    text, identifier = made.json()["token"], made.json()["id"]
+    assert made.header("location") == f"{BASE}/{identifier}"
+    assert (made.json()["expires"], made.json()["usedAt"]) == ("2027-02-25", None)
+    mine = {"Authorization": f"Bearer {text}"}
+    identity = service.ask("GET", "/api/v1/identity", mine).json()
+    assert (identity["name"], identity["grants"]) == (
+        "ci",
+        [{"project": "own", "verbs": ["read"]}],
+    )
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 200
+    assert service.ask("POST", BASE, mine, {}).status_code == 403
+    service.now += timedelta(hours=2)
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 200
+    [listed] = service.ask("GET", BASE, ADMIN).json()["tokens"]
+    assert listed["usedAt"].startswith("2026-11-27T12:00:00") and "token" not in listed
+    assert listed["createdBy"] == "admin-own"
+    for wrong in (text[:-1], text + "a", text.upper(), text.removeprefix("pub_"), "pub_"):
+        found = service.ask("GET", "/api/v1/jobs", {"Authorization": f"Bearer {wrong}"})
+        assert found.status_code == 401
+    for headers, status in ((bearer("admin-both"), 200), (bearer("maintainer-own"), 403)):
+        if status == 403:
+            path = f"{BASE}/{identifier}"
+            assert service.ask("DELETE", path, headers).status_code == 403
+    assert service.ask("DELETE", f"{BASE}/{identifier}", ADMIN).status_code == 200
+    assert service.ask("DELETE", f"{BASE}/{identifier}", ADMIN).status_code == 404
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 401
+    # Only the answer to the request that created it has the text.
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode("latin-1")
+    logged = "\n".join(record.getMessage() for record in caplog.records)
+    shown = [each.text + str(each.headers) for each in service.answers if each is not made]
+    for where in (stored, logged, *shown):
+        assert text not in where and text.removeprefix("pub_") not in where
+
+
+def test_a_token_ends_on_its_day_and_with_its_project(service: Service) -> None:
+    made = service.create(OPERATOR, projects=["own"], expires="2026-11-28").json()
+    mine = {"Authorization": f"Bearer {made['token']}"}
+    service.now = datetime(2026, 11, 27, 23, 59, 59, tzinfo=UTC)
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 200
+    service.now += timedelta(seconds=1)
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 401
+    service.now = NOW
+    service.projects = (Project("other"),)
+    assert service.ask("GET", "/api/v1/jobs", mine).status_code == 403
+
+
+def test_a_token_allows_nothing_that_its_creator_is_not_allowed(service: Service) -> None:
+    every = sorted(GRANTED)
+    for headers, body, status in (
+        (ADMIN, {"allows": every}, 201),
+        (ADMIN, {"projects": ["other"]}, 403),
+        (ADMIN, {"projects": ["own", "other"]}, 403),
+        (ADMIN, {"projects": []}, 403),
+        (ADMIN, {"projects": [""]}, 403),
+        (BOTH, {"projects": ["own", "other"]}, 201),
+        (OPERATOR, {"projects": []}, 201),
+        (OPERATOR, {"projects": ["missing"]}, 422),
+        (bearer("maintainer-own"), {}, 403),
+        (bearer("maintainer-all"), {}, 403),
+        ({}, {}, 401),
+    ):
+        assert service.create(headers, **body).status_code == status, (headers, body)
+    only = service.create(OPERATOR, name="only", allows=["administer"]).json()["token"]
+    mine = {"Authorization": f"Bearer {only}"}
+    assert service.create(mine, allows=["read"]).status_code == 403
+    assert service.create(mine, allows=["administer"]).status_code == 201
+    wrong: list[dict[str, Any]] = [
+        {"allows": []},
+        {"allows": ["browse"]},
+        {"allows": ["probe"]},
+        {"name": "a b"},
+        {"name": "a\n"},
+        {"expires": "2026-11-27"},
+        {"expires": "2027-11-29"},
+        {"expires": "never"},
+        {"more": 1},
+    ]
+    for body in wrong:
+        found = service.create(OPERATOR, **body)
+        assert found.status_code == 400, body
+        output_schema("problem/1").validate(found.json())
+    assert sorted(service.names(ADMIN)) == ["ci", "ci", "only"]
+    assert sorted(service.names(OPERATOR)) == ["ci", "ci", "ci", "ci", "only"]
+    assert service.ask("GET", BASE, bearer("editor-own")).status_code == 403
+    tokens = service.ask("GET", BASE, OPERATOR).json()["tokens"]
+    [of_both] = [each for each in tokens if len(each["projects"]) == 2]
+    assert service.ask("DELETE", f"{BASE}/{of_both['id']}", ADMIN).status_code == 403
+
+
+def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
+    program("curl")
+    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    create_tables(engine)
+    known = (Token("operator", secret("operator"), ROLES[Role.ADMIN]),)
+    access = Access(Anonymous.NOTHING, known, (Project("astro"),))
+    config = tmp_path / "curl"
+    config.write_text('header = "Authorization: Bearer secret-operator"\n')
+    now = datetime.now(UTC)
+    to_revoke, _ = Tokens(engine).create("a", [], frozenset(), "", now, now + timedelta(days=1))
+    with serve({}, access=lambda: access, database=engine) as web:
+        names = {"token.curl": str(config), "IDENTIFIER": to_revoke.id}
+        created, listed, revoked = run_examples(web, "Create and revoke tokens", **names)
+    assert json.loads(created)["token"].startswith("pub_")
+    assert {each["name"] for each in json.loads(listed)["tokens"]} == {"a", "pipeline"}
+    assert json.loads(revoked)["id"] == to_revoke.id
+    engine.dispose()
