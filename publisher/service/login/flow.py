@@ -46,7 +46,7 @@ class Attempt:
         """Return the login of a cookie; None if it is malformed."""
         random, _, path = cookie.partition(".")
         try:
-            text = base64.urlsafe_b64decode(path).decode()
+            text = base64.urlsafe_b64decode(path + "=" * (-len(path) % 4)).decode()
         except ValueError:
             return None
         if len(random) != 43 or not random.isascii():
@@ -55,8 +55,8 @@ class Attempt:
 
     @property
     def cookie(self) -> str:
-        """Return it as the value of a cookie."""
-        return f"{self.random}.{base64.urlsafe_b64encode(self.path.encode()).decode()}"
+        """Return it as the value of a cookie, of characters that need no quotes there."""
+        return f"{self.random}.{_encoded(self.path.encode())}"
 
     def part(self, name: str) -> str:
         """Return the state, the nonce or the verifier."""

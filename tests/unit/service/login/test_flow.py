@@ -84,7 +84,8 @@ class Service:
             assert {"HttpOnly", "Secure", "SameSite=lax", "Path=/"} <= set(attributes)
             assert not any(each.startswith("Domain") for each in attributes)
             name, _, value = pair.partition("=")
-            self.cookies[name] = value.strip('"')
+            assert '"' not in value or value == '""'  # browsers keep quotes as a part of the value
+            self.cookies[name] = value
             if "Max-Age=0" in attributes:
                 del self.cookies[name]
         self.answers.append(found)
