@@ -111,7 +111,8 @@ def _read(info: dict[str, Any]) -> dict[str, Any]:
 class Running:
     """A snapshotter process that can be killed and started again with the same state."""
 
-    def __init__(self, folder: Path, trees: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, trees: Sequence[Path], before: Sequence[str] = ()) -> None:
+        self._before = before
         self.root = folder / "root"
         self.socket = folder / "s"
         self.log = folder / "log"
@@ -149,7 +150,7 @@ class Running:
 
     def _run(self, *words: str, pipe: int | None = None) -> subprocess.Popen[bytes]:
         trees = [argument for tree in self._trees for argument in ("--tree", str(tree))]
-        command = [sys.executable, "-m", *words, *trees]
+        command = [*self._before, sys.executable, "-m", *words, *trees]
         command += ["--root", str(self.root), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -181,9 +182,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *trees: Path) -> Iterator[tuple[Running, Client]]:
-    """A snapshotter with its client, ended without remains."""
-    process = Running(folder, trees)
+def running(
+    folder: Path, *trees: Path, before: Sequence[str] = ()
+) -> Iterator[tuple[Running, Client]]:
+    """A snapshotter, started by the command `before`, with its client; ended without remains."""
+    process = Running(folder, trees, before)
     client = process.start()
     try:
         yield process, client

@@ -103,6 +103,12 @@ def _serve(trees: list[Path], root: Path, socket: Path) -> int:
     published = PublishedTrees(trees)
     for tree in published.missing():
         message(f"warning: {tree} has no layers now; they are used as soon as it has", prefix="")
+    if not published.sees_marks:
+        message(
+            "warning: without the capability CAP_SYS_ADMIN, the marks of opaque directories are "
+            "invisible: layers that have such directories are downloaded",
+            prefix="",
+        )
     try:
         state = Snapshotter(root, published)
         try:

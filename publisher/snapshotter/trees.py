@@ -10,7 +10,7 @@ from pathlib import Path
 from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
-from publisher.layers.opaque import is_marked_for_root, lacks_marks_for_root
+from publisher.layers.opaque import is_marked_for_root, lacks_marks_for_root, marks_for_root
 from publisher.oci.chain import chain_ids
 from publisher.oci.digest import is_digest
 from publisher.tree import layout
@@ -22,6 +22,8 @@ class PublishedTrees:
     """Trees that are mounted on this machine; a layer is taken from the first that has it."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
+        self.sees_marks = marks_for_root()
+        """Whether this process sees the marks of opaque directories, which takes CAP_SYS_ADMIN."""
         self._roots = tuple(roots)
         self._reported: set[Path] = set()
 
@@ -65,11 +67,13 @@ class PublishedTrees:
             return True
         if tree not in self._reported:
             self._reported.add(tree)
-            _LOG.warning(
-                "%s is not used: it was published without CAP_SYS_ADMIN, so that root's mounts "
-                "would show files that its opaque directories hide",
-                tree,
+            why = (
+                "it was published without CAP_SYS_ADMIN, so that root's mounts would show files "
+                "that its opaque directories hide"
+                if self.sees_marks
+                else "this process cannot see the marks of its opaque directories"
             )
+            _LOG.warning("%s is not used: %s", tree, why)
         return False
 
     def missing(self) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from publisher.oci.chain import chain_ids
 from publisher.tree import layout
 from tests.command import publisher
-from tests.components import require_mounts
+from tests.components import require_mounts, require_root
 from tests.layer_builder import (
     Image,
     Layer,
@@ -259,6 +260,48 @@ def test_a_layer_without_marks_for_the_mounts_of_root_is_unpacked(
         client.remove(tool)
         os.removexattr(opt, "user.overlay.opaque")
         refused("ALREADY_EXISTS", client, "5", base, tool)
+
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+
+def capabilities_of(name: str) -> set[str]:
+    """The capabilities that a service has, without the prefix, as its file in deploy lists them."""
+    text = (DEPLOY / name).read_text()
+    found = re.findall(r"^(?:CapabilityBoundingSet=| *add: \[)([A-Z_, ]+)", text, re.M)
+    assert len(found) == 1, name
+    return {word.removeprefix("CAP_").lower() for word in re.split("[ ,]+", found[0])}
+
+
+def limited_to(capabilities: set[str]) -> list[str]:
+    kept = ",".join(["-all", *sorted(f"+{name}" for name in capabilities)])
+    return ["setpriv", f"--bounding-set={kept}", f"--inh-caps={kept}", "--no-new-privs"]
+
+
+@pytest.mark.parametrize(
+    "name", ["systemd/publisher-snapshotter.service", "kubernetes/snapshotter.yaml"]
+)
+def test_a_service_that_is_installed_as_documented_uses_all_layers_of_root(
+    tree: Path, tmp_path: Path, name: str
+) -> None:
+    require_root()
+    capabilities = capabilities_of(name)
+    base, tool = chains(BASE, TOOL)
+    with running(tmp_path, tree, before=limited_to(capabilities)) as (process, client):
+        refused("ALREADY_EXISTS", client, "1", "", base)
+        refused("ALREADY_EXISTS", client, "2", base, tool)
+        client.prepare("3", tool)
+        client.remove("3")
+        assert "warning" not in process.log.read_text()
+    # What it needs the capability for: without it, the marks are invisible.
+    before = limited_to(capabilities - {"sys_admin"})
+    (tmp_path / "less").mkdir()
+    with running(tmp_path / "less", tree, before=before) as (process, client):
+        refused("ALREADY_EXISTS", client, "1", "", base)
+        assert client.prepare_layer("2", base, tool)
+        log = process.log.read_text()
+        assert "warning: without the capability CAP_SYS_ADMIN" in log
+        assert "published without" not in log
 
 
 def subjects_of_doctor(tree: Path) -> list[str]:
