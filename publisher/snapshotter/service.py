@@ -137,8 +137,8 @@ class Service:
     def _list(self, request: Message, context: Any) -> Iterator[Message]:
         try:
             found = self._snapshotter.walk(request["filters"])
-        except SnapshotError as error:
-            context.abort(_CODES[type(error)], str(error))
+        except (SnapshotError, OSError) as error:
+            context.abort(*_status("List", error))
             return
         for start in range(0, len(found), _LISTED_AT_ONCE):
             part = found[start : start + _LISTED_AT_ONCE]
@@ -151,20 +151,24 @@ def _unary(method: str, handler: Handler) -> Any:
     def handle(request: Message, context: Any) -> Message:
         try:
             return handler(request)
-        except SnapshotError as error:
-            _LOG.debug("%s: %s", method, error)
-            code, text = _CODES[type(error)], str(error)
-        except OSError as error:
-            # Otherwise gRPC would send the name of the exception's class alone.
-            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            text = f"cannot {method.lower()}: {text}"
-            _LOG.error(text)
-            code = grpc.StatusCode.UNKNOWN
-        context.abort(code, text)
+        except (SnapshotError, OSError) as error:
+            context.abort(*_status(method, error))
         raise AssertionError("abort raises an exception")
 
     request, response = METHODS[method]
     return grpc.unary_unary_rpc_method_handler(handle, decoder(request), encoder(response))
+
+
+def _status(method: str, error: SnapshotError | OSError) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the text of the answer to a request that failed."""
+    if isinstance(error, SnapshotError):
+        _LOG.debug("%s: %s", method, error)
+        return _CODES[type(error)], str(error)
+    # Otherwise gRPC would send the name of the exception's class alone.
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    text = f"cannot {method.lower()}: {text}"
+    _LOG.error(text)
+    return grpc.StatusCode.UNKNOWN, text
 
 
 def _mounts(mounts: Iterable[Mount]) -> Message:

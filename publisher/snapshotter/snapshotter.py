@@ -9,6 +9,7 @@ The behaviour, errors included, is that of containerd's own overlay snapshotter.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -27,6 +28,7 @@ from publisher.snapshotter.model import (
     NotFound,
     Snapshot,
 )
+from publisher.snapshotter.reserve import Reserve
 from publisher.snapshotter.store import Level, StateUnusable, Store
 from publisher.snapshotter.trees import PublishedTrees
 
@@ -56,6 +58,7 @@ class Snapshotter:
         self._trees = trees
         self._directories = Directories(directory)
         self._store = Store(root / "state.db")
+        self._reserve = Reserve(root / "reserve")
         self._index_off = ("index=off",) if _has_index() else ()
         self._recover()
 
@@ -171,15 +174,27 @@ class Snapshotter:
         Raises:
             FailedPrecondition: It is the parent of another one.
         """
+        try:
+            number = self._delete(name)
+        except OSError as error:
+            # A removal needs space before it frees some.
+            if error.errno != errno.ENOSPC or not self._reserve.release():
+                raise
+            number = self._delete(name)
+        try:
+            self._directories.remove(number)
+        except OSError as error:  # the snapshot does not exist any more, whatever is left of it
+            _LOG.warning("cannot remove %s: %s", error.filename, error.strerror)
+        self._reserve.keep()
+
+    def _delete(self, name: str) -> int:
+        """Delete a snapshot from the state; return its number."""
         with self._store.transaction():
             snapshot = self._find(name)
             if self._store.has_children(snapshot):
                 raise FailedPrecondition(f"cannot remove snapshot {name}", why="it has a child")
             self._store.delete(snapshot)
-        try:
-            self._directories.remove(snapshot.id)
-        except OSError as error:  # the snapshot does not exist any more, whatever is left of it
-            _LOG.warning("cannot remove %s: %s", error.filename, error.strerror)
+        return snapshot.id
 
     def cleanup(self) -> None:
         """Remove directories that no snapshot has."""

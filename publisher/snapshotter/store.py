@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -66,6 +68,7 @@ class Store:
             StateUnusable: The file is not such a database, or of a later version.
         """
         self._lock = threading.Lock()
+        self._path = path
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._open()
@@ -99,8 +102,12 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block alone; all of its changes are kept, or none."""
-        with self._lock:
+        """Run the block alone; all of its changes are kept, or none.
+
+        Raises:
+            OSError: The database cannot be written, such as ENOSPC on a full disk.
+        """
+        with self._lock, self._errors():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -109,6 +116,15 @@ class Store:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            number, text = (errno.ENOSPC, "") if is_full else (errno.EIO, str(error))
+            raise OSError(number, text or os.strerror(number), str(self._path)) from error
 
     def close(self) -> None:
         """Close the database."""

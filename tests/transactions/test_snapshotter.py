@@ -203,7 +203,7 @@ def test_killed_at_each_step_the_state_is_that_before_or_after(
             if killed and found == before and before != after:
                 operation.run(snapshotter)
                 assert state(snapshotter) == after, f"again after step {number}"
-        assert set(os.listdir(root)) == {"lock", "snapshots", "state.db"}
+        assert set(os.listdir(root)) == {"lock", "reserve", "snapshots", "state.db"}
         if not killed:
             break
     assert number > 3

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.components import require_mounts
+from tests.components import require_mounts, run, unmount_below
 from tests.snapshotter import Client, Refused, Running, mounted, running
 from tests.trees import assert_same_tree
 
@@ -499,6 +499,48 @@ def test_nothing_is_left_behind_and_a_restart_loses_nothing(tmp_path: Path) -> N
         client.remove(base)
         assert process.directories() == set()
         assert process.stop() == 0
+
+
+def test_on_a_full_disk_requests_are_refused_with_the_reason_and_snapshots_can_be_removed(
+    tmp_path: Path,
+) -> None:
+    require_mounts()
+    place = tmp_path / "small"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place)
+    try:
+        process = Running(place, [tmp_path / "no-tree"])
+        process.log = tmp_path / "log"
+        client = process.start()
+        base = committed(client)
+        names = [f"container-{number}" for number in range(5)]
+        for name in names:
+            client.prepare(name, base)
+        # What a container writes fills the disk.
+        (upper,) = (o[9:] for o in client.mounts(names[0])[0]["options"] if o[:9] == "upperdir=")
+        for restarted in (False, True):
+            with pytest.raises(OSError, match="No space left"), open(f"{upper}/f", "ab", 0) as file:
+                while True:
+                    file.write(b"x" * 4096)
+            if restarted:
+                client.close()
+                process.kill()
+                client = process.start()
+            with pytest.raises(Refused) as caught:
+                for number in range(1000):
+                    client.prepare(f"new-{number}", base)
+            assert "cannot prepare: " in caught.value.details
+            assert "No space left on device" in caught.value.details
+            client.remove(names.pop())
+            assert set(names) <= set(client.list())
+        assert "Traceback" not in process.log.read_text()
+        client.remove(names.pop(0))
+        client.prepare("again", base)
+        assert len(process.directories()) == len(client.list())
+        client.close()
+        assert process.stop() == 0
+    finally:
+        unmount_below(tmp_path)
 
 
 def test_systemd_is_notified_when_it_answers_and_when_it_ends(
