@@ -31,6 +31,8 @@ make_root trixie 4 trixie bubblewrap busybox-static git iproute2 jq make openssl
   squashfs-tools squashfs-tools-ng strace tcl
 make_venv dev
 if [ "${1:-}" = --prepare ]; then
+  # Modules of dependencies are compiled at their first import: here once, not in each process of pytest.
+  enter_root memory python -m pytest --collect-only --quiet -p no:cacheprovider "${tests[@]}" || true
   exit
 fi
 unset CI # what is not installed here was tested before
