@@ -64,7 +64,7 @@ class Facts:
     comparisons: Mapping[str, Sequence[Link]]
     wishes: Mapping[str, Sequence[StatusLine]]
     removals: Mapping[str, Sequence[ScheduledRemoval]]
-    _rows: dict[str, ImageRow] = field(default_factory=dict)
+    _rows: dict[str, ImageRow] = field(default_factory=dict, init=False)  # not copied by replace
 
     @classmethod
     def of(
