@@ -1,6 +1,6 @@
 """The measurements of docs/results.md, in one command.
 
-Makes 44 images of the kind that is published in science (Debian bases, Python, NumPy, SciPy,
+Makes 43 images of the kind that is published in science (Debian bases, Python, NumPy, SciPy,
 pandas, R, C++ libraries, Node, Java; several versions of some) from the packages of Debian, PyPI
 and npm, pushes them to a registry on this machine, publishes them, and measures. An interrupted run
 goes on where it was: each measurement is a JSON file in the folder, with its commit and machine.

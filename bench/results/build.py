@@ -37,6 +37,7 @@ if [ -d "$root/var/cache/apt" ]; then
   mount --bind "$apt/lists" "$root/var/lib/apt/lists"
   mount --bind "$apt/cache" "$root/var/cache/apt"
 fi
+unset TMPDIR
 chroot "$root" sh -ec "$script"
 """
 
@@ -44,9 +45,13 @@ _APT = """
 export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 options='-o APT::Sandbox::User=root -o DPkg::Options::=--force-unsafe-io'
 mkdir -p /var/cache/apt/archives/partial
-[ -e /var/lib/apt/lists/updated ] || apt-get -qq $options update && touch /var/lib/apt/lists/updated
 apt-get install -qq --yes --no-install-recommends $options {packages} >/dev/null
 rm -rf /var/log/apt /var/log/*.log /var/cache/debconf/*-old
+"""
+
+_UPDATE = """
+ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 && exit
+apt-get -qq -o APT::Sandbox::User=root update
 """
 
 _COMPILE = "python3 -m compileall -q {place} || true"  # some packages have files for other versions
@@ -109,6 +114,24 @@ class Builder:
         )
         done.parent.mkdir(exist_ok=True)
         done.touch()
+
+    def begin_with(self, other: Builder) -> None:
+        """Have what another builder has built, unless this one has built something."""
+        if not self.folder.exists():
+            new = self.folder.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            # What is in a layer does not change any more, so that links suffice.
+            run("cp", "-a", "--link", other.folder / "layers", "-t", _made(new))
+            run(
+                "cp", "-a", *(other.folder / name for name in ("layout", "built", "apt")), "-t", new
+            )
+            new.rename(self.folder)
+
+    def update_lists(self, base: Recipe) -> None:
+        """Fetch the lists of packages for the release of a base."""
+        layer = self.folder / "layers/lists"
+        self._make(Step("script", (_UPDATE,)), layer, [self._layer(base, 0)], release_of(base, []))
+        shutil.rmtree(layer)
 
     def forget(self) -> None:
         """Remove what is needed to build only: the directories of layers, caches, the layout."""
@@ -183,6 +206,11 @@ def write_archive(layer: Path, archive: Path) -> None:
                     _add_marker(written, relative / f".wh.{name}")
                 elif not stat.S_ISSOCK(status.st_mode):
                     written.add(path, str(relative / name), recursive=False)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _is_opaque(folder: str) -> bool:

@@ -49,6 +49,7 @@ def measure_costs(world: World, rounds: int = ROUNDS) -> dict[str, Any]:
                 costs.setdefault(name, []).append(_run(command))
         progress(f"  round {number + 1} of {rounds}")
     return {
+        "rounds": rounds,
         "images": len(world.recipes),
         "moving": [recipe.name for recipe in moving[:2]],
         "costs": {

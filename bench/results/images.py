@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,35 +86,76 @@ def made_world(state: State, *, quick: bool) -> Iterator[World]:
 
 
 def _build_and_push(world: World) -> None:
-    """Build and push what is missing: the images of each base in turn, several bases at a time."""
+    """Build and push what is missing: first the bases, then what is above them.
+
+    Images with the same image above the base are a group; several groups are built at a time.
+    """
     by_name = {recipe.name: recipe for recipe in RECIPES}
     (world.state.folder / "pushed").mkdir(exist_ok=True)
+    bases = [recipe for recipe in RECIPES if not recipe.parent]
     groups: dict[str, list[Recipe]] = {}
     for recipe in RECIPES:
-        base = (*parents_of(recipe, by_name), recipe)[0].name
-        groups.setdefault(base, []).append(recipe)
+        if recipe.parent:
+            groups.setdefault((*parents_of(recipe, by_name), recipe)[1].name, []).append(recipe)
+    missing = {
+        name: [each for each in group if not _pushed(world, each).exists()]
+        for name, group in groups.items()
+    }
+    if not any(missing.values()):
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A group that waits for its base is behind it in the queue.
+        ready = {base.name: pool.submit(_build_base, world, base) for base in bases}
         done = [
-            pool.submit(_build_group, world, base, group, by_name) for base, group in groups.items()
+            pool.submit(_build_group, world, name, each, by_name, ready)
+            for name, each in missing.items()
         ]
-    for each in done:
-        each.result()
+    for finished in done:
+        finished.result()
+    for base in bases:
+        _builder(world, base.name).forget()
+
+
+def _builder(world: World, name: str) -> Builder:
+    return Builder(world.state.folder / "build" / name.replace(":", "-"))
+
+
+def _pushed(world: World, recipe: Recipe) -> Path:
+    """Return the file that shows that an image is in the registry."""
+    return world.state.folder / "pushed" / recipe.name
+
+
+def _build_base(world: World, base: Recipe) -> None:
+    builder = _builder(world, base.name)
+    builder.build(base, [])
+    if any(recipe.parent == base.name for recipe in RECIPES):
+        builder.update_lists(base)
+    _push(world, builder, base)
 
 
 def _build_group(
-    world: World, base: str, group: Sequence[Recipe], by_name: dict[str, Recipe]
+    world: World,
+    name: str,
+    missing: Sequence[Recipe],
+    by_name: dict[str, Recipe],
+    bases: dict[str, Future[None]],
 ) -> None:
-    builder = Builder(world.state.folder / "build" / base.replace(":", "-"))
-    markers = {recipe.name: world.state.folder / "pushed" / recipe.name for recipe in group}
-    missing = [recipe for recipe in group if not markers[recipe.name].exists()]
+    builder = _builder(world, name)
     for number, recipe in enumerate(missing, 1):
-        progress(f"image {number} of {len(missing)} above {base}: {recipe.name}")
-        for each in (*parents_of(recipe, by_name), recipe):
+        progress(f"image {number} of {len(missing)} with {name}: {recipe.name}")
+        parents = parents_of(recipe, by_name)
+        bases[parents[0].name].result()
+        builder.begin_with(_builder(world, parents[0].name))
+        for each in (*parents, recipe):
             builder.build(each, parents_of(each, by_name))
+        _push(world, builder, recipe)
+    builder.forget()
+
+
+def _push(world: World, builder: Builder, recipe: Recipe) -> None:
+    if not _pushed(world, recipe).exists():
         world.registry.push(builder.source(recipe), f"field/{recipe.name}", "--preserve-digests")
-        markers[recipe.name].touch()
-    if missing:
-        builder.forget()
+        _pushed(world, recipe).touch()
 
 
 def parents_of(recipe: Recipe, by_name: dict[str, Recipe]) -> list[Recipe]:

@@ -88,7 +88,6 @@ RECIPES: tuple[Recipe, ...] = (
     _base("sid", "sid"),
     _apt("python:3.11", "debian:12", _PYTHON, "python3"),
     _apt("python:3.13", "debian:13", _PYTHON, "python3"),
-    _apt("python:sid", "debian:sid", _PYTHON, "python3"),
     *(
         _pip(f"numpy:{version[:-2]}", "python:3.11", _imports("numpy"), f"numpy=={version}")
         for version in ("1.26.4", "2.1.3", "2.2.6")

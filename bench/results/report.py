@@ -276,7 +276,7 @@ def _starts(results: Results, figures: Figures) -> dict[str, Any]:
         )  # fmt: skip
         parts.append({"name": image, "figure": name, "table": table})
     engines = ", ".join(f"{name} {version}" for name, version in starts["engines"].items())
-    return {"engines": engines, "images": parts}
+    return {"engines": engines, "images": parts, "rounds": starts["rounds"]}
 
 
 # Catalogs -----------------------------------------------------------------------------------------
@@ -355,6 +355,7 @@ def _costs(results: Results, figures: Figures) -> dict[str, Any]:
         "table": _table(("command", "wall s", "slowest", "CPU s", "MB"), rows),
         "moving": costs["moving"],
         "images": costs["images"],
+        "rounds": costs["rounds"],
         "cpu": f"{cpu:,.0f}",
         "new": _size(new),
         "rate": f"{new / cpu / 1e6:.1f}",

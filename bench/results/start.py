@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ from tests.command import succeed
 from tests.components import docker_registry, podman, run, unmount_below
 
 PROBES = ("numpy:2.2", "science:2025a", "r:4.2")
-ROUNDS = 3
+ROUNDS = 2
 _DISK_BYTES = 6 * 2**30
 _SECTOR = 512
 _SIF = "SIF file, Apptainer"
@@ -202,6 +203,7 @@ def main() -> None:
             ]  # fmt: skip
             disk.fill(lambda: _publish(places))
             result = {
+                "rounds": given.rounds,
                 "engines": _versions(),
                 "images": {each.image: _sizes(each, disk) for each in places},
                 "starts": _measure(places, disk, given.rounds),
@@ -244,8 +246,8 @@ def _versions() -> dict[str, str]:
         "containerd": ("containerd", "--version"),
         "Docker": ("dockerd", "--version"),
     }.items():
-        words_of_version = [w for w in run(*words).split() if any(c.isdigit() for c in w)]
-        found[name] = words_of_version[0].strip(",")
+        numbers = re.findall(r"(?<=[ v])[0-9]+\.[0-9][^ ,\n]*", run(*words))
+        found[name] = numbers[0]
     return found
 
 

@@ -13,7 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from docs.handbook.staging import written_pages
+from publisher.cli.main import publisher as command_line
 from tests.command import environment, publisher, succeed
 from tests.components import require, run
 from tests.layer_builder import file, image, layer
@@ -240,6 +243,94 @@ class Site:
             if code not in allowed:
                 failed.append(f"{block.page}: {block.heading}: {shown}: exit {code}: {text}")
         return failed
+
+
+NOT_CONSOLE = {
+    ("deploy/README.md", "systemd"): "tests/system/test_deployment.py",
+    ("deploy/README.md", "Container"): "no engine runs here",
+    ("deploy/README.md", "Kubernetes"): "tests/unit/test_kubernetes.py has the manifests",
+    ("deploy/ansible/README.md", "Example"): "tests/system/test_ansible.py",
+    ("docs/administration.md", "Webhooks"): "tests/unit/cli/test_notifications.py",
+    ("docs/cvmfs.md", "1. The repository"): "needs cvmfs_server",
+    ("docs/cvmfs.md", "2. The state directory"): "needs a user of its own",
+    ("docs/cvmfs.md", "3. Check the machine"): "needs cvmfs_server",
+    ("docs/cvmfs.md", "4. The first image"): "needs cvmfs_server",
+    ("docs/cvmfs.md", "5. A wish list, and a scheduled job"): "needs cvmfs_server",
+    ("docs/cvmfs.md", "Prefetching the files of a program"): (
+        "tests/unit/repository/cvmfs/test_trace.py has a stand-in for cvmfs_server"
+    ),
+    ("docs/cvmfs.md", "Taking over from DUCC"): "needs cvmfs_server",
+    ("docs/cvmfs.md", "Trying it on a throw-away repository"): "needs cvmfs_server",
+    ("docs/runtimes/apptainer.md", "First command"): "tests/engines/test_table.py",
+    ("docs/runtimes/bwrap.md", "On the client"): "installs a package of Debian",
+    ("docs/runtimes/charliecloud.md", "On the client"): "installs a package of Debian",
+    ("docs/runtimes/containerd.md", "On the client"): "tests/engines/test_snapshotter.py",
+    ("docs/runtimes/kubernetes.md", "A flat image in a volume"): "needs a cluster",
+    ("docs/runtimes/squashfs.md", "On the client"): "installs a package of Debian",
+    ("docs/runtimes/squashfs.md", "On the publisher"): "installs a package of Debian",
+}
+"""Sections with commands in another block than one of `console`, and why they are only checked."""
+
+_BENCHMARKS = ("docs/performance.md", "docs/results.md")
+_FENCED = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"[$#]? ?(?:/\S+/)?(?:python -m|publisher|apptainer|kubectl|apt-get|pip) ")
+
+
+def other_blocks() -> list[tuple[str, str, str]]:
+    """Page, heading and text of each block of shell commands that is not one of `console`."""
+    found = []
+    for page in written_pages():
+        for block in _FENCED.finditer(page.text):
+            if block[1] == "sh" or (not block[1] and _COMMAND.match(block[2])):
+                headings = re.findall(r"^#+ (.*)$", page.text[: block.start()], re.MULTILINE)
+                prompt = "" if block[1] == "sh" else r"^[$#] "  # in the former "#" is a comment
+                text = re.sub(prompt, "", block[2], flags=re.MULTILINE)
+                found.append((page.source, headings[-1], text))
+    return found
+
+
+def test_commands_in_other_blocks_are_known_and_can_be_read_by_a_shell() -> None:
+    shown = other_blocks()
+    places = {(page, heading) for page, heading, _ in shown if page not in _BENCHMARKS}
+    assert places == set(NOT_CONSOLE)
+    for reason in NOT_CONSOLE.values():
+        for test in re.findall(r"tests/[\w/]+\.py", reason):
+            assert (ROOT / test).exists(), test
+    text = "\n".join(block for _, _, block in shown)
+    run("bash", "-n", input=text)
+    files = " ".join(re.findall(r"(?<=\s)deploy/\S+", text))
+    missing = 'for name in %s; do [ -e "$name" ] || echo "$name"; done'
+    assert run("bash", "-c", missing % files, cwd=ROOT) == ""
+
+
+def test_publisher_commands_in_other_blocks_are_valid() -> None:
+    group = click.Context(command_line, info_name="publisher")
+    commands = [
+        shlex.split(line)
+        for _, _, block in other_blocks()
+        for line in re.findall(
+            r"publisher ([a-z].*)", re.sub(r"#.*|2?>.*|[|;&]+", "\n", block.replace("\\\n", " "))
+        )
+        if not re.match(r"(?:publisher|docker|-t)\b", line)
+    ]
+    assert len(commands) > 4
+    for name, *words in commands:
+        command = command_line.get_command(group, name)
+        assert command is not None, name
+        command.make_context(name, words, parent=group)
+
+
+def test_benchmarks_that_pages_name_exist_with_their_options() -> None:
+    named = set()
+    for page in written_pages():
+        for module, words in re.findall(r"python -m (bench[\w.]*)([^`\n#]*)", page.text):
+            place = ROOT / module.replace(".", "/")
+            source = place.with_suffix(".py") if not place.is_dir() else place / "__main__.py"
+            text = source.read_text()
+            named.add(module)
+            for option in re.findall(r"--[a-z-]+", words):
+                assert f'"{option}"' in text, (page.source, module, option)
+    assert len(named) > 12
 
 
 def test_every_command_that_a_page_shows_and_no_other_test_runs_works(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from docs.figures import sharing
+from docs.figures import diagrams, sharing
 from docs.handbook import commands, licences, links, pages, schemas, staging, tables
 from docs.handbook.text import escaped
 from publisher.metrics.families import FAMILIES
@@ -132,4 +132,7 @@ def test_the_figures_have_their_own_background_in_light_and_dark() -> None:
         used = set(re.findall(r'class="(\w+)"', text))
         for name in used - {"title"}:
             assert f".{name} {{" in light and f".{name} {{" in dark, (path, name)
-    assert sharing.figure() == (ROOT / "docs/figures/sharing.svg").read_text()
+    drawn = {name: figure() for name, figure in diagrams.FIGURES.items()}
+    drawn["sharing.svg"] = sharing.figure()
+    for name, text in drawn.items():
+        assert text == (ROOT / "docs/figures" / name).read_text(), name
