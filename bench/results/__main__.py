@@ -41,6 +41,7 @@ _OTHERS: dict[str, Callable[[], Any]] = {
 }
 _QUICK: dict[str, Callable[[], Any]] = {"complexity": partial(measure_complexity, 2)}
 _NOT_QUICK = ("starts",)
+_QUICK_MEASUREMENTS = _MEASUREMENTS | {"costs": partial(measure_costs, rounds=1)}
 
 
 def main() -> None:
@@ -66,13 +67,14 @@ def main() -> None:
     for name, work in (_QUICK if arguments.quick else _OTHERS).items():
         if name in arguments.only:
             state.measure(name, work, again=arguments.again)
+    measurements = _QUICK_MEASUREMENTS if arguments.quick else _MEASUREMENTS
     skipped = _NOT_QUICK if arguments.quick else ()
     wanted = [each for each in _MEASUREMENTS if each in arguments.only and each not in skipped]
     if wanted:
         with made_world(state, quick=arguments.quick) as world:
             for name in dict.fromkeys(("publication", *wanted)):
                 again = arguments.again and name in wanted
-                state.measure(name, partial(_MEASUREMENTS[name], world), again=again)
+                state.measure(name, partial(measurements[name], world), again=again)
     progress(f"done: {state.folder}/measured")
 
 

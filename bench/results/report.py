@@ -199,9 +199,9 @@ def _about_sif(results: Results) -> str:
         return "A SIF file is a squashfs with a header, and counted as the squashfs."
     made = results["starts"]["images"]
     return (
-        f"SIF files were made of {len(made)} images by Apptainer, whose squashfs is compressed by"
-        f" gzip; they have {_sif_factor(results):.2f} of the size of the squashfs files, and the"
-        " other images are counted by that factor."
+        f"Apptainer, which compresses by gzip, made SIF files of {', '.join(made)}: they have"
+        f" {_sif_factor(results):.2f} of the size of the squashfs files, and the other images are"
+        " counted by that factor."
     )
 
 
