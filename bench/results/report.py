@@ -41,7 +41,8 @@ def main() -> None:
     documents = json.loads(MEASURED.read_bytes()) if MEASURED.exists() else {}
     if folder:
         documents |= State(folder).documents()
-    MEASURED.write_text(json.dumps(documents, indent=1, sort_keys=True) + "\n")
+    documents = dict(sorted(documents.items()))
+    MEASURED.write_text(json.dumps(documents, indent=1) + "\n")
     page, figures = report(documents)
     PAGE.write_text(page)
     for name, text in figures.items():
