@@ -47,7 +47,7 @@ def measure_catalogs(world: World) -> dict[str, Any]:
                 sizes.extend(catalog_sizes(entries, limit).values())
         progress(f"  {recipe.name}: {len(found[-1][2]):,} entries")
     ways = {
-        "no nested catalogs": [sum(trees.values())],
+        "no nested catalogs of CVMFS": [sum(trees.values())],
         "one for each first two digits": list(directories.values()),
         "one for each layer and flat image": list(trees.values()),
     } | {f"planned, at most {limit:,}": sizes for limit, sizes in planned.items()}
