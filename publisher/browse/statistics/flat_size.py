@@ -243,10 +243,7 @@ class _Count:
                 decided[name] = None
                 if known is _UNSEEN and value != WHITEOUT:
                     others += 1
-                    if value > 0:
-                        self._size += value
-                    elif value == LINKED:
-                        self._seen.names[number].add(start + name)
+                    self._other(number, start + name, value)
         for entry in self._added.get(path, ()):
             if entry.type is EntryType.DIRECTORY:
                 below.append((entry.path, []))
@@ -257,3 +254,10 @@ class _Count:
         self._entries += 1 + others
         for child, numbers in below:
             yield child, numbers[::-1]
+
+    def _other(self, number: int, path: str, value: int) -> None:
+        """Count the size of what is no directory, or remember a file with several names."""
+        if value > 0:
+            self._size += value
+        elif value == LINKED:
+            self._seen.names[number].add(path)
