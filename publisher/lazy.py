@@ -25,7 +25,8 @@ else:
         """Return the decorator of a dataclass, which differs from the standard one in its cost.
 
         Classes with other options or special fields are made by the standard one, as are those
-        that inherit fields. No class derives from a frozen one: its objects would be of the latter.
+        that inherit fields, and those that the standard one refuses. Deriving from a frozen class
+        is an error: the objects of the derived one would be of the frozen one.
         """
 
         def decorate(kind: type[Any]) -> type[Any]:
@@ -54,19 +55,40 @@ class _Pattern:
         return found
 
 
+_OWN = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"} | {
+    "__getstate__", "__setstate__", "__slots__", "__match_args__", "__init_subclass__",
+}  # fmt: skip
+"""What the methods of this module would replace."""
+
+
 def _is_simple(kind: type[Any]) -> bool:
     """Whether all fields are those of `kind` itself, with ordinary types and methods."""
     annotations = vars(kind).get("__annotations__", {})
     ordinary = all(
-        isinstance(each, str) and "ClassVar" not in each and "InitVar" not in each
+        isinstance(each, str) and not any(special in each for special in _SPECIAL)
         for each in annotations.values()
     )
-    parameters = all(
-        each.init for each in vars(kind).values() if isinstance(each, dataclasses.Field)
-    )
+    defaults = [vars(kind)[name] for name in annotations if name in vars(kind)]
     inherited = any(hasattr(base, "__dataclass_fields__") for base in kind.__bases__)
-    own = {"__init__", "__repr__", "__eq__", "__hash__", "__post_init__"} & vars(kind).keys()
-    return bool(annotations) and ordinary and parameters and not inherited and not own
+    replaced = hasattr(kind, "__post_init__") or _OWN & vars(kind).keys()
+    return (
+        bool(annotations)
+        and ordinary
+        and all(map(_is_ordinary, defaults))
+        and not (inherited or replaced)
+    )
+
+
+_SPECIAL = ("ClassVar", "InitVar", "KW_ONLY")
+
+
+def _is_ordinary(default: object) -> bool:
+    """Whether a field with this default is a parameter, and its value is not shared by mistake."""
+    if isinstance(default, dataclasses.Field):
+        if not default.init or default.kw_only is True or default.hash is not None:
+            return False
+        default = default.default
+    return type(default).__hash__ is not None
 
 
 def _with_methods(kind: type[Any], frozen: bool, eq: bool) -> type[Any]:
@@ -228,6 +250,10 @@ def _refuse_to_delete(record: object, name: str) -> NoReturn:
     raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
 
+def _refuse_to_derive(kind: type[Any], /, **options: object) -> NoReturn:
+    raise TypeError(f"{kind.__name__} cannot derive from a frozen dataclass of publisher.lazy")
+
+
 def _state(record: Any) -> list[object]:
     return [getattr(record, name) for name in type(record).__match_args__]
 
@@ -240,6 +266,7 @@ def _set_state(record: Any, state: Sequence[object]) -> None:
 _FROZEN = {
     "__setattr__": _refuse_to_set,
     "__delattr__": _refuse_to_delete,
+    "__init_subclass__": classmethod(_refuse_to_derive),
     "__getstate__": _state,
     "__setstate__": _set_state,
 }

@@ -138,6 +138,61 @@ def test_what_only_the_standard_library_can_make_is_made_by_it() -> None:
     assert Ordered(1) < Ordered(2)
 
 
+class _Base:
+    def __post_init__(self) -> None:
+        raise ValueError("called")
+
+
+def test_special_methods_and_fields_are_not_ignored() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Derived(_Base):
+        """A record that inherits a check."""
+
+        size: int
+
+    @dataclass(frozen=True, slots=True)
+    class Named:
+        """A record with fields that have to be named, or do not count in its hash."""
+
+        size: int = field(default=1, hash=False)
+        note: str = field(kw_only=True)
+
+    @dataclass(slots=True)
+    class Pickled:
+        """A record with a state of its own."""
+
+        size: int
+
+        def __getstate__(self) -> object:
+            return None
+
+    with pytest.raises(ValueError, match="called"):
+        Derived(1)
+    with pytest.raises(TypeError, match="positional"):
+        Named(1, "a")  # type: ignore[call-arg]
+    assert hash(Named(1, note="a")) == hash(Named(2, note="a"))
+    assert Pickled(1).__getstate__() is None
+    with pytest.raises(ValueError, match="mutable default"):
+
+        @dataclass(slots=True)
+        class Shared:
+            """A record with one list for all."""
+
+            values: list[int] = []  # noqa: RUF012 - the mistake
+
+
+def test_deriving_from_a_frozen_record_is_an_error() -> None:
+    with pytest.raises(TypeError, match="Further cannot derive from a frozen dataclass"):
+
+        class Further(Frozen):
+            pass
+
+    class Other(Mutable):
+        pass
+
+    assert type(Other(1)) is Other
+
+
 def test_nothing_is_compiled_before_the_first_use() -> None:
     program = (
         "import re\n"
