@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from publisher.lazy import dataclass
 from publisher.service.jobs.database import AUDIT, available, now
 
 MOST = 100_000

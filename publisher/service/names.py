@@ -1,8 +1,10 @@
-"""Names in the configuration of the service, and mappings of them, with the places of mistakes."""
+"""Names, mappings of them and paths in the configuration of the service, with their mistakes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import yaml
@@ -18,7 +20,9 @@ from publisher.yaml_nodes import (
     read_texts,
 )
 
-_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""The regular expression of a name."""
+_NAME = pattern(NAME)
 _CURE = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
 _Value = TypeVar("_Value")
 
@@ -93,3 +97,15 @@ def read_keys(
         problems.error(node, message, f"known keys are {', '.join(known)}")
         return {}
     return read_mapping(node, problems, f"in {what}", known, {})
+
+
+def read_path(node: yaml.Node | None, problems: Problems, key: str) -> Path | None:
+    """Return the absolute path that is the value of `key`; None if it is missing or relative."""
+    text = None if node is None else read_text(node, problems, key)
+    if node is None or text is None:
+        return None
+    if os.path.isabs(text):
+        return Path(text)
+    message = f"{key} must be an absolute path, but this is {presentable(text)!r}"
+    problems.error(node, message, "begin it with '/'")
+    return None

@@ -34,6 +34,7 @@ from publisher.service.names import (
     read_known_name,
     read_known_names,
     read_named,
+    read_path,
 )
 from publisher.service.parse_access import parse_anonymous, parse_tokens
 from publisher.service.parse_login import LoginReader
@@ -191,14 +192,8 @@ class _Reader:
         return self._path(node, "state")
 
     def _path(self, node: yaml.Node, what: str) -> Path | None:
-        text = read_text(node, self._problems, what)
-        if text is None:
-            return None
-        if not os.path.isabs(text):
-            message = f"{what} must be an absolute path, but this is {presentable(text)!r}"
-            self._problems.error(node, message, "begin it with '/'")
-            return None
-        return Path(os.path.normpath(text))
+        path = read_path(node, self._problems, what)
+        return None if path is None else Path(os.path.normpath(path))
 
     def _database(self, found: Mapping[str, yaml.Node], state: Path | None) -> str | None:
         node = found.get("database")

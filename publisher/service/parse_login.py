@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
@@ -14,10 +12,23 @@ import yaml
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.service.names import read_keys, read_known_name, read_named
+from publisher.service.names import read_keys, read_known_name, read_named, read_path
 from publisher.service.parse_access import parse_verbs
 from publisher.service.parse_projects import parse_claims
-from publisher.service.providers import JobRule, JobTokens, Login, Network, Provider, Proxy
+from publisher.service.providers import (
+    GROUPS_CLAIM,
+    GROUPS_HEADER,
+    SESSION,
+    USER_CLAIM,
+    USER_HEADER,
+    JobRule,
+    JobTokens,
+    Login,
+    Network,
+    Provider,
+    Proxy,
+    is_secure,
+)
 from publisher.yaml_nodes import Problems, describe, read_named_file, read_text, read_texts
 
 _LOGIN = (
@@ -27,7 +38,6 @@ _PROXY = ("addresses", "secret-file", "user", "groups")
 _JOBS = ("issuer", "audience", "jwks", "ca", "rules")
 _RULE = ("project", "claims", "allows")
 _HEADER = pattern(r"[A-Za-z0-9-]{1,64}")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_SECRET = 4096
 _SHORTEST_SECRET = 16
 _MOST_RULES = 1000
@@ -66,12 +76,16 @@ class LoginReader:
                 each for each, _ in read_texts(found["scopes"], self._problems, "scopes")
             )
         return Login(
-            Provider(self._address(found.get("issuer"), "issuer"), "", self._path(found.get("ca"))),
+            Provider(
+                self._address(found.get("issuer"), "issuer"),
+                "",
+                read_path(found.get("ca"), self._problems, "ca"),
+            ),
             self._text(found, "client"),
             self._secret(found.get("client-secret-file"), "client-secret-file", least=1),
             scopes,
-            self._text(found, "user") or "sub",
-            self._text(found, "groups") or "groups",
+            self._text(found, "user") or USER_CLAIM,
+            self._text(found, "groups") or GROUPS_CLAIM,
             self._session(found.get("session")),
         )
 
@@ -88,7 +102,7 @@ class LoginReader:
         secret = self._secret(found.get("secret-file"), "secret-file", least=_SHORTEST_SECRET)
         user, groups = (
             self._header(found.get(key), key, default)
-            for key, default in (("user", "X-Remote-User"), ("groups", "X-Remote-Groups"))
+            for key, default in (("user", USER_HEADER), ("groups", GROUPS_HEADER))
         )
         return Proxy(addresses, secret, user, groups)
 
@@ -108,7 +122,7 @@ class LoginReader:
                 message = f"{name} and {issuers[issuer]} have the same issuer"
                 self._problems.error(value, message, "keep one, with the rules of both")
             jwks = self._address(found.get("jwks"), "jwks")
-            provider = Provider(issuer, jwks, self._path(found.get("ca")))
+            provider = Provider(issuer, jwks, read_path(found.get("ca"), self._problems, "ca"))
             rules = self._rules(found["rules"], projects) if "rules" in found else ()
             return JobTokens(name, provider, self._text(found, "audience"), rules)
 
@@ -157,28 +171,15 @@ class LoginReader:
             return ""
         try:
             parts = urlsplit(text)
-            host, _ = parts.hostname or "", parts.port
+            _ = parts.port  # raises ValueError if it is malformed
+            is_plain = not (parts.username or parts.password)
         except ValueError:
-            host = ""
-        is_local = host in _LOOPBACK and parts.scheme == "http"
-        if (
-            host
-            and not (parts.username or parts.password)
-            and (parts.scheme == "https" or is_local)
-        ):
+            is_plain = False
+        if is_plain and is_secure(text):
             return text
         message = f"{key} is not an address that begins with https://"
         self._problems.error(node, message, f"write {key}: https://id.example.org")
         return ""
-
-    def _path(self, node: yaml.Node | None) -> Path | None:
-        text = None if node is None else read_text(node, self._problems, "ca")
-        if node is None or text is None:
-            return None
-        if not os.path.isabs(text):
-            message = f"ca must be an absolute path, but this is {presentable(text)!r}"
-            self._problems.error(node, message, "begin it with '/'")
-        return Path(text)
 
     def _secret(self, node: yaml.Node | None, key: str, least: int) -> str:
         """Return the content of a file; messages do not quote it."""
@@ -213,16 +214,15 @@ class LoginReader:
         return text
 
     def _session(self, node: yaml.Node | None) -> timedelta:
-        default = timedelta(hours=8)
         text = None if node is None else read_text(node, self._problems, "session")
         if node is None or text is None:
-            return default
+            return SESSION
         try:
             found = parse_duration(text)
         except ValueError as error:
-            self._problems.error(node, f"session: {error}", f"write {duration_text(default)}")
-            return default
+            self._problems.error(node, f"session: {error}", f"write {duration_text(SESSION)}")
+            return SESSION
         if not timedelta(minutes=1) <= found <= _MOST_SESSION:
             message = "session is not between one minute and 30 days"
-            self._problems.error(node, message, f"write {duration_text(default)}")
+            self._problems.error(node, message, f"write {duration_text(SESSION)}")
         return found

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import yaml
 
-from publisher.errors import presentable
-from publisher.service.names import read_keys, read_named
+from publisher.service.names import read_keys, read_named, read_path
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
 from publisher.yaml_nodes import Problems, describe, read_entries, read_mapping, read_text
@@ -29,21 +25,12 @@ def parse_projects(node: yaml.Node | None, problems: Problems) -> tuple[Project,
         return Project(
             name,
             parse_members(found.get("members"), problems),
-            _file(found.get("credentials"), problems, "credentials"),
-            _file(found.get("settings"), problems, "settings"),
+            read_path(found.get("credentials"), problems, "credentials"),
+            read_path(found.get("settings"), problems, "settings"),
         )
 
     write = "write projects: {NAME: {members: [{user: alice, role: editor}]}}"
     return read_named(node, problems, "projects", write, read)
-
-
-def _file(node: yaml.Node | None, problems: Problems, key: str) -> Path | None:
-    text = None if node is None else read_text(node, problems, key)
-    if node is None or text is None or os.path.isabs(text):
-        return Path(text) if text else None
-    message = f"{key} must be an absolute path, but this is {presentable(text)!r}"
-    problems.error(node, message, "begin it with '/'")
-    return None
 
 
 def parse_members(node: yaml.Node | None, problems: Problems) -> tuple[Member, ...]:

@@ -7,12 +7,31 @@ from collections.abc import Mapping
 from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from publisher.lazy import dataclass
 from publisher.service.projects import Grants
 from publisher.service.verbs import Verb
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+SESSION = timedelta(hours=8)
+"""How long a session lasts by default."""
+USER_CLAIM, GROUPS_CLAIM = "sub", "groups"
+USER_HEADER, GROUPS_HEADER = "X-Remote-User", "X-Remote-Groups"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_secure(url: str) -> bool:
+    """Return whether an address has TLS, or is on this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +65,9 @@ class Login:
     client: str
     secret: str = field(default="", repr=False)
     scopes: tuple[str, ...] = ()
-    user: str = "sub"
-    groups: str = "groups"
-    session: timedelta = timedelta(hours=8)
+    user: str = USER_CLAIM
+    groups: str = GROUPS_CLAIM
+    session: timedelta = SESSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +106,8 @@ class Proxy:
 
     addresses: tuple[Network, ...]
     secret: str = field(repr=False)
-    user: str = "X-Remote-User"
-    groups: str = "X-Remote-Groups"
+    user: str = USER_HEADER
+    groups: str = GROUPS_HEADER
 
     def is_at(self, address: str) -> bool:
         """Return whether a connection from this address may be that of the proxy."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 import yaml
 
 from publisher.errors import InvalidReference, PublisherError
+from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport, canonical_name, parse_reference
 from publisher.oci.tag_patterns import TagPatterns

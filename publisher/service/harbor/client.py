@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from publisher.codec import Codec, Malformed
 from publisher.errors import PublisherError, printable, shorten
+from publisher.lazy import dataclass
 from publisher.service.harbor.model import (
     ROBOT,
     FoundMember,

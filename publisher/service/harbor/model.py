@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from publisher.lazy import dataclass
 from publisher.service.verbs import Role
 
 ROBOT = "publisher"

@@ -10,6 +10,7 @@ from publisher.errors import InvalidReference, presentable
 from publisher.lazy import pattern
 from publisher.oci.reference import HUB, canonical_name, parse_repository
 from publisher.service.hooks.model import Hook, HookKind
+from publisher.service.names import read_name
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -24,7 +25,6 @@ _WRITE = "write hooks: {NAME: {kind: harbor, secret-file: PATH, registry: HOST}}
 _MAKE_SECRET = "make one: openssl rand -hex 32 > PATH"
 _KEYS = ("kind", "secret-file", "registry", "repositories")
 _MOVED = {"secret": "a secret does not belong here: write it to a file; name it by secret-file"}
-_NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SECRET = pattern(r"[\x21-\x7e]+")
 _IN_PATH = pattern(r"[A-Za-z0-9._~-]+")
 _LEAST_SECRET = 16
@@ -71,12 +71,7 @@ class _Reader:
 
     def hook(self, key: yaml.Node, node: yaml.Node) -> Hook | None:
         """Return the hook of an entry, or None after reporting its mistakes."""
-        name = read_text(key, self._problems, "the name of a hook")
-        if name is not None and not _NAME.fullmatch(name):
-            message = f"{presentable(name)!r} is not a name"
-            cure = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
-            self._problems.error(key, message, cure)
-            name = None
+        name = read_name(key, self._problems, "the name of a hook")
         if not isinstance(node, yaml.MappingNode):
             message = f"a hook must be a mapping, but this is {describe(node)}"
             self._problems.error(node, message, _WRITE)

@@ -5,12 +5,14 @@ The queue itself is in tables of DBOS, in the same database. Times are milliseco
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -126,6 +128,16 @@ TICKS = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("last", sa.BigInteger, nullable=False),
 )
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal digits, by which rows are found."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seconds(moment: datetime) -> int:
+    """Return a time as seconds since 1970."""
+    return int(moment.astimezone(UTC).timestamp())
 
 
 def now() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowSerializationFormat
 from dbos._error import DBOSException
 
-from publisher.service.jobs.database import EVENTS, JOBS, KEYS, available, now
+from publisher.service.jobs.database import EVENTS, JOBS, KEYS, available, digest, now
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
     Job,
@@ -69,7 +68,7 @@ class StoredJobs:
         lanes = self._lanes.get(request.repository, 1)
         if lanes == 1 or request.kind not in (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE):
             return request.repository
-        lane = int(_digest(request.subject)[:8], 16) % lanes
+        lane = int(digest(request.subject)[:8], 16) % lanes
         return f"{request.repository}/{lane}" if lane else request.repository
 
     def allow_queued(self, queued: int) -> None:
@@ -79,7 +78,7 @@ class StoredJobs:
     def submit(self, request: JobRequest, once: str = "") -> Submission:
         """Queue a job, or return the queued one that does the same; raise QueueFull, KeyReused."""
         work = work_of(request)
-        key = _digest(once) if once else ""
+        key = digest(once) if once else ""
         for _ in range(_TRIES):
             with available():
                 found = self._known(work, key)
@@ -252,11 +251,7 @@ class StoredJobs:
 
 def work_of(request: JobRequest) -> str:
     """Return what the rows of the same work have in common."""
-    return _digest(json.dumps(request.key))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(json.dumps(request.key))
 
 
 def _job(row: Any) -> Job:

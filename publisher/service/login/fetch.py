@@ -7,32 +7,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
 from publisher.errors import PublisherError, presentable
+from publisher.service.providers import is_secure
 
 MAX_BYTES = 512 * 1024
 _TIMEOUT = (5.0, 5.0)
 _SECONDS = 15.0
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class ProviderUnavailable(PublisherError):
     """An identity provider does not answer as it should; the same call may succeed later."""
-
-
-def is_secure(url: str) -> bool:
-    """Return whether an address has TLS, or is on this machine."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
-    )
 
 
 def fetch(

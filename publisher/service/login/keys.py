@@ -11,8 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from publisher.lazy import dataclass
-from publisher.service.login.fetch import ProviderUnavailable, fetch, is_secure
-from publisher.service.providers import Provider
+from publisher.service.login.fetch import ProviderUnavailable, fetch
+from publisher.service.providers import Provider, is_secure
 
 MOST_KEYS = 100
 RETRY_SECONDS = 60.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from publisher.service.jobs.database import SESSIONS, available
+from publisher.service.jobs.database import SESSIONS, available, digest, seconds
 from publisher.service.projects import Person
 
 _LENGTH = 43
@@ -26,13 +25,13 @@ class Sessions:
         cookie = secrets.token_urlsafe(32)
         value = {"groups": sorted(person.groups), "claims": dict(person.claims)}
         row = {
-            "id": _digest(cookie),
+            "id": digest(cookie),
             "name": person.name,
             "person": json.dumps(value),
-            "expires": _seconds(now + lifetime),
+            "expires": seconds(now + lifetime),
         }
         with available(), self._engine.begin() as connection:
-            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.expires <= _seconds(now)))
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.expires <= seconds(now)))
             connection.execute(sa.insert(SESSIONS).values(row))
         return cookie
 
@@ -40,7 +39,7 @@ class Sessions:
         """Return the user of a session; None if it has ended, or never began."""
         if len(cookie) != _LENGTH:
             return None
-        chosen = SESSIONS.c.id == _digest(cookie), SESSIONS.c.expires > _seconds(now)
+        chosen = SESSIONS.c.id == digest(cookie), SESSIONS.c.expires > seconds(now)
         with available(), self._engine.connect() as connection:
             row = connection.execute(sa.select(SESSIONS).where(*chosen)).first()
         if row is None:
@@ -51,12 +50,4 @@ class Sessions:
     def end(self, cookie: str) -> None:
         """End a session."""
         with available(), self._engine.begin() as connection:
-            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.id == _digest(cookie)))
-
-
-def _digest(cookie: str) -> str:
-    return hashlib.sha256(cookie.encode()).hexdigest()
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp())
+            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.id == digest(cookie)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass
-from publisher.service.jobs.database import TOKENS, available
+from publisher.service.jobs.database import TOKENS, available, digest, seconds
 from publisher.service.projects import SERVICE, Grants
 from publisher.service.verbs import Verb
 
@@ -77,17 +76,17 @@ class Tokens:
         text = PREFIX + secrets.token_urlsafe(32)
         row = {
             "id": secrets.token_hex(8),
-            "sha256": _digest(text),
+            "sha256": digest(text),
             "name": name,
             "projects": json.dumps(sorted(projects)),
             "allows": json.dumps(sorted(allows)),
-            "created": _seconds(now),
+            "created": seconds(now),
             "created_by": by,
-            "expires": _seconds(expires),
+            "expires": seconds(expires),
             "used": None,
         }
         with available(), self._engine.begin() as connection:
-            connection.execute(sa.delete(TOKENS).where(TOKENS.c.expires <= _seconds(now)))
+            connection.execute(sa.delete(TOKENS).where(TOKENS.c.expires <= seconds(now)))
             connection.execute(sa.insert(TOKENS).values(row))
             count = connection.execute(sa.select(sa.func.count()).select_from(TOKENS)).scalar_one()
             if count > MOST_TOKENS:
@@ -124,8 +123,8 @@ class Tokens:
 
     def find(self, text: str, now: datetime) -> StoredToken | None:
         """Return the token with this text, None if it is not valid; record that it is used."""
-        moment = _seconds(now)
-        chosen = TOKENS.c.sha256 == _digest(text), TOKENS.c.expires > moment
+        moment = seconds(now)
+        chosen = TOKENS.c.sha256 == digest(text), TOKENS.c.expires > moment
         with available(), self._engine.connect() as connection:
             row = connection.execute(sa.select(TOKENS).where(*chosen)).mappings().first()
         if row is None:
@@ -149,14 +148,6 @@ def _token(row: Any) -> StoredToken:
         _time(row["expires"]),
         None if row["used"] is None else _time(row["used"]),
     )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp())
 
 
 def _time(seconds: int) -> datetime:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TypeVar
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from publisher.errors import PublisherError, explain, printable
+from publisher.lazy import dataclass
 from publisher.service.access import Forbidden, Unauthorized, Verb, may
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,

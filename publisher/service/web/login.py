@@ -15,6 +15,7 @@ from publisher.service.web.answers import JSON, encode
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, cookie_values, identity_of
 from publisher.service.web.problems import NotFound
+from publisher.service.web.threads import in_database
 
 _ATTEMPT = "__Host-publisher-login"
 _ATTEMPT_SECONDS = 600
@@ -72,9 +73,9 @@ class _LoginRoutes:
         keys = self._senders.keys(login.provider)
         person = await run_in_threadpool(finish, login, keys, access.url, attempt, given)
         for old in cookie_values(request, COOKIE):
-            await run_in_threadpool(sessions.end, old)
+            await in_database(sessions.end, old)
         now = self._context.now()
-        cookie = await run_in_threadpool(sessions.begin, person, now, login.session)
+        cookie = await in_database(sessions.begin, person, now, login.session)
         answer = RedirectResponse(attempt.path if attempt else "/", 303, _NO_STORE)
         _set(answer, COOKIE, cookie, int(login.session.total_seconds()))
         _set(answer, _ATTEMPT, "", 0)
@@ -84,7 +85,7 @@ class _LoginRoutes:
         """End the session."""
         if self._senders.sessions is not None:
             for cookie in cookie_values(request, COOKIE)[:_MOST]:
-                await run_in_threadpool(self._senders.sessions.end, cookie)
+                await in_database(self._senders.sessions.end, cookie)
         answer = RedirectResponse("/", 303, _NO_STORE)
         _set(answer, COOKIE, "", 0)
         return answer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mimetypes
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from markupsafe import Markup
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from publisher.errors import presentable
+from publisher.lazy import dataclass
 from publisher.service.access import Verb, may
 from publisher.service.web.answers import HTML, answer, tag_of
 from publisher.service.web.forms import form_fields

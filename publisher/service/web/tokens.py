@@ -6,13 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from publisher.errors import presentable, printable
 from publisher.service.jobs.command import CannotRun
 from publisher.service.login.tokens import StoredToken, Tokens
+from publisher.service.names import NAME
 from publisher.service.projects import SERVICE
 from publisher.service.verbs import GRANTED, Reach, Verb
 from publisher.service.web.answers import JSON, encode
@@ -21,13 +21,14 @@ from publisher.service.web.context import Context
 from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Route
+from publisher.service.web.threads import in_database
 from publisher.times import format_time
 
 BASE = "/api/v1/tokens"
 _DAYS = 90
 _MOST_DAYS = 366
 _NO_STORE = {"Cache-Control": "no-store"}
-_NAME = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+_NAME = rf"\A{NAME}\Z"
 
 
 class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,7 +90,7 @@ class _TokenRoutes:
     async def list(self, request: Request) -> Response:
         """List tokens, all of whose projects the sender administers."""
         projects = visible(request)
-        found = await run_in_threadpool(self._tokens.list)
+        found = await in_database(self._tokens.list)
         shown = [each for each in found if projects is None or _is_within(each, projects)]
         value: dict[str, object] = {"tokens": [_value(each) for each in shown]}
         return Response(encode("tokens/1", value), 200, _NO_STORE, JSON)
@@ -114,7 +115,7 @@ class _TokenRoutes:
             )
         now = self._context.now()
         expires = self._end(body.expires, now)
-        found, text = await run_in_threadpool(
+        found, text = await in_database(
             self._tokens.create,
             body.name,
             sorted(set(body.projects)),
@@ -129,10 +130,10 @@ class _TokenRoutes:
 
     async def revoke(self, request: Request, token: str) -> Response:
         """Revoke a token."""
-        found = await run_in_threadpool(self._tokens.get, token[:100])
+        found = await in_database(self._tokens.get, token[:100])
         for project in found.projects or (SERVICE,):
             allow(request, project)
-        await run_in_threadpool(self._tokens.revoke, found.id)
+        await in_database(self._tokens.revoke, found.id)
         return Response(encode("token/1", _value(found)), 200, _NO_STORE, JSON)
 
     def _end(self, day: date | None, now: datetime) -> datetime:

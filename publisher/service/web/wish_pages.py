@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from publisher.errors import PublisherError, explain
+from publisher.lazy import dataclass
 from publisher.service.access import Forbidden, Unauthorized, may
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
 from publisher.service.verbs import Reach, Verb

@@ -16,11 +16,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from publisher.service.access import Access, Anonymous
 from publisher.service.login import keys as keys_module
-from publisher.service.login.fetch import MAX_BYTES, ProviderUnavailable, fetch, is_secure
+from publisher.service.login.fetch import MAX_BYTES, ProviderUnavailable, fetch
 from publisher.service.login.keys import RETRY_SECONDS, STALE_SECONDS, ProviderKeys
 from publisher.service.login.signed import InvalidToken, verify
 from publisher.service.projects import Member, Project
-from publisher.service.providers import JobRule, JobTokens, Provider, Proxy
+from publisher.service.providers import JobRule, JobTokens, Provider, Proxy, is_secure
 from publisher.service.verbs import Role, Verb
 from publisher.service.web.application import application
 from publisher.service.web.clients import address_of
