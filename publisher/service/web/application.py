@@ -88,6 +88,9 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         routes=guarded([*others, *entries]),
         exception_handlers={404: _missing, 405: _wrong_method, 400: _missing},
     )
+    # Such redirects are answers without the guard, to the host and scheme that the request states:
+    # behind a proxy with TLS, clients would repeat their tokens without it.
+    app.router.redirect_slashes = False
     app.state.guard = Guard(context.access, senders, Rates(context.limits))
     if context.audit is not None:
         app.add_middleware(Audited, audit=context.audit)

@@ -29,6 +29,10 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _NOT_RECORDED = (401, 404, 405, 429)
 """Anyone can cause these answers, as often as the rate limits allow: they are logged at most."""
 
+_OF_UNKNOWN = (202, 403)
+"""The answers to senders without a name that are recorded: accepted webhooks, and forms of other
+sites. The others, such as those to webhooks before their signature is checked, need no secret."""
+
 
 class Audited:
     """Records requests that change something in `audit`."""
@@ -52,9 +56,9 @@ class Audited:
 
 
 async def _record(audit: Audit, request: Request, status: int) -> None:
-    if status in _NOT_RECORDED:
-        return
     sender = sender_of(request)
+    if status in _NOT_RECORDED or not (sender or status in _OF_UNKNOWN):
+        return
     address = address_of(request) if is_admitted(request) else client_of(request)
     path = printable(recorded_path(request.url.path))
     try:

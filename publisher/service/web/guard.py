@@ -185,6 +185,7 @@ class GuardedRoute(Route):
     async def _admit(self, guard: Guard, request: Request) -> Admitted:
         """Return the sender of a request that may be answered now."""
         address = client_of(request)
+        is_changing = request.method not in _SAFE and self.verb is not Verb.NOTIFY
         if self.verb is not Verb.PROBE:
             guard.rates.arrived(address)
         try:
@@ -193,7 +194,11 @@ class GuardedRoute(Route):
             if error.is_invalid:
                 guard.rates.refused(address)
             raise
-        if request.method not in ("GET", "HEAD") and self.verb is not Verb.NOTIFY:
+        except (Forbidden, CrossSite) as error:
+            if is_changing:  # it is recorded: the audit log keeps a limited number
+                guard.rates.changing(error.name if isinstance(error, Forbidden) else "", address)
+            raise
+        if is_changing:
             guard.rates.changing(admitted.identity.name, address)
         return admitted
 

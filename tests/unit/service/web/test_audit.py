@@ -97,3 +97,29 @@ def test_requests_that_change_something_are_recorded_and_too_many_are_refused(
     audit.remove_old(1)
     assert [each.sender for each in audit.list()] == ["admin"]
     engine.dispose()
+
+
+def test_the_log_keeps_its_entries_whatever_others_send(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    create_tables(engine)
+    audit = Audit(engine)
+    access = Access(tokens=(token("reader", Verb.READ),))
+    with serve(
+        {},
+        StoredJobs(engine, 100),
+        lambda: access,
+        limits=Limits(writes=3),
+        audit=audit,
+        database=engine,
+    ) as web:
+        for path, status in (("/logout", 303), (f"{BASE}/", 404), ("/jobs/x/cancel/", 404)):
+            found = requests.post(web.url + path, allow_redirects=False, timeout=60)
+            assert found.status_code == status, path
+        assert audit.list() == []
+        headers = {"Authorization": "Bearer secret-reader"}
+        answers = [
+            requests.post(web.url + BASE, headers=headers, timeout=60).status_code for _ in range(5)
+        ]
+        assert answers == [403, 403, 403, 429, 429]
+        assert [each.sender for each in audit.list()] == ["reader"] * 3
+    engine.dispose()
