@@ -87,6 +87,8 @@ class _Hooks:
     context: HookContext
     replays: Replays = field(default_factory=Replays)
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_AT_ONCE))
+    unchecked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_AT_ONCE))
+    """Of signed bodies, which anyone can send: they do not keep those with the secret away."""
 
     limiter: anyio.CapacityLimiter | None = None
 
@@ -122,7 +124,7 @@ class _Hooks:
             )
         in_path = request.path_params.get("secret", "")
         signature = check_secret(hook, request.headers.getlist, in_path)
-        body = await self._body(request)
+        body = await self._body(request, self.unchecked if hook.kind.is_signed else self.reading)
         if hook.kind.is_signed:
             check_signature(hook, signature, body)
             if self.replays.is_known(hook.name, body):
@@ -136,14 +138,14 @@ class _Hooks:
             self.replays.accept(hook.name, body)
         return _answer(count, jobs)
 
-    async def _body(self, request: Request) -> bytes:
-        if self.reading.locked():
+    async def _body(self, request: Request, reading: asyncio.Semaphore) -> bytes:
+        if reading.locked():
             raise Busy(
                 "cannot read the request",
                 why="too many webhooks arrive at the same time",
                 hint="send it again",
             )
-        async with self.reading:
+        async with reading:
             return await read_bytes(request, MOST_BYTES, self.context.seconds)
 
     def _submit(self, hook: Hook, body: bytes, address: str) -> tuple[int, list[Submission]]:

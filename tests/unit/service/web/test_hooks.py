@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,22 @@ def _raw(web: Web, *headers: str) -> int:
 def test_a_body_that_does_not_arrive_is_not_waited_for(tmp_path: Path) -> None:
     with served(tmp_path, seconds=0.05) as service:
         assert _raw(service.web, "Content-Length: 10") == 408
+
+
+def test_bodies_whose_sender_is_not_known_keep_no_others_away(service: Service) -> None:
+    host, _, port = service.web.url.removeprefix("http://").partition(":")
+    head = f"POST /hooks/github HTTP/1.1\r\nHost: {host}\r\nX-Hub-Signature-256: x\r\n"
+    with ExitStack() as stack:
+        for _ in range(64):
+            slow = stack.enter_context(socket.create_connection((host, int(port)), 60))
+            slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+        statuses = set()
+        while 503 not in statuses:  # until all of these have arrived
+            statuses.add(service.post("github", b"{}", X_Hub_Signature_256="x").status_code)
+        assert service.post("own", b'{"events": []}', Authorization=BEARER).status_code == 202
+    found = service.post("github", b"x", X_Hub_Signature_256="x", Content_Encoding="gzip")
+    assert found.status_code in (415, 503)
+    assert {each.status for each in service.audit.list() if each.path == "/hooks/github"} <= {202}
 
 
 def test_the_path_that_logs_have_is_without_the_secret() -> None:
