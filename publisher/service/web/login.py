@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.concurrency import run_in_threadpool
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -14,12 +18,17 @@ from publisher.service.providers import Login
 from publisher.service.web.answers import JSON, encode
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, cookie_values, identity_of
-from publisher.service.web.problems import NotFound
+from publisher.service.web.problems import Busy, NotFound
 from publisher.service.web.threads import in_database
 
 _ATTEMPT = "__Host-publisher-login"
 _ATTEMPT_SECONDS = 600
 _MOST = 10
+_MOST_THREADS = 4
+_MOST_AT_ONCE = 44
+"""How many logins ask the identity provider, or wait for a thread: anyone can begin one."""
+
+_T = TypeVar("_T")
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -38,6 +47,27 @@ class _LoginRoutes:
     def __init__(self, context: Context, senders: Senders) -> None:
         self._context = context
         self._senders = senders
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._asking = 0
+
+    async def _ask(self, call: Callable[[], _T]) -> _T:
+        """Return the result of a call that asks the provider.
+
+        It has threads of its own: while a provider does not answer, other requests are answered.
+        """
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(_MOST_THREADS)
+        if self._asking >= _MOST_AT_ONCE:
+            raise Busy(
+                "cannot log in",
+                why="many logins wait for the identity provider",
+                hint="begin again in a moment: /login",
+            )
+        self._asking += 1
+        try:
+            return await anyio.to_thread.run_sync(call, limiter=self._limiter)
+        finally:
+            self._asking -= 1
 
     def _configured(self) -> tuple[Access, Login, Sessions]:
         access, sessions = self._context.access(), self._senders.sessions
@@ -54,7 +84,7 @@ class _LoginRoutes:
         access, login, _ = self._configured()
         attempt = Attempt.begin(request.query_params.get("return", "/"))
         keys = self._senders.keys(login.provider)
-        url = await run_in_threadpool(authorization_url, login, keys, access.url, attempt)
+        url = await self._ask(lambda: authorization_url(login, keys, access.url, attempt))
         answer = RedirectResponse(url, 303, _NO_STORE)
         _set(answer, _ATTEMPT, attempt.cookie, _ATTEMPT_SECONDS)
         return answer
@@ -71,7 +101,7 @@ class _LoginRoutes:
         # A parameter that is given twice is not one of the answer.
         given = dict(items) if len(dict(items)) == len(items) <= _MOST else {}
         keys = self._senders.keys(login.provider)
-        person = await run_in_threadpool(finish, login, keys, access.url, attempt, given)
+        person = await self._ask(lambda: finish(login, keys, access.url, attempt, given))
         for old in cookie_values(request, COOKIE):
             await in_database(sessions.end, old)
         now = self._context.now()

@@ -7,8 +7,11 @@ import hashlib
 import hmac
 import json
 import logging
+import select
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from publisher.service.access import Access, Anonymous
+from publisher.service.access import Access, Anonymous, Token
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.login.flow import is_local
 from publisher.service.projects import Member, Project
@@ -35,6 +38,7 @@ from publisher.service.web.guard import GuardedRoute, allow, csrf_token
 from tests.asgi import Answer, request
 from tests.oidc_provider import CLIENT, SECRET, OidcProvider
 from tests.schemas import output_schema
+from tests.web_service import serve
 
 URL = "https://images.example.org"
 NOW = datetime.now(UTC)
@@ -392,3 +396,37 @@ def test_without_a_login_in_the_configuration_the_addresses_of_the_login_are_mis
     assert request(app, "POST", "/logout").status_code == 303
     found = request(app, "GET", "/", {"Accept": "text/html"})
     assert found.status_code == 401 and urlsplit(found.header("location")).path == ""
+
+
+def test_a_provider_that_does_not_answer_keeps_no_other_requests_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.service.login.fetch._TIMEOUT", (60.0, 60.0))
+    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    create_tables(engine)
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        token = Token("a", hashlib.sha256(b"secret").hexdigest(), frozenset({Verb.READ}))
+        login = Login(Provider(issuer), CLIENT, SECRET)
+        access = Access(Anonymous.NOTHING, (token,), url=URL, login=login)
+        web = stack.enter_context(serve({}, access=lambda: access, database=engine))
+        host, _, port = web.url.removeprefix("http://").partition(":")
+        logins = []
+        for _ in range(60):
+            begun = stack.enter_context(socket.create_connection((host, int(port)), 60))
+            begun.sendall(b"GET /login HTTP/1.1\r\nHost: x\r\n\r\n")
+            logins.append(begun)
+        refused: list[socket.socket] = []
+        while len(refused) < 60 - 44:  # four ask the provider, and forty wait
+            waiting = [each for each in logins if each not in refused]
+            answered = select.select(waiting, [], [], 20)[0]
+            assert answered
+            for each in answered:
+                assert b" 503 " in each.recv(65536)
+            refused += answered
+        assert web.get("/api/v1/identity", Authorization="Bearer secret").json()["name"] == "a"
+        silent.close()
+        for each in logins:
+            assert each in refused or b" 503 " in each.recv(65536)
+    engine.dispose()
