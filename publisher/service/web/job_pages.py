@@ -258,7 +258,10 @@ class JobPages:
         """Queue an ingest of the wish that the form names, and lead to the page of the job."""
         form = await read_form(request)
         wish = await self._submissions.wish(
-            request.path_params["repository"], form.get("name", ""), form.get("wishList", "")
+            request,
+            request.path_params["repository"],
+            form.get("name", ""),
+            form.get("wishList", ""),
         )
         found = await self._submissions.submit_wish(
             request, request.path_params["repository"], wish

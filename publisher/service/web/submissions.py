@@ -13,7 +13,7 @@ from starlette.responses import Response
 from publisher.browse.status import Condition, StatusLine
 from publisher.errors import presentable, printable
 from publisher.oci.reference import Transport, parse_reference
-from publisher.service.access import Verb
+from publisher.service.access import Verb, may
 from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.jobs.command import CannotRun, job_arguments
 from publisher.service.jobs.model import (
@@ -27,6 +27,7 @@ from publisher.service.jobs.model import (
     NoSuchJob,
     Submission,
 )
+from publisher.service.projects import SERVICE
 from publisher.service.verbs import Reach, verb_for
 from publisher.service.web.answers import JSON, encode
 from publisher.service.web.bodies import read_body
@@ -148,6 +149,7 @@ class Submissions:
     async def retry_job(self, request: Request, job: str) -> Submission:
         """Queue the work of a job again, and return the new one; raise CannotRetry."""
         known = await self._job(job)
+        allow(request, known.request.project)
         if known.state not in (JobState.FAILED, JobState.CANCELLED):
             raise CannotRetry(known)
         wanted = known.request
@@ -163,7 +165,7 @@ class Submissions:
         self, request: Request, repository: str, name: str, **values: Any
     ) -> Response:
         """Queue an ingest of one wish."""
-        wish = await self.wish(repository, name, values["wishList"])
+        wish = await self.wish(request, repository, name, values["wishList"])
         return _queued(await self.submit_wish(request, repository, wish))
 
     async def submit_wish(self, request: Request, repository: str, wish: StatusLine) -> Submission:
@@ -171,15 +173,26 @@ class Submissions:
         kind, subject, arguments = self.work_of(repository, wish)
         return await self._submit(request, kind, repository, subject, arguments, "retry of a wish")
 
-    async def wish(self, repository: str, name: str, wish_list: str | None) -> StatusLine:
-        """Return the state of a wish, one that fails if several lists have it; raise NotFound."""
+    async def wish(
+        self, request: Request, repository: str, name: str, wish_list: str | None
+    ) -> StatusLine:
+        """Return the state of a wish; raise NotFound.
+
+        If several lists have it, it is one that the sender may retry, and of these one that fails.
+        """
         snapshot = await self._trees.snapshot(repository)
+        identity = identity_of(request)
         found = [
             each
             for each in snapshot.survey.wishes
             if each.name == name and wish_list in (None, each.wish_list)
         ]
-        found.sort(key=lambda each: each.condition is not Condition.FAILING)
+        found.sort(
+            key=lambda each: (
+                not may(identity, Verb.SUBMIT, self._project_of(repository, each)),
+                each.condition is not Condition.FAILING,
+            )
+        )
         if not found:
             raise NotFound(
                 f"cannot find the wish {presentable(name)}",
@@ -187,6 +200,12 @@ class Submissions:
                 hint=f"list the wishes: /api/v1/repositories/{presentable(repository)}/wishes",
             )
         return found[0]
+
+    def _project_of(self, repository: str, wish: StatusLine) -> str:
+        configured = self._configured(repository)
+        lists = configured.lists if configured is not None else ()
+        chosen = (each for each in lists if list_identity(each.source) == wish.wish_list)
+        return next((each.project for each in chosen), SERVICE)
 
     def work_of(self, repository: str, wish: StatusLine) -> tuple[JobKind, str, tuple[str, ...]]:
         """Return the job that publishes a wish: kind, subject and arguments; raise CannotRun."""

@@ -125,6 +125,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         (
             tries("docker.io/library/debian:12", "/w/bio.yaml", error=""),
             tries("docker.io/library/debian:12", "/w/astro.yaml"),
+            tries("docker.io/shared/x:1", "/w/astro.yaml"),
+            tries("docker.io/shared/x:1", "/w/own.yaml", error=""),
             tries("docker.io/by-hand/x:1", "", "docker.io/by-hand/x:1"),
             tries("local/files/y:1", "", "oci:/srv/y:1"),
             tries("docker.io/old/z:1", "/w/removed.yaml"),
@@ -349,7 +351,8 @@ def test_a_member_changes_what_belongs_to_the_project_only(service: Service, rol
     if may_submit:  # the repository does not have this project
         service.refused(BASE, {**image, "project": "alien"}, 422, token=alien)
     job = service.accepted(BASE, {**of_list, "image": f"docker.io/{role}:1"}, token="other")["id"]
-    service.refused(f"{BASE}/{job}/cancel", None, 403, token=alien)
+    for change in ("cancel", "retry"):
+        service.refused(f"{BASE}/{job}/{change}", None, 403, token=alien)
     service.end(job, JobState.FAILED)
     service.refused(f"{BASE}/{job}/retry", None, 403, token=alien)
     if may_submit:
@@ -361,6 +364,9 @@ def test_a_member_changes_what_belongs_to_the_project_only(service: Service, rol
         service.refused(f"{BASE}/{job}/retry", None, 403, token=own)
     wish = f"{WISHES}/docker.io/library/debian:12/retry"
     service.refused(wish, None, 403, token=own)
+    if may_submit:
+        shared = f"{WISHES}/docker.io/shared/x:1/retry"
+        assert service.accepted(shared, token=own)["subject"] == "own"
 
 
 def test_only_images_have_a_project_in_the_request(service: Service) -> None:
