@@ -225,6 +225,8 @@ class HarborClient:
                 return  # Harbor writes an empty list as null in some releases
             if not isinstance(value, list):
                 raise self._malformed(path, "the answer is not a list")
+            if len(value) > _PAGE:
+                raise self._malformed(path, f"a page has more than {_PAGE} items")
             for item in value:
                 yield self._read(kind, item, path)
             if len(value) < _PAGE:

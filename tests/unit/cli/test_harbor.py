@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.command import Result, publisher
@@ -187,6 +188,17 @@ def test_a_wrong_password_or_configuration_is_an_error_with_what_helps(tmp_path:
         found = publisher("harbor", "sync", "--config", path)
         assert found.code == 2 and "has no key harbor" in found.err
         assert harbor.changes == []
+
+
+def test_a_page_has_no_more_items_than_were_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Harbor() as harbor:
+        for number in range(101):
+            harbor.add_project(f"old{number}")
+        monkeypatch.setattr(Harbor, "page", lambda self, items, query, *known: (200, items))
+        found = publisher("harbor", "sync", "--config", configure(tmp_path, harbor))
+        assert found.code == 1 and "a page has more than 100 items" in found.err
 
 
 def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
