@@ -88,11 +88,20 @@ class Means(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The sender of a request: a name, "" if it is not known, and what is allowed where."""
+    """The sender of a request: a name, "" if it is not known, and what is allowed where.
+
+    `token` is the identifier of a token that a request has created: several may have one name.
+    """
 
     name: str
     grants: Grants = field(default_factory=dict)
     means: Means = Means.ANONYMOUS
+    token: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the name for records and limits, which no created token shares with others."""
+        return f"{self.name} ({self.token})" if self.token else self.name
 
     @property
     def verbs(self) -> frozenset[Verb]:
@@ -129,7 +138,7 @@ class Forbidden(PublisherError):
             why=f"the {identity.means} {identity.name} does not allow to {verb}{where}",
             hint=hint,
         )
-        self.name = identity.name
+        self.name = identity.label
         self.verb = str(verb)
         self.project = project
 
@@ -196,14 +205,16 @@ def unknown_token() -> Unauthorized:
     return _invalid("the service does not know this token")
 
 
-def identity_with(access: Access, name: str, grants: Grants, means: Means) -> Identity:
+def identity_with(
+    access: Access, name: str, grants: Grants, means: Means, token: str = ""
+) -> Identity:
     """Return an identity that may do this, and what anonymous requests may read."""
     parts = (_ANONYMOUS[access.anonymous], grants)
     names = dict.fromkeys(each for part in parts for each in part)
     joined = {
         each: frozenset[Verb]().union(*(part.get(each, ()) for part in parts)) for each in names
     }
-    return Identity(name, joined, means)
+    return Identity(name, joined, means, token)
 
 
 def check(identity: Identity, verb: Verb, project: str = SERVICE) -> None:

@@ -118,7 +118,7 @@ class Senders:
             if token is not None:
                 known = {SERVICE, *(each.name for each in access.projects)}
                 grants = {name: verbs for name, verbs in token.grants.items() if name in known}
-                return identity_with(access, token.name, grants, Means.TOKEN)
+                return identity_with(access, token.name, grants, Means.TOKEN, token.id)
         if is_signed_token(given):
             issuer = issuer_of(given)
             for each in access.job_tokens:

@@ -199,7 +199,7 @@ class GuardedRoute(Route):
                 guard.rates.changing(error.name if isinstance(error, Forbidden) else "", address)
             raise
         if is_changing:
-            guard.rates.changing(admitted.identity.name, address)
+            guard.rates.changing(admitted.identity.label, address)
         return admitted
 
 
@@ -276,7 +276,7 @@ def is_proxied(request: Request) -> bool:
 def sender_of(request: Request) -> str:
     """Return the name of the sender, also if the guard has refused the request; "" if unknown."""
     refused: str = request.scope.get(_REFUSED, "")
-    return _admitted(request).identity.name if is_admitted(request) else refused
+    return _admitted(request).identity.label if is_admitted(request) else refused
 
 
 def is_admitted(request: Request) -> bool:

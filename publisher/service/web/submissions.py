@@ -300,7 +300,7 @@ def _only(image: str) -> tuple[str, ...]:
 
 
 def _sender(request: Request) -> str:
-    return identity_of(request).name
+    return identity_of(request).label
 
 
 def _idempotency(request: Request) -> str:

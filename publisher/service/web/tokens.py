@@ -120,7 +120,7 @@ class _TokenRoutes:
             body.name,
             sorted(set(body.projects)),
             allows,
-            identity_of(request).name,
+            identity_of(request).label,
             now,
             expires,
         )

@@ -132,6 +132,15 @@ def test_a_token_is_created_used_listed_and_revoked(
         assert text not in where and text.removeprefix("pub_") not in where
 
 
+def test_a_created_token_is_not_taken_for_another_one_of_its_name(service: Service) -> None:
+    for _ in range(2):
+        made = service.create(OPERATOR, name="admin-own", allows=["administer"]).json()
+        mine = {"Authorization": f"Bearer {made['token']}"}
+        of_it = service.create(mine, allows=["administer"]).json()
+        assert of_it["createdBy"] == f"admin-own ({made['id']})"
+    assert service.create(ADMIN).json()["createdBy"] == "admin-own"
+
+
 def test_a_token_ends_on_its_day_and_with_its_project(service: Service) -> None:
     made = service.create(OPERATOR, projects=["own"], expires="2026-11-28").json()
     mine = {"Authorization": f"Bearer {made['token']}"}
