@@ -6,15 +6,23 @@ import os
 import random
 import signal
 import time
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from dbos import DBOS
 
+from publisher.service.access import Verb
+from publisher.service.audit import Audit
 from publisher.service.configuration import History
+from publisher.service.jobs.database import connect, create_tables, driver_url
 from publisher.service.jobs.history import remove_old_jobs
-from publisher.service.jobs.model import Job, JobFilter, JobKind, JobState, NoSuchJob
+from publisher.service.jobs.model import Job, JobFilter, JobKind, JobRequest, JobState, NoSuchJob
+from publisher.service.jobs.pushed import PushedImages
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.login.tokens import Tokens
 from tests.command import succeed
 from tests.postgresql import PostgreSQL, postgresql
 from tests.service import (
@@ -186,3 +194,51 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
             asked.jobs.events(published.id)
         assert remove_old_jobs(asked.engine, asked.jobs, History(age=timedelta(0))) == 2
         assert host.stop() == 0
+
+
+def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_path: Path) -> None:
+    """Hosts that start at the same time add what is missing once; all tables are then in use."""
+    with postgresql() as database:
+        engine = connect(database.url)
+        create_tables(engine)
+        DBOS.migrate(str(driver_url(database.url)))
+        jobs = StoredJobs(engine, 100)
+        old = jobs.submit(JobRequest(JobKind.GC, "images")).job
+        for _ in range(3):
+            with engine.begin() as connection:
+                for name in ("audit", "tokens", "sessions", "job_keys"):
+                    connection.execute(sa.text(f"DROP TABLE publisher_{name}"))
+                for name in ("project", "requested_from"):
+                    connection.execute(sa.text(f"ALTER TABLE publisher_jobs DROP COLUMN {name}"))
+            hosts = [connect(database.url) for _ in range(4)]
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(create_tables, hosts))
+            for each in hosts:
+                each.dispose()
+            assert jobs.list().jobs == (old,)
+
+        list_job = JobRequest(JobKind.INGEST_LIST, "images", "astro", project="astro")
+        pushed = [PushedImages(connect(database.url), jobs) for _ in range(2)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: pushed[n % 2].submit(list_job, [f"a:{n}"]), range(30)))
+        chosen = JobFilter(projects=frozenset({"astro"}))
+        options = [option for job in jobs.list(chosen).jobs for option in job.request.arguments]
+        assert {f"--only=a:{n}" for n in range(30)} | {"--retry-failed"} == set(options)
+
+        once = [jobs.submit(JobRequest(JobKind.GC, name), once="key") for name in ("a", "a")]
+        assert [each.is_new for each in once] == [True, False]
+        audit = Audit(engine)
+        audit.add("alice", "127.0.0.1", "POST", "/api/v1/jobs", 202)
+        [entry] = audit.list()
+        assert (entry.sender, entry.status) == ("alice", 202)
+        audit.remove_old()
+        tokens, today = Tokens(engine), datetime.now(UTC)
+        stored, text = tokens.create(
+            "ci", ["astro"], frozenset({Verb.READ}), "alice", today, today + timedelta(days=1)
+        )
+        assert [each.id for each in tokens.list()] == [stored.id]
+        found = tokens.find(text, today)
+        assert found is not None and found.projects == ("astro",)
+        tokens.revoke(stored.id)
+        assert tokens.find(text, today) is None
+        engine.dispose()

@@ -26,6 +26,9 @@ _AWAY = "make sure that the database runs, and that this user may connect to it"
 _FULL = "free space for the database of jobs"
 _IS_FULL = re.compile(r"\bis full\b|No space left|could not extend")
 
+_CREATION = 0x7075626C
+"""The number of the lock that is held while tables are created."""
+
 METADATA = sa.MetaData()
 
 JOBS = sa.Table(
@@ -184,6 +187,9 @@ def create_tables(engine: sa.Engine) -> None:
             # One sync for each commit instead of several, and no reader waits for a writer.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     with available(), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Otherwise hosts that start at the same time could all create the same table.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION)))
         METADATA.create_all(connection)
         _add_columns(connection)
 
