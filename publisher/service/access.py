@@ -130,17 +130,25 @@ class Forbidden(PublisherError):
         where = f" in the project {project}" if project else " outside of its projects"
         if not identity.verbs or set(identity.grants) == {SERVICE}:
             where = ""
-        hint = "ask an administrator of the project for a role that allows it"
-        if identity.means in (Means.TOKEN, Means.JOB):
-            hint = f"add {verb} to allows of the {identity.means} in the configuration"
         super().__init__(
             "cannot answer the request",
             why=f"the {identity.means} {identity.name} does not allow to {verb}{where}",
-            hint=hint,
+            hint=_hint(identity, verb, project),
         )
         self.name = identity.label
         self.verb = str(verb)
         self.project = project
+
+
+def _hint(identity: Identity, verb: Verb, project: str) -> str:
+    """Return what helps a sender that may not do this in a project."""
+    if verb is Verb.SUBMIT and not project and verb in identity.verbs:
+        return "for a single image, add project to the request; other jobs need another sender"
+    if identity.means is Means.TOKEN:
+        return f"use a token that allows {verb}" + (f" in the project {project}" if project else "")
+    if identity.means is Means.JOB:
+        return f"add {verb} to allows of a rule of job-tokens in the configuration"
+    return "ask an administrator of the project for a role that allows it"
 
 
 _ANONYMOUS: Mapping[Anonymous, Grants] = {
@@ -249,5 +257,5 @@ _PHRASES = {
 
 
 def _invalid(why: str) -> Unauthorized:
-    hint = "use a valid token: see the configuration of the service"
+    hint = "use a valid token, of the configuration or created at /api/v1/tokens"
     return Unauthorized("cannot answer the request", why=why, hint=hint, is_invalid=True)

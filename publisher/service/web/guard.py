@@ -76,6 +76,7 @@ class Guard:
             return Admitted(Sender(Identity("")), verb, is_decided=True)
         sender = await self._sender(request)
         identity = sender.identity
+        request.scope[_REFUSED] = identity.name  # for the audit log, until it is admitted
         if sender.csrf and request.method not in _SAFE:
             await _check_origin(request, self.access().url, sender.csrf)
         if reach is Reach.SERVICE:
@@ -144,9 +145,8 @@ async def _body(request: Request) -> str:
 
 
 def _cross_site(why: str) -> CrossSite:
-    return CrossSite(
-        "cannot answer the request", why=why, hint="load the page of the service again, and retry"
-    )
+    hint = "load the page of the service again, and retry; programs send a token"
+    return CrossSite("cannot answer the request", why=why, hint=hint)
 
 
 class GuardedRoute(Route):
@@ -174,7 +174,6 @@ class GuardedRoute(Route):
             try:
                 admitted = await self._admit(guard, Request(scope, receive))
             except PublisherError as error:
-                scope[_REFUSED] = error.name if isinstance(error, Forbidden) else ""
                 await _refusal(error, Request(scope), guard.access())(scope, receive, send)
                 return
             scope[_ADMITTED] = admitted

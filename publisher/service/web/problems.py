@@ -10,6 +10,7 @@ from publisher.browse.contents import NoContents, NoSuchPath
 from publisher.error_values import error_value
 from publisher.errors import InvalidReference, PublisherError, explain
 from publisher.lazy import pattern
+from publisher.repository.errors import RepositoryError
 from publisher.repository.published import NotPublished
 from publisher.service.access import Forbidden, Unauthorized
 from publisher.service.hooks.model import InvalidPayload
@@ -65,7 +66,8 @@ class WrongMethod(PublisherError):
     """A URL does not have this method; `allowed` are those that it has."""
 
     def __init__(self, what: str, *, allowed: tuple[str, ...]) -> None:
-        super().__init__(what, why="the URL does not have this method", hint=f"use {allowed[0]}")
+        why, hint = "the URL does not have this method", f"use {' or '.join(allowed)}"
+        super().__init__(what, why=why, hint=hint)
         self.allowed = allowed
 
 
@@ -111,6 +113,10 @@ def hint_of(error: PublisherError) -> str:
     """Return the hint for a client, which need not have a shell on a host of the service."""
     if not _OF_COMMANDS.search(error.hint):
         return error.hint
+    if isinstance(error, RepositoryError) and "--repository" in error.hint:
+        return (
+            "queue an ingest, which makes the repository, or correct its url in the configuration"
+        )
     if isinstance(error, NoSuchPath):
         return "list the root of the image: omit the parameter path"
     return f"on a host of the service: {error.hint}"

@@ -314,5 +314,5 @@ def _raise_if_lasting(request: _Request, error: Exception) -> None:
         raise SourceError(
             request.what,
             why="it does not support TLS",
-            hint="write http:// before the image if the registry is to be used without encryption",
+            hint="write http:// before its name if the registry is to be used without encryption",
         ) from None

@@ -147,6 +147,14 @@ def test_a_token_for_projects_allows_nothing_elsewhere() -> None:
     with pytest.raises(Forbidden, match="in the project other") as caught:
         check(identity, Verb.SUBMIT, "other")
     assert caught.value.project == "other"
+    for verb, project, hint in (
+        (Verb.SUBMIT, "other", "use a token that allows submit in the project other"),
+        (Verb.SUBMIT, "", "for a single image, add project to the request"),
+        (Verb.CANCEL, "", "use a token that allows cancel"),
+    ):
+        with pytest.raises(Forbidden) as caught:
+            check(identity, verb, project)
+        assert caught.value.hint.startswith(hint) and "configuration" not in caught.value.hint
 
 
 def test_jobs_that_remove_images_need_a_verb_of_their_own() -> None:

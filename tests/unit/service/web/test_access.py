@@ -253,6 +253,7 @@ def test_other_methods_and_spellings_of_a_url_are_refused_alike(service: Service
     assert service.get(jobs, method="POST").status_code == 401
     refused = service.get(jobs, method="DELETE")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert refused.json()["hint"] == "use GET or HEAD or POST"
     assert service.get("/", method="POST").headers["allow"] == "GET, HEAD"
     service.access = Access(Anonymous.PUBLISHED, TOKENS)
     folder = "/repositories/main"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from publisher.service.configuration import Limits, RepositoryConfiguration
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.model import JobsUnavailable
 from publisher.service.jobs.store import StoredJobs
+from publisher.service.providers import Proxy
 from publisher.service.web.jobs import BASE
 from tests.schemas import output_schema
 from tests.web_service import serve
@@ -37,7 +39,9 @@ def test_requests_that_change_something_are_recorded_and_too_many_are_refused(
             token("editor", Verb.SUBMIT, Verb.REMOVE),
             token("other", Verb.SUBMIT),
             token("admin", Verb.ADMINISTER, Verb.READ),
-        )
+        ),
+        url="http://127.0.0.1",
+        proxy=Proxy((ipaddress.ip_network("127.0.0.1"),), "secret-proxy"),
     )
     body = {"kind": "gc", "repository": "images"}
     with serve(
@@ -84,6 +88,12 @@ def test_requests_that_change_something_are_recorded_and_too_many_are_refused(
         ]  # fmt: skip
         assert {each["address"] for each in entries} == {"127.0.0.1"}
         assert rest.json()["next"] is None
+        # A user of the proxy, whose request no page of the service has sent.
+        headers = {"X-Publisher-Proxy": "secret-proxy", "X-Remote-User": "alice"}
+        answer = requests.post(web.url + BASE, json=body, headers=headers, timeout=60)
+        assert answer.status_code == 403
+        [entry] = audit.list(limit=1)
+        assert (entry.sender, entry.address, entry.status) == ("alice", "127.0.0.1", 403)
         for name, status in (("editor", 403), ("wrong", 401)):
             headers = {"Authorization": f"Bearer secret-{name}"}
             answer = requests.get(f"{web.url}/api/v1/audit", headers=headers, timeout=60)
@@ -95,7 +105,7 @@ def test_requests_that_change_something_are_recorded_and_too_many_are_refused(
         answer = requests.get(f"{web.url}/api/v1/audit", headers=headers, timeout=60)
         assert answer.status_code == 200
     audit.remove_old(1)
-    assert [each.sender for each in audit.list()] == ["admin"]
+    assert [each.sender for each in audit.list()] == ["alice"]
     engine.dispose()
 
 

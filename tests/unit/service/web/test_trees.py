@@ -98,7 +98,8 @@ def test_a_repository_that_cannot_be_read_does_not_hide_the_others(
         assert later["name"] == "later" and later["images"] is None
         assert "the directory does not exist" in later["error"]
         assert (main["name"], main["images"], main["error"]) == ("main", 3, "")
-        assert web.problem("/api/v1/repositories/later/images", 503)["hint"]
+        hint = web.problem("/api/v1/repositories/later/images", 503)["hint"]
+        assert hint.startswith("queue an ingest") and "--repository" not in hint
 
 
 def test_errors_name_the_cause_and_the_cure(published: Published) -> None:

@@ -128,7 +128,7 @@ def test_a_certificate_file_with_other_content_is_an_error(tmp_path: Path) -> No
 def test_a_registry_without_tls_is_an_error_without_another_try(
     registry: OwnRegistry, sources: Sources
 ) -> None:
-    with pytest.raises(SourceError, match=r"does not support TLS.*http://"):
+    with pytest.raises(SourceError, match=r"does not support TLS.*http:// before its name"):
         open_bare(sources, registry.host).resolve()
     assert registry.connections == 1
 
