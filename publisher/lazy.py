@@ -48,6 +48,10 @@ class _Pattern:
     def __init__(self, text: Any, flags: int) -> None:
         self._arguments = (text, flags)
 
+    def __reduce__(self) -> tuple[type[_Pattern], tuple[Any, int]]:
+        """Return what copies and pickled patterns are made from."""
+        return _Pattern, self._arguments
+
     def __getattr__(self, name: str) -> Any:
         text, flags = self._arguments
         found = getattr(re.compile(text, flags), name)  # re keeps what it compiles

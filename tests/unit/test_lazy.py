@@ -212,5 +212,7 @@ def test_a_pattern_is_compiled_once_and_has_all_methods() -> None:
     assert words.sub("x", "a 1 B") == "x 1 x"
     assert words.fullmatch == re.compile(r"[a-z]+", re.IGNORECASE).fullmatch
     assert words.pattern == r"[a-z]+"
+    for other in (copy.copy(words), copy.deepcopy(words), pickle.loads(pickle.dumps(words))):
+        assert other.fullmatch("Abc")
     with pytest.raises(re.error):
         pattern("(").match("")
