@@ -144,7 +144,8 @@ def _commit_alone(repository: Repository, waiting: _Waiting) -> None:
     except CommitFailed as failed:
         is_busy = isinstance(failed.__cause__, RepositoryBusy)
         if not is_busy and _is_published(repository, waiting.image):
-            _log.info("the commit failed after its commit point: %s", failed.__cause__)
+            text = "published; its commit failed later, and the next transaction completes it: %s"
+            _log.warning(text, failed.__cause__)
             waiting.status = failed.statuses[0]
         else:
             waiting.error = failed.__cause__

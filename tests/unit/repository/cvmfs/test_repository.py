@@ -386,7 +386,7 @@ def test_a_state_directory_that_is_full_is_named_and_the_next_run_publishes(
     caplog: pytest.LogCaptureFixture,
     step: str,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="publisher")
 
     def full(*arguments: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -413,6 +413,7 @@ def test_no_space_for_temporary_files_while_sending_fails_the_image_and_keeps_it
     many = layer(*(file(f"{n:0200}") for n in range(1000)))
     write_layout(image(many), images, "many")
     monkeypatch.setattr(stream, "_SCHEMA", f"{stream._SCHEMA} PRAGMA max_page_count = 20;")
+    monkeypatch.setattr(stream, "_IN_MEMORY", 10)
     requests = [Request(wish_for(f"oci:{images}:many", name="tool"))]
     with opened(machine) as repository, Sources() as sources:
         report = ingest(requests, repository, sources)
