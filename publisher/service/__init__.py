@@ -4,9 +4,11 @@ configuration.py        the configuration as values (pure)
 access.py               identities, and what each may do (pure)
 verbs.py                what requests do, and which roles may (pure)
 projects.py             members of projects (pure)
+providers.py            identity providers, tokens of jobs, the trusted proxy (pure)
 kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places;
-                        parse_access.py and parse_projects.py read parts of it, names.py names
+                        parse_access.py, parse_login.py and parse_projects.py read parts of it,
+                        names.py names and paths
 host.py                 the parts of one host, in threads
 audit.py                the audit log
 health.py               liveness and readiness over HTTP
@@ -14,6 +16,8 @@ wishes.py               a new wish for a list: the lines to add, and where (pure
 harbor/                 Harbor is made to match the configuration
 hooks/                  webhooks of registries (pure)
 jobs/                   the jobs: types, queue, child processes
+login/                  the sender of a request
+web/                    the HTTP interface
 
-Only the commands `serve` and `worker` in `cli/` import this room, which needs the extra `service`.
+Only the commands `serve`, `worker` and `harbor` in `cli/` import this room, which needs the extra `service`.
 """

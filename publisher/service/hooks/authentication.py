@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Sequence
 
 from publisher.service.access import Unauthorized
@@ -23,6 +24,11 @@ _HEADERS = {
 }
 _SCHEME = "bearer "
 _SIGNATURE = "sha256="
+
+
+def recorded_path(path: str) -> str:
+    """Return the path of a request as logs may have it: without the secret of a hook."""
+    return re.sub(r"^(/+hooks/+[^/]*)/.*", r"\1", path, flags=re.DOTALL)
 
 
 def check_secret(hook: Hook, headers: Callable[[str], Sequence[str]], in_path: str) -> str:

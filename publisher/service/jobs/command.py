@@ -10,6 +10,10 @@ from publisher.service.jobs.credentials import OF_THE_HOST
 from publisher.service.jobs.model import JobKind, JobRequest
 
 _NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR")
+RETRY_FAILED = "--retry-failed"
+"""The option by which an ingest tries images that failed shortly before."""
+ONLY = "--only="
+"""The option, before a pattern, by which an ingest is one of the matching images of a list."""
 _WITH_STEPS = (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE)
 
 

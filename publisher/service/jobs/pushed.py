@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
+from publisher.service.jobs.command import ONLY, RETRY_FAILED
 from publisher.service.jobs.database import JOBS, available
 from publisher.service.jobs.model import Job, JobFilter, JobKind, JobRequest, JobState, Submission
 from publisher.service.jobs.store import StoredJobs, work_of
@@ -16,9 +17,6 @@ from publisher.service.jobs.store import StoredJobs, work_of
 MOST_IMAGES = 200
 """A job for more images is one for the whole list."""
 
-_RETRY = "--retry-failed"
-"""What failed a moment ago may succeed after the push."""
-_ONLY = "--only="
 _TRIES = 5
 
 
@@ -44,7 +42,7 @@ class PushedImages:
             QueueFull: The limit of queued jobs is reached.
             JobsUnavailable: The database cannot be reached.
         """
-        options = [_ONLY + pattern for pattern in patterns]
+        options = [ONLY + pattern for pattern in patterns]
         with self._lock:  # else pushes at the same time would each queue a job
             for _ in range(_TRIES):
                 queued = self._queued(request)
@@ -86,7 +84,7 @@ class PushedImages:
 def _is_alike(queued: JobRequest, request: JobRequest) -> bool:
     """Return whether a queued job is one for pushes that the same hook reported, of that list."""
     first, *others = queued.arguments or ("",)
-    if first != _RETRY or not all(each.startswith(_ONLY) for each in others):
+    if first != RETRY_FAILED or not all(each.startswith(ONLY) for each in others):
         return False
     is_of_hook = queued.requested_by == request.requested_by
     return is_of_hook and replace(queued, arguments=()).key == replace(request, arguments=()).key
@@ -103,4 +101,4 @@ def _selecting(request: JobRequest, options: Iterable[str]) -> JobRequest:
     chosen = tuple(dict.fromkeys(options))
     if len(chosen) > MOST_IMAGES:
         chosen = ()
-    return replace(request, arguments=(_RETRY, *chosen))
+    return replace(request, arguments=(RETRY_FAILED, *chosen))  # may succeed now

@@ -23,6 +23,7 @@ hooks.py        the webhooks of registries
 paging.py       pages of a list, with stable cursors (pure)
 openapi.py      the description of all routes, for programs (pure)
 pages.py        the pages of `publisher.site`, made when they are requested
+connections.py  connections of bounded number and time
 application.py  all of it as one Starlette application
 
 Nothing here imports the command line: `cli/` opens the repositories and hands them over.

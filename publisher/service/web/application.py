@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -13,8 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from publisher import __version__
-from publisher.errors import PublisherError
-from publisher.service.access import Forbidden, Unauthorized, Verb
+from publisher.service.access import Verb
 from publisher.service.login.senders import Senders
 from publisher.service.login.sessions import Sessions
 from publisher.service.login.tokens import Tokens
@@ -28,14 +26,12 @@ from publisher.service.web.jobs import job_routes
 from publisher.service.web.login import login_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages, static_answer
-from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem, unexpected
+from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem
 from publisher.service.web.rates import Rates
 from publisher.service.web.routes import Route, parse_query
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.tokens import token_routes
 from publisher.service.web.trees import Trees
-
-_log = logging.getLogger(__name__)
 
 _HEADERS = (
     (
@@ -64,24 +60,24 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     senders = Senders(context.access, context.now, sessions, tokens)
     routes = [*trees.routes(), *job_routes(context.jobs), *audit_routes(context.audit)]
     routes += token_routes(context)
-    entries = [GuardedRoute("/static/{name}", _reporting(_static), Verb.PROBE)]
+    entries = [GuardedRoute("/static/{name}", _static, Verb.PROBE)]
     if context.jobs is not None:
         submissions = Submissions(context, context.jobs, trees)
         routes = [*submissions.routes(), *routes]
         entries += [
-            GuardedRoute(path, _reporting(page), verb, method, Reach.OBJECT)
+            GuardedRoute(path, page, verb, method, Reach.OBJECT)
             for path, page, verb, method in JobPages(context, context.jobs, submissions).routes()
         ]
     pages = Pages(trees, has_jobs=context.jobs is not None)
-    description = _reporting(_description(routes))
+    description = _description(routes)
     entries += [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
     entries += [
-        GuardedRoute(each.path, _reporting(_endpoint(each)), each.verb, each.method, each.reach)
+        GuardedRoute(each.path, _endpoint(each), each.verb, each.method, each.reach)
         for each in routes
     ]
-    entries += [GuardedRoute(path, _reporting(page), verb) for path, page, verb in pages.routes()]
+    entries += [GuardedRoute(path, page, verb) for path, page, verb in pages.routes()]
     entries += [
-        GuardedRoute(path, _reporting(endpoint), Verb.LOGIN, method)
+        GuardedRoute(path, endpoint, Verb.LOGIN, method)
         for path, endpoint, method in login_routes(context, senders)
     ]
     app = Starlette(
@@ -96,23 +92,6 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         app.add_middleware(Audited, audit=context.audit)
     app.add_middleware(_SecurityHeaders)
     return app
-
-
-def _reporting(handler: Endpoint) -> Endpoint:
-    """Return an endpoint whose errors are answers."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except (Forbidden, Unauthorized):  # the guard answers
-            raise
-        except (PublisherError, OSError) as error:
-            return problem(error)
-        except Exception:  # noqa: BLE001 - the last resort: a defect ends one request only
-            _log.exception("unexpected error at %s %s", request.method, request.url.path)
-            return unexpected()
-
-    return endpoint
 
 
 def _endpoint(route: Route) -> Endpoint:

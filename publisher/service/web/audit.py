@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from publisher.errors import printable
 from publisher.service.access import Verb
 from publisher.service.audit import Audit
+from publisher.service.hooks.authentication import recorded_path
 from publisher.service.jobs.model import JobsUnavailable
 from publisher.service.web.answers import answer, encode, tag_of
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import client_of, is_admitted, sender_of
-from publisher.service.web.hooks import recorded_path
 from publisher.service.web.jobs import is_identifier
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Kind, Parameter, Route

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import parse_qs, urlencode
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
@@ -26,9 +25,18 @@ from publisher.service.access import (
     check,
     refusal,
 )
+from publisher.service.hooks.authentication import recorded_path
 from publisher.service.login.senders import COOKIE, Sender, Senders
 from publisher.service.verbs import UNKNOWN, Reach
-from publisher.service.web.problems import CrossSite, problem, unexpected
+from publisher.service.web.bodies import MAX_BYTES, read_bytes
+from publisher.service.web.problems import (
+    BodyTooLarge,
+    BodyTooSlow,
+    CrossSite,
+    WrongMediaType,
+    problem,
+    unexpected,
+)
 from publisher.service.web.rates import Rates
 
 _log = logging.getLogger(__name__)
@@ -37,9 +45,7 @@ CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 _SAFE = ("GET", "HEAD")
 _FORM = "application/x-www-form-urlencoded"
-_LONGEST_FORM = 64 * 1024
 _MOST_FIELDS = 1000
-_BODY_SECONDS = 30.0
 _BODY = "publisher.body"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -130,16 +136,10 @@ async def _check_origin(request: Request, url: str, csrf: str) -> None:
 
 async def _body(request: Request) -> str:
     """Return the body of a form; the endpoint can read it, too."""
-    parts: list[bytes] = []
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                parts.append(part)
-                if sum(map(len, parts)) > _LONGEST_FORM:
-                    raise _cross_site("its form is too large")
-    except TimeoutError as error:
-        raise _cross_site("its form is not sent in time") from error
-    body = b"".join(parts)
+        body = await read_bytes(request, MAX_BYTES)
+    except (BodyTooLarge, BodyTooSlow, WrongMediaType) as error:
+        raise _cross_site(f"its form cannot be read: {error.why}") from error
     request.scope[_BODY] = body
     return body.decode("latin-1")
 
@@ -175,6 +175,9 @@ class GuardedRoute(Route):
                 admitted = await self._admit(guard, Request(scope, receive))
             except PublisherError as error:
                 await _refusal(error, Request(scope), guard.access())(scope, receive, send)
+                return
+            except Exception as error:  # noqa: BLE001 - the last resort: it ends one request only
+                await _failure(error, Request(scope))(scope, receive, send)
                 return
             scope[_ADMITTED] = admitted
             if _BODY in scope:
@@ -213,6 +216,17 @@ def _refusal(error: PublisherError, request: Request, access: Access) -> Respons
     return problem(error)
 
 
+def _failure(error: Exception, request: Request) -> Response:
+    """Return the answer to a request that failed; what is not expected is in the log."""
+    if isinstance(error, PublisherError | OSError):
+        return problem(error)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)
+    path = recorded_path(request.url.path)
+    _log.error("unexpected error at %s %s", request.method, path, exc_info=error)
+    return unexpected()
+
+
 def _again(body: bytes) -> Receive:
     """Return what gives the body of a request once more."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -224,13 +238,16 @@ def _again(body: bytes) -> Receive:
 
 
 def _decided(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint that answers only if it has stated what its request is about."""
+    """Return an endpoint whose errors are answers, and that has stated what its request is about.
+
+    Otherwise it does not answer.
+    """
 
     async def checked(request: Request) -> Response:
         try:
             response = await endpoint(request)
-        except (Forbidden, Unauthorized) as error:  # raised by `allow`
-            return problem(error)
+        except Exception as error:  # noqa: BLE001 - the last resort: it ends one request only
+            return _failure(error, request)
         if response.status_code < 400 and not _admitted(request).is_decided:
             _log.error("%s %s did not check the project", request.method, request.url.path)
             return unexpected()

@@ -1,6 +1,6 @@
 """The webhooks of registries: `POST /hooks/NAME`, and `POST /hooks/NAME/SECRET`.
 
-A payload decides nothing but which wishes a job looks at: the job asks the registry itself. Nothing
+A payload decides only which wishes a job ingests: the job asks the registry itself. Nothing
 here logs the path of a request, which may have a secret.
 """
 
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import field
 
 import anyio
 import anyio.to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from publisher.errors import PublisherError
@@ -32,12 +31,7 @@ from publisher.service.web.answers import encode
 from publisher.service.web.bodies import SECONDS, read_bytes
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import GuardedRoute
-from publisher.service.web.problems import (
-    Busy,
-    NotFound,
-    problem,
-    unexpected,
-)
+from publisher.service.web.problems import Busy, NotFound
 from publisher.wishlist.model import Wish
 
 MOST_BYTES = 1024 * 1024
@@ -77,11 +71,6 @@ def hook_routes(context: HookContext) -> list[GuardedRoute]:
     return [GuardedRoute(path, hooks.receive, Verb.NOTIFY, "POST") for path in paths]
 
 
-def recorded_path(path: str) -> str:
-    """Return the path of a request as logs may have it: without the secret of a hook."""
-    return re.sub(r"^(/+hooks/+[^/]*)/.*", r"\1", path, flags=re.DOTALL)
-
-
 @dataclass(slots=True)
 class _Hooks:
     context: HookContext
@@ -105,14 +94,7 @@ class _Hooks:
             return await self._receive(request, name)
         except Unauthorized as error:
             _log.warning("a webhook was refused: %s", error)
-            return problem(error)
-        except (PublisherError, OSError) as error:
-            return problem(error)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        except Exception:  # noqa: BLE001 - the last resort: a defect ends one request only
-            _log.exception("unexpected error in a webhook")
-            return unexpected()
+            raise
 
     async def _receive(self, request: Request, name: str) -> Response:
         hook = next((each for each in self.context.hooks() if each.name == name), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TypeVar
@@ -32,7 +32,7 @@ from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, allow, identity_of, visible
 from publisher.service.web.jobs import BASE, is_identifier
-from publisher.service.web.problems import BadRequest, hint_of, status_of
+from publisher.service.web.problems import RETRY_SECONDS, BadRequest, hint_of, status_of
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.threads import in_database
 from publisher.site.rendering import Renderer
@@ -116,9 +116,38 @@ def static_files() -> Mapping[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def service_renderer(repositories: Sequence[str]) -> Renderer:
-    """Return what renders pages of the service itself, which lead to those of repositories."""
-    return _renderer(tuple(repositories))
+def service_page(context: Context, template: str, path: str, **values: object) -> bytes:
+    """Return the HTML of a page of the service itself, which leads to those of repositories.
+
+    Args:
+        context: What the interface reads.
+        template: The name of a template of the service or of the site, without its suffix.
+        path: The path of the page, which links in it are relative to.
+        values: The names that the template uses.
+    """
+    names = tuple(each.name for each in context.trees())
+    return _renderer(names).render(template, path, **values)
+
+
+def with_error_pages(context: Context, handler: Endpoint) -> Endpoint:
+    """Return an endpoint whose errors are pages."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (Forbidden, Unauthorized):  # the guard answers
+            raise
+        except (PublisherError, OSError) as error:
+            known = explain(error)
+            status, hint = status_of(known), hint_of(known)
+            path = request.url.path.removeprefix("/")
+            body = service_page(context, "problem", path, error=known, status=status, hint=hint)
+            headers = {"Cache-Control": "no-store", "Content-Type": HTML}
+            if status == 503:
+                headers["Retry-After"] = RETRY_SECONDS
+            return Response(body, status, headers)
+
+    return endpoint
 
 
 @cache
@@ -157,29 +186,11 @@ class JobPages:
             (retry_wish, self._page(self.retry_wish), Verb.SUBMIT, "POST"),
         ]
 
-    def _page(self, handler: Callable[[Request], Awaitable[Response]]) -> Endpoint:
-        """Return an endpoint whose errors are pages."""
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except (Forbidden, Unauthorized):  # the guard answers
-                raise
-            except (PublisherError, OSError) as error:
-                known = explain(error)
-                status, hint = status_of(known), hint_of(known)
-                path = request.url.path.removeprefix("/")
-                body = self._render("problem", path, error=known, status=status, hint=hint)
-                headers = {"Cache-Control": "no-store", "Content-Type": HTML}
-                if status == 503:
-                    headers["Retry-After"] = "5"
-                return Response(body, status, headers)
-
-        return endpoint
+    def _page(self, handler: Endpoint) -> Endpoint:
+        return with_error_pages(self._context, handler)
 
     def _render(self, template: str, path: str, **values: object) -> bytes:
-        names = [each.name for each in self._context.trees()]
-        return service_renderer(names).render(template, path, **values)
+        return service_page(self._context, template, path, **values)
 
     async def list(self, request: Request) -> Response:
         """Show a part of the list of jobs."""

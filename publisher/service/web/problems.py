@@ -29,6 +29,9 @@ from publisher.service.web.rates import TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
 
+RETRY_SECONDS = "5"
+"""After which a request that is answered with 503 may be sent again, as Retry-After has it."""
+
 
 class BadRequest(PublisherError):
     """A request is malformed; `parameter` names the part of it."""
@@ -148,7 +151,7 @@ def problem(error: Exception) -> Response:
     if isinstance(known, TooManyRequests):
         headers["Retry-After"] = str(known.seconds)
     if status == 503:
-        headers["Retry-After"] = "5"
+        headers["Retry-After"] = RETRY_SECONDS
     body = json.dumps(problem_value(known, status)).encode()
     return Response(body, status, headers, MEDIA_TYPE)
 

@@ -15,7 +15,7 @@ from publisher.errors import presentable, printable
 from publisher.oci.reference import Transport, parse_reference
 from publisher.service.access import Verb, may
 from publisher.service.configuration import RepositoryConfiguration
-from publisher.service.jobs.command import CannotRun, job_arguments
+from publisher.service.jobs.command import ONLY, RETRY_FAILED, CannotRun, job_arguments
 from publisher.service.jobs.model import (
     CannotRetry,
     Job,
@@ -41,7 +41,6 @@ from publisher.service.web.threads import in_database
 from publisher.service.web.trees import ONE, Trees
 from publisher.sources.wish_lists import list_identity
 
-_RETRIED = "--retry-failed"
 _LONGEST_KEY = 255
 
 
@@ -154,8 +153,8 @@ class Submissions:
             raise CannotRetry(known)
         wanted = known.request
         arguments = wanted.arguments
-        if wanted.kind is JobKind.INGEST_LIST and _RETRIED not in arguments:
-            arguments = (*arguments, _RETRIED)  # else its failed images wait for their next try
+        if wanted.kind is JobKind.INGEST_LIST and RETRY_FAILED not in arguments:
+            arguments = (*arguments, RETRY_FAILED)  # else its failed images wait for their next try
         reason = f"retry of job {known.id}"
         subject, repository = wanted.subject, wanted.repository
         work = wanted.kind, repository, subject, arguments
@@ -296,7 +295,7 @@ def _check_fields(body: JobBody) -> None:
 
 def _only(image: str) -> tuple[str, ...]:
     """Return the arguments for one image of a list, also if it failed a short time ago."""
-    return _RETRIED, f"--only={glob.escape(image)}"
+    return RETRY_FAILED, ONLY + glob.escape(image)
 
 
 def _sender(request: Request) -> str:

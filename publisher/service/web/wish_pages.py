@@ -15,9 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from publisher.errors import PublisherError, explain
 from publisher.lazy import dataclass
-from publisher.service.access import Forbidden, Unauthorized, may
+from publisher.service.access import may
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
 from publisher.service.verbs import Reach, Verb
 from publisher.service.web.answers import HTML
@@ -25,8 +24,8 @@ from publisher.service.web.bodies import read_form
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import GuardedRoute, allow, identity_of, visible
-from publisher.service.web.job_pages import service_renderer
-from publisher.service.web.problems import Busy, NotFound, hint_of, status_of
+from publisher.service.web.job_pages import service_page, with_error_pages
+from publisher.service.web.problems import Busy, NotFound
 from publisher.service.wishes import (
     InvalidWish,
     NewWish,
@@ -118,8 +117,8 @@ def wish_routes(context: Context, tools: WishTools) -> list[GuardedRoute]:
     """Return the routes of the page: it is for users with the verb submit."""
     pages = _WishPages(context, tools)
     return [
-        GuardedRoute(f"/{PATH}", pages.show, Verb.SUBMIT, "GET", Reach.OBJECT),
-        GuardedRoute(f"/{PATH}", pages.check, Verb.SUBMIT, "POST", Reach.OBJECT),
+        GuardedRoute(f"/{PATH}", with_error_pages(context, page), Verb.SUBMIT, method, Reach.OBJECT)
+        for page, method in ((pages.show, "GET"), (pages.check, "POST"))
     ]
 
 
@@ -139,18 +138,6 @@ class _WishPages:
 
     async def check(self, request: Request) -> Response:
         """Check the wish of the form, and show the result."""
-        try:
-            return await self._check(request)
-        except (Forbidden, Unauthorized):  # the guard answers
-            raise
-        except (PublisherError, OSError) as error:
-            known = explain(error)
-            status, hint = status_of(known), hint_of(known)
-            body = self._render("problem", error=known, status=status, hint=hint)
-            headers = {"Cache-Control": "no-store", "Content-Type": HTML}
-            return Response(body, status, headers)
-
-    async def _check(self, request: Request) -> Response:
         form = await read_form(request)
         chosen = form.get("list", "")
         repository, wish_list = self._list(request, chosen)
@@ -234,11 +221,8 @@ class _WishPages:
     def _answer(self, page: WishPage, status: int = 200) -> Response:
         headers = {"Cache-Control": "no-store", "Vary": "Authorization, Cookie"}
         headers["Content-Type"] = HTML
-        return Response(self._render("wish", page=page), status, headers)
-
-    def _render(self, template: str, **values: object) -> bytes:
-        names = [each.name for each in self.context.trees()]
-        return service_renderer(names).render(template, PATH, **values)
+        body = service_page(self.context, "wish", PATH, page=page)
+        return Response(body, status, headers)
 
 
 def _with(page: WishPage, **values: object) -> WishPage:

@@ -21,12 +21,13 @@ from dbos import DBOS
 from publisher.oci.media_types import OCI_MANIFEST
 from publisher.service.audit import Audit
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
+from publisher.service.hooks.authentication import recorded_path
 from publisher.service.hooks.model import Hook, HookKind
 from publisher.service.hooks.replays import SECONDS, Replays
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.pushed import PushedImages
 from publisher.service.jobs.store import StoredJobs
-from publisher.service.web.hooks import MOST_BYTES, HookContext, hook_routes, recorded_path
+from publisher.service.web.hooks import MOST_BYTES, HookContext, hook_routes
 from publisher.wishlist import WishListError, parse_wish_list
 from publisher.wishlist.model import Wish
 from tests.schemas import output_schema

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlencode
+
+import pytest
 
 from publisher.service.access import Access, Token
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
@@ -118,6 +121,20 @@ def test_no_host_is_asked_that_the_list_does_not_name() -> None:
     assert service.checked == []
 
 
+def test_a_defect_ends_one_request_with_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service(result=cast(Checked, None))
+    found = service.send("astro", astro("quay.io/astro/tools:3"))
+    assert found.status_code == 500 and found.json()["type"] == "urn:publisher:problem:unexpected"
+    assert "unexpected error at POST /new-wish" in caplog.text
+    assert service.send("astro").status_code == 200
+
+    def broken() -> Access:
+        raise RuntimeError("a defect of the guard")
+
+    refused = asgi.request(application(Context(list, broken)), "GET", "/api/v1/repositories")
+    assert refused.status_code == 500 and refused.json()["hint"]
+
+
 def test_mistakes_and_other_lists_are_refused() -> None:
     service = Service()
     found = service.send("astro", astro("oci:/etc/passwd:1", note="kept"))
@@ -131,4 +148,5 @@ def test_mistakes_and_other_lists_are_refused() -> None:
         assert found.status_code == 404, name
     away = service.send("all", other)
     assert away.status_code == 503 and "/srv/wishes" not in away.text, away.text
+    assert away.header("retry-after") == "5"
     assert service.checked == []
