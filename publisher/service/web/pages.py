@@ -123,12 +123,15 @@ async def _made_once(snapshot: Snapshot, kind: str, path: str, making: _Making) 
     has_files = path.startswith(f"{addresses.CONTENTS}/") and name != addresses.PACKAGES
     if has_files and path not in snapshot.contents.get(folder, {path}):
         return {}  # all pages of the directory were made before
-    made = await snapshot.once(f"{kind} {folder if has_files else path}", lambda: making.make(path))
-    if has_files and folder in snapshot.by_folder:
-        snapshot.contents[folder] = frozenset(made)
-    for each, body in made.items():
-        snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
-    return made
+
+    def keep(made: dict[str, bytes]) -> None:
+        if has_files and folder in snapshot.by_folder:
+            snapshot.contents[folder] = frozenset(made)
+        for each, body in made.items():
+            snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
+
+    key = f"{kind} {folder if has_files else path}"
+    return await snapshot.once(key, lambda: making.make(path), keep)
 
 
 @dataclass(frozen=True, slots=True)

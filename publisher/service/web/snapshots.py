@@ -106,10 +106,21 @@ class Snapshot:
         self._now = now
         self._making: dict[str, asyncio.Task[Any]] = {}
 
-    async def once(self, key: str, make: Callable[[], _Made]) -> _Made:
-        """Return what `make` returns in a thread; requests at the same time share one call."""
+    async def once(
+        self, key: str, make: Callable[[], _Made], keep: Callable[[_Made], None] = lambda made: None
+    ) -> _Made:
+        """Return what `make` returns in a thread; requests at the same time share one call.
+
+        `keep` is called with it in the event loop, before another request can begin a further call.
+        """
+
+        async def kept() -> _Made:
+            found = await run_in_threadpool(make)
+            keep(found)
+            return found
+
         if key not in self._making:
-            task = asyncio.create_task(run_in_threadpool(make))
+            task = asyncio.create_task(kept())
             task.add_done_callback(lambda _: self._making.pop(key))
             self._making[key] = task
         made: _Made = await asyncio.shield(self._making[key])
