@@ -19,5 +19,6 @@ jobs/                   the jobs: types, queue, child processes
 login/                  the sender of a request
 web/                    the HTTP interface
 
-Only the commands `serve`, `worker` and `harbor` in `cli/` import this room, which needs the extra `service`.
+Only the commands `serve`, `worker` and `harbor` in `cli/` import this room. It needs the extra
+`service`.
 """
