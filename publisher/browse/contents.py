@@ -138,7 +138,7 @@ def layer_index(repository: Repository, digest: str) -> LayerIndex:
         raise NoContents(
             what, why="it has no index", hint="publisher verify --repair", layer=digest
         )
-    return LayerIndex(partial(repository.open_index, digest))
+    return LayerIndex(partial(repository.open_index, digest), digest)
 
 
 def merged_layers(repository: Repository, digests: Iterable[str]) -> Iterator[Merged]:

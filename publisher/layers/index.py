@@ -99,10 +99,14 @@ class LayerIndex(Iterable[Entry]):
 
     Each iteration calls `open_file` and reads from the beginning; a LayerIndex keeps no file open.
     All methods raise LayerError for a damaged or truncated index, and the errors of `open_file`.
+    With `digest`, so they do for the index of another layer.
     """
 
-    def __init__(self, open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
+    def __init__(
+        self, open_file: Callable[[], AbstractContextManager[BinaryIO]], digest: str = ""
+    ) -> None:
         self._open = open_file
+        self._digest = digest
         self._header: IndexHeader | None = None
 
     @property
@@ -112,7 +116,7 @@ class LayerIndex(Iterable[Entry]):
         # that waits in `open_file` for the end of a publication would block the publication.
         if self._header is None:
             with self._open() as file:
-                self._header = read_header(file)
+                self._header = read_header(file, self._digest)
         return self._header
 
     def __iter__(self) -> Iterator[Entry]:
@@ -143,20 +147,16 @@ class LayerIndex(Iterable[Entry]):
     def _bodies(self) -> Iterator[str]:
         """Yield the encoded entries as blocks of whole lines."""
         with self._open() as file:
-            blocks = _blocks(file, _READ_BYTES)
+            blocks = _blocks(file, _READ_BYTES, self._digest)
             first, _, rest = next(blocks, "").partition("\n")
-            header = _parse_header(first)
+            header = _parse_header(first, self._digest)
             count = 0
             for block in itertools.chain([rest] if rest else (), blocks):
                 count += block.count("\n")
                 yield block
                 if count > header.entries:  # an index may hardly end
                     break
-        if count != header.entries:
-            raise LayerError(
-                f"cannot read the index of layer {header.digest}",
-                why=f"it has {count} of {header.entries} entries",
-            )
+        _check_complete(header, count)
 
     def opaque_directories(self) -> Iterator[Entry]:
         """Yield the entries of opaque directories, without decoding others."""
@@ -187,11 +187,14 @@ class LayerIndex(Iterable[Entry]):
         wanted = deque(sorted({sort_key(path) for path in paths}))
         found: list[Entry] = []
         with self._open() as file:
-            blocks = _blocks(file, _READ_BYTES)
-            rest = next(blocks, "").partition("\n")[2]  # without the header
+            blocks = _blocks(file, _READ_BYTES, self._digest)
+            first, _, rest = next(blocks, "").partition("\n")
+            header = _parse_header(first, self._digest)
+            count = 0
             filled = filter(None, itertools.chain([rest], blocks))
             held = next(filled, "")
-            while wanted and held:
+            while wanted and held and count <= header.entries:
+                count += held.count("\n")
                 following = next(filled, "")
                 end = path_key(following.partition("\n")[0]) if following else None
                 if end is None or wanted[0] < end:
@@ -201,12 +204,25 @@ class LayerIndex(Iterable[Entry]):
                 while wanted and end is not None and wanted[0] < end:
                     wanted.popleft()
                 held = following
+        if wanted:  # the index was read to its end
+            _check_complete(header, count)
         return found
 
 
-def read_header(file: BinaryIO) -> IndexHeader:
-    """Return the header of the index in `file`. Raises LayerError if that is not an index."""
-    return _parse_header(next(_blocks(file, _HEADER_BYTES), "").partition("\n")[0])
+def _check_complete(header: IndexHeader, count: int) -> None:
+    if count != header.entries:
+        raise LayerError(
+            f"cannot read the index of layer {header.digest}",
+            why=f"it has {count} of {header.entries} entries",
+        )
+
+
+def read_header(file: BinaryIO, digest: str = "") -> IndexHeader:
+    """Return the header of the index in `file`.
+
+    Raises LayerError if that is not an index, or not the one of the layer `digest`, if given.
+    """
+    return _parse_header(next(_blocks(file, _HEADER_BYTES, digest), "").partition("\n")[0], digest)
 
 
 def read_index(file: BinaryIO) -> LayerIndex:
@@ -410,8 +426,8 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _parse_header(line: str) -> IndexHeader:
-    what = "cannot read a layer index"
+def _parse_header(line: str, digest: str) -> IndexHeader:
+    what = _what(digest)
     try:
         fields = load_object(line)
     except Malformed as error:
@@ -420,7 +436,7 @@ def _parse_header(line: str) -> IndexHeader:
         raise LayerError(what, why="the file is not a layer index")
     version = fields.get("version")
     try:
-        return _HEADER.from_object(fields)
+        header = _HEADER.from_object(fields)
     except UnknownVersion as error:
         raise LayerError(
             what,
@@ -429,6 +445,9 @@ def _parse_header(line: str) -> IndexHeader:
         ) from error
     except Malformed as error:
         raise LayerError(what, why=f"its header is malformed: {error}") from error
+    if digest not in ("", header.digest):
+        raise LayerError(what, why=f"it is the index of layer {header.digest}")
+    return header
 
 
 class _Position(io.RawIOBase):
@@ -451,9 +470,13 @@ class _Position(io.RawIOBase):
         return data
 
 
-def _blocks(file: BinaryIO, size: int) -> Iterator[str]:
+def _what(digest: str) -> str:
+    return f"cannot read the index of layer {digest}" if digest else "cannot read a layer index"
+
+
+def _blocks(file: BinaryIO, size: int, digest: str = "") -> Iterator[str]:
     """Yield the text of the index as blocks of whole lines, of about `size` bytes."""
-    what = "cannot read a layer index"
+    what = _what(digest)
     reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=size, closefd=False)
     rest = b""
     try:

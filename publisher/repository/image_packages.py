@@ -104,7 +104,7 @@ def _visible_databases(
         return [_Visible(e.path, e, e.path in layer.unreadable) for e in layer.databases]
     known = [{database.path: database for database in layer.databases} for layer in layers]
     visible = []
-    indexes = [LayerIndex(partial(repository.open_index, digest)) for digest in digests]
+    indexes = [LayerIndex(partial(repository.open_index, digest), digest) for digest in digests]
     for item in merged_at(indexes, {path for layer in known for path in layer}):
         database = known[item.layer].get(item.source)
         # A hard link elsewhere to a database is not one.

@@ -43,7 +43,7 @@ def read_layer_packages(repository: Repository, digest: str) -> LayerPackages:
 
     The index names the databases. No symbolic link is followed on the way to them.
     """
-    entries = list(_database_entries(LayerIndex(partial(repository.open_index, digest))))
+    entries = list(_database_entries(LayerIndex(partial(repository.open_index, digest), digest)))
     if not entries:
         return LayerPackages()
     if repository.local_root is None:

@@ -239,7 +239,7 @@ def _layer_sizes(
             continue
         try:
             with repository.open_index(digest) as file:
-                header = read_header(file)
+                header = read_header(file, digest)
         except (PublisherError, OSError) as error:
             unreadable(explain(error))  # the pages show its size as unknown
             continue

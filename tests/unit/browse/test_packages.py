@@ -238,6 +238,26 @@ def test_find_searches_the_packages_of_all_images(
     assert (wrong.code, "the types of packages are deb, apk" in wrong.err) == (2, True)
 
 
+def test_a_damaged_index_is_an_error_and_not_an_image_with_fewer_packages(tmp_path: Path) -> None:
+    publish(tmp_path, "base", [BASE, TOP])
+    other = layer(file("other", b"other"))
+    publish(tmp_path, "other", [other])
+    index = tmp_path / "images" / layout.layer_index(TOP.digest)
+    data = index.read_bytes()
+    foreign = (tmp_path / "images" / layout.layer_index(other.digest)).read_bytes()
+    for damaged in (b"", data[: len(data) // 2], foreign):
+        index.write_bytes(damaged)
+        for words in (
+            ("packages", "local/base:1"),
+            ("sbom", "local/base:1"),
+            ("diff", "--packages", "local/base:1", "local/other:1"),
+            ("find", "--package", "liba"),
+        ):
+            result = ask(tmp_path, *words)
+            assert result.code in (1, 3) and f"index of layer {TOP.digest}" in result.err, result
+            assert not result.out, result
+
+
 def test_the_cache_forgets_images_that_are_not_published_any_more(tmp_path: Path) -> None:
     publish(tmp_path, "base", [BASE])
     built = DirectoryRepository(RepositoryURL.parse(f"dir:{tmp_path}/images"), writable=False)

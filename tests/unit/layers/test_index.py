@@ -163,6 +163,24 @@ def test_paths_are_found_wherever_they_are_in_the_index(
     assert found == [e for e in entries if e.path in {*wanted, "missing", "\udcff"}]
 
 
+def test_finding_paths_refuses_an_index_that_is_not_whole_or_of_another_layer() -> None:
+    entries = [Entry(name, EntryType.FIFO) for name in ("a", "b", "c")]
+    for names in (["a"], [], ["a", "b", "c", "d"]):
+        file = io.BytesIO()
+        lines = [encode_entry(Entry(name, EntryType.FIFO)) for name in names]
+        write_index(file, header(len(entries)), lines)
+        with pytest.raises(LayerError, match=f"it has {len(names)} of 3 entries"):
+            read_index(file).find({"c", "x"})
+    with pytest.raises(LayerError, match="not a layer index"):
+        LayerIndex(lambda: nullcontext(io.BytesIO())).find({"a"})
+
+    other = "sha256:" + "1" * 64
+    index = LayerIndex(lambda: nullcontext(io.BytesIO(written(*entries).getvalue())), other)
+    for read in (lambda: index.find({"a"}), lambda: list(index), lambda: index.header):
+        with pytest.raises(LayerError, match=f"index of layer {other}: it is the index of layer"):
+            read()
+
+
 def _is_special(entry: Entry) -> bool:
     """Whether the fixups of an image can depend on the entry."""
     return bool(entry.opaque or entry.implicit or entry.dropped or entry.is_unresolved)

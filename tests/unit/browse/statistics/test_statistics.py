@@ -286,7 +286,8 @@ def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
     own = TWO.layers[-1].digest
     index = tree / layout.layer_index(own)
     data = index.read_bytes()
-    for damaged in (b"", data[: len(data) // 2], None):
+    foreign = (tree / layout.layer_index(TWO.layers[0].digest)).read_bytes()
+    for damaged in (b"", data[: len(data) // 2], foreign, None):
         if damaged is None:
             index.unlink()
         else:
