@@ -76,6 +76,13 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def free_bytes(path: Path) -> int:
+    """Return how many bytes this user can store where `path` is: root also in reserved blocks."""
+    status = os.statvfs(path)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    return blocks * status.f_frsize
+
+
 def write_new_file(path: Path, data: bytes, mode: int = PUBLIC_FILE_MODE) -> None:
     """Create `path` with exactly this content and mode, whatever the umask is."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

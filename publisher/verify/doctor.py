@@ -21,7 +21,8 @@ from publisher.repository.checks import Check, Verdict
 from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.repository.reading import live_manifests, load_pins, load_publication, load_schedule
+from publisher.repository.published import NotPublished, PublishedImage, load_image
+from publisher.repository.reading import load_pins, load_publication, load_schedule
 from publisher.repository.settings import client_mount, load_policy
 from publisher.runtimes.podman.conversion import outdated
 from publisher.runtimes.squashfs import OUTPUT
@@ -32,6 +33,7 @@ from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.tree.record import InvalidRecord
+from publisher.tree.schedule import RemoveSchedule
 from publisher.verify.published_layers import has_writable_files
 
 _LITTLE_SPACE = 20 * 10**9
@@ -44,7 +46,7 @@ def examine(repository: Repository) -> Iterator[Check]:
         yield from check_machine(repository.configuration, repository.state)
         yield from largest_catalogs(repository.configuration.mount)
     elif isinstance(repository, DirectoryRepository):
-        yield from _examine_directory(repository.root)
+        yield from _examine_directory(repository)
     yield from _worker_processes()
     yield from _examine_records(repository)
 
@@ -72,10 +74,11 @@ def ask_registries(hosts: Iterable[str], sources: Sources) -> Iterator[Check]:
             yield Check(host, Verdict.GOOD, "answers")
 
 
-def _examine_directory(root: Path) -> Iterator[Check]:
+def _examine_directory(repository: DirectoryRepository) -> Iterator[Check]:
+    root = repository.root
     status = root.stat()
     yield _ownership(root, status.st_uid)
-    yield from _space(root)
+    yield from _space(root, repository.free_space())
     if os.geteuid() != 0:
         yield Check(
             "owners of files",
@@ -98,9 +101,8 @@ def _ownership(root: Path, owner: int) -> Check:
     )
 
 
-def _space(root: Path) -> Iterator[Check]:
+def _space(root: Path, free: int) -> Iterator[Check]:
     status = os.statvfs(root)
-    free = status.f_bavail * status.f_frsize
     text = f"{free / 1e9:.1f} GB free at {root}"
     if free < _LITTLE_SPACE:
         yield Check("space", Verdict.WARNING, f"only {text}", "publisher gc, or a larger disk")
@@ -162,12 +164,25 @@ def _device_nodes(repository: Repository, policy: Policy) -> Iterator[Check]:
         )
 
 
-def _published_layers(repository: Repository) -> set[str]:
+def _look_at_images(
+    repository: Repository, schedule: RemoveSchedule
+) -> tuple[set[str], int, list[PublishedImage]]:
+    """Return the layers that are published or scheduled, the number of images, unreadable ones."""
     layers: set[str] = set()
-    with suppress(PublisherError):  # `verify` reports unreadable settings
-        for *_, manifest in live_manifests(repository):
-            layers |= {layer.digest for layer in manifest.layers}
-    return layers
+    count = 0
+    unreadable: list[PublishedImage] = []
+    for name in repository.names():
+        with suppress(NotPublished):  # it was removed concurrently
+            image = load_image(repository, name)
+            count += 1
+            if image.manifest is None:
+                unreadable.append(image)
+            else:
+                layers |= {layer.digest for layer in image.manifest.layers}
+    for entry in schedule.entries:
+        with suppress(PublisherError):  # `verify` reports it
+            layers |= {layer.digest for layer in entry.parse_manifest().layers}
+    return layers, count, unreadable
 
 
 def _permissions(repository: Repository, layers: Set[str]) -> Iterator[Check]:
@@ -272,7 +287,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
     try:
         schedule, pins = load_schedule(repository), load_pins(repository)
         policy = load_policy(repository)
-        count = sum(1 for _ in repository.names())
+        layers, count, unreadable = _look_at_images(repository, schedule)
         unfinished = repository.unfinished()
     except InvalidRecord as error:
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", "publisher verify")
@@ -284,7 +299,6 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
         hint = error.hint or "publisher verify"
         yield Check("records", Verdict.PROBLEM, f"{error.what}: {error.why}", hint)
         return
-    layers = _published_layers(repository)
     yield from _device_nodes(repository, policy)
     yield from _permissions(repository, layers)
     yield from _opaque_directories(repository, layers)
@@ -299,5 +313,9 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
             f"{text}; an interrupted transaction is unfinished",
             "publisher verify --repair, or any other command that writes",
         )
-    else:
+    elif not unreadable:
         yield Check("records", Verdict.GOOD, text)
+    if unreadable:
+        first = f"the first is {unreadable[0].name}: {unreadable[0].problem}"
+        what = f"{len(unreadable)} of {count} images are unreadable; {first}"
+        yield Check("records", Verdict.PROBLEM, what, "publisher verify")

@@ -15,6 +15,7 @@ from publisher.repository.cvmfs.configuration import Configuration
 from publisher.repository.cvmfs.progress import mount_holders
 from publisher.repository.cvmfs.server import Server, holders_of, version
 from publisher.repository.cvmfs.signed_files import WHITELIST_FILE, DamagedFile, parse_whitelist
+from publisher.repository.disk import free_bytes
 from publisher.tree import layout
 
 OLDEST_VERSION = (2, 11)
@@ -174,8 +175,7 @@ def _check_namespaces(configuration: Configuration) -> Check:
 def _check_space(what: str, place: Path) -> Check:
     title = f"space for {what}"
     existing = next(path for path in (place, *place.parents) if path.exists())
-    status = os.statvfs(existing)
-    free = status.f_bavail * status.f_frsize
+    free = free_bytes(existing)
     text = f"{free / 1e9:.1f} GB at {place}"
     if not os.access(existing, os.W_OK):
         return Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,17 @@ def check_readable(root: Path) -> None:
         (root, "the directory does not exist"),
         (root / layout.METADATA, f"it holds no published tree (no {layout.METADATA})"),
     ):
-        if not os.path.isdir(path):
+        try:
+            found = stat.S_ISDIR(os.stat(path).st_mode)
+        except PermissionError as error:
+            raise RepositoryError(
+                f"cannot read repository {root}",
+                why=f"{path}: permission denied",
+                hint="run the command as the user who publishes, or make the directory readable",
+            ) from error
+        except OSError:
+            found = False
+        if not found:
             raise RepositoryError(
                 f"cannot read repository {root}",
                 why=why,

@@ -16,7 +16,7 @@ from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.layer_places import find_layer, layer_gone
 from publisher.repository.directory.opening import check_readable, is_new, prepare
 from publisher.repository.directory.survey import FoundOnDisk, type_of, walk_tree
-from publisher.repository.disk import NotAFile, open_file
+from publisher.repository.disk import NotAFile, free_bytes, open_file
 from publisher.tree import layout
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
@@ -98,9 +98,7 @@ class DirectoryRepository:
             why = f"it is {error.found}, not a file"
             raise InvalidRecord(path, why=why, found=error.found) from error
         except PermissionError as error:
-            import shlex
-
-            hint = f"chmod a+r {shlex.quote(place)}"
+            hint = _permission_hint(place)
             raise InvalidRecord(path, why="permission denied", hint=hint) from error
 
     def content(self, path: str) -> Iterator[bytes]:
@@ -191,9 +189,7 @@ class DirectoryRepository:
 
     def free_space(self) -> int:
         """Return how many bytes this user can still store here."""
-        status = os.statvfs(self.root)
-        blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
-        return blocks * status.f_frsize
+        return free_bytes(self.root)
 
     def reserve_space(
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
@@ -303,3 +299,14 @@ class DirectoryRepository:
 def _raise_unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):  # removed while it was listed
         raise error
+
+
+def _permission_hint(place: str) -> str:
+    """Return what makes a file readable: it, or a directory above it, is not."""
+    import shlex
+
+    closed = (path for path in reversed(Path(place).parents) if not os.access(path, os.X_OK))
+    above = next(closed, None)
+    if above is None:
+        return f"chmod a+r {shlex.quote(place)}"
+    return f"chmod a+rx {shlex.quote(str(above))}"

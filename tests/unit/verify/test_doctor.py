@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sandbox import Measure
-from tests.command import succeed
+from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from tests.command import run_here, succeed
 from tests.components import require_mounts, require_root, run
 from tests.confined import in_a_child, lacking
+from tests.layer_builder import file, image, layer, write_layout
+
+MANIFEST = layout.manifest_file("local/one:1")
 
 
 def checks(repository: str, subject: str, *lacks: Measure) -> list[dict[str, Any]]:
@@ -66,3 +73,26 @@ def test_doctor_warns_of_device_nodes_that_a_worker_could_open(tmp_path: Path) -
             run("umount", mount)
         assert out.count(f"{mount} is mounted without nodev") == warnings
         assert out.count(f"try: mount -o remount,nodev {mount}") == warnings
+
+
+def test_doctor_names_unreadable_images_and_the_space_that_ingest_can_use(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for name in ("one", "two"):
+        write_layout(image(layer(file("name", name.encode()))), tmp_path / name, "1")
+        assert run_here("ingest-image", f"oci:{tmp_path}/{name}:1", "--repository", root).code == 0
+    repository = DirectoryRepository(RepositoryURL("dir", str(root)))
+    result = run_here("doctor", "--repository", root, "--output", "json")
+    assert result.code == 0
+    found = {each["subject"]: each for each in result.json["checks"]}
+    assert found["records"]["verdict"] == "good"
+    [free] = re.findall(r"([0-9.]+) GB free", found["space"]["finding"])
+    assert abs(float(free) - repository.free_space() / 1e9) < 2
+
+    for damaged, count in ((layout.publication_file("local/two:1"), 1), (MANIFEST, 2)):
+        (root / damaged).write_bytes(b"{")
+        result = run_here("doctor", "--repository", root, "--output", "json")
+        [records] = [each for each in result.json["checks"] if each["subject"] == "records"]
+        assert (result.code, records["verdict"]) == (1, "problem")
+        assert records["finding"].startswith(f"{count} of 2 images are unreadable; the first is ")
+        assert damaged.rpartition("/")[2] in records["finding"]
+        assert records["cure"] == "publisher verify"
