@@ -24,7 +24,7 @@ from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.index import read_header
 from publisher.lazy import dataclass
 from publisher.oci.manifest import Manifest
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryError
 from publisher.repository.published import NotPublished, PublishedImage, load_image
 from publisher.repository.settings import client_mount, own_mount
 from publisher.state import RunRecord, Tries
@@ -172,7 +172,11 @@ def survey_repository(
         _layer_sizes(repository, users, known, unreadable),
         single_files(repository, lambda _, error: unreadable(error)),
     )
-    history = list(itertools.islice(repository.history(), _TRANSACTIONS))
+    history: list[Record] = []
+    try:
+        history += itertools.islice(repository.history(), _TRANSACTIONS)
+    except RepositoryError as error:  # users other than the publishing one may not read it
+        unreadable(error)
     return Survey(
         str(repository.url),
         _mount(repository, unreadable),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from publisher.browse.statistics.growth import Period, growth
@@ -27,7 +27,8 @@ from publisher.browse.statistics.totals import (
 from publisher.errors import PublisherError
 from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.lazy import dataclass
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryError
+from publisher.tree.history import Record
 
 if TYPE_CHECKING:  # what merges layers is loaded when it is needed
     from publisher.browse.statistics.contents import Contents
@@ -98,7 +99,7 @@ def collect_statistics(repository: Repository, contents: ReadContents | None = N
         totals=totals(holdings),
         users=layer_users(holdings),
         entries=by_size(sizes, DEFAULT_LIMIT),
-        growth=growth(holdings, repository.history()),
+        growth=growth(holdings, _history(repository, unreadable)),
         images=_named(shares(holdings, images_of)),
         owners=_named(shares(holdings, owners_of)),
         lists=_named(shares(holdings, lists_of)),
@@ -109,3 +110,11 @@ def collect_statistics(repository: Repository, contents: ReadContents | None = N
 
 def _named(found: dict[str, Share]) -> tuple[Named, ...]:
     return tuple(Named(name, share) for name, share in ordered(found))
+
+
+def _history(repository: Repository, unreadable: Unreadable) -> Iterator[Record]:
+    """Yield the records of the history; users other than the publishing one may not read it."""
+    try:
+        yield from repository.history()
+    except RepositoryError as error:
+        unreadable("history", error)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +18,18 @@ import pytest
 
 from publisher.browse.statistics import contents as contents_module
 from publisher.browse.statistics import distinct as distinct_module
+from publisher.browse.statistics.collect import collect_statistics
 from publisher.browse.statistics.usage import Directory, largest_directories
 from publisher.entry import Entry, EntryType
+from publisher.errors import PublisherError
 from publisher.layers.index import read_index, write_index
+from publisher.repository.directory.repository import DirectoryRepository
 from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
 from publisher.tree.origin import Origin
 from tests.command import Result, run_here
+from tests.components import require_root
+from tests.confined import become_an_ordinary_user, in_a_child
 from tests.layer_builder import (
     directory,
     file,
@@ -319,6 +328,47 @@ def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
     assert "2, with 2 names" in text.out
     usage = document(tree, "du", "local/three:1", code=1)
     assert (usage["images"], usage["together"]["bytes"]) == ([], 0)
+
+
+def test_what_a_user_may_not_read_is_named_with_what_helps(published: Path) -> None:
+    require_root()
+    name = "local/one:1"
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        Path(folder).chmod(0o755)
+        subprocess.run(["cp", "-a", published, images], check=True)
+        url = RepositoryURL("dir", str(images))
+        manifest = images / layout.manifest_file(name)
+
+        def read(writer: int) -> None:
+            answer: list[str | int]
+            become_an_ordinary_user()
+            try:
+                repository = DirectoryRepository(url)
+                repository.read(layout.manifest_file(name))
+                found = collect_statistics(repository)
+            except PublisherError as error:
+                answer = [error.why, error.hint]
+            else:
+                sums, months = found.totals, len(found.growth)
+                answer = [sums.names, months, *(f"{e.name}: {e.error}" for e in found.problems)]
+            os.write(writer, json.dumps(answer).encode())
+
+        names, months, problem = json.loads(in_a_child(read))
+        assert (names, months) == (3, 1)
+        assert problem.startswith("history: cannot read the history of dir:")
+        assert "run this command as the user who publishes" in problem
+        closed = (manifest, "a+r"), (manifest.parent, "a+rx"), (images / layout.METADATA, "a+rx")
+        for place, mode in closed:
+            before = place.stat().st_mode
+            place.chmod(0)
+            answer = json.loads(in_a_child(read))
+            assert answer == ["permission denied", f"chmod {mode} {shlex.quote(str(place))}"]
+            place.chmod(before)
+        images.chmod(0)
+        why, hint = json.loads(in_a_child(read))
+        assert why == f"{images / layout.METADATA}: permission denied"
+        assert hint.startswith("run the command as the user who publishes")
 
 
 def test_files_of_layers_of_earlier_releases_are_counted_where_few_are_read(tree: Path) -> None:
