@@ -48,7 +48,7 @@ def sharing(images: int) -> str:
     Ranges change rarely, so that a new image changes few pages about others that share its layers.
     """
     if images <= 1:
-        return "only here"
+        return "exclusive"
     for limit in (10, 100, 1000):
         if images < limit:
             return f"{max(2, limit // 10)} to {limit - 1} images"

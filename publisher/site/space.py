@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from publisher.browse.statistics.shares import images_of, ordered, owners_of, shares
 from publisher.browse.statistics.totals import totals
@@ -28,13 +29,14 @@ _LARGEST = 50
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the picture, before it has a place."""
+    """A part of the picture, before it has a place; `name` is that of an image, with its tag."""
 
     label: str
     page: str
     size: int
     is_shared: bool
     note: str = ""
+    name: str = ""
 
 
 def space_page(survey: Survey) -> SpacePage:
@@ -99,7 +101,8 @@ def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:
         label = plain[len(group) :].lstrip(":@") or plain
         page = addresses.image_page(names[0])
         note = f"only {plain}"
-        parts.setdefault(group, []).append(_Part(label, page, size_alone, False, note))
+        part = _Part(label, page, size_alone, False, note, plain.rpartition("/")[2])
+        parts.setdefault(group, []).append(part)
     groups = [(title, each, sum(part.size for part in each)) for title, each in parts.items()]
     groups.sort(key=lambda group: (-group[2], group[0]))
     return groups
@@ -150,6 +153,8 @@ def _place(groups: Sequence[tuple[str, list[_Part], int]]) -> list[Group]:
 def _group(title: str, parts: Sequence[_Part], size: int, place: Rectangle, least: int) -> Group:
     has_title = place.height > 3 * _TITLE and place.width > 60
     inner = place.inset(_TITLE if has_title else _MARGIN, _MARGIN)
+    if len(parts) == 1 and parts[0].name:  # the title may have no place, and a tag is no name
+        parts = [replace(parts[0], label=parts[0].name)]
     large = sorted((p for p in parts if p.size >= least), key=lambda p: (-p.size, p.label))
     small = [part for part in parts if part.size < least]
     if small:

@@ -51,6 +51,7 @@ def test_the_picture_has_every_byte_once(tmp_path: Path) -> None:
     blocks = {block.title: block for group in page.groups for block in group.blocks}
     assert sum(block.size for block in blocks.values()) == 4450
     assert blocks["only local/team/two:1"].size == 300
+    assert blocks["only local/team/two:1"].text == "two:1"
     [shared] = [block for block in blocks.values() if block.is_shared]
     assert shared.size == 4000 and shared.title.endswith("and 2 more")
     assert all(0 <= g.x <= WIDTH and 0 <= g.y <= HEIGHT for g in page.groups)

@@ -56,7 +56,7 @@ def test_a_further_run_writes_only_what_changed(tmp_path: Path) -> None:
     first = site(tmp_path)[0]
     assert site(tmp_path) == (0, first, 0)
     old = tmp_path / "www" / addresses.image_page(OLD)
-    assert "only here" in old.read_text()
+    assert "<td>exclusive" in old.read_text()
 
     # The base is shared now, which the page of the other image shows.
     publish(tmp_path, "new", b"yy")
