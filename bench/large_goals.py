@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,12 +62,16 @@ def _measure(title: str, goal: float | None, *words: str) -> bool:
     """Run a command and print its costs; return whether it reaches the goals for both."""
     begin = time.monotonic()
     command = [sys.executable, "-m", "publisher", *words]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(started.pid, 0)
-    seconds = time.monotonic() - begin
+    with tempfile.TemporaryFile() as output:
+        started = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(started.pid, 0)
+        seconds = time.monotonic() - begin
+        size = output.seek(0, os.SEEK_END)
     started.returncode = os.waitstatus_to_exitcode(status)
     if started.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(words)} ended with {started.returncode}")
+    if not size:
+        raise SystemExit(f"{' '.join(words)} prints nothing")
     cpu, memory = used.ru_utime + used.ru_stime, used.ru_maxrss / _MEBIBYTE
     is_reached = (goal is None or seconds < goal) and used.ru_maxrss * 1024 < _MEMORY * 10**6
     costs = f"{f'{goal} s' if goal else '':>8}{seconds:10.2f}{cpu:8.2f}{memory:8.0f}"
