@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STARTUP_SECONDS = 60.0
@@ -63,17 +63,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
+def command_lines() -> dict[int, bytes]:
+    """The words of each process, which are separated by null bytes."""
+    found = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process may end meanwhile
+            found[int(directory.name)] = (directory / "cmdline").read_bytes()
+    return found
+
+
 def processes_naming(text: str) -> list[int]:
     """The processes, other than this one, whose command line contains `text`."""
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (directory / "cmdline").read_bytes()
-        except OSError:
-            continue  # it has ended
-        if text.encode() in words and int(directory.name) != os.getpid():
-            found.append(int(directory.name))
-    return found
+    others = command_lines()
+    others.pop(os.getpid())
+    return [process for process, words in others.items() if text.encode() in words]
 
 
 def _wait_until_ready(

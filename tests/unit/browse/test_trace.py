@@ -17,7 +17,7 @@ from publisher.tree.layout import RepositoryURL
 from tests.command import Result, environment, publisher, succeed
 from tests.components import require, require_user_namespaces
 from tests.opened_files import opened_files
-from tests.processes import wait_until
+from tests.processes import command_lines, processes_naming, wait_until
 from tests.schemas import layout_schema, output_schema, strict
 from tests.traced_image import MAIN, UNUSED, libraries, write_traced_image
 
@@ -107,8 +107,7 @@ def test_a_program_that_does_not_end_is_ended_with_all_its_processes(images: Pat
         if result.code == 0 and "etc/tested" in paths(result):
             break
     assert {"bin/busybox", "etc/tested"} == set(paths(result))
-    running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not [words for words in running if str(images).encode() in words]
+    assert not processes_naming(str(images))
 
 
 def test_a_publisher_that_is_killed_leaves_no_process(images: Path, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_a_publisher_that_is_killed_leaves_no_process(images: Path, tmp_path: Pa
     started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
 
     def running() -> list[bytes]:
-        every = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+        every = command_lines().values()
         return [each for each in every if b"sleep 999" in each and b"trace\0" not in each]
 
     wait_until(lambda: bool(running()))
