@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,17 +112,20 @@ def test_a_program_that_does_not_end_is_ended_with_all_its_processes(images: Pat
 
 
 def test_a_publisher_that_is_killed_leaves_no_process(images: Path, tmp_path: Path) -> None:
-    words = ("trace", IMAGE, "--repository", str(images), "--", "/bin/sh", "-c", "sleep 999")
+    program = f"sleep 1{os.getpid()}"
+    words = ("trace", IMAGE, "--repository", str(images), "--", "/bin/sh", "-c", program)
     command = [sys.executable, "-m", "publisher", *words]
     started = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
 
     def running() -> list[bytes]:
         every = command_lines().values()
-        return [each for each in every if b"sleep 999" in each and b"trace\0" not in each]
+        return [each for each in every if program.encode() in each and b"trace\0" not in each]
 
-    wait_until(lambda: bool(running()))
-    started.kill()
-    started.wait()
+    try:
+        wait_until(lambda: bool(running()))
+    finally:
+        started.kill()
+        started.wait()
     wait_until(lambda: not running())
 
 
