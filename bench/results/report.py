@@ -277,7 +277,16 @@ def _starts(results: Results, figures: Figures) -> dict[str, Any]:
         )  # fmt: skip
         parts.append({"name": image, "figure": name, "table": table})
     engines = ", ".join(f"{name} {version}" for name, version in starts["engines"].items())
-    return {"engines": engines, "images": parts, "rounds": starts["rounds"]}
+    return {
+        "engines": engines,
+        "images": parts,
+        "rounds": _rounds(starts["rounds"]),
+        "remark": starts.get("remark", ""),
+    }
+
+
+def _rounds(number: int) -> str:
+    return "One round" if number == 1 else f"Medians of {number} rounds"
 
 
 # Catalogs -----------------------------------------------------------------------------------------
@@ -356,7 +365,7 @@ def _costs(results: Results, figures: Figures) -> dict[str, Any]:
         "table": _table(("command", "wall s", "slowest", "CPU s", "MB"), rows),
         "moving": costs["moving"],
         "images": costs["images"],
-        "rounds": costs["rounds"],
+        "rounds": _rounds(costs["rounds"]),
         "cpu": f"{cpu:,.0f}",
         "new": _size(new),
         "rate": f"{new / cpu / 1e6:.1f}",
