@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import signal
-import socket as sockets
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import click
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested
 from publisher.cli.rendering import message, plural
+from publisher.cli.systemd import notify_systemd
 from publisher.errors import PublisherError, install_hint, printable
 from publisher.repository import RepositoryError
 
@@ -158,12 +158,3 @@ class _Repetitions(logging.Filter):
             self._logged.clear()
         self._logged[text] = record.created
         return True
-
-
-def notify_systemd(state: str) -> None:
-    """Report a state to systemd, if it waits for one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.send(state.encode())

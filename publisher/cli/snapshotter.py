@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket as sockets
 from pathlib import Path
 
 import click
@@ -13,6 +11,7 @@ import click
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested, log_options
 from publisher.cli.rendering import echo, message
+from publisher.cli.systemd import notify_systemd
 from publisher.errors import install_hint
 from publisher.repository import RepositoryError
 from publisher.snapshotter.engines import CONFIGURATIONS, configuration
@@ -115,9 +114,9 @@ def _serve(trees: list[Path], root: Path, socket: Path) -> int:
             service = Service(state, socket)
             service.start()
             message(f"serving {', '.join(map(str, trees))} at {socket}", prefix="")
-            _notify("READY=1")
+            notify_systemd("READY=1")
             signal.sigwait(signals)
-            _notify("STOPPING=1")
+            notify_systemd("STOPPING=1")
             service.stop()
         finally:
             state.close()
@@ -140,12 +139,3 @@ def _log_to_stderr() -> None:
     log.addHandler(handler)
     log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
     log.propagate = False
-
-
-def _notify(state: str) -> None:
-    """Report a state to systemd, if it waits for one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.send(state.encode())
