@@ -86,7 +86,7 @@ def _print(kind: str, goal: str, seconds: list[float]) -> None:
 
 async def _load(port: int, job: str, given: argparse.Namespace) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-    logs = [await _follow(port, job) for _ in range(given.logs)]
+    logs = [await _follow(port, job, number) for number in range(given.logs)]
     until = time.monotonic() + given.seconds
     try:
         await asyncio.gather(*(_client(port, n, until, found) for n in range(given.clients)))
@@ -96,9 +96,10 @@ async def _load(port: int, job: str, given: argparse.Namespace) -> dict[str, lis
     return found
 
 
-async def _follow(port: int, job: str) -> asyncio.StreamWriter:
+async def _follow(port: int, job: str, number: int) -> asyncio.StreamWriter:
     """Open a live log, whose lines are not read further than the first ones."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    address = f"127.0.0.{2 + number // 100}"  # each may follow 100
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     writer.write(f"GET /api/v1/jobs/{job}/live HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
     status = await reader.readline()
     assert b" 200 " in status, status

@@ -47,10 +47,9 @@ class Child:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self._process.stdout is not None and self._process.stderr is not None
-        streams = (self._process.stdout, self._process.stderr)
         self._readers = [
-            threading.Thread(target=output.read, args=(stream,), daemon=True) for stream in streams
+            threading.Thread(target=output.read, args=(stream,), daemon=True)
+            for stream in (self._process.stdout, self._process.stderr)
         ]
         for reader in self._readers:
             reader.start()

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from publisher.errors import printable
 
@@ -21,6 +21,11 @@ _DEBUG = ("layer-started", "layer-done")
 
 _AT_THE_END = 100
 """How many errors, and the end of the command, are kept although there are too many lines."""
+
+_BLOCK = 64 * 1024
+
+_IMPORTANT = (b'"error"', b'"command-ended"')
+"""What the lines of these events have in common, however their JSON is written."""
 
 _MOST_LEVELS = 16
 """Events have four levels. Deeper values could not be written again (RecursionError)."""
@@ -39,18 +44,36 @@ class Output:
         self._allowed = allowed
         self._bytes = MAX_BYTES
         self._reserve = _AT_THE_END
+        self._is_full = False
         self._dropped = 0
         self._values: list[Value] = []
         self._lock = threading.Lock()
 
-    def read(self, stream: BinaryIO) -> None:
+    def read(self, stream: BufferedIOBase) -> None:
         """Read lines to the end of the stream."""
         with stream:
-            while line := stream.readline(MAX_LINE):
+            while not self._is_full and (line := stream.readline(MAX_LINE)):
                 shortened = not line.endswith(b"\n") and len(line) == MAX_LINE
                 self.add(_value(line, self._command, shortened))
                 while shortened and (line := stream.readline(MAX_LINE)):
                     shortened = not line.endswith(b"\n")
+            # A command may write gigabytes: only what may still be kept of them is parsed.
+            while block := stream.read1(_BLOCK):
+                if not block.endswith(b"\n"):
+                    block += stream.readline(MAX_LINE)
+                self._read_rest(block)
+
+    def _read_rest(self, block: bytes) -> None:
+        """Keep the important events of lines for which there is no space; count the others."""
+        if not (self._reserve and any(text in block for text in _IMPORTANT)):
+            with self._lock:
+                self._dropped += block.count(b"\n")
+            return
+        *lines, rest = block.split(b"\n")
+        if 0 < len(rest) < MAX_LINE:  # the stream has ended; a longer line is counted at its end
+            lines.append(rest)
+        for line in lines:
+            self.add(_value(line[:MAX_LINE], self._command, len(line) >= MAX_LINE))
 
     def add(self, value: Value | None) -> None:
         """Keep an event, if there is space; None is an event that nothing shows."""
@@ -64,8 +87,10 @@ class Output:
                 self._bytes -= size
             elif important and self._reserve > 0:
                 self._reserve -= 1
+                self._is_full = True
             else:
                 self._dropped += 1
+                self._is_full = True
                 return
             self._values.append(value)
 

@@ -22,6 +22,9 @@ FRESH_SECONDS = 3600.0
 STALE_SECONDS = 24 * 3600.0
 """For this time keys are used while the provider cannot be reached."""
 _WAIT_SECONDS = 10.0
+_MOST_WAITING = 8
+"""How many requests wait while keys are read: tokens with forged names of keys hold no further
+threads."""
 _WEAK_BITS = 2048
 
 
@@ -40,6 +43,7 @@ class ProviderKeys:
         self.provider = provider
         self._clock = clock
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         self._keys: Mapping[str, PublicKey] = {}
         self._read = float("-inf")
         self._tried = float("-inf")
@@ -50,23 +54,43 @@ class ProviderKeys:
         """Return the key with this identifier, None if the provider has no such key.
 
         Raises:
-            ProviderUnavailable: The keys are not known, and cannot be read.
+            ProviderUnavailable: The keys are not known, and cannot be read now.
         """
         if not self._is_due(kid):
             return self._known(kid)
+        if not self._waiting.acquire(blocking=False):
+            return self._known_or_busy(kid)
+        try:
+            return self._read_for(kid)
+        finally:
+            self._waiting.release()
+
+    def _read_for(self, kid: str) -> PublicKey | None:
         if not self._lock.acquire(timeout=_WAIT_SECONDS):
-            return self._known(kid)
+            return self._known_or_busy(kid)
         try:
             if self._is_due(kid):
-                self._tried = self._clock()
-                self._keys = self._load()
-                self._read = self._clock()
+                self._read_keys()
         except ProviderUnavailable:
             if kid not in self._keys:
                 raise
         finally:
             self._lock.release()
         return self._known(kid)
+
+    def _read_keys(self) -> None:
+        began = self._clock()
+        try:
+            self._keys = self._load()
+            self._read = self._clock()
+        finally:
+            self._tried = began  # not before: other requests wait for the keys, too
+
+    def _known_or_busy(self, kid: str) -> PublicKey:
+        known = self._known(kid)
+        if known is None:
+            raise _busy(self.provider.issuer)
+        return known
 
     def endpoint(self, name: str) -> str:
         """Return an address in the discovery document; raise ProviderUnavailable."""
@@ -114,6 +138,14 @@ def _usable(value: object) -> PublicKey | None:
     if isinstance(key, RSAPublicKey) and key.key_size < _WEAK_BITS:
         return None
     return PublicKey(key, str(value.get("alg", "")))
+
+
+def _busy(issuer: str) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"cannot use the identity provider {issuer}",
+        why="its keys are being read, and many requests wait for them",
+        hint="send the request again in some seconds",
+    )
 
 
 def _wrong(issuer: str, why: str) -> ProviderUnavailable:

@@ -76,6 +76,15 @@ class Senders:
         """Return the keys of a provider; those of an unchanged provider stay."""
         return self._keys.setdefault(provider, ProviderKeys(provider))
 
+    def reads_database(self, headers: Headers, cookies: Sequence[str]) -> bool:
+        """Return whether `sender` may read the database for this request."""
+        given = headers.getlist("authorization")
+        return (
+            any(text.rpartition(" ")[2].startswith(PREFIX) for text in given)
+            if given
+            else bool(cookies)
+        )
+
     def sender(self, headers: Headers, cookies: Sequence[str], address: str) -> Sender:
         """Return the sender of a request; may read the database and documents of providers.
 

@@ -38,6 +38,7 @@ from publisher.service.web.problems import (
     unexpected,
 )
 from publisher.service.web.rates import Rates
+from publisher.service.web.threads import in_database
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class Guard:
         address = client_of(request)
         if not (cookies or self.access().proxy or "authorization" in headers):
             return Sender(anonymous(self.access()))
+        if self.senders.reads_database(headers, cookies):
+            return await in_database(self.senders.sender, headers, cookies, address)
         return await run_in_threadpool(self.senders.sender, headers, cookies, address)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -26,8 +27,10 @@ from publisher.service.jobs.model import (
 )
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.clients import address_of
 from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
+from publisher.service.web.rates import TooManyRequests, network_of
 from publisher.service.web.routes import Kind, Parameter, Route
 from publisher.service.web.threads import in_database
 from publisher.times import format_time
@@ -44,6 +47,11 @@ _QUIET = 15.0
 """After so many seconds without a line, a comment shows that the connection is alive."""
 
 _MOST_STREAMS = 500
+_MOST_OF_ONE = 100
+"""How many logs one sender follows at the same time: others can follow logs, too."""
+_PAUSE = 5
+"""Seconds after which a sender with too many logs may try again."""
+
 _LONGEST = 64 * 1024
 _EVENT_STREAM = "text/event-stream"
 
@@ -58,7 +66,7 @@ def job_routes(jobs: Jobs | None) -> tuple[Route, ...]:
 class _JobRoutes:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
         self._looks: dict[tuple[str, int], tuple[float, asyncio.Task[_Look]]] = {}
 
     def routes(self) -> tuple[Route, ...]:
@@ -172,14 +180,18 @@ class _JobRoutes:
                 )
             after = int(known)
         await self._job(request, job)  # raises NoSuchJob before the answer begins
-        if self._streams >= _MOST_STREAMS:
+        sender = identity_of(request).name or network_of(address_of(request))
+        if self._streams[sender] >= _MOST_OF_ONE:
+            raise TooManyRequests("live logs of this sender", _PAUSE)
+        if self._streams.total() >= _MOST_STREAMS:
             raise JobsUnavailable(
                 f"cannot follow job {job}",
                 why=f"{_MOST_STREAMS} logs are followed already",
                 hint=f"read its lines once: {BASE}/{job}/events",
             )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._stream(job, after), 200, headers, _EVENT_STREAM)
+        stream = self._stream(sender, job, after)
+        return StreamingResponse(stream, 200, headers, _EVENT_STREAM)
 
     async def _job(self, request: Request, job_id: str) -> Job:
         """Return a job that the request may read."""
@@ -189,15 +201,16 @@ class _JobRoutes:
         allow(request, found.request.project)
         return found
 
-    async def _stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
-        self._streams += 1
+    async def _stream(self, sender: str, job_id: str, after: int) -> AsyncIterator[bytes]:
+        self._streams[sender] += 1
         try:
             async for part in self._messages(job_id, after):
                 yield part
         except JobsUnavailable:
             return  # the client connects again, and continues with Last-Event-ID
         finally:
-            self._streams -= 1
+            self._streams[sender] -= 1
+            self._streams += Counter()  # without senders that follow none any more
 
     async def _look(self, job_id: str, after: int) -> _Look:
         """Return a job and its next events; clients at the same place share one look."""

@@ -1,8 +1,8 @@
 """Connections for requests and urllib3 with three additional properties.
 
-- Another thread can end them. A thread that waits for data cannot be interrupted, but its socket
-  can be shut down, which ends the wait. urllib3 does not expose its sockets, so they are collected
-  when they are created.
+- Another thread can end them, also while they are being opened. A thread that waits for data cannot
+  be interrupted, but its socket can be shut down, which ends the wait. urllib3 does not expose its
+  sockets, so they are collected when they are created.
 - Interim answers (1xx) are skipped, and an answer that ends within its header is an error. The
   standard library returns the former as the answer, and the latter as an answer without a body.
 - An answer that arrives too slowly is an error, also within its header.
@@ -14,6 +14,7 @@ import contextlib
 import errno
 import http.client
 import io
+import os
 import socket
 import ssl
 import threading
@@ -24,6 +25,14 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util.connection import allowed_gai_family
+from urllib3.util.wait import wait_for_write
 
 from publisher.lazy import pattern
 
@@ -65,6 +74,46 @@ def _shut(each: socket.socket) -> None:
     # An error means that the connection has ended already.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+
+def _opened(connection: HTTPConnection, sockets: Sockets) -> socket.socket:
+    """Return a connected socket, as urllib3 makes it. `sockets` has it while it is connecting."""
+    host = connection._dns_host.strip("[]")
+    cause: OSError = OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    try:
+        host.encode("idna")
+        found = socket.getaddrinfo(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM)
+    except UnicodeError:
+        raise LocationParseError(f"{host!r}, label empty or too long") from None
+    except socket.gaierror as error:
+        raise NameResolutionError(connection.host, connection, error) from error
+    for family, kind, protocol, _, address in found:
+        made = socket.socket(family, kind, protocol)
+        try:
+            for option in connection.socket_options or ():
+                made.setsockopt(*option)
+            _connect(made, address, connection.timeout, sockets)
+            return made
+        except OSError as error:
+            made.close()
+            cause = error
+    if isinstance(cause, TimeoutError):
+        raise ConnectTimeoutError(connection, f"{connection.host} does not answer") from cause
+    raise NewConnectionError(connection, str(cause)) from cause
+
+
+def _connect(made: socket.socket, address: Any, timeout: Any, sockets: Sockets) -> None:
+    """Connect a socket. Only one that is connecting already can be shut down by `sockets`."""
+    made.setblocking(False)
+    code = made.connect_ex(address)
+    sockets.add(made)
+    if code == errno.EINPROGRESS:
+        if not wait_for_write(made, timeout):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    made.settimeout(timeout)
 
 
 class BrokenAnswer(OSError):
@@ -192,15 +241,27 @@ def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
     class Plain(HTTPConnection):
         response_class = _Response
 
-        def connect(self) -> None:
-            super().connect()
-            sockets.add(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return _opened(self, sockets)
 
     class Secure(HTTPSConnection):
         response_class = _Response
+        _twin: socket.socket | None = None
+
+        def _new_conn(self) -> socket.socket:
+            made = _opened(self, sockets)
+            # The socket for TLS takes its place, but is not known before the handshake has ended.
+            self._twin = made.dup()
+            sockets.add(self._twin)
+            return made
 
         def connect(self) -> None:
-            super().connect()
+            try:
+                super().connect()
+            finally:
+                if self._twin is not None:
+                    self._twin.close()
+                    self._twin = None
             sockets.add(self.sock)
 
     class PlainPool(HTTPConnectionPool):

@@ -95,8 +95,8 @@ class Exchange:
     def close(self) -> None:
         """Close all connections, and open no others.
 
-        Waiting requests end at once with an error, except that one that is connecting may take
-        until its time-out.
+        Waiting requests end at once with an error, except that one that looks up the address of its
+        host may take until the time-out of the resolver.
         """
         self._closed.set()
         self._hosts.close()

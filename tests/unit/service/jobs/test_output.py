@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
+import pytest
+
+from publisher.service.jobs import output as output_module
 from publisher.service.jobs.output import MAX_LINE, Output, Value
 from tests.schemas import output_schema
 
@@ -52,6 +56,27 @@ def test_of_too_many_lines_errors_and_the_end_are_kept_and_the_others_counted() 
     assert [each["event"] for each in found[3:]] == ["image-done", "command-ended", "notice"]
     assert found[-1]["message"] == "497 further lines of the output were not kept"
     assert len(read(line("image-done", "error") * 1000, allowed=0)) == 101
+
+
+def test_of_gigabytes_only_the_lines_that_may_be_kept_are_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed = 0
+    parse = output_module._value
+
+    def counting(*arguments: Any) -> Value | None:
+        nonlocal parsed
+        parsed += 1
+        return parse(*arguments)
+
+    monkeypatch.setattr(output_module, "_value", counting)
+    many = 100_000
+    text = line("image-step", "info") * many + line("image-done", "error")
+    text += b"x" * 100_000 + b"\n" + b"y\n" * many + line("command-ended", "info")
+    found = read(text, allowed=3)
+    assert [each["event"] for each in found[3:]] == ["image-done", "command-ended", "notice"]
+    assert found[-1]["message"] == f"{2 * many - 2} further lines of the output were not kept"
+    assert parsed < many / 3  # those of the blocks of 64 KiB that have an important one
 
 
 def test_events_that_could_not_be_stored_come_first_again() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
@@ -134,6 +137,63 @@ def test_keys_are_requested_once_a_minute_at_most_and_old_ones_end(issuer: OidcP
         verify(second, keys, URL)
     issuer.answers.clear()
     issuer.rotate()
+
+
+def test_forged_tokens_hold_few_threads_while_an_issuer_does_not_answer(
+    issuer: OidcProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, ended = threading.Event(), threading.Event()
+
+    def silent(*arguments: Any) -> dict[str, Any]:
+        read.set()
+        ended.wait(60)
+        return {"keys": issuer.keys}
+
+    monkeypatch.setattr(keys_module, "fetch", silent)
+    monkeypatch.setattr(keys_module, "_WAIT_SECONDS", 60.0)
+    keys = ProviderKeys(Provider(issuer.issuer, jwks=f"{issuer.issuer}/keys"))
+    with ThreadPoolExecutor(40) as pool:
+        waiting = [pool.submit(keys.find, f"forged{number}") for number in range(40)]
+        try:
+            refused = list(
+                itertools.islice(as_completed(waiting, 60), 40 - keys_module._MOST_WAITING)
+            )
+            assert {type(each.exception()) for each in refused} == {ProviderUnavailable}
+            assert read.is_set()
+        finally:
+            ended.set()
+        rest = set(waiting) - set(refused)
+        assert [each.result(60) for each in rest] == [None] * keys_module._MOST_WAITING
+    assert keys.find(issuer.kid) is not None
+
+
+def test_the_first_tokens_wait_for_the_keys_of_their_issuer(
+    issuer: OidcProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = threading.Semaphore(0)
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        for _ in range(3):
+            assert arrived.acquire(timeout=60)
+        return {"keys": issuer.keys}
+
+    class Lock:
+        """Counts those that wait."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.release = self._lock.release
+
+        def acquire(self, timeout: float) -> bool:
+            arrived.release()
+            return self._lock.acquire(timeout=timeout)
+
+    monkeypatch.setattr(keys_module, "fetch", slow)
+    keys = ProviderKeys(Provider(issuer.issuer, jwks=f"{issuer.issuer}/keys"))
+    monkeypatch.setattr(keys, "_lock", Lock())
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(keys.find, [issuer.kid] * 3))
+    assert None not in found
 
 
 def test_only_public_keys_for_signatures_are_used(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from tests.components import program
 from tests.web_service import Running, run_examples, serve_jobs
@@ -79,11 +80,24 @@ def test_jobs_are_listed_and_shown(running: Running) -> None:
         assert web.problem(path, status)["type"] == f"urn:publisher:problem:{kind}"
 
 
+def follow(url: str, address: str) -> requests.Response:
+    """Open a live log, as a client with this address."""
+    with requests.Session() as session:
+        adapter = HTTPAdapter()
+        adapter.init_poolmanager(1, 1, source_address=(address, 0))
+        session.mount("http://", adapter)
+        return session.get(url, stream=True, timeout=60)
+
+
 def test_two_hundred_logs_are_followed_at_once(running: Running) -> None:
     attempt = running.begin(100)
     path = f"{running.web.url}/api/v1/jobs/{attempt.job_id}/live"
-    answers = [requests.get(path, stream=True, timeout=60) for _ in range(200)]
+    answers = [follow(path, address) for address in ("127.0.0.2", "127.0.0.3") for _ in range(100)]
     assert {each.status_code for each in answers} == {200}
+    refused = follow(path, "127.0.0.2")  # of one sender, others can follow logs, too
+    assert refused.status_code == 429 and refused.headers["retry-after"]
+    last = follow(path, "127.0.0.4")
+    assert last.status_code == 200
     running.store.add_events(attempt, 0, [{"message": "to all"}])
     running.store.finish(attempt, 0, "", ended=False)
     ends: list[list[str]] = []
@@ -97,6 +111,9 @@ def test_two_hundred_logs_are_followed_at_once(running: Running) -> None:
     for thread in threads:
         thread.join()
     assert ends == [["line", "end"]] * 200
+    assert [each["event"] for each in messages(last)] == ["line", "end"]
+    again = follow(path, "127.0.0.2")
+    assert [each["event"] for each in messages(again)] == ["line", "end"]
 
 
 def test_the_examples_of_the_documentation_work(running: Running) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from urllib3.util.wait import wait_for_write
 
 from publisher.errors import PublisherError
+from publisher.oci.reference import parse_reference
 from publisher.sources import SourceError
 from publisher.sources.http.answer import Answer
 from publisher.sources.http.connections import _Watched
@@ -56,3 +61,24 @@ def test_closing_ends_requests_at_once_that_wait_for_a_silent_server(
             sources.close()
             with pytest.raises(SourceError):
                 waiting.result(30)
+
+
+@pytest.mark.parametrize("stalls_in", ["connect", "handshake"])
+def test_closing_ends_requests_at_once_that_are_being_connected(
+    stalls_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.sources.http.exchange.TIMEOUTS", (300.0, 300.0))
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listening.getsockname()
+        if stalls_in == "connect":  # the kernel does not answer further connections
+            stack.enter_context(socket.create_connection(address))
+        sources = stack.enter_context(fast_sources(Settings({})))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        reference = parse_reference(f"127.0.0.1:{address[1]}/library/x:latest")
+        waiting = pool.submit(lambda: sources.open(reference).resolve())
+        function = wait_for_write if stalls_in == "connect" else ssl.SSLSocket.do_handshake
+        wait_for(lambda: threads_in(function) == 1)
+        sources.close()
+        with pytest.raises(SourceError):
+            waiting.result(60)

@@ -1,0 +1,48 @@
+"""Calls of the database that requests wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from publisher.service.jobs.model import JobsUnavailable
+from publisher.service.web import threads
+from publisher.service.web.threads import in_database
+
+
+def test_a_request_does_not_wait_for_a_database_that_has_stopped_to_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_SECONDS", 0.05)
+    resumes = threading.Event()
+    begun: list[int] = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        resumes.wait(60)
+        return number
+
+    async def requests() -> None:
+        some = [in_database(call, number) for number in range(25)]
+        found = await asyncio.gather(*some, return_exceptions=True)
+        assert {type(each) for each in found} == {JobsUnavailable}
+        resumes.set()
+        monkeypatch.setattr(threads, "_SECONDS", 60.0)
+        assert await in_database(call, 25) == 25
+
+    asyncio.run(requests())
+    # Ten threads, which were not interrupted; what had not begun has not been done later.
+    assert len(begun) == 11 and begun[-1] == 25
+
+
+def test_errors_of_calls_are_those_of_their_requests() -> None:
+    def call() -> None:
+        raise KeyError("missing")
+
+    async def request() -> None:
+        with pytest.raises(KeyError):
+            await in_database(call)
+
+    asyncio.run(request())
