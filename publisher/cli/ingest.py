@@ -10,21 +10,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
-from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
 
 import click
 
 from publisher.cli.failures import (
-    DONE,
-    INTERRUPTED,
     OTHER_RUN,
     REPOSITORY_UNUSABLE,
-    SOME_FAILED,
     USAGE,
     UsageError,
 )
+from publisher.cli.ingest_output import code_of, render, render_parts
 from publisher.cli.logs import is_shown, log_options
 from publisher.cli.metrics import MetricsFile, ingest_updates, metrics_option
 from publisher.cli.notifications import Notifier, notify_option
@@ -42,35 +39,30 @@ from publisher.cli.options import (
 from publisher.cli.policies import admission_for, policy_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
 from publisher.cli.recorded_run import RecordedRun, Result, identity_of
-from publisher.cli.rendering import echo, failed_line, message, plural, print_json
+from publisher.cli.rendering import message
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
-from publisher.cli.wishlists import ListedRequests, read_list, selected_lists
+from publisher.cli.wishlists import read_list, selected_lists
 from publisher.cli.workers import open_workers, workers_option
-from publisher.errors import printable
 from publisher.ingest.admission import Admission
 from publisher.ingest.group import DEFAULT_GROUP
-from publisher.ingest.memory import (
-    UnreadableList,
-    forget_changed,
-    forget_unrequested,
-    record_problems,
-    record_readable,
-    record_reported,
-    record_unreadable,
+from publisher.ingest.lists import (
+    ListedRequests,
+    Part,
+    ingest_lists,
+    record_reported_failures,
+    with_states_of_lists,
 )
-from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
+from publisher.ingest.memory import UnreadableList
+from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest as run_ingest
 from publisher.ingest.selection import Selection
 from publisher.lazy import dataclass
-from publisher.repository import RepositoryError
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
-from publisher.sizes import human_size
 from publisher.sources.settings import Settings
 from publisher.state.overlap import OtherRun
 from publisher.state.store import State
-from publisher.times import format_time
 from publisher.wishlist import WishListError, wish_for
 from publisher.wishlist.model import Request
 
@@ -246,12 +238,16 @@ def ingest(
             requests = [request for each in lists for request in each.requests]
             options = replace(options, admission=admission_for(policy, requests))
             with run.alone((each.repository, each.identity) for each in lists):
-                parts = _ingest_lists(run, selected_lists(lists, options.selection), options)
-                parts = _with_states_of_lists(run, parts, lists, unreadable)
-                run.exit_code = _finish(parts, new_failures, quiet, output)
+                parts = ingest_lists(
+                    selected_lists(lists, options.selection),
+                    lambda requests, url: _run(requests, url, options, run.state(url)),
+                    run.state,
+                )
+                parts = with_states_of_lists(parts, lists, unreadable, run.state)
+                run.exit_code = render_parts(parts, new_failures, quiet, output)
                 for part in parts:
                     if new_failures or (run.notifies and part.is_usable):
-                        _record_reported(part, run.state(part.repository))
+                        record_reported_failures(part, run.state(part.repository))
             for part in parts:
                 _record(run, part, new_failures)
             return run.exit_code
@@ -298,53 +294,7 @@ def _read_lists(
     return lists, [UnreadableList(identity_of(path), str(error)) for path, error in unreadable]
 
 
-def _finish(parts: Sequence[_Part], new_failures: bool, quiet: bool, output: str) -> int:
-    """Print the result of an ingest, and return the exit code."""
-    report = joined_reports([part.report for part in parts])
-    code = _render(report, quiet, output, new_failures=new_failures)
-    return code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The part of a run that is about one repository: its report, and the lists that name it."""
-
-    repository: str | None
-    lists: tuple[str, ...]
-    requests: Sequence[Request]
-    report: Report
-    is_usable: bool
-
-
-def _with_states_of_lists(
-    run: RecordedRun,
-    parts: Sequence[_Part],
-    lists: Sequence[ListedRequests],
-    unreadable: Sequence[UnreadableList],
-) -> list[_Part]:
-    """Remember which lists could be read; add those that could not to the first report.
-
-    Their repositories are unknown, unless that of the command line is used.
-    """
-    now = datetime.now(UTC)
-    changed = []
-    for number, part in enumerate(parts):
-        state = run.state(part.repository)
-        failed = record_unreadable(state, unreadable if number == 0 else (), now)
-        recovered = record_readable(state, (each.identity for each in lists))
-        report = joined_reports([part.report], failed)
-        report = replace(report, recovered=(*report.recovered, *recovered))
-        changed.append(replace(part, report=report))
-    return changed
-
-
-def _record_reported(part: _Part, state: State) -> None:
-    """Remember which failures users know now, from the output or from a notification."""
-    new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
-    record_reported(state, new, datetime.now(UTC))
-
-
-def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
+def _record(run: RecordedRun, part: Part, new_failures: bool) -> None:
     """Record what was done in one repository, in the state, in messages and in metrics."""
     report = part.report
     updates = None
@@ -355,7 +305,7 @@ def _record(run: RecordedRun, part: _Part, new_failures: bool) -> None:
         run.notify(part.repository, events, problems=[], at_end=report.interrupted)
     if part.is_usable and not report.is_partial:
         updates = partial(ingest_updates, report=report, lists=set(part.lists))
-    code = _code_of(replace(report, outcomes=report.of_images), new_failures)
+    code = code_of(replace(report, outcomes=report.of_images), new_failures)
     codes = dict.fromkeys(part.lists, code if part.is_usable else REPOSITORY_UNUSABLE)
     codes |= {each.wish_list: USAGE for each in report.of_lists}
     run.done(part.repository, _result(report, part.lists, codes), updates)
@@ -365,42 +315,6 @@ def _result(report: Report, lists: tuple[str, ...], codes: Mapping[str, int]) ->
     counts = {str(status): count for status in Status if (count := report.count(status))}
     fetched = sum(outcome.bytes_fetched for outcome in report.outcomes)
     return Result(counts, lists, fetched, report.steps, codes)
-
-
-def _ingest_lists(
-    run: RecordedRun, lists: Sequence[ListedRequests], options: _Options
-) -> list[_Part]:
-    """Publish into the repositories of the lists."""
-    by_repository: dict[str | None, list[ListedRequests]] = {}
-    for each in lists:
-        by_repository.setdefault(each.repository, []).append(each)
-    parts: list[_Part] = []
-    for url, of_url in by_repository.items():
-        requests = [request for each in of_url for request in each.requests]
-        problems = [problem for each in of_url for problem in each.unusable]
-        is_usable = True
-        try:
-            report = _run(requests, url, options, run.state(url))
-        except RepositoryError as error:
-            if len(by_repository) == 1:
-                raise
-            # The results in the other repositories have to be reported as well.
-            is_usable = False
-            report = failed_report(requests, error)
-        report = joined_reports(
-            [report], record_problems(run.state(url), problems, datetime.now(UTC))
-        )
-        identities = tuple(dict.fromkeys(each.identity for each in of_url))
-        corrected: list[Outcome] = []
-        for identity in filter(None, identities if is_usable else ()):
-            forget_changed(run.state(url), identity, requests)
-            if not (report.interrupted or report.is_partial):
-                corrected += forget_unrequested(run.state(url), identity, requests, report)
-        report = replace(report, recovered=(*report.recovered, *corrected))
-        parts.append(_Part(url, identities, requests, report, is_usable))
-        if report.interrupted:
-            break
-    return parts
 
 
 @click.command("ingest-image")
@@ -453,7 +367,7 @@ def ingest_image(
         )
         report = _run(requests, repository, options, run.state(repository))
         run.done(repository, _result(report, (), {}))
-        run.exit_code = _render(report, quiet, output)
+        run.exit_code = render(report, quiet, output)
         return run.exit_code
 
 
@@ -538,100 +452,3 @@ def _stopping_on_signals(stop: threading.Event, progress: Display) -> Iterator[N
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _render(report: Report, quiet: bool, output: str, *, new_failures: bool = False) -> int:
-    """Print a report, and return the exit code.
-
-    With `new_failures`, only failures of images that are new count, and are printed. A list that
-    cannot be read always counts, and is not printed only with `quiet`.
-    """
-    if output == "json":
-        print_json(
-            "ingest/1",
-            {
-                "outcomes": [_outcome_value(outcome) for outcome in report.outcomes],
-                "seconds": round(report.seconds, 3),
-                "interrupted": report.interrupted,
-            },
-        )
-    else:
-        lists = () if quiet else report.of_lists
-        printed = (each for each in report.failed if each in lists or each.is_new_failure)
-        _print_summary(report, list(printed) if new_failures else report.failed, quiet)
-    return _code_of(report, new_failures)
-
-
-def _code_of(report: Report, new_failures: bool) -> int:
-    if report.interrupted:
-        return INTERRUPTED
-    if report.of_lists:
-        return USAGE
-    failed = any(each.is_new_failure or not new_failures for each in report.failed)
-    return SOME_FAILED if failed else DONE
-
-
-def _outcome_value(outcome: Outcome) -> dict[str, object]:
-    return {
-        "name": outcome.name,
-        "reference": outcome.reference,
-        "status": str(outcome.status),
-        "wishList": outcome.wish_list,
-        "line": outcome.line,
-        "column": outcome.column,
-        "digest": outcome.digest,
-        "layersFetched": outcome.layers_fetched,
-        "layersReused": outcome.layers_reused,
-        "bytesFetched": outcome.bytes_fetched,
-        "dropped": outcome.dropped or {},
-        "error": outcome.error,
-        "remark": outcome.remark,
-        "cause": outcome.cause,
-        "failingSince": outcome.failing_since and format_time(outcome.failing_since),
-        "nextTry": outcome.next_try and format_time(outcome.next_try),
-        "news": outcome.news and str(outcome.news),
-    }
-
-
-def _print_summary(report: Report, failed: Sequence[Outcome], quiet: bool) -> None:
-    if not quiet:
-        for outcome in report.outcomes:
-            if outcome.status not in (Status.UNCHANGED, Status.WAITING, Status.FAILED):
-                echo(_describe(outcome))
-        counts = [
-            f"{report.count(status)} {status}" for status in Status if report.count(status)
-        ] or [_nothing(report)]
-        echo(f"{', '.join(counts)} in {report.seconds:.1f} s")
-    for outcome in failed:
-        place = outcome.wish_list, outcome.line, outcome.column
-        status = "waiting" if outcome.status is Status.WAITING else "failed"
-        error = outcome.error + _put_off_text(outcome)
-        echo(failed_line(outcome.name, error, *place, status=status), err=True)
-    if report.interrupted:
-        echo("publisher: interrupted; the next run goes on from there", err=True)
-
-
-def _nothing(report: Report) -> str:
-    """Return why a report has no outcomes."""
-    if report.interrupted:
-        return "nothing done"
-    return "nothing selected" if report.is_partial else "nothing requested"
-
-
-def _put_off_text(outcome: Outcome) -> str:
-    """Return since when an image fails, and when it is tried again, if it is put off."""
-    if outcome.status is not Status.WAITING or not (outcome.failing_since and outcome.next_try):
-        return ""
-    since, at = format_time(outcome.failing_since), format_time(outcome.next_try)
-    return f" (failing since {since}, next try at {at}, or now with --retry-failed)"
-
-
-def _describe(outcome: Outcome) -> str:
-    text = (
-        f"{outcome.status}: {outcome.name}  {plural(outcome.layers_fetched, 'layer')} fetched "
-        f"({human_size(outcome.bytes_fetched)}), {outcome.layers_reused} already stored"
-    )
-    if outcome.dropped:
-        dropped = ", ".join(f"{what} {count}x" for what, count in sorted(outcome.dropped.items()))
-        text += f"\n  dropped by policy: {printable(dropped)}"
-    return text

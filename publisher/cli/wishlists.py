@@ -11,8 +11,8 @@ from pathlib import Path
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import echo
 from publisher.errors import printable
+from publisher.ingest.lists import ListedRequests
 from publisher.ingest.selection import Selection
-from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import (
@@ -69,19 +69,6 @@ def read_wish_list(
     for problem in wish_list.warnings if warnings else ():
         echo(printable(str(problem)), err=True)
     return wish_list
-
-
-@dataclass(frozen=True, slots=True)
-class ListedRequests:
-    """The requests of one wish list, and the errors of its other wishes.
-
-    `repository` is the URL of the one that it is for, `identity` its name in records.
-    """
-
-    identity: str
-    repository: str | None
-    requests: tuple[Request, ...]
-    unusable: tuple[Problem, ...]
 
 
 def read_list(
