@@ -1,4 +1,4 @@
-"""Sizes in bytes as text."""
+"""Sizes and numbers as text."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def human_size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def noun(count: int, singular: str) -> str:
-    """Return a noun as it follows a number: "layer" or "layers", "wish" or "wishes"."""
-    return singular + ("" if count == 1 else "es" if singular.endswith("sh") else "s")
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 layer", "2,000 layers", "2 wishes"."""
+    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
+    return f"{count:,} {noun}{ending}"

@@ -126,7 +126,7 @@ class MemoryRepository:
         """Return no transaction: a commit here is one step."""
         return False
 
-    def history(self) -> Iterator[Record]:
+    def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
         """Yield the records of transactions, the latest first."""
         yield from reversed(self.records)
 

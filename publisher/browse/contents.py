@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from publisher.entry import Entry, EntryType, Merged, sort_key
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, explain
 from publisher.layers.index import LayerIndex
 from publisher.layers.merge import merge
 from publisher.lazy import dataclass
@@ -129,15 +129,20 @@ def layer_index(repository: Repository, digest: str) -> LayerIndex:
     """Return the index of a published layer, which is read when it is iterated.
 
     Raises:
-        NoContents: The layer or its index is missing.
+        NoContents: The layer or its index is missing, or this user may not look for it.
     """
     what = f"cannot look into layer {digest}"
-    if not repository.exists(layout.layer_tree(digest)):
-        raise NoContents(what, why="it is missing", hint="publisher verify --refetch", layer=digest)
-    if not repository.exists(layout.layer_index(digest)):
-        raise NoContents(
-            what, why="it has no index", hint="publisher verify --repair", layer=digest
-        )
+    for path, why, hint in (
+        (layout.layer_tree(digest), "it is missing", "publisher verify --refetch"),
+        (layout.layer_index(digest), "it has no index", "publisher verify --repair"),
+    ):
+        try:
+            is_missing = repository.kind(path) is None
+        except PermissionError as error:
+            explained = explain(error)
+            raise NoContents(what, why=explained.why, hint=explained.hint, layer=digest) from error
+        if is_missing:
+            raise NoContents(what, why=why, hint=hint, layer=digest)
     return LayerIndex(partial(repository.open_index, digest), digest)
 
 

@@ -44,7 +44,7 @@ class PackageCache(Closing):
     """
 
     def __init__(self, file: Path | None) -> None:
-        tables = (_SCHEMA, _VERSION, "SELECT count(*) FROM image, path LIMIT 1")
+        tables = (_SCHEMA, _VERSION, "SELECT 1 FROM image, path LIMIT 1")
         found = open_cache(file, *tables) if file is not None else None
         self._database = found or open_tables(":memory:", *tables)
         self._packages = self._stored_packages()
@@ -68,7 +68,7 @@ class PackageCache(Closing):
         image = execute(
             "INSERT INTO image (manifest, skipped) VALUES (?, ?) RETURNING id", (manifest, skipped)
         ).fetchone()[0]
-        paths = {each.path: self._path(each.path) for each in packages}
+        paths = {path: self._path(path) for path in {each.path for each in packages}}
         rows = [(self._package(each), image, paths[each.path]) for each in packages]
         self._database.executemany("INSERT OR IGNORE INTO installed VALUES (?, ?, ?)", rows)
         return int(image)

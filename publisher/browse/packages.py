@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 from publisher.browse.contents import Change, layer_index, manifest_of
 from publisher.lazy import dataclass
-from publisher.packages.model import LayerPackages, PackageType
+from publisher.packages.model import PackageType
 from publisher.repository import Repository
-from publisher.repository.image_packages import ImagePackages
-from publisher.repository.image_packages import image_packages as packages_of_layers
-from publisher.repository.packages import layer_packages
+from publisher.repository.image_packages import ImageLayers, ImagePackages
+from publisher.repository.image_packages import image_packages as packages_in
 from publisher.repository.published import PublishedImage, find_name, load_image
 
 
@@ -46,42 +45,26 @@ def image_packages(repository: Repository, text: str) -> ImagePackages:
     return packages_of(repository, load_image(repository, find_name(repository, text)))
 
 
-def packages_of(
-    repository: Repository,
-    image: PublishedImage,
-    read: Callable[[str], LayerPackages] | None = None,
+def packages_of(repository: Repository, image: PublishedImage) -> ImagePackages:
+    """Return the packages of `image`; see `image_packages`."""
+    digests = [layer.digest for layer in manifest_of(image).layers]
+    return packages_of_layers(repository, image.name, digests)
+
+
+def packages_of_layers(
+    repository: Repository, name: str, digests: Sequence[str], reader: ImageLayers | None = None
 ) -> ImagePackages:
-    """Return the packages of `image`; see `image_packages`.
+    """Return the packages of the image with these layers; see `image_packages`.
 
     Args:
         repository: Opened for reading.
-        image: The image.
-        read: Returns the packages of a layer, such as `RememberedLayers`.
+        name: The name of the image.
+        digests: Its layers, from bottom to top.
+        reader: Reads the layers of several images.
     """
-    digests = [layer.digest for layer in manifest_of(image).layers]
     for digest in digests:
         layer_index(repository, digest)  # raises NoContents
-    return packages_of_layers(repository, image.name, digests, read)
-
-
-class RememberedLayers:
-    """Reads the packages of layers; the indexes of those without databases once only.
-
-    Most images of a repository have such layers in common. The packages of others are not kept.
-    """
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._without: set[str] = set()
-
-    def read(self, digest: str) -> LayerPackages:
-        """Return the packages of a layer; see `publisher.repository.packages.layer_packages`."""
-        if digest in self._without:
-            return LayerPackages()
-        found = layer_packages(self._repository, digest)
-        if found == LayerPackages():
-            self._without.add(digest)
-        return found
+    return packages_in(repository, name, digests, reader)
 
 
 def diff_packages(repository: Repository, old: str, new: str) -> list[PackageChange]:

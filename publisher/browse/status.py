@@ -221,9 +221,12 @@ class _Records:
     )
     tries: defaultdict[str, list[Tries]] = field(default_factory=lambda: defaultdict(list))
     _images: dict[str, PublishedImage | None] = field(default_factory=dict)
+    _listed: frozenset[str] = frozenset()
 
     def image(self, name: str) -> PublishedImage | None:
         """Return what is published as `name`, read once; None if nothing is."""
+        if name not in self._listed and not layout.is_public_name(name):
+            return None  # the text of a wish
         if name not in self._images:
             try:
                 self._images[name] = load_image(self.repository, name)
@@ -233,7 +236,8 @@ class _Records:
 
     def names(self) -> list[str]:
         """Return all known names, without those of further platforms of a known image."""
-        known = dict.fromkeys([*self.repository.names(), *self.tries, *self.scheduled])
+        self._listed = frozenset(self.repository.names())
+        known = dict.fromkeys([*sorted(self._listed), *self.tries, *self.scheduled])
         return [name for name in known if self._is_plain(name, known)]
 
     def _is_plain(self, name: str, known: Mapping[str, None]) -> bool:
@@ -245,14 +249,14 @@ class _Records:
 
         What was done by hand is left out if a list requests the image as well.
         """
-        image = self.image(name) if layout.is_public_name(name) else None
+        image = self.image(name)
         recorded = image.publication.wish_lists if image and image.publication else frozenset()
         known = {each.wish_list for each in self.tries.get(name, ())} | recorded
         return sorted(known - {""}) or [""]
 
     def line(self, name: str, wish_list: str, listed: Wish | None = None) -> StatusLine:
         """Return what is known of one image of one list."""
-        image = self.image(name) if layout.is_public_name(name) else None
+        image = self.image(name)
         tries = next((t for t in self.tries.get(name, ()) if t.wish_list == wish_list), None)
         registry = None
         if tries is not None and tries.last_success is not None and tries.digest:

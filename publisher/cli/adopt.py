@@ -10,10 +10,11 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
+from publisher.sizes import plural
 from publisher.verify.adopt import AdoptionStatus, adopt
 
 

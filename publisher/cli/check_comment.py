@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Sequence
 
-from publisher.cli.rendering import plural
 from publisher.errors import printable
 from publisher.ingest.check import UNTOUCHED, Report
 from publisher.ingest.check_image import CheckedImage
 from publisher.ingest.findings import Finding, Level
 from publisher.lazy import pattern
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 
 _MARKS = {Level.ERROR: "❌", Level.WARNING: "⚠️", Level.NOTE: "✅"}
 _MAX_ROWS = 100

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from publisher.cli.rendering import failed_line, json_text, plural
+from publisher.cli.rendering import failed_line, json_text
 from publisher.errors import printable
 from publisher.ingest.check import Report
 from publisher.ingest.check_image import CheckedImage
 from publisher.ingest.findings import Finding, Level
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.wishlist.changes import Change
 
 

@@ -19,6 +19,9 @@ from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, printable
 from publisher.repository import Repository
 
+_MANY = 100
+"""From how many images on a search reports that it reads them for the first time."""
+
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
@@ -162,6 +165,7 @@ def _find_packages(
     # What reads databases, and the cache: searches for paths do without.
     from publisher.browse.find_packages import find_packages
     from publisher.browse.values import package_value
+    from publisher.cli.bars import Bar
     from publisher.cli.state import user_cache
     from publisher.packages.query import InvalidQuery, PackageQuery
 
@@ -169,7 +173,15 @@ def _find_packages(
         query = PackageQuery.parse(text)
     except InvalidQuery as error:
         raise UsageError(error.what, why=error.why, hint=error.hint) from error
-    found = list(find_packages(repository, query, user_cache(repository.url, "packages"), note))
+    cache = user_cache(repository.url, "packages")
+    with Bar("images") as bar:
+
+        def progress(done: int, images: int) -> None:
+            if not done and images >= _MANY:
+                message(f"reading the packages of {images:,} images, for this and later searches")
+            bar.show(done, images)
+
+        found = list(find_packages(repository, query, cache, note, progress))
     if output == "json":
         values = [{"image": each.image, "package": package_value(each.installed)} for each in found]
         print_json("find-packages/1", {"found": values, "unknown": problems})

@@ -16,11 +16,12 @@ from publisher.cli.metrics import MetricsFile, metrics_option, run_updates
 from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option
 from publisher.cli.recorded_run import RecordedRun, Result
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.repository import RepositoryError
 from publisher.repository.checks import Check, Verdict
+from publisher.sizes import plural
 from publisher.verify.doctor import ask_registries, examine
 
 _SIGNS = {Verdict.GOOD: "ok", Verdict.WARNING: "warning", Verdict.PROBLEM: "PROBLEM"}

@@ -10,9 +10,10 @@ from publisher.cli.failures import CHANGES_PENDING, DONE, UsageError
 from publisher.cli.files import rewrite_file
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, wish_lists_argument
-from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.wishlists import read_document
 from publisher.errors import printable
+from publisher.sizes import plural
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote
 from publisher.wishlist.formatting import format_wish_list

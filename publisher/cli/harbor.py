@@ -12,10 +12,11 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.service_process import config_option, read_service_configuration
 from publisher.cli.sources import load_settings
 from publisher.errors import printable
+from publisher.sizes import plural
 
 if TYPE_CHECKING:
     from publisher.service.harbor.model import Result

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from publisher.cli.rendering import echo, plural
+from publisher.cli.rendering import echo
 from publisher.errors import printable
 from publisher.oci.config import HealthCheck, ImageConfig
+from publisher.sizes import plural
 
 _NANOSECONDS = 1_000_000_000
 

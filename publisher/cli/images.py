@@ -13,10 +13,10 @@ from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.times import format_time
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from publisher.cli.failures import DONE, INTERRUPTED, REPOSITORY_UNUSABLE, SOME_FAILED, USAGE
-from publisher.cli.rendering import echo, failed_line, plural, print_json
+from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.errors import printable
 from publisher.ingest.lists import Part
 from publisher.ingest.report import Outcome, Report, Status, joined_reports
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.times import format_time
 
 

@@ -11,13 +11,13 @@ from publisher.browse.values import config_value
 from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, platform_option, read_platforms, repository_option
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
 from publisher.oci.reference import parse_reference
 from publisher.oci.tag_patterns import natural
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.sources.tags import expand_tags
 
 

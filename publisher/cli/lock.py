@@ -14,11 +14,12 @@ from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.files import rewrite_file
 from publisher.cli.logs import log_options
 from publisher.cli.options import jobs_option, output_option, wish_lists_argument
-from publisher.cli.rendering import echo, failed_line, message, plural, print_json
+from publisher.cli.rendering import echo, failed_line, message, print_json
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_all_requests, read_lock
 from publisher.errors import printable
 from publisher.ingest.lock import LockUpdate, update_lock
+from publisher.sizes import plural
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, lock_location
 from publisher.wishlist import Problem

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli.removal import utc_now
-from publisher.cli.rendering import message, plural
+from publisher.cli.rendering import message
 from publisher.cli.repositories import whole_url
 from publisher.cli.state import open_state
 from publisher.errors import failure_text
+from publisher.sizes import plural
 from publisher.times import format_time
 
 if TYPE_CHECKING:  # most runs have no receivers

@@ -12,12 +12,13 @@ from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import message, plural, print_json
+from publisher.cli.rendering import message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import print_aligned
 from publisher.errors import printable, shorten
 from publisher.packages.model import PACKAGE_TYPES, InstalledPackage
 from publisher.repository.image_packages import ImagePackages
+from publisher.sizes import plural
 
 
 @click.command()

@@ -18,7 +18,7 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.policies import admission_for, policy_option
-from publisher.cli.rendering import echo, failed_line, plural, print_json
+from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
@@ -26,7 +26,7 @@ from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
 from publisher.repository.settings import load_policy
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.sources.wish_lists import list_identity
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}

@@ -22,7 +22,7 @@ from publisher.cli.options import (
 )
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import utc_now
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
@@ -30,6 +30,7 @@ from publisher.removal.prune import GivenList, Report
 from publisher.removal.prune import prune as run_prune
 from publisher.removal.values import entry_value
 from publisher.removal.withdrawal import Guard
+from publisher.sizes import plural
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity
 from publisher.times import format_time

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import click
 
-from publisher import sizes
 from publisher.errors import printable
 
 
@@ -56,8 +55,3 @@ def failed_line(
     """Return the line for an image that failed, as compilers print one: with its wish's place."""
     place = f"{wish_list or '-'}:{line}:{column}: " if line else ""
     return printable(f"{place}{status}: {name}: {error}")
-
-
-def plural(count: int, noun: str) -> str:
-    """ "1 layer", "2 layers", "2 wishes"."""
-    return f"{count} {sizes.noun(count, noun)}"

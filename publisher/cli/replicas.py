@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from publisher.cli.failures import UsageError
-from publisher.cli.rendering import plural
 from publisher.cli.sources import load_settings
 from publisher.repository import Repository
 from publisher.repository.cvmfs.places import CONFIGURATION
 from publisher.repository.cvmfs.revision import NotCvmfs, Revision, present_revision
+from publisher.sizes import plural
 from publisher.sources.replica_revision import ReplicaError, ReplicaRevision, UnusableKey
 from publisher.times import format_time
 

@@ -9,10 +9,11 @@ from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import message, plural, print_as_it_is
+from publisher.cli.rendering import message, print_as_it_is
 from publisher.cli.repositories import open_repository
 from publisher.errors import install_hint
 from publisher.sbom.subject import Subject
+from publisher.sizes import plural
 
 _FORMS = ("cyclonedx", "spdx")
 

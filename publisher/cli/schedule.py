@@ -11,14 +11,14 @@ from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
 from publisher.cli.removal import Duration, utc_now
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.removal import schedule as use_cases
 from publisher.removal.schedule import Planned
 from publisher.removal.values import entry_value, planned_value
 from publisher.repository import Repository
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.times import format_time
 
 

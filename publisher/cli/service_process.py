@@ -14,10 +14,11 @@ import click
 
 from publisher.cli.failures import DONE, UsageError
 from publisher.cli.logs import is_requested
-from publisher.cli.rendering import message, plural
+from publisher.cli.rendering import message
 from publisher.cli.systemd import notify_systemd
 from publisher.errors import PublisherError, install_hint, printable
 from publisher.repository import RepositoryError
+from publisher.sizes import plural
 
 if TYPE_CHECKING:
     from publisher.service.configuration import ServiceConfiguration

@@ -12,10 +12,11 @@ from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, install_hint
+from publisher.sizes import plural
 
 
 @click.command()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -19,16 +17,17 @@ from publisher.browse.statistics.collect import (
 )
 from publisher.browse.statistics.shares import Share
 from publisher.browse.statistics.totals import Sizes
+from publisher.cli.bars import Bar
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option
-from publisher.cli.rendering import message, plural, print_as_it_is, print_json
+from publisher.cli.rendering import message, print_as_it_is, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import Table, print_tables
 from publisher.errors import printable
 from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.repository import Repository
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 
 if TYPE_CHECKING:
     from publisher.browse.statistics.contents import Contents
@@ -123,7 +122,14 @@ def _reader(repository: Repository) -> ReadContents:
             f"counting {in_layers:,} entries of {plural(len(holdings.layers), 'layer')} and "
             f"{in_images:,} of {plural(len(images), 'image')}"
         )
-        with _progress(in_layers + in_images) as advance:
+        done = 0
+        with Bar("entries") as bar:
+
+            def advance(entries: int) -> None:
+                nonlocal done
+                done += entries
+                bar.show(done, in_layers + in_images)
+
             return read_contents(
                 repository,
                 holdings,
@@ -133,20 +139,6 @@ def _reader(repository: Repository) -> ReadContents:
             )
 
     return read
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda entries: None
-        return
-    from rich.console import Console  # rich is slow to import
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("entries", total=total)
-        yield lambda entries: progress.advance(task, entries)
 
 
 # Text

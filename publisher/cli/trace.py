@@ -19,10 +19,10 @@ from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
 from publisher.cli.removal import Duration, utc_now
-from publisher.cli.rendering import echo, plural, print_json
+from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 from publisher.tree.hot_files import HotFile
 
 _NAMED = 5

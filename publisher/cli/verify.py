@@ -15,13 +15,14 @@ from publisher.cli.metrics import MetricsFile, metrics_option, verify_updates
 from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.recorded_run import RecordedRun, Result
-from publisher.cli.rendering import echo, message, plural, print_json
+from publisher.cli.rendering import echo, message, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.layers.policy import Policy
 from publisher.repository.settings import load_policy
+from publisher.sizes import plural
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 from publisher.verify.outcome import Repaired
 from publisher.verify.repair import is_wanted

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from publisher.entry import Merged
+from publisher.entry import Entry, Merged
 from publisher.layers.index import LayerIndex
 from publisher.layers.merge import merge
 
@@ -15,16 +15,28 @@ def merged_at(indexes: Sequence[LayerIndex], paths: Collection[str]) -> Iterator
     They depend on the directories above them. This takes a fraction of the time of merging all
     entries, which is only done if one at `paths` is a link to a file of a lower layer.
     """
-    needed = {above for path in paths for above in _with_parents(path)}
-    parts = [index.find(needed) for index in indexes]
-    if any(entry.is_unresolved for part in parts for entry in part):
+    needed = with_parents(paths)
+    return merge_found(indexes, [index.find(needed) for index in indexes])
+
+
+def merge_found(
+    indexes: Sequence[LayerIndex], found: Sequence[Sequence[Entry]]
+) -> Iterator[Merged]:
+    """Merge the entries that were found in each of the `indexes`; or all, as `merged_at` does.
+
+    Whether an entry is visible does not depend on what lower layers have, so that those above it
+    need not be found there.
+    """
+    if any(entry.is_unresolved for part in found for entry in part):
         return merge(indexes)
-    return merge(parts)
+    return merge(found)
 
 
-def _with_parents(path: str) -> Iterator[str]:
-    """Yield `path`, and every directory above it."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-    yield ""
+def with_parents(paths: Iterable[str]) -> set[str]:
+    """Return the paths, and every directory above them."""
+    found = {""}
+    for path in paths:
+        while path not in found:
+            found.add(path)
+            path = path.rpartition("/")[0]
+    return found

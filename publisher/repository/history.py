@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,20 +44,25 @@ class History:
         if size > MAX_BYTES:
             self._rotate()
 
-    def read(self) -> Iterator[Record]:
-        """Yield the records, the latest first; damaged lines are logged and left out.
+    def read(self, damaged: Callable[[str], None] = _log.warning) -> Iterator[Record]:
+        """Yield the records, the latest first; damaged lines are left out.
 
         Memory does not grow with the history.
+
+        Args:
+            damaged: Called with a text for each file that is damaged, or not a file.
         """
         inodes: set[int] = set()
         for number in range(KEPT_FILES + 1):
+            place = self._numbered(number)
             try:
-                file = open_file(self._numbered(number))
+                file = open_file(place)
             except FileNotFoundError:
                 continue
             except NotAFile as error:
-                _log.warning("%s: %s", error.filename, error.strerror)
+                damaged(f"{error.filename}: {error.strerror}")
                 continue
+            is_whole = True
             with file:
                 inode = os.fstat(file.fileno()).st_ino
                 if inode in inodes:
@@ -67,7 +72,9 @@ class History:
                     try:
                         yield Record.from_value(json.loads(line))
                     except (ValueError, RecursionError):
-                        _log.warning("%s has a damaged line", file.name)
+                        if is_whole:
+                            damaged(f"{place}: damaged lines in it are left out")
+                        is_whole = False
 
     def _replace_what_is_not_a_file(self) -> None:
         try:

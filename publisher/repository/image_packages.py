@@ -6,11 +6,14 @@ deletes, or that is in a directory which a higher layer hides, does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
+from publisher.entry import Entry, Merged
 from publisher.layers.index import LayerIndex
-from publisher.layers.partial_merge import merged_at
+from publisher.layers.partial_merge import merge_found, with_parents
 from publisher.lazy import dataclass
 from publisher.packages.model import (
     Database,
@@ -61,11 +64,85 @@ class _Visible:
     unreadable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer of the image that was read last.
+
+    `needed` are the paths of databases in it and in the layers below, with all directories above
+    them. `found` are the entries that its index has at these paths; None if they were not needed.
+    """
+
+    digest: str
+    packages: LayerPackages
+    needed: frozenset[str]
+    found: Sequence[Entry] | None
+
+
+class ImageLayers:
+    """Reads the layers of one image after the other.
+
+    What depends only on layers that the image before has at the bottom as well is not read again,
+    so that images should be in the order of their layers.
+
+    Args:
+        repository: Contains the layers, published or staged.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._stack: list[_Layer] = []
+        self._without: set[str] = set()
+
+    def packages(self, digests: Sequence[str]) -> list[LayerPackages]:
+        """Return the packages of each layer, from bottom to top.
+
+        Raises: as `publisher.repository.packages.layer_packages`.
+        """
+        pairs = zip(self._stack, digests, strict=False)
+        known = list(takewhile(lambda pair: pair[0].digest == pair[1], pairs))
+        del self._stack[len(known) :]
+        for digest in digests[len(known) :]:
+            packages = self._read(digest)
+            needed = self._stack[-1].needed if self._stack else frozenset[str]()
+            if packages.databases:
+                needed |= with_parents(each.path for each in packages.databases)
+            self._stack.append(_Layer(digest, packages, needed, None))
+        return [layer.packages for layer in self._stack]
+
+    def merged(self) -> Iterator[Merged]:
+        """Return the entries of the last image that its databases depend on, and perhaps others.
+
+        Raises:
+            LayerError: An index is damaged.
+        """
+        indexes = [
+            LayerIndex(partial(self._repository.open_index, layer.digest), layer.digest)
+            for layer in self._stack
+        ]
+        found: list[Sequence[Entry]] = []
+        for at, (layer, index) in enumerate(zip(self._stack, indexes, strict=True)):
+            entries = layer.found
+            if entries is None:
+                entries = index.find(layer.needed) if layer.needed else ()
+                self._stack[at] = replace(layer, found=entries)
+            found.append(entries)
+        return merge_found(indexes, found)
+
+    def _read(self, digest: str) -> LayerPackages:
+        """Return the packages of a layer; without databases, its index is read once only."""
+        if digest in self._without:
+            return LayerPackages()
+        found = layer_packages(self._repository, digest)
+        if found == LayerPackages():
+            self._without.add(digest)
+        return found
+
+
 def image_packages(
     repository: Repository,
     name: str,
     digests: Sequence[str],
-    read: Callable[[str], LayerPackages] | None = None,
+    reader: ImageLayers | None = None,
 ) -> ImagePackages:
     """Return the packages of an image.
 
@@ -73,13 +150,13 @@ def image_packages(
         repository: Contains the layers, published or staged.
         name: The name of the image, for the result.
         digests: The digests of its layers, from bottom to top.
-        read: Returns the packages of a layer; by default `layer_packages`.
+        reader: Reads the layers of several images.
 
     Raises: as `publisher.repository.packages.layer_packages`.
     """
-    read = read or partial(layer_packages, repository)
-    layers = [read(digest) for digest in digests]
-    visible = _visible_databases(repository, digests, layers)
+    reader = reader or ImageLayers(repository)
+    layers = reader.packages(digests)
+    visible = _visible_databases(reader, layers)
     skipped = [SkippedDatabase(e.path, e.database.skipped) for e in visible if e.database.skipped]
     # A layer may be listed twice.
     of_layers = dict(zip(digests, layers, strict=True)).values()
@@ -93,9 +170,7 @@ def image_packages(
     )
 
 
-def _visible_databases(
-    repository: Repository, digests: Sequence[str], layers: Sequence[LayerPackages]
-) -> list[_Visible]:
+def _visible_databases(reader: ImageLayers, layers: Sequence[LayerPackages]) -> list[_Visible]:
     """Return the databases that are visible in the flat image."""
     if not any(layer.databases for layer in layers):
         return []
@@ -104,8 +179,7 @@ def _visible_databases(
         return [_Visible(e.path, e, e.path in layer.unreadable) for e in layer.databases]
     known = [{database.path: database for database in layer.databases} for layer in layers]
     visible = []
-    indexes = [LayerIndex(partial(repository.open_index, digest), digest) for digest in digests]
-    for item in merged_at(indexes, {path for layer in known for path in layer}):
+    for item in reader.merged():
         database = known[item.layer].get(item.source)
         # A hard link elsewhere to a database is not one.
         if database is not None and place_of(item.entry.path) is not None:

@@ -232,7 +232,10 @@ class Repository(Protocol):
         """
 
     def link_text(self, path: str) -> str | None:
-        """Return the target of a symlink, as it is stored; None if the symlink is missing."""
+        """Return the target of a symlink, as it is stored; None if the symlink is missing.
+
+        Raises InvalidRecord if this user may not look into the directory above it.
+        """
 
     def content(self, path: str) -> Iterator[bytes]:
         """Yield the content of a published file of any size, in pieces.
@@ -255,7 +258,11 @@ class Repository(Protocol):
         """Return the names in the directory `path`, sorted; empty if there is no such directory."""
 
     def names(self) -> Iterator[str]:
-        """Yield the names of all published images, sorted."""
+        """Yield the names of all published images, sorted.
+
+        A directory that this user may not list is yielded as well, as if it were an image: names
+        below it are unknown, and reading its manifest raises InvalidRecord.
+        """
 
     def walk(self, path: str) -> Iterator[Found]:
         """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
@@ -263,8 +270,16 @@ class Repository(Protocol):
     def unfinished(self) -> bool:
         """Return whether a committed transaction is not yet finished."""
 
-    def history(self) -> Iterator[Record]:
-        """Yield the past transactions, the latest first, as far back as they are kept."""
+    def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
+        """Yield the past transactions, the latest first, as far back as they are kept.
+
+        Args:
+            damaged: Called with a text about each damaged file, of which only a part is known; by
+                default it is logged.
+
+        Raises:
+            RepositoryError: This user may not read them.
+        """
 
     def free_space(self) -> int | None:
         """Return how many bytes can still be stored; None where that is unknown."""

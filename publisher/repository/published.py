@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.lazy import dataclass
 from publisher.oci.digest import digest_of
@@ -45,7 +47,9 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
     try:
         data = repository.read(layout.manifest_file(name))
     except InvalidRecord as error:
-        linked = repository.link_text(name) is not None
+        linked = False
+        with suppress(InvalidRecord):
+            linked = repository.link_text(name) is not None
         return PublishedImage(name, linked=linked, problem=str(error))
     if data is None:
         raise NotPublished(
@@ -53,9 +57,10 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
             name=name,
             hint="`publisher list` shows what is; names are registry/path/name:tag",
         )
-    linked = repository.link_text(name) is not None
+    linked = False
     digest = digest_of(data)
     try:
+        linked = repository.link_text(name) is not None
         manifest = parse_published_manifest(data)
         path = layout.publication_file(name)
         record = read_damaged(repository, path)

@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 import jinja2
 from markupsafe import Markup, escape
 
-from publisher import sizes
 from publisher.errors import printable
 from publisher.site import addresses
 from publisher.site.pages import Node
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -127,7 +126,7 @@ def _listed(nodes: Iterable[Node], root: str) -> Iterator[str]:
     for node in nodes:
         name, size = escape(_finalize(node.name)), human_size(node.size)
         if node.kind == "d":
-            shown = f"<span>{size}, {_plural(node.count, 'file')}</span>"
+            shown = f"<span>{size}, {plural(node.count, 'file')}</span>"
             if node.page:
                 yield f'<li class="d"><a href="{root}{node.page}">{name}/</a>{shown}</li>'
                 continue
@@ -174,7 +173,7 @@ def _environment(folders: Sequence[Traversable]) -> jinja2.Environment:
         "short": _short_digest,
         "number": lambda count: f"{count:,}",
         "share": _share,
-        "plural": _plural,
+        "plural": plural,
     }
     environment.tests["web_address"] = is_web_address
     return environment
@@ -213,10 +212,6 @@ def _short_digest(digest: str) -> str:
 def _share(part: float | None, whole: float, width: float = 100) -> str:
     """Return the length of a bar of which `width` is the whole."""
     return f"{width * (part or 0) / whole:.1f}".removesuffix(".0") if whole else "0"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {sizes.noun(count, noun)}"
 
 
 def _package() -> Traversable:

@@ -172,11 +172,7 @@ def survey_repository(
         _layer_sizes(repository, users, known, unreadable),
         single_files(repository, lambda _, error: unreadable(error)),
     )
-    history: list[Record] = []
-    try:
-        history += itertools.islice(repository.history(), _TRANSACTIONS)
-    except RepositoryError as error:  # users other than the publishing one may not read it
-        unreadable(error)
+    history = _history(repository, unreadable)
     return Survey(
         str(repository.url),
         _mount(repository, unreadable),
@@ -193,6 +189,18 @@ def survey_repository(
         _past_changes(history, images),
         growth(holdings, history),
     )
+
+
+def _history(repository: Repository, unreadable: Callable[[PublisherError], None]) -> list[Record]:
+    history: list[Record] = []
+    try:
+        found = repository.history(
+            lambda why: unreadable(PublisherError("cannot read all of the history", why=why))
+        )
+        history += itertools.islice(found, _TRANSACTIONS)
+    except RepositoryError as error:  # users other than the publishing one may not read it
+        unreadable(error)
+    return history
 
 
 def _holders(

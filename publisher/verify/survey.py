@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from publisher.layers.errors import LayerError
@@ -30,6 +31,7 @@ def survey(repository: Repository) -> tuple[Inventory, Expected]:
     """
     inventory = take_inventory(repository)
     _check_transaction(repository, inventory)
+    _check_history(repository, inventory)
     return inventory, check_structure(repository, inventory)
 
 
@@ -42,6 +44,16 @@ def take_inventory(repository: Repository) -> Inventory:
     _check_pins(repository, inventory)
     _check_settings(repository, inventory)
     return inventory
+
+
+def _check_history(repository: Repository, inventory: Inventory) -> None:
+    def note(why: str) -> None:
+        how = "none needed; delete such lines to end this note"
+        inventory.note(Kind.RECORD_DAMAGED, layout.STATE, f"the history: {why}", how=how)
+
+    with suppress(RepositoryError):  # only the user who publishes can read it
+        for _ in repository.history(note):
+            pass
 
 
 def _check_transaction(repository: Repository, inventory: Inventory) -> None:

@@ -114,7 +114,11 @@ def _named(found: dict[str, Share]) -> tuple[Named, ...]:
 
 def _history(repository: Repository, unreadable: Unreadable) -> Iterator[Record]:
     """Yield the records of the history; users other than the publishing one may not read it."""
+
+    def damaged(why: str) -> None:
+        unreadable("history", PublisherError("cannot read all of the history", why=why))
+
     try:
-        yield from repository.history()
+        yield from repository.history(damaged)
     except RepositoryError as error:
         unreadable("history", error)

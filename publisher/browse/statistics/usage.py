@@ -20,7 +20,12 @@ from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError, explain
 from publisher.lazy import dataclass, pattern
 from publisher.repository import Repository
-from publisher.repository.published import NotPublished, find_name, published_places
+from publisher.repository.published import (
+    NotPublished,
+    find_name,
+    load_image,
+    published_places,
+)
 
 _GLOB = pattern(r"[*?\[]")
 
@@ -113,7 +118,10 @@ def _names(repository: Repository, texts: Iterable[str]) -> set[str]:
             matches = name_matcher(text)
             matching = {name for name in repository.names() if matches(name)}
         else:
-            matching = set(published_places(repository, find_name(repository, text)))
+            name = find_name(repository, text)
+            matching = set(published_places(repository, name))
+            # It may be unreadable, and is a problem then.
+            matching = matching or {load_image(repository, name).name}
         if not matching:
             raise NotPublished(
                 f"no image is published as {text}",

@@ -176,9 +176,9 @@ class Mirror:
             hint=f"mount it: cvmfs_server mount {configuration.name}",
         )
 
-    def history(self) -> Iterator[Record]:
+    def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
         """Yield the transactions of this machine, the latest first."""
-        return self._tree.history() if self._tree is not None else iter(())
+        return self._tree.history(damaged) if self._tree is not None else iter(())
 
     def free_space(self) -> int | None:
         """Return how many bytes can still be staged; None if unknown."""

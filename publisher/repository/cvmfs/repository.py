@@ -160,9 +160,9 @@ class CvmfsRepository:
             return False  # other users cannot read the state directory
         return left is not None and bool(left.rest) and left.is_decided(self.tree)
 
-    def history(self) -> Iterator[Record]:
+    def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
         """Yield the transactions of this machine, the latest first."""
-        return self.mirror.history()
+        return self.mirror.history(damaged)
 
     def free_space(self) -> int | None:
         """Return how many bytes can be staged here; the space of the storage is unknown."""

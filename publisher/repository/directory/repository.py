@@ -98,8 +98,7 @@ class DirectoryRepository:
             why = f"it is {error.found}, not a file"
             raise InvalidRecord(path, why=why, found=error.found) from error
         except PermissionError as error:
-            hint = _permission_hint(place)
-            raise InvalidRecord(path, why="permission denied", hint=hint) from error
+            raise _closed(path, place) from error
 
     def content(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file of any size, in pieces."""
@@ -108,11 +107,18 @@ class DirectoryRepository:
                 yield piece
 
     def link_text(self, path: str) -> str | None:
-        """Return the text of a symlink; None if it is missing, or not a symlink."""
+        """Return the text of a symlink; None if it is missing, or not a symlink.
+
+        Raises:
+            InvalidRecord: This user may not look into the directory above it.
+        """
+        place = os.path.join(self.root, path)
         try:
-            return os.readlink(os.path.join(self.root, path))
+            return os.readlink(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise _closed(path, place) from error
         except OSError:
             if self.exists(path):  # it is not a symlink
                 return None
@@ -145,14 +151,24 @@ class DirectoryRepository:
             return []
 
     def names(self) -> Iterator[str]:
-        """Yield every published image's name, sorted."""
+        """Yield every published image's name, sorted; and directories that may not be listed."""
         top = os.path.join(self.root, layout.METADATA)
-        for here, subdirectories, files in os.walk(top, onerror=_raise_unless_missing):
+        closed: list[str] = []
+
+        def note(error: OSError) -> None:
+            if isinstance(error, PermissionError) and error.filename != top:
+                closed.append(os.fsdecode(error.filename))
+            elif not isinstance(error, FileNotFoundError):  # removed while it was listed
+                raise error
+
+        for here, subdirectories, files in os.walk(top, onerror=note):
             if here == top:
                 subdirectories[:] = [n for n in subdirectories if not layout.is_hidden(n)]
             subdirectories.sort()
+            yield from _taken(closed, top)
             if layout.MANIFEST_FILE in (*files, *subdirectories):
                 yield here[len(top) + 1 :] or "."
+        yield from _taken(closed, top)
 
     def walk(self, path: str) -> Iterator[FoundOnDisk]:
         """Yield all entries of the tree at `path`, its root (as "") first, in index order."""
@@ -174,12 +190,13 @@ class DirectoryRepository:
         except PermissionError:
             return False  # other users cannot read the state directory
 
-    def history(self) -> Iterator[Record]:
+    def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
         """Yield the records of past transactions, the latest first, as far as they are kept."""
         from publisher.repository.history import History
 
+        history = History(self.root / layout.STATE)
         try:
-            yield from History(self.root / layout.STATE).read()
+            yield from history.read(damaged) if damaged else history.read()
         except PermissionError as error:
             raise RepositoryError(
                 f"cannot read the history of {self.url}",
@@ -296,9 +313,14 @@ class DirectoryRepository:
         return find_layer(self.root, digest, staged)
 
 
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # removed while it was listed
-        raise error
+def _taken(paths: list[str], top: str) -> Iterator[str]:
+    """Take the paths out of the list, and yield them relative to `top`."""
+    while paths:
+        yield paths.pop(0)[len(top) + 1 :]
+
+
+def _closed(path: str, place: str) -> InvalidRecord:
+    return InvalidRecord(path, why="permission denied", hint=_permission_hint(place))
 
 
 def _permission_hint(place: str) -> str:

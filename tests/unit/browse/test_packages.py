@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from publisher.browse.contents import merged_layers
 from publisher.browse.find_packages import find_packages
 from publisher.browse.package_cache import PackageCache
-from publisher.browse.packages import image_packages
+from publisher.browse.packages import image_packages, packages_of_layers
+from publisher.packages.places import place_of
 from publisher.packages.query import PackageQuery
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.image_packages import ImageLayers
+from publisher.repository.packages import layer_packages
 from publisher.tree import layout
 from publisher.tree.layout import RepositoryURL
 from tests.command import Result, run_here, succeed
@@ -180,6 +185,44 @@ def test_diff_compares_packages(root: Path) -> None:
     }
 
 
+def test_packages_are_those_of_the_merged_layers_whichever_image_was_read_before(
+    tmp_path: Path,
+) -> None:
+    """All images of up to three of these layers; layers below are hidden in each way."""
+    status = "var/lib/dpkg/status"
+    layers = [
+        layer(file(status, dpkg(liba="1")), file(*python("six", "1.16"))),
+        layer(file(status, dpkg(liba="2")), file("other/status", dpkg(libb="1"))),
+        layer(whiteout(status), file(*python("numpy", "1.26"))),
+        layer(opaque("var/lib"), whiteout(f"{SITE}/six-1.16.dist-info")),
+        layer(file("var", b"a file"), symlink("opt/tool", "elsewhere")),
+        layer(hardlink(status, "other/status")),  # in a lower layer
+    ]
+    publish(tmp_path, "all", layers[1:2] + layers[-1:] + layers[:-1])
+    repository = DirectoryRepository(RepositoryURL.parse(f"dir:{tmp_path}/images"))
+    stacks = [
+        [each.digest for each in stack]
+        for length in (1, 2, 3)
+        for stack in itertools.permutations(layers, length)
+        if layers[-1] not in stack or layers[1] in stack[: stack.index(layers[-1])]
+    ]
+    reader = ImageLayers(repository)
+    for digests in (*stacks, *sorted(stacks)):
+        found = packages_of_layers(repository, "", digests, reader).packages
+        databases = [
+            {each.path: each for each in layer_packages(repository, digest).databases}
+            for digest in digests
+        ]
+        visible = [
+            (item.entry.path, databases[item.layer][item.source])
+            for item in merged_layers(repository, digests)
+            if place_of(item.entry.path) and item.source in databases[item.layer]
+        ]
+        assert {(each.path, each.package) for each in found} == {
+            (path, package) for path, each in visible for package in each.packages
+        }, digests
+
+
 def test_no_link_leads_out_of_a_tree_that_was_changed(tmp_path: Path) -> None:
     """A layer's tree that another program has changed is read without following links."""
     publish(tmp_path, "base", [BASE])
@@ -229,7 +272,7 @@ def test_find_searches_the_packages_of_all_images(
             database.execute(f"UPDATE package SET {change} WHERE name = 'liba'")
             database.commit()
         assert ask(root, "find", "--package", "liba<1.0-2") == both
-    cache.unlink()
+        assert not cache.exists()  # a later search makes it anew
     cache.mkdir()
     assert ask(root, "find", "--package", "liba<1.0-2") == both
     for usage in (["find"], ["find", "x", "--package", "x"]):

@@ -291,7 +291,8 @@ def rows_of(tree: Path, table: str) -> str:
 
 
 def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
-    sums = document(tree, "stats")["totals"]
+    whole = document(tree, "stats")
+    sums = whole["totals"]
     own = TWO.layers[-1].digest
     index = tree / layout.layer_index(own)
     data = index.read_bytes()
@@ -313,6 +314,20 @@ def test_what_is_damaged_is_named_and_the_rest_is_counted(tree: Path) -> None:
     assert usage["together"]["unknownLayers"] == 1
     index.write_bytes(data)
     assert document(tree, "stats")["totals"] == sums
+
+    history = tree / layout.STATE / "history.jsonl"
+    lines = history.read_bytes()
+    history.write_bytes(lines + b"no JSON\n" * 3)
+    found = document(tree, "stats", code=1)
+    [problem] = found["problems"]
+    assert problem["name"] == "history"
+    assert f"{history}: damaged lines in it are left out" in problem["problem"]
+    assert (found["totals"], found["growth"]) == (sums, whole["growth"])
+    site = ask(tree, "site", str(tree.parent / "site"))
+    assert (site.code, "damaged lines in it are left out" in site.err) == (1, True)
+    checked = ask(tree, "verify")
+    assert (checked.code, checked.out.count("damaged lines in it")) == (0, 1), checked
+    history.write_bytes(lines)
 
     manifest = tree / layout.manifest_file("local/three:1")
     manifest.write_bytes(b"{")
