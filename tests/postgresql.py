@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from tests.components import require, run
 
 _USER = "postgres"
+_SOCKET = ".s.PGSQL.5432"
 _SECONDS = 60.0
 
 
@@ -88,6 +92,58 @@ class PostgreSQL:
         if self._process is not None:
             self._process.send_signal(with_signal)
             self._process.wait(_SECONDS)
+
+
+class SlowConnections:
+    """Forwards connections to a server: `delay` seconds per piece, and nothing unless `flows`."""
+
+    def __init__(self, server: PostgreSQL, directory: Path) -> None:
+        self._server = server
+        self._directory = directory
+        self.delay = 0.0
+        self.flows = threading.Event()
+        self.flows.set()
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(directory / _SOCKET))
+        self._listening.listen()
+
+    @property
+    def url(self) -> str:
+        """The URL of the database for connections that are forwarded."""
+        return f"postgresql:///postgres?host={self._directory}&user={_USER}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flows.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
+            server.connect(str(self._server.directory / _SOCKET))
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            self._pump(client, server)
+            back.join()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self.delay)
+                self.flows.wait()
+                target.sendall(data)
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

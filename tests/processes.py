@@ -45,7 +45,7 @@ def running(
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Ask `process` to stop, and kill what is left of it and its descendants after a while."""
-    family = _descendants(process.pid)
+    family = descendants(process.pid)
     if process.poll() is None:
         process.terminate()
     try:
@@ -95,7 +95,7 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-4000:]
 
 
-def _descendants(root: int) -> dict[int, str]:
+def descendants(root: int) -> dict[int, str]:
     """The start time of each living descendant of `root`, by process id."""
     children: dict[int, list[int]] = {}
     for directory in Path("/proc").glob("[0-9]*"):

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import requests
@@ -20,6 +21,7 @@ from publisher.service.jobs.model import Job, JobRequest, JobsUnavailable
 from publisher.service.jobs.store import StoredJobs
 from tests.command import command, environment
 from tests.layer_builder import file, image, layer, write_layout
+from tests.processes import descendants
 
 SECONDS = 240.0
 _T = TypeVar("_T")
@@ -52,9 +54,16 @@ def write_lists(directory: Path, lists: int, images: int) -> dict[str, Path]:
 class HostProcess:
     """A host with a state of its own; `role` is "serve" or "worker"."""
 
-    def __init__(self, role: str, directory: Path, configuration: dict[str, object]) -> None:
+    def __init__(
+        self,
+        role: str,
+        directory: Path,
+        configuration: dict[str, object],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.role = role
         self.directory = directory
+        self.variables = variables
         self.port = free_port()
         self.configuration = {
             "version": 1,
@@ -78,7 +87,7 @@ class HostProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command(self.role, "--config", self.path),
-                env=environment(self.directory, SECRET="hidden"),
+                env=environment(self.directory, SECRET="hidden", **self.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -95,9 +104,13 @@ class HostProcess:
         assert self._process is not None
         return self._process
 
-    def kill(self) -> None:
-        """End the host as a loss of power does."""
+    def kill(self, everything: bool = False) -> None:
+        """End the host as a loss of power does; with `everything`, all its commands, too."""
+        commands = descendants(self.process.pid) if everything else []
         self.process.kill()
+        for pid in commands:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(SECONDS)
 
     def stop(self) -> int:

@@ -96,7 +96,7 @@ def serve(
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(context, [*health_routes(lambda: True), *others]),
+            application(context, [*health_routes(lambda: ""), *others]),
             log_config=None,
             timeout_graceful_shutdown=1,
         ),

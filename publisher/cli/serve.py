@@ -109,7 +109,7 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     )
     tools = WishTools(lists, ServedChecks(lambda: host.configuration))
     others = [
-        *health_routes(lambda: host.is_ready),
+        *health_routes(lambda: host.trouble),
         *hook_routes(hooks),
         *wish_routes(context, tools),
     ]

@@ -52,7 +52,8 @@ class RepositoryConfiguration:
 
     `arguments` are further options for the commands of each kind. `site` is the directory of the
     static site that jobs of kind SITE write, or None. `projects` may publish single images to it,
-    beside those of its lists.
+    beside those of its lists. `jobs` is how many ingests may run at the same time if the engine of
+    the repository allows several; None for a number of the service.
     """
 
     name: str
@@ -62,7 +63,7 @@ class RepositoryConfiguration:
     arguments: Mapping[JobKind, tuple[str, ...]] = field(default_factory=dict)
     site: Path | None = None
     projects: tuple[str, ...] = ()
-    jobs: int = 1
+    jobs: int | None = None
 
     def list_named(self, name: str) -> ListConfiguration | None:
         """Return the wish list of this name."""

@@ -24,6 +24,7 @@ from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.engine import Engine
 from publisher.service.jobs.history import remove_old_jobs
 from publisher.service.jobs.hosts import Hosts
+from publisher.service.jobs.lanes import lanes_of
 from publisher.service.jobs.model import JobsUnavailable, QueueFull
 from publisher.service.jobs.running import JobRunner
 from publisher.service.jobs.schedule import Scheduler
@@ -59,7 +60,8 @@ class Host:
         identifier = _identifier(configuration.state)
         self.engine: sa.Engine = connect(configuration.database)
         self.jobs = StoredJobs(self.engine, configuration.limits.queued)
-        self.jobs.allow_lanes(_lanes(configuration))
+        self._environment = environment
+        self.jobs.allow_lanes(lanes_of(configuration, environment))
         self.audit = Audit(self.engine)
         store = WorkerStore(self.engine, identifier)
         self._runner = JobRunner(configuration, environment, self.jobs, store)
@@ -69,14 +71,19 @@ class Host:
         self._hosts = Hosts(self.engine, identifier, socket.gethostname(), timeout)
         self._scheduler = Scheduler(self.engine, self.jobs)
         self._beaten = float("-inf")
+        self._trouble = "the database of jobs was not reached yet"
         self._launched = False
         self._threads: list[threading.Thread] = []
 
     @property
-    def is_ready(self) -> bool:
-        """Return whether the host takes jobs: the database was reached a short time ago."""
-        timeout = self._hosts.timeout
-        return self._launched and time.monotonic() - self._beaten < timeout and not self._stopping
+    def trouble(self) -> str:
+        """Return why the host takes no jobs, for requests without a token; "" if it does."""
+        if self._stopping:
+            return "the service ends"
+        if self._trouble:
+            return self._trouble
+        is_silent = time.monotonic() - self._beaten > self._hosts.timeout
+        return "the database of jobs does not answer" if is_silent else ""
 
     @property
     def _stopping(self) -> bool:
@@ -109,7 +116,7 @@ class Host:
                 ) from error
         self._hosts.timeout = configuration.limits.host_timeout.total_seconds()
         self.jobs.allow_queued(configuration.limits.queued)
-        self.jobs.allow_lanes(_lanes(configuration))
+        self.jobs.allow_lanes(lanes_of(configuration, self._environment))
         self._runner.configuration = configuration
         self.configuration = configuration
 
@@ -140,8 +147,12 @@ class Host:
                 for host in lost:
                     self._hosts.forget(host)
                 self._queue.recover_forgotten(set(self._runner.active), self._hosts.timeout)
+                self._trouble = ""
             except Exception as error:  # noqa: BLE001 - DBOS raises errors of several libraries
                 _log.warning("%s", _cause(error))
+                # Without the cause, which may name hosts and users.
+                hint = error.hint if isinstance(error, JobsUnavailable) else "see the log"
+                self._trouble = f"cannot use the database of jobs; try: {hint}"
                 pause = min(pause, _RETRY_SECONDS)
             self._runner.stopping.wait(pause)
 
@@ -169,10 +180,6 @@ def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event
             _log.warning("%s", error)
         except Exception:  # noqa: BLE001 - of one job: the schedules of the others go on
             _log.exception("unexpected error; trying again in %g seconds", seconds)
-
-
-def _lanes(configuration: ServiceConfiguration) -> Mapping[str, int]:
-    return {each.name: each.jobs for each in configuration.repositories}
 
 
 def _locked(state: Path) -> filelock.BaseFileLock:

@@ -345,10 +345,12 @@ class _Reader:
             return None
         return RepositoryConfiguration(name, url, lists, schedules, arguments, site, projects, jobs)
 
-    def _parallel(self, node: yaml.Node | None, url: str | None) -> int:
-        """Return how many ingests of a repository run at the same time."""
+    def _parallel(self, node: yaml.Node | None, url: str | None) -> int | None:
+        """Return how many ingests of a repository run at the same time; None if not stated."""
+        if node is None:
+            return None
         jobs = self._number(node, "jobs", 1, 16, 1)
-        if node is not None and jobs > 1 and url is not None and not url.startswith("cvmfs:"):
+        if jobs > 1 and url is not None and not url.startswith("cvmfs:"):
             message = "a directory has one writer at a time"
             self._problems.error(node, message, "remove jobs: it is for CVMFS with a gateway")
         return jobs

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,91 +17,20 @@ from publisher.service.audit import Audit
 from publisher.service.configuration import History
 from publisher.service.jobs.database import connect, create_tables, driver_url
 from publisher.service.jobs.history import remove_old_jobs
-from publisher.service.jobs.model import Job, JobFilter, JobKind, JobRequest, JobState, NoSuchJob
+from publisher.service.jobs.model import JobFilter, JobKind, JobRequest, JobState, NoSuchJob
 from publisher.service.jobs.pushed import PushedImages
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.login.tokens import Tokens
-from tests.command import succeed
-from tests.postgresql import PostgreSQL, postgresql
+from tests.postgresql import postgresql
 from tests.service import (
     AskedJobs,
     HostProcess,
     eventually,
-    patiently,
     running_host,
     write_lists,
 )
 
 pytestmark = pytest.mark.system
-
-KILL_SECONDS = float(os.environ.get("PUBLISHER_SERVICE_KILL_SECONDS", "6"))
-"""How long hosts and databases are killed; more for a longer test by hand."""
-
-_RUNNING = JobFilter(states=frozenset({JobState.RUNNING}))
-
-
-def test_jobs_are_lost_by_no_death_of_a_host_or_of_the_database(tmp_path: Path) -> None:
-    """Random kills of two hosts and PostgreSQL: all images are published, each once."""
-    rounds = max(1, int(KILL_SECONDS / 30))
-    lists = write_lists(tmp_path, lists=4 * rounds, images=3)
-    repository = tmp_path / "images"
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    with postgresql() as database:
-        configuration: dict[str, object] = {
-            "database": database.url,
-            "limits": {"host-timeout": "3s"},
-            "repositories": {
-                "images": {
-                    "url": f"dir:{repository}",
-                    "lists": {name: {"source": str(path)} for name, path in lists.items()},
-                }
-            },
-        }
-        first = HostProcess("serve", tmp_path / "a", configuration)
-        second = HostProcess("worker", tmp_path / "b", configuration)
-        with running_host(first), running_host(second):
-            asked = AskedJobs(database.url)
-            until = time.monotonic() + KILL_SECONDS
-            jobs = [
-                asked.submit(JobKind.INGEST_LIST, "images", name, requested_by="test")
-                for name in lists
-            ]
-            eventually(
-                lambda: asked.jobs.list(JobFilter(states=frozenset({JobState.RUNNING}))).jobs
-            )
-            # First the host of a running job, then the database, then any of them.
-            [running, *_] = patiently(lambda: asked.jobs.list(_RUNNING)).jobs
-            named = [each for each in (first, second) if each.name == running.host]
-            victims: list[HostProcess | PostgreSQL] = [*named, database]
-            while victims or time.monotonic() < until:
-                victim = victims.pop(0) if victims else chance.choice((first, second, database))
-                victim.kill()
-                victim.start()
-                time.sleep(chance.uniform(0.5, max(2.0, KILL_SECONDS / 30)))
-            ends = [asked.end_of(job) for job in jobs]
-            attempts = _check(asked, ends)
-            print(f"attempts: {attempts}")
-            assert max(attempts) > 1
-            assert first.stop() == second.stop() == 0
-    listed = succeed("list", "--repository", f"dir:{repository}", "--output", "json").json
-    assert len(listed["images"]) == 3 * len(lists)
-    options = ("--limit", "100000", "--output", "json")
-    history = succeed("log", "--repository", f"dir:{repository}", *options).json
-    changes = [change for each in history["transactions"] for change in each["changes"]]
-    published = [each["name"] for each in changes if each["what"] == "published"]
-    assert len(published) == len(set(published)) == 3 * len(lists)
-    succeed("verify", "--deep", "--repository", f"dir:{repository}")
-
-
-def _check(asked: AskedJobs, ends: list[Job]) -> list[int]:
-    for job in ends:
-        assert job.state is JobState.SUCCEEDED, (job, asked.messages(job))
-        assert "the command ends with 0" in asked.messages(job)
-    everything = patiently(lambda: asked.jobs.list(limit=500)).jobs
-    assert {job.id for job in everything} == {job.id for job in ends}
-    return [job.attempt for job in ends]
 
 
 def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(

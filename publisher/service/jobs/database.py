@@ -24,7 +24,16 @@ _BUSY_SECONDS = 10
 
 _AWAY = "make sure that the database runs, and that this user may connect to it"
 _FULL = "free space for the database of jobs"
-_IS_FULL = re.compile(r"\bis full\b|No space left|could not extend")
+_READ_ONLY = (
+    "make the database writable: it may be a standby, or on a file system that is read-only"
+)
+_HINTS = (
+    (re.compile(r"\bis full\b|No space left|could not extend|disk I/O error"), _FULL),
+    (re.compile(r"read-?only|recovery is in progress"), _READ_ONLY),
+)
+
+_CONNECTION = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+"""Parameters of libpq: without them, a connection to a host that is gone ends after hours."""
 
 _CREATION = 0x7075626C
 """The number of the lock that is held while tables are created."""
@@ -151,7 +160,10 @@ def now() -> int:
 def driver_url(url: str) -> sa.URL:
     """Return the URL with the name of its driver."""
     parsed = sa.make_url(url)
-    return parsed.set(drivername="postgresql+psycopg") if url.startswith("postgres") else parsed
+    if not url.startswith("postgres"):
+        return parsed
+    more = {name: text for name, text in _CONNECTION.items() if name not in parsed.query}
+    return parsed.set(drivername="postgresql+psycopg").update_query_dict(more)
 
 
 def connect(url: str) -> sa.Engine:
@@ -221,5 +233,5 @@ def available() -> Iterator[None]:
         raise JobsUnavailable(
             "cannot reach the database of jobs",
             why=" ".join(str(cause).split())[:300],
-            hint=_FULL if _IS_FULL.search(str(cause)) else _AWAY,
+            hint=next((hint for text, hint in _HINTS if text.search(str(cause))), _AWAY),
         ) from error

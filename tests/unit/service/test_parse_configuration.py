@@ -417,5 +417,6 @@ def test_arguments_are_checked_as_the_command_reads_them(
 def test_only_repositories_of_cvmfs_have_several_ingests_at_the_same_time() -> None:
     gateway = f"{REPOSITORY.replace('dir:/r', 'cvmfs:r.example.org')}    jobs: 4\n"
     assert parse(gateway).repositories[0].jobs == 4
+    assert parse(gateway.replace("    jobs: 4\n", "")).repositories[0].jobs is None
     with pytest.raises(InvalidServiceConfiguration, match="a directory has one writer"):
         parse(f"{REPOSITORY}    jobs: 2\n")
