@@ -154,6 +154,21 @@ def moved_tag(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
     return move
 
 
+def new_image(folder: Path, size: int) -> Callable[[Path], Sequence[Command]]:
+    """Publish a small image beside `size` others."""
+    layout, tree = folder / f"layout-{size}", folder / f"tree-{size}"
+    write_images(tree, size)
+    numbers = itertools.count()
+
+    def publish(work: Path) -> Sequence[Command]:
+        number = next(numbers)
+        write_layout(image(layer_of_tar(tar(file("new", b"%d" % number)))), layout, f"{number}")
+        ingest = (*PUBLISHER, "ingest-image", "--quiet", f"oci:{layout}:{number}")
+        return [(*ingest, "--repository", tree)]
+
+    return publish
+
+
 def _fill_schedule(tree: Path, size: int) -> None:
     """Put `size` images with ten layers each on the schedule; only their entries exist."""
     repository = DirectoryRepository(
@@ -220,9 +235,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         (125_000, 250_000, 500_000, 1_000_000),
         found_path("file-01005*"),
     ),
+    "new-image": Benchmark(
+        "ingest of one more image beside those that are published",
+        "images",
+        (1_000, 2_000, 5_000),
+        new_image,
+    ),
     "moved-tag": Benchmark(
-        "ingest of an image whose tag moved, beside ever more scheduled images",
-        "scheduled",
+        "ingest of an image whose tag moved, beside scheduled images",
+        "images",
         (100, 1_000, 10_000),
         moved_tag,
     ),

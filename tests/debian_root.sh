@@ -62,7 +62,7 @@ make_venv() {
 
 # enter_root SCRATCH COMMAND…: runs COMMAND in `root`, where the checkout is /src and `venv` is
 # /opt/venv. What it changes in `root` or the checkout is written below SCRATCH (a directory, or
-# "memory") instead. No process that it starts survives it, and its network is a loopback of its own.
+# "memory") instead. The directory $GIVEN, if it is set, is /given there, and is written to. No process that it starts survives it, and its network is a loopback of its own.
 enter_root() {
   unshare --mount --pid --net --ipc --fork --kill-child bash -euo pipefail -c '
     root=$1 venv=$2 scratch=$3 && shift 3
@@ -86,6 +86,10 @@ enter_root() {
     mount --bind "$venv" "$root/opt/venv"
     mount --bind "$scratch" "$root/scratch"
     mount --bind "$scratch/tmp" "$root/tmp"
+    if [ -n "${GIVEN-}" ]; then
+      mkdir "$root/given"
+      mount --bind "$GIVEN" "$root/given"
+    fi
     cd "$root" && pivot_root . mnt && cd /src
     umount --lazy /mnt && mount --make-rshared /
     export HOME=/root PATH=/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -3,20 +3,23 @@
 # the release, with the engines, into the user's cache once (tests/debian_root.sh; about 1.2 GB and
 # some minutes), and runs pytest there. Needs debootstrap and .venv (make lint makes it).
 #
-#   tests/engines.sh [--release sid|trixie] [ARGUMENT…]
+#   tests/engines.sh [--release sid|trixie] [--with DIRECTORY] [ARGUMENT…]
 #
 # sid, the development release and the default, has the engines of today; trixie, Debian 13, has
 # containerd 1.7 and Docker 26. Arguments are pytest's; "run COMMAND" in their place runs a command
-# there, such as bash.
+# there, such as bash. DIRECTORY is /given there, and what is written to it stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/debian_root.sh
 
 release=sid
-if [ "${1-}" = --release ]; then
-  release=$2
+while [ "${1-}" = --release ] || [ "${1-}" = --with ]; do
+  case $1 in
+    --release) release=$2 ;;
+    --with) export GIVEN=$2 ;;
+  esac
   shift 2
-fi
+done
 packages=(
   bubblewrap busybox-static ca-certificates charliecloud containerd crun docker-cli docker-registry
   docker.io fuse-overlayfs fuse3 iproute2 podman python3 python3-venv runc skopeo squashfs-tools

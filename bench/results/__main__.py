@@ -4,7 +4,10 @@ Makes 43 images of the kind that is published in science (Debian bases, Python, 
 pandas, R, C++ libraries, Node, Java; several versions of some) from the packages of Debian, PyPI
 and npm, pushes them to a registry on this machine, publishes them, and measures. An interrupted run
 goes on where it was: each measurement is a JSON file in the folder, with its commit and machine.
-Needs root, an hour or more, and the disk of --space.
+
+Needs root, and the disk of --space. What needs the network is in --prepare, which takes an hour or
+more: the images, their SIF files, and the engines of Debian's development release. The measurements
+themselves are for a machine that does nothing else; those whose times count come first.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +29,69 @@ from bench.results.space import measure_space
 from bench.results.start import measure_shares, measure_starts
 from bench.results.state import ROOT, SPACE, State, progress
 
-_MEASUREMENTS: dict[str, Callable[[World], Any]] = {
-    "publication": publish,
-    "space": measure_space,
-    "catalogs": measure_catalogs,
-    "shares": measure_shares,
-    "costs": measure_costs,
-    "starts": measure_starts,
-}
-"""What needs the published images; the publication comes first."""
+Measurement = Callable[[Callable[[], World]], Any]
 
-_OTHERS: dict[str, Callable[[], Any]] = {
-    "complexity": measure_complexity,
-    "growth": measure_growth,
+
+def _of_images(work: Callable[[World], Any]) -> Measurement:
+    """Return a measurement of the published images."""
+    return lambda world: work(world())
+
+
+_MEASUREMENTS: dict[str, Measurement] = {
+    "publication": _of_images(publish),
+    "costs": _of_images(measure_costs),
+    "starts": _of_images(measure_starts),
+    "growth": lambda _: measure_growth(),
+    "space": _of_images(measure_space),
+    "catalogs": _of_images(measure_catalogs),
+    "shares": _of_images(measure_shares),
+    "complexity": lambda _: measure_complexity(),
 }
-_QUICK: dict[str, Callable[[], Any]] = {"complexity": partial(measure_complexity, 2)}
-_NOT_QUICK = ("starts",)
-_QUICK_MEASUREMENTS = _MEASUREMENTS | {"costs": partial(measure_costs, rounds=1)}
+_WITHOUT_IMAGES = {"growth", "complexity"}
+"""All others need the published images, and so the publication."""
+
+_QUICK: dict[str, Measurement] = {
+    name: work for name, work in _MEASUREMENTS.items() if name not in ("starts", "growth")
+} | {
+    "costs": _of_images(partial(measure_costs, rounds=1)),
+    "complexity": lambda _: measure_complexity(2),
+}
 
 
 def main() -> None:
     """Measure what is missing."""
+    arguments = _arguments()
+    state = State(arguments.folder.resolve())
+    state.check_space(0.1 if arguments.quick else arguments.space)
+    os.umask(0o022)
+    measurements = _QUICK if arguments.quick else _MEASUREMENTS
+    wanted = {name for name in arguments.only if name in measurements}
+    with ExitStack() as stack:
+
+        @cache
+        def world() -> World:
+            return stack.enter_context(made_world(state, quick=arguments.quick))
+
+        if arguments.prepare:
+            world()
+            progress(f"prepared: {state.folder}")
+            return
+        needed = wanted | ({"publication"} if wanted - _WITHOUT_IMAGES else set())
+        for name in (name for name in measurements if name in needed):
+            again = arguments.again and name in wanted
+            state.measure(name, partial(measurements[name], world), again=again)
+    progress(f"done: {state.folder}/measured")
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench.results",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = (*_OTHERS, *_MEASUREMENTS)
+    names = tuple(_MEASUREMENTS)
     parser.add_argument("--folder", type=Path, default=ROOT / "build/results", help="where to work")
+    parser.add_argument("--prepare", action="store_true", help="measure nothing yet")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME",
                         help=f"some of: {', '.join(names)}")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure what is measured already")
@@ -60,22 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--space", type=float, default=SPACE, metavar="GB", help="how much disk it may take"
     )
-    arguments = parser.parse_args()
-    state = State(arguments.folder.resolve())
-    state.check_space(0.1 if arguments.quick else arguments.space)
-    os.umask(0o022)
-    for name, work in (_QUICK if arguments.quick else _OTHERS).items():
-        if name in arguments.only:
-            state.measure(name, work, again=arguments.again)
-    measurements = _QUICK_MEASUREMENTS if arguments.quick else _MEASUREMENTS
-    skipped = _NOT_QUICK if arguments.quick else ()
-    wanted = [each for each in _MEASUREMENTS if each in arguments.only and each not in skipped]
-    if wanted:
-        with made_world(state, quick=arguments.quick) as world:
-            for name in dict.fromkeys(("publication", *wanted)):
-                again = arguments.again and name in wanted
-                state.measure(name, partial(measurements[name], world), again=again)
-    progress(f"done: {state.folder}/measured")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from bench.growth import BENCHMARKS, costs_of, fit
 from bench.results.state import progress
 from publisher.layers.policy import Limits
 
-NAMES = ("new-files", "new-layers", "split-layers", "verify", "find-path", "find-name", "moved-tag")
+NAMES = (
+    *("new-files", "find-path", "find-name", "new-layers", "split-layers"),
+    *("new-image", "moved-tag", "verify"),
+)
 
 SECONDS = 3600
 """What ends a growth: a command that takes an hour of one processor,"""
@@ -17,7 +21,7 @@ SECONDS = 3600
 MEMORY = 4 * 10**9
 """or this number of bytes."""
 
-BOUNDS = {"new-files": Limits().layer_entries}
+BOUNDS = {name: Limits().layer_entries for name in ("new-files", "find-path", "find-name")}
 """What the publisher refuses in any case."""
 
 
@@ -28,8 +32,9 @@ def measure_growth(folder: Path = Path("/dev/shm"), rounds: int = 1) -> dict[str
         benchmark = BENCHMARKS[name]
         costs = costs_of(benchmark, rounds, folder)
         sizes = list(costs)
-        curve = fit(sizes, [cost.cpu for cost in costs.values()])
-        memory = fit(sizes, [float(cost.memory) for cost in costs.values()])
+        cpu = [cost.cpu for cost in costs.values()]
+        memory = [float(cost.memory) for cost in costs.values()]
+        curve = fit(sizes, cpu)
         found[name] = {
             "title": benchmark.title,
             "unit": benchmark.unit,
@@ -38,13 +43,21 @@ def measure_growth(folder: Path = Path("/dev/shm"), rounds: int = 1) -> dict[str
             "wall": [round(cost.wall, 3) for cost in costs.values()],
             "memory": [cost.memory for cost in costs.values()],
             "start": round(curve.start, 3),
-            "exponent": curve.exponent,
-            "anHour": _finite(curve.size_at(SECONDS)),
-            "memoryEnds": _finite(memory.size_at(MEMORY)),
+            "exponent": curve.exponent if _grows(cpu) else None,
+            "anHour": _finite(curve.size_at(SECONDS)) if _grows(cpu) else None,
+            "memoryEnds": _finite(fit(sizes, memory).size_at(MEMORY)) if _grows(memory) else None,
             "bound": BOUNDS.get(name),
         }
-        progress(f"  {name}: exponent {curve.exponent:.2f}")
+        progress(f"  {name}: {', '.join(f'{seconds:.2f}' for seconds in cpu)} CPU s")
     return found
+
+
+def _grows(costs: Sequence[float]) -> bool:
+    """Return whether the cost at the largest size is more than a tenth above that at the least.
+
+    Without that, a curve would be fitted to noise.
+    """
+    return costs[-1] > 1.1 * costs[0]
 
 
 def _finite(size: float) -> int | None:

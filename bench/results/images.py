@@ -16,6 +16,7 @@ from typing import Any
 from bench.measure import run_once
 from bench.results.build import Builder
 from bench.results.recipes import RECIPES, Recipe
+from bench.results.sif import make_sif_files, sif_file
 from bench.results.state import State, progress
 from tests.components import Registry, docker_registry
 from tests.layer_builder import file, image, layer, write_layout
@@ -60,6 +61,10 @@ class World:
         """Return the directory of the published flat image."""
         return (self.tree / self.reference(recipe)).resolve()
 
+    def sif(self, recipe: Recipe) -> Path:
+        """Return the SIF file of the image."""
+        return sif_file(self.state.folder, recipe.name)
+
     def manifest(self, recipe: Recipe) -> Any:
         """Return the manifest of the published image."""
         metadata = self.tree / ".metadata" / self.reference(recipe) / "manifest.json"
@@ -73,7 +78,10 @@ class World:
 
 @contextmanager
 def made_world(state: State, *, quick: bool) -> Iterator[World]:
-    """Yield all images, built and pushed. `quick` has three small ones, which are made by tests."""
+    """Yield all images: built, pushed, and as SIF files.
+
+    `quick` has three small ones, which are made by tests, without SIF files.
+    """
     os.environ["PUBLISHER_STATE"] = str(state.folder / "publisher-state")
     recipes = QUICK if quick else RECIPES
     with docker_registry(state.folder / "registry") as registry:
@@ -82,6 +90,7 @@ def made_world(state: State, *, quick: bool) -> Iterator[World]:
             _push_quick(world)
         else:
             _build_and_push(world)
+            make_sif_files(state.folder, [recipe.name for recipe in recipes])
         yield world
 
 

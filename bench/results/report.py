@@ -2,8 +2,8 @@
 
     python -m bench.results.report [FOLDER]
 
-With the folder of a run of `bench.results`, its measurements first replace those in
-docs/figures/results.json; the page and the figures are made from that file.
+With the folder of a run of `bench.results`, its measurements become docs/figures/results.json; the
+page and the figures are made from that file.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.results.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="the folder of bench.results")
     folder = parser.parse_args().folder
-    documents = json.loads(MEASURED.read_bytes()) if MEASURED.exists() else {}
-    if folder:
-        documents |= State(folder).documents()
-    documents = dict(sorted(documents.items()))
+    documents = State(folder).documents() if folder else json.loads(MEASURED.read_bytes())
     MEASURED.write_text(json.dumps(documents, indent=1) + "\n")
     page, figures = report(documents)
     PAGE.write_text(page)
+    for path in FIGURES.glob("results-*.svg"):
+        path.unlink()
     for name, text in figures.items():
         (FIGURES / name).write_text(text)
 
@@ -65,33 +64,31 @@ def report(documents: Results) -> tuple[str, Figures]:
     page = template.render(
         absent | values,
         space_limit=SPACE,
-        machine=_machine(documents),
-        circumstances=_circumstances(documents),
-        loads=_loads(documents),
+        run=_run(documents),
     )
     return page.rstrip("\n") + "\n", figures
 
 
-def _machine(documents: Results) -> str:
-    machines = {tuple(each["circumstances"]["machine"].items()) for each in documents.values()}
-    return "; ".join(
-        ", ".join(f"{key} {value}" for key, value in machine) for machine in sorted(machines)
-    )
-
-
-def _circumstances(documents: Results) -> str:
+def _run(documents: Results) -> dict[str, Any]:
+    """Return what the page has about the run as a whole: machine, commits, load, duration."""
+    hows = {name: each["circumstances"] for name, each in documents.items()}
+    in_order = sorted(hows.items(), key=lambda each: each[1]["date"])
     rows = []
-    for name, document in documents.items():
-        how = document["circumstances"]
-        date = f"{how['date'][:16].replace('T', ' ')} UTC"
+    for name, how in in_order:
         load = f"{how['load'][0]} to {how['load'][1]}"
+        date = f"{how['date'][:16].replace('T', ' ')} UTC"
         rows.append((name, how["commit"], date, load, f"{how['seconds']:,} s"))
-    return _table(("measurement", "commit", "date", "load", "took"), rows)
-
-
-def _loads(documents: Results) -> str:
-    loads = [load for each in documents.values() for load in each["circumstances"]["load"]]
-    return f"{min(loads)} to {max(loads)}" if loads else "not recorded"
+    machines = {", ".join(f"{key} {value}" for key, value in how["machine"].items())
+                for how in hows.values()}  # fmt: skip
+    loads = [load for how in hows.values() for load in how["load"]]
+    return {
+        "machine": "; ".join(sorted(machines)),
+        "commits": sorted({how["commit"] for how in hows.values()}),
+        "first_load": in_order[0][1]["load"][0] if in_order else 0,
+        "most_load": max(loads, default=0),
+        "seconds": f"{sum(how['seconds'] for how in hows.values()):,}",
+        "table": _table(("measurement", "commit", "ended", "load", "took"), rows),
+    }
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -100,6 +97,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _size(number: float) -> str:
+    if not number:
+        return "0"
     if number >= 10**9:
         return f"{number / 1e9:.2f} GB"
     return f"{number / 1e6:,.1f} MB" if number >= 10**6 else f"{number / 1e3:,.1f} kB"
@@ -121,23 +120,27 @@ def _images(results: Results, figures: Figures) -> dict[str, Any]:
             _size(space["compressed"]),
             _size(space["flatBytes"]),
             f"{space['flatFiles']:,}",
+            f"{published['wall']:.1f}",
         )
         for published, space in zip(results["publication"], results["space"]["images"], strict=True)
     ]
-    head = ("image", "made from", "layers", "compressed", "flat", "files")
+    head = ("image", "made from", "layers", "compressed", "flat", "files", "s")
     return {"count": len(rows), "table": _table(head, rows)}
 
 
 def _space(results: Results, figures: Figures) -> dict[str, Any]:
     space = results["space"]
     images, layers, tree = space["images"], space["layers"], space["tree"]
-    total = {key: sum(each[key] for each in images) for key in images[0] if key != "name"}
+    total = {
+        key: sum(each[key] for each in images)
+        for key in images[0]
+        if key != "name" and all(key in each for each in images)
+    }
     stored = sum(layer["bytes"] for layer in layers)
-    sif = total["squashfs"] * _sif_factor(results)
     forms = {
         "each image unpacked by itself": total["flatBytes"],
         "each image as squashfs": total["squashfs"],
-        "each image as a SIF file": sif,
+        **({"each image as a SIF file": total["sif"]} if "sif" in total else {}),
         "each image's layers, compressed": total["compressed"],
         "distinct layers, compressed (a registry)": sum(layer["compressed"] for layer in layers),
         "distinct layers, unpacked: the tree": stored,
@@ -180,30 +183,9 @@ def _space(results: Results, figures: Figures) -> dict[str, Any]:
         "disk": _size(tree["disk"]),
         "flat_disk": _size(flat_disk),
         "repeated": f"{1 - space['contentBytes'] / stored:.0%}",
-        "sif": _about_sif(results),
         "shared": shared,
         "versions": _versions(images),
     }
-
-
-def _sif_factor(results: Results) -> float:
-    """Return how much larger a SIF file is than its squashfs, where both are measured."""
-    if "starts" not in results:
-        return 1.0
-    squashfs = {each["name"]: each["squashfs"] for each in results["space"]["images"]}
-    made = {name: each["sif"] for name, each in results["starts"]["images"].items()}
-    return float(sum(made.values()) / sum(squashfs[name] for name in made))
-
-
-def _about_sif(results: Results) -> str:
-    if "starts" not in results:
-        return "A SIF file is a squashfs with a header, and counted as the squashfs."
-    made = results["starts"]["images"]
-    return (
-        f"Apptainer, which compresses by gzip, made SIF files of {', '.join(made)}: they have"
-        f" {_sif_factor(results):.2f} of the size of the squashfs files, and the other images are"
-        " counted by that factor."
-    )
 
 
 def _versions(images: Sequence[Mapping[str, Any]]) -> str:
@@ -260,6 +242,7 @@ def _shares(results: Results, figures: Figures) -> dict[str, Any]:
 
 def _starts(results: Results, figures: Figures) -> dict[str, Any]:
     starts = results["starts"]
+    all_ways = list(dict.fromkeys(way for ways in starts["starts"].values() for way in ways))
     parts = []
     for image, ways in starts["starts"].items():
         name = f"results-start-{image.replace(':', '-')}.svg"
@@ -268,21 +251,24 @@ def _starts(results: Results, figures: Figures) -> dict[str, Any]:
             {way: {"cold": each["cold"], "warm": each["warm"]} for way, each in ways.items()},
         )  # fmt: skip
         table = _table(
-            ("way", "cold s", "slowest", "warm s", "read from the tree", "from the registry"),
-            [
-                (way, f"{each['cold']:.2f}", f"{each['coldMost']:.2f}", f"{each['warm']:.2f}",
-                 _size(each["read"]), _size(each["fetched"]))
-                for way, each in ways.items()
-            ],
-        )  # fmt: skip
+            ("way", "cold s", "slowest", "warm s", "read from the disk", "from the registry"),
+            [(way, *_start(ways.get(way))) for way in all_ways],
+        )
         parts.append({"name": image, "figure": name, "table": table})
     engines = ", ".join(f"{name} {version}" for name, version in starts["engines"].items())
     return {
         "engines": engines,
         "images": parts,
         "rounds": _rounds(starts["rounds"]),
-        "remark": starts.get("remark", ""),
+        "failed": any(len(ways) < len(all_ways) for ways in starts["starts"].values()),
     }
+
+
+def _start(measured: Mapping[str, Any] | None) -> Sequence[str]:
+    if not measured:
+        return ("failed", *["-"] * 4)
+    seconds = (f"{measured[key]:.2f}" for key in ("cold", "coldMost", "warm"))
+    return (*seconds, *(_size(measured[key]) for key in ("read", "fetched")))
 
 
 def _rounds(number: int) -> str:
@@ -375,8 +361,9 @@ def _costs(results: Results, figures: Figures) -> dict[str, Any]:
 
 
 def _growth(results: Results, figures: Figures) -> dict[str, Any]:
-    rows, series = [], {}
-    for each in results["growth"].values():
+    rows = []
+    series: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for name, each in results["growth"].items():
         ends = [
             text
             for text in (
@@ -388,27 +375,27 @@ def _growth(results: Results, figures: Figures) -> dict[str, Any]:
         ]
         rows.append(
             (
+                name,
                 each["title"],
                 each["unit"],
                 ", ".join(f"{size:,}" for size in each["sizes"]),
                 ", ".join(f"{cpu:.2f}" for cpu in each["cpu"]),
-                f"{each['exponent']:.2f}",
+                "none" if each["exponent"] is None else f"{each['exponent']:.2f}",
                 f"{each['memory'][0] / 1e6:.0f} to {each['memory'][-1] / 1e6:.0f}",
                 "; ".join(ends) or "not in sight",
             )
         )
-    for name in ("new-files", "find-name", "verify", "new-layers", "moved-tag"):
-        each = results["growth"].get(name)
-        if each:
-            series[name] = list(zip(each["sizes"], each["cpu"], strict=True))
-    figures["results-growth.svg"] = plots.lines(
-        "CPU seconds with size",
-        Axis("files, layers or images", logarithmic=True),
-        Axis("CPU s", logarithmic=True),
-        series,
-    )
-    head = ("command", "grows with", "sizes", "CPU s", "exponent", "MB", "ends at")
-    return {"table": _table(head, rows)}
+        points = list(zip(each["sizes"], each["cpu"], strict=True))
+        series.setdefault(each["unit"], {})[name] = points
+    names = []
+    for unit, lines in series.items():
+        names.append((unit, f"results-growth-{unit}.svg"))
+        figures[names[-1][1]] = plots.lines(
+            f"CPU seconds, by {unit}",
+            Axis(unit, logarithmic=True), Axis("CPU s", logarithmic=True), lines,
+        )  # fmt: skip
+    head = ("name", "command", "grows with", "sizes", "CPU s", "exponent", "MB", "ends at")
+    return {"table": _table(head, rows), "figures": names}
 
 
 def _count(number: float) -> str:

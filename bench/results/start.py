@@ -1,11 +1,12 @@
 """How long a container takes to its first output, and what a start reads.
 
-    tests/engines.sh run python -m bench.results.start REGISTRY EMPTY_DISK NAME…
+    tests/engines.sh --with FOLDER run python -m bench.results.start NAME…
 
 runs with the engines of Debian's development release and prints JSON; `measure_starts` calls it.
-The published tree is on a disk of its own: a file with ext4, which is mounted again before each
-cold start, past the page cache. So a cold start reads the tree from the disk, and the kernel counts
-what it reads; engines and the registry's files stay in caches. Then the same command runs again.
+The published tree is on a disk of its own, with the SIF files: a file with ext4, which is mounted
+again before each cold start, past the page cache. So a cold start reads the tree from the disk, and
+the kernel counts what it reads; engines and the registry's files stay in caches. Then the same
+command runs again.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from typing import Any
 from bench import start
 from bench.results.images import PUBLISHER, World
 from bench.results.recipes import RECIPES
-from bench.results.state import ROOT, progress
+from bench.results.sif import GIVEN, given_registry, in_engines, sif_file
+from bench.results.state import progress
 from bench.start import Words, first_output, sent
 from tests.command import succeed
-from tests.components import docker_registry, podman, run, unmount_below
+from tests.components import podman, run, unmount_below
 
 PROBES = ("numpy:2.2", "science:2025a", "r:4.2")
 ROUNDS = 2
+_DISK = "starts.ext4"
 _DISK_BYTES = 6 * 2**30
 _SECTOR = 512
 _SIF = "SIF file, Apptainer"
@@ -67,18 +70,14 @@ def measure_shares(world: World) -> list[dict[str, Any]]:
 
 def measure_starts(world: World) -> dict[str, Any]:
     """Return the starts with today's engines, in the root directory of tests/engines.sh."""
-    folder = world.state.folder
-    if not folder.is_relative_to(ROOT):
-        raise SystemExit(f"the engines see only {ROOT}: choose a --folder there")
-    disk = folder / "empty.ext4"
+    disk = world.state.folder / _DISK
+    disk.unlink(missing_ok=True)
     with disk.open("wb") as file:
         file.truncate(_DISK_BYTES)
     run("mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", disk)
-    inside = [f"/src/{path.relative_to(ROOT)}" for path in (folder / "registry", disk)]
-    command = ["tests/engines.sh", "run", "python", "-m", "bench.results.start", *inside]
-    done = subprocess.run([*command, *PROBES], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    printed = in_engines(world.state.folder, "bench.results.start", *PROBES)
     disk.unlink()
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
 
 
@@ -184,17 +183,14 @@ WAYS: Mapping[str, Way] = {
 def main() -> None:
     """Measure where the engines are, and print the result as one line of JSON."""
     parser = argparse.ArgumentParser(prog="bench.results.start", description=__doc__)
-    parser.add_argument("registry", type=Path, help="the folder of a docker-registry")
-    parser.add_argument("disk", type=Path, help="a file with an empty ext4")
     parser.add_argument("names", nargs="+", help="images, of bench.results.recipes")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bs-", dir="/tmp"))
     (folder / "tree").mkdir()
-    run("cp", "--sparse=always", given.disk, folder / "disk")
-    disk = Disk(folder / "disk", folder / "tree")
+    disk = Disk(GIVEN / _DISK, folder / "tree")
     try:
-        with docker_registry(given.registry) as registry:
+        with given_registry() as registry:
             commands = {recipe.name: recipe.command for recipe in RECIPES}
             places = [
                 Place(folder, folder / "tree", registry, name, commands[name],
@@ -205,7 +201,6 @@ def main() -> None:
             result = {
                 "rounds": given.rounds,
                 "engines": _versions(),
-                "images": {each.image: _sizes(each, disk) for each in places},
                 "starts": _measure(places, disk, given.rounds),
             }
     finally:
@@ -227,13 +222,8 @@ def _publish(places: Sequence[Place]) -> None:
     succeed("ingest", wishes, "--repository", places[0].tree)
     (places[0].tree / "sif").mkdir()
     for each in places:
-        run("apptainer", "-s", "build", each.sif, each.flat)
-        progress(f"  {each.image}: published, and converted to SIF")
-
-
-def _sizes(place: Place, disk: Disk) -> dict[str, int]:
-    disk.renew()
-    return {"sif": place.sif.stat().st_size}
+        shutil.copy(sif_file(GIVEN, each.image), each.sif)
+    progress("  published")
 
 
 def _versions() -> dict[str, str]:

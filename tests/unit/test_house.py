@@ -130,6 +130,26 @@ def test_unit_tests_of_a_package_inside_a_room_are_in_its_own_directory() -> Non
     assert misplaced == set(IMPORTS_THE_OTHER_BACKEND)
 
 
+AT_THE_TOP = {
+    *(".dockerignore", ".git_archival.txt", ".gitattributes", ".gitignore"),
+    *(".pre-commit-hooks.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE"),
+    *("Makefile", "README.md", "constraints.txt", "hatch_build.py", "pyproject.toml"),
+    "wishlist.yaml",
+    *(".ci/", ".github/", "bench/", "deploy/", "docs/", "layout/", "publisher/", "tests/"),
+    "thin-images/",
+}
+"""What is tracked in the checkout's top directory; directories end with a slash."""
+
+
+def test_the_top_directory_has_only_the_files_and_directories_that_belong_there() -> None:
+    """What a test or a command wrote there must not be committed by accident."""
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True
+    ).stdout
+    names = (path.partition("/") for path in tracked.split("\0")[:-1])
+    assert {name + slash for name, slash, _ in names} == AT_THE_TOP
+
+
 def pinned() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
