@@ -3,9 +3,17 @@
 #     publisher ingest --repository dir:/srv/images --no-progress /etc/publisher/wishlist.yaml
 # Credentials, if there are any: -e DOCKER_CONFIG=/etc/publisher, in whose config.json they are.
 # With --user 0 the files keep the owners that they have in the images.
+#
+# The same digest each time: docs/installation.md. Bytecode is compiled without the times of the sources (which a builder
+# changes), and what installations leave behind (logs, caches, times in them) is removed.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
-FROM ${BASE} AS build
+FROM ${BASE} AS base
+# The lines of /etc/apt/sources.list, such as those of a snapshot of Debian, in place of those of the base.
+ARG APT_SOURCES=""
+RUN [ -z "$APT_SOURCES" ] || { rm -f /etc/apt/sources.list.d/*; echo "$APT_SOURCES" >/etc/apt/sources.list; }
+
+FROM base AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates
 COPY . /src
@@ -13,15 +21,19 @@ COPY . /src
 ARG VERSION=0.0
 ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
 RUN python3 -m venv /opt/publisher \
- && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir '/src[notify,sbom,service,snapshotter]'
+ && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir --no-compile \
+      '/src[notify,sbom,service,snapshotter]' \
+ && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/publisher
 
-FROM ${BASE}
+FROM base
 # git and ssh fetch wish lists from git repositories.
+ARG SOURCE_DATE_EPOCH
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 ca-certificates git openssh-client \
- && rm -rf /var/lib/apt/lists/* \
+ && python3 -m compileall -qf --invalidation-mode unchecked-hash /usr/lib/python3* \
  && useradd --uid 10001 --home-dir /var/lib/publisher --shell /usr/sbin/nologin publisher \
- && install -d -o publisher -g publisher -m 0755 /srv/images /var/lib/publisher
+ && install -d -o publisher -g publisher -m 0755 /srv/images /var/lib/publisher \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/*
 COPY --from=build /opt/publisher /opt/publisher
 ENV PATH=/opt/publisher/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PUBLISHER_STATE=/var/lib/publisher

@@ -58,13 +58,13 @@ def debootstrap(root: Path, include: Sequence[str] = (), *, release: str | None 
     command = [program("debootstrap"), "--variant=minbase"]
     if include:
         command.append(f"--include={','.join(include)}")
-    run(*command, release or suite(), root, _mirror())
+    run(*command, release or suite(), root, mirror())
     for directory in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
         shutil.rmtree(root / directory)
         (root / directory).mkdir()
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The URL from which the machine's own apt takes its release; no other may be reachable."""
     template = "$(CODENAME) $(REPO_URI)"
     targets = run("apt-get", "indextargets", "--format", template, "Created-By: Packages")

@@ -49,7 +49,7 @@ NOT_RUN = {
         "Installation",
     ): "the tutorial installs from a checkout",
     ("docs/installation.md", "Extras"): "installs from PyPI what the extra dev has",
-    ("docs/installation.md", "As a container"): "no engine runs here",
+    ("docs/installation.md", "As a container"): "tests/system/test_container_image.py",
     ("CONTRIBUTING.md", "Tests"): "they run the tests",
     ("docs/transactions.md", "Tests"): "they run the tests",
     ("docs/removal.md", "How it is checked"): "runs random removals for an hour",
