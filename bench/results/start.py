@@ -36,7 +36,7 @@ from tests.command import succeed
 from tests.components import podman, run, unmount_below
 
 PROBES = ("numpy:2.2", "science:2025a", "r:4.2")
-ROUNDS = 2
+ROUNDS = 3
 _DISK = "starts.ext4"
 _DISK_BYTES = 6 * 2**30
 _SECTOR = 512

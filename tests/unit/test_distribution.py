@@ -62,9 +62,10 @@ def test_wheel_and_source_archive_are_complete_and_can_be_installed(tmp_path: Pa
     with tarfile.open(archive) as sources:
         sources.extractall(tmp_path / "sources", filter="data")
     (unpacked,) = (tmp_path / "sources").iterdir()
-    again = build(unpacked, tmp_path / "again", "wheel", version={})  # that of PKG-INFO
-    assert again.name == wheel.name
-    assert again.read_bytes() == wheel.read_bytes()
+    for kind, first in (("wheel", wheel), ("sdist", archive)):
+        again = build(unpacked, tmp_path / f"again-{kind}", kind, version={})  # that of PKG-INFO
+        assert again.name == first.name
+        assert again.read_bytes() == first.read_bytes()
 
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
