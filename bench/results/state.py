@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-SPACE = 20
+SPACE = 25
 """Gigabytes that the folder of the measurements may take."""
 
 
