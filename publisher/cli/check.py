@@ -21,7 +21,7 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
-from publisher.cli.policies import policy_option, read_policy, signatures_for
+from publisher.cli.policies import policy_option, prefix_option, read_policy, signatures_for
 from publisher.cli.rendering import print_as_it_is
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -61,6 +61,7 @@ FORMS: Mapping[str, Callable[[Report], str]] = {
     "their owners.",
 )
 @policy_option
+@prefix_option
 @click.option(
     "--changed-by",
     "user",
@@ -97,6 +98,7 @@ def check(
     base: str | None,
     check_all: bool,
     policy: str | None,
+    prefix: str,
     user: str | None,
     offline: bool,
     allow_local: bool,
@@ -150,6 +152,7 @@ def check(
             policy=rules,
             signatures=signatures,
             user=user,
+            prefix=prefix.rstrip("/"),
         )
     for path, form in files.items():
         write_report(path, FORMS[form](report))

@@ -36,8 +36,9 @@ from publisher.cli.options import (
     wait_option,
     wish_lists_argument,
 )
-from publisher.cli.policies import admission_for, policy_option
+from publisher.cli.policies import admission_for, policy_option, prefix_option
 from publisher.cli.progress import Display, PlainProgress, QuietProgress
+from publisher.cli.quotas import QuotaOptions, quota_options
 from publisher.cli.recorded_run import RecordedRun, Result, identity_of
 from publisher.cli.rendering import message
 from publisher.cli.repositories import open_repository
@@ -61,6 +62,7 @@ from publisher.lazy import dataclass
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy
 from publisher.sources.settings import Settings
+from publisher.sources.wish_lists import project_identity
 from publisher.state.overlap import OtherRun
 from publisher.state.store import State
 from publisher.wishlist import WishListError, wish_for
@@ -137,12 +139,15 @@ class _Options:
     retry_failed: bool = False
     selection: Selection = field(default_factory=Selection)
     group: int = 1
+    quota: QuotaOptions | None = None
 
 
 @click.command()
 @wish_lists_argument
 @click.option("--dry-run", is_flag=True, hidden=True)
 @policy_option
+@prefix_option
+@quota_options
 @repository_option
 @jobs_option
 @group_option
@@ -166,6 +171,11 @@ def ingest(
     wishlists: tuple[str, ...],
     dry_run: bool,
     policy: str | None,
+    prefix: str,
+    project: str,
+    quota_images: int | None,
+    quota_bytes: int | None,
+    quota_lists: tuple[str, ...],
     allow_local: bool,
     locked: bool,
     only: tuple[str, ...],
@@ -213,6 +223,9 @@ def ingest(
         retry_failed=retry_failed,
         selection=Selection(only, changed),
         group=group,
+        quota=QuotaOptions.of(
+            project, quota_images, quota_bytes, quota_lists, map(identity_of, wishlists)
+        ),
     )
     run = RecordedRun(
         "ingest",
@@ -236,7 +249,7 @@ def ingest(
             for each in lists:
                 run.begin(each.repository)  # so that each later error is recorded
             requests = [request for each in lists for request in each.requests]
-            options = replace(options, admission=admission_for(policy, requests))
+            options = replace(options, admission=admission_for(policy, prefix, requests))
             with run.alone((each.repository, each.identity) for each in lists):
                 parts = ingest_lists(
                     selected_lists(lists, options.selection),
@@ -321,6 +334,8 @@ def _result(report: Report, lists: tuple[str, ...], codes: Mapping[str, int]) ->
 @click.argument("reference")
 @platform_option(default=("linux/amd64",))
 @click.option("--name", help="The name of an image that does not come from a registry.")
+@prefix_option
+@quota_options
 @click.option("--dry-run", is_flag=True, hidden=True)
 @repository_option
 @jobs_option
@@ -336,6 +351,11 @@ def ingest_image(
     reference: str,
     platforms: tuple[str, ...],
     name: str | None,
+    prefix: str,
+    project: str,
+    quota_images: int | None,
+    quota_bytes: int | None,
+    quota_lists: tuple[str, ...],
     dry_run: bool,
     repository: str | None,
     jobs: int,
@@ -360,10 +380,19 @@ def ingest_image(
         where = ("--repository", repository) if repository else ()
         raise _no_dry_run("ingest-image", "inspect", reference, *where)
     progress = not (quiet or no_progress)
+    identity = project_identity(project) if project else ""
     with RecordedRun("ingest-image") as run:
-        requests = [Request(wish_for(reference, platforms=platforms, name=name))]
+        requests = [Request(wish_for(reference, platforms=platforms, name=name), identity)]
         options = _Options(
-            jobs, workers, wait, verify_publish, progress, source_settings, retry_failed=True
+            jobs,
+            workers,
+            wait,
+            verify_publish,
+            progress,
+            source_settings,
+            admission_for(None, prefix, requests),
+            retry_failed=True,
+            quota=QuotaOptions.of(project, quota_images, quota_bytes, quota_lists, (identity,)),
         )
         report = _run(requests, repository, options, run.state(repository))
         run.done(repository, _result(report, (), {}))
@@ -412,6 +441,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
                 state=state,
                 retry_failed=options.retry_failed,
                 selection=options.selection,
+                quota=options.quota.run_quota(repository) if options.quota else None,
             )
     finally:
         repository.close()

@@ -45,6 +45,7 @@ _COMMANDS = {
     "pin": "publisher.cli.pin:pin",
     "plan": "publisher.cli.plan:plan",
     "prune": "publisher.cli.prune:prune",
+    "reconcile": "publisher.cli.reconcile:reconcile",
     "remove": "publisher.cli.schedule:remove",
     "restore": "publisher.cli.schedule:restore",
     "run": "publisher.cli.run:run",

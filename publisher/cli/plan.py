@@ -17,7 +17,7 @@ from publisher.cli.options import (
     repository_option,
     wish_lists_argument,
 )
-from publisher.cli.policies import admission_for, policy_option
+from publisher.cli.policies import admission_for, policy_option, prefix_option
 from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -40,6 +40,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
     help=f"End with {CHANGES_PENDING} instead of {DONE} if an ingest would change something.",
 )
 @policy_option
+@prefix_option
 @repository_option
 @jobs_option
 @locked_option
@@ -51,6 +52,7 @@ def plan(
     wishlists: tuple[str, ...],
     detailed_exitcode: bool,
     policy: str | None,
+    prefix: str,
     allow_local: bool,
     locked: bool,
     repository: str | None,
@@ -71,7 +73,7 @@ def plan(
         allow_local=allow_local,
         locked=locked,
     )
-    admission = admission_for(policy, chain.from_iterable(requests.values()))
+    admission = admission_for(policy, prefix, chain.from_iterable(requests.values()))
     planned: list[PlannedImage] = []
     with open_sources(source_settings) as sources:
         for url, wanted in requests.items():

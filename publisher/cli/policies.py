@@ -1,4 +1,4 @@
-"""The option `--policy`, and the policy file that it names."""
+"""The options `--policy` and `--prefix`: what restricts which images may be published."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ policy_option = click.option(
     show_envvar=True,
     help="Rules for wishes and images: registries, sizes, tags, labels, signatures, owners. See "
     "docs/pull-requests.md.",
+)
+
+
+prefix_option = click.option(
+    "--prefix",
+    metavar="DIRECTORY",
+    default="",
+    help="Refuse images whose public names are not in this directory, such as "
+    "registry.example.org/astro.",
 )
 
 
@@ -66,10 +75,16 @@ def _identities(trusted_root: str) -> Identities:
     return SigstoreIdentities(trusted_root)
 
 
-def admission_for(path: str | None, requests: Iterable[Request]) -> Admission:
-    """Return what the policy in a file allows of `requests`; all of them without a file."""
+def admission_for(path: str | None, prefix: str, requests: Iterable[Request]) -> Admission:
+    """Return what the policy in a file allows of `requests`; all of them without a file.
+
+    Args:
+        path: The policy file, or None.
+        prefix: The directory in which all public names have to be; "" for any.
+        requests: All wishes of the run.
+    """
     policy = read_policy(path)
-    return Admission(policy, signatures_for(policy), requests)
+    return Admission(policy, signatures_for(policy), requests, prefix.rstrip("/"))
 
 
 def _read(path: str) -> bytes:

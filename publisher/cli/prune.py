@@ -18,7 +18,6 @@ from publisher.cli.options import (
     quiet_option,
     repository_option,
     wait_option,
-    wish_lists_argument,
 )
 from publisher.cli.recorded_run import RecordedRun, Result
 from publisher.cli.removal import utc_now
@@ -41,8 +40,15 @@ _SHOWN = 20
 
 
 @click.command()
-@wish_lists_argument
+@click.argument("wishlists", nargs=-1, metavar="[WISHLIST]...", type=click.Path(allow_dash=True))
 @click.option("--dry-run", is_flag=True, help="Print what would be scheduled, and change nothing.")
+@click.option(
+    "--withdrawn",
+    multiple=True,
+    metavar="LIST",
+    help="A wish list that is not used any more, so that it requests nothing. It is not read; may "
+    "be given several times.",
+)
 @click.option(
     "--whole",
     is_flag=True,
@@ -74,6 +80,7 @@ _SHOWN = 20
 def prune(
     wishlists: tuple[str, ...],
     dry_run: bool,
+    withdrawn: tuple[str, ...],
     allow_local: bool,
     whole: bool,
     drop_links: bool,
@@ -100,7 +107,11 @@ def prune(
     publisher prune wishlist.yaml --dry-run
     publisher prune lists/*.yaml --repository dir:/srv/images
     publisher prune git+https://git.example.org/wishes.git//astro.yaml@main --at-most 50
+    publisher prune --withdrawn old.yaml --yes-really --repository dir:/srv/images
     """
+    if not (wishlists or withdrawn):
+        raise click.UsageError("Missing argument '[WISHLIST]...'.")
+    gone = frozenset(map(list_identity, withdrawn))
     run = RecordedRun(
         "prune", wishlists, notifier=Notifier(notify), metrics=metrics_file, dry_run=dry_run
     )
@@ -109,6 +120,8 @@ def prune(
             run.begin(repository)  # so that a list which cannot be read is recorded as well
         settings = load_settings(source_settings)
         by_repository = _read_lists(wishlists, settings, repository, allow_local)
+        if not by_repository:
+            by_repository = {repository: []}
         for url in by_repository:
             run.begin(url)
         reports: list[tuple[str | None, str, Report]] = []
@@ -121,6 +134,7 @@ def prune(
                         lists,
                         sources,
                         utc_now,
+                        withdrawn=gone,
                         whole=whole,
                         guard=Guard(at_most=at_most, off=yes_really),
                         drop_links=drop_links,

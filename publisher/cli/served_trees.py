@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from publisher.cli.recorded_run import identity_of
 from publisher.cli.repositories import open_repository
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.command import job_environment
+from publisher.service.lists import projects_by_list
+from publisher.service.projects import SERVICE
 from publisher.service.web.context import PublishedTree
 from publisher.site.survey import Remembered
 from publisher.state.store import open_state
@@ -36,9 +37,11 @@ class ServedTrees:
 
     def project_of(self, repository: str, wish_list: str) -> str:
         """Return the project of a wish list from its identity in records; "" if it has none."""
-        found = self._configuration().repository(repository)
-        lists = found.lists if found is not None else ()
-        return next((each.project for each in lists if identity_of(each.source) == wish_list), "")
+        configuration = self._configuration()
+        found = configuration.repository(repository)
+        if found is None:
+            return SERVICE
+        return projects_by_list(found, configuration.access.projects).get(wish_list, SERVICE)
 
 
 def _tree(name: str, url: str, state: Path) -> PublishedTree:

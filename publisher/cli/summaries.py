@@ -43,6 +43,8 @@ SUMMARIES = {
     "collected",
     "plan": "Show what `publisher ingest WISHLIST...` would do now, and change nothing",
     "prune": "Schedule for removal what the wish lists WISHLIST... published and no longer request",
+    "reconcile": "Make the repositories of the service, or that of --repository, match its "
+    "configuration",
     "remove": "Schedule every published IMAGE for removal, for all its platforms",
     "restore": "Take IMAGE off the remove schedule, or publish an earlier image of its tag again",
     "run": "Run the flat image of a published IMAGE on this machine, to test it",

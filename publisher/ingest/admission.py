@@ -1,14 +1,16 @@
-"""Apply a policy file to the wishes and images of one run."""
+"""Apply a policy file and a prefix of public names to the wishes and images of one run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from publisher.errors import PublisherError
-from publisher.oci.reference import ImageReference
+from publisher.errors import InvalidReference, PublisherError
+from publisher.oci.reference import ImageReference, Transport
 from publisher.sources import Source
+from publisher.tree import layout
 from publisher.wishlist import Wish
 from publisher.wishlist.model import Request
 
@@ -34,6 +36,10 @@ class PolicyViolated(PublisherError):
         self.line = first.line
 
 
+class OutsidePrefix(PublisherError):
+    """The public name of an image is not below the prefix of the run."""
+
+
 class Signatures(Protocol):
     """Verifies the signatures of images: see `ingest.signatures`."""
 
@@ -41,6 +47,22 @@ class Signatures(Protocol):
         self, source: Source, digest: str, rules: Sequence[SignatureRule]
     ) -> Sequence[str]:
         """Return for each rule "" if the image `digest` is signed as it requires, else why not."""
+
+
+class RunQuota(Protocol):
+    """Refuses images that are more than is left of a quota: see `browse.statistics.quota`."""
+
+    @property
+    def rules(self) -> object:
+        """What is allowed: when it changes, images that were refused are tried again."""
+
+    def counted(
+        self, name: str, wish_list: str, layers: Mapping[str, int]
+    ) -> AbstractContextManager[Callable[[], None]]:
+        """Count an image until the block ends with an exception; raise QuotaExceeded.
+
+        Returns a context with a function that counts the unpacked layers, and raises it as well.
+        """
 
 
 class Admission:
@@ -51,6 +73,8 @@ class Admission:
         signatures: Verifies signatures, if the rules require any.
         requests: All wishes of the run, in the order in which they count for limits of numbers. A
             wish with patterns counts as one image until its tags are known.
+        prefix: The directory of the published tree in which all public names have to be, such as
+            "registry.example.org/astro"; "" for any.
     """
 
     def __init__(
@@ -58,8 +82,10 @@ class Admission:
         policy: PolicyFile | None = None,
         signatures: Signatures | None = None,
         requests: Iterable[Request] = (),
+        prefix: str = "",
     ) -> None:
         self.policy = policy
+        self._prefix = prefix
         self._signatures = signatures
         self._positions: dict[tuple[str, int, int], tuple[int, int]] = {}
         counts: Counter[str] = Counter()
@@ -68,14 +94,39 @@ class Admission:
             counts[owner] += 1
             self._positions[_place(request)] = counts[owner], number
 
+    @property
+    def rules(self) -> tuple[object, ...]:
+        """What decides: when it changes, images that were refused are tried again."""
+        return self.policy, self._prefix
+
     def check_wish(self, request: Request) -> None:
-        """Raise PolicyViolated if the wish itself is not allowed; nothing is requested."""
+        """Refuse a wish that is not allowed itself; nothing is requested.
+
+        Raises:
+            OutsidePrefix: Its images would be published elsewhere than below the prefix.
+            PolicyViolated: The policy does not allow it.
+        """
+        self._check_prefix(request.wish)
         check = self._check(request.wish)
         if check is not None:
             wish = request.wish
             found = [*check.wish(wish.image, has_patterns=bool(wish.tags))]
             found += check.count(*self._position(request))
             _refuse(wish, found)
+
+    def _check_prefix(self, wish: Wish) -> None:
+        if not self._prefix:
+            return
+        try:
+            name = layout.without_tag(layout.public_name(wish.image, wish.name))
+        except InvalidReference:
+            return  # its images have no names, which is reported as their failure
+        if not name.startswith(f"{self._prefix}/"):
+            raise OutsidePrefix(
+                f"cannot publish {wish}",
+                why=f"its public name {name} is not below {self._prefix}/",
+                hint=_hint_of_prefix(wish, self._prefix),
+            )
 
     def check_width(self, request: Request, tags: int) -> None:
         """Raise PolicyViolated if the patterns of a wish match too many tags."""
@@ -153,6 +204,13 @@ class Admission:
 
 def _place(request: Request) -> tuple[str, int, int]:
     return request.wish_list, request.wish.line, request.wish.column
+
+
+def _hint_of_prefix(wish: Wish, prefix: str) -> str:
+    top, _, rest = prefix.partition("/")
+    if wish.image.transport is not Transport.REGISTRY and top == layout.LOCAL:
+        return f"write name: {rest}/NAME in the wish" if rest else "write name: NAME in the wish"
+    return f"request an image of {prefix}/, or ask the administrator for another prefix"
 
 
 def _refuse(subject: object, violations: Sequence[Violation]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference
-from publisher.ingest.admission import PolicyViolated
+from publisher.ingest.admission import OutsidePrefix, PolicyViolated
 from publisher.ingest.wanted import NotLocked
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
 from publisher.oci.tag_patterns import InvalidPattern
@@ -16,6 +16,7 @@ from publisher.sources.tags import NoMatchingTags
 from publisher.state import Cause
 from publisher.tree.record import InvalidRecord
 from publisher.wishlist.places import NameTaken
+from publisher.wishlist.quota import QuotaExceeded
 from publisher.yaml_nodes import InvalidFile
 
 _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
@@ -24,8 +25,9 @@ _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.REFUSED, (AuthenticationFailed,)),
     (Cause.RATE_LIMITED, (RateLimited,)),
     (Cause.UNREACHABLE, (SourceError,)),
-    (Cause.POLICY, (PolicyViolated,)),
+    (Cause.POLICY, (PolicyViolated, OutsidePrefix)),
     (Cause.LIMIT, (LimitExceeded,)),
+    (Cause.QUOTA, (QuotaExceeded,)),
     (Cause.INVALID_IMAGE, (InvalidManifest, DigestMismatch, LayerError)),
     (Cause.CONTRADICTION, (NameTaken,)),
     (Cause.WISH_LIST, (NotLocked, InvalidReference, InvalidPattern, InvalidFile)),

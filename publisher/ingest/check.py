@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import date
 
 from publisher.errors import failure_text
-from publisher.ingest.admission import Admission, PolicyViolated, Signatures
+from publisher.ingest.admission import Admission, OutsidePrefix, PolicyViolated, Signatures
 from publisher.ingest.check_image import CheckedImage, ImageCheck, Target
 from publisher.ingest.check_lists import CheckedList, forbidden_changes, read_lists
 from publisher.ingest.findings import (
@@ -111,6 +111,7 @@ def check(
     policy: PolicyFile | None = None,
     signatures: Signatures | None = None,
     user: str | None = None,
+    prefix: str = "",
 ) -> Report:
     """Check wish lists, given as names and contents, and with `sources` their images too.
 
@@ -127,6 +128,7 @@ def check(
         policy: The rules for wishes and images.
         signatures: Verifies signatures, if the policy requires any.
         user: The user who made the change, for the rules of owners.
+        prefix: The directory of the published tree in which all public names have to be.
     """
     began = time.monotonic()
     lists = read_lists(documents, bases or {}, repository, untrusted, today)
@@ -135,7 +137,7 @@ def check(
     if sources is not None:
         findings += [f for each in lists for f in _unreadable(each, targets[each.repository])]
     work = _in_order_of_claims(lists)
-    admission = Admission(policy, signatures, [each.request for each in work])
+    admission = Admission(policy, signatures, [each.request for each in work], prefix)
     checks = _Checks(targets, admission)
     rejected = [image for each in work for image in checks.reject(each)]
     refused = {(image.wish_list, image.line, image.column) for image in rejected}
@@ -203,12 +205,14 @@ class _Checks:
     def reject(self, work: _Work) -> list[CheckedImage]:
         """Return the failure of a wish that cannot be published, without any request.
 
-        A policy does not allow it, or the list has an earlier version, and the wish conflicts with
-        one before it.
+        A policy or the prefix does not allow it, or the list has an earlier version, and the wish
+        conflicts with one before it.
         """
         wish, name = work.request.wish, work.request.wish_list
         try:
             self._admission.check_wish(work.request)
+        except OutsidePrefix as error:
+            return [_failed(work, str(wish), str(wish.image), error)]
         except PolicyViolated as error:
             if work.change not in UNTOUCHED:
                 return [_failed(work, str(wish), str(wish.image), error)]

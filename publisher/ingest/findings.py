@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from publisher.errors import InvalidManifest, InvalidReference, PublisherError, explain
-from publisher.ingest.admission import PolicyViolated
+from publisher.ingest.admission import OutsidePrefix, PolicyViolated
 from publisher.layers.errors import LimitExceeded
 from publisher.lazy import dataclass
 from publisher.oci.tag_patterns import InvalidPattern
@@ -41,6 +41,7 @@ class Rule(enum.StrEnum):
     NOT_AN_IMAGE = "not-an-image"
     LIMIT = "limit-exceeded"
     MUTABLE_TAG = "mutable-tag"
+    PREFIX = "outside-prefix"
     UNREACHABLE = "registry-failed"
 
 
@@ -60,6 +61,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     Rule.NOT_AN_IMAGE: "The reference does not name an image that can be unpacked",
     Rule.LIMIT: "The image is larger than the repository allows",
     Rule.MUTABLE_TAG: "The tag moves from image to image",
+    Rule.PREFIX: "The image would be published outside of the directory of its project",
     Rule.UNREACHABLE: "The registry does not answer, or refuses the request",
 }
 """One sentence about each rule, without a full stop."""
@@ -73,6 +75,7 @@ _RULES: tuple[tuple[type[Exception], Rule], ...] = (
     (InvalidManifest, Rule.NOT_AN_IMAGE),
     (InvalidReference, Rule.WISH_LIST),
     (InvalidPattern, Rule.WISH_LIST),
+    (OutsidePrefix, Rule.PREFIX),
 )
 
 _HINTS: Mapping[str, str] = {

@@ -20,7 +20,7 @@ from publisher.wishlist.model import Request, Wish
 from publisher.yaml_nodes import Problem
 
 if TYPE_CHECKING:
-    from publisher.policy import PolicyFile
+    from publisher.ingest.admission import Admission, RunQuota
 
 _OF_A_REGISTRY = (Cause.UNREACHABLE, Cause.RATE_LIMITED)
 
@@ -42,9 +42,9 @@ def image_fingerprint(request: Request, reference: ImageReference) -> str:
     return _digest(str(reference), _settings(request.wish), locked)
 
 
-def rules_digest(policy: PolicyFile | None, limits: Limits) -> str:
+def rules_digest(admission: Admission, limits: Limits, quota: RunQuota | None) -> str:
     """Return a digest of what decides whether an image may be published."""
-    return _digest(policy, limits)
+    return _digest(*admission.rules, limits, quota and quota.rules)
 
 
 def _settings(wish: Wish) -> tuple[object, ...]:

@@ -5,8 +5,8 @@ Its squashfs file follows the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from publisher.errors import failure_text
@@ -42,12 +42,14 @@ def publish_new_image(
     Raises:
         Interrupted: The run is to stop.
         ConcurrentlyPublished: Another run published the name meanwhile: compare again.
+        QuotaExceeded: The image needs more than is left of the quota.
         PublisherError: The image cannot be fetched or published.
     """
     run.progress.image_step(image.name, "fetching")
     items = comparison.fetch(image, run.limits, run.admission)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
-    made = _fetch_with_space(run, image, comparison, items)
+    with _counted(run, image, sizes) as check_unpacked:
+        made = _fetch_with_space(run, image, comparison, items, check_unpacked)
     fetched = made.fetched
     dropped: dict[str, int] = {}
     for summary in fetched:
@@ -75,27 +77,41 @@ class _Published:
     unbilled: Exception | None
 
 
+def _counted(
+    run: Run, image: RequestedImage, sizes: Mapping[str, int]
+) -> AbstractContextManager[Callable[[], None]]:
+    """Count an image for the quota of the run, until the block ends with an exception."""
+    if run.quota is None:
+        return nullcontext(lambda: None)
+    return run.quota.counted(image.name, image.request.wish_list, sizes)
+
+
 def _fetch_with_space(
-    run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
+    run: Run,
+    image: RequestedImage,
+    comparison: Comparison,
+    items: list[Item],
+    check_unpacked: Callable[[], None],
 ) -> _Published:
     """Publish `items` when there is space for them beside the images that are in progress.
 
-    If there is not, the image is put off until it can have all space for itself.
+    If there is not, the image is put off until it can have all space for itself. `check_unpacked`
+    is called when all layers are unpacked, and refuses the image by an exception.
     """
     pending = [item for item in items if not has_content(run.repository, item)]
     sizes = {layer.digest: layer.size for i in pending for layer in i.image.manifest.layers}
     if not sizes:
-        return _fetch_until_published(run, image, comparison, items)
+        return _fetch_until_published(run, image, comparison, items, check_unpacked)
     with _space(run, image, sizes) as reservation:
         try:
-            return _fetch_until_published(run, image, comparison, items)
+            return _fetch_until_published(run, image, comparison, items, check_unpacked)
         except (OutOfSpace, NoTemporarySpace):
             # The error is not kept: its frames would keep deleted files open, and their space.
             if not reservation.was_shared and not run.repository.discard_staged(sizes):
                 raise
     with _space(run, image, sizes, alone=True):
         run.repository.discard_staged(sizes)
-        return _fetch_until_published(run, image, comparison, items)
+        return _fetch_until_published(run, image, comparison, items, check_unpacked)
 
 
 @contextmanager
@@ -124,7 +140,11 @@ def _space(
 
 
 def _fetch_until_published(
-    run: Run, image: RequestedImage, comparison: Comparison, items: list[Item]
+    run: Run,
+    image: RequestedImage,
+    comparison: Comparison,
+    items: list[Item],
+    check_unpacked: Callable[[], None],
 ) -> _Published:
     """Publish `items`, whose missing layers are fetched."""
     purpose = f"ingest of {image.name}"
@@ -141,6 +161,7 @@ def _fetch_until_published(
                 image.reference,
                 lambda: max(unpacked_entries(run.repository, item) for item in items),
             )
+            check_unpacked()
             bills = make_bills(run.repository, items)
             status = publish(
                 run.repository,

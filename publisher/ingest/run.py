@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from publisher.ingest.admission import Admission
+from publisher.ingest.admission import Admission, RunQuota
 from publisher.ingest.group import DEFAULT_GROUP, Commits
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.logged_progress import LoggedProgress
@@ -56,6 +56,7 @@ def ingest(
     state: State | None = None,
     retry_failed: bool = False,
     selection: Selection | None = None,
+    quota: RunQuota | None = None,
     now: Callable[[], datetime] = _utc_now,
 ) -> Report:
     """Publish every requested image; the failure of one does not affect the others.
@@ -77,6 +78,7 @@ def ingest(
         retry_failed: Try images again although they failed shortly before.
         selection: The wishes and images to be worked on; by default all. The report then has no
             others.
+        quota: How much the images may use; by default any amount.
         now: The clock.
 
     Raises:
@@ -121,10 +123,11 @@ def ingest(
             now,
             retry_failed,
             selection.changed,
-            rules_digest(admission.policy, policy.limits),
+            rules_digest(admission, policy.limits, quota),
         ),
         selection,
         Commits(repository, group),
+        quota,
     )
     wishes: Iterable[WishIngest] = (WishIngest(run, request) for request in requests)
     if selection.is_partial:

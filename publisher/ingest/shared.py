@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import field
 from datetime import datetime
 
-from publisher.ingest.admission import Admission
+from publisher.ingest.admission import Admission, RunQuota
 from publisher.ingest.group import Commits
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.memory import Memory
@@ -43,6 +43,7 @@ class Run:
     memory: Memory
     selection: Selection
     commits: Commits
+    quota: RunQuota | None = None
     cut_short: bool = False
     places: Places = field(default_factory=Places)
     recovered: list[Outcome] = field(default_factory=list)

@@ -2,12 +2,13 @@
 
 The wish lists that are given decide about the images that they published, or, with `whole`,
 about the whole repository. If anything is uncertain, images are kept: nothing at all is scheduled
-if one list is empty or has an error, or one pattern cannot be expanded.
+if one list is empty or has an error, or one pattern cannot be
+expanded. A list that is not used any more is named, and not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ def prune(
     sources: Sources,
     now: Callable[[], datetime],
     *,
+    withdrawn: Collection[str] = (),
     whole: bool = False,
     guard: Guard = Guard(),  # noqa: B008  # frozen: one value for all is right
     drop_links: bool = False,
@@ -90,6 +92,7 @@ def prune(
         lists: The wish lists.
         sources: Where the tags are looked up.
         now: The clock.
+        withdrawn: The identities of lists that request nothing any more, beside `lists`.
         whole: Whether the lists decide about all images, also those of other lists.
         guard: How many images may be scheduled.
         drop_links: Remove the public links of scheduled images at once.
@@ -104,7 +107,7 @@ def prune(
     requested, uncertain = _requested_names(lists, sources, moment, jobs)
     if uncertain:
         return Report(uncertain=tuple(uncertain))
-    given = frozenset(each.identity for each in lists)
+    given = frozenset((*(each.identity for each in lists), *withdrawn))
     records = RecordSet(repository)
     images, unreadable = _published_images(records, moment)
     decision = decide(images.values(), requested, given, whole=whole)

@@ -9,6 +9,8 @@ kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places;
                         parse_access.py, parse_login.py and parse_projects.py read parts of it,
                         names.py names and paths
+lists.py                the project of each list, by its name in records
+reconcile.py            a repository is made to match the configuration
 host.py                 the parts of one host, in threads
 audit.py                the audit log
 health.py               liveness and readiness over HTTP
@@ -19,6 +21,6 @@ jobs/                   the jobs: types, queue, child processes
 login/                  the sender of a request
 web/                    the HTTP interface
 
-Only the commands `serve`, `worker` and `harbor` in `cli/` import this room. It needs the extra
-`service`.
+Only the commands `serve`, `worker`, `harbor` and `reconcile` in `cli/` import this room. It needs
+the extra `service`.
 """

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass, pattern
-from publisher.service.projects import SERVICE, Grants, Member, Project
+from publisher.service.projects import SERVICE, Grants, Member, Person, Project
 from publisher.service.providers import JobTokens, Login, Proxy
 from publisher.service.verbs import OPEN
 from publisher.service.verbs import Verb as Verb
@@ -91,12 +91,14 @@ class Identity:
     """The sender of a request: a name, "" if it is not known, and what is allowed where.
 
     `token` is the identifier of a token that a request has created: several may have one name.
+    `person` is the user, or the user who has created that token; None without one.
     """
 
     name: str
     grants: Grants = field(default_factory=dict)
     means: Means = Means.ANONYMOUS
     token: str = ""
+    person: Person | None = None
 
     @property
     def label(self) -> str:
@@ -214,7 +216,12 @@ def unknown_token() -> Unauthorized:
 
 
 def identity_with(
-    access: Access, name: str, grants: Grants, means: Means, token: str = ""
+    access: Access,
+    name: str,
+    grants: Grants,
+    means: Means,
+    token: str = "",
+    person: Person | None = None,
 ) -> Identity:
     """Return an identity that may do this, and what anonymous requests may read."""
     parts = (_ANONYMOUS[access.anonymous], grants)
@@ -222,7 +229,7 @@ def identity_with(
     joined = {
         each: frozenset[Verb]().union(*(part.get(each, ()) for part in parts)) for each in names
     }
-    return Identity(name, joined, means, token)
+    return Identity(name, joined, means, token, person)
 
 
 def check(identity: Identity, verb: Verb, project: str = SERVICE) -> None:

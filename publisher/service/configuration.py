@@ -15,7 +15,7 @@ from publisher.service.kinds import JobKind
 from publisher.service.projects import Project
 from publisher.yaml_nodes import InvalidFile
 
-SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE)
+SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE, JobKind.RECONCILE)
 """The jobs that a repository may have schedules for; those of wish lists are with the lists."""
 
 
@@ -68,6 +68,10 @@ class RepositoryConfiguration:
     def list_named(self, name: str) -> ListConfiguration | None:
         """Return the wish list of this name."""
         return next((each for each in self.lists if each.name == name), None)
+
+    def lists_of(self, project: str) -> tuple[ListConfiguration, ...]:
+        """Return the wish lists of a project."""
+        return tuple(each for each in self.lists if each.project == project)
 
     def may_publish(self, project: str) -> bool:
         """Return whether jobs of a project may publish single images to the repository."""
@@ -130,6 +134,11 @@ class ServiceConfiguration:
     def is_shared(self) -> bool:
         """Return whether several hosts may use the database."""
         return not self.database.startswith("sqlite")
+
+    @property
+    def limited_projects(self) -> tuple[str, ...]:
+        """Return the projects with a quota."""
+        return tuple(each.name for each in self.access.projects if each.quota.is_limited)
 
     def repository(self, name: str) -> RepositoryConfiguration | None:
         """Return the repository of this name."""

@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from publisher.service.jobs.engine import Engine
 from publisher.service.jobs.history import remove_old_jobs
 from publisher.service.jobs.hosts import Hosts
 from publisher.service.jobs.lanes import lanes_of
-from publisher.service.jobs.model import JobsUnavailable, QueueFull
+from publisher.service.jobs.lists import ConfiguredLists
+from publisher.service.jobs.model import JobKind, JobRequest, JobsUnavailable, QueueFull
 from publisher.service.jobs.running import JobRunner
 from publisher.service.jobs.schedule import Scheduler
 from publisher.service.jobs.store import StoredJobs
@@ -61,7 +63,7 @@ class Host:
         self.engine: sa.Engine = connect(configuration.database)
         self.jobs = StoredJobs(self.engine, configuration.limits.queued)
         self._environment = environment
-        self.jobs.allow_lanes(lanes_of(configuration, environment))
+        self._allow_lanes(configuration)
         self.audit = Audit(self.engine)
         store = WorkerStore(self.engine, identifier)
         self._runner = JobRunner(configuration, environment, self.jobs, store)
@@ -70,6 +72,8 @@ class Host:
         timeout = limits.host_timeout.total_seconds()
         self._hosts = Hosts(self.engine, identifier, socket.gethostname(), timeout)
         self._scheduler = Scheduler(self.engine, self.jobs)
+        self._lists = ConfiguredLists(self.engine)
+        self._noted: ServiceConfiguration | None = None
         self._beaten = float("-inf")
         self._trouble = "the database of jobs was not reached yet"
         self._launched = False
@@ -116,7 +120,7 @@ class Host:
                 ) from error
         self._hosts.timeout = configuration.limits.host_timeout.total_seconds()
         self.jobs.allow_queued(configuration.limits.queued)
-        self.jobs.allow_lanes(lanes_of(configuration, self._environment))
+        self._allow_lanes(configuration)
         self._runner.configuration = configuration
         self.configuration = configuration
 
@@ -132,6 +136,10 @@ class Host:
         if self._launched:
             with contextlib.suppress(JobsUnavailable):
                 self._hosts.leave()
+
+    def _allow_lanes(self, configuration: ServiceConfiguration) -> None:
+        lanes = lanes_of(configuration, self._environment)
+        self.jobs.allow_lanes(lanes, configuration.limited_projects)
 
     def _watch_hosts(self) -> None:
         while not self._stopping:
@@ -159,9 +167,24 @@ class Host:
     def _submit_scheduled(self) -> None:
         def submit() -> None:
             if self._launched:
+                self._note_lists(self.configuration)
                 self._scheduler.submit_due(self.configuration, datetime.now(UTC))
 
         repeat(submit, _SCHEDULE_SECONDS, self._runner.stopping)
+
+    def _note_lists(self, configuration: ServiceConfiguration) -> None:
+        """Record the lists of a new configuration, and reconcile repositories where some are not in
+        it any more, or are again."""
+        if configuration is self._noted:
+            return
+        for repository in configuration.repositories:
+            if self._lists.note(repository, configuration.access.projects):
+                reason = "the lists of the configuration have changed"
+                request = JobRequest(
+                    JobKind.RECONCILE, repository.name, requested_by="configuration"
+                )
+                self.jobs.submit(replace(request, reason=reason))
+        self._noted = configuration
 
     def _bound_history(self) -> None:
         def bound() -> None:

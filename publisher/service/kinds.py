@@ -15,11 +15,17 @@ class JobKind(enum.StrEnum):
     GC = "gc"
     VERIFY = "verify"
     SITE = "site"
+    RECONCILE = "reconcile"
 
     @property
     def command(self) -> str:
         """Return the name of the command."""
         return "ingest" if self is JobKind.INGEST_LIST else str(self)
+
+    @property
+    def is_ingest(self) -> bool:
+        """Return whether a job of this kind publishes images."""
+        return self in (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE)
 
     @property
     def has_list(self) -> bool:

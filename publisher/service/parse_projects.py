@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import yaml
 
+from publisher.errors import InvalidReference, presentable
+from publisher.lazy import pattern
+from publisher.oci.reference import Transport, parse_reference
 from publisher.service.names import read_keys, read_named, read_path
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
+from publisher.sizes import parse_size
+from publisher.tree import layout
+from publisher.wishlist.quota import Quota
 from publisher.yaml_nodes import Problems, describe, read_entries, read_mapping, read_text
 
 _MOST_MEMBERS = 10_000
 _MEMBER = ("role", "user", "group", "claims")
-_PROJECT = ("members", "credentials", "settings")
+_PROJECT = ("members", "credentials", "settings", "prefix", "quota")
+_NUMBER = pattern(r"[0-9]{1,9}")
 _WRITE = "write members: [{user: alice, role: editor}]"
 
 
@@ -27,10 +37,71 @@ def parse_projects(node: yaml.Node | None, problems: Problems) -> tuple[Project,
             parse_members(found.get("members"), problems),
             read_path(found.get("credentials"), problems, "credentials"),
             read_path(found.get("settings"), problems, "settings"),
+            _prefix(found.get("prefix"), problems),
+            _quota(name, found.get("quota"), problems),
         )
 
     write = "write projects: {NAME: {members: [{user: alice, role: editor}]}}"
-    return read_named(node, problems, "projects", write, read)
+    projects = read_named(node, problems, "projects", write, read)
+    _check_prefixes(node, projects, problems)
+    return projects
+
+
+def _quota(name: str, node: yaml.Node | None, problems: Problems) -> Quota:
+    """Return what a project may use: any amount, unless it is limited."""
+    found = read_keys(node, problems, f"the quota of {name}", ("images", "bytes"))
+    images: int | None = None
+    size: int | None = None
+    if "images" in found:
+        given = found["images"]
+        if isinstance(given, yaml.ScalarNode) and _NUMBER.fullmatch(given.value):
+            images = int(given.value)
+        else:
+            message = "images must be a whole number"
+            problems.error(given, message, "such as images: 200")
+    if "bytes" in found:
+        given = found["bytes"]
+        try:
+            size = parse_size(given.value if isinstance(given, yaml.ScalarNode) else "")
+        except ValueError as error:
+            problems.error(given, f"bytes {error}", "such as bytes: 500 GB")
+    return Quota(name, images, size)
+
+
+def _prefix(node: yaml.Node | None, problems: Problems) -> str:
+    """Return a directory of public names, "" if it is missing."""
+    text = None if node is None else read_text(node, problems, "prefix")
+    if node is None or text is None:
+        return ""
+    if _is_prefix(text):
+        return text
+    message = f"{presentable(text)!r} is not a directory of public names"
+    write = f"such as prefix: registry.example.org/astro, or {layout.LOCAL}/astro"
+    problems.error(node, message, write)
+    return ""
+
+
+def _is_prefix(text: str) -> bool:
+    """Return whether an image could be published directly in this directory."""
+    top, slash, rest = text.partition("/")
+    image, name = f"{text}/image", None
+    if top == layout.LOCAL:
+        image, name = f"{Transport.OCI}:/layout", f"{rest}{slash}image"
+    try:
+        found = layout.public_name(parse_reference(image), name)
+    except InvalidReference:
+        return False
+    return layout.without_tag(found) == f"{text}/image"
+
+
+def _check_prefixes(node: yaml.Node, projects: Sequence[Project], problems: Problems) -> None:
+    """Report projects with the same images: one could replace those of the other."""
+    # In this order, what is nested in a directory follows it at once.
+    ordered = sorted((f"{each.prefix}/", each.name) for each in projects if each.prefix)
+    for (first, one), (second, other) in itertools.pairwise(ordered):
+        if second.startswith(first):
+            message = f"the prefixes of {one} and {other} are the same, or nested"
+            problems.error(node, message, "give each project a directory of its own")
 
 
 def parse_members(node: yaml.Node | None, problems: Problems) -> tuple[Member, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.lazy import dataclass
 from publisher.service.verbs import ROLES, Role, Verb
+from publisher.wishlist.quota import Quota
 
 SERVICE = ""
 """In place of the name of a project: the service itself, and with it every project."""
@@ -60,18 +61,32 @@ class Project:
         members: The users with a role in it.
         credentials: The file with its credentials for registries, as docker and podman have them.
         settings: The file with its settings of registries, as the option --config names it.
+        prefix: The directory of the published tree in which its images have their public names;
+            "" for any.
+        quota: How much its images may use in each repository.
     """
 
     name: str
     members: tuple[Member, ...] = ()
     credentials: Path | None = None
     settings: Path | None = None
+    prefix: str = ""
+    quota: Quota = Quota()
 
 
 def verbs_of(person: Person, members: tuple[Member, ...]) -> frozenset[Verb]:
     """Return what the person may do as one of `members`, by all of their roles together."""
     found = [ROLES[each.role] for each in members if each.includes(person)]
     return frozenset[Verb]().union(*found)
+
+
+def limited_to(grants: Grants, others: Grants) -> Grants:
+    """Return what of `grants` is allowed by `others` as well."""
+    everywhere = others.get(SERVICE, frozenset())
+    found = {
+        name: verbs & (everywhere | others.get(name, frozenset())) for name, verbs in grants.items()
+    }
+    return {name: verbs for name, verbs in found.items() if verbs}
 
 
 def grants_of(

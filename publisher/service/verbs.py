@@ -68,7 +68,7 @@ ROLES: Mapping[Role, frozenset[Verb]] = {
     Role.ADMIN: frozenset(GRANTED),
 }
 
-_REMOVING = (JobKind.PRUNE, JobKind.GC)
+_REMOVING = (JobKind.PRUNE, JobKind.GC, JobKind.RECONCILE)
 
 
 def verb_for(kind: JobKind) -> Verb:

@@ -41,6 +41,11 @@ def list_identity(location: str) -> str:
     return os.path.abspath(location)
 
 
+def project_identity(project: str) -> str:
+    """Return what records have in place of a wish list for the single images of a project."""
+    return f"project:{project}"
+
+
 def lock_location(location: str) -> str:
     """Return where the lock of a wish list is: beside it, with ".lock" after its name.
 

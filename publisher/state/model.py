@@ -23,6 +23,7 @@ class Cause(enum.StrEnum):
     INVALID_IMAGE = "invalid-image"  # what the source has is malformed
     POLICY = "policy"  # a policy does not allow it
     LIMIT = "limit"  # it is larger than an image may be
+    QUOTA = "quota"  # it is more than is left of the quota of its project
     NO_SPACE = "no-space"  # the disk is full
     REPOSITORY = "repository"  # the published file system cannot be used
     WISH_LIST = "wish-list"  # the wish is invalid
@@ -33,6 +34,7 @@ class Cause(enum.StrEnum):
     def is_of_the_image(self) -> bool:
         """Whether trying less often makes sense: the cause is neither this host nor the list."""
         return self not in (
+            Cause.QUOTA,
             Cause.NO_SPACE,
             Cause.REPOSITORY,
             Cause.WISH_LIST,

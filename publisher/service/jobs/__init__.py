@@ -8,10 +8,11 @@ engine.py     DBOS: takes jobs from the queue, and those of lost hosts again
 hosts.py      heartbeats of hosts: which are lost
 running.py    a host runs a job, from the queue to its end
 command.py    the command of a job, and its environment (pure)
-credentials.py the files of credentials and settings of a project
+credentials.py the options of a project: credentials, settings, prefix, quota
 child.py      the child process of a job; launcher.py runs in it first
 output.py     the output of a child becomes events, of bounded number and size
 schedule.py   schedules become jobs
 pushed.py     jobs for images that were pushed, joined while they wait
+lists.py      the lists that the configuration had
 history.py    old jobs are removed
 """

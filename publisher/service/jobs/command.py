@@ -14,7 +14,6 @@ RETRY_FAILED = "--retry-failed"
 """The option by which an ingest tries images that failed shortly before."""
 ONLY = "--only="
 """The option, before a pattern, by which an ingest is one of the matching images of a list."""
-_WITH_STEPS = (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE)
 
 
 class CannotRun(PublisherError):
@@ -38,7 +37,7 @@ def job_arguments(
         raise _missing(request, f"the configuration has no repository {name}")
     _check_project(repository, request)
     # Layers that begin and end are events of the level debug.
-    level = "debug" if request.kind in _WITH_STEPS else "info"
+    level = "debug" if request.kind.is_ingest else "info"
     return [
         request.kind.command,
         f"--repository={repository.url}",

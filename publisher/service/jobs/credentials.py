@@ -1,4 +1,4 @@
-"""The credentials and registry settings of a job: those of its project, and no others."""
+"""What a job has of its project: credentials, registry settings, prefix and quota."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.errors import PublisherError
 from publisher.replacing import replace_file
+from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.projects import Project
 
 _NONE = {"no-credentials.json": b"{}\n", "no-settings.yaml": b"registries: {}\n"}
@@ -40,7 +41,22 @@ def project_options(project: Project, state: Path) -> list[str]:
             why=f"{credentials} is not a file that its owner alone can read",
             hint=f"chmod 600 {credentials}",
         )
-    return [f"--authfile={credentials}", f"--config={settings}"]
+    prefix = [f"--prefix={project.prefix}"] if project.prefix else []
+    return [f"--authfile={credentials}", f"--config={settings}", *prefix]
+
+
+def quota_options(project: Project, repository: RepositoryConfiguration) -> list[str]:
+    """Return the options of the ingests of a project: its quota, and all lists that count for it.
+
+    Its single images are recorded with its name in place of a list.
+    """
+    quota = project.quota
+    options = [f"--project={project.name}"]
+    options += [f"--quota-images={quota.images}"] if quota.images is not None else []
+    options += [f"--quota-bytes={quota.bytes} B"] if quota.bytes is not None else []
+    if quota.is_limited:
+        options += [f"--quota-list={each.source}" for each in repository.lists_of(project.name)]
+    return options
 
 
 def _empty(state: Path, name: str) -> Path:

@@ -132,6 +132,15 @@ TOKENS = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("used", sa.BigInteger),
+    sa.Column("person", sa.Text, nullable=False, server_default=""),  # its creator, as JSON
+)
+
+LISTS = sa.Table(
+    "publisher_lists",
+    METADATA,
+    sa.Column("repository", sa.Text, primary_key=True),
+    sa.Column("list", sa.Text, primary_key=True),  # its name in records
+    sa.Column("withdrawn", sa.BigInteger),  # when its wishes were, None as long as it is configured
 )
 
 TICKS = sa.Table(
@@ -208,10 +217,11 @@ def create_tables(engine: sa.Engine) -> None:
 
 def _add_columns(connection: sa.Connection) -> None:
     """Add the columns that the tables of earlier releases lack."""
-    known = {each["name"] for each in sa.inspect(connection).get_columns(JOBS.name)}
-    for column in (JOBS.c.requested_from, JOBS.c.project):
+    for column in (JOBS.c.requested_from, JOBS.c.project, TOKENS.c.person):
+        table = column.table.name
+        known = {each["name"] for each in sa.inspect(connection).get_columns(table)}
         if column.name not in known:
-            statement = f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} TEXT NOT NULL DEFAULT ''"
+            statement = f"ALTER TABLE {table} ADD COLUMN {column.name} TEXT NOT NULL DEFAULT ''"
             connection.execute(sa.text(statement))
 
 

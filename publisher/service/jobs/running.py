@@ -14,8 +14,8 @@ from publisher.lazy import dataclass
 from publisher.service.configuration import ServiceConfiguration
 from publisher.service.jobs.child import Child, publisher_program
 from publisher.service.jobs.command import CannotRun, job_arguments, job_environment
-from publisher.service.jobs.credentials import UnsafeCredentials, project_options
-from publisher.service.jobs.model import JobRequest, Jobs, JobsUnavailable, NoSuchJob
+from publisher.service.jobs.credentials import UnsafeCredentials, project_options, quota_options
+from publisher.service.jobs.model import JobKind, JobRequest, Jobs, JobsUnavailable, NoSuchJob
 from publisher.service.jobs.output import Output, made_event
 from publisher.service.jobs.worker import Attempt, WorkerStore
 
@@ -38,9 +38,11 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
         OSError: A file of the project cannot be read.
     """
     repositories = configuration.repositories
-    arguments = job_arguments(repositories, request)
     if not request.project:
-        return arguments
+        of_service = request.kind is JobKind.RECONCILE
+        options = [f"--config={configuration.name}"] if of_service else []
+        return job_arguments(repositories, request, options)
+    job_arguments(repositories, request)  # raises CannotRun before files are read
     project = configuration.project(request.project)
     if project is None:
         raise CannotRun(
@@ -48,7 +50,11 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
             why=f"the configuration has no project {presentable(request.project)}",
             hint="add the project to the configuration of the service",
         )
-    return job_arguments(repositories, request, project_options(project, configuration.state))
+    options = project_options(project, configuration.state)
+    repository = configuration.repository(request.repository)
+    if repository is not None and request.kind.is_ingest:
+        options += quota_options(project, repository)
+    return job_arguments(repositories, request, options)
 
 
 class _Stopping(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +49,7 @@ class StoredJobs:
         self._engine = engine
         self._queued = queued
         self._lanes: Mapping[str, int] = {}
+        self._limited: frozenset[str] = frozenset()
         self._client = DBOSClient(
             system_database_engine=engine,
             lazy=True,
@@ -56,19 +57,25 @@ class StoredJobs:
             application_name=APPLICATION,
         )
 
-    def allow_lanes(self, lanes: Mapping[str, int]) -> None:
-        """Change how many ingests of each repository run at the same time; 1 if not named."""
+    def allow_lanes(self, lanes: Mapping[str, int], limited: Collection[str] = ()) -> None:
+        """Change how many ingests of each repository run at the same time; 1 if not named.
+
+        Those of each of the `limited` projects run one after the other: two at the same time could
+        together exceed its quota.
+        """
         self._lanes = lanes
+        self._limited = frozenset(limited)
 
     def _lane(self, request: JobRequest) -> str:
         """Return the partition of the queue of a job, of which one job runs at a time.
 
-        Ingests of the same list are in the same one.
+        Ingests of the same list, or of the same project with a quota, are in the same one.
         """
         lanes = self._lanes.get(request.repository, 1)
-        if lanes == 1 or request.kind not in (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE):
+        if lanes == 1 or not request.kind.is_ingest:
             return request.repository
-        lane = int(digest(request.subject)[:8], 16) % lanes
+        name = request.project if request.project in self._limited else request.subject
+        lane = int(digest(name)[:8], 16) % lanes
         return f"{request.repository}/{lane}" if lane else request.repository
 
     def allow_queued(self, queued: int) -> None:

@@ -23,7 +23,7 @@ from publisher.service.login.keys import ProviderKeys
 from publisher.service.login.sessions import Sessions
 from publisher.service.login.signed import InvalidToken, is_signed_token, issuer_of, texts, verify
 from publisher.service.login.tokens import PREFIX, Tokens
-from publisher.service.projects import SERVICE, Person, grants_of
+from publisher.service.projects import Person, grants_of
 from publisher.service.providers import SECRET_HEADER, JobTokens, Provider, Proxy
 
 COOKIE = "__Host-publisher-session"
@@ -125,9 +125,9 @@ class Senders:
         if self._tokens is not None and given.startswith(PREFIX):
             token = self._tokens.find(given, self._now())
             if token is not None:
-                known = {SERVICE, *(each.name for each in access.projects)}
-                grants = {name: verbs for name, verbs in token.grants.items() if name in known}
-                return identity_with(access, token.name, grants, Means.TOKEN, token.id)
+                grants = token.grants(access)
+                person = token.person
+                return identity_with(access, token.name, grants, Means.TOKEN, token.id, person)
         if is_signed_token(given):
             issuer = issuer_of(given)
             for each in access.job_tokens:
@@ -151,7 +151,7 @@ class Senders:
 
 def _identity(access: Access, person: Person, means: Means) -> Identity:
     grants = grants_of(person, access.projects, access.administrators)
-    return identity_with(access, person.name, grants, means)
+    return identity_with(access, person.name, grants, means, person=person)
 
 
 def _is_proxy(proxy: Proxy, headers: Headers, address: str) -> bool:

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass
+from publisher.service.access import Access
 from publisher.service.jobs.database import TOKENS, available, digest, seconds
-from publisher.service.projects import SERVICE, Grants
+from publisher.service.projects import SERVICE, Grants, Person, grants_of, limited_to
 from publisher.service.verbs import Verb
 
 PREFIX = "pub_"
@@ -36,7 +37,8 @@ class StoredToken:
     """A token as it is stored; times are in UTC.
 
     `projects` is empty for a token for the service itself and all projects. `used` is the last hour
-    in which it was used, or None.
+    in which it was used, or None. `person` is the user who created it, as its provider described
+    them then; None if that was not a user.
     """
 
     id: str
@@ -47,11 +49,21 @@ class StoredToken:
     created_by: str
     expires: datetime
     used: datetime | None
+    person: Person | None = None
 
-    @property
-    def grants(self) -> Grants:
-        """Return what the token allows, by project."""
-        return dict.fromkeys(self.projects or (SERVICE,), self.allows)
+    def grants(self, access: Access) -> Grants:
+        """Return what the token allows, by project.
+
+        Projects that the configuration does not have any more allow nothing, and a token never
+        allows more than its creator may do now: those of removed members end at once.
+        """
+        known = {SERVICE, *(each.name for each in access.projects)}
+        names = [name for name in self.projects or (SERVICE,) if name in known]
+        grants: Grants = dict.fromkeys(names, self.allows)
+        if self.person is None:
+            return grants
+        may = grants_of(self.person, access.projects, access.administrators)
+        return limited_to(grants, may)
 
 
 class Tokens:
@@ -68,6 +80,7 @@ class Tokens:
         by: str,
         now: datetime,
         expires: datetime,
+        person: Person | None = None,
     ) -> tuple[StoredToken, str]:
         """Store a new token, and return it with its text, which is not kept; raise TooManyTokens.
 
@@ -84,6 +97,7 @@ class Tokens:
             "created_by": by,
             "expires": seconds(expires),
             "used": None,
+            "person": "" if person is None else _person_text(person),
         }
         with available(), self._engine.begin() as connection:
             connection.execute(sa.delete(TOKENS).where(TOKENS.c.expires <= seconds(now)))
@@ -121,6 +135,14 @@ class Tokens:
         with available(), self._engine.begin() as connection:
             connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
 
+    def remove_invalid(self, access: Access, now: datetime) -> int:
+        """Remove the tokens that have expired, or allow nothing any more; return their number."""
+        gone = [each.id for each in self.list() if each.expires <= now or not each.grants(access)]
+        with available(), self._engine.begin() as connection:
+            for identifier in gone:
+                connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
+        return len(gone)
+
     def find(self, text: str, now: datetime) -> StoredToken | None:
         """Return the token with this text, None if it is not valid; record that it is used."""
         moment = seconds(now)
@@ -147,7 +169,22 @@ def _token(row: Any) -> StoredToken:
         row["created_by"],
         _time(row["expires"]),
         None if row["used"] is None else _time(row["used"]),
+        _person_of(row["person"]) if row["person"] else None,
     )
+
+
+def _person_text(person: Person) -> str:
+    value = {
+        "name": person.name,
+        "groups": sorted(person.groups),
+        "claims": dict(person.claims),
+    }
+    return json.dumps(value)
+
+
+def _person_of(text: str) -> Person:
+    value = json.loads(text)
+    return Person(value["name"], frozenset(value["groups"]), value["claims"])
 
 
 def _time(seconds: int) -> datetime:

@@ -4,6 +4,7 @@ context.py      what the interface reads: published trees, jobs, the clock
 snapshots.py    what is published at one moment, read again after each change, for all requests
 routes.py       a route, its parameters, and how they are parsed (pure)
 login.py        the routes with which people log in and out
+projects.py     the projects, what they use, and their quotas
 tokens.py       the routes that create, list and revoke tokens
 guard.py        the one check of every request: what its sender may do
 problems.py     errors as answers (application/problem+json)

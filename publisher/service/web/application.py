@@ -27,6 +27,7 @@ from publisher.service.web.login import login_routes
 from publisher.service.web.openapi import describe
 from publisher.service.web.pages import Pages, static_answer
 from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem
+from publisher.service.web.projects import Projects
 from publisher.service.web.rates import Rates
 from publisher.service.web.routes import Route, parse_query
 from publisher.service.web.submissions import Submissions
@@ -55,12 +56,14 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
         MissingVerb: A route does not state what its requests do.
     """
     trees = Trees(context)
+    projects = Projects(context, trees)
     sessions = Sessions(context.database) if context.database is not None else None
     tokens = Tokens(context.database) if context.database is not None else None
     senders = Senders(context.access, context.now, sessions, tokens)
     routes = [*trees.routes(), *job_routes(context.jobs), *audit_routes(context.audit)]
-    routes += token_routes(context)
+    routes += [*projects.routes(), *token_routes(context)]
     entries = [GuardedRoute("/static/{name}", _static, Verb.PROBE)]
+    entries += [GuardedRoute(*each, reach=Reach.OBJECT) for each in projects.pages()]
     if context.jobs is not None:
         submissions = Submissions(context, context.jobs, trees)
         routes = [*submissions.routes(), *routes]

@@ -155,7 +155,12 @@ def _renderer(repositories: tuple[str, ...]) -> Renderer:
     shown = [(f"Images of {name}", f"repositories/{name}/index.html") for name in repositories]
     return Renderer(
         "Publisher",
-        navigation=[*shown[:8], ("Jobs", _LIST), ("Add a wish", "new-wish")],
+        navigation=[
+            *shown[:8],
+            ("Jobs", _LIST),
+            ("Projects", "projects"),
+            ("Add a wish", "new-wish"),
+        ],
         home=".",
         templates=resources.files("publisher.service.web") / "templates",
         static=static_files(),

@@ -27,6 +27,8 @@ from publisher.service.jobs.model import (
     NoSuchJob,
     Submission,
 )
+from publisher.service.lists import identity_of as identity_of_list
+from publisher.service.lists import projects_by_list
 from publisher.service.projects import SERVICE
 from publisher.service.verbs import Reach, verb_for
 from publisher.service.web.answers import JSON, encode
@@ -39,7 +41,7 @@ from publisher.service.web.problems import BadRequest, NotFound
 from publisher.service.web.routes import Parameter, Route
 from publisher.service.web.threads import in_database
 from publisher.service.web.trees import ONE, Trees
-from publisher.sources.wish_lists import list_identity
+from publisher.sources.wish_lists import project_identity
 
 _LONGEST_KEY = 255
 
@@ -170,7 +172,9 @@ class Submissions:
     async def submit_wish(self, request: Request, repository: str, wish: StatusLine) -> Submission:
         """Queue an ingest of one wish, and return the job; raise CannotRun."""
         kind, subject, arguments = self.work_of(repository, wish)
-        return await self._submit(request, kind, repository, subject, arguments, "retry of a wish")
+        project = self._project_of(repository, wish) if kind is JobKind.INGEST_IMAGE else SERVICE
+        work = kind, repository, subject, arguments
+        return await self._submit(request, *work, "retry of a wish", project)
 
     async def wish(
         self, request: Request, repository: str, name: str, wish_list: str | None
@@ -202,18 +206,20 @@ class Submissions:
 
     def _project_of(self, repository: str, wish: StatusLine) -> str:
         configured = self._configured(repository)
-        lists = configured.lists if configured is not None else ()
-        chosen = (each for each in lists if list_identity(each.source) == wish.wish_list)
-        return next((each.project for each in chosen), SERVICE)
+        if configured is None:
+            return SERVICE
+        projects = self._context.access().projects
+        return projects_by_list(configured, projects).get(wish.wish_list, SERVICE)
 
     def work_of(self, repository: str, wish: StatusLine) -> tuple[JobKind, str, tuple[str, ...]]:
         """Return the job that publishes a wish: kind, subject and arguments; raise CannotRun."""
         configured = self._configured(repository)
-        if not wish.wish_list:
+        projects = [each.name for each in self._context.access().projects]
+        if wish.wish_list in ("", *map(project_identity, projects)):
             reference = wish.tries.reference if wish.tries is not None else wish.name
             return JobKind.INGEST_IMAGE, registry_image(reference), ()
         for each in configured.lists if configured is not None else ():
-            if list_identity(each.source) == wish.wish_list:
+            if identity_of_list(each) == wish.wish_list:
                 return JobKind.INGEST_LIST, each.name, _only(wish.name)
         raise CannotRun(
             f"cannot retry {wish.name}",

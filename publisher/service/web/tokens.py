@@ -123,6 +123,7 @@ class _TokenRoutes:
             identity_of(request).label,
             now,
             expires,
+            identity_of(request).person,
         )
         value = _value(found) | {"token": text}
         headers = _NO_STORE | {"Location": f"{BASE}/{found.id}"}

@@ -159,4 +159,4 @@ def test_a_token_for_projects_allows_nothing_elsewhere() -> None:
 
 def test_jobs_that_remove_images_need_a_verb_of_their_own() -> None:
     removing = {kind for kind in JobKind if verb_for(kind) is Verb.REMOVE}
-    assert removing == {JobKind.PRUNE, JobKind.GC}
+    assert removing == {JobKind.PRUNE, JobKind.GC, JobKind.RECONCILE}

@@ -26,6 +26,7 @@ from publisher.service.parse_configuration import parse_configuration, read_conf
 from publisher.service.projects import Member, Project
 from publisher.service.providers import JobRule, JobTokens, Login, Provider, Proxy
 from publisher.service.verbs import Role
+from publisher.wishlist.quota import Quota
 from tests.schemas import ROOT
 
 SCHEMA = json.loads((ROOT / "publisher/schemas/service-1.schema.json").read_text())
@@ -68,7 +69,9 @@ projects:
       - {claims: {unit: astro}, role: viewer}
     credentials: /c/astro.json
     settings: /c/astro.yaml
-  bio: {}
+    prefix: registry.example.org/astro
+    quota: {images: 200, bytes: 1.5 TB}
+  bio: {quota: {images: 0}}
 administrators: [{group: operators, role: admin}]
 repositories:
   images:
@@ -130,8 +133,10 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
             ),
             Path("/c/astro.json"),
             Path("/c/astro.yaml"),
+            "registry.example.org/astro",
+            Quota("astro", 200, 1_500_000_000_000),
         ),
-        Project("bio"),
+        Project("bio", quota=Quota("bio", 0)),
     )
     assert found.access.administrators == (Member(Role.ADMIN, group="operators"),)
     assert [each.project for each in images.lists] == ["", "bio"]
@@ -272,6 +277,33 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             ["1:29: error: credentials must be an absolute path", "settings has no value"],
         ),
         (
+            f"projects: {{a: {{prefix: 'r.example.org/a/'}}, b: {{prefix: 'a b'}}, "
+            f"c: {{prefix: [x]}}}}\n{REPOSITORY}",
+            [
+                "1:24: error: 'r.example.org/a/' is not a directory of public names (such as",
+                "'a b' is not a directory",
+                "prefix must be a string, but this is a list",
+            ],
+        ),
+        (
+            f"projects: {{a: {{quota: {{images: -1, bytes: 5, files: 1}}}}, b: {{quota: 5 GB}}}}\n"
+            f"{REPOSITORY}",
+            [
+                "1:32: error: images must be a whole number (such as images: 200)",
+                "bytes must be a size with its unit (such as bytes: 500 GB)",
+                "unknown key 'files'",
+                "the quota of b must be a mapping",
+            ],
+        ),
+        (
+            f"projects: {{p1: {{prefix: local/a/b}}, p2: {{prefix: local/a-b}}, "
+            f"p3: {{prefix: local/a}}, p4: {{prefix: local/a-b}}}}\n{REPOSITORY}",
+            [
+                "the prefixes of p3 and p1 are the same, or nested",
+                "the prefixes of p2 and p4 are the same, or nested",
+            ],
+        ),
+        (
             f"login: {{client: c, issuer: 'http://id.example.org', session: 90d}}\n{REPOSITORY}",
             [
                 "a login needs the address of the service",
@@ -345,7 +377,7 @@ def test_mistakes_are_reported_with_their_places_and_without_passwords(
 NOT_IN_A_SCHEMA = re.compile(
     r"name: same|name: of|project: p|61 \*|30 2 \*|h:port|"
     r"ftp:|dir:x|url: 'dir:/r'|none|wrong\.url|70000|pw123|schedules: \{site|job-time: 1s|"
-    r"session: 90d"
+    r"session: 90d|local/a-b"
 )
 
 
@@ -362,6 +394,10 @@ def test_the_schema_and_the_parser_know_the_same_keys() -> None:
         (SCHEMA["properties"]["access"], "access: "),
         (SCHEMA["$defs"]["repository"], "repositories: {r: "),
         (SCHEMA["$defs"]["project"], "projects: {p: "),
+        (
+            SCHEMA["$defs"]["project"]["properties"]["quota"],
+            "projects: {p: {quota: ",
+        ),
         (SCHEMA["properties"]["login"], "login: "),
         (SCHEMA["properties"]["proxy"], "proxy: "),
         (SCHEMA["$defs"]["jobTokens"], "job-tokens: {p: "),

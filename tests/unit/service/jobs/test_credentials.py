@@ -20,8 +20,8 @@ from publisher.service.jobs.credentials import UnsafeCredentials, project_option
 from publisher.service.jobs.model import JobKind, JobRequest
 from publisher.service.jobs.running import job_words
 from publisher.service.projects import Project
-from tests.command import Result, publisher
-from tests.layer_builder import file, image, layer
+from tests.command import Result, publisher, succeed
+from tests.layer_builder import file, image, layer, write_layout
 from tests.registry import OwnRegistry
 from tests.registry_auth import BasicAuth, basic
 
@@ -122,6 +122,58 @@ def test_a_job_cannot_use_the_credentials_of_another_project_or_of_the_host(tmp_
         ):
             found = service.run(request)
             assert found.code == 0, found.err
+
+
+def test_jobs_of_a_project_publish_below_its_prefix_only(tmp_path: Path) -> None:
+    """Also what a member adds to a list, or requests as a single image."""
+    state, home = tmp_path / "state", tmp_path / "home"
+    state.mkdir()
+    home.mkdir()
+    with OwnRegistry() as registry:
+        for name in ("astro/a", "astronomy/b", "astro", "bio/c"):
+            registry.add(name, "1", image(layer(file("motd", name.encode()))))
+        prefix = f"{registry.host}/astro"
+        settings, path = tmp_path / "astro.yaml", tmp_path / "list.yaml"
+        settings.write_text(f"registries: {{'{registry.host}': {{insecure: true}}}}\n")
+        write_layout(image(layer(file("motd", b"x"))), tmp_path / "layout", "1")
+        path.write_text(
+            f"version: 2\nimages:\n- {prefix}/a:1\n- {registry.host}/astronomy/b:1\n"
+            f"- {prefix}:1\n- {{image: '{registry.host}/bio/c', tags: ['*']}}\n"
+            f"- {{image: 'oci:{tmp_path}/layout:1', name: '../{prefix}/x'}}\n"
+            f"- {{image: 'oci:{tmp_path}/layout:1', name: 'x'}}\n"
+        )
+        project = Project("astro", settings=settings, prefix=prefix)
+        wish_list = ListConfiguration("astro", str(path), project="astro")
+        service = Service(
+            ServiceConfiguration(
+                "service.yaml",
+                state,
+                "",
+                (RepositoryConfiguration("images", f"dir:{tmp_path}/images", (wish_list,)),),
+                access=Access(projects=(project,)),
+            ),
+            {"PATH": os.environ["PATH"], "HOME": str(home)},
+        )
+        smuggled = {"arguments": (f"--prefix={registry.host}",)}
+        for kind, subject, more in (
+            (JobKind.PLAN, "astro", smuggled),
+            (JobKind.INGEST_LIST, "astro", smuggled),
+        ):
+            found = service.run(JobRequest(kind, "images", subject, project="astro"), **more)
+            assert found.code == 1, found.err
+            for name in (f"{registry.host}/astronomy/b", prefix, f"{registry.host}/bio/c"):
+                assert f"its public name {name} is not below {prefix}/" in found.err, found.err
+            assert "its public name local/x is not below" in found.err
+            assert not registry.seen(path="/(astronomy|bio)/|/astro/(tags|manifests)")
+        of_image = JobKind.INGEST_IMAGE
+        for name, code in ((f"{registry.host}/bio/c:1", 1), (f"{prefix}/a:1", 0)):
+            found = service.run(JobRequest(of_image, "images", name, project="astro"))
+            assert found.code == code, found.err
+        checked = publisher("check", f"--prefix={prefix}/", "--offline", path, "--output=json")
+        failed = {each["line"]: each["rule"] for each in checked.json["findings"]}
+        assert failed == dict.fromkeys((4, 5, 6, 8), "outside-prefix") | {7: "wish-list"}
+    listed = succeed("list", "--repository", f"dir:{tmp_path}/images", "--output=json")
+    assert [each["name"] for each in listed.json["images"]] == [f"{prefix}/a:1"]
 
 
 def test_a_file_that_other_users_can_read_is_refused(tmp_path: Path) -> None:

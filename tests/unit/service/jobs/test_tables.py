@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -257,15 +258,20 @@ def test_ingests_of_different_lists_have_different_partitions_and_those_of_one_l
     create_tables(engine)
     DBOS.migrate(url)
     jobs = StoredJobs(engine, 1000)
-    jobs.allow_lanes({"gateway": 4})
+    jobs.allow_lanes({"gateway": 4}, limited={"astro"})
     requests = [JobRequest(JobKind.INGEST_LIST, "gateway", f"l{n}") for n in range(20)]
     requests += [JobRequest(JobKind.INGEST_LIST, "gateway", "l0", ("--retry-failed",))]
     requests += [JobRequest(JobKind.GC, "gateway"), JobRequest(JobKind.INGEST_LIST, "one", "l1")]
+    for project in ("astro", "bio"):  # the first one has a quota
+        lists = [JobRequest(JobKind.INGEST_LIST, "gateway", f"l{n}") for n in range(20)]
+        requests += [replace(each, project=project) for each in lists]
+    requests += [JobRequest(JobKind.INGEST_IMAGE, "gateway", "a/b:1", project="astro")]
     ids = [jobs.submit(each).job.id for each in requests]
     query = sa.text("SELECT workflow_uuid, queue_partition_key FROM workflow_status")
     with engine.connect() as connection:
         lanes = {row[0]: row[1] for row in connection.execute(query)}
     found = [lanes[each] for each in ids]
     assert set(found[:20]) == {"gateway", "gateway/1", "gateway/2", "gateway/3"}
-    assert found[20] == found[0] and found[21:] == ["gateway", "one"]
+    assert found[20] == found[0] and found[21:23] == ["gateway", "one"]
+    assert len({*found[23:43], found[63]}) == 1 and found[43:63] == found[:20]
     engine.dispose()

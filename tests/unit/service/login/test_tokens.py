@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,10 @@ import pytest
 from publisher.service.access import Access, Anonymous, Token
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.store import StoredJobs
+from publisher.service.login.senders import COOKIE
+from publisher.service.login.sessions import Sessions
 from publisher.service.login.tokens import Tokens
-from publisher.service.projects import Project
+from publisher.service.projects import Member, Person, Project
 from publisher.service.verbs import GRANTED, ROLES, Role
 from publisher.service.web.application import application
 from publisher.service.web.context import Context
@@ -151,6 +154,55 @@ def test_a_token_ends_on_its_day_and_with_its_project(service: Service) -> None:
     service.now = NOW
     service.projects = (Project("other"),)
     assert service.ask("GET", "/api/v1/jobs", mine).status_code == 403
+
+
+def test_the_tokens_and_sessions_of_a_member_end_with_the_membership(
+    service: Service, tmp_path: Path
+) -> None:
+    members = (Member(Role.ADMIN, user="paula"), Member(Role.ADMIN, group="staff"))
+    service.projects = (Project("own", members), Project("other", members[:1]))
+    sessions = Sessions(connect(f"sqlite:///{tmp_path}/jobs.sqlite"))
+
+    def log_in(name: str, *groups: str) -> dict[str, str]:
+        person = Person(name, frozenset(groups), {"unit": "x"})
+        cookie = sessions.begin(person, service.now, timedelta(hours=1))
+        csrf = hmac.new(cookie.encode(), b"csrf", "sha256").hexdigest()
+        return {"Cookie": f"{COOKIE}={cookie}", "X-CSRF-Token": csrf}
+
+    def create(headers: Mapping[str, str], **body: object) -> dict[str, str]:
+        made = service.create(headers, allows=["read", "administer"], **body)
+        assert made.status_code == 201, made.text
+        return {"Authorization": f"Bearer {made.json()['token']}"}
+
+    def grants(headers: Mapping[str, str]) -> dict[str, list[str]]:
+        found = service.ask("GET", "/api/v1/identity", headers).json()["grants"]
+        return {each["project"]: each["verbs"] for each in found}
+
+    paula, erin = log_in("paula"), log_in("erin", "staff")
+    both = create(paula, projects=["own", "other"], name="both")
+    of_token, of_group = create(both, name="second"), create(erin, name="group")
+    may = ["administer", "read"]
+    assert grants(both) == {"own": may, "other": may}
+    assert grants(of_token) == grants(of_group) == {"own": may}
+
+    # In one project her role is smaller, and in the other one she is a member no more.
+    service.projects = (Project("own", (Member(Role.VIEWER, user="paula"), members[1])),)
+    assert grants(both) == grants(of_token) == {"own": ["read"]}
+    assert grants(of_group) == {"own": may}
+    service.projects = (Project("own", members[1:]), Project("other", members[1:]))
+    for headers in (paula, both, of_token):
+        assert grants(headers) == {}
+        assert service.ask("GET", "/api/v1/jobs", headers).status_code == 403
+    service.projects = (Project("own"), Project("other"))
+    assert grants(of_group) == {} and grants(erin) == {}
+
+    # A token that allows nothing any more is removed; those of the configuration's tokens stay.
+    kept = service.create(ADMIN, name="kept").json()["name"]
+    tokens = Tokens(connect(f"sqlite:///{tmp_path}/jobs.sqlite"))
+    access = Access(projects=service.projects)
+    assert tokens.remove_invalid(access, service.now) == 3
+    assert service.names(OPERATOR) == [kept]
+    assert tokens.remove_invalid(access, service.now + timedelta(days=400)) == 1
 
 
 def test_a_token_allows_nothing_that_its_creator_is_not_allowed(service: Service) -> None:

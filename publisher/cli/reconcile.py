@@ -1,0 +1,110 @@
+"""`publisher reconcile`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from publisher.cli.failures import DONE, SOME_FAILED, UsageError
+from publisher.cli.logs import log_options
+from publisher.cli.options import repository_option, wait_option
+from publisher.cli.removal import utc_now
+from publisher.cli.rendering import echo
+from publisher.cli.repositories import open_repository, whole_url
+from publisher.cli.service_process import config_option, read_service_configuration
+from publisher.cli.sources import open_sources
+from publisher.sizes import plural
+from publisher.times import format_time
+
+if TYPE_CHECKING:
+    from publisher.service.reconcile import Report
+
+
+@click.command()
+@config_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@repository_option
+@wait_option
+@log_options
+def reconcile(path: str, dry_run: bool, repository: str | None, wait: float) -> int:
+    """Make the repositories of the service, or that of --repository, match its configuration.
+
+    Images of wish lists that the configuration does not have any more are scheduled for removal,
+    unless another list requests them; they stay usable for their grace periods. Lists that the
+    service never had, and images published by hand, are left alone. An ingest of each list is
+    queued, which publishes missing images again; images whose list is back leave the schedule.
+    Images in the directory of a project (`prefix`) that none of its lists requests are printed.
+    Tokens that are not valid any more are removed.
+
+    \b
+    publisher reconcile --config /etc/publisher/service.yaml --dry-run
+    publisher reconcile --config /etc/publisher/service.yaml
+
+    Ends with 1 if something could not be done, and with 2 if the configuration has errors.
+    """
+    configuration = read_service_configuration(path)
+    from publisher.service.jobs.database import connect, create_tables
+    from publisher.service.jobs.lanes import lanes_of
+    from publisher.service.jobs.lists import ConfiguredLists
+    from publisher.service.jobs.store import StoredJobs
+    from publisher.service.login.tokens import Tokens
+    from publisher.service.reconcile import Reconciliation
+
+    chosen = [
+        each
+        for each in configuration.repositories
+        if repository is None or whole_url(each.url) == whole_url(repository)
+    ]
+    if not chosen:
+        raise UsageError(
+            f"cannot reconcile {repository}",
+            why="it is not a repository of the configuration",
+            hint="omit --repository, or correct it",
+        )
+    engine = connect(configuration.database)
+    create_tables(engine)
+    jobs = StoredJobs(engine, configuration.limits.queued)
+    lanes = lanes_of(configuration, os.environ)
+    jobs.allow_lanes(lanes, configuration.limited_projects)
+    is_complete = True
+    with open_sources({}) as sources:
+        work = Reconciliation(
+            configuration.access, ConfiguredLists(engine), Tokens(engine), jobs, sources, utc_now
+        )
+        for each in chosen:
+            opened = open_repository(each.url, writable=not dry_run, may_be_new=True, wait=wait)
+            try:
+                report = work.run(each, opened, dry_run=dry_run)
+            finally:
+                opened.close()
+            _print(report, "would be " if dry_run else "")
+            is_complete = is_complete and report.is_complete
+    engine.dispose()
+    return DONE if is_complete else SOME_FAILED
+
+
+def _print(report: Report, would: str) -> None:
+    for name in sorted(report.gone):
+        echo(f"withdrawn: {name}  is not in the configuration")
+    for entry in report.scheduled:
+        until = format_time(entry.not_before)
+        echo(f"{would}scheduled: {entry.name}  may be removed from {until}")
+    for name, why in report.kept.items():
+        echo(f"kept: {name}  {why}")
+    for name, project in report.unrequested.items():
+        echo(f"not requested: {name}  is in the directory of the project {project}")
+    for name, why in report.unreadable.items():
+        echo(f"kept: {name}: {why}", err=True)
+    for name in report.queued:
+        echo(f"queued: ingest of {name}")
+    if report.waiting:
+        lists = plural(report.waiting, "list")
+        echo(f"publisher: {lists} not queued: as many jobs wait as limits.queued allows", err=True)
+    if report.tokens:
+        echo(f"{plural(report.tokens, 'token')} removed: expired, or without a project or member")
+    echo(
+        f"{plural(len(report.scheduled), 'image')} {would}scheduled; "
+        f"{plural(len(report.unrequested), 'image')} not requested"
+    )

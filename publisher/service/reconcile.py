@@ -1,0 +1,168 @@
+"""One repository is made to match the configuration: behind `publisher reconcile`.
+
+Wishes of lists that the configuration does not have any more are withdrawn, with their grace
+periods. All lists are ingested again, each with the credentials of its project, by jobs of their
+own: so images that are missing, or scheduled although a list requests them, are published. What
+nothing requests in the directory of a project is found, and tokens that are not valid are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from publisher.errors import PublisherError, explain
+from publisher.lazy import dataclass
+from publisher.removal.prune import Report as Withdrawal
+from publisher.removal.prune import prune
+from publisher.removal.withdrawal import Guard
+from publisher.repository import Repository
+from publisher.repository.reading import load_publication, load_schedule
+from publisher.service.access import Access
+from publisher.service.configuration import RepositoryConfiguration
+from publisher.service.jobs.lists import ConfiguredLists
+from publisher.service.jobs.model import JobKind, JobRequest, Jobs, QueueFull
+from publisher.service.lists import projects_by_list
+from publisher.service.login.tokens import Tokens
+from publisher.tree.schedule import ScheduledRemoval
+
+if TYPE_CHECKING:
+    from publisher.sources.open import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done, or would be.
+
+    Attributes:
+        gone: The lists that the configuration does not have any more.
+        scheduled: Their images that no other list requests.
+        kept: Further images of these lists, which stay, with the reason.
+        unrequested: Images in the directory of a project that none of its lists requests, with the
+            name of the project.
+        unreadable: Images whose lists are not known, with the reason.
+        queued: The lists that are ingested by new jobs.
+        waiting: How many further ingests could not be queued, since too many jobs wait.
+        tokens: How many tokens were not valid any more, and were removed.
+    """
+
+    gone: frozenset[str] = frozenset()
+    scheduled: tuple[ScheduledRemoval, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+    unrequested: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    queued: tuple[str, ...] = ()
+    waiting: int = 0
+    tokens: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything could be done."""
+        return not (self.unreadable or self.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What a reconciliation uses.
+
+    Attributes:
+        access: The projects and their members.
+        lists: The lists that the configuration had.
+        tokens: The tokens that requests have created.
+        jobs: Where ingests are queued.
+        sources: Not asked: no list is read.
+        now: The clock.
+    """
+
+    access: Access
+    lists: ConfiguredLists
+    tokens: Tokens
+    jobs: Jobs
+    sources: Sources
+    now: Callable[[], datetime]
+
+    def run(
+        self, configured: RepositoryConfiguration, repository: Repository, *, dry_run: bool = False
+    ) -> Report:
+        """Reconcile a repository; with `dry_run`, change nothing, and queue nothing.
+
+        Raises:
+            RepositoryError: The repository cannot be used.
+            JobsUnavailable: The database cannot be reached.
+        """
+        projects = self.access.projects
+        gone = self.lists.gone(configured, projects)
+        withdrawal = Withdrawal()
+        if gone:
+            withdrawal = prune(
+                repository,
+                (),
+                self.sources,
+                self.now,
+                withdrawn=gone,
+                guard=Guard(
+                    off=True
+                ),  # the configuration states it, and images stay for their grace
+                dry_run=dry_run,
+            )
+        unrequested, unreadable = self._unrequested(configured, repository)
+        report = Report(
+            gone,
+            withdrawal.scheduled,
+            withdrawal.kept,
+            unrequested,
+            dict(withdrawal.unreadable) | unreadable,
+        )
+        if dry_run:
+            return report
+        if not withdrawal.unreadable:
+            self.lists.withdrawn(configured.name, gone, withdrawal.unknown_lists)
+        queued, waiting = self._queue(configured)
+        tokens = self.tokens.remove_invalid(self.access, self.now())
+        return replace(report, queued=queued, waiting=waiting, tokens=tokens)
+
+    def _unrequested(
+        self, configured: RepositoryConfiguration, repository: Repository
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return images of projects that none of their lists requests, and unreadable ones."""
+        projects = {f"{each.prefix}/": each.name for each in self.access.projects if each.prefix}
+        if not projects:
+            return {}, {}
+        of_list = projects_by_list(configured, self.access.projects)
+        scheduled = {entry.name for entry in load_schedule(repository).entries}
+        found: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
+        for name in repository.names():
+            owner = next((projects[each] for each in projects if name.startswith(each)), "")
+            if not owner or name in scheduled:
+                continue
+            try:
+                publication = load_publication(repository, name)
+            except (PublisherError, OSError) as error:
+                unreadable[name] = str(explain(error))
+                continue
+            lists = publication.wish_lists if publication is not None else frozenset()
+            if owner not in {of_list.get(each) for each in lists}:
+                found[name] = owner
+        return found, unreadable
+
+    def _queue(self, configured: RepositoryConfiguration) -> tuple[tuple[str, ...], int]:
+        """Queue an ingest of each list; return the new ones, and how many could not be queued."""
+        queued = []
+        for number, each in enumerate(configured.lists):
+            request = JobRequest(
+                JobKind.INGEST_LIST,
+                configured.name,
+                each.name,
+                requested_by="reconcile",
+                reason="reconcile",
+                project=each.project,
+            )
+            try:
+                if self.jobs.submit(request).is_new:
+                    queued.append(each.name)
+            except QueueFull:
+                return tuple(queued), len(configured.lists) - number
+        return tuple(queued), 0

@@ -1,0 +1,176 @@
+"""What the configuration does not have any more is withdrawn, and comes back with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+import yaml
+from dbos import DBOS
+
+from publisher.service.configuration import (
+    ListConfiguration,
+    RepositoryConfiguration,
+    ServiceConfiguration,
+)
+from publisher.service.jobs.database import connect, create_tables
+from publisher.service.jobs.lists import ConfiguredLists
+from publisher.service.jobs.model import JobKind, JobRequest
+from publisher.service.jobs.running import job_words
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.login.tokens import Tokens
+from publisher.service.projects import Project
+from publisher.service.verbs import Verb
+from tests.command import Result, publisher, succeed
+from tests.layer_builder import file, image, layer, write_layout
+
+
+class Service:
+    """A configuration in a file, its database, and a repository with the images of two lists."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "service.yaml"
+        url = f"sqlite:///{directory}/jobs.sqlite"
+        self.engine: sa.Engine = connect(url)
+        create_tables(self.engine)
+        DBOS.migrate(url)
+        self.jobs = StoredJobs(self.engine, 100)
+        self.lists = ConfiguredLists(self.engine)
+        for name in ("astro/a", "bio/b", "both", "free"):
+            built = image(layer(file(name, name.encode())))
+            write_layout(built, directory / name.replace("/", "-"), "1")
+        self.write("astro", "astro/a", "both")
+        self.write("bio", "bio/b", "both")
+
+    def wish(self, name: str) -> dict[str, str]:
+        return {"image": f"oci:{self.directory}/{name.replace('/', '-')}:1", "name": name}
+
+    def write(self, name: str, *images: str) -> None:
+        document = {"version": 2, "images": [self.wish(each) for each in images]}
+        (self.directory / f"{name}.yaml").write_text(yaml.safe_dump(document))
+
+    def configure(self, *lists: str, projects: tuple[str, ...] = ("astro", "bio")) -> bool:
+        """Write a configuration with these lists of projects of the same name; note them."""
+        value = {
+            "version": 1,
+            "state": str(self.directory),
+            "database": str(self.directory / "jobs.sqlite"),
+            "projects": {each: {"prefix": f"local/{each}"} for each in projects},
+            "repositories": {
+                "images": {
+                    "url": f"dir:{self.directory}/images",
+                    "projects": list(projects),
+                    "lists": {
+                        each: {"source": f"{self.directory}/{each}.yaml", "project": each}
+                        for each in lists
+                    },
+                }
+            },
+        }
+        self.path.write_text(yaml.safe_dump(value))
+        known = tuple(Project(each, prefix=f"local/{each}") for each in projects)
+        return self.lists.note(self.repository(*lists, projects=projects), known)
+
+    def repository(self, *lists: str, projects: tuple[str, ...] = ()) -> RepositoryConfiguration:
+        found = (
+            ListConfiguration(each, f"{self.directory}/{each}.yaml", project=each) for each in lists
+        )
+        url = f"dir:{self.directory}/images"
+        return RepositoryConfiguration("images", url, tuple(found), projects=projects)
+
+    def run(self, verb: str, *arguments: str) -> Result:
+        return succeed(verb, *arguments, "--repository", f"dir:{self.directory}/images")
+
+    def reconcile(self, *options: str) -> str:
+        return self.run("reconcile", "--config", str(self.path), *options).out
+
+    def scheduled(self) -> dict[str, str]:
+        """The names of the scheduled images, with the reason."""
+        entries = self.run("schedule", "--output=json").json["entries"]
+        return {each["name"].removeprefix("local/"): each["reason"] for each in entries}
+
+    def queued(self) -> list[str]:
+        return sorted(each.request.subject for each in self.jobs.list().jobs)
+
+
+def test_lists_that_are_gone_are_withdrawn_with_grace_and_restored_when_they_are_back(
+    tmp_path: Path,
+) -> None:
+    service = Service(tmp_path)
+    assert not service.configure("astro", "bio")
+    for name in ("astro", "bio"):
+        service.run("ingest", str(tmp_path / f"{name}.yaml"))
+    free, single = service.wish("free"), service.wish("free")
+    service.run("ingest-image", free["image"], "--name", "free")  # by hand
+    service.run("ingest-image", single["image"], "--name", "astro/single", "--project", "astro")
+    service.run("ingest-image", free["image"], "--name", "bio/unrequested")
+    # A list that the service never had.
+    service.write("own", "free")
+    service.run("ingest", str(tmp_path / "own.yaml"))
+
+    # Nothing is gone: each list is ingested, so that what is missing is published.
+    found = service.reconcile()
+    assert service.scheduled() == {} and service.queued() == ["astro", "bio"]
+    line = "not requested: local/bio/unrequested:1  is in the directory of the project bio"
+    assert line in found and "astro/single" not in found
+    assert "queued" not in service.reconcile()  # they wait already
+
+    # The project is gone with its list: what it shares with another one stays.
+    assert service.configure("bio", projects=("bio",))
+    before = sorted(tmp_path.glob("images/.metadata/**/publication.json"))
+    planned = service.reconcile("--dry-run")
+    assert "local/astro/a:1" in planned and service.scheduled() == {}
+    service.reconcile()
+    assert service.scheduled() == dict.fromkeys(("astro/a:1", "astro/single:1"), "withdrawn")
+    assert sorted(tmp_path.glob("images/.metadata/**/publication.json")) == before
+    [entry, _] = service.run("schedule", "--output=json").json["entries"]
+    grace = datetime.fromisoformat(entry["notBefore"]) - datetime.fromisoformat(
+        entry["scheduledAt"]
+    )
+    assert grace == timedelta(days=30)
+    [shown] = [
+        e for e in service.run("list", "--output=json").json["images"] if "both" in e["name"]
+    ]
+    record = service.run("show", shown["name"], "--output=json").json
+    assert "bio.yaml" in str(record) and "astro.yaml" not in str(record)
+    # It is done: a restart of the service finds nothing to do.
+    assert not service.configure("bio", projects=("bio",))
+
+    # The list is back within the grace period: its ingest is queued, and restores its images.
+    assert service.configure("astro", "bio")
+    assert "queued: ingest of astro" not in service.reconcile()  # that of before waits still
+    service.run("ingest", str(tmp_path / "astro.yaml"))
+    assert service.scheduled() == {"astro/single:1": "withdrawn"}
+    service.run("ingest-image", single["image"], "--name", "astro/single", "--project", "astro")
+    assert service.scheduled() == {}
+    service.engine.dispose()
+
+
+def test_tokens_that_are_not_valid_any_more_are_removed(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.configure("astro")
+    tokens, now = Tokens(service.engine), datetime.now(UTC)
+    read = frozenset({Verb.READ})
+    for name, projects, days in (("old", ["astro"], -1), ("gone", ["x"], 9), ("kept", ["bio"], 9)):
+        tokens.create(name, projects, read, "", now - timedelta(9), now + timedelta(days))
+    assert "2 tokens removed" in service.reconcile()
+    assert [each.name for each in tokens.list()] == ["kept"]
+    service.engine.dispose()
+
+
+def test_a_job_reconciles_its_repository_by_the_configuration_of_its_host(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.configure("astro")
+    configuration = ServiceConfiguration(
+        str(service.path), tmp_path, "", (service.repository("astro"),)
+    )
+    words = job_words(configuration, JobRequest(JobKind.RECONCILE, "images"))
+    assert words[0] == "reconcile" and f"--config={service.path}" in words
+    found = publisher(*words, home=tmp_path)
+    assert found.code == 0, found.err
+    assert service.queued() == ["astro"]
+    other = publisher("reconcile", "--config", service.path, "--repository", "dir:/other")
+    assert other.code == 2 and "it is not a repository of the configuration" in other.err
+    service.engine.dispose()
