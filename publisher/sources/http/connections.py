@@ -225,6 +225,16 @@ class Adapter(HTTPAdapter):
         super().init_poolmanager(connections, maxsize, block, **options, **self._context)
         self._use_pools(self.poolmanager)
 
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Called by requests before each request.
+
+        With a context, its authorities alone are trusted. requests would add those of the package
+        certifi to it, for each connection, which takes longer than the rest of a request.
+        """
+        super().cert_verify(conn, url, verify, cert)
+        if self._context:
+            conn.ca_certs = None
+
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """Called by requests, for connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **options, **self._context)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 import threading
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import requests
@@ -29,10 +31,17 @@ class NotAnAddress(ValueError):
 
 
 class Host:
-    """One scheme, host and port."""
+    """One scheme, host and port. `usual_trust` is the context of hosts without certificates."""
 
     def __init__(
-        self, name: str, settings: Settings, scheme: str, host: str, port: int, clock: Clock
+        self,
+        name: str,
+        settings: Settings,
+        scheme: str,
+        host: str,
+        port: int,
+        clock: Clock,
+        usual_trust: Callable[[], ssl.SSLContext],
     ) -> None:
         own = settings.registry(name)
         self._clock = clock
@@ -40,9 +49,10 @@ class Host:
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
         self._sockets = Sockets()
-        usual_trust = scheme == "https" and own.ca is None and not own.insecure
-        # The certificate authorities of the system, not those of requests.
-        context = ssl.create_default_context() if usual_trust else None
+        context = None
+        if scheme == "https" and own.ca is None and not own.insecure:
+            # A certificate of the client becomes a part of the context.
+            context = usual_trust() if own.client_certificate is None else system_trust()
         self._adapter = Adapter(self._sockets, own.max_concurrent, context)
         self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
         self._certificate: str | tuple[str, str] | None = None
@@ -130,10 +140,17 @@ class Host:
             self._worked, self._down = self._clock.monotonic(), 0.0
 
 
+def system_trust() -> ssl.SSLContext:
+    """Return a context with the certificate authorities of the system, not those of requests."""
+    return ssl.create_default_context()
+
+
 def _check_certificates(name: str, own: RegistrySettings) -> None:
     """Raise SourceError for an unusable file; a request would report an error of TLS instead."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     path = own.ca
+    if path is None and own.client_certificate is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if own.ca is not None:
             context.load_verify_locations(own.ca)
@@ -158,6 +175,7 @@ class Hosts:
         self._clock = clock
         self._hosts: dict[tuple[str, str], Host] = {}
         self._lock = threading.Lock()
+        self._usual_trust = functools.cache(system_trust)  # reading the authorities takes 20 ms
 
     def of(self, url: str) -> Host:
         """Return the host of an address; raise NotAnAddress if it is neither http nor https."""
@@ -180,6 +198,7 @@ class Hosts:
                     parts.hostname,
                     port or (443 if scheme == "https" else 80),
                     self._clock,
+                    self._usual_trust,
                 )
             return known
 

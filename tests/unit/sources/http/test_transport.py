@@ -63,6 +63,17 @@ def test_an_authority_that_the_machine_trusts_is_trusted(
             assert open_bare(sources, registry.host).resolve()
 
 
+def test_the_authorities_that_the_library_requests_brings_are_not_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator who removes an authority from the machine removes the trust in it."""
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(authority.own.certificate))
+    with OwnRegistry(tls=server_context(authority.issue("bundled"))) as registry:
+        registry.add("library/x", "latest", sample_image())
+        with fast_sources() as sources, pytest.raises(SourceError, match="not accepted"):
+            open_bare(sources, registry.host).resolve()
+
+
 @pytest.mark.parametrize("kind", ["unknown", "expired", "other-host"])
 def test_an_invalid_certificate_is_an_error_without_another_try(
     authority: Authority, kind: str
@@ -102,6 +113,22 @@ def test_a_client_certificate_is_sent_to_a_server_that_requires_one(authority: A
         without = Settings({registry.host: RegistrySettings(ca=ca)})
         with fast_sources(without) as sources, pytest.raises(SourceError):
             open_bare(sources, registry.host).resolve()
+
+
+def test_a_client_certificate_is_sent_only_to_the_registry_that_it_is_for(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.own.certificate))
+    server, client = authority.issue("server"), authority.issue("me")
+    requiring = server_context(server, clients=authority)
+    with OwnRegistry(tls=requiring) as named, OwnRegistry(tls=requiring) as other:
+        for registry in (named, other):
+            registry.add("library/x", "latest", sample_image())
+        own = RegistrySettings(client_certificate=client.certificate, client_key=client.key)
+        with fast_sources(Settings({named.host: own})) as sources:
+            assert open_bare(sources, named.host).resolve()
+            with pytest.raises(SourceError):
+                open_bare(sources, other.host).resolve()
 
 
 @pytest.mark.parametrize("missing", ["ca", "client_certificate"])
