@@ -1,6 +1,53 @@
-"""`python -m publisher` is the `publisher` command."""
+"""How a command starts and ends, as `python -m publisher` and as the script `publisher`.
 
-from publisher.cli.main import main
+Loading modules is most of a short command, so that each command begins and ends here, and not in
+`publisher.cli.main`, which loads all that commands share.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import signal
+import sys
+
+_INTERRUPTED = 130  # as in publisher.cli.failures, which takes long to load
+
+
+def main() -> None:
+    """Load the command line, run it, and end the process with its exit code."""
+    # Until the command is loaded (publisher.cli.main), Python would print where it was interrupted.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
+    gc.disable()  # until then as well: nothing of what is loaded becomes unreachable
+    end = _End()
+    atexit.register(end)  # what is registered first is called last
+    from publisher.cli.main import main as run
+
+    try:
+        run()
+    except SystemExit as error:
+        end.code = error.code
+        raise
+
+
+class _End:
+    """Ends the process without deleting its objects one by one, after all other exit functions."""
+
+    def __init__(self) -> None:
+        self.code: object = None
+
+    def __call__(self) -> None:
+        if not isinstance(self.code, int):
+            return  # an unexpected error: Python prints it
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return  # Python tries it again, and reports it
+        os._exit(self.code)
+
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -149,6 +151,12 @@ def publisher() -> None:
       publisher ingest wishlist.yaml --repository dir:/srv/images
       publisher list --repository dir:/srv/images
     """
+    # The command is loaded: see publisher.__main__.
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _ensure_utf_8() -> None:
