@@ -8,15 +8,16 @@ contains method, host, path, status and try of each, but no header, query or bod
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field, replace
 from urllib.parse import urljoin
 
 import requests
 import urllib3.exceptions
 
+from publisher.lazy import dataclass
 from publisher.log_context import event
 from publisher.oci.known_hosts import suggest_host
 from publisher.oci.reference import api_host
@@ -42,14 +43,14 @@ _VERBS = {"HEAD": "reach", "POST": "send to", "PUT": "send to"}
 _HEADERS = {"User-Agent": "publisher", "Accept-Encoding": "identity"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
     """One request, as it is to be sent."""
 
     method: str
     url: str
-    headers: Mapping[str, str] = dataclasses.field(repr=False)
-    data: bytes | None = dataclasses.field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    data: bytes | None = field(repr=False)
     deadline: Deadline
 
     @property
@@ -62,7 +63,7 @@ class _Request:
         headers = self.headers
         if not same_origin(url, self.url):
             headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
-        return dataclasses.replace(self, url=url, headers=headers)
+        return replace(self, url=url, headers=headers)
 
 
 class Exchange:

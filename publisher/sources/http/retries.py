@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
+
+from publisher.lazy import dataclass
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """The statuses of temporary failures. All others are answers."""
@@ -15,7 +16,7 @@ LONGEST_BACKOFF = 5
 """The try after which the back-off is constant: 8 to 16 seconds."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """A temporary failure; `wait` are the seconds that the server requested to wait."""
 
@@ -25,7 +26,7 @@ class Fault:
     is_rate_limit: bool = False
 
 
-@dataclasses.dataclass(slots=True)
+@dataclass(slots=True)
 class Tries:
     """The tries of one request."""
 
