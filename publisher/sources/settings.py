@@ -50,12 +50,12 @@ class Proxies:
     no_proxy: str = ""
     """Hosts without a proxy: names, .domains, addresses, networks (10.0.0.0/8), or "*"."""
 
-    def for_host(self, scheme: str, host: str, port: int) -> dict[str, str]:
-        """Return the proxies for requests to this host, in the form of the library requests."""
+    def for_host(self, scheme: str, host: str, port: int) -> str:
+        """Return the address of the proxy for requests to this host, or ""."""
         proxy = self.https if scheme == "https" else self.http
         if not proxy or bypasses_proxy(host, port, self.no_proxy):
-            return {}
-        return {scheme: proxy if "://" in proxy else f"http://{proxy}"}
+            return ""
+        return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @dataclass(frozen=True, slots=True)

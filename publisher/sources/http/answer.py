@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import requests
 import urllib3.exceptions
+from urllib3 import BaseHTTPResponse
 
 from publisher.lazy import pattern
 from publisher.oci.document import MAX_DOCUMENT_BYTES
@@ -36,15 +36,24 @@ class BrokenBody(Exception):
 class Answer:
     """The final answer to a request, after redirects. Its body can be read once.
 
-    `status` is the HTTP status, `url` the address that answered. The body is valid within the
-    `with` of `Exchange.request`.
+    `status` is the HTTP status, `url` the address that answered, `sent_authorization` the header of
+    the request, or "". The body is valid within the `with` of `Exchange.request`.
     """
 
-    def __init__(self, response: requests.Response, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        response: BaseHTTPResponse,
+        deadline: Deadline,
+        method: str,
+        url: str,
+        sent_authorization: str,
+    ) -> None:
         self._response = response
         self._deadline = deadline
-        self.status = response.status_code
-        self.url = response.url
+        self._method = method
+        self.status = response.status
+        self.url = url
+        self.sent_authorization = sent_authorization
 
     def header(self, name: str) -> str:
         """Return a header's value, or "" if the answer does not have it."""
@@ -54,11 +63,6 @@ class Answer:
     def place(self) -> str:
         """Host and path of the address, for messages."""
         return place(self.url)
-
-    @property
-    def sent_authorization(self) -> str:
-        """The Authorization header of the request, or ""."""
-        return str(self._response.request.headers.get("Authorization", ""))
 
     @property
     def content_length(self) -> int | None:
@@ -85,7 +89,10 @@ class Answer:
     @property
     def next_page(self) -> str:
         """The address of the next page of a list (RFC 8288), or "" for the last one."""
-        return str(self._response.links.get("next", {}).get("url", ""))
+        from requests.utils import parse_header_links  # long to load; few lists have pages
+
+        links = parse_header_links(self.header("Link"))
+        return next((link["url"] for link in links if link.get("rel") == "next"), "")
 
     def retry_after(self, now: datetime.datetime) -> float | None:
         """Return the seconds to wait that a Retry-After header requests."""
@@ -101,7 +108,7 @@ class Answer:
             self._deadline.check(f"cannot fetch {self.place}", "its answer arrives too slowly")
             try:
                 with self._deadline.waiting():
-                    chunk = self._response.raw.read1(CHUNK, decode_content=False)
+                    chunk = self._response.read1(CHUNK, decode_content=False)
             except (OSError, urllib3.exceptions.HTTPError) as error:
                 raise BrokenBody(describe(error)) from None
             if not chunk:
@@ -158,12 +165,13 @@ class Answer:
         if self._is_short():
             # If this fails, the connection is closed, and the next request opens another one.
             with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
-                self._response.raw.read1(DRAIN, decode_content=False)
+                self._response.read1(DRAIN, decode_content=False)
         self._response.close()
+        self._response.release_conn()
 
     def _is_short(self) -> bool:
         length = self.content_length
-        return self._response.request.method == "HEAD" or (length is not None and length <= DRAIN)
+        return self._method == "HEAD" or (length is not None and length <= DRAIN)
 
 
 def parse_retry_after(header: str, now: datetime.datetime) -> float | None:

@@ -1,4 +1,4 @@
-"""Connections for requests and urllib3 with three additional properties.
+"""Connections of urllib3 with three additional properties.
 
 - Another thread can end them, also while they are being opened. A thread that waits for data cannot
   be interrupted, but its socket can be shut down, which ends the wait. urllib3 does not expose its
@@ -16,21 +16,32 @@ import http.client
 import io
 import os
 import socket
-import ssl
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3 import (
+    BaseHTTPResponse,
+    HTTPConnectionPool,
+    HTTPSConnectionPool,
+    PoolManager,
+    ProxyManager,
+    Timeout,
+    make_headers,
+)
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
     LocationParseError,
     NameResolutionError,
     NewConnectionError,
 )
+from urllib3.util import parse_url
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_write
 
@@ -210,39 +221,79 @@ class _Header:
         raise http.client.HTTPException("an interim answer has too many headers")
 
 
-class Adapter(HTTPAdapter):
-    """The connections of requests with these properties; `context`, if given, is for TLS."""
+class Connections:
+    """Connections to one host, direct or through `proxy`. Safe to use from several threads.
 
-    def __init__(self, sockets: Sockets, size: int, context: ssl.SSLContext | None = None) -> None:
-        self._pools = _pools(sockets)
-        self._context: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        super().__init__(pool_connections=1, pool_maxsize=size)
+    Args:
+        proxy: The address of the proxy, or "".
+        size: How many connections are kept for further requests.
+        tls: How TLS is used, as arguments of urllib3's pools.
 
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **options: Any
-    ) -> None:
-        """Called by requests, for direct connections."""
-        super().init_poolmanager(connections, maxsize, block, **options, **self._context)
-        self._use_pools(self.poolmanager)
+    Raises:
+        ValueError: The address of the proxy cannot be used.
+    """
 
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Called by requests before each request.
+    def __init__(self, proxy: str, size: int, tls: Mapping[str, Any]) -> None:
+        self._sockets = Sockets()
+        if proxy:
+            authorization = basic_authorization(proxy)
+            headers = {"Proxy-Authorization": authorization} if authorization else None
+            self._manager: PoolManager = ProxyManager(
+                proxy, num_pools=1, proxy_headers=headers, maxsize=size, **tls
+            )
+        else:
+            self._manager = PoolManager(num_pools=1, maxsize=size, **tls)
+        self._manager.pool_classes_by_scheme = _pools(self._sockets)
 
-        With a context, its authorities alone are trusted. requests would add those of the package
-        certifi to it, for each connection, which takes longer than the rest of a request.
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeouts: tuple[float, float],
+    ) -> BaseHTTPResponse:
+        """Send one request; redirects are not followed, and the body is not read.
+
+        Raises:
+            OSError, urllib3.exceptions.HTTPError: The connection failed.
         """
-        super().cert_verify(conn, url, verify, cert)
-        if self._context:
-            conn.ca_certs = None
+        parts = parse_url(url)
+        pool = self._manager.connection_from_host(parts.host, parts.port, parts.scheme)
+        # A proxy for plain HTTP needs the whole address.
+        is_forwarded = pool.proxy is not None and parts.scheme == "http"
+        target = parts._replace(auth=None, fragment=None).url if is_forwarded else parts.request_uri
+        connect, read = timeouts
+        try:
+            return pool.urlopen(
+                method,
+                target,
+                body,
+                headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=Timeout(connect=connect, read=read),
+                preload_content=False,
+                decode_content=False,
+            )
+        except (OSError, HTTPError):
+            raise
+        except ValueError as error:  # such as a line break in a header
+            raise InvalidHeader(str(error)) from error
 
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        """Called by requests, for connections through a proxy."""
-        manager = super().proxy_manager_for(proxy, **options, **self._context)
-        self._use_pools(manager)
-        return manager
+    def shut(self) -> None:
+        """Close all connections; requests that wait for an answer end with an error."""
+        self._sockets.shut()
+        self._manager.clear()
 
-    def _use_pools(self, manager: PoolManager) -> None:
-        manager.pool_classes_by_scheme = self._pools
+
+def basic_authorization(url: str) -> str:
+    """Return the header for user and password in an address; "" without both."""
+    user, separator, password = (parse_url(url).auth or "").partition(":")
+    if not separator:
+        return ""
+    return make_headers(basic_auth=f"{unquote(user)}:{unquote(password)}")["authorization"]
 
 
 def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:

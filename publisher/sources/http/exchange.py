@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from urllib.parse import urljoin
 
-import requests
 import urllib3.exceptions
+from urllib3 import HTTPHeaderDict
 
 from publisher.lazy import dataclass
 from publisher.log_context import event
@@ -25,6 +25,7 @@ from publisher.sources import SourceError
 from publisher.sources.errors import RateLimited
 from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.clock import Clock
+from publisher.sources.http.connections import basic_authorization
 from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.faults import describe, is_certificate_error, is_not_tls, place
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
@@ -134,9 +135,8 @@ class Exchange:
     def _speaks_tls(self, host: str) -> bool | None:
         """Return whether a host supports TLS; None if it cannot be reached."""
         url = f"https://{host}/v2/"
-        request = requests.Request("GET", url, headers=_HEADERS).prepare()
         try:
-            self._host(url).send(request, TIMEOUTS).close()
+            self._host(url).send("GET", url, _HEADERS, None, TIMEOUTS).close()
         except (OSError, urllib3.exceptions.HTTPError) as error:
             log.debug("GET %s: %s", place(url), describe(error))
             return False if is_not_tls(error) else None
@@ -278,22 +278,25 @@ class Exchange:
 
     def _send(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer:
         host = self._host(request.url)
-        prepared = requests.Request(
-            request.method, request.url, headers={**_HEADERS, **request.headers}, data=request.data
-        ).prepare()
+        method, url, headers = request.method, request.url, HTTPHeaderDict(_HEADERS)
+        headers.update(request.headers)
+        if authorization := basic_authorization(url):
+            headers["Authorization"] = authorization
         stack.enter_context(host.slots)
         try:
             with request.deadline.waiting():
-                answer = Answer(host.send(prepared, TIMEOUTS), request.deadline)
+                response = host.send(method, url, headers, request.data, TIMEOUTS)
+            sent = headers.get("Authorization", "")
+            answer = Answer(response, request.deadline, method, url, sent)
         except BaseException:
             stack.close()
             raise
         stack.callback(answer.close)
         data = event(
-            "request", method=request.method, place=answer.place, status=answer.status, tries=tried
+            "request", method=method, place=answer.place, status=answer.status, tries=tried
         )
         text = "%s %s %d (try %d)"
-        log.debug(text, request.method, answer.place, answer.status, tried, extra=data)
+        log.debug(text, method, answer.place, answer.status, tried, extra=data)
         return answer
 
     def _host(self, url: str) -> Host:

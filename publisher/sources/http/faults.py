@@ -11,20 +11,15 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import requests
-
 _CUT = (http.client.IncompleteRead, http.client.NotConnected)
 _BY_NAME = {
-    "ReadTimeout": "no answer in time",
     "ReadTimeoutError": "no answer in time",
-    "ConnectTimeout": "no connection in time",
     "ConnectTimeoutError": "no connection in time",
     "ProtocolError": "the connection failed",
     "IncompleteRead": "the connection failed",
     "ProxyError": "the proxy cannot be used",
-    "InvalidURL": "its address is malformed",
     "LocationParseError": "its address is malformed",
-    "InvalidProxyURL": "the proxy's address is malformed",
+    "ProxySchemeUnknown": "the proxy is neither http nor https",
 }
 
 
@@ -48,7 +43,7 @@ def _describe_cause(cause: BaseException) -> str:
         return "the connection was reset"
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, _CUT):
         return "its answer is not HTTP"
-    if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+    if isinstance(cause, OSError):
         return cause.strerror or ""
     return ""
 

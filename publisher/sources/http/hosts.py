@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
 import urllib3.exceptions
+from urllib3 import BaseHTTPResponse
 
 from publisher.sources import SourceError
 from publisher.sources.http.clock import Clock
-from publisher.sources.http.connections import Adapter, Sockets
+from publisher.sources.http.connections import Connections
+from publisher.sources.http.faults import describe
 from publisher.sources.settings import RegistrySettings, Settings
 
 # `insecure: true` is explicit; a warning for each request would hide other messages.
@@ -31,7 +32,7 @@ class NotAnAddress(ValueError):
 
 
 class Host:
-    """One scheme, host and port. `usual_trust` is the context of hosts without certificates."""
+    """One scheme, host and port. `usual_trust` returns the context that most hosts share."""
 
     def __init__(
         self,
@@ -48,20 +49,18 @@ class Host:
         _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
-        self._sockets = Sockets()
-        context = None
-        if scheme == "https" and own.ca is None and not own.insecure:
-            # A certificate of the client becomes a part of the context.
-            context = usual_trust() if own.client_certificate is None else system_trust()
-        self._adapter = Adapter(self._sockets, own.max_concurrent, context)
-        self._verify: bool | str = False if own.insecure else str(own.ca or "") or True
-        self._certificate: str | tuple[str, str] | None = None
-        if own.client_certificate is not None:
-            certificate = str(own.client_certificate)
-            self._certificate = (
-                (certificate, str(own.client_key)) if own.client_key else certificate
+        try:
+            self._connections = Connections(
+                settings.proxies.for_host(scheme, host, port),
+                own.max_concurrent,
+                _tls(own, usual_trust) if scheme == "https" else {},
             )
-        self._proxies = settings.proxies.for_host(scheme, host, port)
+        except ValueError as error:  # its text may have a password
+            raise SourceError(
+                f"cannot use the proxy for {name}",
+                why=describe(error),
+                hint=f"set {scheme.upper()}_PROXY to an address such as http://proxy.example.org:3128",
+            ) from None
         self._lock = threading.Lock()
         self._waiting = 0.0
         self._down = 0.0
@@ -70,26 +69,19 @@ class Host:
         self._reason = ""
 
     def send(
-        self, request: requests.PreparedRequest, timeouts: tuple[float, float]
-    ) -> requests.Response:
-        """Send one request; redirects are not followed, and the body is not read.
-
-        The adapter is used without a session, which would read whole bodies of redirects, and
-        credentials and proxies from the environment and from files.
-        """
-        return self._adapter.send(
-            request,
-            stream=True,
-            timeout=timeouts,
-            verify=self._verify,
-            cert=self._certificate,
-            proxies=self._proxies,
-        )
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeouts: tuple[float, float],
+    ) -> BaseHTTPResponse:
+        """Send one request, as `Connections.send` does."""
+        return self._connections.send(method, url, headers, body, timeouts)
 
     def close(self) -> None:
         """Close all connections; requests that wait for an answer end with an error."""
-        self._sockets.shut()
-        self._adapter.close()
+        self._connections.shut()
 
     @property
     def waiting(self) -> float:
@@ -140,9 +132,19 @@ class Host:
             self._worked, self._down = self._clock.monotonic(), 0.0
 
 
-def system_trust() -> ssl.SSLContext:
-    """Return a context with the certificate authorities of the system, not those of requests."""
-    return ssl.create_default_context()
+def _tls(own: RegistrySettings, usual_trust: Callable[[], ssl.SSLContext]) -> dict[str, object]:
+    """Return how TLS is used with a registry, as arguments of urllib3's pools."""
+    options: dict[str, object] = {"cert_reqs": "CERT_NONE" if own.insecure else "CERT_REQUIRED"}
+    if own.client_certificate is not None:
+        options["cert_file"] = str(own.client_certificate)
+        options["key_file"] = str(own.client_key) if own.client_key else None
+    if own.ca is not None and not own.insecure:
+        options["ca_certs"] = str(own.ca)
+    elif not own.insecure:
+        # A certificate of the client becomes a part of the context.
+        is_usual = own.client_certificate is None
+        options["ssl_context"] = usual_trust() if is_usual else ssl.create_default_context()
+    return options
 
 
 def _check_certificates(name: str, own: RegistrySettings) -> None:
@@ -175,7 +177,7 @@ class Hosts:
         self._clock = clock
         self._hosts: dict[tuple[str, str], Host] = {}
         self._lock = threading.Lock()
-        self._usual_trust = functools.cache(system_trust)  # reading the authorities takes 20 ms
+        self._usual_trust = functools.cache(ssl.create_default_context)  # it takes 20 ms
 
     def of(self, url: str) -> Host:
         """Return the host of an address; raise NotAnAddress if it is neither http nor https."""

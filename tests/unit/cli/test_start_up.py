@@ -112,7 +112,7 @@ def test_an_ingest_of_an_unchanged_image_loads_nothing_that_fetches_or_publishes
         variables = {"PUBLISHER_REPOSITORY": f"dir:{tmp_path}/images"}
         commands = [("ingest", "wishlist.yaml"), ("ingest-image", reference)]
         answers = _loaded(tmp_path, [(arguments, variables) for arguments in commands])
-    needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], *_NEVER, "docker", "oras.provider")
+    needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], *_NEVER, "docker", "oras.provider", "requests")
     assert [(code, _among(loaded, needless)) for code, loaded in answers] == [(0, []), (0, [])]
 
 

@@ -172,8 +172,8 @@ def test_hosts_in_no_proxy_are_reached_directly(
 
 def test_proxies_are_per_scheme_and_hide_their_passwords() -> None:
     proxies = Proxies("proxy:3128", "http://user:s3cret@proxy:3129", "inside.org")
-    assert proxies.for_host("http", "quay.io", 80) == {"http": "http://proxy:3128"}
-    assert proxies.for_host("https", "quay.io", 443) == {"https": "http://user:s3cret@proxy:3129"}
-    assert proxies.for_host("https", "inside.org", 443) == {}
-    assert Proxies().for_host("https", "quay.io", 443) == {}
+    assert proxies.for_host("http", "quay.io", 80) == "http://proxy:3128"
+    assert proxies.for_host("https", "quay.io", 443) == "http://user:s3cret@proxy:3129"
+    assert proxies.for_host("https", "inside.org", 443) == ""
+    assert Proxies().for_host("https", "quay.io", 443) == ""
     assert "s3cret" not in repr(Settings(proxies=proxies))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.sources import Source, SourceError
+from publisher.sources.http.exchange import Exchange
 from publisher.sources.open import Sources
 from publisher.sources.settings import Proxies, RegistrySettings, Settings
 from tests.certificates import Authority, server_context
@@ -264,3 +265,44 @@ def test_a_known_registry_is_suggested_for_a_host_that_does_not_exist() -> None:
             with pytest.raises(SourceError) as caught:
                 source.resolve()
             assert caught.value.hint == "did you mean registry.fedoraproject.org?"
+
+
+def test_plain_http_through_a_proxy_names_the_address_but_not_its_password() -> None:
+    with OwnRegistry() as proxy:
+        url = "http://me:p%40ss@lists.example.org/v2/a b.yaml?of=1#part"
+        through = Proxies(http=f"user:s3cret@{proxy.host}")
+        with closing(Exchange(Settings(proxies=through), base_delay=0)) as exchange:
+            with exchange.request("GET", url, deadline=exchange.deadline_after(60)):
+                pass
+        [request] = proxy.requests
+    assert request.target == "http://lists.example.org/v2/a%20b.yaml?of=1"
+    assert request.headers["host"] == "lists.example.org"
+    assert request.headers["authorization"] == "Basic bWU6cEBzcw=="
+    assert request.headers["proxy-authorization"] == "Basic dXNlcjpzM2NyZXQ="
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("socks5://user:s3cret@127.0.0.1:1080", "the proxy is neither http nor https"),
+        ("http://user:s3cret@[127.0.0.1:3128", "its address is malformed"),
+    ],
+)
+def test_the_address_of_a_proxy_that_cannot_be_used_is_an_error_without_its_password(
+    address: str, why: str
+) -> None:
+    with fast_sources(Settings(proxies=Proxies(https=address))) as sources:
+        with pytest.raises(SourceError, match="cannot use the proxy for registry") as caught:
+            open_bare(sources, "registry.example.org").resolve()
+    assert caught.value.why == why
+    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_header_with_a_line_break_is_never_sent(registry: OwnRegistry) -> None:
+    with closing(Exchange(Settings(), base_delay=0)) as exchange:
+        headers = {"Authorization": "Bearer a\r\nX-Other: b"}  # as a token service may answer
+        deadline = exchange.deadline_after(60)
+        with pytest.raises(SourceError, match="cannot fetch"):
+            with exchange.request("GET", registry.url, deadline=deadline, headers=headers):
+                pass
+    assert registry.requests == []
