@@ -8,6 +8,7 @@ from datetime import date
 from publisher.codec import camel_case
 from publisher.errors import PublisherError, printable
 from publisher.lazy import pattern
+from publisher.problems import Problem
 
 _MESSAGES = ("what", "why", "hint")
 _WORD_START = pattern(r"(?<=.)(?=[A-Z][a-z])")
@@ -53,8 +54,6 @@ def _json_value(value: object) -> object:
         return value.isoformat()
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return [printable(each) for each in value]
-    from publisher.yaml_nodes import Problem
-
     if isinstance(value, tuple) and all(isinstance(each, Problem) for each in value):
         return [{k: _json_value(v) for k, v in asdict(each).items()} for each in value]
     return None

@@ -7,6 +7,7 @@ from publisher.ingest.admission import OutsidePrefix, PolicyViolated
 from publisher.ingest.wanted import NotLocked
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
 from publisher.oci.tag_patterns import InvalidPattern
+from publisher.problems import InvalidFile
 from publisher.repository import DiskFull, OutOfSpace, PathTaken, RepositoryError
 from publisher.runtimes.squashfs_file import SquashfsError
 from publisher.sources import ImageNotFound, SourceError
@@ -17,7 +18,6 @@ from publisher.state import Cause
 from publisher.tree.record import InvalidRecord
 from publisher.wishlist.places import NameTaken
 from publisher.wishlist.quota import QuotaExceeded
-from publisher.yaml_nodes import InvalidFile
 
 _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.NO_SPACE, (OutOfSpace, NoTemporarySpace)),

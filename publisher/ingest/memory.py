@@ -13,11 +13,11 @@ from publisher.ingest.report import Outcome, Report, Status, unusable_wish
 from publisher.layers.policy import Limits
 from publisher.lazy import dataclass
 from publisher.oci.reference import ImageReference, Transport
+from publisher.problems import Problem
 from publisher.state import Cause, News, Tries
 from publisher.state.backoff import LONGEST, LONGEST_OF_A_REGISTRY, is_waiting, next_try
 from publisher.state.store import State
 from publisher.wishlist.model import Request, Wish
-from publisher.yaml_nodes import Problem
 
 if TYPE_CHECKING:
     from publisher.ingest.admission import Admission, RunQuota

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from publisher.errors import printable
 from publisher.lazy import dataclass
-from publisher.yaml_nodes import InvalidFile
+from publisher.problems import InvalidFile
 
 MOST_EVENTS = 200
 """The most events of one message; further ones are only counted."""

@@ -201,3 +201,14 @@ def check_file_name(text: str, repository: str, suffix: str) -> None:
             f"name and tag together are longer than a file name may be ({MAX_FILE_NAME})",
             "use a shorter tag or name",
         )
+
+
+def check_local_name(name: str) -> None:
+    """Raise InvalidReference unless `name` can be the name of an image without a registry."""
+    try:
+        check_characters(name)
+        check_repository(name, name)
+    except InvalidReference as error:
+        raise InvalidReference(
+            f"{presentable(name)!r} cannot be an image's name", why=error.why, hint=error.hint
+        ) from error

@@ -7,7 +7,7 @@ from dataclasses import field, fields, replace
 from typing import Any, Generic, TypeVar
 
 from publisher.lazy import dataclass
-from publisher.yaml_nodes import InvalidFile
+from publisher.problems import InvalidFile
 
 T = TypeVar("T", covariant=True)
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from publisher.lazy import dataclass
+from publisher.problems import InvalidFile
 from publisher.service.access import Access
 from publisher.service.harbor.model import HarborConfiguration
 from publisher.service.hooks.model import Hook
 from publisher.service.kinds import JobKind
 from publisher.service.projects import Project
-from publisher.yaml_nodes import InvalidFile
 
 SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE, JobKind.RECONCILE)
 """The jobs that a repository may have schedules for; those of wish lists are with the lists."""

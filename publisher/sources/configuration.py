@@ -14,12 +14,12 @@ from publisher.durations import parse_duration
 from publisher.errors import presentable
 from publisher.lazy import pattern
 from publisher.oci.reference import canonical_name
+from publisher.problems import InvalidFile
 from publisher.sources.settings import RegistrySettings, Settings
 from publisher.yaml_nodes import (
     MAPPING,
     NULL,
     STRING,
-    InvalidFile,
     Problems,
     describe,
     load,

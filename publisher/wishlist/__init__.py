@@ -4,18 +4,19 @@ Version 1 is the format of earlier tools (thesis, section "Administrator interfa
 specified by `schemas/wishlist-2.schema.json`.
 """
 
+from publisher.problems import Problem, Severity
 from publisher.wishlist.model import (
     DEFAULT_OUTPUTS,
     DEFAULT_PLATFORMS,
+    MAX_BYTES,
     OUTPUTS,
     Wish,
     WishList,
     WishListError,
 )
-from publisher.wishlist.parse import MAX_BYTES, parse_wish_list, wish_for
+from publisher.wishlist.parse import parse_wish_list, wish_for
 from publisher.wishlist.places import Places
 from publisher.wishlist.thin_name import render_output_format
-from publisher.yaml_nodes import Problem, Severity
 
 __all__ = [
     "DEFAULT_OUTPUTS",

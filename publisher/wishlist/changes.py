@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from publisher.lazy import dataclass, pattern
+from publisher.problems import Problem
 from publisher.wishlist.model import Wish
-from publisher.yaml_nodes import Problem
 
 _LINE_NUMBER = pattern(r"\bline \d+")
 

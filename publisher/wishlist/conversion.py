@@ -17,6 +17,7 @@ from publisher.errors import InvalidReference, PublisherError, presentable
 from publisher.lazy import dataclass
 from publisher.oci.reference import parse_pattern
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
+from publisher.problems import Problem, Severity
 from publisher.wishlist.document import (
     Document,
     Item,
@@ -30,7 +31,6 @@ from publisher.wishlist.document import (
 from publisher.wishlist.formatting import format_document, normalise
 from publisher.wishlist.model import WishList, WishListError
 from publisher.wishlist.parse import parse_wish_list
-from publisher.yaml_nodes import Problem, Severity
 
 _NOT_CONVERTED = "# not converted: "
 

@@ -24,8 +24,8 @@ from publisher.lazy import dataclass
 from publisher.oci.digest import is_digest
 from publisher.oci.reference import ImageReference, parse_reference
 from publisher.oci.tag_patterns import TagPatterns
+from publisher.problems import Problem, Severity
 from publisher.wishlist.model import Wish, WishList, WishListError
-from publisher.yaml_nodes import Problem, Severity
 
 HEADER = "# publisher lock 1: written by `publisher lock`, read with --locked. Do not edit."
 _FORM = HEADER.partition(":")[0]

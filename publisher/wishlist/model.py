@@ -8,8 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference
+from publisher.problems import InvalidFile, Problem, Severity
 from publisher.tree.schedule import DEFAULT_GRACE
-from publisher.yaml_nodes import InvalidFile, Problem, Severity
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The largest wish list that is read: some forty thousand wishes."""
 
 OUTPUTS = ("flat", "layers", "thin", "podman", "squashfs", "sbom")
 """The forms in which an image can be published."""

@@ -11,6 +11,7 @@ from publisher.errors import InvalidReference
 from publisher.lazy import dataclass
 from publisher.oci.platform import Platform
 from publisher.oci.reference import ImageReference, Transport
+from publisher.oci.reference_grammar import check_local_name
 from publisher.tree.schedule import DEFAULT_GRACE
 from publisher.wishlist import wishes as shared
 from publisher.wishlist.fields import (
@@ -200,6 +201,6 @@ class _Reader:
         if node is None or name is None:
             return
         try:
-            shared.check_local_name(name)
+            check_local_name(name)
         except InvalidReference as error:
             self.problems.error(node, f"{error.what}: {error.why}", error.hint)

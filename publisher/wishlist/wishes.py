@@ -19,7 +19,6 @@ from publisher.oci.reference import (
     parse_reference,
     parse_repository,
 )
-from publisher.oci.reference_grammar import check_characters, check_repository
 from publisher.oci.tag_patterns import InvalidPattern, check_pattern
 from publisher.tree import layout
 from publisher.wishlist.model import Wish, WishList
@@ -133,17 +132,6 @@ def explain_broken_text(node: yaml.Node, problems: Problems, known: Sequence[str
         whole = presentable(key.value)
     problems.error(node, message, f"write {quoted(whole)}")
     return True
-
-
-def check_local_name(name: str) -> None:
-    """Raise InvalidReference unless `name` can be the name of an image without a registry."""
-    try:
-        check_characters(name)
-        check_repository(name, name)
-    except InvalidReference as error:
-        raise InvalidReference(
-            f"{presentable(name)!r} cannot be an image's name", why=error.why, hint=error.hint
-        ) from error
 
 
 def read_repository_url(node: yaml.Node, text: str, problems: Problems) -> str | None:

@@ -70,6 +70,7 @@ _READING = {
     ("ls", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
     ("diff", "local/one:1", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
     ("find", "motd"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
+    ("status",): ("yaml", "publisher.ingest.image", "subprocess", "tempfile"),
     ("status", "wishlist.yaml"): ("publisher.ingest.image", "subprocess", "tempfile"),
     ("plan", "wishlist.yaml"): ("publisher.ingest.image", *_NO_STATE, "subprocess"),
     ("prune", "--dry-run", "wishlist.yaml"): ("publisher.ingest.image", "subprocess"),
@@ -114,6 +115,7 @@ def test_an_ingest_of_an_unchanged_image_loads_nothing_that_fetches_or_publishes
         answers = _loaded(tmp_path, [(arguments, variables) for arguments in commands])
     needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], *_NEVER, "docker", "oras.provider", "requests")
     assert [(code, _among(loaded, needless)) for code, loaded in answers] == [(0, []), (0, [])]
+    assert [_among(loaded, ("yaml",)) == [] for _, loaded in answers] == [False, True]
 
 
 def _among(loaded: list[str], needless: tuple[str, ...]) -> list[str]:
