@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +25,7 @@ from publisher.tree.layout import RepositoryURL
 
 if TYPE_CHECKING:  # what writes is loaded with the first transaction: most commands only read
     from publisher.layers.replay import ReadContents
+    from publisher.repository.cvmfs.execution import Execution
     from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
     from publisher.repository.cvmfs.transaction import CvmfsTransaction
 
@@ -74,8 +76,6 @@ class CvmfsRepository:
         if not writable:
             self.mirror.require_readable()
             return
-        from publisher.layers.replay import read_contents_here
-        from publisher.repository.cvmfs.execution import Execution
         from publisher.repository.cvmfs.guard import Guard
 
         session = self.mirror.tree.staging.session
@@ -84,28 +84,36 @@ class CvmfsRepository:
         )
         notify = on_wait or (lambda text: None)
         self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify)
-        self._execution = Execution(
-            url,
+        self._verify = verify
+        self._read_contents = read_contents
+        self._recover()
+
+    @cached_property
+    def _execution(self) -> Execution:
+        from publisher.layers.replay import read_contents_here
+        from publisher.repository.cvmfs.execution import Execution
+
+        return Execution(
+            self.url,
             self.configuration,
             self.tree,
             self.mirror,
             self.guard,
-            verify,
-            read_contents or read_contents_here,
+            self._verify,
+            self._read_contents or read_contents_here,
         )
-        self._recover()
 
     def _recover(self) -> None:
         """Recover after an interrupted publisher, unless an active publisher did."""
-        from publisher.repository.cvmfs.transaction import settle
-
         with self.mirror.tree.lock.hold("recovery after an interrupted run", wait=False) as held:
             if held:
                 self.guard.recover()
             self.mirror.require_readable(alone=held)
             if held and self.mirror.pending.exists():
+                from publisher.repository.cvmfs.transaction import settle
+
                 settle(self._execution)
-            if held:
+            if held and self.configuration.is_gateway:  # elsewhere, the server updates the mount
                 self._execution.renew_mount()
         self.mirror.tree.staging.empty_trash()
 

@@ -14,6 +14,7 @@ import pytest
 from publisher.cli import main
 from publisher.cli.summaries import SUMMARIES
 from tests.command import environment, publisher, succeed
+from tests.cvmfs import make_machine
 from tests.layer_builder import file, image, layer, write_layout
 from tests.registry import OwnRegistry
 
@@ -58,6 +59,10 @@ _NO_PUBLISHING = (
     *("publisher.runtimes", "publisher.thin", "publisher.removal", "publisher.verify"),
     *("publisher.notify.parse", "publisher.metrics.textfile", "publisher.cli.events"),
     *("publisher.oci.config", "tarfile", "_strptime"),
+)
+_NO_CVMFS_TRANSACTION = (
+    *("publisher.repository.cvmfs.transaction", "publisher.repository.cvmfs.sending"),
+    "publisher.layers.replay",
 )
 _NOTHING = (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS, "zstandard", "publisher.layers")
 
@@ -105,17 +110,31 @@ def test_a_command_that_reaches_no_registry_loads_only_what_it_uses(folder: Path
 def test_an_ingest_of_an_unchanged_image_loads_nothing_that_fetches_or_publishes(
     tmp_path: Path,
 ) -> None:
+    machine = make_machine(tmp_path / "machine")
+    cvmfs = f"cvmfs:{machine.make('start.example.org')}"
     with OwnRegistry() as registry:
         registry.add("tools/one", "1", image(layer(file("motd"))))
         reference = f"http://{registry.host}/tools/one:1"
         (tmp_path / "wishlist.yaml").write_text(f"version: 2\nimages:\n- image: {reference}\n")
-        succeed("ingest", tmp_path / "wishlist.yaml", "--repository", tmp_path / "images")
-        variables = {"PUBLISHER_REPOSITORY": f"dir:{tmp_path}/images"}
-        commands = [("ingest", "wishlist.yaml"), ("ingest-image", reference)]
-        answers = _loaded(tmp_path, [(arguments, variables) for arguments in commands])
-    needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], *_NEVER, "docker", "oras.provider", "requests")
-    assert [(code, _among(loaded, needless)) for code, loaded in answers] == [(0, []), (0, [])]
-    assert [_among(loaded, ("yaml",)) == [] for _, loaded in answers] == [False, True]
+        commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
+        for url in (f"dir:{tmp_path}/images", cvmfs):
+            variables = {**machine.environment, "PUBLISHER_REPOSITORY": url}
+            succeed("ingest", tmp_path / "wishlist.yaml", env=variables)
+            commands += [
+                (("ingest", "wishlist.yaml"), variables),
+                (("ingest-image", reference), variables),
+            ]
+        answers = _loaded(tmp_path, commands)
+    needless = (*_NO_PUBLISHING, *_TO_PUBLISH[:-2], "docker", "oras.provider", "requests")
+    of_backends = [(*_NEVER,)] * 2 + [(*_NEVER[1:], *_NO_CVMFS_TRANSACTION)] * 2
+    of_commands = [(), ("yaml",)] * 2
+    found = [
+        (code, _among(loaded, (*needless, *of_backend, *of_command)))
+        for (code, loaded), of_backend, of_command in zip(
+            answers, of_backends, of_commands, strict=True
+        )
+    ]
+    assert found == [(0, [])] * 4
 
 
 def _among(loaded: list[str], needless: tuple[str, ...]) -> list[str]:
