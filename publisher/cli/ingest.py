@@ -48,7 +48,6 @@ from publisher.cli.workers import open_workers, workers_option
 from publisher.ingest.admission import Admission
 from publisher.ingest.group import DEFAULT_GROUP
 from publisher.ingest.lists import (
-    ListedRequests,
     Part,
     ingest_lists,
     record_reported_failures,
@@ -57,7 +56,7 @@ from publisher.ingest.lists import (
 from publisher.ingest.memory import UnreadableList
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest as run_ingest
-from publisher.ingest.selection import Selection
+from publisher.ingest.selection import ListedRequests, Selection
 from publisher.lazy import dataclass
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy

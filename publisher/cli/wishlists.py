@@ -11,8 +11,7 @@ from pathlib import Path
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import echo
 from publisher.errors import printable
-from publisher.ingest.lists import ListedRequests
-from publisher.ingest.selection import Selection
+from publisher.ingest.selection import ListedRequests, Selection
 from publisher.oci.reference import ImageReference
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import (

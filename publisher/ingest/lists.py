@@ -16,27 +16,14 @@ from publisher.ingest.memory import (
     record_unreadable,
 )
 from publisher.ingest.report import Outcome, Report, failed_report, joined_reports
+from publisher.ingest.selection import ListedRequests
 from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.state.store import State
 from publisher.wishlist.model import Request
-from publisher.yaml_nodes import Problem
 
 States = Callable[["str | None"], State]
 """Returns the state of the repository with a URL, or of the default repository."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedRequests:
-    """The requests of one wish list, and the errors of its other wishes.
-
-    `repository` is the URL of the one that it is for, `identity` its name in records.
-    """
-
-    identity: str
-    repository: str | None
-    requests: tuple[Request, ...]
-    unusable: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)

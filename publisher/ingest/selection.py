@@ -1,4 +1,4 @@
-"""The part of the wishes that a run works on: `--only`, `--changed`."""
+"""The wishes of a list, and the part of them that a run works on: `--only`, `--changed`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ from fnmatch import fnmatchcase
 
 from publisher.errors import InvalidReference
 from publisher.lazy import dataclass
+from publisher.problems import Problem
 from publisher.tree import layout
 from publisher.wishlist.model import Request
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRequests:
+    """The requests of one wish list, and the errors of its other wishes.
+
+    `repository` is the URL of the one that it is for, `identity` its name in records.
+    """
+
+    identity: str
+    repository: str | None
+    requests: tuple[Request, ...]
+    unusable: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
