@@ -67,7 +67,7 @@ def test_an_authority_that_the_machine_trusts_is_trusted(
 def test_the_authorities_that_the_library_requests_brings_are_not_trusted(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An administrator who removes an authority from the machine removes the trust in it."""
+    """The trust in an authority ends when an administrator removes it from the machine."""
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(authority.own.certificate))
     with OwnRegistry(tls=server_context(authority.issue("bundled"))) as registry:
         registry.add("library/x", "latest", sample_image())
