@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from publisher.service.jobs.history import remove_old_jobs
 from publisher.service.jobs.model import JobFilter, JobKind, JobRequest, JobState, NoSuchJob
 from publisher.service.jobs.pushed import PushedImages
 from publisher.service.jobs.store import StoredJobs
+from publisher.service.jobs.worker import WorkerStore
 from publisher.service.login.tokens import Tokens
 from tests.postgresql import postgresql
 from tests.service import (
@@ -135,6 +137,8 @@ def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_pa
             with engine.begin() as connection:
                 for name in ("audit", "tokens", "sessions", "job_keys"):
                     connection.execute(sa.text(f"DROP TABLE publisher_{name}"))
+                for name in ("state", "repository"):
+                    connection.execute(sa.text(f"DROP INDEX publisher_jobs_of_{name}"))
                 for name in ("project", "requested_from"):
                     connection.execute(sa.text(f"ALTER TABLE publisher_jobs DROP COLUMN {name}"))
             hosts = [connect(database.url) for _ in range(4)]
@@ -168,4 +172,68 @@ def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_pa
         assert found is not None and found.projects == ("astro",)
         tokens.revoke(stored.id)
         assert tokens.find(text, today) is None
+        indexes = {each["name"] for each in sa.inspect(engine).get_indexes("publisher_jobs")}
+        assert {"publisher_jobs_of_state", "publisher_jobs_of_project"} <= indexes
+        _check_plans(engine, jobs)
         engine.dispose()
+
+
+def _check_plans(engine: sa.Engine, jobs: StoredJobs) -> None:
+    """With 20,000 jobs, of which half wait, no request reads the whole table."""
+    fill = """
+        INSERT INTO publisher_jobs (id, work, kind, repository, subject, arguments, requested_by,
+            reason, state, created, ended, host, error, attempt, requested_from, project)
+        SELECT lpad(n::text, 12, '0'), n::text, 'ingest-list', 'r' || n % 100, 'l' || n, '[]', '',
+            '', CASE WHEN n % 2 = 0 THEN 'queued' ELSE 'succeeded' END, now, now, '', '', 0, '',
+            'p' || n % 100
+        FROM generate_series(1, 20000) AS n,
+            CAST(extract(epoch FROM now()) * 1000 AS bigint) AS now"""
+    with engine.begin() as connection:
+        connection.execute(sa.text(fill))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE"))
+    found: list[tuple[str, str]] = []
+
+    def explain(
+        connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: object
+    ) -> None:
+        if "publisher_job" in statement and not statement.lstrip().startswith("EXPLAIN"):
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            found.append((statement, "\n".join(row[0] for row in cursor.fetchall())))
+
+    sa.event.listen(engine, "before_cursor_execute", explain)
+    jobs = StoredJobs(engine, 100_000)
+    request = JobRequest(JobKind.INGEST_LIST, "r7", "l7")
+    queued = frozenset({JobState.QUEUED})
+    for chosen in (
+        JobFilter(),
+        JobFilter(repositories=frozenset({"r7"})),
+        JobFilter(states=frozenset({JobState.FAILED})),
+        JobFilter(states=queued),
+        JobFilter(projects=frozenset({"p7"})),
+        JobFilter(projects=frozenset({"p7", "none"})),
+        JobFilter(repositories=frozenset({"r7"}), states=queued, subject="l7"),
+    ):
+        jobs.list(chosen, after="00000001")
+    job = jobs.submit(request, once="plan").job
+    assert not jobs.submit(request, once="plan").is_new
+    PushedImages(engine, jobs).submit(JobRequest(JobKind.INGEST_LIST, "r7", "l9"), ["a:1"])
+    jobs.events(job.id)
+    jobs.last_event(job.id)
+    host = WorkerStore(engine, "host")
+    attempt = host.begin(job.id)
+    assert attempt is not None and host.add_events(attempt, 0, [{"message": "a"}])
+    assert not host.is_cancelled(attempt)
+    jobs.cancel(job.id, "user")
+    host.finish(attempt, 0, "", ended=False)
+    remove_old_jobs(engine, jobs, History(jobs=100_000, age=timedelta(days=9999)))
+    sa.event.remove(engine, "before_cursor_execute", explain)
+    assert len(found) > 25
+    counts = "count(*)"  # of most of the table
+    slow = [
+        (s, plan) for s, plan in found if "Seq Scan on publisher_jobs" in plan and counts not in s
+    ]
+    assert not slow, slow
+    used = "".join(plan for _, plan in found)
+    for name in ("queued_once", "queued", "of_state", "of_repository", "of_project"):
+        assert f"using publisher_jobs_{name} " in used, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -55,9 +56,29 @@ def test_a_push_to_a_registry_is_published(tmp_path: Path) -> None:
             assert {job.state for job in jobs} == {JobState.SUCCEEDED}
             assert {job.request.subject for job in jobs} == {"astro"}
             assert {job.request.requested_by for job in jobs} == {"webhook own"}
+            # What was answered is queued, also if the host dies in the next moment.
+            answer = report(address, registry.host)
+            host.kill()
+            host.start()
+            [job_id] = answer["jobs"]
+            ended = asked.end_of(asked.jobs.get(job_id))
+            assert ended.state is JobState.SUCCEEDED
+            eventually(lambda: host.status("/readyz") == 200)
+            assert len(asked.jobs.list().jobs) == len(jobs) + 1
             assert SECRET not in host.log.read_text()
             assert host.stop() == 0
     succeed("verify", "--deep", "--repository", f"dir:{tmp_path}/images")
+
+
+def report(address: str, registry: str) -> Any:
+    """Report a push as the registry does, and return the answer."""
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    target = {"mediaType": media_type, "repository": "astro/all", "tag": "1"}
+    event = {"action": "push", "target": target, "request": {"host": registry}}
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    found = requests.post(address, json={"events": [event]}, headers=headers, timeout=60)
+    assert found.status_code == 202, found.text
+    return found.json()
 
 
 def names(host: HostProcess) -> set[str]:

@@ -64,15 +64,27 @@ JOBS = sa.Table(
     sa.Column("project", sa.Text, nullable=False, server_default=""),
 )
 # The same work is queued only once, whichever hosts request it at the same time.
-_QUEUED = JOBS.c.state == JobState.QUEUED.value
+IS_QUEUED = JOBS.c.state == sa.literal_column(f"'{JobState.QUEUED}'")
+"""As a literal: a partial index is not used for a parameter."""
 sa.Index(
     "publisher_jobs_queued_once",
     JOBS.c.work,
     unique=True,
-    sqlite_where=_QUEUED,
-    postgresql_where=_QUEUED,
+    sqlite_where=IS_QUEUED,
+    postgresql_where=IS_QUEUED,
+)
+sa.Index(
+    "publisher_jobs_queued",
+    JOBS.c.repository,
+    JOBS.c.subject,
+    sqlite_where=IS_QUEUED,
+    postgresql_where=IS_QUEUED,
 )
 sa.Index("publisher_jobs_state", JOBS.c.state, JOBS.c.ended)
+# Pages of the list of jobs, the newest first, of what the filters select.
+sa.Index("publisher_jobs_of_state", JOBS.c.state, JOBS.c.id)
+sa.Index("publisher_jobs_of_repository", JOBS.c.repository, JOBS.c.id)
+sa.Index("publisher_jobs_of_project", JOBS.c.project, JOBS.c.id)
 
 EVENTS = sa.Table(
     "publisher_job_events",
@@ -212,17 +224,19 @@ def create_tables(engine: sa.Engine) -> None:
             # Otherwise hosts that start at the same time could all create the same table.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION)))
         METADATA.create_all(connection)
-        _add_columns(connection)
+        _add_missing(connection)
 
 
-def _add_columns(connection: sa.Connection) -> None:
-    """Add the columns that the tables of earlier releases lack."""
+def _add_missing(connection: sa.Connection) -> None:
+    """Add the columns and indexes that the tables of earlier releases lack."""
     for column in (JOBS.c.requested_from, JOBS.c.project, TOKENS.c.person):
         table = column.table.name
         known = {each["name"] for each in sa.inspect(connection).get_columns(table)}
         if column.name not in known:
             statement = f"ALTER TABLE {table} ADD COLUMN {column.name} TEXT NOT NULL DEFAULT ''"
             connection.execute(sa.text(statement))
+    for index in JOBS.indexes:
+        index.create(connection, checkfirst=True)
 
 
 def _create_file(path: Path) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowSerializationFormat
 from dbos._error import DBOSException
 
-from publisher.service.jobs.database import EVENTS, JOBS, KEYS, available, digest, now
+from publisher.service.jobs.database import EVENTS, IS_QUEUED, JOBS, KEYS, available, digest, now
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
     Job,
@@ -109,7 +109,7 @@ class StoredJobs:
             job = None if row is None else self._first(JOBS.c.id == row.job)
             if job is not None:
                 return job
-        found = self._first(JOBS.c.work == work, JOBS.c.state == JobState.QUEUED)
+        found = self._first(JOBS.c.work == work, IS_QUEUED)
         if found is not None and key:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(KEYS).values(key=key, work=work, job=found.id))
@@ -137,7 +137,7 @@ class StoredJobs:
             "requested_from": request.requested_from,
             "project": request.project,
         }
-        waiting = sa.select(sa.func.count()).where(JOBS.c.state == JobState.QUEUED)
+        waiting = sa.select(sa.func.count()).where(IS_QUEUED)
         with self._engine.begin() as connection:
             connection.execute(sa.insert(JOBS).values(row))
             if key:
@@ -176,6 +176,8 @@ class StoredJobs:
         """Return the next jobs, newest first."""
         limit = max(1, min(limit, MOST_PER_PAGE))
         query = sa.select(JOBS).order_by(JOBS.c.id.desc()).limit(limit + 1)
+        if chosen.states == {JobState.QUEUED}:
+            query = query.where(IS_QUEUED)
         for column, values in (
             (JOBS.c.repository, chosen.repositories),
             (JOBS.c.kind, chosen.kinds),
@@ -200,7 +202,7 @@ class StoredJobs:
         mark = sa.update(JOBS).where(JOBS.c.id == job_id, unfinished).values(cancelled_by=by)
         withdraw = (
             sa.update(JOBS)
-            .where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
+            .where(JOBS.c.id == job_id, IS_QUEUED)
             .values(state=str(JobState.CANCELLED), ended=now(), error=f"cancelled by {by}")
         )
         with available():
