@@ -64,15 +64,27 @@ def run_commands(
             )
         )
     if "layers" in outputs and not engine.startswith("localhost/"):
-        commands.append(
-            Command(
-                "containerd, with the snapshotter",
-                f"ctr images pull --snapshotter publisher {engine}\n"
-                f"ctr run --rm --snapshotter publisher {engine} try{program}",
-                "needs the service publisher snapshotter, as root",
-            )
-        )
+        commands += _with_snapshotter(engine, program)
     return tuple(commands)
+
+
+def _with_snapshotter(engine: str, program: str) -> list[Command]:
+    needs = "needs the service publisher snapshotter"
+    arguments = f" --{program}" if program else ""
+    return [
+        Command(
+            "containerd, with the snapshotter",
+            f"ctr images pull --snapshotter publisher {engine}\n"
+            f"ctr run --rm --snapshotter publisher {engine} try{program}",
+            f"{needs}, as root",
+        ),
+        Command("Docker, with the snapshotter", f"docker run --rm {engine}{program}", needs),
+        Command(
+            "Kubernetes, with the snapshotter",
+            f"kubectl run try --rm --attach --restart=Never --image={engine}{arguments}",
+            f"{needs} on the nodes",
+        ),
+    ]
 
 
 def _flat(name: str, mount: str, url: str, *, has_program: bool) -> list[Command]:

@@ -64,6 +64,7 @@ class Facts:
     comparisons: Mapping[str, Sequence[Link]]
     wishes: Mapping[str, Sequence[StatusLine]]
     removals: Mapping[str, Sequence[ScheduledRemoval]]
+    platforms: Mapping[str, Sequence[str]]
     _rows: dict[str, ImageRow] = field(default_factory=dict, init=False)  # not copied by replace
 
     @classmethod
@@ -86,7 +87,12 @@ class Facts:
             wishes.setdefault(line.name, []).append(line)
         for entry in survey.scheduled:
             removals.setdefault(entry.name, []).append(entry)
-        return cls(survey, frozenset(detailed), comparisons or {}, wishes, removals)
+        platforms: dict[str, list[str]] = {}
+        for name in survey.images:
+            platform, plain = layout.split_platform(name)
+            if platform:
+                platforms.setdefault(plain, [plain]).append(name)
+        return cls(survey, frozenset(detailed), comparisons or {}, wishes, removals, platforms)
 
     def row(self, image: PublishedImage) -> ImageRow:
         """Return the image's row in the list of images, which its own page has as well."""
@@ -120,6 +126,16 @@ class Facts:
             state=self._state(image, removal),
             pinned=pin is not None,
             removable_from=format_time(removal.not_before) if removal else "",
+        )
+
+    def other_platforms(self, image: PublishedImage) -> tuple[Link, ...]:
+        """Return the images for other platforms that are published with this one."""
+        names = self.platforms.get(layout.split_platform(image.name)[1], ())
+        others = (self.survey.images[name] for name in names if name in self.survey.images)
+        return tuple(
+            Link(self.row(each).platform or each.name, addresses.image_page(each.name))
+            for each in others
+            if each.manifest_digest != image.manifest_digest and not _is_second(self.survey, each)
         )
 
     def _state(self, image: PublishedImage, removal: ScheduledRemoval | None) -> str:
@@ -218,6 +234,7 @@ def image_inputs(facts: Facts, repository: Repository, image: PublishedImage) ->
             for entry in facts.removals.get(image.name, ())
         ],
         survey.names.get(manifest.image_id, ()) if manifest else (),
+        facts.other_platforms(image),
         [
             (sharing(len(survey.users[layer.digest])), survey.sizes.get(layer.digest))
             for layer in (manifest.layers if manifest else ())
@@ -265,6 +282,7 @@ def image_page(facts: Facts, repository: Repository, image: PublishedImage) -> I
             for name in survey.names.get(image_id, ())
             if name != image.name
         )[:_HISTORY],
+        other_platforms=facts.other_platforms(image),
         details=_details(facts, image.manifest_digest),
         commands=commands if manifest else (),
         layers=_image_layers(survey, manifest, config) if manifest else (),

@@ -166,6 +166,7 @@ class ImagePage:
     problem: str
     failure: str
     other_names: tuple[Link, ...]
+    other_platforms: tuple[Link, ...]
     details: Details
     commands: tuple[Command, ...]
     layers: tuple[ImageLayer, ...]
@@ -363,13 +364,23 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Map:
+    """A picture of the space, for pages of one kind of width; its size is in its own units."""
+
+    kind: str
+    width: int
+    height: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SpacePage:
     """The space that images take. `shared` are the bytes of layers that several images use."""
 
     stored: int
     separate: int
     shared: int
-    groups: tuple[Group, ...]
+    maps: tuple[Map, ...]
     images: tuple[ShareRow, ...]
     owners: tuple[ShareRow, ...]
     growth: tuple[Bar, ...]

@@ -9,22 +9,32 @@ from publisher.browse.statistics.shares import images_of, ordered, owners_of, sh
 from publisher.browse.statistics.totals import totals
 from publisher.lazy import dataclass
 from publisher.site import addresses
-from publisher.site.pages import Bar, Block, Group, Link, ShareRow, SpacePage
+from publisher.site.pages import Bar, Block, Group, Link, Map, ShareRow, SpacePage
 from publisher.site.survey import Survey
 from publisher.site.treemap import Rectangle, squarify
 from publisher.tree import layout
 
-WIDTH, HEIGHT = 1000, 560
-"""The size of the picture, in its own units."""
-
 _TITLE = 20
 _MARGIN = 2
-_MOST_BLOCKS = 300
 _LETTER = 6.6
 """The width of a letter."""
 
 _MONTHS = 36
 _LARGEST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """The size of a picture in its own units, and into how many blocks it is divided at most."""
+
+    kind: str
+    width: int
+    height: int
+    blocks: int
+
+
+_SIZES = (_Size("wide", 1000, 560, 300), _Size("narrow", 358, 520, 60))
+"""The narrow one fills a phone, so that its letters have the size of other text there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,11 @@ def space_page(survey: Survey) -> SpacePage:
         stored=sums.stored,
         separate=sums.separate,
         shared=sum(size for title, _, size in groups if title == _SHARED),
-        groups=tuple(_place(groups)),
+        maps=tuple(
+            Map(size.kind, size.width, size.height, tuple(_place(groups, size)))
+            for size in _SIZES
+            if groups
+        ),
         images=tuple(
             ShareRow(
                 Link(name, addresses.image_page(name)),
@@ -132,10 +146,10 @@ def layer_name(digest: str) -> str:
     return digest.partition(":")[2][:12]
 
 
-def _place(groups: Sequence[tuple[str, list[_Part], int]]) -> list[Group]:
+def _place(groups: Sequence[tuple[str, list[_Part], int]], picture: _Size) -> list[Group]:
     """Give each part its place in the picture; the smallest parts become one."""
     sizes = sorted((part.size for _, parts, _ in groups for part in parts), reverse=True)
-    least = sizes[_MOST_BLOCKS] + 1 if len(sizes) > _MOST_BLOCKS else 0
+    least = sizes[picture.blocks] + 1 if len(sizes) > picture.blocks else 0
     kept = [group for group in groups if group[2] >= max(1, least)]
     rest = [part for group in groups if group[2] < least for part in group[1]]
     if rest:
@@ -143,7 +157,7 @@ def _place(groups: Sequence[tuple[str, list[_Part], int]]) -> list[Group]:
         note = f"{len(rest)} more"
         kept.append((_OTHERS, [_Part(note, addresses.INDEX, size, False, note)], size))
         kept.sort(key=lambda group: (-group[2], group[0]))
-    places = squarify([size for _, _, size in kept], Rectangle(0, 0, WIDTH, HEIGHT))
+    places = squarify([size for _, _, size in kept], Rectangle(0, 0, picture.width, picture.height))
     return [
         _group(title, parts, size, place, least)
         for (title, parts, size), place in zip(kept, places, strict=True)

@@ -18,6 +18,7 @@ from tests.site_images import HOSTILE, MARKUP, NAMED, publish_images
 
 pytestmark = pytest.mark.system
 
+BUSYBOX = "docker.io/library/busybox:1.36"
 ANALYSIS = "quay.io/physics/analysis:2026.12"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
@@ -120,7 +121,7 @@ def test_images_are_searched_sorted_and_filtered(site: Site) -> None:
         assert head.get_attribute("aria-sort") == "descending"
         sizes = [
             int(each)
-            for each in page.locator("tbody tr td:nth-child(4)").evaluate_all(
+            for each in page.locator("tbody tr td:nth-child(5)").evaluate_all(
                 "cells => cells.map((cell) => cell.dataset.value)"
             )
         ]
@@ -146,8 +147,13 @@ def test_an_image_page_shows_how_to_run_the_image_and_its_files(site: Site) -> N
         page.keyboard.press("Enter")
         assert page.locator("summary", has_text="science/").is_visible()
         page.get_by_role("link", name="Space").click()
-        page.locator("svg.map a").first.click()
+        page.locator("svg.map-wide a").first.click()
         assert "/layers/" in page.url
+        page.goto(f"file://{site.folder}/{addresses.image_page(BUSYBOX)}")
+        page.get_by_role("link", name="linux/arm64").click()
+        assert page.locator(".chip").first.inner_text() == "linux/arm64"
+        page.get_by_role("link", name="linux/amd64").click()
+        assert page.url.endswith(addresses.image_page(BUSYBOX))
     assert site.reports == []
 
 
@@ -185,6 +191,9 @@ def test_every_page_fits_a_phone_and_is_read_without_a_script(site: Site) -> Non
             page = site.open(context, path)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
             page.close()
+        page = site.open(context, addresses.SPACE)
+        assert page.locator(".map-narrow text").first.is_visible()
+        assert not page.locator(".map-wide").is_visible()
     assert site.reports == []
 
 

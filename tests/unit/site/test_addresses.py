@@ -62,6 +62,8 @@ def test_the_commands_are_those_of_the_outputs_and_quote_what_they_need() -> Non
     assert f"'/srv/my images/.metadata/{name}/sbom.cdx.json' " in lines["Bills of materials"]
     assert "thin/a/b:1" in lines["Docker, as a thin image"]
     assert f"--snapshotter publisher {name}" in lines["containerd, with the snapshotter"]
+    assert lines["Docker, with the snapshotter"] == f"docker run --rm {name}"
+    assert lines["Kubernetes, with the snapshotter"].endswith(f" --restart=Never --image={name}")
     local = run_commands("local/a:1", "/i", "/i", ("podman",), has_flat=False, has_program=False)
     assert [command.lines for command in local] == ["podman run --rm localhost/a:1 sh"]
     second = run_commands(

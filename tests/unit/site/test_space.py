@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.site.space import HEIGHT, WIDTH, space_page
+from publisher.site.space import space_page
 from publisher.site.survey import Remembered, survey_repository
 from publisher.site.treemap import Rectangle, squarify
 from publisher.tree.layout import RepositoryURL
@@ -48,13 +48,17 @@ def test_the_picture_has_every_byte_once(tmp_path: Path) -> None:
     survey = survey_repository(repository, Remembered(), now, {}, lambda error: None)
     page = space_page(survey)
     assert (page.stored, page.shared, page.separate) == (4450, 4000, 3 * 4000 + 450)
-    blocks = {block.title: block for group in page.groups for block in group.blocks}
-    assert sum(block.size for block in blocks.values()) == 4450
-    assert blocks["only local/team/two:1"].size == 300
-    assert blocks["only local/team/two:1"].text == "two:1"
-    [shared] = [block for block in blocks.values() if block.is_shared]
-    assert shared.size == 4000 and shared.title.endswith("and 2 more")
-    assert all(0 <= g.x <= WIDTH and 0 <= g.y <= HEIGHT for g in page.groups)
+    assert [each.kind for each in page.maps] == ["wide", "narrow"]
+    for each in page.maps:
+        blocks = {block.title: block for group in each.groups for block in group.blocks}
+        assert sum(block.size for block in blocks.values()) == 4450
+        assert blocks["only local/team/two:1"].size == 300
+        assert blocks["only local/team/two:1"].text == "two:1"
+        [shared] = [block for block in blocks.values() if block.is_shared]
+        assert shared.size == 4000 and shared.title.endswith("and 2 more")
+        assert shared.text.endswith(":1 + 2")
+        assert all(g.x >= 0 and g.x + g.width <= each.width for g in each.groups)
+        assert all(g.y >= 0 and g.y + g.height <= each.height for g in each.groups)
     largest = page.images[0]
     assert (largest.name.text, largest.stored, largest.exclusive) == ("local/team/two:1", 4300, 300)
     assert [(bar.images, bar.stored) for bar in page.growth] == [(3, 4450)]
