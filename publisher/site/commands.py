@@ -63,7 +63,7 @@ def run_commands(
                 "needs publisher-oci-runtime on the machine",
             )
         )
-    if "layers" in outputs and not engine.startswith("localhost/"):
+    if "layers" in outputs and engine and not _is_local(name):
         commands += _with_snapshotter(engine, program)
     return tuple(commands)
 
@@ -113,5 +113,9 @@ def _engine_name(name: str) -> str:
     platform, plain = layout.split_platform(name)
     if platform:
         return ""
-    top, _, rest = plain.partition("/")
-    return quote(f"localhost/{rest}" if top == layout.LOCAL else plain)
+    return quote(f"localhost/{plain.partition('/')[2]}" if _is_local(name) else plain)
+
+
+def _is_local(name: str) -> bool:
+    """Return whether the image is in no registry, from which engines could pull it."""
+    return layout.split_platform(name)[1].partition("/")[0] == layout.LOCAL

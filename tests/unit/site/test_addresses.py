@@ -66,8 +66,15 @@ def test_the_commands_are_those_of_the_outputs_and_quote_what_they_need() -> Non
     assert lines["Kubernetes, with the snapshotter"].endswith(f" --restart=Never --image={name}")
     local = run_commands("local/a:1", "/i", "/i", ("podman",), has_flat=False, has_program=False)
     assert [command.lines for command in local] == ["podman run --rm localhost/a:1 sh"]
+    layers = ("layers",)
+    assert not run_commands("local/a b:1", "/i", "/i", layers, has_flat=False, has_program=True)
     second = run_commands(
-        ".multiarch/arm64/a/b:1", "/i", "/i", ("flat", "podman"), has_flat=True, has_program=False
+        ".multiarch/arm64/a/b:1",
+        "/i",
+        "/i",
+        ("flat", "layers", "podman"),
+        has_flat=True,
+        has_program=False,
     )
     assert {command.runtime for command in second} >= {"Apptainer", "Podman", "To try it"}
     assert all(".multiarch/arm64/a/b:1" in command.lines for command in second)
