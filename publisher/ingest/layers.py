@@ -138,6 +138,8 @@ class LayerFetcher:
                 del new[digest]
             sizes = {digest: descriptor.size for digest, (descriptor, _) in new.items()}
             self._progress.layers_expected(name, sizes)
+            if new:
+                self._workers.start()
             own: dict[str, Future[LayerSummary]] = {}
             for digest, (descriptor, diff_id) in new.items():
                 own[digest] = self._pool.submit(

@@ -1,7 +1,7 @@
 """Unpack layer blobs into trees and indexes, and merge the indexes of layers into flat images.
 
 unpack.py        unpack one blob: blob.py, decompress.py, stream.py, tar.py, headers.py, sparse.py
-builder.py       the entries of one layer; ledger.py: their state while the layer is unpacked
+builder.py       the entries of one layer; ledger.py, rows.py: their state while it is unpacked
 policy.py        which properties of entries are published; names.py: which names
 index.py         the layer index
 merge.py         merge indexes into a flat image; side_by_side.py: read indexes together

@@ -14,7 +14,6 @@ from publisher.layers.ledger import Ledger, Row
 from publisher.layers.names import (
     CVMFS_PREFIX,
     MAX_COMPONENT_BYTES,
-    WHITEOUT_PREFIX,
     Marker,
     Where,
     reserved,
@@ -48,7 +47,6 @@ class LayerBuilder:
         self._tar_split = tar_split
         self._policy = policy
         self._limits = policy.limits
-        self._layer = layer
         self._what = f"cannot unpack {layer}"
         self.content_size = 0
         self.holes = 0
@@ -62,16 +60,15 @@ class LayerBuilder:
 
     def add(self, member: Member) -> None:
         """Add `member` to the layer, record its deletion of lower entries, or drop it."""
-        where = Where(self._layer, member.name)
+        where = member.where
         path = safe_path(member.name, where, self._limits.path_bytes, self._limits.depth)
-        if WHITEOUT_PREFIX in path or CVMFS_PREFIX in path:
-            meaning = reserved(path, where)
+        meaning = reserved(path, where)
+        if meaning is not None:
             if isinstance(meaning, Marker):
                 self._add_marker(meaning)
-                return
-            if meaning is not None:
+            else:
                 self.dropped[meaning] += 1
-                return
+            return
         if not path and member.type is not EntryType.DIRECTORY:
             raise UnsafeName(str(where), why="it would replace the root directory")
         located = self.ledger.locate(path, create=True)

@@ -1,50 +1,44 @@
 """The state of a layer while it is unpacked: one row for each path.
 
-The rows are in a temporary SQLite database, which sorts them and writes to disk what exceeds its
-cache, so that memory is bounded. Names are looked up in the rows, never in a file system.
+The rows of most layers are in memory. Those of a layer with many entries are in a temporary SQLite
+database, which sorts them and writes to disk what exceeds its cache, so that memory is bounded.
+Names are looked up in the rows, never in a file system.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from json.encoder import encode_basestring_ascii
 
-from publisher.entry import Entry, EntryType, sort_key
+from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
-from publisher.layers.index import decode_entry, encode_details, entry_start
+from publisher.layers.index import decode_entry, encode_details
 from publisher.layers.names import MAX_COMPONENT_BYTES, is_reserved, shown
 from publisher.layers.policy import Limits
-from publisher.layers.temporary import temporary_database
+from publisher.layers.rows import (
+    IMPLICIT,
+    OPAQUE,
+    WHITED_OUT,
+    Rows,
+    RowsInDatabase,
+    RowsInMemory,
+    Values,
+)
 from publisher.lazy import dataclass
-
-IMPLICIT = 1
-OPAQUE = 2
-WHITED_OUT = 4
-"""A whiteout names this path as well, so that the entry of lower layers is hidden."""
 
 _METADATA_BYTES = 2**30
 _METADATA_BYTES_PER_ENTRY = 1000
 """The limit of paths and metadata in bytes per permitted entry, plus 1 GiB; 300 are usual."""
 _MOST_SYMLINKS = 40
 _MOST_KNOWN_DIRECTORIES = 4096
-_SCHEMA = """
-CREATE TABLE entry (
-    key BLOB PRIMARY KEY, type TEXT, flags INTEGER, inode INTEGER, target BLOB, details TEXT
-) WITHOUT ROWID;
-CREATE INDEX names ON entry (inode, key) WHERE inode IS NOT NULL;
-CREATE INDEX unresolved ON entry (key) WHERE type = 'h';
-"""
+_MOST_IN_MEMORY = 50_000
+_MOST_BYTES_IN_MEMORY = 16 * 2**20
+"""How many rows are in memory, and the bytes of their paths and metadata: 40 MiB in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The entry of the layer at one path. `details` is the rest of its line in the index.
-
-    A hard link whose target was found has the row of the target, with the same `inode`. Another
-    hard link has the type HARDLINK, and the path in `target`.
-    """
+    """The entry of the layer at one path; see `Values` in `publisher.layers.rows`."""
 
     type: str
     flags: int
@@ -77,19 +71,15 @@ class Ledger:
         self._most_metadata_bytes = _METADATA_BYTES + (
             _METADATA_BYTES_PER_ENTRY * limits.layer_entries
         )
-        self._database = temporary_database(_SCHEMA)
-        self._execute = self._database.execute
+        self._rows: Rows = RowsInMemory()
 
     def close(self) -> None:
         """Free memory and disk space."""
-        self._database.close()
+        self._rows.close()
 
     def get(self, path: str) -> Row | None:
         """Return the row of `path`; None if the layer has no entry there."""
-        found = self._execute(
-            "SELECT type, flags, inode, target, details FROM entry WHERE key = ?",
-            (sort_key(path),),
-        ).fetchone()
+        found = self._rows.get(path)
         return None if found is None else Row(*found)
 
     def locate(self, path: str, create: bool) -> str | None:
@@ -111,10 +101,10 @@ class Ledger:
     def record(self, entry: Entry) -> None:
         """Record `entry`, which replaces the entry at its path and all entries below that."""
         target = None
-        if entry.type in (EntryType.SYMLINK, EntryType.HARDLINK):
+        if entry.target:
             target = entry.target.encode("utf-8", "surrogateescape")
         flags = IMPLICIT if entry.implicit else 0
-        self._put(entry.path, entry.type.value, flags, None, target, encode_details(entry))
+        self._put(entry.path, (str(entry.type), flags, None, target, encode_details(entry)))
 
     def link(self, path: str, target: str, row: Row) -> None:
         """Record `path` as another name of the file, symlink or FIFO `row` at `target`."""
@@ -122,32 +112,23 @@ class Ledger:
         if inode is None:
             self._inodes += 1
             inode = self._inodes
-            key = sort_key(target)
-            self._execute("UPDATE entry SET inode = ? WHERE key = ?", (inode, key))
-        self._put(path, row.type, 0, inode, row.target, row.details)
+            self._rows.set_inode(target, inode)
+        self._put(path, (row.type, 0, inode, row.target, row.details))
 
     def white_out(self, path: str) -> None:
         """Record that a whiteout names `path`. The entry of this layer there stays."""
-        if not self._flag(path, WHITED_OUT):
+        if not self._rows.add_flag(path, WHITED_OUT):
             details = encode_details(Entry(path, EntryType.WHITEOUT))
-            self._put(path, EntryType.WHITEOUT.value, WHITED_OUT, None, None, details)
+            self._put(path, (EntryType.WHITEOUT.value, WHITED_OUT, None, None, details))
 
     def make_opaque(self, path: str) -> None:
         """Record that the existing directory `path` hides the entries of lower layers in it."""
-        self._flag(path, OPAQUE)
+        self._rows.add_flag(path, OPAQUE)
 
     def unresolved(self) -> Iterator[tuple[str, str]]:
         """Yield (path, target) of each hard link whose target was missing when it was recorded."""
-        key = b""
-        while True:  # one query for each row, since the caller changes rows
-            found = self._execute(
-                "SELECT key, target FROM entry WHERE type = 'h' AND key > ? ORDER BY key LIMIT 1",
-                (key,),
-            ).fetchone()
-            if found is None:
-                return
-            key, target = found
-            yield _path(key), target.decode("utf-8", "surrogateescape")
+        if self.count()[EntryType.HARDLINK]:
+            yield from self._in_database().unresolved()
 
     def late(self) -> Iterator[Entry]:
         """Yield whiteouts and opaque directories, sorted.
@@ -155,9 +136,8 @@ class Ledger:
         Whiteouts below an opaque directory are omitted: they hide nothing, and overlayfs would list
         them, since it does not merge there.
         """
-        condition = f"type = 'w' OR flags & {OPAQUE | WHITED_OUT}"
         hidden: str | None = None
-        for line in self._lines(condition):
+        for line in self._rows.lines(late=True):
             entry = decode_entry(line)
             is_hidden = hidden is not None and entry.path.startswith(hidden)
             if entry.opaque:
@@ -168,7 +148,7 @@ class Ledger:
 
     def lines(self) -> Iterator[str]:
         """Yield all entries as lines of the index, sorted."""
-        return self._lines("1")
+        return self._rows.lines()
 
     def content_size(self) -> int:
         """Return the bytes of all files, each counted once. All entries are read."""
@@ -177,39 +157,10 @@ class Ledger:
 
     def count(self) -> Counter[str]:
         """Return the number of entries of each type; a hard link has the type of its target."""
-        return Counter(
-            dict(self._execute("SELECT type, COUNT(*) FROM entry GROUP BY type").fetchall())
-        )
+        return self._rows.count()
 
-    def _lines(self, condition: str) -> Iterator[str]:
-        self._execute("DROP TABLE IF EXISTS head")
-        self._execute(
-            "CREATE TEMP TABLE head AS SELECT inode AS id, MIN(key) AS first, COUNT(*) AS names"
-            " FROM entry WHERE inode IS NOT NULL GROUP BY inode"
-        )
-        self._execute("CREATE UNIQUE INDEX temp.heads ON head (id)")
-        rows = self._execute(
-            "SELECT key, type, flags, details, first, names"
-            f" FROM entry LEFT JOIN head ON head.id = inode WHERE {condition} ORDER BY key"
-        )
-        for key, kind, flags, details, first, names in rows:
-            if flags or names is not None:
-                yield _special_line(key, kind, flags, details, first, names)
-            else:
-                yield f"{entry_start(_path(key), kind)}{details}}}"
-
-    def _put(
-        self,
-        path: str,
-        kind: str,
-        flags: int,
-        inode: int | None,
-        target: bytes | None,
-        details: str,
-    ) -> None:
-        key = sort_key(path)
-        row = (key, kind, flags, inode, target, details)
-        self._metadata_bytes += len(key) + len(details)
+    def _put(self, path: str, row: Values) -> None:
+        self._metadata_bytes += len(path.encode("utf-8", "surrogateescape")) + len(row[4])
         if (
             self._metadata_bytes > self._most_metadata_bytes
         ):  # each name has the metadata of its file
@@ -219,9 +170,9 @@ class Ledger:
                 allowed=self._most_metadata_bytes,
                 why=f"paths and metadata of its entries exceed {self._most_metadata_bytes} bytes",
             )
-        try:
-            self._execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
+        if self.entries >= _MOST_IN_MEMORY or self._metadata_bytes > _MOST_BYTES_IN_MEMORY:
+            self._in_database()
+        if not self._rows.insert(path, row):
             self._replace(path, row)
             return
         self.entries += 1
@@ -233,35 +184,28 @@ class Ledger:
                 why=f"it has more than {self._limits.layer_entries} entries",
             )
 
-    def _replace(
-        self, path: str, row: tuple[bytes, str, int, int | None, bytes | None, str]
-    ) -> None:
-        key, kind, flags, inode, target, details = row
+    def _in_database(self) -> RowsInDatabase:
+        """Move the rows to a database, unless they are in one."""
+        if isinstance(self._rows, RowsInMemory):
+            self._rows = self._rows.in_database()
+        return self._rows
+
+    def _replace(self, path: str, row: Values) -> None:
+        kind, flags, inode, target, details = row
         old = self.get(path)
         assert old is not None
         # Markers apply to lower layers, at any position in the archive, and stay.
         flags |= old.flags & (OPAQUE | WHITED_OUT)
-        self._metadata_bytes -= len(key) + len(old.details)
+        self._metadata_bytes -= len(path.encode("utf-8", "surrogateescape")) + len(old.details)
         if old.type == EntryType.FILE:
             self.lost_files = True
         if old.type == EntryType.DIRECTORY and kind != EntryType.DIRECTORY:
-            below = self._execute(
-                "DELETE FROM entry WHERE key > ? AND key < ?", (key + b"\0", key + b"\1")
-            )
-            self.entries -= below.rowcount
-            self.lost_files = self.lost_files or below.rowcount > 0
+            # In memory, each of these would be a search of all rows.
+            below = self._in_database().delete_below(path)
+            self.entries -= below
+            self.lost_files = self.lost_files or below > 0
             self._known = {""}
-        self._execute(
-            "UPDATE entry SET type = ?, flags = ?, inode = ?, target = ?, details = ?"
-            " WHERE key = ?",
-            (kind, flags, inode, target, details, key),
-        )
-
-    def _flag(self, path: str, flag: int) -> bool:
-        changed = self._execute(
-            "UPDATE entry SET flags = flags | ? WHERE key = ?", (flag, sort_key(path))
-        )
-        return changed.rowcount > 0
+        self._rows.update(path, (kind, flags, inode, target, details))
 
     def _walk(self, path: str, create: bool) -> str | None:
         """Return the resolved path of the directory `path`; see `locate`."""
@@ -339,32 +283,3 @@ class Ledger:
                 found=path.count("/") + 1,
                 why=f"a path is nested deeper than {self._limits.depth} directories",
             )
-
-
-def _path(key: bytes) -> str:
-    return key.replace(b"\0", b"/").decode("utf-8", "surrogateescape")
-
-
-def _special_line(
-    key: bytes,
-    kind: str,
-    flags: int,
-    details: str,
-    first: bytes | None,
-    names: int | None,
-) -> str:
-    """Return the line of a row with flags or several names, which are not in its details."""
-    path = _path(key)
-    if kind == EntryType.DIRECTORY:
-        if flags & WHITED_OUT and flags & IMPLICIT:
-            # The layer deletes the directory and creates a new one, which does not inherit
-            # metadata.
-            details = details.replace(',"implicit":true', "")
-        if flags & (OPAQUE | WHITED_OUT):
-            details += ',"opaque":true'
-    elif first is not None and names is not None and names > 1:
-        details += f',"links":{names}'
-        if key != first and kind == EntryType.FILE:
-            kind = EntryType.HARDLINK.value
-            details += f',"target":{encode_basestring_ascii(_path(first))}'
-    return f"{entry_start(path, kind)}{details}}}"

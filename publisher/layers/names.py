@@ -120,7 +120,7 @@ class Marker:
 
 
 def reserved(path: str, where: object) -> Marker | str | None:
-    """Return the meaning of a path that may have reserved names in it.
+    """Return the meaning of a path if it has reserved names in it.
 
     Args:
         path: A path as `safe_path` returns it.
@@ -132,6 +132,8 @@ def reserved(path: str, where: object) -> Marker | str | None:
     Raises:
         UnsafeName: The name of a whiteout is empty.
     """
+    if WHITEOUT_PREFIX not in path and CVMFS_PREFIX not in path:
+        return None
     *parents, name = path.split("/")
     if any(part.startswith(CVMFS_PREFIX) for part in (*parents, name)):
         return _DROPPED_CVMFS

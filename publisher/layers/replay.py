@@ -13,35 +13,39 @@ of that but contents, whose sizes and digests it compares with the index.
 from __future__ import annotations
 
 import heapq
-import io
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from publisher.entry import Content, Entry, EntryType, Fixup, Hole, sort_key
+from publisher.layers.blob import BlobReader
 from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError
 from publisher.layers.index import LayerIndex, decode_entry, is_file, path_key, read_index
-from publisher.layers.policy import Limits, Policy
+from publisher.layers.names import reserved, safe_path
+from publisher.layers.stream import ArchiveStream
+from publisher.layers.tar import Member, members
 from publisher.layers.temporary import temporary_database, temporary_databases
-from publisher.layers.unpack import unpack
 from publisher.lazy import dataclass
-from publisher.oci.descriptor import Descriptor
-from publisher.oci.media_types import OCI_LAYER
 
 _ORDER = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;"
 _ORDER_AS_STORED = _ORDER.replace("IF NOT EXISTS ", "").removesuffix(";")
 _HEADS = "CREATE TABLE head (content INTEGER PRIMARY KEY, number INTEGER);"
 _FILES = "CREATE TABLE file (number INTEGER PRIMARY KEY, line TEXT);"
-_UNLIMITED = Policy(limits=Limits(*[2**62] * len(fields(Limits))))
+_UNLIMITED = 2**62
 """No limits, since the repository's limits were applied when the layer was unpacked."""
 
 _READ_BYTES = 1 << 20
+_LATEST = 10_000
+"""How many paths are in memory before they are written to the order of contents."""
+_BYTES_IN_MEMORY = 16 * 2**20
+"""The bytes of lines of an index that are in memory; the rest is in a database."""
+_LINE_BYTES = 50
+"""What a line takes in memory beside its text."""
 
 Add = Callable[[Entry, Content], None]
 Borrow = Callable[[Fixup], None]
@@ -81,6 +85,7 @@ class FileOrder:
         self._database = temporary_database(_ORDER, file)
         self._execute = self._database.execute
         self._number = 0
+        self._latest: dict[bytes, int] = {}
 
     def add(self, entry: Entry, content: Content = ()) -> None:
         """Record `entry`. The content is not read: the caller hashes it."""
@@ -105,6 +110,7 @@ class FileOrder:
 
     def finish(self) -> None:
         """Commit the records to the file."""
+        self._write()
         self._execute("COMMIT")
         self._execute("BEGIN")
 
@@ -114,15 +120,30 @@ class FileOrder:
 
     def number(self, path: str) -> int | None:
         """Return the number of the content of `path`; None if it is not a file."""
-        return self.number_of_key(sort_key(path))
-
-    def number_of_key(self, key: bytes) -> int | None:
-        """Return the number of the content of the path with this `sort_key`, or None."""
+        key = sort_key(path)
+        if key in self._latest:
+            return self._latest[key]
         row = self._execute("SELECT number FROM file WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None and type(row[0]) is int else None
 
+    def numbers(self, keys: Iterable[bytes]) -> Iterator[int | None]:
+        """Yield the same for each of `keys`, which are sorted keys of paths. All is in the file."""
+        rows = self._execute("SELECT key, number FROM file ORDER BY key")
+        found: tuple[object, object] = b"", None
+        for key in keys:
+            while isinstance(found[0], bytes) and found[0] < key:
+                found = next(rows, (None, None))
+            yield found[1] if found[0] == key and type(found[1]) is int else None
+
     def _note(self, path: str, number: int) -> None:
-        self._execute("INSERT OR REPLACE INTO file VALUES (?, ?)", (sort_key(path), number))
+        self._latest[sort_key(path)] = number
+        if len(self._latest) >= _LATEST:
+            self._write()
+
+    def _write(self) -> None:
+        written = sorted(self._latest.items())
+        self._database.executemany("INSERT OR REPLACE INTO file VALUES (?, ?)", written)
+        self._latest.clear()
 
 
 def replay(
@@ -195,10 +216,29 @@ def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive
         _heads(layer, numbers) as heads,
     ):
         chunks = iter(lambda: blob.read(_READ_BYTES), b"")
-        descriptor = Descriptor(OCI_LAYER, header.digest, header.size)
-        sink, nowhere = _Replaying(heads, receive), cast(BinaryIO, _Nowhere())
-        unpack(chunks, descriptor, header.diff_id, sink, nowhere, _UNLIMITED, is_checked=True)
-        sink.require_all(header.digest)
+        name = f"layer {header.digest}"
+        with BlobReader(chunks, name, header.diff_id, _UNLIMITED) as archive:
+            if not _pass_on(_files(archive, name), heads, receive):
+                raise _changed(f"all files of {name}")
+
+
+def _files(archive: BlobReader, layer: str) -> Iterator[Member]:
+    """Yield the files that unpacking passed to its sink, in the same order."""
+    for member in members(ArchiveStream(archive.blocks()), layer, _UNLIMITED):
+        if member.type is EntryType.FILE:
+            path = safe_path(member.name, member.where, _UNLIMITED, _UNLIMITED)
+            if reserved(path, member.where) is None:
+                yield member
+
+
+def _pass_on(files: Iterable[Member], heads: Iterator[tuple[int, int]], receive: Receive) -> bool:
+    """Pass on the contents of those of `files` that are final; return whether all were there."""
+    head = next(heads, None)
+    for count, member in enumerate(files, 1):
+        if head is not None and count == head[0]:
+            receive(head[1], member.content)
+            head = next(heads, None)
+    return head is None
 
 
 def _final(layer: LayerIndex, fixups: Iterable[Fixup]) -> Iterator[tuple[Entry, Fixup | None]]:
@@ -241,10 +281,18 @@ class _Files:
     def __init__(self, layer: LayerIndex) -> None:
         self._digest = layer.header.digest
         self._database = temporary_database(_FILES)
-        lines = enumerate(line for line in layer.lines() if is_file(line))
-        self._database.executemany("INSERT INTO file VALUES (?, ?)", lines)
+        lines = (line for line in layer.lines() if is_file(line))
+        self._first: list[str] = []
+        size = 0
+        for line in lines:
+            self._first.append(line)
+            size += len(line) + _LINE_BYTES
+            if size > _BYTES_IN_MEMORY:
+                break
+        others = enumerate(lines, len(self._first))
+        self._database.executemany("INSERT INTO file VALUES (?, ?)", others)
         [(count,)] = self._database.execute("SELECT count(*) FROM file")
-        self._left = int(count)
+        self._left = len(self._first) + int(count)
         self._is_received = bytearray(self._left)
 
     def close(self) -> None:
@@ -258,9 +306,11 @@ class _Files:
             raise _changed(f"the files of layer {self._digest}")
         self._is_received[number] = True
         self._left -= 1
-        [line] = self._database.execute(
-            "SELECT line FROM file WHERE number = ?", (number,)
-        ).fetchone()
+        if number < len(self._first):
+            line = self._first[number]
+        else:
+            query = "SELECT line FROM file WHERE number = ?"
+            [line] = self._database.execute(query, (number,)).fetchone()
         entry = decode_entry(line)
         if entry.type is not EntryType.FILE:
             raise _changed(entry.path)
@@ -290,44 +340,17 @@ def _heads(layer: LayerIndex, order: FileOrder) -> Iterator[Iterator[tuple[int, 
     """Open an iterator over the final files: numbers in the archive and in the index, sorted."""
     order.check()
     with closing(temporary_database(_HEADS)) as database:
-        lines = enumerate(line for line in layer.lines() if is_file(line))
-        database.executemany(
-            "INSERT INTO head VALUES (?, ?)",
-            ((_content_number(order, line), number) for number, line in lines),
-        )
+        database.executemany("INSERT INTO head VALUES (?, ?)", _numbers(layer, order))
         yield database.execute("SELECT content, number FROM head ORDER BY content")
 
 
-def _content_number(order: FileOrder, line: str) -> int:
-    number = order.number_of_key(path_key(line))
-    if number is None:
-        raise _changed(decode_entry(line).path)
-    return number
-
-
-class _Replaying:
-    """A TreeSink that passes on the content of the final files, with their numbers in the index."""
-
-    def __init__(self, heads: Iterator[tuple[int, int]], receive: Receive) -> None:
-        self._heads = heads
-        self._next = next(heads, None)
-        self._receive = receive
-        self._count = 0
-
-    def add(self, entry: Entry, content: Content = ()) -> None:
-        if entry.type is not EntryType.FILE:
-            return
-        self._count += 1
-        if self._next is not None and self._next[0] == self._count:
-            self._receive(self._next[1], content)
-            self._next = next(self._heads, None)
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-    def require_all(self, digest: str) -> None:
-        if self._next is not None:
-            raise _changed(f"all files of layer {digest}")
+def _numbers(layer: LayerIndex, order: FileOrder) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of each file in the archive and in the index."""
+    keys = (path_key(line) for line in layer.lines() if is_file(line))
+    for number, content in enumerate(order.numbers(keys)):
+        if content is None:
+            raise _changed(f"the files of layer {layer.header.digest}")
+        yield content, number
 
 
 def _changed(path: str) -> LayerError:
@@ -336,13 +359,3 @@ def _changed(path: str) -> LayerError:
         why="the staged blob and the layer's index do not agree",
         hint="remove the staged layer: the next ingest downloads it again",
     )
-
-
-class _Nowhere(io.RawIOBase):
-    """Discards the index that unpacking writes again."""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object) -> int:
-        return len(memoryview(cast(bytes, data)))

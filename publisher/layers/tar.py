@@ -51,11 +51,12 @@ _GNU_MAGIC = b"ustar  \0"
 class Member:
     """One member as in the archive: no name or number has been checked for safety.
 
-    `size` counts the bytes of `content`, of which `holes` are not stored. The content must be used
-    before the next member is requested. `content_at` is where a file's content begins in the
-    archive, if it is there as it is in the file.
+    `where` describes it in errors. `size` counts the bytes of `content`, of which `holes` are not
+    stored. The content must be used before the next member is requested. `content_at` is where a
+    file's content begins in the archive, if it is there as it is in the file.
     """
 
+    where: Where
     name: bytes
     type: EntryType
     mode: int
@@ -105,7 +106,7 @@ def members(stream: ArchiveStream, layer: str, max_header_bytes: int) -> Iterato
         if member.type is not EntryType.FILE:
             yield member
         else:
-            where = Where(layer, member.name)
+            where = member.where
             stored = member.size
             sparse = _sparse_map(stream, header, flag, extensions, stored, where)
             if sparse is None and stored <= _ONE_PIECE:
@@ -235,7 +236,7 @@ def _member(header: bytes, flag: bytes, extensions: _Extensions | None, layer: s
     if flag == b"\0" and name.endswith(b"/"):
         kind = EntryType.DIRECTORY  # the mark of directories in archives older than ustar
     try:
-        member = _from_header(header, name, kind, target)
+        member = _from_header(header, where, name, kind, target)
         if extensions is not None and extensions.pax:
             _apply_records(member, extensions.pax)
     except ValueError as error:
@@ -291,7 +292,9 @@ def _prefix(header: bytes) -> bytes:
     return b""
 
 
-def _from_header(header: bytes, name: bytes, kind: EntryType, target: bytes) -> Member:
+def _from_header(
+    header: bytes, where: Where, name: bytes, kind: EntryType, target: bytes
+) -> Member:
     """Return a member with the numbers of the header. Raises ValueError."""
     mode, uid, gid = _mode_and_owner(header[100:124])
     size = octal_or_binary(header[124:136])
@@ -299,7 +302,7 @@ def _from_header(header: bytes, name: bytes, kind: EntryType, target: bytes) -> 
     device = None
     if kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
         device = (octal_or_binary(header[329:337]), octal_or_binary(header[337:345]))
-    return Member(name, kind, mode, uid, gid, size, mtime_ns, target, device, {})
+    return Member(where, name, kind, mode, uid, gid, size, mtime_ns, target, device, {})
 
 
 def _apply_records(member: Member, pax: Mapping[str, bytes]) -> None:

@@ -75,9 +75,11 @@ class Directories(Closing):
         self._capacity = max(2, capacity or pool_size())
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[str, int] = {}
+        self._latest: tuple[str, int] = "", self.root
 
     def close(self) -> None:
         """Close all descriptors. May be called again."""
+        self._latest = "", -1
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
@@ -87,16 +89,14 @@ class Directories(Closing):
 
     def open(self, path: str) -> int:
         """Return a descriptor of the directory `path`; raise OSError if it is not one."""
+        latest, descriptor = self._latest
+        if path == latest:
+            return descriptor
         if not path:
             return self.root
-        descriptor = self._open.pop(path, None)
-        if descriptor is None:
-            descriptor = self._walk(path)
-        else:
-            self._open[path] = descriptor  # now the latest
-            return descriptor
-        self.keep(path, descriptor)
-        return descriptor
+        found = self._open.pop(path, None)
+        self.keep(path, self._walk(path) if found is None else found)
+        return self._latest[1]
 
     def open_file(self, path: str) -> BinaryIO:
         """Open the file `path` for reading; raise OSError if it is anything else."""
@@ -114,10 +114,12 @@ class Directories(Closing):
         if len(self._open) >= self._capacity:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[path] = descriptor
+        self._latest = path, descriptor
 
     def forget(self, path: str) -> None:
         """Close the descriptors at and below `path`, which is about to be removed."""
         below = f"{path}/"
+        self._latest = "", self.root
         for known in [p for p in self._open if p == path or p.startswith(below)]:
             os.close(self._open.pop(known))
 

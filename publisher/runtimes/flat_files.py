@@ -67,6 +67,9 @@ def insert(plan: Iterable[Merged], generated: Iterable[Generated]) -> Iterator[M
     waiting = _Waiting(generated)
     for merged in plan:
         key = sort_key(merged.entry.path)
+        if waiting.is_after(key):  # as it is for most entries
+            yield merged
+            continue
         yield from waiting.take_before(key)
         here = waiting.take_at(key)
         if merged.entry.type is not EntryType.DIRECTORY:
@@ -92,6 +95,13 @@ class _Waiting:
             if key not in self._entries:
                 self._entries[key] = each
                 heapq.heappush(self._keys, key)
+
+    def is_after(self, key: bytes) -> bool:
+        """Return whether all entries sort after the path with this key, and none is below it."""
+        if not self._keys:
+            return True
+        first = self._keys[0]
+        return first > key and not first.startswith(key + b"\0")
 
     def take_before(self, key: bytes | None) -> Iterator[Generated]:
         """Take the entries that sort before `key`; all of them for None."""

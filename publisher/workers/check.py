@@ -23,12 +23,14 @@ _ENTRY_BYTES = 1024
 A layer with larger ones, such as attributes and long names, has them in its archive.
 """
 
-_ORDINARY = pattern(
-    r'\{"path":"[^"\\]+","type":"[fd]","mode":"0[67][0-7][0-7]","uid":\d{1,9},"gid":\d{1,9},'
-    r'(?:"size":\d+,)?"mtime_ns":-?\d+(?:,"sha256":"[0-9a-f]{64}")?\}'
+_ORDINARY = (
+    r'(?:\{"path":"[^"\\\n]+","type":"[fd]","mode":"0[67][0-7][0-7]","uid":[0-9]{1,9},'
+    r'"gid":[0-9]{1,9},(?:"size":[0-9]+,)?"mtime_ns":-?[0-9]+(?:,"sha256":"[0-9a-f]{64}")?\}\n)*+'
 )
-_NOT_WRITABLE = pattern(_ORDINARY.pattern.replace("[0-7][0-7]", "[0145][0145]"))
+_ORDINARY_LINES = pattern(_ORDINARY)
+_NOT_WRITABLE_LINES = pattern(_ORDINARY.replace("[0-7][0-7]", "[0145][0145]"))
 """The lines of most entries, whose properties every policy without owner and `readable` permits."""
+_NO_LINES = pattern("")
 
 
 def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
@@ -55,7 +57,7 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
             header = index.header
             # As many lines as the header states, or LayerError.
             most = _ENTRY_BYTES * limits.layer_entries + 8 * summary.archive_size
-            refused = _first_refused(_bounded(index.lines(), most), job.policy)
+            refused = _first_refused(_bounded(index.blocks(), most), job.policy)
         except LayerError as error:
             why = f"its worker process wrote a damaged index: {error.why}"
             raise WorkerFailed(what, why=why) from error
@@ -68,28 +70,41 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
         raise WorkerFailed(what, why=why)
 
 
-def _bounded(lines: Iterable[str], most: int) -> Iterator[str]:
-    """Yield `lines`; raise LayerError after more than `most` bytes."""
+def _bounded(blocks: Iterable[str], most: int) -> Iterator[str]:
+    """Yield blocks of lines; raise LayerError after more than `most` bytes."""
     size = 0
-    for line in lines:
-        size += len(line)
+    for block in blocks:
+        size += len(block) - block.count("\n")
         if size > most:
             raise LayerError("cannot read a layer index", why=f"it has more than {most} bytes")
-        yield line
+        yield block
 
 
-def _first_refused(lines: Iterable[str], policy: Policy) -> str | None:
+def _first_refused(blocks: Iterable[str], policy: Policy) -> str | None:
     """Return the path of the first entry against the policy, or None; read all lines."""
-    matches = (_NOT_WRITABLE if policy.writable == "drop" else _ORDINARY).fullmatch
+    ordinary = _NOT_WRITABLE_LINES if policy.writable == "drop" else _ORDINARY_LINES
     if policy.owner is not None or policy.readable:
-        matches = re.compile(r"(?!)").fullmatch
+        ordinary = _NO_LINES
     refused = None
-    for line in lines:
-        if matches(line) is None:
+    for block in blocks:
+        for line in _others(block, ordinary):
             entry = decode_entry(line)
             if not _is_permitted(entry, policy) and refused is None:
                 refused = entry.path
     return refused
+
+
+def _others(block: str, ordinary: re.Pattern[str]) -> Iterator[str]:
+    """Yield the lines that the pattern, which matches any number of lines, does not match."""
+    at = 0
+    while True:
+        found = ordinary.match(block, at)
+        at = found.end() if found else at
+        if at == len(block):
+            return
+        end = block.index("\n", at)
+        yield block[at:end]
+        at = end + 1
 
 
 def _is_permitted(entry: Entry, policy: Policy) -> bool:

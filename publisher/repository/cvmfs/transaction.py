@@ -177,6 +177,7 @@ class CvmfsTransaction:
         assert self._exclusive
         execution = self._execution
         configuration = execution.configuration
+        self._trees = {path: each for path, each in self._trees.items() if self._is_needed(path)}
         changes = self._changes()
         calls = compile_calls(changes, self._tree.published_kind, configuration.is_gateway)
         if not calls:
@@ -199,6 +200,10 @@ class CvmfsTransaction:
         for digest in self._layers:
             execution.mirror.staged(digest).delete_blob()
         execution.mirror.pending.unlink()
+
+    def _is_needed(self, path: str) -> bool:
+        """Return whether no other transaction has published the tree at `path` meanwhile."""
+        return path in self._cleared or self._tree.published_kind(path) is None
 
     def _write_pending(self, left: pending.Pending) -> None:
         with self._execution.mirror.writing():

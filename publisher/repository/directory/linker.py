@@ -116,6 +116,7 @@ class _Sources(Closing):
         self._trees = trees
         self._most_trees, self._most_in_tree = source_pool_size()
         self._open: dict[int, Directories] = {}
+        self._latest: tuple[int, Directories | None] = -1, None
 
     def close(self) -> None:
         for directories in self._open.values():
@@ -123,12 +124,16 @@ class _Sources(Closing):
 
     def open(self, layer: int, path: str) -> int:
         """Return a descriptor of the directory `path` in the tree of `layer`."""
+        number, directories = self._latest
+        if layer == number and directories is not None:
+            return directories.open(path)
         directories = self._open.pop(layer, None)
         if directories is None:
             if len(self._open) >= self._most_trees:
                 self._open.pop(next(iter(self._open))).close()
             directories = Directories(self._trees[layer], self._most_in_tree)
         self._open[layer] = directories  # now the latest
+        self._latest = layer, directories
         return directories.open(path)
 
 
@@ -146,7 +151,7 @@ class _Linker:
         self._sources = sources
         self._maker = maker
         self._hard_links = hard_links
-        self._unfinished: list[Entry] = []
+        self._unfinished: list[tuple[str, Entry]] = []
         self._directories = 0
         self._links = 0
         self._copies = 0
@@ -154,15 +159,15 @@ class _Linker:
     def add(self, planned: Merged | Generated) -> None:
         entry = planned.entry
         path = entry.path
-        while self._unfinished and not _is_below(path, self._unfinished[-1].path):
-            self._finish_directory(self._unfinished.pop())
+        while self._unfinished and not path.startswith(self._unfinished[-1][0]):
+            self._finish_directory()
         above, _, name = path.rpartition("/")
         if entry.type is EntryType.DIRECTORY:
             if path:
                 parent = self._target.open(above)
                 os.mkdir(name, 0o700, dir_fd=parent)
                 self._target.keep(path, os.open(name, DIRECTORY, dir_fd=parent))
-            self._unfinished.append(entry)
+            self._unfinished.append((f"{path}/" if path else "", entry))
             self._directories += 1
             return
         parent = self._target.open(above)
@@ -176,7 +181,9 @@ class _Linker:
             source_path, _, source_name = entry.target.rpartition("/")
             source = self._target.open(source_path)
         else:
-            source_path, _, source_name = planned.source.rpartition("/")
+            source_path, source_name = above, name
+            if planned.source != path:
+                source_path, _, source_name = planned.source.rpartition("/")
             source = self._sources.open(planned.layer, source_path)
         if self._hard_links.add(parent, name, source, source_name):
             self._links += 1
@@ -185,17 +192,14 @@ class _Linker:
 
     def finish(self) -> LinkReport:
         while self._unfinished:
-            self._finish_directory(self._unfinished.pop())
+            self._finish_directory()
         return LinkReport(self._directories, self._links, self._copies, dict(self._maker.refused))
 
-    def _finish_directory(self, entry: Entry) -> None:
+    def _finish_directory(self) -> None:
+        _, entry = self._unfinished.pop()
         descriptor = self._target.open(entry.path)
         self._maker.describe(descriptor, entry)
         _set_time(descriptor, entry.mtime_ns)
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return not directory or path.startswith(f"{directory}/")
 
 
 def _exists(parent: int, name: str) -> bool:

@@ -257,4 +257,6 @@ def _set_time(descriptor: int, mtime_ns: int) -> None:
 
 def storable_time(mtime_ns: int) -> int:
     """`mtime_ns`, limited to a range that every kernel accepts (and limits to its own)."""
-    return max(-_LATEST_NS, min(mtime_ns, _LATEST_NS))
+    if -_LATEST_NS <= mtime_ns <= _LATEST_NS:
+        return mtime_ns
+    return _LATEST_NS if mtime_ns > 0 else -_LATEST_NS

@@ -16,6 +16,7 @@ from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
 from publisher.repository import Repository, disk
 from publisher.repository.cvmfs import execution
+from publisher.repository.cvmfs.server import ServerRefused
 from publisher.repository.directory import journal
 from publisher.repository.reading import load_schedule
 from publisher.sources.open import Sources
@@ -154,6 +155,93 @@ def test_an_image_that_cannot_be_published_is_left_out_of_its_group(
     assert {"local/i2:i2", "local/i3:i3"} <= set().union(*publications(place))
     assert (place.root / "local/i2:i2/own/2").read_bytes() == b"2"
     assert (place.root / "local/i3:i3/again").read_bytes() == b"hello"
+
+
+def test_a_group_beside_another_publisher_of_the_same_images(
+    place: AnyRepository, tmp_path: Path
+) -> None:
+    """When the group is ready, another process publishes its layers, and two of its names."""
+    layouts, others = tmp_path / "layouts", tmp_path / "others"
+    tags = [f"i{number}" for number in range(4)]
+    for number, tag in enumerate(tags):
+        write_layout(small(number), layouts, tag)
+    write_layout(small(0), others, "i0")
+    write_layout(small(7), others, "i1")
+    before: list[int] = []
+
+    def publish_others() -> None:
+        for tag in ("i0", "i1"):
+            words = ("ingest-image", f"oci:{others}:{tag}", "--name", tag)
+            succeed(*words, "--repository", place.url, env=place.env)
+        before.append(place.machine.revision(NAME) if place.machine else 0)
+
+    report = run(place, layouts, tags, together=4, before=publish_others)
+
+    assert not report.failed, [each.error for each in report.failed]
+    statuses = {each.name: each.status for each in report.outcomes}
+    assert statuses["local/i2:i2"] == statuses["local/i3:i3"] == Status.PUBLISHED
+    for number, tag in enumerate(tags):
+        root = place.root / f"local/{tag}:{tag}"
+        assert (root / f"own/{number}").read_bytes() == b"%d" % number, "that of this run"
+        assert (root / "again").read_bytes() == b"hello"
+    scheduled = load_schedule(place.open(writable=False)).entries
+    assert [each.name for each in scheduled] == ["local/i1:i1"], "what the other published"
+    assert_sound(place)
+
+
+@pytest.mark.parametrize("moment", ["opened", "streaming", "read", "applied"])
+def test_a_server_that_is_killed_in_the_commit_of_a_group_costs_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place, layouts = make_repository("cvmfs", tmp_path), tmp_path / "layouts"
+    machine, tags = place.machine, ["i0", "i1", "i2"]
+    assert machine is not None
+    for number, tag in enumerate(tags):
+        write_layout(small(number), layouts, tag)
+    before = machine.revision(NAME)
+    with environment_of(place):
+        monkeypatch.setenv("CVMFS_STANDIN_KILL", moment)  # once
+        report = run(place, layouts, tags, together=3)
+        assert (machine.root / "standin-killed").exists()
+        assert [each.status for each in report.outcomes] == [Status.PUBLISHED] * 3
+        assert b"transaction" not in machine.server("list").stdout
+        # Killed after the revision was made, it has published the group; else each is by itself.
+        assert machine.revision(NAME) == before + (1 if moment == "applied" else 3)
+        assert_sound(place)
+
+
+_REFUSING = """#!/bin/sh
+[ "$1" = ingest ] || exec {server} "$@"
+cat > {stream}
+if grep -q own/1 {stream}; then echo "Synchronization failed: own/1" >&2; exit 1; fi
+exec {server} "$@" < {stream}
+"""
+
+
+def test_an_image_that_the_server_refuses_is_left_out_of_its_group(tmp_path: Path) -> None:
+    place, layouts = make_repository("cvmfs", tmp_path), tmp_path / "layouts"
+    machine, tags = place.machine, ["i0", "i1", "i2"]
+    assert machine is not None
+    for number, tag in enumerate(tags):
+        write_layout(small(number), layouts, tag)
+    command = machine.bin / "cvmfs_server"
+    real = command.rename(machine.bin / "real_server")
+    command.write_text(_REFUSING.format(server=real, stream=tmp_path / "stream"))
+    command.chmod(0o755)
+    with environment_of(place):
+        with pytest.raises(ServerRefused, match="Synchronization failed: own/1"):
+            run(place, layouts, tags, together=3)
+        assert sorted(map(sorted, publications(place))) == [["local/i0:i0"], ["local/i2:i2"]]
+        assert not (place.root / "local/i1:i1").exists()
+        assert b"transaction" not in machine.server("list").stdout
+        assert_sound(place)
+        real.rename(command)
+        report = run(place, layouts, tags, together=1)
+        assert Counter(each.status for each in report.outcomes) == {
+            Status.UNCHANGED: 2,
+            Status.PUBLISHED: 1,
+        }
+        assert_sound(place)
 
 
 def fail_after_the_commit_point(

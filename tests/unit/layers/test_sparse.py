@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.entry import Content, Entry, EntryType, Hole
+from publisher.layers import replay as replaying
 from publisher.layers import temporary
 from publisher.layers.content import ContentHash, filled, read_content
 from publisher.layers.errors import LayerError, LimitExceeded
@@ -105,6 +106,7 @@ def test_a_full_directory_of_temporary_files_is_an_error_that_names_it(
 ) -> None:
     source = layer(*(file(f"{n:0200}") for n in range(3000)))
     staged = stage(source, tmp_path)
+    monkeypatch.setattr(replaying, "_BYTES_IN_MEMORY", 1000)
     settings = temporary._SETTINGS
     monkeypatch.setattr(temporary, "_SETTINGS", settings + "PRAGMA max_page_count = 20;")
     with pytest.raises(LayerError, match=r"cannot send layer .*full .*SQLITE_TMPDIR"):

@@ -16,7 +16,7 @@ import zstandard
 
 from publisher.entry import Entry
 from publisher.errors import DigestMismatch, PublisherError
-from publisher.layers import temporary
+from publisher.layers import ledger, temporary
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.policy import Limits, Policy
 from publisher.layers.unpack import unpack
@@ -365,6 +365,7 @@ def test_errors_of_the_sink_are_raised_and_end_reading() -> None:
 def test_a_full_directory_of_temporary_files_is_an_error_that_names_it(
     unpack: Unpack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger, "_MOST_IN_MEMORY", 100)
     small = temporary._SETTINGS + "PRAGMA max_page_count = 20;"
     monkeypatch.setattr(temporary, "_SETTINGS", small)
     with pytest.raises(LayerError, match=r"cannot unpack layer .*full .*TMPDIR"):
