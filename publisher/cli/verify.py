@@ -89,10 +89,12 @@ def verify(
         scope=scope,
         only_reads=not (repair or refetch),
     )
-    with run:
+    with run, open_workers(workers) as opened:
         run.begin(repository)
         progress = None if quiet else _print_progress
-        report = run_verify(open_repository(repository), deep=deep, progress=progress)
+        report = run_verify(
+            open_repository(repository), deep=deep, progress=progress, processes=opened.count
+        )
         repaired = Repaired()
         wanted = [
             finding
@@ -102,7 +104,6 @@ def verify(
         ]
         if wanted and not dry_run:
             with ExitStack() as stack:
-                opened = stack.enter_context(open_workers(workers))
                 writable = open_repository(repository, writable=True, wait=wait, workers=opened)
                 stack.callback(writable.close)
                 sources = stack.enter_context(open_sources(source_settings)) if refetch else None

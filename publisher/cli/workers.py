@@ -16,8 +16,8 @@ workers_option = click.option(
     type=click.IntRange(0, 1024),
     envvar="PUBLISHER_WORKERS",
     show_envvar=True,
-    help="How many processes unpack layers at a time; the default is one per processor. With 0, "
-    "layers are unpacked in the process that has the credentials.",
+    help="How many processes unpack layers, or read contents, at a time; the default is one per "
+    "processor. With 0, the process that has the credentials does both.",
 )
 
 

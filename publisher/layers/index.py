@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, field
 from json.encoder import encode_basestring_ascii
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
 import zstandard
 
@@ -46,7 +46,7 @@ _ROW = pattern(
 """A line without any of the rare fields, and with a path and target in ASCII."""
 _PATH_START, _PATH_END = '{"path":"', '","type":'
 _TYPES = {kind.value: kind for kind in EntryType}
-_DECODE = cast(Callable[[str, int], tuple[Any, int]], json.JSONDecoder().scan_once)
+_DECODE = vars(json.JSONDecoder())["scan_once"]
 _MALFORMED = (
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
     StopIteration,  # no JSON value

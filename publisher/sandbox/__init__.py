@@ -15,4 +15,5 @@ from publisher.sandbox.confinement import adopt_orphans as adopt_orphans
 from publisher.sandbox.confinement import children as children
 from publisher.sandbox.confinement import confine as confine
 from publisher.sandbox.confinement import end_with_parent as end_with_parent
+from publisher.sandbox.confinement import threads as threads
 from publisher.sandbox.errors import SandboxError as SandboxError

@@ -42,27 +42,29 @@ def repair(
         sources: Where to download from; if None, nothing is downloaded.
         policy: What of a layer may appear in the repository.
         progress: Called with a description of what is being read or fetched.
-        workers: Unpacks downloaded layers; by default this process does.
+        workers: Unpacks downloaded layers, and has the number of processes that read contents; by
+            default this process does both.
         replace_newer: Also rebuild records that a newer release wrote.
 
     Returns:
         The repaired findings and the failures, and the report of the last verification.
     """
+    workers = workers or Workers(0)
     repaired: list[Finding] = []
     failures: dict[Finding, Failure] = {}
     before: set[Finding] = set()
     if replace_newer and release_newer(repository, report.findings):
         repaired += (f for f in report.findings if f.kind is Kind.FUTURE_VERSION)
-        report = verify(repository, deep=report.deep, progress=progress)
+        report = verify(repository, deep=report.deep, progress=progress, processes=workers.count)
     for _ in range(_ROUNDS):
         wanted = [finding for finding in report.findings if is_wanted(finding, bool(sources))]
         if not wanted or set(wanted) == before:
             break
         before = set(wanted)
-        done = _repair_once(repository, wanted, sources, policy, workers or Workers(0), progress)
+        done = _repair_once(repository, wanted, sources, policy, workers, progress)
         repaired += done.findings
         failures |= {failure.finding: failure for failure in done.failures}
-        report = verify(repository, deep=report.deep, progress=progress)
+        report = verify(repository, deep=report.deep, progress=progress, processes=workers.count)
     # A finding that has disappeared counts as repaired, even if a repair of it failed before.
     left = set(report.findings)
     failed = tuple(failure for finding, failure in failures.items() if finding in left)

@@ -6,6 +6,7 @@ Nothing is changed here, and no lock is taken; `publisher.verify.repair` repairs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from publisher.lazy import dataclass
 from publisher.repository import Repository, RepositoryChanged
@@ -19,6 +20,7 @@ from publisher.verify.published_layers import stored_size
 from publisher.verify.sbom import compare_sbom
 from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
+from publisher.workers.calls import call_all
 
 _UNREADABLE = (
     *(
@@ -55,7 +57,11 @@ class Report:
 
 
 def verify(
-    repository: Repository, *, deep: bool = False, progress: Callable[[str], None] | None = None
+    repository: Repository,
+    *,
+    deep: bool = False,
+    progress: Callable[[str], None] | None = None,
+    processes: int = 1,
 ) -> Report:
     """Compare records, links, layers and flat images with each other.
 
@@ -63,6 +69,7 @@ def verify(
         repository: Opened for reading or writing.
         deep: Read all contents and compare them with the layer indexes.
         progress: Called with a description of what is being read.
+        processes: How many processes read contents.
 
     Returns:
         The report. If another publisher changes the repository meanwhile, it is surveyed twice, and
@@ -79,7 +86,7 @@ def verify(
     of_records = frozenset(inventory.findings)
     if deep:
         inventory.findings += _check_contents(
-            repository, inventory, expected, progress or (lambda _: None)
+            repository, inventory, expected, progress or (lambda _: None), processes
         )
     return Report(
         images=len(inventory.names),
@@ -97,35 +104,59 @@ def _check_contents(
     inventory: Inventory,
     expected: Expected,
     progress: Callable[[str], None],
+    processes: int,
 ) -> list[Finding]:
     """Read every layer and flat image that the survey did not find missing."""
+    readings = list(_readings(repository, inventory, expected))
+    found = call_all(
+        [reading for _, reading in readings],
+        processes,
+        lambda number: progress(readings[number][0]),
+    )
+    return [finding for findings in found for finding in findings]
+
+
+def _readings(
+    repository: Repository, inventory: Inventory, expected: Expected
+) -> Iterator[tuple[str, Callable[[], list[Finding]]]]:
+    """Yield a description of everything that is to be read, and the function that reads it."""
     absent = {finding.path for finding in inventory.findings if finding.kind in _UNREADABLE}
-    findings: list[Finding] = []
     for digest, name in sorted(expected.layer_names.items()):
         if not absent & {layout.layer_tree(digest), layout.layer_index(digest)}:
-            progress(f"layer {digest}")
-            findings += _unless_removed(
-                repository, layout.layer_tree(digest), check_layer(repository, digest, name)
-            )
-            findings += compare_packages(repository, digest, name)
+            yield f"layer {digest}", partial(_check_layer, repository, digest, name)
     for image in _distinct_flat(inventory.images):
         path = layout.flat_image(image.manifest.image_id)
         layers = {layout.layer_index(layer.digest) for layer in image.manifest.layers}
         if not absent & {path, *layers}:
-            progress(f"flat image of {image.name}")
-            findings += _unless_removed(repository, path, check_flat(repository, image))
+            yield f"flat image of {image.name}", partial(_check_flat, repository, image)
     for image in {i.manifest.image_id: i for i in inventory.images if i.squashfs}.values():
         path = layout.squashfs_file(image.manifest.image_id)
         if path not in absent:
-            progress(f"squashfs file of {image.name}")
-            found = check_content(repository, image)
-            findings += _unless_removed(repository, path, found)
+            yield f"squashfs file of {image.name}", partial(_check_squashfs, repository, image)
     for image in inventory.images:
         if image.sbom:
-            path = layout.manifest_file(image.name)
-            progress(f"bill of materials of {image.name}")
-            findings += _unless_removed(repository, path, compare_sbom(repository, image))
-    return findings
+            yield f"bill of materials of {image.name}", partial(_check_bill, repository, image)
+
+
+def _check_layer(repository: Repository, digest: str, name: str) -> list[Finding]:
+    found = check_layer(repository, digest, name)
+    findings = _unless_removed(repository, layout.layer_tree(digest), found)
+    return findings + list(compare_packages(repository, digest, name))
+
+
+def _check_flat(repository: Repository, image: LiveImage) -> list[Finding]:
+    path = layout.flat_image(image.manifest.image_id)
+    return _unless_removed(repository, path, check_flat(repository, image))
+
+
+def _check_squashfs(repository: Repository, image: LiveImage) -> list[Finding]:
+    path = layout.squashfs_file(image.manifest.image_id)
+    return _unless_removed(repository, path, check_content(repository, image))
+
+
+def _check_bill(repository: Repository, image: LiveImage) -> list[Finding]:
+    path = layout.manifest_file(image.name)
+    return _unless_removed(repository, path, compare_sbom(repository, image))
 
 
 def _unless_removed(

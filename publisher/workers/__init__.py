@@ -12,6 +12,7 @@ check.py        the index that a worker wrote is checked
 job.py          what is to be unpacked, the result, and the function that unpacks, in any process
 answers.py      the result or error of a worker as bytes, and back
 frames.py       messages in a stream of bytes
+calls.py        copies of this process, which are trusted, read contents for `verify --deep`
 
 A worker process is not trusted: the layer that it parses may have taken it over. docs/security.md
 describes what it can do, and which of its claims are checked.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from publisher.cli.repositories import open_repository
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.tree import layout
 from publisher.workers.pool import Workers
 from tests.any_repository import KINDS, environment_of, make_repository
-from tests.command import succeed
+from tests.command import publisher, succeed
 from tests.layer_builder import (
     directory,
     file,
@@ -32,6 +34,7 @@ OWN = layer(hardlink("again", "late/f"), file("own", b"own"))
 def test_commands_publish_the_same_with_workers_and_without(kind: str, tmp_path: Path) -> None:
     write_layout(image(BASE, TOP, OWN), tmp_path / "layout", "1")
     states: list[State] = []
+    found: list[Any] = []
     for count in ("0", "2"):
         folder = tmp_path / count
         folder.mkdir()
@@ -41,6 +44,13 @@ def test_commands_publish_the_same_with_workers_and_without(kind: str, tmp_path:
         succeed("ingest-image", *words, env=env)
         succeed("verify", "--deep", "--repository", place.url, env=env)
         states.append(state_of(place.root))
+        (place.root / layout.layer_tree(TOP.digest) / "late/f").write_bytes(b"y" * 5000)
+        options = ("--deep", "--repository", place.url, "--output", "json")
+        damaged = publisher("verify", *options, env=env)
+        assert damaged.code == 1, damaged
+        found.append(damaged.json)
+    assert found[0] == found[1]
+    assert any("late/f" in each["what"] for each in found[0]["findings"])
     assert not differences(*states)
     assert any(path.endswith("late/f") for path in states[0])
     if kind == "cvmfs":
