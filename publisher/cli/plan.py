@@ -18,6 +18,8 @@ from publisher.cli.options import (
     wish_lists_argument,
 )
 from publisher.cli.policies import admission_for, policy_option, prefix_option
+from publisher.cli.quotas import QuotaOptions, quota_options
+from publisher.cli.recorded_run import identity_of
 from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -41,6 +43,7 @@ _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to
 )
 @policy_option
 @prefix_option
+@quota_options
 @repository_option
 @jobs_option
 @locked_option
@@ -53,6 +56,10 @@ def plan(
     detailed_exitcode: bool,
     policy: str | None,
     prefix: str,
+    project: str,
+    quota_images: int | None,
+    quota_bytes: int | None,
+    quota_lists: tuple[str, ...],
     allow_local: bool,
     locked: bool,
     repository: str | None,
@@ -66,6 +73,8 @@ def plan(
     publisher plan wishlist.yaml --repository dir:/srv/images
     publisher plan wishlist.yaml --detailed-exitcode || publisher ingest wishlist.yaml
     """
+    identities = map(identity_of, wishlists)
+    quota = QuotaOptions.of(project, quota_images, quota_bytes, quota_lists, identities)
     requests, unusable = read_requests(
         wishlists,
         repository,
@@ -86,6 +95,7 @@ def plan(
                 jobs=jobs,
                 limits=load_policy(opened).limits,
                 admission=admission,
+                quota=quota.run_quota(opened) if quota else None,
             )
     planned += [
         PlannedImage(

@@ -6,7 +6,7 @@ Its squashfs file follows the commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 
 from publisher.errors import failure_text
@@ -22,6 +22,7 @@ from publisher.ingest.wanted import (
     ConcurrentlyPublished,
     Item,
     RequestedImage,
+    counted,
     has_content,
 )
 from publisher.layers.errors import NoTemporarySpace
@@ -48,7 +49,7 @@ def publish_new_image(
     run.progress.image_step(image.name, "fetching")
     items = comparison.fetch(image, run.limits, run.admission)
     sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
-    with _counted(run, image, sizes) as check_unpacked:
+    with counted(run.quota, image, sizes) as check_unpacked:
         made = _fetch_with_space(run, image, comparison, items, check_unpacked)
     fetched = made.fetched
     dropped: dict[str, int] = {}
@@ -75,15 +76,6 @@ class _Published:
     status: Status
     fetched: list[LayerSummary]
     unbilled: Exception | None
-
-
-def _counted(
-    run: Run, image: RequestedImage, sizes: Mapping[str, int]
-) -> AbstractContextManager[Callable[[], None]]:
-    """Count an image for the quota of the run, until the block ends with an exception."""
-    if run.quota is None:
-        return nullcontext(lambda: None)
-    return run.quota.counted(image.name, image.request.wish_list, sizes)
 
 
 def _fetch_with_space(

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from publisher.errors import failure_text
-from publisher.ingest.admission import Admission
+from publisher.ingest.admission import Admission, RunQuota
 from publisher.ingest.report import Status
-from publisher.ingest.wanted import Comparison, RequestedImage, compare
+from publisher.ingest.wanted import Comparison, RequestedImage, compare, counted
 from publisher.ingest.work import WishWork, for_all_images
 from publisher.layers.policy import Limits
 from publisher.lazy import dataclass
@@ -50,6 +50,7 @@ def plan(
     jobs: int = 4,
     limits: Limits | None = None,
     admission: Admission | None = None,
+    quota: RunQuota | None = None,
 ) -> list[PlannedImage]:
     """Return what `ingest` would do with the same arguments at `now`, in the requests' order.
 
@@ -61,13 +62,16 @@ def plan(
         jobs: How many images are processed at a time.
         limits: How much an image may hold; by default the usual limits.
         admission: Which wishes and images may be published; by default all.
+        quota: How much the images may use, as far as it is known before they are downloaded.
 
     Raises:
         RepositoryError: The repository itself cannot be used.
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     RecordSet(repository).check_schedule()
-    planning = _Planning(repository, sources, now, limits or Limits(), admission or Admission())
+    planning = _Planning(
+        repository, sources, now, limits or Limits(), admission or Admission(), quota
+    )
     places = Places()
     wishes = (_WishPlan(planning, request, places) for request in requests)
     results = for_all_images(wishes, sources, jobs=jobs, admission=planning.admission)
@@ -106,6 +110,7 @@ class _Planning:
     now: datetime
     limits: Limits
     admission: Admission
+    quota: RunQuota | None
 
     def plan_image(self, image: RequestedImage) -> PlannedImage:
         reference = str(image.reference)
@@ -119,7 +124,8 @@ class _Planning:
         sizes = {layer.digest: layer.size for i in items for layer in i.image.manifest.layers}
         new = {d: size for d, size in sizes.items() if not self.repository.has_layer(d)}
         status = _status(comparison, items[0].manifest_digest)
-        return PlannedImage(image.name, reference, status, new, len(sizes) - len(new))
+        with counted(self.quota, image, sizes):
+            return PlannedImage(image.name, reference, status, new, len(sizes) - len(new))
 
 
 def _status(comparison: Comparison, manifest_digest: str) -> Status:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from publisher.errors import PublisherError
-from publisher.ingest.admission import Admission
+from publisher.ingest.admission import Admission, RunQuota
 from publisher.layers.policy import Limits
 from publisher.lazy import dataclass
 from publisher.oci.digest import digest_of
@@ -237,6 +238,15 @@ def is_current(records: RecordSet, found: Publication | None, wanted: WantedImag
 def has_content(repository: Repository, item: Item) -> bool:
     """Return whether all trees of `item` are published: only records may be missing."""
     return all(map(repository.exists, item.content))
+
+
+def counted(
+    quota: RunQuota | None, image: RequestedImage, sizes: Mapping[str, int]
+) -> AbstractContextManager[Callable[[], None]]:
+    """Count an image for the quota of a run; see `RunQuota.counted`. `sizes` are of its layers."""
+    if quota is None:
+        return nullcontext(lambda: None)
+    return quota.counted(image.name, image.request.wish_list, sizes)
 
 
 def check_place(records: RecordSet, item: Item) -> None:

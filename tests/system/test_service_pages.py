@@ -95,7 +95,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
                 "images": {
                     "url": f"dir:{root}/images",
                     "lists": {name: {"source": str(path)} for name, path in sources.items()},
+                    "projects": ["astro", "bio"],
                 }
+            },
+            "projects": {
+                "astro": {"prefix": "local/astro", "quota": {"images": 5, "bytes": "1 GB"}},
+                "bio": {},
             },
             "tokens": [token("editor", "read", "submit", "cancel"), token("reader", "read")],
         },
@@ -163,6 +168,7 @@ def test_a_log_is_watched_a_job_cancelled_and_a_failed_wish_retried(
                 ("jobs", "/jobs"),
                 ("job", f"/jobs/{failed}"),
                 ("wishes", "/repositories/images/wishes.html"),
+                ("projects", "/projects"),
                 ("missing", "/jobs/none"),
             ):
                 page = pages.open(context, path)

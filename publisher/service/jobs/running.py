@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _RETRY_SECONDS = 2.0
 _WRITE_SECONDS = 0.5
+_WITH_QUOTA = (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE, JobKind.PLAN)
 _OTHER_RUN = 5
 """The exit code of `publisher ingest` if another run is at work on the same list."""
 _OTHER_RUN_SECONDS = (2.0, 60.0)
@@ -52,7 +53,7 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
         )
     options = project_options(project, configuration.state)
     repository = configuration.repository(request.repository)
-    if repository is not None and request.kind.is_ingest:
+    if repository is not None and request.kind in _WITH_QUOTA:
         options += quota_options(project, repository)
     return job_arguments(repositories, request, options)
 

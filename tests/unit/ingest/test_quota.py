@@ -43,6 +43,11 @@ def test_an_image_beyond_a_quota_is_refused_before_its_layers_are_fetched(tmp_pa
         lists.write("more.yaml", "e:1")
         own = ("--project=astro", "--quota-list=more.yaml")
 
+        words = ("astro.yaml", *own, "--quota-images=2", "--repository=dir:tree", "--output=json")
+        planned = publisher("plan", *words, cwd=tmp_path, home=tmp_path)
+        states = sorted(each["status"] for each in planned.json["images"])
+        assert planned.code == 1 and states == ["failed", "published", "published"]
+
         found = lists.ingest("astro.yaml", *own, "--quota-images=2", "--jobs=3")
         [refused] = [each for each in found.values() if each["status"] == "failed"]
         assert "the quota of the project astro is 2 images, and 2 are published" in refused["error"]

@@ -309,3 +309,14 @@ def test_restore_takes_the_digest_that_schedule_prints(place: Place) -> None:
     _, name, digest, *_ = place.run("schedule").out.split()
     assert name == X
     assert place.run("restore", f"{X}@{digest}").out == f"restored: {X}\n"
+
+
+def test_a_list_that_does_not_exist_any_more_is_withdrawn_by_its_name(place: Place) -> None:
+    place.list.unlink()
+    found = place.run("prune", "--withdrawn", place.list)
+    assert found.code == 1 and "2 of 2 images are not requested any more" in found.err
+    found = place.run("prune", "--withdrawn", place.list, "--yes-really", "--output=json")
+    [report] = found.json["repositories"]
+    assert found.code == 0 and len(report["scheduled"]) == 2
+    found = place.run("prune", "--yes-really")
+    assert found.code == 2 and "Missing argument" in found.err

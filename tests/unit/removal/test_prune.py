@@ -50,6 +50,28 @@ def record(tree: Tree, tag: str) -> Publication:
     return found
 
 
+def test_a_list_that_is_not_used_any_more_is_withdrawn_without_being_read(tree: Tree) -> None:
+    for tag, lists in (("x", (A,)), ("y", (A, B)), ("z", (B,)), ("hand", ("",))):
+        for each in lists:
+            tree.publish(tag, IMAGE, each, days=7)
+    report = run(tree, withdrawn=[A, "/lists/unknown"])
+    assert "1 of 2 images are not requested any more" not in report.refused
+    assert [(e.name, e.not_before - NOON) for e in report.scheduled] == [
+        ("local/app:x", timedelta(days=7))
+    ]
+    assert report.unknown_lists == ("/lists/unknown",)
+    assert record(tree, "y").wish_lists == {B}
+    assert run(tree, withdrawn=[A]).scheduled == ()
+    # The guard applies as for lists that are read.
+    for tag in ("v", "w"):
+        tree.publish(tag, IMAGE, B)
+    report = run(tree, withdrawn=[B])
+    assert "4 of 4 images are not requested any more" in report.refused
+    assert scheduled(tree) == ["x"]
+    run(tree, withdrawn=[B], guard=Guard(off=True))
+    assert sorted(scheduled(tree)) == ["v", "w", "x", "y", "z"]
+
+
 def test_a_withdrawn_image_stays_usable_for_the_grace_period_of_its_wish(tree: Tree) -> None:
     for tag, days in (("x", 7), ("y", 90), ("z", 30)):
         tree.publish(tag, IMAGE, days=days)
