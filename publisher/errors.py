@@ -104,6 +104,9 @@ _CAUSES = {
 }
 """For errors of a file system: the cause in words for a user, and a hint."""
 
+NO_PROCESS = "this user, or its control group, has as many processes and threads as it may have"
+MORE_PROCESSES = "raise the limit (ulimit -u, or TasksMax of the systemd unit), or lower --jobs"
+
 
 def explain(error: Exception) -> PublisherError:
     """Return `error` as an error with what, why and hint; a PublisherError is returned unchanged.
@@ -112,6 +115,10 @@ def explain(error: Exception) -> PublisherError:
     """
     if isinstance(error, PublisherError):
         return error
+    if is_process_limit(error):
+        return PublisherError(
+            "cannot start a process or thread", why=NO_PROCESS, hint=MORE_PROCESSES
+        )
     if not isinstance(error, OSError):
         return PublisherError("cannot continue", why=f"{type(error).__name__}: {error}")
     name = error.filename2 or error.filename
@@ -123,12 +130,21 @@ def explain(error: Exception) -> PublisherError:
     )
     cause = error.strerror or str(error) or type(error).__name__
     why, hint = _CAUSES.get(error.errno or 0, (cause, ""))
+    if cause.startswith("No usable temporary directory"):  # of tempfile
+        hint = "set TMPDIR to a directory in which this user may create files"
     return PublisherError(what, why=why, hint=hint)
+
+
+def is_process_limit(error: BaseException) -> bool:
+    """Return whether a process or thread could not be started because there are too many."""
+    if isinstance(error, RuntimeError):  # Python has no other sign of it
+        return str(error).startswith("can't start new thread")
+    return isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
 
 
 def failure_text(error: Exception, name: str) -> str:
     """Return why `name` failed; the traceback of an unexpected error goes to the log."""
-    if isinstance(error, PublisherError | OSError):
+    if isinstance(error, PublisherError | OSError) or is_process_limit(error):
         return str(explain(error))
     _log.error("unexpected error at %s", name, exc_info=error)
     return f"unexpected error: {type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ import sys
 import click
 
 from publisher.cli.streams import STANDARD_OUTPUT, prepare_streams
-from publisher.errors import PublisherError, explain
+from publisher.errors import PublisherError, explain, is_process_limit
 from publisher.log_context import event
 
 DONE = 0
@@ -71,7 +71,8 @@ def code_of(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return INTERRUPTED
-    return REPOSITORY_UNUSABLE if isinstance(error, OSError) else INTERNAL_ERROR
+    is_of_system = isinstance(error, OSError) or is_process_limit(error)
+    return REPOSITORY_UNUSABLE if is_of_system else INTERNAL_ERROR
 
 
 class UsageError(PublisherError):
@@ -118,7 +119,7 @@ def _code_of_run(command: click.Command) -> int:
         return code_of(error)
     except Exception as error:  # noqa: BLE001 - the last resort: no user sees a traceback
         _LOG.debug("the command ended with an unexpected error", exc_info=True)
-        _report(_unexpected(error))
+        _report(explain(error) if is_process_limit(error) else _unexpected(error))
         return code_of(error)
     return code if isinstance(code, int) else DONE
 

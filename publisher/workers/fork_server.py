@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from publisher.closing import Closing
+from publisher.errors import explain
 from publisher.workers.errors import WorkerFailed
 from publisher.workers.frames import NUMBER
 
@@ -45,7 +46,7 @@ class ForkServer(Closing):
             with self._lock:
                 self._control()
         except OSError as error:
-            raise _failed(error.strerror or str(error)) from error
+            raise _failed(error) from error
 
     def fork(self) -> Worker:
         """Return a new worker process.
@@ -62,7 +63,8 @@ class ForkServer(Closing):
             worker, _ = self._fork()
         if worker.pid <= 0:
             worker.close()
-            raise _failed(os.strerror(-worker.pid) if worker.pid else "its server has ended")
+            code = -worker.pid
+            raise _failed(OSError(code, os.strerror(code) if code else "its server has ended"))
         return worker
 
     def _fork(self) -> tuple[Worker, subprocess.Popen[bytes]]:
@@ -79,7 +81,7 @@ class ForkServer(Closing):
         except OSError as error:
             channel.close()
             lifeline.close()
-            raise _failed(error.strerror or str(error)) from error
+            raise _failed(error) from error
 
     def close(self) -> None:
         """End the server and all workers. May be called again."""
@@ -120,9 +122,9 @@ class ForkServer(Closing):
             process.wait()
 
 
-def _failed(why: str) -> WorkerFailed:
+def _failed(error: OSError) -> WorkerFailed:
     hint = "unpack in the publisher's own process: --workers 0"
-    return WorkerFailed("cannot start a worker process", why=why, hint=hint)
+    return WorkerFailed("cannot start a worker process", why=explain(error).why, hint=hint)
 
 
 class Worker(Closing):

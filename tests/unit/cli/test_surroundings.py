@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import TIMEOUT, command, environment, succeed
-from tests.components import require_user_namespaces
+from tests.components import program, require_user_namespaces
 from tests.layer_builder import file, image, layer, symlink, write_layout
 from tests.registry import OwnRegistry, wait_for
 from tests.registry_faults import slow, status
@@ -47,6 +47,33 @@ def test_names_become_the_same_bytes_whatever_the_locale(tmp_path: Path) -> None
     for name in names:
         assert (flat / name).is_file()
         assert os.readlink(flat / f"link to {name}") == name
+
+
+def test_a_limit_of_processes_that_is_reached_is_named(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become a user whose processes are counted")
+    built = write_layout(image(layer(file("motd"))), tmp_path / "layout", "1")
+    images = tmp_path / "images"
+    images.mkdir()
+    user = 60_000 + os.getpid() % 5_000  # that no other process has
+    os.chown(images, user, user)
+    ingest = command("ingest-image", f"oci:{built}:1", "--repository", images)
+    reading = "-all,+dac_read_search"  # of the files of Python
+    ended = subprocess.run(
+        [
+            *(program("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *(f"--inh-caps={reading}", f"--ambient-caps={reading}", f"--bounding-set={reading}"),
+            *(program("prlimit"), "--nproc=1", *ingest),
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert ended.returncode == 3
+    assert "publisher: cannot start a process or thread\n  why: this user, or" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (images / "local").exists()
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
