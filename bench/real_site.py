@@ -27,7 +27,7 @@ from tests.layer_builder import Layer, Member, file, image, layer, write_layout
 from tests.real_image import build_real_images, layers_of
 
 DEBIAN = (
-    *("bash", "coreutils", "curl", "debootstrap", "findutils", "gawk", "git", "gzip", "make"),
+    *("bash", "coreutils", "curl", "findutils", "gawk", "git", "gzip", "make", "mmdebstrap"),
     *("openssl", "patch", "perl-base", "rsync", "sed", "squashfs-tools", "tar", "xz-utils", "zstd"),
     *("skopeo", "umoci", "strace", "jq"),
 )

@@ -1,4 +1,4 @@
-"""Debian root file systems for tests, made by debootstrap from the machine's own package mirror."""
+"""Debian root file systems for tests, made by mmdebstrap from the machine's own package mirror."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ MACHINE_FILES = (
     "/usr/local/share/ca-certificates",
 )
 """Where a machine keeps how to reach its package mirror: sources, keys, proxies, certificates."""
+
+_OPTIONS = (
+    *("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io"),
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # as debootstrap does
+)
 
 
 def suite() -> str:
@@ -49,16 +54,21 @@ def cached(
     return finished
 
 
-def debootstrap(root: Path, include: Sequence[str] = (), *, release: str | None = None) -> None:
+def install_debian(root: Path, include: Sequence[str] = (), *, release: str | None = None) -> None:
     """Install a minimal Debian into `root`, without package lists and downloaded archives.
 
     `release` is a release other than this machine's, which the same mirror has.
     """
     require_root()
-    command = [program("debootstrap"), "--variant=minbase"]
-    if include:
-        command.append(f"--include={','.join(include)}")
-    run(*command, release or suite(), root, mirror())
+    packages = ",".join(("usr-is-merged", *include))
+    run(
+        program("mmdebstrap"),
+        *_OPTIONS,
+        f"--include={packages}",
+        release or suite(),
+        root,
+        mirror(),
+    )
     for directory in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
         shutil.rmtree(root / directory)
         (root / directory).mkdir()

@@ -18,8 +18,11 @@ make_root() {
     mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
       sed -n "s/^$(. /etc/os-release && echo "$VERSION_CODENAME") //p" | head -n 1)
     building=$(mktemp -d "$cache/$name.XXXXXX")
-    debootstrap --variant=minbase --include="$(IFS=, && echo "$*")" "$suite" "$building" "$mirror" \
-      >"$building.log" || { tail -n 20 "$building.log" >&2; rm -rf "$building"; return 1; }
+    # The Release file of a mirror that keeps a state of sid may have expired.
+    mmdebstrap --quiet --variant=minbase --include="$(IFS=, && echo "usr-is-merged,$*")" \
+      --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --dpkgopt=force-unsafe-io \
+      --aptopt='Acquire::Check-Valid-Until "false"' "$suite" "$building" "$mirror" \
+      >"$building.log" 2>&1 || { tail -n 20 "$building.log" >&2; rm -rf "$building"; return 1; }
     rm -rf "$building.log" "$building"/var/cache/apt/archives "$building"/var/lib/apt/lists
     chmod 755 "$building"
     mv "$building" "$root"

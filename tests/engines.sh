@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of tests/engines with the container engines of a Debian release, as root: installs
 # the release, with the engines, into the user's cache once (tests/debian_root.sh; about 1.2 GB and
-# some minutes), and runs pytest there. Needs debootstrap and .venv (make lint makes it).
+# some minutes), and runs pytest there. Needs mmdebstrap and .venv (make lint makes it).
 #
 #   tests/engines.sh [--release sid|trixie] [--with DIRECTORY] [ARGUMENT…]
 #

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.components import program, require, require_mounts, run, unmount_below
-from tests.debian import cached, debootstrap
+from tests.debian import cached, install_debian
 
 RECIPE = 1
 PACKAGES = (
@@ -51,7 +51,7 @@ class Machine:
 def machine(folder: Path, *options: str) -> Iterator[Machine]:
     """Boot a fresh Debian with the machine's network. What it writes is in `folder`."""
     require_mounts()
-    require("systemd-nspawn", "debootstrap")
+    require("systemd-nspawn", "mmdebstrap")
     base = cached("deploy-debian", RECIPE, _install)
     root, upper, work = (folder / name for name in ("root", "upper", "work"))
     for each in (root, upper, work):
@@ -114,7 +114,7 @@ def _wait_until_booted(started: Machine) -> None:
 
 
 def _install(root: Path) -> None:
-    debootstrap(root, PACKAGES)
+    install_debian(root, PACKAGES)
     root.chmod(0o755)
     for unit in MASKED:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the fast tests on the Python 3.13 of Debian 13, as root. Installs a minimal Debian 13 into the
-# user's cache once (tests/debian_root.sh). Needs debootstrap and .venv (make lint makes it). Runs the
+# user's cache once (tests/debian_root.sh). Needs mmdebstrap and .venv (make lint makes it). Runs the
 # rooms that depend on what Python and its libraries do; those that depend on the file system and on
 # other programs more than on Python are left out. Properties are tried with fewer examples than on
 # the machine's own Python. Arguments are pytest's; with --prepare alone, it only installs.

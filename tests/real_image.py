@@ -11,7 +11,7 @@ from pathlib import Path
 
 from publisher.oci.descriptor import Descriptor
 from tests.components import program, require, require_mounts, run, skopeo_copy, unmount_below
-from tests.debian import MACHINE_FILES, cached, debootstrap
+from tests.debian import MACHINE_FILES, cached, install_debian
 from tests.layer_builder import Layer
 
 RECIPE = 2  # count up with every change below: images built by an older recipe are built again
@@ -64,7 +64,7 @@ class RealImages:
 def build_real_images() -> RealImages:
     """The images, built on first use (a minute or two) and cached outside the checkout."""
     require_mounts()
-    require("debootstrap", "buildah", "skopeo", "runc")
+    require("mmdebstrap", "buildah", "skopeo", "runc")
     return RealImages(cached("real-image", RECIPE, _build) / "layout")
 
 
@@ -98,7 +98,7 @@ def _build(directory: Path) -> None:
     buildah = [program("buildah"), "--root", str(storage), "--runroot", str(directory / "run")]
     try:
         root = directory / "root"
-        debootstrap(root)
+        install_debian(root)
         for name in BULK:
             shutil.rmtree(root / name)
         run("tar", "-C", root, "-cf", directory / "base.tar", ".")

@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.results.recipes import Recipe, Step
 from bench.results.state import ROOT, progress
 from tests.components import program, require_mounts, run
-from tests.debian import debootstrap
+from tests.debian import install_debian
 
 _IN_THE_ROOT = r"""
 set -e
@@ -148,7 +148,7 @@ class Builder:
         layer.mkdir(parents=True)
         match step.kind:
             case "debootstrap":
-                debootstrap(layer, release=step.words[0])
+                install_debian(layer, release=step.words[0])
             case "apt":
                 packages = shlex.join(step.words)
                 self._in_root(_APT.format(packages=packages), layer, below, release)

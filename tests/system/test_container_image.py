@@ -67,7 +67,7 @@ def _value(engine: Engine, option: str) -> str:
 
 
 def test_two_builds_are_the_same_image_and_its_container_publishes(tmp_path: Path) -> None:
-    require("buildah", "debootstrap", "runc")
+    require("buildah", "mmdebstrap", "runc")
     layout = write_layout(probe_image(), tmp_path / "layout", "1")
     images = tmp_path / "images"
     images.mkdir()

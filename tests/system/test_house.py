@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.components import program, require, require_mounts, run, unmount_below
-from tests.debian import cached, debootstrap, suite
+from tests.debian import cached, install_debian, suite
 from tests.registry import OwnRegistry
 from tests.registry_images import sample_image
 
@@ -44,7 +44,7 @@ def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pa
     does. Each test gets its own writable overlay.
     """
     require_mounts()
-    require("debootstrap", "git")
+    require("mmdebstrap", "git")
     release = str(request.param)
     base = cached("fresh-debian", RECIPE, lambda root: _install(root, release), release=release)
     root, upper, work = (tmp_path / name for name in ("root", "upper", "work"))
@@ -172,7 +172,7 @@ def _as_shell(step: dict[str, Any]) -> str:
 
 
 def _install(root: Path, release: str) -> None:
-    debootstrap(root, _tutorial_packages(), release=release)
+    install_debian(root, _tutorial_packages(), release=release)
     run("chroot", root, "useradd", "--uid", "1000", "--create-home", "user")
     root.chmod(0o755)  # a temporary directory's 0700 would keep the user out
 
