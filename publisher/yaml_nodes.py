@@ -329,6 +329,10 @@ def read_texts(node: yaml.Node, problems: Problems, what: str) -> list[tuple[str
     return [(text, item) for text, item in texts if text is not None]
 
 
+class ExposedFile(OSError):
+    """A file with a secret can be read by other users."""
+
+
 def read_named_file(
     node: yaml.Node,
     path: str,
@@ -340,14 +344,18 @@ def read_named_file(
 
     Args:
         path: Relative to the directory of the file that is parsed.
-        read_file: Returns the content of a file; raises OSError.
+        read_file: Returns the content of a file; raises OSError, also ExposedFile.
         max_bytes: The content beyond these is left out.
     """
+    whole = str(PurePath(problems.name).parent / path)
     try:
-        whole = str(PurePath(problems.name).parent / path)
         return read_file(whole)[:max_bytes].decode().strip()
     except UnicodeDecodeError:
         why = "it is not UTF-8"
+    except ExposedFile:
+        message = f"{presentable(path)} has a secret, and other users can read it"
+        problems.error(node, message, f"chmod 600 {presentable(whole)}")
+        return None
     except OSError as error:
         why = error.strerror or type(error).__name__
     message = f"cannot read {presentable(path)}: {why}"

@@ -53,7 +53,7 @@ class ServedChecks:
                     why=f"the configuration has no project {wish_list.project}",
                     hint="open the page again",
                 )
-            options += project_options(project, configuration.state)
+            options += project_options(project)
         environment = job_environment(configuration, os.environ, wish_list.project)
         with tempfile.TemporaryDirectory(prefix="publisher-check-") as folder:
             path = Path(folder) / "wish.yaml"

@@ -12,6 +12,7 @@ import click
 
 from publisher.cli.failures import UsageError
 from publisher.cli.rendering import message
+from publisher.oci.reference import canonical_name
 from publisher.sources.settings import EngineTLS, Proxies, Settings
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ def open_sources(options: Mapping[str, str | None]) -> Sources:
 
 def load_settings(options: Mapping[str, str | None]) -> Settings:
     """Return the settings of the configuration file and the environment."""
-    environment = os.environ
+    environment, authfile = os.environ, options.get("authfile")
     return replace(
         _read_configuration(options.get("config")),
-        credential_files=tuple(credential_files(options.get("authfile"))),
+        credential_files=tuple(credential_files(authfile)),
+        authfile=Path(authfile) if authfile else None,
+        only=frozenset(map(canonical_name, environment.get("PUBLISHER_REGISTRIES", "").split())),
         credentials=environment.get("DOCKER_AUTH_CONFIG", ""),
         proxies=Proxies(
             http=_first(environment, "http_proxy", "HTTP_PROXY"),

@@ -11,7 +11,7 @@ from publisher.problems import InvalidFile
 from publisher.repository import DiskFull, OutOfSpace, PathTaken, RepositoryError
 from publisher.runtimes.squashfs_file import SquashfsError
 from publisher.sources import ImageNotFound, SourceError
-from publisher.sources.errors import AuthenticationFailed, RateLimited
+from publisher.sources.errors import AuthenticationFailed, RateLimited, RegistryNotPermitted
 from publisher.sources.image import PlatformNotFound
 from publisher.sources.tags import NoMatchingTags
 from publisher.state import Cause
@@ -25,7 +25,7 @@ _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.REFUSED, (AuthenticationFailed,)),
     (Cause.RATE_LIMITED, (RateLimited,)),
     (Cause.UNREACHABLE, (SourceError,)),
-    (Cause.POLICY, (PolicyViolated, OutsidePrefix)),
+    (Cause.POLICY, (PolicyViolated, OutsidePrefix, RegistryNotPermitted)),
     (Cause.LIMIT, (LimitExceeded,)),
     (Cause.QUOTA, (QuotaExceeded,)),
     (Cause.INVALID_IMAGE, (InvalidManifest, DigestMismatch, LayerError)),

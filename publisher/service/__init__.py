@@ -11,6 +11,7 @@ parse_configuration.py  YAML -> the configuration, and all its errors with their
                         names.py names and paths
 lists.py                the project of each list, by its name in records
 reconcile.py            a repository is made to match the configuration
+secret_files.py         which files may have secrets (pure)
 host.py                 the parts of one host, in threads
 audit.py                the audit log
 health.py               liveness and readiness over HTTP
@@ -21,6 +22,6 @@ jobs/                   the jobs: types, queue, child processes
 login/                  the sender of a request
 web/                    the HTTP interface
 
-Only the commands `serve`, `worker`, `harbor` and `reconcile` in `cli/` import this room. It needs
-the extra `service`.
+Only the commands `serve`, `worker`, `token`, `harbor` and `reconcile` in `cli/` import this room.
+It needs the extra `service`.
 """

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import yaml
 
-from publisher.errors import presentable
+from publisher.errors import InvalidReference, presentable
 from publisher.lazy import pattern
+from publisher.oci.reference import canonical_name, parse_repository
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -27,10 +28,15 @@ _CURE = "use letters, digits, '.', '_' and '-', and begin with one of the first 
 _Value = TypeVar("_Value")
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text is a name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def read_name(node: yaml.Node, problems: Problems, what: str) -> str | None:
     """Return a name, or None after reporting a mistake."""
     name = read_text(node, problems, what)
-    if name is None or _NAME.fullmatch(name):
+    if name is None or is_name(name):
         return name
     problems.error(node, f"{presentable(name)!r} is not a name", _CURE)
     return None
@@ -73,7 +79,7 @@ def read_named(
         name = read_text(key, problems, "a name")
         if name is None:
             continue
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             problems.error(key, f"{presentable(name)!r} is not a name", _CURE)
         made = read(presentable(name), value)
         values += [made] if made is not None else []
@@ -99,13 +105,29 @@ def read_keys(
     return read_mapping(node, problems, f"in {what}", known, {})
 
 
-def read_path(node: yaml.Node | None, problems: Problems, key: str) -> Path | None:
-    """Return the absolute path that is the value of `key`; None if it is missing or relative."""
+def read_file_path(node: yaml.Node | None, problems: Problems, key: str) -> Path | None:
+    """Return the path of a file, relative to the directory of the configuration; None without."""
     text = None if node is None else read_text(node, problems, key)
-    if node is None or text is None:
-        return None
-    if os.path.isabs(text):
-        return Path(text)
+    return None if text is None else Path(problems.name).parent / text
+
+
+def read_directory(node: yaml.Node, problems: Problems, key: str) -> Path | None:
+    """Return the absolute path of a directory with data; None after reporting a mistake."""
+    text = read_text(node, problems, key)
+    if text is None or os.path.isabs(text):
+        return None if text is None else Path(os.path.normpath(text))
     message = f"{key} must be an absolute path, but this is {presentable(text)!r}"
     problems.error(node, message, "begin it with '/'")
     return None
+
+
+def read_registry(text: str, node: yaml.Node, problems: Problems, write: str) -> str | None:
+    """Return the canonical name of a registry, as wishes write its host; `write` is the cure."""
+    try:
+        reference = parse_repository(f"https://{text}/a/b")
+    except InvalidReference:
+        reference = None
+    if reference is None or reference.repository != "a/b":
+        problems.error(node, f"{presentable(text)!r} is not a host", write)
+        return None
+    return canonical_name(reference.registry)

@@ -30,17 +30,19 @@ from publisher.service.hooks.parse import read_hooks
 from publisher.service.kinds import JobKind
 from publisher.service.names import (
     names_in,
+    read_directory,
     read_keys,
     read_known_name,
     read_known_names,
     read_named,
-    read_path,
 )
 from publisher.service.parse_access import parse_anonymous, parse_tokens
 from publisher.service.parse_login import LoginReader
 from publisher.service.parse_projects import parse_members, parse_projects
+from publisher.service.secret_files import is_exposed
 from publisher.tree.layout import RepositoryURL
 from publisher.yaml_nodes import (
+    ExposedFile,
     Problems,
     describe,
     load_mapping,
@@ -91,7 +93,7 @@ def parse_configuration(
     Args:
         data: Its content, in YAML.
         name: Its path, for messages.
-        read_file: Returns the first bytes of the file with the database URL, or raises OSError.
+        read_file: Returns the first bytes of a file with a secret, or raises OSError.
         check_arguments: Checks the options that `arguments` of a repository has.
 
     Raises:
@@ -110,19 +112,25 @@ def read_configuration(
 ) -> ServiceConfiguration:
     """Return the configuration in a file; raise InvalidServiceConfiguration."""
 
-    def read(path: str) -> bytes:
-        with open_file(Path(path)) as file:  # a reload does not wait for the writer of a FIFO
-            return file.read(MAX_BYTES + 1)
+    def read_secret(path: str) -> bytes:
+        return _read(path, is_secret=True)
 
     try:
-        data = read(path)
+        data = _read(path)
     except OSError as error:
         raise InvalidServiceConfiguration(
             f"cannot read {path}",
             why=error.strerror or str(error),
             hint="correct --config, or make the file readable for this user",
         ) from error
-    return parse_configuration(data, path, read, check_arguments)
+    return parse_configuration(data, path, read_secret, check_arguments)
+
+
+def _read(path: str, *, is_secret: bool = False) -> bytes:
+    with open_file(Path(path)) as file:  # a reload does not wait for the writer of a FIFO
+        if is_secret and is_exposed(os.fstat(file.fileno())):
+            raise ExposedFile
+        return file.read(MAX_BYTES + 1)
 
 
 class _Reader:
@@ -192,8 +200,7 @@ class _Reader:
         return self._path(node, "state")
 
     def _path(self, node: yaml.Node, what: str) -> Path | None:
-        path = read_path(node, self._problems, what)
-        return None if path is None else Path(os.path.normpath(path))
+        return read_directory(node, self._problems, what)
 
     def _database(self, found: Mapping[str, yaml.Node], state: Path | None) -> str | None:
         node = found.get("database")

@@ -12,7 +12,7 @@ import yaml
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.service.names import read_keys, read_known_name, read_named, read_path
+from publisher.service.names import read_file_path, read_keys, read_known_name, read_named
 from publisher.service.parse_access import parse_verbs
 from publisher.service.parse_projects import parse_claims
 from publisher.service.providers import (
@@ -79,7 +79,7 @@ class LoginReader:
             Provider(
                 self._address(found.get("issuer"), "issuer"),
                 "",
-                read_path(found.get("ca"), self._problems, "ca"),
+                read_file_path(found.get("ca"), self._problems, "ca"),
             ),
             self._text(found, "client"),
             self._secret(found.get("client-secret-file"), "client-secret-file", least=1),
@@ -122,7 +122,7 @@ class LoginReader:
                 message = f"{name} and {issuers[issuer]} have the same issuer"
                 self._problems.error(value, message, "keep one, with the rules of both")
             jwks = self._address(found.get("jwks"), "jwks")
-            provider = Provider(issuer, jwks, read_path(found.get("ca"), self._problems, "ca"))
+            provider = Provider(issuer, jwks, read_file_path(found.get("ca"), self._problems, "ca"))
             rules = self._rules(found["rules"], projects) if "rules" in found else ()
             return JobTokens(name, provider, self._text(found, "audience"), rules)
 

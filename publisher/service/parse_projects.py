@@ -10,17 +10,25 @@ import yaml
 from publisher.errors import InvalidReference, presentable
 from publisher.lazy import pattern
 from publisher.oci.reference import Transport, parse_reference
-from publisher.service.names import read_keys, read_named, read_path
+from publisher.service.names import read_file_path, read_keys, read_named, read_registry
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
 from publisher.sizes import parse_size
 from publisher.tree import layout
 from publisher.wishlist.quota import Quota
-from publisher.yaml_nodes import Problems, describe, read_entries, read_mapping, read_text
+from publisher.yaml_nodes import (
+    Problems,
+    describe,
+    read_entries,
+    read_mapping,
+    read_text,
+    read_texts,
+)
 
 _MOST_MEMBERS = 10_000
 _MEMBER = ("role", "user", "group", "claims")
-_PROJECT = ("members", "credentials", "settings", "prefix", "quota")
+_PROJECT = ("members", "credentials", "settings", "prefix", "quota", "registries")
+_MOST_REGISTRIES = 1000
 _NUMBER = pattern(r"[0-9]{1,9}")
 _WRITE = "write members: [{user: alice, role: editor}]"
 
@@ -35,10 +43,11 @@ def parse_projects(node: yaml.Node | None, problems: Problems) -> tuple[Project,
         return Project(
             name,
             parse_members(found.get("members"), problems),
-            read_path(found.get("credentials"), problems, "credentials"),
-            read_path(found.get("settings"), problems, "settings"),
+            read_file_path(found.get("credentials"), problems, "credentials"),
+            read_file_path(found.get("settings"), problems, "settings"),
             _prefix(found.get("prefix"), problems),
             _quota(name, found.get("quota"), problems),
+            _registries(found.get("registries"), problems),
         )
 
     write = "write projects: {NAME: {members: [{user: alice, role: editor}]}}"
@@ -102,6 +111,17 @@ def _check_prefixes(node: yaml.Node, projects: Sequence[Project], problems: Prob
         if second.startswith(first):
             message = f"the prefixes of {one} and {other} are the same, or nested"
             problems.error(node, message, "give each project a directory of its own")
+
+
+def _registries(node: yaml.Node | None, problems: Problems) -> tuple[str, ...]:
+    if node is None:
+        return ()
+    write = "write hosts as the wishes do, such as registries: [quay.io, docker.io]"
+    texts = read_texts(node, problems, "registries")
+    if len(texts) > _MOST_REGISTRIES:
+        problems.error(node, f"registries has more than {_MOST_REGISTRIES}", write)
+    found = [read_registry(text, item, problems, write) for text, item in texts]
+    return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
 def parse_members(node: yaml.Node | None, problems: Problems) -> tuple[Member, ...]:

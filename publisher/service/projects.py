@@ -7,6 +7,7 @@ from dataclasses import field
 from pathlib import Path
 
 from publisher.lazy import dataclass
+from publisher.oci.reference import canonical_name
 from publisher.service.verbs import ROLES, Role, Verb
 from publisher.wishlist.quota import Quota
 
@@ -64,6 +65,7 @@ class Project:
         prefix: The directory of the published tree in which its images have their public names;
             "" for any.
         quota: How much its images may use in each repository.
+        registries: The canonical names of those that it may use; () for all.
     """
 
     name: str
@@ -72,6 +74,11 @@ class Project:
     settings: Path | None = None
     prefix: str = ""
     quota: Quota = Quota()
+    registries: tuple[str, ...] = ()
+
+    def may_ask(self, registry: str) -> bool:
+        """Return whether jobs of the project may send requests to a registry."""
+        return not self.registries or canonical_name(registry) in self.registries
 
 
 def verbs_of(person: Person, members: tuple[Member, ...]) -> frozenset[Verb]:

@@ -25,6 +25,10 @@ class ImageNotFound(SourceError):
         self.nearest = tuple(nearest)
 
 
+class RegistryNotPermitted(SourceError):
+    """The settings do not permit requests to the registry of an image."""
+
+
 class RateLimited(SourceError):
     """A host received too many requests (status 429), also after the waits that it requested."""
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.closing import Closing
-from publisher.oci.reference import ImageReference, Transport
+from publisher.oci.reference import ImageReference, Transport, canonical_name
 from publisher.sources import Source
+from publisher.sources.errors import RegistryNotPermitted
 from publisher.sources.settings import Settings
 
 if TYPE_CHECKING:  # each transport is loaded at its first use: many commands use none
@@ -66,11 +67,15 @@ class Sources(Closing):
 
         Registries, layouts and engines are not accessed here. A `docker-archive:` is read to find
         the image, with the errors of `open_docker_archive`.
+
+        Raises:
+            RegistryNotPermitted: The settings do not permit requests to its registry.
         """
         match reference.transport:
             case Transport.REGISTRY:
                 from publisher.sources.registry.source import RegistrySource
 
+                self._check(reference)
                 return RegistrySource(reference, self._endpoints(reference))
             case Transport.OCI:
                 from publisher.sources.files import Folder
@@ -106,14 +111,25 @@ class Sources(Closing):
     ) -> RegistryDestination:
         """Return the image repository to push to, in the registry itself and not its mirror.
 
-        `delete`: the permission to delete is requested as well.
+        `delete`: the permission to delete is requested as well. Raises RegistryNotPermitted.
         """
         from publisher.sources.registry.upload import RegistryDestination
 
+        self._check(reference)
         actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
             self._endpoint(reference.registry, reference.plain_http, reference.repository, actions)
         )
+
+    def _check(self, reference: ImageReference) -> None:
+        only, registry = self._settings.only, canonical_name(reference.registry)
+        if only and registry not in only:
+            raise RegistryNotPermitted(
+                f"cannot request {reference}",
+                why=f"requests to the registry {registry} are not permitted",
+                hint=f"use one of {', '.join(sorted(only))}, or ask the administrator of the "
+                "service to add it",
+            )
 
     def _endpoints(self, reference: ImageReference) -> list[Endpoint]:
         """Return the endpoints in the order of tries: the mirror, if any, then the registry."""

@@ -76,6 +76,10 @@ class Settings:
     """The settings by host[:port] in lower case; Docker Hub is "docker.io"."""
     credential_files: tuple[Path, ...] = ()
     """Files in the format of Docker's config.json or podman's auth.json; the first match wins."""
+    authfile: Path | None = None
+    """The file that replaces the usual ones, as the option --authfile names it."""
+    only: frozenset[str] = frozenset()
+    """The canonical names of the registries to which requests are sent; empty for all."""
     credentials: str = field(default="", repr=False)
     """The content of such a file from the environment, which is used before all files."""
     proxies: Proxies = Proxies()

@@ -25,6 +25,7 @@ def test_a_push_to_a_registry_is_published(tmp_path: Path) -> None:
         write_layout(image(layer(file("version", tag.encode()))), tmp_path / "layout", tag)
     wishes, secret = tmp_path / "wishes.yaml", tmp_path / "secret"
     secret.write_text(SECRET)
+    secret.chmod(0o600)
     configuration: dict[str, object] = {
         "access": {"anonymous": "everything"},
         "repositories": {

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import yaml
 
-from publisher.errors import InvalidReference, presentable
+from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.oci.reference import HUB, canonical_name, parse_repository
+from publisher.oci.reference import HUB
 from publisher.service.hooks.model import Hook, HookKind
-from publisher.service.names import read_name
+from publisher.service.names import read_name, read_registry
 from publisher.yaml_nodes import (
     Problems,
     describe,
@@ -128,16 +128,7 @@ class _Reader:
                 self._problems.error(hook, "the hook has no registry", write)
             return default
         text = read_text(node, self._problems, "registry")
-        if text is None:
-            return None
-        try:
-            reference = parse_repository(f"https://{text}/a/b")
-        except InvalidReference:
-            reference = None
-        if reference is None or reference.repository != "a/b":
-            self._problems.error(node, f"{presentable(text)!r} is not a host", write)
-            return None
-        return canonical_name(reference.registry)
+        return None if text is None else read_registry(text, node, self._problems, write)
 
     def _chosen(self, found: Mapping[str, yaml.Node]) -> frozenset[str]:
         if "repositories" not in found:

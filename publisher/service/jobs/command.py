@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from publisher.errors import PublisherError, presentable
+from publisher.oci.reference import parse_reference
 from publisher.service.configuration import RepositoryConfiguration, ServiceConfiguration
 from publisher.service.jobs.credentials import OF_THE_HOST
 from publisher.service.jobs.model import JobKind, JobRequest
+from publisher.service.projects import Project
 
 _NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR")
 RETRY_FAILED = "--retry-failed"
 """The option by which an ingest tries images that failed shortly before."""
 ONLY = "--only="
 """The option, before a pattern, by which an ingest is one of the matching images of a list."""
+ONLY_REGISTRIES = "PUBLISHER_REGISTRIES"
+"""The variable with the hosts of the only registries to which a command sends requests."""
 
 
 class CannotRun(PublisherError):
@@ -49,6 +53,20 @@ def job_arguments(
         "--",
         *_subjects(repository, request),
     ]
+
+
+def check_registry(projects: Sequence[Project], request: JobRequest) -> None:
+    """Raise CannotRun for a single image of a registry that its project may not use."""
+    known = next((each for each in projects if each.name == request.project), None)
+    if request.kind is not JobKind.INGEST_IMAGE or known is None:
+        return
+    registry = parse_reference(request.subject).registry
+    if not known.may_ask(registry):
+        raise CannotRun(
+            f"cannot run {request.kind}",
+            why=f"the project {known.name} may not use the registry {presentable(registry)}",
+            hint="ask an administrator of the service to add it to registries of the project",
+        )
 
 
 def _check_project(repository: RepositoryConfiguration, request: JobRequest) -> None:
@@ -99,10 +117,14 @@ def job_environment(
 ) -> dict[str, str]:
     """Return the environment of a job: what every command needs, and what the configuration names.
 
-    A job of a project does not have the variables that name credentials of the host. The state of
-    wishes and runs is in the directory of this host, unless PUBLISHER_STATE is named.
+    A job of a project does not have the variables that name credentials of the host, and sends
+    requests to the registries of the project only. The state of wishes and runs is in the directory
+    of this host, unless PUBLISHER_STATE is named.
     """
     withheld = OF_THE_HOST if project else ()
     names = (each for each in (*_NEEDED, *configuration.environment) if each not in withheld)
     found = {name: environment[name] for name in names if name in environment}
+    known = configuration.project(project)
+    if known is not None and known.registries:
+        found[ONLY_REGISTRIES] = " ".join(known.registries)
     return {"PUBLISHER_STATE": str(configuration.state / "wishes"), **found}

@@ -7,11 +7,9 @@ import stat
 from pathlib import Path
 
 from publisher.errors import PublisherError
-from publisher.replacing import replace_file
 from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.projects import Project
-
-_NONE = {"no-credentials.json": b"{}\n", "no-settings.yaml": b"registries: {}\n"}
+from publisher.service.secret_files import is_exposed
 
 OF_THE_HOST = ("DOCKER_AUTH_CONFIG", "DOCKER_CONFIG", "DOCKER_HOST", "REGISTRY_AUTH_FILE")
 """Variables with credentials, and engines, of the user of the service; jobs of projects do not have
@@ -22,25 +20,27 @@ class UnsafeCredentials(PublisherError):
     """The file with the credentials of a project cannot be used."""
 
 
-def project_options(project: Project, state: Path) -> list[str]:
+def project_options(project: Project) -> list[str]:
     """Return the options of the commands of a project's jobs; they replace earlier ones.
 
     Without credentials or settings of its own, a project has none: its jobs do not fall back to
-    those of the user of the service, for which empty files in `state` are named instead.
+    those of the user of the service, in whose place they have an empty file.
 
     Raises:
         UnsafeCredentials: Other users may read the file with the credentials.
-        OSError: A file cannot be read or written.
+        OSError: The file cannot be read.
     """
-    credentials = project.credentials or _empty(state, "no-credentials.json")
-    settings = project.settings or _empty(state, "no-settings.yaml")
-    status = os.stat(credentials)
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or not stat.S_ISREG(status.st_mode):
-        raise UnsafeCredentials(
-            f"cannot use the credentials of the project {project.name}",
-            why=f"{credentials} is not a file that its owner alone can read",
-            hint=f"chmod 600 {credentials}",
-        )
+    credentials, settings = (
+        each or Path(os.devnull) for each in (project.credentials, project.settings)
+    )
+    if project.credentials is not None:
+        status = os.stat(credentials)
+        if is_exposed(status) or not stat.S_ISREG(status.st_mode):
+            raise UnsafeCredentials(
+                f"cannot use the credentials of the project {project.name}",
+                why=f"{credentials} is not a file that its owner alone can read",
+                hint=f"chmod 600 {credentials}",
+            )
     prefix = [f"--prefix={project.prefix}"] if project.prefix else []
     return [f"--authfile={credentials}", f"--config={settings}", *prefix]
 
@@ -57,9 +57,3 @@ def quota_options(project: Project, repository: RepositoryConfiguration) -> list
     if quota.is_limited:
         options += [f"--quota-list={each.source}" for each in repository.lists_of(project.name)]
     return options
-
-
-def _empty(state: Path, name: str) -> Path:
-    path = state / name
-    replace_file(path, _NONE[name], 0o600)
-    return path

@@ -51,7 +51,7 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
             why=f"the configuration has no project {presentable(request.project)}",
             hint="add the project to the configuration of the service",
         )
-    options = project_options(project, configuration.state)
+    options = project_options(project)
     repository = configuration.repository(request.repository)
     if repository is not None and request.kind in _WITH_QUOTA:
         options += quota_options(project, repository)

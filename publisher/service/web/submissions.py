@@ -15,7 +15,13 @@ from publisher.errors import presentable, printable
 from publisher.oci.reference import Transport, parse_reference
 from publisher.service.access import Verb, may
 from publisher.service.configuration import RepositoryConfiguration
-from publisher.service.jobs.command import ONLY, RETRY_FAILED, CannotRun, job_arguments
+from publisher.service.jobs.command import (
+    ONLY,
+    RETRY_FAILED,
+    CannotRun,
+    check_registry,
+    job_arguments,
+)
 from publisher.service.jobs.model import (
     CannotRetry,
     Job,
@@ -182,13 +188,19 @@ class Submissions:
         """Return the state of a wish; raise NotFound.
 
         If several lists have it, it is one that the sender may retry, and of these one that fails.
+        One that the sender may neither read nor retry is not told from one that does not exist.
         """
         snapshot = await self._trees.snapshot(repository)
         identity = identity_of(request)
+
+        def is_known(wish: StatusLine) -> bool:
+            project = self._project_of(repository, wish)
+            return any(may(identity, verb, project) for verb in (Verb.READ, Verb.SUBMIT))
+
         found = [
             each
             for each in snapshot.survey.wishes
-            if each.name == name and wish_list in (None, each.wish_list)
+            if each.name == name and wish_list in (None, each.wish_list) and is_known(each)
         ]
         found.sort(
             key=lambda each: (
@@ -270,6 +282,7 @@ class Submissions:
             project=project,
         )
         job_arguments(self._context.repositories(), wanted)  # raises CannotRun
+        check_registry(self._context.access().projects, wanted)
         return await in_database(self._jobs.submit, wanted, _idempotency(request))
 
     def _configured(self, name: str) -> RepositoryConfiguration | None:

@@ -115,6 +115,11 @@ class Credentials:
             raise AuthenticationFailed(failed.what, why=failed.why, hint=failed.hint)
         return answer.credential
 
+    @property
+    def authfile(self) -> Path | None:
+        """The file that replaces the usual ones, as the option --authfile names it."""
+        return self._settings.authfile
+
     def insecure_allowed(self, registry: str) -> bool:
         """Return whether the credential of this registry may be sent without encryption."""
         return self._settings.registry(registry).insecure

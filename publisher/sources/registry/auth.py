@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -55,7 +57,14 @@ class RegistryAuth:
     @property
     def login_command(self) -> str:
         """The command that stores a credential for this registry."""
-        return f"publisher login {'http://' if self.plain_http else ''}{self.registry}"
+        words = ["publisher login"]
+        if (authfile := self._credentials.authfile) is not None:
+            # An empty file stands for no credentials: another one has to be named in its place.
+            words += [
+                "--authfile",
+                "FILE" if str(authfile) == os.devnull else shlex.quote(str(authfile)),
+            ]
+        return " ".join([*words, f"{'http://' if self.plain_http else ''}{self.registry}"])
 
     def credential(self, repository: str) -> Credential | None:
         """Return the credential for an image repository, if there is one."""

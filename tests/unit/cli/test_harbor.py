@@ -18,6 +18,7 @@ from tests.schemas import ROOT, output_schema
 def configure(directory: Path, harbor: Harbor, **more: object) -> Path:
     password = directory / "password"
     password.write_text(PASSWORD + "\n")
+    password.chmod(0o600)
     path = directory / "service.yaml"
     credentials = str(directory / "astro.json")
     configuration: dict[str, Any] = {
@@ -216,6 +217,7 @@ def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
             configuration = configuration.replace(old, new)
         (tmp_path / "service.yaml").write_text(configuration)
         (tmp_path / "harbor.password").write_text(PASSWORD)
+        (tmp_path / "harbor.password").chmod(0o600)
         for line in commands.splitlines():
             words = line.replace("/etc/publisher", str(tmp_path)).split()
             assert words[:2] == ["$", "publisher"]

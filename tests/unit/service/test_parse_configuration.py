@@ -68,9 +68,10 @@ projects:
       - {group: astro-staff, role: editor}
       - {claims: {unit: astro}, role: viewer}
     credentials: /c/astro.json
-    settings: /c/astro.yaml
+    settings: astro/settings.yaml
     prefix: registry.example.org/astro
     quota: {images: 200, bytes: 1.5 TB}
+    registries: [Quay.io, index.docker.io, 'registry.example.org:5000', quay.io]
   bio: {quota: {images: 0}}
 administrators: [{group: operators, role: admin}]
 repositories:
@@ -132,9 +133,10 @@ def test_a_configuration_has_repositories_lists_schedules_and_limits() -> None:
                 Member(Role.VIEWER, claims={"unit": "astro"}),
             ),
             Path("/c/astro.json"),
-            Path("/c/astro.yaml"),
+            Path("/etc/publisher/astro/settings.yaml"),
             "registry.example.org/astro",
             Quota("astro", 200, 1_500_000_000_000),
+            ("quay.io", "docker.io", "registry.example.org:5000"),
         ),
         Project("bio", quota=Quota("bio", 0)),
     )
@@ -273,8 +275,12 @@ def test_without_a_database_jobs_are_in_a_file_of_the_state() -> None:
             ],
         ),
         (
-            f"projects: {{a: {{credentials: c.json, settings: ''}}}}\n{REPOSITORY}",
-            ["1:29: error: credentials must be an absolute path", "settings has no value"],
+            f"projects: {{a: {{credentials: [], settings: '', registries: []}}}}\n{REPOSITORY}",
+            ["1:29: error: credentials must be", "settings has no value", "registries is an empty"],
+        ),
+        (
+            f"projects: {{a: {{registries: ['https://q.io', 'q.io/a', 'a b']}}}}\n{REPOSITORY}",
+            ["'https://q.io' is not a host", "'q.io/a' is not a host", "'a b' is not a host"],
         ),
         (
             f"projects: {{a: {{prefix: 'r.example.org/a/'}}, b: {{prefix: 'a b'}}, "
@@ -424,6 +430,34 @@ def test_a_fifo_in_the_place_of_a_configuration_is_not_waited_for(tmp_path: Path
     for path in (fifo, named):
         with pytest.raises(InvalidServiceConfiguration, match="it is a FIFO"):
             read_configuration(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("database-file", "secret"),
+        ("login", "{issuer: 'https://id.example.org', client: c, client-secret-file: secret}"),
+        ("proxy", "{addresses: [127.0.0.1], secret-file: secret}"),
+        ("hooks", "{lab: {kind: quay, secret-file: secret}}"),
+        ("harbor", "{url: 'https://h.example.org', user: a, password-file: secret}"),
+    ],
+)
+def test_a_file_with_a_secret_that_other_users_can_read_is_refused(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    path, secret = tmp_path / "service.yaml", tmp_path / "secret"
+    path.write_text(f"{REPOSITORY}url: https://a.example.org\n{key}: {value}\n")
+    secret.write_text("postgresql://h.example.org/" if key == "database-file" else "hidden" * 6)
+    for mode in (0o600, 0o400, 0o640, 0o604, 0o602, 0o644):
+        secret.chmod(mode)
+        if mode & 0o077 == 0:
+            read_configuration(str(path))
+            continue
+        with pytest.raises(InvalidServiceConfiguration) as caught:
+            read_configuration(str(path))
+        [found] = caught.value.problems
+        assert found.message == "secret has a secret, and other users can read it"
+        assert f"chmod 600 {secret}" in str(caught.value) and "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

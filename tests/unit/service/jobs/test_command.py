@@ -11,8 +11,14 @@ from publisher.service.configuration import (
     RepositoryConfiguration,
     ServiceConfiguration,
 )
-from publisher.service.jobs.command import CannotRun, job_arguments, job_environment
+from publisher.service.jobs.command import (
+    CannotRun,
+    check_registry,
+    job_arguments,
+    job_environment,
+)
 from publisher.service.jobs.model import JobKind, JobRequest
+from publisher.service.projects import Project
 
 LISTS = (ListConfiguration("astro", "/w/astro.yaml"), ListConfiguration("bio", "/w/bio.yaml"))
 FULL = RepositoryConfiguration(
@@ -98,3 +104,20 @@ def test_a_job_has_the_variables_that_it_needs_and_those_that_the_configuration_
         "HTTPS_PROXY": "p",
         "PUBLISHER_STATE": "/s/wishes",
     }
+
+
+def test_a_single_image_is_one_of_a_registry_that_its_project_may_use() -> None:
+    projects = (Project("astro", registries=("docker.io", "r.example.org:5000")), Project("bio"))
+
+    def check(kind: JobKind, image: str, project: str) -> None:
+        check_registry(projects, JobRequest(kind, "images", image, project=project))
+
+    of_image = JobKind.INGEST_IMAGE
+    for image in ("debian:12", "registry-1.docker.io/a/b:1", "R.example.org:5000/a/b:1"):
+        check(of_image, image, "astro")
+    for image in ("quay.io/a/b:1", "r.example.org/a/b:1", "http://169.254.169.254/a/b:1"):
+        check(of_image, image, "bio")
+        check(of_image, image, "")
+        check(JobKind.INGEST_LIST, image, "astro")  # the name of a list
+        with pytest.raises(CannotRun, match="the project astro may not use the registry"):
+            check(of_image, image, "astro")

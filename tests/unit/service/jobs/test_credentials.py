@@ -116,6 +116,7 @@ def test_a_job_cannot_use_the_credentials_of_another_project_or_of_the_host(tmp_
             assert "secret" not in printed and basic("robot", "secret") not in printed
             if request.kind is not JobKind.PLAN:
                 assert found.code == 1 and "401" in printed, printed
+                assert f"publisher login --authfile FILE {registry.host}" in printed
         for request in (
             JobRequest(of_list, "images", "astro", project="astro"),
             JobRequest(of_list, "images", "free"),
@@ -179,13 +180,58 @@ def test_jobs_of_a_project_publish_below_its_prefix_only(tmp_path: Path) -> None
 def test_a_file_that_other_users_can_read_is_refused(tmp_path: Path) -> None:
     path = credentials(tmp_path / "astro.json", "r.example.org")
     project = Project("astro", credentials=path)
-    options = project_options(project, tmp_path)
+    options = project_options(project)
     assert options[0] == f"--authfile={path}"
     for mode in (0o640, 0o604, 0o622):
         path.chmod(mode)
         with pytest.raises(UnsafeCredentials, match="chmod 600"):
-            project_options(project, tmp_path)
+            project_options(project)
     with pytest.raises(OSError):
-        project_options(Project("bio", credentials=tmp_path / "missing.json"), tmp_path)
+        project_options(Project("bio", credentials=tmp_path / "missing.json"))
     with pytest.raises(UnsafeCredentials):
-        project_options(Project("bio", credentials=tmp_path), tmp_path)
+        project_options(Project("bio", credentials=tmp_path))
+
+
+def test_a_job_sends_no_request_to_a_registry_that_its_project_may_not_use(tmp_path: Path) -> None:
+    with OwnRegistry() as own, OwnRegistry() as other:
+        for each in (own, other):
+            each.add("team/a", "1", image(layer(file("etc/motd", b"hello"))))
+        settings = tmp_path / "astro.yaml"
+        insecure = "".join(f"  '{each.host}': {{insecure: true}}\n" for each in (own, other))
+        settings.write_text(f"registries:\n{insecure}")
+        source = tmp_path / "list.yaml"
+        source.write_text(
+            "version: 2\nimages:\n"
+            f"  - '{other.host}/team/a:1'\n"
+            f"  - {{image: '{other.host}/team/a', tags: ['*']}}\n"
+            f"  - '{own.host}/team/a:1'\n"
+        )
+        lists = (ListConfiguration("astro", str(source), project="astro"),)
+        project = Project("astro", settings=settings, registries=(own.host,))
+        service = Service(
+            ServiceConfiguration(
+                "service.yaml",
+                tmp_path / "state",
+                "",
+                (RepositoryConfiguration("images", f"dir:{tmp_path}/images", lists),),
+                environment=("PUBLISHER_REGISTRIES",),
+                access=Access(projects=(project,)),
+            ),
+            {
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path / "home"),
+                "PUBLISHER_REGISTRIES": other.host,
+            },
+        )
+        request = JobRequest(JobKind.INGEST_LIST, "images", "astro", project="astro")
+        found = service.run(request)
+        assert found.code == 1 and not other.requests, found.err
+        assert f"requests to the registry {other.host} are not permitted" in found.err
+        assert f"use one of {own.host}" in found.err and own.requests
+        image_of_other = JobRequest(
+            JobKind.INGEST_IMAGE, "images", f"{other.host}/team/a:1", project="astro"
+        )
+        assert service.run(image_of_other).code == 1 and not other.requests
+        # The same host without a project is restricted by what the configuration lets through.
+        free = JobRequest(JobKind.INGEST_IMAGE, "images", f"http://{own.host}/team/a:1")
+        assert "not permitted" in service.run(free).err

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -437,3 +438,16 @@ def test_the_hint_after_a_refusal_is_a_command_with_the_scheme_of_the_registry()
         with pytest.raises(AuthenticationFailed) as caught:
             open_image(sources, registry).resolve()
     assert caught.value.hint.endswith(f": publisher login http://{registry.host}")
+
+
+def test_the_hint_names_the_file_that_the_credentials_were_read_from(tmp_path: Path) -> None:
+    for authfile, shown in (
+        (tmp_path / "a b.json", f"'{tmp_path}/a b.json'"),
+        (os.devnull, "FILE"),
+    ):
+        settings = Settings(credential_files=(Path(authfile),), authfile=Path(authfile))
+        with OwnRegistry(BasicAuth(USERS)) as registry, fast_sources(settings) as sources:
+            with pytest.raises(AuthenticationFailed) as caught:
+                open_image(sources, registry).resolve()
+        command = f": publisher login --authfile {shown} http://{registry.host}"
+        assert caught.value.hint.endswith(command)
