@@ -62,6 +62,7 @@ _COMMANDS = {
     "status": "publisher.cli.status:status",
     "tags": "publisher.cli.inspect:tags",
     "thin": "publisher.cli.thin:thin",
+    "token": "publisher.cli.token:token",
     "trace": "publisher.cli.trace:trace",
     "unpin": "publisher.cli.pin:unpin",
     "verify": "publisher.cli.verify:verify",

@@ -61,6 +61,7 @@ SUMMARIES = {
     "status": "Show the state of each wish: published, failing and why, waiting, scheduled, pinned",
     "tags": "List the tags of the image repository IMAGE, as the patterns of a wish match them",
     "thin": "Make the thin image of a published IMAGE: an image whose only content is a recipe",
+    "token": "Create, list and revoke tokens for requests to the service, in its database",
     "trace": "Record which files of a published IMAGE a program opens, so that clients can "
     "prefetch them",
     "unpin": "Remove the pin of IMAGE: its tag is followed again, and it can be scheduled and "

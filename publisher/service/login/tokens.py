@@ -1,27 +1,30 @@
-"""Tokens that were created by requests. The database has only their hashes."""
+"""Tokens that were created by requests or commands. The database has only their hashes."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, printable
 from publisher.lazy import dataclass
 from publisher.service.access import Access
 from publisher.service.jobs.database import TOKENS, available, digest, seconds
 from publisher.service.projects import SERVICE, Grants, Person, grants_of, limited_to
 from publisher.service.verbs import Verb
+from publisher.times import format_time
 
 PREFIX = "pub_"
 """With which each of these tokens begins, so that programs find those that were published."""
 
 MOST_TOKENS = 10_000
 _USED_SECONDS = 3600
+_DAYS = 90
+_MOST_DAYS = 366
 
 
 class NoSuchToken(PublisherError):
@@ -64,6 +67,32 @@ class StoredToken:
             return grants
         may = grants_of(self.person, access.projects, access.administrators)
         return limited_to(grants, may)
+
+
+def token_end(day: date | None, now: datetime) -> datetime:
+    """Return the beginning (UTC) of the first day on which a new token is not valid.
+
+    Without `day`, it is valid for 90 days. Raises ValueError if it would be for more than a year.
+    """
+    today = now.astimezone(UTC).date()
+    found = day if day is not None else today + timedelta(days=_DAYS)
+    if not today < found <= today + timedelta(days=_MOST_DAYS):
+        raise ValueError(f"expires is not within the next {_MOST_DAYS} days")
+    return datetime(found.year, found.month, found.day, tzinfo=UTC)
+
+
+def token_value(token: StoredToken) -> dict[str, object]:
+    """Return a token without its text, as in the document `token/1`."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "projects": list(token.projects),
+        "allows": sorted(token.allows),
+        "createdAt": format_time(token.created),
+        "createdBy": printable(token.created_by),
+        "expires": token.expires.date().isoformat(),
+        "usedAt": format_time(token.used) if token.used is not None else None,
+    }
 
 
 class Tokens:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from publisher.errors import presentable, printable
+from publisher.errors import presentable
 from publisher.service.jobs.command import CannotRun
-from publisher.service.login.tokens import StoredToken, Tokens
+from publisher.service.login.tokens import StoredToken, Tokens, token_end, token_value
 from publisher.service.names import NAME
 from publisher.service.projects import SERVICE
 from publisher.service.verbs import GRANTED, Reach, Verb
@@ -22,11 +22,8 @@ from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.routes import Route
 from publisher.service.web.threads import in_database
-from publisher.times import format_time
 
 BASE = "/api/v1/tokens"
-_DAYS = 90
-_MOST_DAYS = 366
 _NO_STORE = {"Cache-Control": "no-store"}
 _NAME = rf"\A{NAME}\Z"
 
@@ -58,7 +55,7 @@ class _TokenRoutes:
             Route(
                 BASE,
                 "listTokens",
-                "List the tokens that requests have created, without their texts.",
+                "List the created tokens, without their texts.",
                 "tokens-1",
                 Verb.ADMINISTER,
                 self.list,
@@ -92,7 +89,7 @@ class _TokenRoutes:
         projects = visible(request)
         found = await in_database(self._tokens.list)
         shown = [each for each in found if projects is None or _is_within(each, projects)]
-        value: dict[str, object] = {"tokens": [_value(each) for each in shown]}
+        value: dict[str, object] = {"tokens": [token_value(each) for each in shown]}
         return Response(encode("tokens/1", value), 200, _NO_STORE, JSON)
 
     async def create(self, request: Request) -> Response:
@@ -100,7 +97,9 @@ class _TokenRoutes:
         body = await read_body(request, TokenBody)
         wrong = next((each for each in body.allows if each not in GRANTED), None)
         if wrong is not None:
-            raise _refused(f"a token cannot allow {presentable(wrong)}", "allows")
+            verbs = ", ".join(GRANTED)
+            why = f"a token cannot allow {presentable(wrong)}: known are {verbs}"
+            raise _refused(why, "allows")
         allows = frozenset(Verb(each) for each in body.allows)
         for project in body.projects or [SERVICE]:
             allow(request, project)
@@ -114,7 +113,10 @@ class _TokenRoutes:
                 hint="correct the name, or the configuration of the service",
             )
         now = self._context.now()
-        expires = self._end(body.expires, now)
+        try:
+            expires = token_end(body.expires, now)
+        except ValueError as error:
+            raise _refused(str(error), "expires") from error
         found, text = await in_database(
             self._tokens.create,
             body.name,
@@ -125,7 +127,7 @@ class _TokenRoutes:
             expires,
             identity_of(request).person,
         )
-        value = _value(found) | {"token": text}
+        value = token_value(found) | {"token": text}
         headers = _NO_STORE | {"Location": f"{BASE}/{found.id}"}
         return Response(encode("token/1", value), 201, headers, JSON)
 
@@ -135,32 +137,11 @@ class _TokenRoutes:
         for project in found.projects or (SERVICE,):
             allow(request, project)
         await in_database(self._tokens.revoke, found.id)
-        return Response(encode("token/1", _value(found)), 200, _NO_STORE, JSON)
-
-    def _end(self, day: date | None, now: datetime) -> datetime:
-        """Return the beginning (UTC) of the first day on which a new token is not valid."""
-        today = now.astimezone(UTC).date()
-        found = day if day is not None else today + timedelta(days=_DAYS)
-        if not today < found <= today + timedelta(days=_MOST_DAYS):
-            raise _refused(f"expires is not within the next {_MOST_DAYS} days", "expires")
-        return datetime(found.year, found.month, found.day, tzinfo=UTC)
+        return Response(encode("token/1", token_value(found)), 200, _NO_STORE, JSON)
 
 
 def _is_within(token: StoredToken, projects: frozenset[str]) -> bool:
     return bool(token.projects) and set(token.projects) <= projects
-
-
-def _value(token: StoredToken) -> dict[str, object]:
-    return {
-        "id": token.id,
-        "name": token.name,
-        "projects": list(token.projects),
-        "allows": sorted(token.allows),
-        "createdAt": format_time(token.created),
-        "createdBy": printable(token.created_by),
-        "expires": token.expires.date().isoformat(),
-        "usedAt": format_time(token.used) if token.used is not None else None,
-    }
 
 
 def _refused(why: str, parameter: str) -> BadRequest:

@@ -1,0 +1,234 @@
+"""`publisher token`."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from publisher.cli.failures import UsageError
+from publisher.cli.logs import log_options
+from publisher.cli.options import output_option
+from publisher.cli.rendering import echo, message, print_json
+from publisher.cli.service_process import config_option, read_service_configuration
+from publisher.cli.tables import print_aligned
+from publisher.errors import printable
+from publisher.service.verbs import GRANTED, Verb
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from publisher.service.configuration import ServiceConfiguration
+    from publisher.service.login.tokens import StoredToken
+
+_PATH = "/api/v1/tokens"
+
+
+@click.group()
+def token() -> None:
+    """Create, list and revoke tokens for requests to the service, in its database.
+
+    Neither a running service nor a login is needed: so the first token of a new service is made.
+    Run it as the user of the service, on one of its hosts. Each change is in the audit log.
+    """
+
+
+@token.command()
+@config_option
+@click.option("--name", required=True, help="Which program or person has the token.")
+@click.option(
+    "--allow",
+    "allows",
+    type=click.Choice([str(verb) for verb in GRANTED]),
+    multiple=True,
+    required=True,
+    help="What requests with it may do; may be repeated.",
+)
+@click.option(
+    "--project",
+    "projects",
+    multiple=True,
+    help="Where; may be repeated. By default, in the service itself and all projects.",
+)
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="The first day on which it is not valid (UTC), within a year; by default, in 90 days.",
+)
+@output_option
+@log_options
+def create(
+    path: str,
+    name: str,
+    allows: Sequence[str],
+    projects: Sequence[str],
+    expires: datetime | None,
+    output: str,
+) -> None:
+    """Create a token, and print its text, which is shown only once: the database has its hash.
+
+    The text alone is on standard output, so that it can be written to a file.
+
+    \b
+    umask 077
+    publisher token create --config /etc/publisher/service.yaml --name ci --allow submit > token
+    """
+    configuration = _configuration(path)
+    from publisher.service.login.tokens import Tokens, token_end, token_value
+
+    _check_names(configuration, name, projects)
+    now = datetime.now(UTC)
+    day: date | None = None if expires is None else expires.date()
+    try:
+        end = token_end(day, now)
+    except ValueError as error:
+        raise UsageError(
+            "cannot create a token", why=str(error), hint="choose an earlier day, or a later one"
+        ) from error
+    engine = _database(configuration)
+    verbs = frozenset(map(Verb, allows))
+    made, text = Tokens(engine).create(name, sorted(set(projects)), verbs, _sender(), now, end)
+    _record(engine, "POST", _PATH, 201)
+    if output == "json":
+        print_json("token/1", token_value(made) | {"token": text})
+        return
+    echo(text)
+    message(f"created {made.name} ({made.id}), valid until {made.expires.date()}", prefix="")
+
+
+@token.command("list")
+@config_option
+@output_option
+@log_options
+def list_command(path: str, output: str) -> None:
+    """List the created tokens, without their texts; those of the configuration are not included.
+
+    \b
+    publisher token list --config /etc/publisher/service.yaml
+    """
+    engine = _database(_configuration(path))
+    from publisher.service.login.tokens import Tokens, token_value
+
+    found = Tokens(engine).list()
+    if output == "json":
+        print_json("tokens/1", {"tokens": [token_value(each) for each in found]})
+    elif found:
+        heads = ("identifier", "name", "allows", "projects", "expires", "last used")
+        print_aligned([heads, *map(_row, found)], figures=False)
+    else:
+        echo("no tokens")
+
+
+@token.command()
+@config_option
+@click.argument("identifier")
+@output_option
+@log_options
+def revoke(path: str, identifier: str, output: str) -> None:
+    """Revoke the token with IDENTIFIER, which `publisher token list` shows.
+
+    \b
+    publisher token revoke --config /etc/publisher/service.yaml 0123456789abcdef
+    """
+    engine = _database(_configuration(path))
+    from publisher.service.login.tokens import NoSuchToken, Tokens, token_value
+
+    tokens = Tokens(engine)
+    try:
+        found = tokens.get(identifier)
+    except NoSuchToken as error:
+        raise UsageError(
+            f"cannot revoke {printable(identifier)}",
+            why="no token has this identifier",
+            hint="publisher token list",
+        ) from error
+    tokens.revoke(found.id)
+    _record(engine, "DELETE", f"{_PATH}/{found.id}", 200)
+    if output == "json":
+        print_json("token/1", token_value(found))
+    else:
+        message(f"revoked {found.name} ({found.id})", prefix="")
+
+
+def _configuration(path: str) -> ServiceConfiguration:
+    return read_service_configuration(path, packages=("sqlalchemy",))
+
+
+def _check_names(configuration: ServiceConfiguration, name: str, projects: Sequence[str]) -> None:
+    from publisher.service.names import is_name
+
+    if not is_name(name):
+        raise UsageError(
+            "cannot create a token",
+            why=f"{printable(name)!r} is not a name",
+            hint="use letters, digits, '.', '_' and '-', and begin with one of the first two",
+        )
+    known = [each.name for each in configuration.access.projects]
+    for each in projects:
+        if each not in known:
+            raise UsageError(
+                "cannot create a token",
+                why=f"the configuration has no project {printable(each)}",
+                hint=f"known are {', '.join(known)}" if known else "add it to the configuration",
+            )
+
+
+def _database(configuration: ServiceConfiguration) -> sa.Engine:
+    """Return the database, with the tables that it lacks before the first start of the service."""
+    from publisher.service.jobs.database import connect, create_tables
+
+    engine = connect(configuration.database)
+    if not configuration.is_shared:
+        _check_owner(Path(str(engine.url.database)))
+    create_tables(engine)
+    return engine
+
+
+def _check_owner(file: Path) -> None:
+    """Raise UsageError if the file belongs to another user, or its directory does.
+
+    Files that another user adds there could not be written by the service.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owned = file if file.exists() else file.parent
+    owner = owned.stat().st_uid
+    if owner != os.geteuid():
+        raise UsageError(
+            f"cannot use {owned}",
+            why=f"it belongs to the user with the number {owner}, as whom the service runs",
+            hint=f"run the command as this user: sudo -u '#{owner}' publisher token …",
+        )
+
+
+def _sender() -> str:
+    """Return the user of this command, for records."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user need not have a name
+        user = str(os.geteuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _record(engine: sa.Engine, method: str, path: str, status: int) -> None:
+    """Add an entry to the audit log, as the same request has."""
+    from publisher.service.audit import Audit
+
+    Audit(engine).add(_sender(), "", method, path, status)
+
+
+def _row(found: StoredToken) -> tuple[str, ...]:
+    return (
+        found.id,
+        printable(found.name),
+        ", ".join(sorted(found.allows)),
+        ", ".join(found.projects) or "all",
+        found.expires.date().isoformat(),
+        f"{found.used:%Y-%m-%d %H}h" if found.used is not None else "never",
+    )
