@@ -202,7 +202,7 @@ def _check_owner(file: Path) -> None:
     if owner != os.geteuid():
         raise UsageError(
             f"cannot use {owned}",
-            why=f"it belongs to the user with the number {owner}, as whom the service runs",
+            why=f"it belongs to the user with the number {owner}, as the service does",
             hint=f"run the command as this user: sudo -u '#{owner}' publisher token …",
         )
 

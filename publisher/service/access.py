@@ -106,6 +106,11 @@ class Identity:
         return f"{self.name} ({self.token})" if self.token else self.name
 
     @property
+    def is_person(self) -> bool:
+        """Return whether the sender is a user, whose roles the configuration states."""
+        return self.means in (Means.SESSION, Means.PROXY)
+
+    @property
     def verbs(self) -> frozenset[Verb]:
         """Return everything that is allowed in at least one project."""
         return frozenset[Verb]().union(*self.grants.values())
@@ -132,9 +137,12 @@ class Forbidden(PublisherError):
         where = f" in the project {project}" if project else " outside of its projects"
         if not identity.verbs or set(identity.grants) == {SERVICE}:
             where = ""
+        why = f"the {identity.means} {identity.name} does not allow to {verb}{where}"
+        if identity.is_person:
+            why = f"{identity.name} has no role that allows to {_PHRASES[verb]}{where}"
         super().__init__(
             "cannot answer the request",
-            why=f"the {identity.means} {identity.name} does not allow to {verb}{where}",
+            why=why,
             hint=_hint(identity, verb, project),
         )
         self.name = identity.label
@@ -150,6 +158,8 @@ def _hint(identity: Identity, verb: Verb, project: str) -> str:
         return f"use a token that allows {verb}" + (f" in the project {project}" if project else "")
     if identity.means is Means.JOB:
         return f"add {verb} to allows of a rule of job-tokens in the configuration"
+    if not project and not any(identity.grants):
+        return "ask an administrator of the service to add the user to members of a project"
     return "ask an administrator of the project for a role that allows it"
 
 
@@ -158,6 +168,10 @@ _ANONYMOUS: Mapping[Anonymous, Grants] = {
     Anonymous.PUBLISHED: {SERVICE: frozenset({Verb.BROWSE})},
     Anonymous.EVERYTHING: {SERVICE: frozenset({Verb.READ})},
 }
+
+
+ANONYMOUS = (Verb.BROWSE, Verb.READ)
+"""The verbs that requests without a sender may be allowed."""
 
 
 def may(identity: Identity, verb: Verb, project: str = SERVICE) -> bool:

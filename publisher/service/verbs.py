@@ -68,6 +68,13 @@ ROLES: Mapping[Role, frozenset[Verb]] = {
     Role.ADMIN: frozenset(GRANTED),
 }
 
+
+def role_of(verbs: frozenset[Verb]) -> Role | None:
+    """Return the strongest role of which these verbs allow everything; None for none."""
+    found = [role for role, allowed in ROLES.items() if allowed <= verbs]
+    return found[-1] if found else None
+
+
 _REMOVING = (JobKind.PRUNE, JobKind.GC, JobKind.RECONCILE)
 
 

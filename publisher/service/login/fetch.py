@@ -19,7 +19,14 @@ _SECONDS = 15.0
 
 
 class ProviderUnavailable(PublisherError):
-    """An identity provider does not answer as it should; the same call may succeed later."""
+    """An identity provider does not answer as it should; the same call may succeed later.
+
+    `status` is the HTTP status of its answer, if that is the cause, or 0.
+    """
+
+    def __init__(self, what: str, *, why: str, hint: str, status: int = 0) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.status = status
 
 
 def fetch(
@@ -56,7 +63,8 @@ def fetch(
                 stream=True,
             ) as response:
                 if response.status_code != 200:
-                    raise _unavailable(url, f"it answers with status {response.status_code}")
+                    status = response.status_code
+                    raise _unavailable(url, f"it answers with status {status}", status)
                 data = _read(url, response)
     except (requests.RequestException, OSError) as error:
         raise _unavailable(url, type(error).__name__) from error
@@ -86,9 +94,10 @@ def _read(url: str, response: requests.Response) -> bytes:
     return data
 
 
-def _unavailable(url: str, why: str) -> ProviderUnavailable:
+def _unavailable(url: str, why: str, status: int = 0) -> ProviderUnavailable:
     return ProviderUnavailable(
         f"cannot read {presentable(url)}",
         why=why,
         hint="make sure that the identity provider can be reached from the host of the service",
+        status=status,
     )

@@ -10,11 +10,12 @@ import base64
 import hashlib
 import hmac
 import secrets
+from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from publisher.errors import PublisherError
-from publisher.lazy import dataclass
-from publisher.service.login.fetch import fetch
+from publisher.lazy import dataclass, pattern
+from publisher.service.login.fetch import ProviderUnavailable, fetch
 from publisher.service.login.keys import ProviderKeys
 from publisher.service.login.signed import InvalidToken, groups, texts, verify
 from publisher.service.projects import Person
@@ -23,6 +24,10 @@ from publisher.service.providers import Login
 CALLBACK = "/login/callback"
 _LONGEST_PATH = 2048
 _LONGEST_CODE = 4096
+_REFUSALS = (400, 401, 403)
+"""With which a provider answers that does not accept a code, or this client: RFC 6749, 5.2."""
+
+_CODE = pattern(r"[a-z_]{1,40}")
 
 
 class LoginFailed(PublisherError):
@@ -114,16 +119,21 @@ def finish(
         answer: The parameters with which the provider has sent it back.
 
     Raises:
-        LoginFailed: The answer is not one to this login, or the provider refuses it.
+        LoginFailed: The answer is not one to this login, or the provider refuses the login.
         ProviderUnavailable: The provider does not answer.
     """
     state = answer.get("state", "")
-    if attempt is None or not hmac.compare_digest(state.encode(), attempt.part("state").encode()):
-        raise _failed("the answer of the identity provider is not one to a login of this browser")
+    if attempt is None:
+        raise _failed(
+            "the browser has begun no login, began it more than ten minutes ago, or does not keep "
+            "the cookies of the service"
+        )
+    if not hmac.compare_digest(state.encode(), attempt.part("state").encode()):
+        raise _failed("the answer of the identity provider is one to another login")
     if answer.get("iss", keys.provider.issuer) != keys.provider.issuer:
         raise _failed("the answer is one of another identity provider")
     if "error" in answer:
-        raise _failed("the identity provider refuses the login")
+        raise _refused(answer["error"])
     code = answer.get("code", "")
     if not 0 < len(code) <= _LONGEST_CODE:
         raise _failed("the answer of the identity provider has no code")
@@ -134,12 +144,7 @@ def finish(
         "client_id": login.client,
         "code_verifier": attempt.part("verifier"),
     }
-    authorization = ""
-    if login.secret:
-        pair = f"{quote_plus(login.client)}:{quote_plus(login.secret)}"
-        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    found = fetch(keys.endpoint("token_endpoint"), keys.provider.ca, form, authorization)
-    token = found.get("id_token")
+    token = _redeemed(login, keys, form).get("id_token")
     try:
         claims = verify(token if isinstance(token, str) else "", keys, login.client)
     except InvalidToken as error:
@@ -158,9 +163,35 @@ def finish(
     return Person(name, groups(claims, login.groups), stated)
 
 
+def _redeemed(login: Login, keys: ProviderKeys, form: dict[str, str]) -> dict[str, Any]:
+    """Return what the provider gives for a code."""
+    authorization = ""
+    if login.secret:
+        pair = f"{quote_plus(login.client)}:{quote_plus(login.secret)}"
+        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    endpoint = keys.endpoint("token_endpoint")
+    try:
+        return fetch(endpoint, keys.provider.ca, form, authorization)
+    except ProviderUnavailable as error:
+        if error.status in _REFUSALS:
+            raise _refused("") from error
+        raise
+
+
 def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _failed(why: str) -> LoginFailed:
     return LoginFailed("cannot log in", why=why, hint="begin again: /login")
+
+
+def _refused(code: str) -> LoginFailed:
+    """Return the error of a provider that refuses; `code` is the reason that it states, or ""."""
+    reason = f" ({code})" if _CODE.fullmatch(code) else ""
+    return LoginFailed(
+        "cannot log in",
+        why=f"the identity provider refuses the login{reason}",
+        hint="begin again: /login; if it is refused again, its log and the keys client and "
+        "client-secret-file in the configuration of the service show why",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,19 +18,20 @@ from publisher.service.login.senders import Senders
 from publisher.service.login.sessions import Sessions
 from publisher.service.login.tokens import Tokens
 from publisher.service.verbs import Reach
-from publisher.service.web.answers import answer, tag_of
+from publisher.service.web.answers import Body, answer
 from publisher.service.web.audit import Audited, audit_routes
 from publisher.service.web.context import Context
-from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, guarded
-from publisher.service.web.job_pages import JobPages, static_files
+from publisher.service.web.guard import Endpoint, Guard, GuardedRoute, failed, guarded
+from publisher.service.web.job_pages import JobPages
 from publisher.service.web.jobs import job_routes
-from publisher.service.web.login import login_routes
+from publisher.service.web.login import identity_routes, login_routes
 from publisher.service.web.openapi import describe
-from publisher.service.web.pages import Pages, static_answer
+from publisher.service.web.pages import Pages, service_file
 from publisher.service.web.problems import BadRequest, NotFound, WrongMethod, problem
 from publisher.service.web.projects import Projects
 from publisher.service.web.rates import Rates
 from publisher.service.web.routes import Route, parse_query
+from publisher.service.web.service_pages import problem_page
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.tokens import token_routes
 from publisher.service.web.trees import Trees
@@ -61,8 +63,8 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     tokens = Tokens(context.database) if context.database is not None else None
     senders = Senders(context.access, context.now, sessions, tokens)
     routes = [*trees.routes(), *job_routes(context.jobs), *audit_routes(context.audit)]
-    routes += [*projects.routes(), *token_routes(context)]
-    entries = [GuardedRoute("/static/{name}", _static, Verb.PROBE)]
+    routes += [*projects.routes(), *token_routes(context), *identity_routes()]
+    entries = [GuardedRoute("/static/{name}", service_file, Verb.PROBE)]
     entries += [GuardedRoute(*each, reach=Reach.OBJECT) for each in projects.pages()]
     if context.jobs is not None:
         submissions = Submissions(context, context.jobs, trees)
@@ -71,7 +73,7 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
             GuardedRoute(path, page, verb, method, Reach.OBJECT)
             for path, page, verb, method in JobPages(context, context.jobs, submissions).routes()
         ]
-    pages = Pages(trees, has_jobs=context.jobs is not None)
+    pages = Pages(context, trees)
     description = _description(routes)
     entries += [GuardedRoute("/api/v1/openapi.json", description, Verb.BROWSE)]
     entries += [
@@ -90,7 +92,9 @@ def application(context: Context, others: Sequence[BaseRoute] = ()) -> Starlette
     # Such redirects are answers without the guard, to the host and scheme that the request states:
     # behind a proxy with TLS, clients would repeat their tokens without it.
     app.router.redirect_slashes = False
-    app.state.guard = Guard(context.access, senders, Rates(context.limits))
+    app.state.guard = Guard(
+        context.access, senders, Rates(context.limits), partial(problem_page, context)
+    )
     if context.audit is not None:
         app.add_middleware(Audited, audit=context.audit)
     app.add_middleware(_SecurityHeaders)
@@ -107,27 +111,22 @@ def _endpoint(route: Route) -> Endpoint:
 
 
 def _description(routes: Sequence[Route]) -> Endpoint:
-    body = json.dumps(describe(routes, __version__), indent=1).encode()
-    tag = tag_of(body)
+    body = Body.kept(json.dumps(describe(routes, __version__), indent=1).encode())
 
     async def endpoint(request: Request) -> Response:
-        return answer(request, body, tag)
+        return answer(request, body)
 
     return endpoint
 
 
-async def _static(request: Request) -> Response:
-    """Return a file that pages of the service use, whose version is in the query."""
-    return static_answer(request, request.path_params["name"], static_files())
-
-
 async def _missing(request: Request, error: Exception) -> Response:
-    return problem(
+    return failed(
+        request,
         NotFound(
             f"cannot find {request.url.path}",
             why="the service has no such URL",
             hint="see /api/v1/openapi.json",
-        )
+        ),
     )
 
 
@@ -138,7 +137,8 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
         if isinstance(each, GuardedRoute) and each.path_regex.match(request.url.path)
     ]
     allowed = tuple(sorted({method for methods in matching for method in methods}))
-    return problem(WrongMethod(f"cannot {request.method} {request.url.path}", allowed=allowed))
+    error = WrongMethod(f"cannot {request.method} {request.url.path}", allowed=allowed)
+    return failed(request, error)
 
 
 class _SecurityHeaders:

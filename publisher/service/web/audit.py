@@ -14,7 +14,7 @@ from publisher.service.access import Verb
 from publisher.service.audit import Audit
 from publisher.service.hooks.authentication import recorded_path
 from publisher.service.jobs.model import JobsUnavailable
-from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import client_of, is_admitted, sender_of
 from publisher.service.web.jobs import is_identifier
@@ -86,7 +86,7 @@ def audit_routes(audit: Audit | None) -> tuple[Route, ...]:
         values = [asdict(each) | {"time": format_time(each.time)} for each in shown]
         following = shown[-1].id if len(found) > limit else None
         body = encode("audit/1", {"entries": values, "next": following})
-        return answer(request, body, tag_of(body))
+        return answer(request, Body.of(body))
 
     return (
         Route(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import re
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -88,11 +89,13 @@ async def read_body(request: Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         found = _PLACE.fullmatch(str(error))
+        name = found["name"] if found else ""
+        known = _choices(kind, name)
         raise BadRequest(
             "cannot use the body of the request",
-            why=presentable(str(error)),
+            why=presentable(str(error)) + (f"; known are {', '.join(known)}" if known else ""),
             hint=_SEE,
-            parameter=presentable(found["name"]) if found else "",
+            parameter=presentable(name),
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(
@@ -100,6 +103,14 @@ async def read_body(request: Request, kind: type[_T]) -> _T:
             why=presentable(f"it is not JSON: {error}"),
             hint="send one JSON object in UTF-8",
         ) from error
+
+
+def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:
+    """Return the values that a field may have, if it has one of several."""
+    for each in msgspec.structs.fields(kind):
+        if each.encode_name == name and isinstance(each.type, enum.EnumType):
+            return list(map(str, each.type))
+    return []
 
 
 async def _read(request: Request, media_type: str) -> bytes:

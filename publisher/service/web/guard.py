@@ -37,7 +37,7 @@ from publisher.service.web.problems import (
     problem,
     unexpected,
 )
-from publisher.service.web.rates import Rates
+from publisher.service.web.rates import Rates, TooManyRequests
 from publisher.service.web.threads import in_database
 
 _log = logging.getLogger(__name__)
@@ -48,11 +48,14 @@ _SAFE = ("GET", "HEAD")
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000
 _BODY = "publisher.body"
+_DOCUMENTS = "/api/"
+"""With which the paths begin whose answers are for programs."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+ErrorPage = Callable[[Request, PublisherError, int], bytes]
 
 _ADMITTED = "publisher.admitted"
-_REFUSED = "publisher.refused"
+_SENDER = "publisher.sender"
 
 
 @dataclass(slots=True)
@@ -71,11 +74,15 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Decides about requests; `access` returns what is in force."""
+    """Decides about requests; `access` returns what is in force.
+
+    `page` returns the page about an error with this status, for browsers.
+    """
 
     access: Callable[[], Access]
     senders: Senders
     rates: Rates
+    page: ErrorPage
 
     async def admit(self, request: Request, verb: Verb, reach: Reach = Reach.SERVICE) -> Admitted:
         """Return the sender of the request; raise Unauthorized, Forbidden or CrossSite."""
@@ -83,7 +90,7 @@ class Guard:
             return Admitted(Sender(Identity("")), verb, is_decided=True)
         sender = await self._sender(request)
         identity = sender.identity
-        request.scope[_REFUSED] = identity.name  # for the audit log, until it is admitted
+        request.scope[_SENDER] = sender  # for the audit log and pages, until it is admitted
         if sender.csrf and request.method not in _SAFE:
             await _check_origin(request, self.access().url, sender.csrf)
         if reach is Reach.SERVICE:
@@ -210,19 +217,33 @@ class GuardedRoute(Route):
 
 def _refusal(error: PublisherError, request: Request, access: Access) -> Response:
     """Return the answer to a request that is not admitted: browsers are led to the login."""
-    is_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
+    is_page = wants_page(request) and request.method == "GET"
     if isinstance(error, Unauthorized) and not error.is_invalid and is_page and access.login:
         query = request.scope["query_string"].decode("latin-1")
         path = request.scope["path"] + (f"?{query}" if query else "")
         target = f"/login?{urlencode({'return': path})}"
         return RedirectResponse(target, 303, {"Cache-Control": "no-store"})
-    return problem(error)
+    return failed(request, error)
+
+
+def wants_page(request: Request) -> bool:
+    """Return whether an error is answered by a page: a browser shows the answer."""
+    is_document = request.scope["path"].startswith(_DOCUMENTS)
+    return not is_document and "text/html" in request.headers.get("accept", "")
+
+
+def failed(request: Request, error: PublisherError | OSError) -> Response:
+    """Return the answer to a request that failed with an error."""
+    if isinstance(error, TooManyRequests) or not wants_page(request):
+        return problem(error)  # a page costs more than the limit leaves
+    guard: Guard = request.app.state.guard
+    return problem(error, lambda known, status: guard.page(request, known, status))
 
 
 def _failure(error: Exception, request: Request) -> Response:
     """Return the answer to a request that failed; what is not expected is in the log."""
     if isinstance(error, PublisherError | OSError):
-        return problem(error)
+        return failed(request, error)
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
     path = recorded_path(request.url.path)
@@ -284,7 +305,7 @@ def identity_of(request: Request) -> Identity:
 
 def csrf_token(request: Request) -> str:
     """Return what a form on a page for this sender has in its field CSRF_FIELD; "" for nothing."""
-    return _admitted(request).sender.csrf
+    return known_sender(request).csrf
 
 
 def is_proxied(request: Request) -> bool:
@@ -294,8 +315,15 @@ def is_proxied(request: Request) -> bool:
 
 def sender_of(request: Request) -> str:
     """Return the name of the sender, also if the guard has refused the request; "" if unknown."""
-    refused: str = request.scope.get(_REFUSED, "")
-    return _admitted(request).identity.label if is_admitted(request) else refused
+    return known_sender(request).identity.label
+
+
+def known_sender(request: Request) -> Sender:
+    """Return the sender, also of a refused request; one without a name if it is not known."""
+    if is_admitted(request):
+        return _admitted(request).sender
+    found: Sender = request.scope.get(_SENDER, Sender(Identity("")))
+    return found
 
 
 def is_admitted(request: Request) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Sequence
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -12,9 +10,9 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from publisher.errors import PublisherError, explain, printable
+from publisher.errors import printable
 from publisher.lazy import dataclass
-from publisher.service.access import Forbidden, Unauthorized, Verb, may
+from publisher.service.access import Verb, may
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
     Job,
@@ -26,16 +24,16 @@ from publisher.service.jobs.model import (
     NoSuchJob,
 )
 from publisher.service.verbs import verb_for
-from publisher.service.web.answers import HTML, answer, tag_of
+from publisher.service.web.answers import HTML, Body, answer
 from publisher.service.web.bodies import read_form
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, allow, identity_of, visible
 from publisher.service.web.jobs import BASE, is_identifier
-from publisher.service.web.problems import RETRY_SECONDS, BadRequest, hint_of, status_of
+from publisher.service.web.problems import BadRequest
+from publisher.service.web.service_pages import service_page
 from publisher.service.web.submissions import Submissions
 from publisher.service.web.threads import in_database
-from publisher.site.rendering import Renderer
 from publisher.times import format_time
 
 _Choice = TypeVar("_Choice", JobKind, JobState)
@@ -109,65 +107,6 @@ class JobPage:
     later: int
 
 
-@cache
-def static_files() -> Mapping[str, bytes]:
-    """Return the files that pages of the service use beside those of the site."""
-    folder = resources.files("publisher.service.web") / "static"
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def service_page(context: Context, template: str, path: str, **values: object) -> bytes:
-    """Return the HTML of a page of the service itself, which leads to those of repositories.
-
-    Args:
-        context: What the interface reads.
-        template: The name of a template of the service or of the site, without its suffix.
-        path: The path of the page, which links in it are relative to.
-        values: The names that the template uses.
-    """
-    names = tuple(each.name for each in context.trees())
-    return _renderer(names).render(template, path, **values)
-
-
-def with_error_pages(context: Context, handler: Endpoint) -> Endpoint:
-    """Return an endpoint whose errors are pages."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except (Forbidden, Unauthorized):  # the guard answers
-            raise
-        except (PublisherError, OSError) as error:
-            known = explain(error)
-            status, hint = status_of(known), hint_of(known)
-            path = request.url.path.removeprefix("/")
-            body = service_page(context, "problem", path, error=known, status=status, hint=hint)
-            headers = {"Cache-Control": "no-store", "Content-Type": HTML}
-            if status == 503:
-                headers["Retry-After"] = RETRY_SECONDS
-            return Response(body, status, headers)
-
-    return endpoint
-
-
-@cache
-def _renderer(repositories: tuple[str, ...]) -> Renderer:
-    shown = [(f"Images of {name}", f"repositories/{name}/index.html") for name in repositories]
-    return Renderer(
-        "Publisher",
-        navigation=[
-            *shown[:8],
-            ("Jobs", _LIST),
-            ("Projects", "projects"),
-            ("Add a wish", "new-wish"),
-        ],
-        home=".",
-        templates=resources.files("publisher.service.web") / "templates",
-        static=static_files(),
-        policy="connect-src 'self'; form-action 'self'",
-    )
-
-
 class JobPages:
     """Answers requests for pages about jobs."""
 
@@ -184,18 +123,12 @@ class JobPages:
         one = f"/{_LIST}/{{job}}"
         retry_wish = "/repositories/{repository}/retry"
         return [
-            (f"/{_LIST}", self._page(self.list), Verb.READ, "GET"),
-            (one, self._page(self.show), Verb.READ, "GET"),
-            (f"{one}/cancel", self._page(self.cancel), Verb.CANCEL, "POST"),
-            (f"{one}/retry", self._page(self.retry), Verb.SUBMIT, "POST"),
-            (retry_wish, self._page(self.retry_wish), Verb.SUBMIT, "POST"),
+            (f"/{_LIST}", self.list, Verb.READ, "GET"),
+            (one, self.show, Verb.READ, "GET"),
+            (f"{one}/cancel", self.cancel, Verb.CANCEL, "POST"),
+            (f"{one}/retry", self.retry, Verb.SUBMIT, "POST"),
+            (retry_wish, self.retry_wish, Verb.SUBMIT, "POST"),
         ]
-
-    def _page(self, handler: Endpoint) -> Endpoint:
-        return with_error_pages(self._context, handler)
-
-    def _render(self, template: str, path: str, **values: object) -> bytes:
-        return service_page(self._context, template, path, **values)
 
     async def list(self, request: Request) -> Response:
         """Show a part of the list of jobs."""
@@ -221,7 +154,7 @@ class JobPages:
             ),
             urlencode(kept | {"cursor": found.following}) if found.following else "",
         )
-        return _fresh(request, self._render("jobs", _LIST, page=page))
+        return _fresh(request, service_page(self._context, request, "jobs", _LIST, page=page))
 
     async def show(self, request: Request) -> Response:
         """Show one job and its log: the last lines, or those after the parameter `after`."""
@@ -251,7 +184,8 @@ class JobPages:
             earlier=first > 1 and not text,
             later=events[-1].number if events and events[-1].number < last else 0,
         )
-        return _fresh(request, self._render("job", f"{_LIST}/{job.id}", page=page))
+        path = f"{_LIST}/{job.id}"
+        return _fresh(request, service_page(self._context, request, "job", path, page=page))
 
     def _read(self, job_id: str, text: str) -> tuple[Job, Sequence[JobEvent], int]:
         """Return a job, lines of its log, and the number of the last line."""
@@ -330,4 +264,4 @@ def _line(event: JobEvent) -> LogLine:
 
 
 def _fresh(request: Request, body: bytes) -> Response:
-    return answer(request, body, tag_of(body), HTML)
+    return answer(request, Body.of(body), HTML)

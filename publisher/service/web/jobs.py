@@ -26,7 +26,7 @@ from publisher.service.jobs.model import (
     NoSuchJob,
 )
 from publisher.service.verbs import Reach
-from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import allow, identity_of, visible
 from publisher.service.web.problems import BadRequest
@@ -259,7 +259,7 @@ def _message(kind: str, value: object, number: int | None = None) -> bytes:
 
 def _fresh(request: Request, kind: str, value: dict[str, object]) -> Response:
     body = encode(kind, value)
-    return answer(request, body, tag_of(body))
+    return answer(request, Body.of(body))
 
 
 def job_value(job: Job, *, with_address: bool = False) -> dict[str, object]:

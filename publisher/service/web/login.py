@@ -10,15 +10,24 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from publisher.service.access import Access
+from publisher.lazy import dataclass
+from publisher.service.access import Access, Identity, Means, Verb
 from publisher.service.login.flow import CALLBACK, Attempt, authorization_url, finish
 from publisher.service.login.senders import COOKIE, Senders
 from publisher.service.login.sessions import Sessions
 from publisher.service.providers import Login
-from publisher.service.web.answers import JSON, encode
+from publisher.service.verbs import role_of
+from publisher.service.web.answers import HTML, JSON, encode
 from publisher.service.web.context import Context
-from publisher.service.web.guard import Endpoint, cookie_values, identity_of
+from publisher.service.web.guard import Endpoint, cookie_values, csrf_token, identity_of
 from publisher.service.web.problems import Busy, NotFound
+from publisher.service.web.routes import Route
+from publisher.service.web.service_pages import (
+    ACCOUNT,
+    LOGOUT,
+    remember_return,
+    service_page,
+)
 from publisher.service.web.threads import in_database
 
 _ATTEMPT = "__Host-publisher-login"
@@ -30,6 +39,13 @@ _MOST_AT_ONCE = 44
 
 _T = TypeVar("_T")
 _NO_STORE = {"Cache-Control": "no-store"}
+_MEANS = {
+    Means.ANONYMOUS: "",
+    Means.TOKEN: "The request has a token.",
+    Means.SESSION: "Signed in at the identity provider.",
+    Means.PROXY: "Identified by the proxy in front of the service.",
+    Means.JOB: "The request has a token of a job of a forge.",
+}
 
 
 def login_routes(context: Context, senders: Senders) -> list[tuple[str, Endpoint, str]]:
@@ -38,9 +54,54 @@ def login_routes(context: Context, senders: Senders) -> list[tuple[str, Endpoint
     return [
         ("/login", routes.begin, "GET"),
         (CALLBACK, routes.finish, "GET"),
-        ("/logout", routes.end, "POST"),
-        ("/api/v1/identity", routes.identity, "GET"),
+        (LOGOUT, routes.end, "POST"),
+        (ACCOUNT, routes.account, "GET"),
     ]
+
+
+def identity_routes() -> tuple[Route, ...]:
+    """Return the route that states the sender of a request."""
+    return (
+        Route(
+            "/api/v1/identity",
+            "showIdentity",
+            "Show the sender of the request: how it is known, and what it may do where.",
+            "identity-1",
+            Verb.LOGIN,
+            _identity,
+        ),
+    )
+
+
+async def _identity(request: Request) -> Response:
+    found = identity_of(request)
+    value: dict[str, object] = {
+        "name": found.name,
+        "means": str(found.means),
+        "grants": [
+            {"project": each.project, "role": each.role or None, "verbs": list(each.verbs)}
+            for each in _granted(found)
+        ],
+    }
+    if csrf := csrf_token(request):
+        value["csrf"] = csrf
+    return Response(encode("identity/1", value), 200, _NO_STORE, JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a sender may do in a project, "" for all; `role` is the role that allows it, or ""."""
+
+    project: str
+    role: str
+    verbs: tuple[str, ...]
+
+
+def _granted(identity: Identity) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(project, str(role_of(verbs) or ""), tuple(sorted(verbs)))
+        for project, verbs in sorted(identity.grants.items())
+    )
 
 
 class _LoginRoutes:
@@ -83,6 +144,7 @@ class _LoginRoutes:
         """Lead to the identity provider."""
         access, login, _ = self._configured()
         attempt = Attempt.begin(request.query_params.get("return", "/"))
+        remember_return(request, attempt.path)
         keys = self._senders.keys(login.provider)
         url = await self._ask(lambda: authorization_url(login, keys, access.url, attempt))
         answer = RedirectResponse(url, 303, _NO_STORE)
@@ -97,6 +159,7 @@ class _LoginRoutes:
         access, login, sessions = self._configured()
         cookies = cookie_values(request, _ATTEMPT)
         attempt = Attempt.parse(cookies[0]) if len(cookies) == 1 else None
+        remember_return(request, attempt.path if attempt else "/")
         items = request.query_params.multi_items()
         # A parameter that is given twice is not one of the answer.
         given = dict(items) if len(dict(items)) == len(items) <= _MOST else {}
@@ -116,22 +179,26 @@ class _LoginRoutes:
         if self._senders.sessions is not None:
             for cookie in cookie_values(request, COOKIE)[:_MOST]:
                 await in_database(self._senders.sessions.end, cookie)
-        answer = RedirectResponse("/", 303, _NO_STORE)
+        # Not a page that needs a login: the provider would log the user in again.
+        answer = RedirectResponse(ACCOUNT, 303, _NO_STORE)
         _set(answer, COOKIE, "", 0)
         return answer
 
-    async def identity(self, request: Request) -> Response:
-        """State the sender of the request, and what it may do where."""
+    async def account(self, request: Request) -> Response:
+        """Show the sender of the request, and what it may do where."""
+        remember_return(request, "/")
         found = identity_of(request)
-        value: dict[str, object] = {
-            "name": found.name,
-            "means": str(found.means),
-            "grants": [
-                {"project": project, "verbs": sorted(verbs)}
-                for project, verbs in sorted(found.grants.items())
-            ],
-        }
-        return Response(encode("identity/1", value), 200, _NO_STORE, JSON)
+        path = ACCOUNT.removeprefix("/")
+        body = service_page(
+            self._context,
+            request,
+            "account",
+            path,
+            identity=found,
+            means=_MEANS[found.means],
+            grants=_granted(found),
+        )
+        return Response(body, 200, _NO_STORE, HTML)
 
 
 def _set(answer: Response, name: str, value: str, seconds: int) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from publisher.service.access import ANONYMOUS
+from publisher.service.login.senders import COOKIE
+from publisher.service.verbs import OPEN, Verb
 from publisher.service.web.problems import MEDIA_TYPE
 from publisher.service.web.routes import PARTS, Kind, Parameter, Route
 
@@ -26,6 +29,25 @@ _WRITE_STATUS = {
     "413": "The body of the request is too large.",
     "415": "The body of the request is not JSON.",
     "422": "The configuration does not have this, or the Idempotency-Key belongs to other work.",
+}
+_SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of the configuration, a created one, or one of a job of a forge.",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "The session of a user who has logged in at /login.",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-CSRF-Token",
+        "description": "The text csrf in the answer of /api/v1/identity to the same session.",
+    },
 }
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
@@ -49,7 +71,7 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, object]:
         "paths": paths,
         "components": {
             "schemas": {name: _schema(name) for name in sorted(names)},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": _SCHEMES,
         },
     }
 
@@ -82,13 +104,14 @@ def _operation(route: Route) -> dict[str, Any]:
         location = {"description": "The URL of the job.", "schema": {"type": "string"}}
         good |= {"description": "The job.", "headers": {"Location": location}}
         answers = {"200": good, "202": good}
-        parts.append(_IDEMPOTENCY)
+        if route.verb is Verb.SUBMIT:
+            parts.append(_IDEMPOTENCY)
+    is_open = route.verb in OPEN
     operation: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
-        "description": f"Needs the verb {route.verb}.",
-        # The configuration states what requests without a token may do.
-        "security": [{"token": []}, {}],
+        "description": "For each sender." if is_open else f"Needs the verb {route.verb}.",
+        "security": _security(route),
         "parameters": parts + [_parameter(each) for each in route.parameters],
         "responses": {**answers, **errors},
     }
@@ -96,6 +119,15 @@ def _operation(route: Route) -> dict[str, Any]:
         content = {"application/json": {"schema": _reference(route.body)}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Return by what senders of the request may be known; {} is a request without a sender."""
+    if route.method != "GET":
+        return [{"token": []}, {"session": [], "csrf": []}]
+    found: list[dict[str, list[str]]] = [{"token": []}, {"session": []}]
+    # The configuration states what requests without a sender may read.
+    return [*found, {}] if route.verb in (*OPEN, *ANONYMOUS) else found
 
 
 def _reference(schema: str) -> dict[str, str]:

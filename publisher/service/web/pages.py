@@ -14,10 +14,13 @@ from starlette.responses import RedirectResponse, Response
 from publisher.errors import presentable
 from publisher.lazy import dataclass
 from publisher.service.access import Verb, may
-from publisher.service.web.answers import HTML, answer, tag_of
+from publisher.service.web.answers import HTML, Body, answer
+from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, identity_of
 from publisher.service.web.problems import NotFound
+from publisher.service.web.service_pages import account_of, remember_return, service_links
+from publisher.service.web.service_pages import static_files as service_files
 from publisher.service.web.snapshots import Snapshot
 from publisher.service.web.trees import Trees
 from publisher.site import addresses
@@ -28,36 +31,52 @@ from publisher.site.pages import Link
 from publisher.site.rendering import NAVIGATION, Renderer, static_files
 from publisher.site.space import space_page
 
-_static_files = cache(static_files)
 _FIELDS = f"<!-- {secrets.token_hex(16)} -->"
-"""In the place of the hidden fields of forms in kept pages: they are different for each request."""
+_ACCOUNT = f"<!-- {secrets.token_hex(16)} -->"
+"""In kept pages, in the place of the hidden fields of forms, and of the account."""
+
+_ROOT = "../../"
+"""What leads from the pages of a repository to those of the service."""
 
 
 @cache
-def _renderer(title: str, has_jobs: bool) -> Renderer:
-    if not has_jobs:
-        return Renderer(title)
-    navigation = [*NAVIGATION, ("Jobs", "../../jobs")]
+def _static_files() -> Mapping[str, Body]:
+    return {name: Body.kept(data) for name, data in static_files().items()}
+
+
+@cache
+def _service_files() -> Mapping[str, Body]:
+    return {name: Body.kept(data) for name, data in service_files().items()}
+
+
+@cache
+def _renderer(title: str, links: tuple[tuple[str, str], ...]) -> Renderer:
+    navigation = [*NAVIGATION, *((label, _ROOT + path) for label, path in links)]
     return Renderer(title, navigation=navigation, policy="form-action 'self'")
 
 
-def static_answer(request: Request, name: str, more: Mapping[str, bytes]) -> Response:
+async def service_file(request: Request) -> Response:
+    """Return a file that pages of the service use, whose version is in the query."""
+    return _static_answer(request, request.path_params["name"], _service_files())
+
+
+def _static_answer(request: Request, name: str, more: Mapping[str, Body]) -> Response:
     """Return one of the files that pages use, or of those in `more`; raise NotFound."""
-    data = _static_files().get(name, more.get(name))
-    if data is None:
+    body = _static_files().get(name, more.get(name))
+    if body is None:
         raise NotFound(
             f"cannot find the file {presentable(name)}", why="no page uses it", hint="begin at /"
         )
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return answer(request, data, tag_of(data), media_type)
+    return answer(request, body, media_type)
 
 
 class Pages:
-    """Answers requests for pages. With `has_jobs`, they lead to those about jobs."""
+    """Answers requests for pages."""
 
-    def __init__(self, trees: Trees, *, has_jobs: bool) -> None:
+    def __init__(self, context: Context, trees: Trees) -> None:
+        self._context = context
         self._trees = trees
-        self._has_jobs = has_jobs
 
     def routes(self) -> list[tuple[str, Endpoint, Verb]]:
         """Return paths, their endpoints, and what requests for them do."""
@@ -91,30 +110,53 @@ class Pages:
         snapshot = await self._trees.snapshot(request.path_params["repository"])
         folder, _, name = path.partition("/")
         if folder == addresses.STATIC and name in _static_files():
-            return static_answer(request, name, {})
-        has_states = may(identity_of(request), Verb.READ)
-        can_retry = has_states and self._has_jobs and may(identity_of(request), Verb.SUBMIT)
-        has_forms = can_retry and path == addresses.WISHES
-        kind = "page" if has_states else "page without states"
-        kind = "page with forms" if has_forms else kind
-        key = f"{kind} {path}"
+            return _static_answer(request, name, {})
+        identity = identity_of(request)
+        has_states = may(identity, Verb.READ)
+        can_retry = self._context.jobs is not None and may(identity, Verb.SUBMIT)
+        has_forms = has_states and can_retry and path == addresses.WISHES
+        # The query is not a part of it: each page is kept once for all senders without a name.
+        remember_return(request, request.scope["path"])
+        account = account_of(request, self._context.access())
+        fields = form_fields(request) if has_forms else ""
+        links = tuple(service_links(self._context, identity))
+        kind = f"{has_states} {has_forms} {links}"
+        key = f"{kind} {account} {fields} {path}"
         found = snapshot.cache.get(key)
         if found is None:
-            has_jobs = has_states and self._has_jobs
-            renderer = _renderer(snapshot.title, has_jobs)
-            making = _Making(snapshot, renderer, has_states, has_forms)
-            made = await _made_once(snapshot, kind, path, making)
-            if path not in made:
-                raise NotFound(
-                    f"cannot find the page {path}",
-                    why="it does not exist, or its image is no longer published",
-                    hint=f"begin at /repositories/{snapshot.name}/{addresses.INDEX}",
-                )
-            found = made[path], tag_of(made[path])
-        if has_forms:
-            body = found[0].replace(_FIELDS.encode(), form_fields(request).encode())
-            return answer(request, body, tag_of(body), HTML)
-        return answer(request, *found, HTML)
+            page = await self._made(snapshot, kind, path, links, has_states, has_forms)
+            found = await snapshot.once(key, lambda: _personal(page, account, fields))
+            snapshot.cache.put(key, found)
+        return answer(request, found, HTML)
+
+    async def _made(
+        self,
+        snapshot: Snapshot,
+        kind: str,
+        path: str,
+        links: tuple[tuple[str, str], ...],
+        has_states: bool,
+        has_forms: bool,
+    ) -> Body:
+        """Return a page that is the same for all senders with these links; raise NotFound."""
+        found = snapshot.cache.get(f"{kind} {path}")
+        if found is not None:
+            return found
+        making = _Making(snapshot, _renderer(snapshot.title, links), has_states, has_forms)
+        made = await _made_once(snapshot, kind, path, making)
+        if path not in made:
+            raise NotFound(
+                f"cannot find the page {path}",
+                why="it does not exist, or its image is no longer published",
+                hint=f"begin at /repositories/{snapshot.name}/{addresses.INDEX}",
+            )
+        return Body(made[path], "")
+
+
+def _personal(page: Body, account: str, fields: str) -> Body:
+    """Return a page for one sender."""
+    data = page.data.replace(_ACCOUNT.encode(), account.encode())
+    return Body.kept(data.replace(_FIELDS.encode(), fields.encode()))
 
 
 async def _made_once(snapshot: Snapshot, kind: str, path: str, making: _Making) -> dict[str, bytes]:
@@ -128,7 +170,7 @@ async def _made_once(snapshot: Snapshot, kind: str, path: str, making: _Making) 
         if has_files and folder in snapshot.by_folder:
             snapshot.contents[folder] = frozenset(made)
         for each, body in made.items():
-            snapshot.cache.put(f"{kind} {each}", body, tag_of(body))
+            snapshot.cache.put(f"{kind} {each}", Body(body, ""))
 
     key = f"{kind} {folder if has_files else path}"
     return await snapshot.once(key, lambda: making.make(path), keep)
@@ -149,7 +191,7 @@ class _Making:
 
     def make(self, path: str) -> dict[str, bytes]:
         """Return the page at `path`, and others that were made with it; empty if it is missing."""
-        snapshot, render = self.snapshot, self.renderer.render
+        snapshot, render = self.snapshot, self._render
         survey = snapshot.survey
         facts = snapshot.facts if self.has_states else snapshot.facts_without_states
         folder = path.partition("/")[0]
@@ -177,9 +219,12 @@ class _Making:
             return {path: render("space", path, page=space_page(survey))}
         return {}
 
+    def _render(self, template: str, path: str, **values: object) -> bytes:
+        return self.renderer.render(template, path, account=Markup(_ACCOUNT), **values)
+
     def _contents(self, path: str) -> dict[str, bytes]:
         """Return the page about an image's packages, or all pages about its files."""
-        snapshot, render = self.snapshot, self.renderer.render
+        snapshot, render = self.snapshot, self._render
         image = snapshot.by_folder.get(path.rpartition("/")[0])
         if image is None:
             return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from starlette.responses import Response
 
@@ -25,6 +26,7 @@ from publisher.service.jobs.model import (
 )
 from publisher.service.login.flow import LoginFailed
 from publisher.service.login.tokens import NoSuchToken, TooManyTokens
+from publisher.service.web.answers import HTML
 from publisher.service.web.rates import TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
@@ -138,8 +140,13 @@ def problem_value(error: PublisherError, status: int) -> dict[str, object]:
     }
 
 
-def problem(error: Exception) -> Response:
-    """Return the answer to a request that failed with a PublisherError or OSError."""
+def problem(
+    error: Exception, page: Callable[[PublisherError, int], bytes] | None = None
+) -> Response:
+    """Return the answer to a request that failed with a PublisherError or OSError.
+
+    `page` returns its body as HTML; without it, the answer is a document for programs.
+    """
     known = explain(error)
     status = status_of(known)
     headers = {"Cache-Control": "no-store"}
@@ -152,6 +159,8 @@ def problem(error: Exception) -> Response:
         headers["Retry-After"] = str(known.seconds)
     if status == 503:
         headers["Retry-After"] = RETRY_SECONDS
+    if page is not None:
+        return Response(page(known, status), status, headers | {"Content-Type": HTML})
     body = json.dumps(problem_value(known, status)).encode()
     return Response(body, status, headers, MEDIA_TYPE)
 

@@ -17,11 +17,11 @@ from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.lists import projects_by_list
 from publisher.service.projects import Project
 from publisher.service.verbs import Reach
-from publisher.service.web.answers import HTML, answer, encode, tag_of
+from publisher.service.web.answers import HTML, Body, answer, encode
 from publisher.service.web.context import Context
 from publisher.service.web.guard import Endpoint, visible
-from publisher.service.web.job_pages import service_page, with_error_pages
 from publisher.service.web.routes import Route
+from publisher.service.web.service_pages import service_page
 from publisher.service.web.snapshots import Snapshot
 from publisher.service.web.trees import Trees
 from publisher.wishlist.quota import Usage
@@ -85,19 +85,19 @@ class Projects:
 
     def pages(self) -> list[tuple[str, Endpoint, Verb]]:
         """Return the paths of pages, their endpoints, and what requests for them do."""
-        return [(f"/{PATH}", with_error_pages(self._context, self.page), Verb.READ)]
+        return [(f"/{PATH}", self.page, Verb.READ)]
 
     async def list(self, request: Request) -> Response:
         """List projects."""
         values = [_value(each) for each in await self._rows(request)]
         body = encode("projects/1", {"projects": values})
-        return answer(request, body, tag_of(body))
+        return answer(request, Body.of(body))
 
     async def page(self, request: Request) -> Response:
         """Show the projects."""
         rows = await self._rows(request)
-        body = service_page(self._context, "projects", PATH, rows=rows)
-        return answer(request, body, tag_of(body), HTML)
+        body = service_page(self._context, request, "projects", PATH, rows=rows)
+        return answer(request, Body.of(body), HTML)
 
     async def _rows(self, request: Request) -> tuple[ProjectRow, ...]:
         shown = visible(request)

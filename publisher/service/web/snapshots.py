@@ -28,6 +28,7 @@ from publisher.removal.values import planned_value
 from publisher.repository import Repository
 from publisher.repository.cvmfs.revision import NotCvmfs, present_revision
 from publisher.repository.published import NotPublished, PublishedImage
+from publisher.service.web.answers import Body
 from publisher.service.web.context import Context, PublishedTree
 from publisher.site import addresses
 from publisher.site.compose import Facts
@@ -55,24 +56,24 @@ class AnswerCache:
     def __init__(self, limit: int = _CACHE_BYTES) -> None:
         self._limit = limit
         self._size = 0
-        self._answers: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self._answers: OrderedDict[str, Body] = OrderedDict()
 
-    def get(self, key: str) -> tuple[bytes, str] | None:
-        """Return body and ETag of an answer, or None."""
+    def get(self, key: str) -> Body | None:
+        """Return the body of an answer, or None."""
         found = self._answers.get(key)
         if found is not None:
             self._answers.move_to_end(key)
         return found
 
-    def put(self, key: str, body: bytes, tag: str) -> None:
+    def put(self, key: str, body: Body) -> None:
         """Keep an answer, unless it is large."""
-        if len(body) > self._limit // 4 or key in self._answers:
+        if body.size > self._limit // 4 or key in self._answers:
             return
-        self._answers[key] = body, tag
-        self._size += len(body) + len(key)
+        self._answers[key] = body
+        self._size += body.size + len(key)
         while self._size > self._limit:
-            dropped, (old, _) = self._answers.popitem(last=False)
-            self._size -= len(old) + len(dropped)
+            dropped, old = self._answers.popitem(last=False)
+            self._size -= old.size + len(dropped)
 
 
 class Snapshot:

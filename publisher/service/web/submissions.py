@@ -188,7 +188,7 @@ class Submissions:
         """Return the state of a wish; raise NotFound.
 
         If several lists have it, it is one that the sender may retry, and of these one that fails.
-        One that the sender may neither read nor retry is not told from one that does not exist.
+        One that the sender may neither read nor retry is answered like a missing one.
         """
         snapshot = await self._trees.snapshot(repository)
         identity = identity_of(request)

@@ -19,7 +19,7 @@ from publisher.errors import PublisherError, explain
 from publisher.packages.model import PACKAGE_TYPES
 from publisher.service.access import Verb
 from publisher.service.verbs import Reach
-from publisher.service.web.answers import answer, encode, tag_of
+from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.context import Context
 from publisher.service.web.guard import visible
 from publisher.service.web.paging import Item, paginate
@@ -100,10 +100,9 @@ class Trees:
         key = f"{scope} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         found = snapshot.cache.get(key)
         if found is None:
-            body = await snapshot.once(key, lambda: encode(kind, make(snapshot)))
-            found = body, tag_of(body)
-            snapshot.cache.put(key, *found)
-        return answer(request, *found)
+            found = await snapshot.once(key, lambda: Body.kept(encode(kind, make(snapshot))))
+            snapshot.cache.put(key, found)
+        return answer(request, found)
 
     async def repositories(self, request: Request) -> Response:
         """List the repositories."""
@@ -115,7 +114,7 @@ class Trees:
                 # Nothing is published to it yet, or it is away: the others are listed all the same.
                 values.append({**_UNREADABLE, "name": name, "error": str(explain(error))})
         body = encode("repositories/1", {"repositories": values})
-        return answer(request, body, tag_of(body))
+        return answer(request, Body.of(body))
 
     async def images(self, request: Request, repository: str, **values: Any) -> Response:
         """List images."""

@@ -18,14 +18,15 @@ from starlette.responses import Response
 from publisher.lazy import dataclass
 from publisher.service.access import may
 from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
+from publisher.service.projects import Project
 from publisher.service.verbs import Reach, Verb
 from publisher.service.web.answers import HTML
 from publisher.service.web.bodies import read_form
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import GuardedRoute, allow, identity_of, visible
-from publisher.service.web.job_pages import service_page, with_error_pages
 from publisher.service.web.problems import Busy, NotFound
+from publisher.service.web.service_pages import service_page
 from publisher.service.wishes import (
     InvalidWish,
     NewWish,
@@ -117,7 +118,7 @@ def wish_routes(context: Context, tools: WishTools) -> list[GuardedRoute]:
     """Return the routes of the page: it is for users with the verb submit."""
     pages = _WishPages(context, tools)
     return [
-        GuardedRoute(f"/{PATH}", with_error_pages(context, page), Verb.SUBMIT, method, Reach.OBJECT)
+        GuardedRoute(f"/{PATH}", page, Verb.SUBMIT, method, Reach.OBJECT)
         for page, method in ((pages.show, "GET"), (pages.check, "POST"))
     ]
 
@@ -134,7 +135,7 @@ class _WishPages:
         lists = self._lists(request)
         chosen = request.query_params.get("list", lists[0][0] if lists else "")
         empty = dict.fromkeys(_FIELDS, "")
-        return self._answer(WishPage(lists, chosen, empty, form_fields(request)))
+        return self._answer(request, WishPage(lists, chosen, empty, form_fields(request)))
 
     async def check(self, request: Request) -> Response:
         """Check the wish of the form, and show the result."""
@@ -146,7 +147,7 @@ class _WishPages:
         try:
             wish = read_wish(values)
         except InvalidWish as error:
-            return self._answer(_with(page, problem=error), 400)
+            return self._answer(request, _with(page, problem=error), 400)
         if self.checks.locked():
             raise Busy(
                 "cannot check the wish",
@@ -155,7 +156,7 @@ class _WishPages:
             )
         async with self.checks:
             found = await run_in_threadpool(self._checked, repository, wish_list, wish)
-        return self._answer(_with(page, **found))
+        return self._answer(request, _with(page, **found))
 
     def _checked(
         self, repository: RepositoryConfiguration, wish_list: ListConfiguration, wish: NewWish
@@ -178,8 +179,15 @@ class _WishPages:
         if same is not None:
             message = f"the list has this wish already, in line {same.line}"
             return shown | {"checked": Checked((Finding("error", message),))}
-        if not is_permitted(wish.image, wishes):
-            registry = wish.image.registry
+        registry = wish.image.registry
+        project = self._project(wish_list)
+        if project is not None and not project.may_ask(registry):
+            message = f"the project {project.name} may not use the registry {registry}"
+            hint = "ask an administrator to add it to registries of the project"
+            return shown | {"checked": Checked((Finding("error", message, hint),))}
+        # Without registries of the project, a form could have requests sent to any host.
+        is_stated = project is not None and bool(project.registries)
+        if not (is_stated or is_permitted(wish.image, wishes)):
             note = (
                 f"No wish of the list names the registry {registry}, so that it is not asked from "
                 "here. The check of the change at its forge asks it."
@@ -192,6 +200,10 @@ class _WishPages:
             if checked.new is not None:
                 size += f", of which {human_size(checked.new)} are not published yet"
         return shown | {"checked": checked, "size": size}
+
+    def _project(self, wish_list: ListConfiguration) -> Project | None:
+        projects = self.context.access().projects
+        return next((each for each in projects if each.name == wish_list.project), None)
 
     def _lists(self, request: Request) -> tuple[tuple[str, str], ...]:
         """Return the lists whose jobs the sender of the request may queue."""
@@ -218,10 +230,10 @@ class _WishPages:
             hint=f"begin at /{PATH}",
         )
 
-    def _answer(self, page: WishPage, status: int = 200) -> Response:
+    def _answer(self, request: Request, page: WishPage, status: int = 200) -> Response:
         headers = {"Cache-Control": "no-store", "Vary": "Authorization, Cookie"}
         headers["Content-Type"] = HTML
-        body = service_page(self.context, "wish", PATH, page=page)
+        body = service_page(self.context, request, "wish", PATH, page=page)
         return Response(body, status, headers)
 
 

@@ -59,7 +59,7 @@ class RegistryAuth:
         """The command that stores a credential for this registry."""
         words = ["publisher login"]
         if (authfile := self._credentials.authfile) is not None:
-            # An empty file stands for no credentials: another one has to be named in its place.
+            # The null device means no credentials: FILE is one that replaces it.
             words += [
                 "--authfile",
                 "FILE" if str(authfile) == os.devnull else shlex.quote(str(authfile)),

@@ -143,7 +143,7 @@ def test_a_user_logs_in_has_the_roles_of_the_project_and_logs_out(
     assert set(service.cookies) == {SESSION}
     assert service.identity["name"] == "alice" and service.identity["means"] == "user"
     assert service.identity["grants"] == [
-        {"project": "astro", "verbs": ["cancel", "read", "submit"]}
+        {"project": "astro", "role": "editor", "verbs": ["cancel", "read", "submit"]}
     ]
     first = dict(service.cookies)
     service.log_in()  # another login has another session, and the former one has ended
@@ -276,7 +276,7 @@ def test_an_answer_that_is_not_one_to_the_login_of_this_browser_is_refused(
     assert service.ask(target).status_code == 303
     service.cookies[ATTEMPT] = cookie
     del service.cookies[SESSION]
-    assert service.ask(target).status_code == 503  # the provider accepts a code once
+    assert service.ask(target).status_code == 403  # the provider accepts a code once
     assert SESSION not in service.cookies
 
 

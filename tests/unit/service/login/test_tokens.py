@@ -108,7 +108,7 @@ def test_a_token_is_created_used_listed_and_revoked(
     identity = service.ask("GET", "/api/v1/identity", mine).json()
     assert (identity["name"], identity["grants"]) == (
         "ci",
-        [{"project": "own", "verbs": ["read"]}],
+        [{"project": "own", "role": "viewer", "verbs": ["read"]}],
     )
     assert service.ask("GET", "/api/v1/jobs", mine).status_code == 200
     assert service.ask("POST", BASE, mine, {}).status_code == 403

@@ -19,7 +19,7 @@ from publisher.service.access import Access, Token, Verb
 from publisher.service.configuration import History, ListConfiguration, RepositoryConfiguration
 from publisher.service.jobs.database import JOBS, connect, create_tables
 from publisher.service.jobs.history import remove_old_jobs
-from publisher.service.jobs.model import Job, JobState
+from publisher.service.jobs.model import Job, JobKind, JobState
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.jobs.worker import WorkerStore
 from publisher.service.verbs import ROLES, Role
@@ -226,6 +226,8 @@ def test_a_malformed_request_queues_nothing(
     found = service.refused(BASE, body, status)
     if parameter is not None:
         assert found["data"]["parameter"] == parameter, found
+    if parameter == "kind":
+        assert found["detail"].endswith(f"; known are {', '.join(JobKind)}")
     assert len(service.jobs.list().jobs) == before
 
 
@@ -363,8 +365,12 @@ def test_a_member_changes_what_belongs_to_the_project_only(service: Service, rol
     else:
         service.refused(f"{BASE}/{job}/retry", None, 403, token=own)
     wish = f"{WISHES}/docker.io/library/debian:12/retry"
-    service.refused(wish, None, 403, token=own)
-    if may_submit:
+    service.refused(wish, None, 404 if may_submit else 403, token=own)
+    if may_submit:  # a wish of another project is answered like a missing one
+        missing = wish.replace("debian:12", "missing:1")
+        foreign = service.refused(wish, None, 404, token=own)
+        unknown = service.refused(missing, None, 404, token=own)
+        assert json.loads(json.dumps(foreign).replace("debian:12", "missing:1")) == unknown
         shared = f"{WISHES}/docker.io/shared/x:1/retry"
         assert service.accepted(shared, token=own)["subject"] == "own"
 

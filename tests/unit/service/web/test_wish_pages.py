@@ -42,6 +42,7 @@ class Service:
 
     result: Checked = field(default_factory=lambda: Checked((), 2_000_000, 1_000_000))
     checked: list[tuple[str, str]] = field(default_factory=list)
+    registries: tuple[str, ...] = ()
 
     def wishes(self, source: str) -> tuple[Wish, ...]:
         if source != SOURCE:
@@ -61,7 +62,8 @@ class Service:
             ListConfiguration("bio", "/srv/wishes/bio.yaml", project="bio"),
         )
         repositories = (RepositoryConfiguration("images", "dir:/r", lists),)
-        access = Access(tokens=TOKENS, projects=(Project("astro"), Project("bio")))
+        projects = (Project("astro", registries=self.registries), Project("bio"))
+        access = Access(tokens=TOKENS, projects=projects)
         context = Context(list, lambda: access, None, lambda: repositories)
         app = application(context, wish_routes(context, WishTools(self.wishes, self.check)))
         headers = {"authorization": f"Bearer secret-{user}"} if user else {}
@@ -119,6 +121,15 @@ def test_no_host_is_asked_that_the_list_does_not_name() -> None:
         service.send("astro", astro("quay.io/astro/app:1")).text
     )
     assert service.checked == []
+
+
+def test_the_registries_of_the_project_are_asked_and_no_others() -> None:
+    service = Service(registries=("ghcr.io",))
+    found = service.send("astro", astro("quay.io/astro/tools:2"))
+    assert "the project astro may not use the registry quay.io" in found.text
+    assert "The wish cannot be added" in found.text and service.checked == []
+    found = service.send("astro", astro("ghcr.io/astro/tools:2"))  # no wish of the list names it
+    assert "The image can be published" in found.text and len(service.checked) == 1
 
 
 def test_a_defect_ends_one_request_with_an_answer(caplog: pytest.LogCaptureFixture) -> None:
