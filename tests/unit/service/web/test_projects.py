@@ -80,7 +80,7 @@ def test_the_use_of_each_project_is_shown_to_its_viewers(tmp_path: Path) -> None
         assert list(found) == shown
         page = request(app, "GET", "/projects", headers)
         assert page.status_code == 200 and (">other<" in page.text) == ("other" in shown)
-        assert "local/own" in page.text and "1.0 kB" in page.text and "300 B" in page.text
+        assert "local/own" in page.text and "1 of 5" in page.text and "300 B of 1.0 kB" in page.text
     assert found["own"]["quota"] == {"images": 5, "bytes": 1000}
     used, missing = found["own"]["repositories"]
     # A third of the layer that three images have, and its own layer.
