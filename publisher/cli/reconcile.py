@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 @click.command()
 @config_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@click.option(
+    "--digest",
+    hidden=True,
+    help="The SHA-256 of the file: that of the configuration which the service uses now.",
+)
 @repository_option
 @wait_option
 @log_options
-def reconcile(path: str, dry_run: bool, repository: str | None, wait: float) -> int:
+def reconcile(
+    path: str, dry_run: bool, digest: str | None, repository: str | None, wait: float
+) -> int:
     """Make the repositories of the service, or that of --repository, match its configuration.
 
     Images of wish lists that the configuration does not have any more are scheduled for removal,
@@ -45,6 +52,12 @@ def reconcile(path: str, dry_run: bool, repository: str | None, wait: float) -> 
     Ends with 1 if something could not be done, and with 2 if the configuration has errors.
     """
     configuration = read_service_configuration(path)
+    if digest is not None and digest != configuration.digest:
+        raise UsageError(
+            "cannot reconcile",
+            why=f"{path} has changed since the service read it",
+            hint="send SIGHUP to the service, which then uses the file, or queue the job again",
+        )
     from publisher.service.jobs.database import connect, create_tables
     from publisher.service.jobs.lanes import lanes_of
     from publisher.service.jobs.lists import ConfiguredLists

@@ -115,7 +115,7 @@ class ServiceConfiguration:
 
     `database` is a URL of SQLAlchemy, for SQLite or PostgreSQL, and may contain a password: it is
     not in `repr`. `state` is the directory of this host. `environment` names the variables that
-    jobs receive, beside those that every command needs.
+    jobs receive, beside those that every command needs. `digest` is that of the file.
     """
 
     name: str
@@ -129,6 +129,7 @@ class ServiceConfiguration:
     access: Access = field(default_factory=Access)
     hooks: tuple[Hook, ...] = ()
     harbor: HarborConfiguration | None = None
+    digest: str = ""
 
     @property
     def is_shared(self) -> bool:

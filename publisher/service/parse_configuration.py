@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -104,7 +106,8 @@ def parse_configuration(
     configuration = _Reader(problems, read_file, check_arguments).configuration(root)
     if configuration is None or problems.found:
         raise problems.failure()
-    return configuration
+    content = data.encode() if isinstance(data, str) else data
+    return replace(configuration, digest=hashlib.sha256(content).hexdigest())
 
 
 def read_configuration(

@@ -118,7 +118,7 @@ class Reconciliation:
         if dry_run:
             return report
         if not withdrawal.unreadable:
-            self.lists.withdrawn(configured.name, gone, withdrawal.unknown_lists)
+            self.lists.withdrawn(configured, gone, withdrawal.unknown_lists)
         queued, waiting = self._queue(configured)
         tokens = self.tokens.remove_invalid(self.access, self.now())
         return replace(report, queued=queued, waiting=waiting, tokens=tokens)

@@ -150,7 +150,7 @@ TOKENS = sa.Table(
 LISTS = sa.Table(
     "publisher_lists",
     METADATA,
-    sa.Column("repository", sa.Text, primary_key=True),
+    sa.Column("repository", sa.Text, primary_key=True),  # its URL
     sa.Column("list", sa.Text, primary_key=True),  # its name in records
     sa.Column("withdrawn", sa.BigInteger),  # when its wishes were, None as long as it is configured
 )

@@ -27,9 +27,9 @@ class ConfiguredLists:
         Those that are gone count until they are recorded as withdrawn.
         """
         try:
-            return self._note(repository.name, names_in_records(repository, projects))
+            return self._note(repository.url, names_in_records(repository, projects))
         except sa.exc.IntegrityError:  # another host inserted the same rows
-            return self._note(repository.name, names_in_records(repository, projects))
+            return self._note(repository.url, names_in_records(repository, projects))
 
     def _note(self, repository: str, configured: frozenset[str]) -> bool:
         with available(), self._engine.begin() as connection:
@@ -53,16 +53,18 @@ class ConfiguredLists:
         self, repository: RepositoryConfiguration, projects: Iterable[Project]
     ) -> frozenset[str]:
         """Return the lists that were in the configuration of a repository, and are not any more."""
-        query = sa.select(LISTS.c.list).where(LISTS.c.repository == repository.name)
+        query = sa.select(LISTS.c.list).where(LISTS.c.repository == repository.url)
         with available(), self._engine.connect() as connection:
             known = connection.execute(query).scalars().all()
         return frozenset(known) - names_in_records(repository, projects)
 
-    def withdrawn(self, repository: str, names: Iterable[str], unused: Collection[str]) -> None:
+    def withdrawn(
+        self, repository: RepositoryConfiguration, names: Iterable[str], unused: Collection[str]
+    ) -> None:
         """Record that the wishes of these lists were withdrawn; forget the `unused` ones."""
         with available(), self._engine.begin() as connection:
             for name in names:
-                chosen = _is(repository, name)
+                chosen = _is(repository.url, name)
                 if name in unused:
                     connection.execute(sa.delete(LISTS).where(*chosen))
                 else:

@@ -40,8 +40,9 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
     """
     repositories = configuration.repositories
     if not request.project:
-        of_service = request.kind is JobKind.RECONCILE
-        options = [f"--config={configuration.name}"] if of_service else []
+        options = []
+        if request.kind is JobKind.RECONCILE:
+            options = [f"--config={configuration.name}", f"--digest={configuration.digest}"]
         return job_arguments(repositories, request, options)
     job_arguments(repositories, request)  # raises CannotRun before files are read
     project = configuration.project(request.project)

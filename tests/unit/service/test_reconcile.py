@@ -9,17 +9,14 @@ import sqlalchemy as sa
 import yaml
 from dbos import DBOS
 
-from publisher.service.configuration import (
-    ListConfiguration,
-    RepositoryConfiguration,
-    ServiceConfiguration,
-)
+from publisher.service.configuration import ListConfiguration, RepositoryConfiguration
 from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.lists import ConfiguredLists
 from publisher.service.jobs.model import JobKind, JobRequest
 from publisher.service.jobs.running import job_words
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.login.tokens import Tokens
+from publisher.service.parse_configuration import read_configuration
 from publisher.service.projects import Project
 from publisher.service.verbs import Verb
 from tests.command import Result, publisher, succeed
@@ -163,14 +160,16 @@ def test_tokens_that_are_not_valid_any_more_are_removed(tmp_path: Path) -> None:
 def test_a_job_reconciles_its_repository_by_the_configuration_of_its_host(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.configure("astro")
-    configuration = ServiceConfiguration(
-        str(service.path), tmp_path, "", (service.repository("astro"),)
-    )
+    configuration = read_configuration(str(service.path))
     words = job_words(configuration, JobRequest(JobKind.RECONCILE, "images"))
     assert words[0] == "reconcile" and f"--config={service.path}" in words
     found = publisher(*words, home=tmp_path)
     assert found.code == 0, found.err
     assert service.queued() == ["astro"]
+    # The file is edited, and the service did not read it yet.
+    service.path.write_text(service.path.read_text() + "\n")
+    found = publisher(*words, home=tmp_path)
+    assert found.code == 2 and "has changed since the service read it" in found.err + found.out
     other = publisher("reconcile", "--config", service.path, "--repository", "dir:/other")
     assert other.code == 2 and "it is not a repository of the configuration" in other.err
     service.engine.dispose()
