@@ -37,7 +37,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import IO, NoReturn
 
 VERSION = "2.12.6"
@@ -263,13 +263,16 @@ class Server:
 
     def publish_union(self) -> None:
         """Publish the changes of a transaction."""
-        with Exclusive(self.storage / "commit.lock"):
-            if self.is_overlay:
-                self.unmount_union()
-                merge_upper(self.upper, self.tree)
-            elif self.gateway:
-                restore(self.mount, self.tree)
-            self.bump()
+        if self.is_overlay:
+            self.unmount_union()
+        at_the_gateway(self, self.commit_union)
+
+    def commit_union(self) -> None:
+        if self.is_overlay:
+            merge_upper(self.upper, self.tree)
+        elif self.gateway:
+            restore(self.mount, self.tree)
+        self.bump()
 
     def drop_leases(self) -> None:
         if not self.gateway:
@@ -286,7 +289,9 @@ class Server:
 
     def close_transaction(self) -> None:
         remove(self.spool / "tmp")
-        remove(self.before)
+        if self.before.exists():  # as a whole: an abort must not use what is left of it
+            os.rename(self.before, f"{self.before}.draft")
+        remove(Path(f"{self.before}.draft"))
         self.unmount_union()
         remove(self.upper)
         if not self.gateway:
@@ -512,9 +517,46 @@ def transaction(root: Path, arguments: list[str]) -> None:
 
 
 def keep(source: Path, target: Path) -> None:
-    """A copy of the directories, with hard links to everything else."""
-    if run("cp", "-al", f"{source}/.", target):
+    """A copy of the directories, with hard links to everything else, or none if this is killed."""
+    draft = Path(f"{target}.draft")
+    remove(draft)
+    if run("cp", "-al", f"{source}/.", draft):
         die(f"cannot keep {source}")
+    os.rename(draft, target)
+
+
+def at_the_gateway(server: Server, commit: Callable[[], None]) -> None:
+    """Commit at the gateway, which is another machine: it is not killed with this one."""
+    if not server.gateway:
+        commit()
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(receiving)
+            code = b"\1"
+            try:
+                with Exclusive(server.storage / "commit.lock"):
+                    commit()
+                code = b"\0"
+            except Aborted:
+                code = b"\2"
+            finally:
+                os.write(sending, code)
+                os._exit(0)
+        os._exit(0)
+    os.close(sending)
+    os.waitpid(child, 0)
+    code = os.read(receiving, 1)
+    os.close(receiving)
+    if code == b"\2":
+        raise Aborted("at the gateway")
+    if code != b"\0":
+        die("the gateway failed")
 
 
 def restore(before: Path, now: Path) -> None:
@@ -657,11 +699,9 @@ def run_ingest(
     both = {path.strip("/") for path in gone} & stream.entries.keys()
     if both:
         assertion(f"deleted and added in one call: {sorted(both)[0]}")
-    if server.gateway:
-        with Exclusive(server.storage / "commit.lock"):
-            finish(server, stream, gone)
-    else:
-        finish(server, stream, gone)
+    at_the_gateway(server, lambda: finish(server, stream, gone))
+    die_at("applied", server.root)
+    hang_at("applied", server.root)
 
 
 def finish(server: Server, stream: Archive, gone: list[str]) -> None:
@@ -678,8 +718,6 @@ def finish(server: Server, stream: Archive, gone: list[str]) -> None:
             os.utime(place.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
     stream.apply()
     server.bump()
-    die_at("applied", server.root)
-    hang_at("applied", server.root)
 
 
 BLOCK = 512

@@ -229,6 +229,7 @@ def test_jobs_are_listed_by_project_and_tables_of_earlier_releases_get_the_colum
     create_tables(older)
     add(older, "1", "w")
     with older.begin() as connection:
+        connection.execute(sa.text("DROP INDEX publisher_jobs_of_project"))
         connection.execute(sa.text("ALTER TABLE publisher_jobs DROP COLUMN project"))
     older.dispose()
     for _ in range(2):
