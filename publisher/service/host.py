@@ -25,6 +25,7 @@ from publisher.service.jobs.database import connect, create_tables
 from publisher.service.jobs.engine import Engine
 from publisher.service.jobs.history import remove_old_jobs
 from publisher.service.jobs.hosts import Hosts
+from publisher.service.jobs.interrupted import Interrupted
 from publisher.service.jobs.lanes import lanes_of
 from publisher.service.jobs.lists import ConfiguredLists
 from publisher.service.jobs.model import JobKind, JobRequest, JobsUnavailable, QueueFull
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 2.0
 _SCHEDULE_SECONDS = 1.0
 _HISTORY_SECONDS = 600.0
+_RECOVERY_SECONDS = 10.0
 _BEATS = 6
 """How often a host counts within the time after which it is lost."""
 _STOPPING_SECONDS = 75.0
@@ -95,7 +97,12 @@ class Host:
 
     def start(self) -> None:
         """Begin; the database may be away, and is waited for."""
-        for work in (self._watch_hosts, self._submit_scheduled, self._bound_history):
+        for work in (
+            self._watch_hosts,
+            self._submit_scheduled,
+            self._bound_history,
+            self._recover_interrupted,
+        ):
             thread = threading.Thread(target=work, daemon=True, name=work.__name__.strip("_"))
             thread.start()
             self._threads.append(thread)
@@ -186,6 +193,15 @@ class Host:
                 self.jobs.submit(replace(request, reason=reason))
         self._noted = configuration
 
+    def _recover_interrupted(self) -> None:
+        interrupted = Interrupted(self._environment, self._runner.stopping)
+        repeat(
+            lambda: interrupted.recover(self.configuration),
+            _RECOVERY_SECONDS,
+            self._runner.stopping,
+            at_once=True,
+        )
+
     def _bound_history(self) -> None:
         def bound() -> None:
             remove_old_jobs(self.engine, self.jobs, self.configuration.history)
@@ -194,9 +210,20 @@ class Host:
         repeat(bound, _HISTORY_SECONDS, self._runner.stopping)
 
 
-def repeat(work: Callable[[], object], seconds: float, stopping: threading.Event) -> None:
-    """Call `work` every `seconds` until `stopping` is set; errors are logged, and end no thread."""
-    while not stopping.wait(seconds):
+def repeat(
+    work: Callable[[], object],
+    seconds: float,
+    stopping: threading.Event,
+    *,
+    at_once: bool = False,
+) -> None:
+    """Call `work` every `seconds` until `stopping` is set; errors are logged, and end no thread.
+
+    The first call is after `seconds`, or `at_once`.
+    """
+    pause = 0.0 if at_once else seconds
+    while not stopping.wait(pause):
+        pause = seconds
         try:
             work()
         except (JobsUnavailable, QueueFull) as error:

@@ -119,6 +119,7 @@ def _configuration(directory: Path, database: PostgreSQL) -> dict[str, object]:
     }
 
 
+@pytest.mark.timeout(600 + 4 * KILL_SECONDS)
 def test_jobs_are_lost_by_no_death_of_a_host_or_of_the_database(tmp_path: Path) -> None:
     """200 images of 20 lists in a directory and in two CVMFS repositories, each published once."""
     seed = int(os.environ.get("PUBLISHER_SERVICE_KILL_SEED", random.randrange(10**6)))

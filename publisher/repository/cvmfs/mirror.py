@@ -36,6 +36,14 @@ class _Synced:
 _SYNCED = Codec(_Synced)
 
 
+_COMMAND_NOTE = "server-command.json"
+
+
+def command_note(place: Path) -> Path:
+    """Return the file with the process groups of server commands, of the mirror in `place`."""
+    return place / layout.STATE / _COMMAND_NOTE
+
+
 class Mirror:
     """The mirror in the directory `place`, of the repository that `configuration` describes.
 
@@ -90,7 +98,7 @@ class Mirror:
     @property
     def command_note(self) -> Path:
         """The file with the process groups of this publisher's server commands."""
-        return self._state / "server-command.json"
+        return self._state / _COMMAND_NOTE
 
     def staged(self, digest: str) -> StagedLayer:
         """Return the place of a staged layer."""
