@@ -23,10 +23,8 @@ from publisher.errors import printable
 from publisher.layers.policy import Policy
 from publisher.repository.settings import load_policy
 from publisher.sizes import plural
-from publisher.verify.findings import Finding, Kind, Remedy, Severity
+from publisher.verify.findings import Finding, Kind, Remedy, Severity, is_wanted
 from publisher.verify.outcome import Repaired
-from publisher.verify.repair import is_wanted
-from publisher.verify.repair import repair as run_repair
 from publisher.verify.run import Report
 from publisher.verify.run import verify as run_verify
 
@@ -103,6 +101,8 @@ def verify(
             or (replace_newer and finding.kind is Kind.FUTURE_VERSION)
         ]
         if wanted and not dry_run:
+            from publisher.verify.repair import repair as run_repair  # it loads what publishes
+
             with ExitStack() as stack:
                 writable = open_repository(repository, writable=True, wait=wait, workers=opened)
                 stack.callback(writable.close)

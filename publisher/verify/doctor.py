@@ -18,8 +18,6 @@ from publisher.layers.policy import Policy
 from publisher.oci.reference import parse_reference
 from publisher.repository import NothingPublished, Repository
 from publisher.repository.checks import Check, Verdict
-from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
-from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.published import NotPublished, PublishedImage, load_image
 from publisher.repository.reading import load_pins, load_publication, load_schedule
@@ -42,7 +40,12 @@ _SKEW_SECONDS = 300
 
 def examine(repository: Repository) -> Iterator[Check]:
     """Yield the checks whether this machine can publish to `repository`, opened for reading."""
-    if isinstance(repository, CvmfsRepository):
+    if repository.url.kind == "cvmfs":
+        # Each backend is loaded if it is used: both are long to load.
+        from publisher.repository.cvmfs.machine import check_machine, largest_catalogs
+        from publisher.repository.cvmfs.repository import CvmfsRepository
+
+        assert isinstance(repository, CvmfsRepository)
         yield from check_machine(repository.configuration, repository.state)
         yield from largest_catalogs(repository.configuration.mount)
     elif isinstance(repository, DirectoryRepository):

@@ -112,3 +112,8 @@ def worst(findings: Iterable[Finding]) -> Severity | None:
     """Return the highest severity among `findings`; None without any."""
     found = {finding.severity for finding in findings}
     return next((severity for severity in Severity if severity in found), None)
+
+
+def is_wanted(finding: Finding, refetching: bool) -> bool:
+    """Return whether the finding can be repaired: by derivation, or if `refetching` by download."""
+    return finding.remedy is Remedy.DERIVE or (refetching and finding.remedy is Remedy.REFETCH)

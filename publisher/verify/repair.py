@@ -9,7 +9,7 @@ from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
 from publisher.verify.derive import derive
-from publisher.verify.findings import Finding, Kind, Remedy
+from publisher.verify.findings import Finding, Kind, Remedy, is_wanted
 from publisher.verify.outcome import Failure, Repaired
 from publisher.verify.record_versions import release_newer
 from publisher.verify.refetch import refetch
@@ -69,11 +69,6 @@ def repair(
     left = set(report.findings)
     failed = tuple(failure for finding, failure in failures.items() if finding in left)
     return Repaired(tuple(f for f in dict.fromkeys(repaired) if f not in left), failed), report
-
-
-def is_wanted(finding: Finding, refetching: bool) -> bool:
-    """Return whether the finding can be repaired: by derivation, or if `refetching` by download."""
-    return finding.remedy is Remedy.DERIVE or (refetching and finding.remedy is Remedy.REFETCH)
 
 
 def _repair_once(

@@ -20,7 +20,6 @@ from publisher.verify.published_layers import stored_size
 from publisher.verify.sbom import compare_sbom
 from publisher.verify.squashfs import check_content
 from publisher.verify.survey import survey
-from publisher.workers.calls import call_all
 
 _UNREADABLE = (
     *(
@@ -107,6 +106,8 @@ def _check_contents(
     processes: int,
 ) -> list[Finding]:
     """Read every layer and flat image that the survey did not find missing."""
+    from publisher.workers.calls import call_all  # long to load, for --deep only
+
     readings = list(_readings(repository, inventory, expected))
     found = call_all(
         [reading for _, reading in readings],

@@ -75,6 +75,12 @@ _READING = {
     ("ls", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
     ("diff", "local/one:1", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
     ("find", "motd"): (*_NO_WISH_LISTS, *_NO_STATE, "subprocess"),
+    ("du", "local/one:1"): (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS),
+    ("stats",): (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS),
+    ("log",): (*_NO_WISH_LISTS, *_NO_STATE, *_NO_PROGRAMS, "hashlib", "zstandard"),
+    ("schedule",): ("yaml", *_NO_STATE, *_NO_PROGRAMS, "hashlib"),
+    ("gc", "--dry-run"): ("yaml", *_NO_STATE, *_NO_PROGRAMS, "hashlib"),
+    ("runs",): ("yaml", *_NO_PROGRAMS, "zstandard"),
     ("status",): ("yaml", "publisher.ingest.image", "subprocess", "tempfile"),
     ("status", "wishlist.yaml"): ("publisher.ingest.image", "subprocess", "tempfile"),
     ("plan", "wishlist.yaml"): ("publisher.ingest.image", *_NO_STATE, "subprocess"),
@@ -105,6 +111,18 @@ def test_a_command_that_reaches_no_registry_loads_only_what_it_uses(folder: Path
         needless = (*unused, *_TO_PUBLISH, *_OF_REGISTRIES, *_NEVER)
         outcomes.append((arguments, code, _among(loaded, needless)))
     assert outcomes == [(arguments, 0, []) for arguments, _ in expected]
+
+
+def test_a_check_of_the_repository_loads_neither_what_repairs_it_nor_the_other_backend(
+    folder: Path,
+) -> None:
+    variables = {"PUBLISHER_REPOSITORY": f"dir:{folder}/images"}
+    answers = _loaded(folder, [((command,), variables) for command in ("verify", "doctor")])
+    needless = (
+        *("publisher.verify.repair", "publisher.verify.refetch", "publisher.layers.unpack"),
+        *("publisher.repository.cvmfs.machine", "isal", "fastcrc", *_OF_REGISTRIES, *_NEVER),
+    )
+    assert [_among(loaded, needless) for _, loaded in answers] == [[], []]
 
 
 def test_an_ingest_of_an_unchanged_image_loads_nothing_that_fetches_or_publishes(
