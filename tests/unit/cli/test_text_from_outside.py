@@ -72,7 +72,8 @@ def test_names_of_dropped_and_refused_attributes_are_escaped(
     assert b"\x1b[2J" not in written
     assert b"\nfailed: forged" not in written
     assert b"dropped by policy: xattr:trusted.1\\x1b[2J" in written
-    assert b"refused a xattr:user.1\\x1b[2J" in written
+    # The path of the repository determines where the line is wrapped.
+    assert b"refused a xattr:user.1\\x1b[2J" in b" ".join(written.split())
 
 
 @pytest.mark.parametrize(
