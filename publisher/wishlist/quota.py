@@ -31,7 +31,9 @@ class Quota:
         """Whether anything is limited."""
         return self.images is not None or self.bytes is not None
 
-    def check(self, subject: str, before: Usage, after: Usage) -> None:
+    def check(
+        self, subject: str, before: Usage, after: Usage, *, is_estimate: bool = False
+    ) -> None:
         """Raise QuotaExceeded if `subject` needs more than is left.
 
         An image that needs nothing more is not refused, also where the quota is exceeded already.
@@ -40,6 +42,7 @@ class Quota:
             subject: The public name of an image.
             before: What is used without it.
             after: What is used with it.
+            is_estimate: Whether this is what is downloaded of some layers, which become larger.
         """
         if self.images is not None and after.images > max(self.images, before.images):
             raise QuotaExceeded(
@@ -50,6 +53,7 @@ class Quota:
         if self.bytes is not None and after.bytes > max(self.bytes, before.bytes):
             limit, used = human_size(self.bytes), human_size(before.bytes)
             needed = human_size(after.bytes - before.bytes)
+            needed = f"at least {needed}" if is_estimate else needed
             raise QuotaExceeded(
                 f"cannot publish {subject}",
                 why=f"{self._of} is {limit}, {used} are used, and the image needs {needed} more",

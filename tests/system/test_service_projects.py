@@ -74,6 +74,8 @@ def test_a_project_publishes_within_its_limits_and_is_withdrawn_with_the_configu
             reconciled = [asked.end_of(each) for each in asked.jobs.list(chosen).jobs]
             assert [each.state for each in reconciled] == [JobState.SUCCEEDED] * 2
             assert {each.request.requested_by for each in reconciled} == {"configuration"}
+            logged = asked.messages(reconciled[-1])  # of the first one
+            assert any(each.startswith(f"scheduled: {name}") for each in logged), logged
             assert host.stop() == 0
     succeed("verify", "--deep", "--repository", f"dir:{tmp_path}/images")
 

@@ -74,7 +74,8 @@ class RunQuota:
             before = charges.publish(name, wish_list, sizes)
         try:
             with self._lock:
-                self._quota.check(name, used, charges.usage(_GROUP))
+                is_estimate = not self._estimated.isdisjoint(layers)
+                self._quota.check(name, used, charges.usage(_GROUP), is_estimate=is_estimate)
             yield lambda: self._check_unpacked(charges, name, before, layers)
         except BaseException:
             with self._lock:

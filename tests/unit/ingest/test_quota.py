@@ -5,10 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from publisher.browse.statistics.charges import Charges
+from publisher.browse.statistics.holdings import read_holdings
+from publisher.browse.statistics.quota import RunQuota
+from publisher.errors import PublisherError
+from publisher.ingest.run import ingest
+from publisher.wishlist.model import Request
+from publisher.wishlist.quota import Quota, Usage
+from tests.any_repository import KINDS
 from tests.command import publisher
-from tests.layer_builder import file, image, layer
+from tests.layer_builder import file, image, layer, write_layout
 from tests.registry import OwnRegistry
 from tests.registry_images import noisy_layer
+from tests.removal_tree import Tree, new_tree
 
 KB = 1000
 
@@ -66,7 +77,7 @@ def test_an_image_beyond_a_quota_is_refused_before_its_layers_are_fetched(tmp_pa
         # 60 + 2 * 20 kB are used, and the third image needs what its layer has as an archive.
         found = lists.ingest("astro.yaml", *own, "--quota-bytes=115 kB")
         error = found[refused["name"].rpartition("/")[2]]["error"]
-        assert "is 115.0 kB, 100.0 kB are used, and the image needs 22.0 kB more" in error
+        assert "is 115.0 kB, 100.0 kB are used, and the image needs at least 22.0 kB more" in error
         found = lists.ingest("astro.yaml", *own, "--quota-bytes=123 kB", "--quota-images=3")
         assert [each["status"] for each in found.values()].count("published") == 1
 
@@ -86,7 +97,9 @@ def test_an_image_beyond_a_quota_is_refused_before_its_layers_are_fetched(tmp_pa
         assert lists.ingest("bio.yaml")["d:1"]["status"] == "published"
         found = lists.ingest("more.yaml", *own, "--quota-list=astro.yaml", "--quota-bytes=1 kB")
         # 60 kB * 4 / 6 of the shared layer, 10 kB of `a`, and three times 20 kB.
-        assert "110.0 kB are used, and the image needs 24.9 kB more" in found["e:1"]["error"]
+        assert (
+            "110.0 kB are used, and the image needs at least 24.9 kB more" in found["e:1"]["error"]
+        )
 
         # Nothing that is published is removed or refused because the quota is exceeded already.
         found = lists.ingest("astro.yaml", *own, "--quota-images=0", "--quota-bytes=0 B")
@@ -117,6 +130,42 @@ def test_the_size_in_the_tree_counts_once_a_layer_is_unpacked(tmp_path: Path) ->
         assert registry.count("GET", "/blobs/") == before + 1  # the config
         found = lists.ingest("l.yaml", "--quota-bytes=350 kB")
         assert found["long:1"]["status"] == "published"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_backend_knows_the_sizes_of_layers_that_are_unpacked(
+    kind: str, tmp_path: Path
+) -> None:
+    with new_tree(kind, tmp_path) as tree:
+        tree.publish("small", image(layer(file("small", b"s" * 40))), "/lists/b")
+        for tag in ("first", "second"):
+            write_layout(image(layer(file(tag, tag.encode() * 10_000))), tree.layout, tag)
+        requests = [Request(tree.wish(tag), "/lists/a") for tag in ("small", "first", "second")]
+
+        def run(size: int) -> list[tuple[str, str]]:
+            quota = RunQuota(Quota("p", bytes=size), ["/lists/a"], tree.repository, unexpected)
+            report = ingest(requests, tree.repository, tree.sources, jobs=1, quota=quota)
+            return [(str(each.status), each.error) for each in report.outcomes]
+
+        # Half of the small image, whose other half another list pays, and 50 kB.
+        small, first, second = run(50_500)
+        assert (small[0], first[0], second[0]) == ("recorded", "published", "failed")
+        assert "50.0 kB are used, and the image needs 60.0 kB more" in second[1]
+        *_, second = run(110_019)
+        assert second[0] == "failed"
+        *_, second = run(110_020)
+        assert second[0] == "published"
+        usage = charged(tree)
+        assert usage == Usage(3, 110_020)
+
+
+def charged(tree: Tree) -> Usage:
+    holdings = read_holdings(tree.repository, unexpected)
+    return Charges(holdings, {"/lists/a": "p"}).usage("p")
+
+
+def unexpected(name: str, error: PublisherError) -> None:
+    raise AssertionError(name) from error
 
 
 def test_images_that_could_not_be_found_again_cannot_have_a_quota(tmp_path: Path) -> None:
