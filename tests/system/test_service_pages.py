@@ -1,4 +1,4 @@
-"""The pages about jobs in Chromium: a log is watched, a job cancelled, a failed wish retried."""
+"""The pages in Chromium: a user signs in, watches a log, cancels a job, retries a failed wish."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from pathlib import Path
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    StorageState,
+    expect,
+    sync_playwright,
+)
 
 from tests.components import program
+from tests.oidc_provider import CLIENT, SECRET, OidcProvider
 from tests.service import HostProcess, eventually, running_host, write_lists
 
 pytestmark = pytest.mark.system
@@ -32,16 +40,25 @@ class Pages:
     broken: Path
     fixed: Path
     slow: Path
+    provider: OidcProvider
     reports: list[str] = field(default_factory=list)
 
     def context(
-        self, token: str = "editor", *, scripts: bool = True, dark: bool = False, width: int = 1280
+        self,
+        token: str = "",
+        *,
+        session: StorageState | None = None,
+        scripts: bool = True,
+        dark: bool = False,
+        width: int = 1280,
     ) -> BrowserContext:
+        """A browser with a token, or with the cookies of a session, or of a stranger."""
         return self.browser.new_context(
             viewport={"width": width, "height": 844},
             color_scheme="dark" if dark else "light",
             java_script_enabled=scripts,
-            extra_http_headers={"Authorization": f"Bearer secret-{token}"},
+            extra_http_headers={"Authorization": f"Bearer secret-{token}"} if token else {},
+            storage_state=session,
         )
 
     def open(self, context: BrowserContext, path: str) -> Page:
@@ -103,14 +120,23 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
                 "bio": {},
             },
             "tokens": [token("editor", "read", "submit", "cancel"), token("reader", "read")],
+            "access": {"anonymous": "published"},
+            "administrators": [{"user": "alice", "role": "maintainer"}],
         },
     )
-    with running_host(host), sync_playwright() as playwright:
-        eventually(lambda: host.status("/readyz") == 200)
-        # Tests may run as root, and in a machine without user namespaces.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield Pages(browser, f"http://127.0.0.1:{host.port}", broken, fixed, slow)
-        browser.close()
+    secret = root / "login.secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    url = f"http://127.0.0.1:{host.port}"
+    with OidcProvider() as provider, sync_playwright() as playwright:
+        login = {"issuer": provider.issuer, "client": CLIENT, "client-secret-file": str(secret)}
+        host.write(url=url, login=login)
+        with running_host(host):
+            eventually(lambda: host.status("/readyz") == 200)
+            # Tests may run as root, and in a machine without user namespaces.
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            yield Pages(browser, url, broken, fixed, slow, provider)
+            browser.close()
 
 
 def check(page: Page) -> None:
@@ -120,21 +146,24 @@ def check(page: Page) -> None:
     assert width <= 0, page.url
 
 
-def test_a_log_is_watched_a_job_cancelled_and_a_failed_wish_retried(
+def test_a_user_signs_in_watches_a_log_cancels_a_job_and_retries_a_failed_wish(
     pages: Pages, tmp_path: Path
 ) -> None:
     shots = Path(os.environ.get("PUBLISHER_SCREENSHOTS", tmp_path))
     with pages.context() as context:
-        # A job that waits for its list: its log is followed, and the button ends it.
+        # A page that needs a login leads to the provider, and the login back to the page: a job
+        # that waits for its list. Its log is followed, and the button ends it.
         waiting = pages.submit(kind="ingest-list", list="slow")
         page = pages.open(context, f"/jobs/{waiting}")
+        assert page.url == f"{pages.url}/jobs/{waiting}" and "/authorize" in pages.provider.asked
+        expect(page.locator(".account")).to_contain_text("Signed in as alice")
         expect(page.locator("[data-connection]")).to_have_text("Following the log.")
         expect(page.locator(".log li").first).to_contain_text("publisher ingest begins")
         check(page)
         page.screenshot(path=shots / "job-running.png", full_page=True)
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("[data-state]")).to_have_text("cancelled")  # by itself
-        expect(page.locator(".warning")).to_contain_text("cancelled by editor")
+        expect(page.locator(".warning")).to_contain_text("cancelled by alice")
         expect(page.get_by_role("button", name="Retry")).to_be_visible()
 
         # A list of which one image is missing fails; its wish is retried when it exists.
@@ -155,16 +184,21 @@ def test_a_log_is_watched_a_job_cancelled_and_a_failed_wish_retried(
         expect(page.locator("h1")).to_have_text("ingest-list broken")
         expect(page.locator("[data-state]")).to_have_text("succeeded")
         page.get_by_role("link", name="Images of images").click()
-        expect(page.locator("tbody tr th")).to_have_count(2)
+        # Until the repository has been read again, its pages are those of before.
+        rows = page.locator("tbody tr th")
+        eventually(lambda: page.reload() and rows.count() == 2)
         page.get_by_role("link", name="Jobs").click()
         expect(page.locator("tbody tr")).to_have_count(3)
         page.get_by_label("State").select_option("failed")
         page.get_by_role("button", name="Show").click()
         expect(page.locator("tbody tr")).to_have_count(1)
         check(page)
+        session = context.storage_state()
     for dark, width in ((True, 1280), (False, 390)):
-        with pages.context(dark=dark, width=width) as context:
+        with pages.context(session=session, dark=dark, width=width) as context:
             for name, path in (
+                ("images", "/repositories/images/index.html"),
+                ("account", "/account"),
                 ("jobs", "/jobs"),
                 ("job", f"/jobs/{failed}"),
                 ("wishes", "/repositories/images/wishes.html"),
@@ -176,6 +210,40 @@ def test_a_log_is_watched_a_job_cancelled_and_a_failed_wish_retried(
                 kind = "dark" if dark else "small"
                 page.screenshot(path=shots / f"{name}-{kind}.png", full_page=True)
     pages.reports[:] = [each for each in pages.reports if "404" not in each]  # of /jobs/none
+    assert pages.reports == []
+
+
+def test_a_user_signs_out_and_in_again_and_reads_why_a_login_leads_nowhere(
+    pages: Pages, tmp_path: Path
+) -> None:
+    shots = Path(os.environ.get("PUBLISHER_SCREENSHOTS", tmp_path))
+    index = "/repositories/images/index.html"
+    first = pages.submit(kind="ingest-list", list="good")  # makes the repository
+    eventually(lambda: pages.state(first) == "succeeded")
+    with pages.context(width=390) as context:
+        page = pages.open(context, index)
+        check(page)
+        page.screenshot(path=shots / "stranger-small.png", full_page=True)
+        page.get_by_role("link", name="Sign in").click()
+        expect(page.locator(".account")).to_contain_text("alice")
+        assert page.url == pages.url + index
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.locator("h1")).to_have_text("Not signed in")
+        assert page.url == f"{pages.url}/account" and context.cookies() == []
+        check(page)
+
+        # Nothing is known of this login.
+        page.goto(f"{pages.url}/login/callback?code=a&state=b")
+        expect(page.locator(".warning")).to_contain_text("the browser has begun no login")
+        check(page)
+        page.screenshot(path=shots / "lost-small.png", full_page=True)
+
+        pages.provider.user = {"sub": "mallory"}
+        page.goto(f"{pages.url}/jobs")
+        expect(page.locator(".warning")).to_contain_text("mallory has no role that allows to read")
+        check(page)
+        page.screenshot(path=shots / "no-role-small.png", full_page=True)
+    pages.reports[:] = [each for each in pages.reports if "403" not in each]
     assert pages.reports == []
 
 

@@ -153,6 +153,11 @@ def test_each_live_page_shows_the_user_and_signs_in_and_out(service: Service) ->
     by_token = stranger.send(INDEX, Authorization="Bearer secret").text
     assert ">dashboard</a>" in account(by_token) and "Sign out" not in account(by_token)
 
+    # With this policy, a browser states its origin with the forms of a page.
+    found = alice.send(INDEX)
+    assert found.header("referrer-policy") == "same-origin"
+    assert '<meta name="referrer" content="same-origin">' in found.text
+
     session = dict(alice.cookies)
     body = urlencode({"csrf": csrf(alice.page(INDEX))}).encode()
     assert alice.send("/logout", "POST", b"csrf=other").status_code == 403
