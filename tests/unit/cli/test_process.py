@@ -27,11 +27,13 @@ main()
 
 # Runs a command with an exit function, and with a thread that ends after the main thread.
 _ENDING = """
-import atexit, sys, threading
+import atexit, os, signal, sys, threading
 from publisher.__main__ import main
 import publisher.cli.version
 run = publisher.cli.version.version.callback
 def replaced(**options):
+    if os.environ.get("INTERRUPTED"):
+        atexit.register(os.kill, os.getpid(), signal.SIGINT)
     atexit.register(print, "exit function")
     main_ends = threading.main_thread().join
     threading.Thread(target=lambda: (main_ends(), print("thread"))).start()
@@ -42,10 +44,10 @@ main()
 """
 
 
-def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env=environment(PYTHONPATH=str(Path(__file__).parents[3])),
+        env=environment(PYTHONPATH=str(Path(__file__).parents[3])) | variables,
         capture_output=True,
         text=True,
         timeout=60,
@@ -76,3 +78,8 @@ def test_the_end_of_a_command_waits_for_threads_and_calls_the_exit_functions() -
     version, *others = done.stdout.splitlines()
     assert version.startswith("publisher ")
     assert (done.returncode, others, done.stderr) == (3, ["thread", "exit function"], "")
+
+
+def test_an_interrupt_at_the_end_of_a_command_ends_it_without_a_word() -> None:
+    done = _run(_ENDING, "version", INTERRUPTED="yes")
+    assert (done.returncode, done.stderr) == (130, "")
