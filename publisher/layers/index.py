@@ -404,9 +404,8 @@ def decode_entry(line: str) -> Entry:
             links,
         )
     except _MALFORMED as error:
-        raise LayerError(
-            "cannot read a layer index", why=f"a line is malformed: {error}"
-        ) from error
+        why = "not JSON" if isinstance(error, StopIteration) else str(error)
+        raise LayerError("cannot read a layer index", why=f"a line is malformed: {why}") from error
 
 
 def _check_path(path: str) -> None:

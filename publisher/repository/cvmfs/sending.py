@@ -33,6 +33,7 @@ from publisher.repository.cvmfs.stream import Kind, TarStream, Write, renamed
 from publisher.tree import layout
 
 _PIECE = 1 << 20
+_TYPES = {each.value: each for each in EntryType}
 
 
 def send(
@@ -174,10 +175,11 @@ def read_plan(file: Path) -> Iterator[tuple[Entry, bytes] | str]:
     """Yield (entry, content) for all entries of the plan, then the directories of catalogs."""
     with zstandard.open(file, "rb") as lines:
         rest = b""
+        decode = json.JSONDecoder().decode
         while data := lines.read(1 << 18):
             *complete, rest = (rest + data).split(b"\n")
             for line in complete:
-                fields = json.loads(line)
+                fields = decode(line.decode("ascii"))
                 if isinstance(fields, dict):
                     yield str(fields["catalog"])
                 else:
@@ -195,7 +197,7 @@ def _placed(planned: Merged | Generated, trees: Sequence[str]) -> Entry:
 def _line(entry: Entry, content: bytes) -> bytes:
     fields: list[Any] = [
         entry.path,
-        entry.type.value,
+        entry.type,
         entry.mode,
         entry.uid,
         entry.gid,
@@ -213,7 +215,7 @@ def _entry(fields: list[Any]) -> tuple[Entry, bytes]:
     content = base64.b64decode(more[0]) if more else b""
     entry = Entry(
         path,
-        EntryType(kind),
+        _TYPES[kind],
         mode,
         uid,
         gid,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from publisher.entry import Entry, EntryType
 
@@ -140,6 +141,7 @@ def _long(flag: bytes, text: bytes) -> bytes:
     return _with_checksum(b"".join(fields)) + content + padding(len(content))
 
 
+@lru_cache(maxsize=4096)  # most entries of a layer have the same modes, owners and devices
 def _number(value: int, width: int) -> bytes:
     """Return `value` in octal if it fits, else in base 256."""
     if 0 <= value < 8 ** (width - 1):
