@@ -354,13 +354,19 @@ class ShareRow:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One month: what had been published by its end, and how often that changed in it."""
+    """One month: what had been published by its end, and how often that changed in it.
+
+    `x` and `width` are its place in the picture, and `label` is "" where there is no place for it.
+    """
 
     month: str
     stored: int
     images: int
     published: int
     removed: int
+    x: float
+    width: float
+    label: str
 
 
 @dataclass(frozen=True, slots=True)

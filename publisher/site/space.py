@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from publisher.browse.statistics.shares import images_of, ordered, owners_of, shares
 from publisher.browse.statistics.totals import totals
@@ -20,25 +21,33 @@ _LETTER = 6.6
 """The width of a letter."""
 
 _MONTHS = 36
+WIDTH = 1000
+"""The width of the picture of growth, in its own units."""
+
+_WIDEST_BAR = 80
+_LABEL = 140
+"""The width of a label there, on a phone, where letters are large in these units."""
+
 _LARGEST = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """The size of a picture in its own units, and into how many blocks it is divided at most."""
+    """The size of a picture in its own units, and how many groups and blocks it has at most."""
 
     kind: str
     width: int
     height: int
+    groups: int
     blocks: int
 
 
-_SIZES = (_Size("wide", 1000, 560, 300), _Size("narrow", 358, 520, 60))
+_SIZES = (_Size("wide", 1000, 560, 80, 300), _Size("narrow", 358, 520, 20, 60))
 """The narrow one fills a phone, so that its letters have the size of other text there."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """A part of the picture, before it has a place; `name` is that of an image, with its tag."""
 
     label: str
@@ -47,6 +56,10 @@ class _Part:
     is_shared: bool
     note: str = ""
     name: str = ""
+
+
+_Named = tuple[str, Sequence[Part], int]
+"""The title of a group of parts, the parts, and the size of all of them."""
 
 
 def space_page(survey: Survey) -> SpacePage:
@@ -59,7 +72,12 @@ def space_page(survey: Survey) -> SpacePage:
         separate=sums.separate,
         shared=sum(size for title, _, size in groups if title == _SHARED),
         maps=tuple(
-            Map(size.kind, size.width, size.height, tuple(_place(groups, size)))
+            Map(
+                size.kind,
+                size.width,
+                size.height,
+                tuple(_place(arranged(groups, size.groups), size)),
+            )
             for size in _SIZES
             if groups
         ),
@@ -85,14 +103,14 @@ _RETIRED = "Images without a name"
 _OTHERS = "Smaller ones"
 
 
-def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:
+def _groups(survey: Survey) -> list[_Named]:
     """Return the parts of the picture by group, the largest first, and the size of each group.
 
     Shared layers are parts of their own. What an image alone uses is the part of its first name, in
     the group of its image repository.
     """
     alone: dict[str, int] = {}
-    parts: dict[str, list[_Part]] = {}
+    parts: dict[str, list[Part]] = {}
     for digest, size in survey.sizes.items():
         if survey.is_exclusive(digest):
             (image_id,) = survey.users[digest]
@@ -100,14 +118,14 @@ def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:
         elif size.stored:
             label, note = _sharers(survey, digest)
             page = addresses.layer_page(digest)
-            part = _Part(label, page, size.stored, is_shared=True, note=note)
+            part = Part(label, page, size.stored, is_shared=True, note=note)
             parts.setdefault(_SHARED, []).append(part)
     for image_id, size_alone in alone.items():
         names = survey.names.get(image_id, ())
         if not size_alone:
             continue
         if not names:
-            part = _Part(layer_name(image_id), addresses.REMOVALS, size_alone, is_shared=False)
+            part = Part(layer_name(image_id), addresses.REMOVALS, size_alone, is_shared=False)
             parts.setdefault(_RETIRED, []).append(part)
             continue
         plain = layout.split_platform(names[0])[1]
@@ -115,11 +133,37 @@ def _groups(survey: Survey) -> list[tuple[str, list[_Part], int]]:
         label = plain[len(group) :].lstrip(":@") or plain
         page = addresses.image_page(names[0])
         note = f"only {plain}"
-        part = _Part(label, page, size_alone, False, note, plain.rpartition("/")[2])
+        part = Part(label, page, size_alone, False, note, plain.rpartition("/")[2])
         parts.setdefault(group, []).append(part)
+    return _largest_first(parts)
+
+
+def _largest_first(parts: Mapping[str, Sequence[Part]]) -> list[_Named]:
     groups = [(title, each, sum(part.size for part in each)) for title, each in parts.items()]
-    groups.sort(key=lambda group: (-group[2], group[0]))
-    return groups
+    return sorted(groups, key=lambda group: (-group[2], group[0]))
+
+
+def arranged(groups: Sequence[_Named], most: int) -> Sequence[_Named]:
+    """Return the groups; if there are more than `most`, those of image repositories become parts.
+
+    Their groups are then the directories above them.
+    """
+    if len(groups) <= most:
+        return groups
+    parts: dict[str, list[Part]] = {}
+    for title, each, size in groups:
+        if title in (_SHARED, _RETIRED):
+            parts.setdefault(title, []).extend(each)
+            continue
+        above, _, last = title.rpartition("/")
+        [*others, first] = each
+        if others:
+            page = f"{addresses.INDEX}#q={quote(title)}"
+            first = Part(last, page, size, False, f"{len(each)} images of {title}")
+        else:
+            first = replace(first, label=first.name)
+        parts.setdefault(above or title, []).append(first)
+    return _largest_first(parts)
 
 
 def _sharers(survey: Survey, digest: str) -> tuple[str, str]:
@@ -146,7 +190,7 @@ def layer_name(digest: str) -> str:
     return digest.partition(":")[2][:12]
 
 
-def _place(groups: Sequence[tuple[str, list[_Part], int]], picture: _Size) -> list[Group]:
+def _place(groups: Sequence[_Named], picture: _Size) -> list[Group]:
     """Give each part its place in the picture; the smallest parts become one."""
     sizes = sorted((part.size for _, parts, _ in groups for part in parts), reverse=True)
     least = sizes[picture.blocks] + 1 if len(sizes) > picture.blocks else 0
@@ -155,7 +199,7 @@ def _place(groups: Sequence[tuple[str, list[_Part], int]], picture: _Size) -> li
     if rest:
         size = sum(part.size for part in rest)
         note = f"{len(rest)} more"
-        kept.append((_OTHERS, [_Part(note, addresses.INDEX, size, False, note)], size))
+        kept.append((_OTHERS, [Part(note, addresses.INDEX, size, False, note)], size))
         kept.sort(key=lambda group: (-group[2], group[0]))
     places = squarify([size for _, _, size in kept], Rectangle(0, 0, picture.width, picture.height))
     return [
@@ -164,7 +208,7 @@ def _place(groups: Sequence[tuple[str, list[_Part], int]], picture: _Size) -> li
     ]
 
 
-def _group(title: str, parts: Sequence[_Part], size: int, place: Rectangle, least: int) -> Group:
+def _group(title: str, parts: Sequence[Part], size: int, place: Rectangle, least: int) -> Group:
     has_title = place.height > 3 * _TITLE and place.width > 60
     inner = place.inset(_TITLE if has_title else _MARGIN, _MARGIN)
     if len(parts) == 1 and parts[0].name:  # the title may have no place, and a tag is no name
@@ -174,7 +218,9 @@ def _group(title: str, parts: Sequence[_Part], size: int, place: Rectangle, leas
     if small:
         total, note = sum(part.size for part in small), f"{len(small)} smaller ones"
         page = small[0].page if len(small) == 1 else addresses.INDEX
-        large.append(_Part(note, page, total, small[0].is_shared, note))
+        # Without a larger one, the block is the whole group.
+        label = note if large or has_title else title.rpartition("/")[2]
+        large.append(Part(label, page, total, small[0].is_shared, f"{note} of {title}"))
         large.sort(key=lambda part: -part.size)
     blocks = [
         _block(part, spot)
@@ -195,7 +241,7 @@ def _group_title(title: str, width: float) -> str:
     return whole if whole == title else _fitting(title.rpartition("/")[2], width)
 
 
-def _block(part: _Part, place: Rectangle) -> Block:
+def _block(part: Part, place: Rectangle) -> Block:
     label = _fitting(part.label, place.width - 8) if place.height >= 18 else ""
     return Block(
         part.note or part.label, label, part.page, part.size, part.is_shared, *_corners(place)
@@ -219,6 +265,34 @@ def _fitting(text: str, width: float) -> str:
 
 def _bars(survey: Survey) -> tuple[Bar, ...]:
     periods = survey.growth[-_MONTHS:]
+    step = min(WIDTH / len(periods), _WIDEST_BAR) if periods else 0.0
+    labelled = labels([each.month for each in periods], step)
     return tuple(
-        Bar(each.month, each.stored, each.images, each.published, each.removed) for each in periods
+        Bar(
+            each.month,
+            each.stored,
+            each.images,
+            each.published,
+            each.removed,
+            round(at * step + 2, 1),
+            round(step - 4, 1),
+            each.month if at in labelled else "",
+        )
+        for at, each in enumerate(periods)
     )
+
+
+def labels(months: Sequence[str], step: float) -> list[int]:
+    """Return which months have labels: the first, each January and the last, if they have place.
+
+    Args:
+        months: As "2026-11".
+        step: The width of a month in the picture.
+    """
+    chosen: list[int] = []
+    for at, month in enumerate(months):
+        is_wanted = not chosen or month.endswith("-01") or at == len(months) - 1
+        fits = not chosen or (at - chosen[-1]) * step >= _LABEL
+        if is_wanted and fits and at * step + _LABEL <= max(WIDTH, _LABEL):
+            chosen.append(at)
+    return chosen

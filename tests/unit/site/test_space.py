@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.repository.directory.repository import DirectoryRepository
-from publisher.site.space import space_page
+from publisher.site.space import Part, arranged, labels, space_page
 from publisher.site.survey import Remembered, survey_repository
 from publisher.site.treemap import Rectangle, squarify
 from publisher.tree.layout import RepositoryURL
@@ -62,3 +63,42 @@ def test_the_picture_has_every_byte_once(tmp_path: Path) -> None:
     largest = page.images[0]
     assert (largest.name.text, largest.stored, largest.exclusive) == ("local/team/two:1", 4300, 300)
     assert [(bar.images, bar.stored) for bar in page.growth] == [(3, 4450)]
+
+
+def test_many_image_repositories_are_parts_of_the_directories_above_them() -> None:
+    def parts(*sizes: int) -> list[Part]:
+        return [Part(f"{size}", "page", size, False, name=f"tool:{size}") for size in sizes]
+
+    groups = [
+        ("Layers of several images", [Part("base:1 + 2", "page", 50, True)], 50),
+        ("quay.io/astro/two words", parts(3, 4), 7),
+        ("quay.io/astro/one", parts(5), 5),
+        ("quay.io/bio/tool", parts(2), 2),
+    ]
+    assert arranged(groups, 4) == groups
+    found = {title: (each, size) for title, each, size in arranged(groups, 3)}
+    assert found["Layers of several images"] == (groups[0][1], 50)
+    several, single = found["quay.io/astro"][0]
+    assert (several.label, several.size) == ("two words", 7)
+    assert several.page == "index.html#q=quay.io/astro/two%20words"
+    assert several.note == "2 images of quay.io/astro/two words"
+    assert (single.label, single.page, single.size) == ("tool:5", "page", 5)
+    assert {title: size for title, (_, size) in found.items()} == {
+        "Layers of several images": 50,
+        "quay.io/astro": 12,
+        "quay.io/bio": 2,
+    }
+
+
+def test_months_have_labels_that_do_not_overlap() -> None:
+    def months(first: int, count: int) -> list[str]:
+        return [f"{at // 12}-{at % 12 + 1:02}" for at in range(first, first + count)]
+
+    for first in range(2024 * 12, 2024 * 12 + 12):
+        for count in range(1, 37):
+            step = min(1000 / count, 80)
+            found = labels(months(first, count), step)
+            assert found[0] == 0 and sorted(set(found)) == found
+            assert all((b - a) * step >= 140 for a, b in itertools.pairwise(found))
+    assert labels(months(2024 * 12, 30), 1000 / 30) == [0, 12, 24]
+    assert labels([], 80) == []
