@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.components import program, require, require_mounts, run
@@ -65,6 +66,7 @@ def _overlay_options(folder: Path) -> str:
 MAKERS: dict[str, _Make] = {
     "ext2": _loop("mkfs.ext2", "-q", "-F"),
     "ext3": _loop("mkfs.ext3", "-q", "-F"),
+    "ext4": _loop("mkfs.ext4", "-q", "-F", "-O", "^has_journal"),
     "ext4 with inodes of 128 bytes": _loop("mkfs.ext4", "-q", "-F", "-I", "128"),
     "xfs without bigtime": _loop("mkfs.xfs", "-q", "-f", "-m", "bigtime=0"),
     "bindfs": _bindfs,
@@ -73,6 +75,14 @@ MAKERS: dict[str, _Make] = {
     "fuse-overlayfs": _fuse_overlayfs,
     "overlayfs": _overlay,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimit:
+    """A directory on a file system that limits the links of a file, and the limit."""
+
+    folder: Path
+    most: int
 
 
 @contextmanager

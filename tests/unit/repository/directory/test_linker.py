@@ -15,6 +15,7 @@ import pytest
 from publisher.entry import Entry, EntryType, Fixup, Merged
 from publisher.repository.directory.linker import apply_fixups, link_tree
 from publisher.repository.directory.tree_writer import TreeWriter
+from tests.file_systems import LinkLimit
 from tests.trees import assert_same_tree, describe_tree, tree_identity
 
 FILE, DIRECTORY, SYMLINK = EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK
@@ -94,19 +95,20 @@ def test_content_of_another_file_system_is_copied_once_and_reported(
     assert report.refused == {"hard link (EXDEV)": 3}
 
 
-def test_a_file_with_the_maximum_of_links_is_copied(tmp_path: Path, most_links: int) -> None:
-    tree = make(tmp_path / "layer", ROOT, Entry("f", FILE, 0o600, size=4, mtime_ns=9))
-    (tmp_path / "links").mkdir()
-    for number in range(most_links - 2):
-        os.link(tree / "f", tmp_path / "links" / str(number))
+def test_a_file_with_the_maximum_of_links_is_copied(link_limit: LinkLimit) -> None:
+    place = link_limit.folder
+    tree = make(place / "layer", ROOT, Entry("f", FILE, 0o600, size=4, mtime_ns=9))
+    (place / "links").mkdir()
+    for number in range(link_limit.most - 2):
+        os.link(tree / "f", place / "links" / str(number))
     files = [Entry(name, FILE, 0o600) for name in "abc"]
     steps = [Merged(ROOT, 0, ""), *(Merged(entry, 0, "f") for entry in files)]
-    report = link_tree(tmp_path / "flat", steps, [tree])
+    report = link_tree(place / "flat", steps, [tree])
     assert (report.links, report.copies) == (2, 1)  # the third is a hard link to the copy
     assert report.refused == {"hard link (EMLINK)": 2}
     for name in "abc":
-        assert (tmp_path / "flat" / name).read_bytes() == b"xxxx"
-        assert (tmp_path / "flat" / name).stat().st_mtime_ns == 9
+        assert (place / "flat" / name).read_bytes() == b"xxxx"
+        assert (place / "flat" / name).stat().st_mtime_ns == 9
 
 
 def test_a_missing_layer_tree_raises_file_not_found(tmp_path: Path) -> None:

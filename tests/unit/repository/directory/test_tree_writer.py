@@ -13,6 +13,7 @@ from publisher.entry import Entry, EntryType
 from publisher.repository.descriptors import Directories, remove_at
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.confined import confined
+from tests.file_systems import LinkLimit
 from tests.trees import assert_same_tree, describe_tree
 
 FILE, DIRECTORY, SYMLINK = EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK
@@ -163,39 +164,41 @@ def test_content_may_come_in_pieces_of_any_kind(tree: Path, writer: TreeWriter) 
 
 
 def test_more_hard_links_than_the_file_system_allows_become_names_of_a_copy(
-    tree: Path, writer: TreeWriter, most_links: int
+    link_limit: LinkLimit,
 ) -> None:
-    original = Entry(
-        "f", FILE, 0o640, uid=os.geteuid(), size=4, mtime_ns=77, xattrs={"user.a": b"1"}
-    )
-    writer.add(original, [b"data"])
-    for number in range(most_links + 3):
-        writer.add(Entry(f"h{number}", HARDLINK, target="f"))
-    last = tree / f"h{most_links + 2}"
-    assert last.read_bytes() == b"data"
-    status = last.stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o640, 77)
-    assert os.getxattr(last, "user.a") == b"1"
-    assert (tree / "f").stat().st_nlink == most_links
-    assert writer.refused == {"hard link (EMLINK)": 4}
-    copies = {(tree / f"h{most_links - 1 + n}").stat().st_ino for n in range(4)}
-    assert len(copies) == 1
+    tree = link_limit.folder / "tree"
+    with TreeWriter(tree) as writer:
+        original = Entry(
+            "f", FILE, 0o640, uid=os.geteuid(), size=4, mtime_ns=77, xattrs={"user.a": b"1"}
+        )
+        writer.add(original, [b"data"])
+        for number in range(link_limit.most + 3):
+            writer.add(Entry(f"h{number}", HARDLINK, target="f"))
+        last = tree / f"h{link_limit.most + 2}"
+        assert last.read_bytes() == b"data"
+        status = last.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o640, 77)
+        assert os.getxattr(last, "user.a") == b"1"
+        assert (tree / "f").stat().st_nlink == link_limit.most
+        assert writer.refused == {"hard link (EMLINK)": 4}
+        copies = {(tree / f"h{link_limit.most - 1 + n}").stat().st_ino for n in range(4)}
+        assert len(copies) == 1
 
 
-def test_a_replaced_copy_gets_no_further_links(
-    tree: Path, writer: TreeWriter, most_links: int
-) -> None:
-    writer.add(Entry("f", FILE, size=4), [b"data"])
-    for number in range(most_links):
-        writer.add(Entry(f"h{number}", HARDLINK, target="f"))
-    copy = f"h{most_links - 1}"
-    writer.add(Entry(copy, FILE, size=5), [b"other"])
-    writer.add(Entry("g", FILE, size=3), [b"new"])
-    for name in "ab":
-        writer.add(Entry(name, HARDLINK, target="f"))
-    assert (tree / copy).read_bytes() == b"other"
-    assert (tree / "a").read_bytes() == (tree / "b").read_bytes() == b"data"
-    assert (tree / "a").stat().st_ino == (tree / "b").stat().st_ino
+def test_a_replaced_copy_gets_no_further_links(link_limit: LinkLimit) -> None:
+    tree = link_limit.folder / "tree"
+    with TreeWriter(tree) as writer:
+        writer.add(Entry("f", FILE, size=4), [b"data"])
+        for number in range(link_limit.most):
+            writer.add(Entry(f"h{number}", HARDLINK, target="f"))
+        copy = f"h{link_limit.most - 1}"
+        writer.add(Entry(copy, FILE, size=5), [b"other"])
+        writer.add(Entry("g", FILE, size=3), [b"new"])
+        for name in "ab":
+            writer.add(Entry(name, HARDLINK, target="f"))
+        assert (tree / copy).read_bytes() == b"other"
+        assert (tree / "a").read_bytes() == (tree / "b").read_bytes() == b"data"
+        assert (tree / "a").stat().st_ino == (tree / "b").stat().st_ino
 
 
 def test_a_tree_that_is_removed_while_it_is_written_is_an_error(
