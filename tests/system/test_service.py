@@ -15,9 +15,14 @@ from dbos import DBOS
 
 from publisher.service.access import Verb
 from publisher.service.audit import Audit
-from publisher.service.configuration import History
+from publisher.service.configuration import (
+    History,
+    ListConfiguration,
+    RepositoryConfiguration,
+)
 from publisher.service.jobs.database import connect, create_tables, driver_url
 from publisher.service.jobs.history import remove_old_jobs
+from publisher.service.jobs.lists import ConfiguredLists
 from publisher.service.jobs.model import JobFilter, JobKind, JobRequest, JobState, NoSuchJob
 from publisher.service.jobs.pushed import PushedImages
 from publisher.service.jobs.store import StoredJobs
@@ -135,7 +140,7 @@ def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_pa
         old = jobs.submit(JobRequest(JobKind.GC, "images")).job
         for _ in range(3):
             with engine.begin() as connection:
-                for name in ("audit", "tokens", "sessions", "job_keys"):
+                for name in ("audit", "tokens", "sessions", "job_keys", "lists"):
                     connection.execute(sa.text(f"DROP TABLE publisher_{name}"))
                 for name in ("state", "repository"):
                     connection.execute(sa.text(f"DROP INDEX publisher_jobs_of_{name}"))
@@ -155,6 +160,17 @@ def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_pa
         chosen = JobFilter(projects=frozenset({"astro"}))
         options = [option for job in jobs.list(chosen).jobs for option in job.request.arguments]
         assert {f"--only=a:{n}" for n in range(30)} | {"--retry-failed"} == set(options)
+
+        several = tuple(ListConfiguration(f"l{n}", f"/w/{n}") for n in range(200))
+        both = RepositoryConfiguration("images", "dir:/r", several)
+        one = RepositoryConfiguration("images", "dir:/r", several[:-1])
+        lists = [ConfiguredLists(connect(database.url)) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda each: each.note(both, ()), lists)) == [False] * 4
+        assert lists[0].note(one, ()) and lists[1].gone(one, ()) == {"/w/199"}
+        lists[1].withdrawn(one, ["/w/199"], ())
+        assert not lists[2].note(one, ()) and lists[2].gone(one, ()) == {"/w/199"}
+        assert lists[3].note(both, ()) and not lists[3].gone(both, ())
 
         once = [jobs.submit(JobRequest(JobKind.GC, name), once="key") for name in ("a", "a")]
         assert [each.is_new for each in once] == [True, False]

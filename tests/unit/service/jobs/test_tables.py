@@ -33,6 +33,7 @@ from publisher.service.jobs.model import (
 from publisher.service.jobs.schedule import Scheduler
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.jobs.worker import WorkerStore
+from publisher.service.login.tokens import Tokens
 
 MOMENT = datetime(2026, 11, 26, 10, 0, 30, tzinfo=UTC)
 
@@ -231,12 +232,15 @@ def test_jobs_are_listed_by_project_and_tables_of_earlier_releases_get_the_colum
     with older.begin() as connection:
         connection.execute(sa.text("DROP INDEX publisher_jobs_of_project"))
         connection.execute(sa.text("ALTER TABLE publisher_jobs DROP COLUMN project"))
+        connection.execute(sa.text("ALTER TABLE publisher_tokens DROP COLUMN person"))
+        connection.execute(sa.text("DROP TABLE publisher_lists"))
     older.dispose()
     for _ in range(2):
         engine = connect(f"sqlite:///{path}")
         create_tables(engine)
         jobs = StoredJobs(engine, 10)
         assert [each.request.project for each in jobs.list().jobs] == [""]
+        assert Tokens(engine).list() == []
         engine.dispose()
     add(engine, "2", "v", project="astro")
     add(engine, "3", "u", project="bio")
