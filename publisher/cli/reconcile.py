@@ -104,6 +104,8 @@ def _print(report: Report, would: str) -> None:
     for entry in report.scheduled:
         until = format_time(entry.not_before)
         echo(f"{would}scheduled: {entry.name}  may be removed from {until}")
+    for name in report.restored:
+        echo(f"{would}restored: {name}  its project is in the configuration again")
     for name, why in report.kept.items():
         echo(f"kept: {name}  {why}")
     for name, project in report.unrequested.items():

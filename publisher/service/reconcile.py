@@ -17,6 +17,7 @@ from publisher.errors import PublisherError, explain
 from publisher.lazy import dataclass
 from publisher.removal.prune import Report as Withdrawal
 from publisher.removal.prune import prune
+from publisher.removal.restore import restore
 from publisher.removal.withdrawal import Guard
 from publisher.repository import Repository
 from publisher.repository.reading import load_publication, load_schedule
@@ -26,7 +27,10 @@ from publisher.service.jobs.lists import ConfiguredLists
 from publisher.service.jobs.model import JobKind, JobRequest, Jobs, QueueFull
 from publisher.service.lists import projects_by_list
 from publisher.service.login.tokens import Tokens
-from publisher.tree.schedule import ScheduledRemoval
+from publisher.sources.wish_lists import project_identity
+from publisher.tree import layout
+from publisher.tree.publication import Publication
+from publisher.tree.schedule import Reason, ScheduledRemoval
 
 if TYPE_CHECKING:
     from publisher.sources.open import Sources
@@ -39,6 +43,7 @@ class Report:
     Attributes:
         gone: The lists that the configuration does not have any more.
         scheduled: Their images that no other list requests.
+        restored: Single images of projects that are back, which were scheduled.
         kept: Further images of these lists, which stay, with the reason.
         unrequested: Images in the directory of a project that none of its lists requests, with the
             name of the project.
@@ -50,6 +55,7 @@ class Report:
 
     gone: frozenset[str] = frozenset()
     scheduled: tuple[ScheduledRemoval, ...] = ()
+    restored: tuple[str, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
     unrequested: Mapping[str, str] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -107,13 +113,18 @@ class Reconciliation:
                 ),  # the configuration states it, and images stay for their grace
                 dry_run=dry_run,
             )
-        unrequested, unreadable = self._unrequested(configured, repository)
+        unreadable = dict(withdrawal.unreadable)
+        restored = self._back(configured, repository, unreadable)
+        for name in restored if not dry_run else ():
+            restore(repository, name, self.now)
+        unrequested = self._unrequested(configured, repository, unreadable)
         report = Report(
             gone,
             withdrawal.scheduled,
+            restored,
             withdrawal.kept,
             unrequested,
-            dict(withdrawal.unreadable) | unreadable,
+            unreadable,
         )
         if dry_run:
             return report
@@ -123,30 +134,55 @@ class Reconciliation:
         tokens = self.tokens.remove_invalid(self.access, self.now())
         return replace(report, queued=queued, waiting=waiting, tokens=tokens)
 
+    def _back(
+        self,
+        configured: RepositoryConfiguration,
+        repository: Repository,
+        unreadable: dict[str, str],
+    ) -> tuple[str, ...]:
+        """Return the scheduled single images whose project was removed, and is back.
+
+        No ingest of a list takes them off the schedule.
+        """
+        projects = {
+            project_identity(each.name)
+            for each in self.access.projects
+            if configured.may_publish(each.name)
+        }
+        found: dict[str, None] = {}
+        for entry in load_schedule(repository).entries:
+            publication = _read(repository, entry.name, unreadable)
+            if (
+                entry.reason == Reason.WITHDRAWN
+                and publication is not None
+                and publication.manifest_digest == entry.manifest_digest
+                and publication.wish_lists & projects
+            ):
+                found[layout.split_platform(entry.name)[1]] = None
+        return tuple(found)
+
     def _unrequested(
-        self, configured: RepositoryConfiguration, repository: Repository
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """Return images of projects that none of their lists requests, and unreadable ones."""
+        self,
+        configured: RepositoryConfiguration,
+        repository: Repository,
+        unreadable: dict[str, str],
+    ) -> dict[str, str]:
+        """Return the images of projects that none of their lists requests."""
         projects = {f"{each.prefix}/": each.name for each in self.access.projects if each.prefix}
         if not projects:
-            return {}, {}
+            return {}
         of_list = projects_by_list(configured, self.access.projects)
         scheduled = {entry.name for entry in load_schedule(repository).entries}
         found: dict[str, str] = {}
-        unreadable: dict[str, str] = {}
         for name in repository.names():
             owner = next((projects[each] for each in projects if name.startswith(each)), "")
             if not owner or name in scheduled:
                 continue
-            try:
-                publication = load_publication(repository, name)
-            except (PublisherError, OSError) as error:
-                unreadable[name] = str(explain(error))
-                continue
+            publication = _read(repository, name, unreadable)
             lists = publication.wish_lists if publication is not None else frozenset()
-            if owner not in {of_list.get(each) for each in lists}:
+            if name not in unreadable and owner not in {of_list.get(each) for each in lists}:
                 found[name] = owner
-        return found, unreadable
+        return found
 
     def _queue(self, configured: RepositoryConfiguration) -> tuple[tuple[str, ...], int]:
         """Queue an ingest of each list; return the new ones, and how many could not be queued."""
@@ -166,3 +202,12 @@ class Reconciliation:
             except QueueFull:
                 return tuple(queued), len(configured.lists) - number
         return tuple(queued), 0
+
+
+def _read(repository: Repository, name: str, unreadable: dict[str, str]) -> Publication | None:
+    """Return the record of an image; None, and the reason in `unreadable`, if it is damaged."""
+    try:
+        return load_publication(repository, name)
+    except (PublisherError, OSError) as error:
+        unreadable[name] = str(explain(error))
+        return None

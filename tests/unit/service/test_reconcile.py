@@ -137,11 +137,33 @@ def test_lists_that_are_gone_are_withdrawn_with_grace_and_restored_when_they_are
 
     # The list is back within the grace period: its ingest is queued, and restores its images.
     assert service.configure("astro", "bio")
-    assert "queued: ingest of astro" not in service.reconcile()  # that of before waits still
+    found = service.reconcile()
+    assert "queued: ingest of astro" not in found  # that of before waits still
+    assert "restored: local/astro/single:1" in found
+    assert service.scheduled() == {"astro/a:1": "withdrawn"}
     service.run("ingest", str(tmp_path / "astro.yaml"))
-    assert service.scheduled() == {"astro/single:1": "withdrawn"}
-    service.run("ingest-image", single["image"], "--name", "astro/single", "--project", "astro")
     assert service.scheduled() == {}
+
+    # What was removed by hand is not restored.
+    service.run("remove", "local/astro/single:1")
+    service.reconcile()
+    assert list(service.scheduled()) == ["astro/single:1"]
+    service.engine.dispose()
+
+
+def test_an_image_whose_record_is_damaged_is_kept_and_named(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.configure("astro", "bio")
+    service.run("ingest", str(tmp_path / "astro.yaml"))
+    [record] = tmp_path.glob("images/.metadata/local/astro/**/publication.json")
+    record.write_text("{")
+    service.configure("bio")
+    options = ("--config", str(service.path), "--repository", f"dir:{tmp_path}/images")
+    found = publisher("reconcile", *options)
+    assert found.code == 1 and "kept: local/astro/a:1: " in found.err
+    assert service.scheduled() == {"both:1": "withdrawn"} and service.queued() == ["bio"]
+    # The list counts as gone until its images are known.
+    assert service.configure("bio")
     service.engine.dispose()
 
 
