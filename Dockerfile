@@ -8,32 +8,33 @@
 # changes), and what installations leave behind (logs, caches, times in them) is removed.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
-FROM ${BASE} AS base
+FROM ${BASE} AS runtime
 # The lines of /etc/apt/sources.list, such as those of a snapshot of Debian, in place of those of the base.
 ARG APT_SOURCES=""
 RUN [ -z "$APT_SOURCES" ] || { rm -f /etc/apt/sources.list.d/*; echo "$APT_SOURCES" >/etc/apt/sources.list; }
-
-FROM base AS build
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates
-COPY . /src
-# The version of the program, since the context has no git: --build-arg VERSION=0.1.0
-ARG VERSION=0.0
-ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
-RUN python3 -m venv /opt/publisher \
- && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir --no-compile \
-      '/src[notify,sbom,service,snapshotter]' \
- && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/publisher
-
-FROM base
-# git and ssh fetch wish lists from git repositories.
+# In seconds: the time of the account that useradd makes.
 ARG SOURCE_DATE_EPOCH
+# git and ssh fetch wish lists from git repositories.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 ca-certificates git openssh-client \
  && python3 -m compileall -qf --invalidation-mode unchecked-hash /usr/lib/python3* \
  && useradd --uid 10001 --home-dir /var/lib/publisher --shell /usr/sbin/nologin publisher \
  && install -d -o publisher -g publisher -m 0755 /srv/images /var/lib/publisher \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/*
+
+FROM runtime AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3-venv
+COPY . /src
+# The version of the program, since the context has no git: --build-arg VERSION=0.1.0
+ARG VERSION=0.0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
+ARG EXTRAS=notify,sbom,service,snapshotter
+RUN python3 -m venv /opt/publisher \
+ && PIP_CONSTRAINT=/src/constraints.txt /opt/publisher/bin/python -m pip install --no-cache-dir --no-compile "/src[$EXTRAS]" \
+ && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/publisher
+
+FROM runtime
 COPY --from=build /opt/publisher /opt/publisher
 ENV PATH=/opt/publisher/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PUBLISHER_STATE=/var/lib/publisher
