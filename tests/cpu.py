@@ -32,6 +32,9 @@ def start(config: pytest.Config) -> None:
     """Account for what this process runs, if that was asked for."""
     path = config.getoption("--cpu")
     if path:
+        # `--cpu tests/unit/x.py` would overwrite the tests, and run all others.
+        if Path(path).suffix == ".py" or Path(path).is_dir():
+            raise pytest.UsageError(f"--cpu writes to FILE, and {path} holds tests")
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         config.pluginmanager.register(Accounting(Path(f"{path}.{worker}" if worker else path)))
 
