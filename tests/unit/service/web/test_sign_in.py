@@ -95,7 +95,11 @@ class Service:
 
     def access(self) -> Access:
         login = Login(Provider(self.issuer or self.provider.issuer), CLIENT, SECRET)
-        members = (Member(Role.EDITOR, user="alice"), Member(Role.VIEWER, user="bob"))
+        members = (
+            Member(Role.EDITOR, user="alice"),
+            Member(Role.EDITOR, user="carol"),
+            Member(Role.VIEWER, user="bob"),
+        )
         token = Token("dashboard", digest("secret"), frozenset({Verb.READ}))
         projects = (Project("astro", members),)
         return Access(self.anonymous, (token,), projects, url=URL, login=login)
@@ -169,20 +173,20 @@ def test_each_live_page_shows_the_user_and_signs_in_and_out(service: Service) ->
 
 
 def test_a_kept_page_of_one_sender_is_not_shown_to_another(service: Service) -> None:
-    browsers = [service.browser(), service.browser("alice"), service.browser("bob")]
+    browsers = [service.browser(user) for user in ("", "alice", "bob", "carol")]
     first = [each.send(INDEX) for each in browsers]
     again = [each.send(INDEX) for each in browsers]
     assert [each.body for each in again] == [each.body for each in first]
-    assert len({csrf(each.text) for each in first}) == 3
+    assert len({csrf(each.text) for each in first}) == 4
     tags = [each.header("etag") for each in first]
-    assert len(set(tags)) == 3
+    assert len(set(tags)) == 4
     for number, browser in enumerate(browsers):
         statuses = [browser.send(INDEX, If_None_Match=tag).status_code for tag in tags]
-        assert statuses == [304 if each == number else 200 for each in range(3)]
+        assert statuses == [304 if each == number else 200 for each in range(4)]
     assert "Cookie" in first[0].header("vary")
     # The links of a page are those that its sender may follow.
-    assert ["/jobs" in each.text for each in first] == [False, True, True]
-    assert ["/new-wish" in each.text for each in first] == [False, True, False]
+    assert ["/jobs" in each.text for each in first] == [False, True, True, True]
+    assert ["/new-wish" in each.text for each in first] == [False, True, False, True]
 
 
 def test_kept_pages_and_documents_are_sent_compressed_to_clients_that_accept_it(
