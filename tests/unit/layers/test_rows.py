@@ -14,7 +14,17 @@ from publisher.layers.errors import LayerError
 from publisher.layers.policy import Policy
 from publisher.layers.rows import RowsInMemory
 from publisher.layers.unpack import unpack
-from tests.layer_builder import Layer, directory, file, hardlink, layer, opaque, symlink, whiteout
+from tests.layer_builder import (
+    Layer,
+    Member,
+    directory,
+    file,
+    hardlink,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+)
 from tests.stacks import Draft, drafts
 
 
@@ -54,13 +64,11 @@ def test_layers_are_the_same_wherever_their_rows_are(draft: Draft) -> None:
         assert unpacked_with(built, in_memory) == usual
 
 
-EVERYTHING = layer(
+ORDINARY = [
     directory("d"),
     file("d/f", b"1"),
     hardlink("d/g", "d/f"),
     hardlink("h", "d/g"),
-    hardlink("early", "late"),
-    hardlink("nowhere", "of/a/lower/layer"),
     file("é", b"2"),
     symlink("s", "d"),
     file("s/below", b"3"),
@@ -68,16 +76,30 @@ EVERYTHING = layer(
     whiteout("h"),
     opaque("d/o"),
     file("d/o/new", b"4"),
+    whiteout("d/o"),
+    file("implied/f", b"8"),
+    whiteout("implied"),
+    opaque("implied"),
+    file("d/f", b"replaced"),
+]
+MOVED = [
+    hardlink("early", "late"),
+    hardlink("nowhere", "of/a/lower/layer"),
     file("late", b"5"),
     directory("replaced"),
     file("replaced/f", b"6"),
     file("replaced", b"7"),
-)
+]
 
 
-@pytest.mark.parametrize("in_memory", range(20))
-def test_rows_are_moved_at_any_time(in_memory: int) -> None:
-    assert unpacked_with(EVERYTHING, in_memory) == unpacked(EVERYTHING)
+@pytest.mark.parametrize("members", [ORDINARY, ORDINARY + MOVED], ids=["in memory", "moved"])
+def test_rows_are_moved_at_any_time(members: list[Member], moves: list[int]) -> None:
+    built = layer(*members)
+    usual = unpacked(built)
+    assert not isinstance(usual, str), usual
+    assert bool(moves) == (members != ORDINARY)
+    for in_memory in range(24):
+        assert unpacked_with(built, in_memory) == usual
 
 
 @pytest.fixture
