@@ -42,6 +42,11 @@ class Body:
         return cls(data, tag_of(data), packed)
 
     @property
+    def packed_only(self) -> Body:
+        """Return it without the data if it is compressed: for clients that accept that."""
+        return Body(b"", self.tag, self.packed) if self.packed else self
+
+    @property
     def size(self) -> int:
         """Return the bytes that it takes in memory."""
         return len(self.data) + len(self.packed)
@@ -60,7 +65,7 @@ def tag_of(body: bytes) -> str:
 
 def answer(request: Request, body: Body, media_type: str = JSON) -> Response:
     """Return a body, or 304 if the request names its ETag."""
-    is_packed = bool(body.packed) and _accepts_gzip(request)
+    is_packed = bool(body.packed) and accepts_gzip(request)
     # The compressed form is another representation, and so has another strong ETag.
     tag = f'{body.tag[:-1]}-gzip"' if is_packed else body.tag
     headers = {
@@ -77,7 +82,7 @@ def answer(request: Request, body: Body, media_type: str = JSON) -> Response:
     return Response(body.packed if is_packed else body.data, 200, headers)
 
 
-def _accepts_gzip(request: Request) -> bool:
+def accepts_gzip(request: Request) -> bool:
     """Return whether a request accepts gzip: RFC 9110, 12.5.3."""
     for each in request.headers.get("accept-encoding", "").lower().split(","):
         coding, _, quality = each.partition(";")

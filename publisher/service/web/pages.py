@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from publisher.errors import presentable
 from publisher.lazy import dataclass
 from publisher.service.access import Verb, may
-from publisher.service.web.answers import HTML, Body, answer
+from publisher.service.web.answers import HTML, Body, accepts_gzip, answer
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, identity_of
@@ -123,10 +123,10 @@ class Pages:
         kind = f"{has_states} {has_forms} {links}"
         key = f"{kind} {account} {fields} {path}"
         found = snapshot.cache.get(key)
-        if found is None:
+        if found is None or not (found.data or accepts_gzip(request)):
             page = await self._made(snapshot, kind, path, links, has_states, has_forms)
             found = await snapshot.once(key, lambda: _personal(page, account, fields))
-            snapshot.cache.put(key, found)
+            snapshot.cache.put(key, found.packed_only if identity.name else found)
         return answer(request, found, HTML)
 
     async def _made(

@@ -192,8 +192,14 @@ def test_a_kept_page_of_one_sender_is_not_shown_to_another(service: Service) -> 
 def test_kept_pages_and_documents_are_sent_compressed_to_clients_that_accept_it(
     service: Service,
 ) -> None:
-    browser = service.browser()
-    for path in (INDEX, "/api/v1/openapi.json", "/static/service.css", "/static/site.css"):
+    stranger, alice = service.browser(), service.browser("alice")
+    for browser, path in (
+        (stranger, INDEX),
+        (alice, INDEX),
+        (stranger, "/api/v1/openapi.json"),
+        (stranger, "/static/service.css"),
+        (stranger, "/static/site.css"),
+    ):
         plain = browser.send(path)
         assert plain.header("content-encoding") == "", path
         for accepted in ("gzip", "br, GZIP;q=0.5, *", "gzip; q=1.0"):
