@@ -48,16 +48,17 @@ class Quota:
             raise QuotaExceeded(
                 f"cannot publish {subject}",
                 why=f"{self._of} is {self.images} images, and {before.images} are published",
-                hint=_HINT,
+                hint=_HINT if self.images else _LARGER,
             )
         if self.bytes is not None and after.bytes > max(self.bytes, before.bytes):
             limit, used = human_size(self.bytes), human_size(before.bytes)
+            fits_alone = after.bytes - before.bytes <= self.bytes
             needed = human_size(after.bytes - before.bytes)
             needed = f"at least {needed}" if is_estimate else needed
             raise QuotaExceeded(
                 f"cannot publish {subject}",
                 why=f"{self._of} is {limit}, {used} are used, and the image needs {needed} more",
-                hint=_HINT,
+                hint=_HINT if fits_alone else _LARGER,
             )
 
     @property
@@ -69,7 +70,5 @@ class QuotaExceeded(PublisherError):
     """An image needs more than is left of a quota."""
 
 
-_HINT = (
-    "remove other wishes, whose images count until they are collected, or ask the administrator "
-    "for a larger quota"
-)
+_LARGER = "ask the administrator for a larger quota"
+_HINT = f"remove other wishes, whose images count until they are collected, or {_LARGER}"

@@ -11,7 +11,7 @@ from publisher.browse.statistics.holdings import Unreadable, read_holdings
 from publisher.errors import PublisherError
 from publisher.layers.index import read_header
 from publisher.repository import Repository
-from publisher.wishlist.quota import Quota
+from publisher.wishlist.quota import Quota, QuotaExceeded, Usage
 
 _GROUP = "project"
 
@@ -72,10 +72,9 @@ class RunQuota:
             sizes = {digest: self._size(charges, digest, layers[digest]) for digest in layers}
             used = charges.usage(_GROUP)
             before = charges.publish(name, wish_list, sizes)
+            is_estimate = not self._estimated.isdisjoint(layers)
+            self._check(charges, name, before, used, is_estimate=is_estimate)
         try:
-            with self._lock:
-                is_estimate = not self._estimated.isdisjoint(layers)
-                self._quota.check(name, used, charges.usage(_GROUP), is_estimate=is_estimate)
             yield lambda: self._check_unpacked(charges, name, before, layers)
         except BaseException:
             with self._lock:
@@ -114,8 +113,23 @@ class RunQuota:
             known = {digest: size for digest, size in found.items() if size is not None}
             self._estimated -= known.keys()
             charges.resize(known)
-            after = charges.usage(_GROUP)
             image = charges.replace(name, before)
             used = charges.usage(_GROUP)
             charges.replace(name, image)
-            self._quota.check(name, used, after)
+            self._check(charges, name, before, used)
+
+    def _check(
+        self,
+        charges: Charges,
+        name: str,
+        before: Image | None,
+        used: Usage,
+        *,
+        is_estimate: bool = False,
+    ) -> None:
+        """Check what is used now. An image that is too much is not counted by any other thread."""
+        try:
+            self._quota.check(name, used, charges.usage(_GROUP), is_estimate=is_estimate)
+        except QuotaExceeded:
+            charges.replace(name, before)
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from publisher.browse.statistics.quota import RunQuota
 from publisher.errors import PublisherError
 from publisher.ingest.run import ingest
 from publisher.wishlist.model import Request
-from publisher.wishlist.quota import Quota, Usage
+from publisher.wishlist.quota import Quota, QuotaExceeded, Usage
 from tests.any_repository import KINDS
 from tests.command import publisher
 from tests.layer_builder import file, image, layer, write_layout
@@ -157,6 +158,49 @@ def test_each_backend_knows_the_sizes_of_layers_that_are_unpacked(
         assert second[0] == "published"
         usage = charged(tree)
         assert usage == Usage(3, 110_020)
+
+
+class _Lock:
+    """A lock that calls a function each time that it was released."""
+
+    def __init__(self) -> None:
+        self.released: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.released()
+
+
+def test_an_image_that_is_refused_leaves_the_others_their_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second thread finds whenever the first one lets it: only published images."""
+    with new_tree("directory", tmp_path) as tree:
+        quota = RunQuota(Quota("p", bytes=100), ["/a"], tree.repository, unexpected)
+        lock = _Lock()
+        monkeypatch.setattr(quota, "_lock", lock)
+        admitted: list[str] = []
+
+        def admit_small() -> None:
+            lock.released = lambda: None
+            with quota.counted("small", "/a", {"small": 60}):
+                admitted.append("small")
+
+        lock.released = admit_small
+        with pytest.raises(QuotaExceeded) as caught, quota.counted("large", "/a", {"large": 101}):
+            pass
+        assert admitted == ["small"]
+        # Without any other image it would be too large as well: to remove one does not help.
+        assert "0 B are used, and the image needs at least 101 B more" in str(caught.value.why)
+        assert caught.value.hint == "ask the administrator for a larger quota"
+        with (
+            pytest.raises(QuotaExceeded, match="60 B are used") as caught,
+            quota.counted("other", "/a", {"other": 41}),
+        ):
+            pass
+        assert "remove other wishes" in caught.value.hint
 
 
 def charged(tree: Tree) -> Usage:
