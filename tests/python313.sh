@@ -30,11 +30,16 @@ tests=(
 make_root trixie 4 trixie bubblewrap busybox-static git iproute2 jq make openssl python3 python3-venv \
   squashfs-tools squashfs-tools-ng strace tcl
 make_venv dev
+bytecode=/opt/venv/bytecode.tar # of the package and the tests
 if [ "${1:-}" = --prepare ]; then
-  # Modules of dependencies are compiled at their first import: here once, not in each process of pytest.
-  enter_root memory python -m pytest --collect-only --quiet -p no:cacheprovider "${tests[@]}" || true
+  # Modules are compiled at their first import: here once, not in each process of pytest.
+  enter_root memory bash -c 'bytecode=$1 && shift
+    python -m pytest --collect-only --quiet -p no:cacheprovider "$@" || true
+    find publisher tests -name "*.cpython-313*.pyc" | tar --create --file="$bytecode" --files-from=-' \
+    bash "$bytecode" "${tests[@]}"
   exit
 fi
 unset CI # what is not installed here was tested before
-enter_root memory python -m pytest -n auto --dist worksteal -m "not system" \
+enter_root memory bash -c 'if [ -f "$1" ]; then tar --extract --file="$1"; fi
+  shift && exec python -m pytest "$@"' bash "$bytecode" -n auto --dist worksteal -m "not system" \
   -p no:cacheprovider --no-header --hypothesis-profile=few "${tests[@]}" "$@"

@@ -55,6 +55,7 @@ FIRST, SECOND = image(BASE), image(BASE, TOP)
 WORKS = [
     "ext2",
     "ext3",
+    "ext4",
     "ext4 with inodes of 128 bytes",
     "xfs without bigtime",
     "bindfs",
