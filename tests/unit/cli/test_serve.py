@@ -7,6 +7,8 @@ from pathlib import Path
 
 import filelock
 
+from publisher.cli.serve import _listen
+from publisher.service.configuration import Listen
 from tests.command import publisher, succeed
 
 
@@ -50,3 +52,13 @@ def test_an_address_or_a_state_in_use_is_an_error(tmp_path: Path) -> None:
     with filelock.FileLock(tmp_path / "state/service.lock"):
         result = publisher("serve", "--config", path)
         assert (result.code, "another process of the service uses it" in result.err) == (3, True)
+
+
+def test_the_parts_of_an_answer_are_sent_without_waiting_for_each_other() -> None:
+    with (
+        _listen(Listen("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        served, _ = listening.accept()
+        with served:
+            assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
