@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import http.client
@@ -30,7 +31,6 @@ from urllib3 import (
     PoolManager,
     ProxyManager,
     Timeout,
-    make_headers,
 )
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
@@ -293,7 +293,8 @@ def basic_authorization(url: str) -> str:
     user, separator, password = (parse_url(url).auth or "").partition(":")
     if not separator:
         return ""
-    return make_headers(basic_auth=f"{unquote(user)}:{unquote(password)}")["authorization"]
+    pair = f"{unquote(user)}:{unquote(password)}".encode()  # in UTF-8: RFC 7617, section 2.1
+    return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
@@ -323,7 +324,8 @@ def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
                 if self._twin is not None:
                     self._twin.close()
                     self._twin = None
-            sockets.add(self.sock)
+            # With TLS to a proxy as well, it is not a socket, but contains that of the proxy.
+            sockets.add(getattr(self.sock, "socket", self.sock))
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -186,7 +188,7 @@ def test_a_redirect_from_https_to_http_is_refused(
 
 
 @contextmanager
-def connecting_proxy() -> Iterator[tuple[str, list[str]]]:
+def connecting_proxy(tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[str]]]:
     """A proxy that forwards every connection to 127.0.0.1, whatever host was asked for."""
     asked: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -205,6 +207,8 @@ def connecting_proxy() -> Iterator[tuple[str, list[str]]]:
                 client, _ = listener.accept()
             except OSError:
                 return
+            if tls is not None:
+                client = tls.wrap_socket(client, server_side=True)
             head = b""
             while b"\r\n\r\n" not in head:
                 head += client.recv(65536)
@@ -217,19 +221,22 @@ def connecting_proxy() -> Iterator[tuple[str, list[str]]]:
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", asked
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 
 
+@pytest.mark.parametrize("tls", [False, True])
 def test_https_goes_through_the_proxy_unless_no_proxy_excludes_the_host(
-    authority: Authority,
+    authority: Authority, tls: bool
 ) -> None:
     certificate = authority.issue("far", host="DNS:registry.example.org")
+    to_proxy = server_context(authority.issue("proxy")) if tls else None
     with (
         OwnRegistry(tls=server_context(certificate)) as registry,
-        connecting_proxy() as (proxy, asked),
+        connecting_proxy(to_proxy) as (proxy, asked),
     ):
         registry.add("library/x", "latest", sample_image())
         host = f"registry.example.org:{registry.host.rpartition(':')[2]}"
@@ -270,7 +277,7 @@ def test_a_known_registry_is_suggested_for_a_host_that_does_not_exist() -> None:
 def test_plain_http_through_a_proxy_names_the_address_but_not_its_password() -> None:
     with OwnRegistry() as proxy:
         url = "http://me:p%40ss@lists.example.org/v2/a b.yaml?of=1#part"
-        through = Proxies(http=f"user:s3cret@{proxy.host}")
+        through = Proxies(http=f"user:s3cr%C5%82t@{proxy.host}")
         with closing(Exchange(Settings(proxies=through), base_delay=0)) as exchange:
             with exchange.request("GET", url, deadline=exchange.deadline_after(60)):
                 pass
@@ -278,7 +285,8 @@ def test_plain_http_through_a_proxy_names_the_address_but_not_its_password() -> 
     assert request.target == "http://lists.example.org/v2/a%20b.yaml?of=1"
     assert request.headers["host"] == "lists.example.org"
     assert request.headers["authorization"] == "Basic bWU6cEBzcw=="
-    assert request.headers["proxy-authorization"] == "Basic dXNlcjpzM2NyZXQ="
+    encoded = base64.b64encode("user:s3crłt".encode()).decode()  # as in RFC 7617, section 2.1
+    assert request.headers["proxy-authorization"] == f"Basic {encoded}"
 
 
 @pytest.mark.parametrize(
