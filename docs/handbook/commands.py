@@ -53,7 +53,8 @@ def _page(context: click.Context) -> CommandPage:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     parts = [
         f"# {context.command_path}",
-        f"```text\n{usage}\n```",
+        f"## Synopsis\n\n```text\n{usage}\n```",
+        "## Description",
         *(_paragraph(each) for each in (first, *others)),
     ]
     if isinstance(command, click.Group):

@@ -27,6 +27,8 @@ def test_each_command_has_a_page_with_all_of_its_options() -> None:
         options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", succeed(name, "--help").out, re.MULTILINE)
         shown = re.findall(r"^`(?:-\w, )?(--[a-z-]+)", made[f"publisher-{name}"], re.MULTILINE)
         assert (len(options) > 10, shown) == (True, options)
+        headings = re.findall(r"^## (.*)$", made[f"publisher-{name}"], re.MULTILINE)
+        assert headings[:3] == ["Synopsis", "Description", "Options"]
     assert "```console\n$ publisher gc --dry-run\n" in made["publisher-gc"]
     assert made["publisher"].endswith("interrupted; the next run goes on from there\n")
 
