@@ -5,7 +5,8 @@
   sockets, so they are collected when they are created.
 - Interim answers (1xx) are skipped, and an answer that ends within its header is an error. The
   standard library returns the former as the answer, and the latter as an answer without a body.
-- An answer that arrives too slowly is an error, also within its header.
+- An answer that arrives too slowly is an error, also within its header, and so is one whose trailer
+  does not end.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ SLOW_AFTER = 120.0
 """Seconds of waiting after which the rate of an answer has to be at least SLOWEST."""
 SLOWEST = 1024
 """The lowest rate in bytes per second; a slower connection counts as failed."""
+MAX_TRAILER_LINE = 65536
+"""The bytes of a line in the trailer of a body; a longer one counts as several."""
 MAX_INTERIM = 16
 """The most interim answers before the final one."""
 
@@ -150,6 +153,13 @@ class _Response(http.client.HTTPResponse):
         finally:
             if self.fp is header:  # and not closed
                 self.fp = stream
+
+    def _read_and_discard_trailer(self) -> None:
+        """Skip the trailer of a chunked body; http.client itself would read any number of lines."""
+        for _ in range(http.client._MAXHEADERS):  # type: ignore[attr-defined]
+            if not self.fp.readline(MAX_TRAILER_LINE).strip():
+                return
+        raise http.client.HTTPException("the trailer is too long")
 
 
 class _Watched(io.RawIOBase):

@@ -12,6 +12,7 @@ import urllib3
 import urllib3.exceptions
 from urllib3 import BaseHTTPResponse
 
+from publisher.lazy import pattern
 from publisher.sources import SourceError
 from publisher.sources.http.clock import Clock
 from publisher.sources.http.connections import Connections
@@ -20,6 +21,8 @@ from publisher.sources.settings import RegistrySettings, Settings
 
 # `insecure: true` is explicit; a warning for each request would hide other messages.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+_NETLOC_END = pattern(r"[/?#]")
 
 DOWN_SECONDS = 60.0
 """Seconds for which a host that could not be reached in several tries counts as down."""
@@ -182,7 +185,7 @@ class Hosts:
     def of(self, url: str) -> Host:
         """Return the host of an address; raise NotAnAddress if it is neither http nor https."""
         scheme, separator, rest = url.partition("://")
-        netloc = rest.split("/", 1)[0].split("?", 1)[0].lower()
+        netloc = _NETLOC_END.split(rest, maxsplit=1)[0].lower()
         with self._lock:
             known = self._hosts.get((scheme, netloc))
             if known is None:
@@ -193,6 +196,8 @@ class Hosts:
                     raise NotAnAddress("its address is malformed") from None
                 if not separator or scheme not in ("http", "https") or not parts.hostname:
                     raise NotAnAddress("its address is not http or https")
+                if _is_ambiguous(netloc):
+                    raise NotAnAddress("its address is malformed")
                 known = self._hosts[scheme, netloc] = Host(
                     netloc.rpartition("@")[2],
                     self._settings,
@@ -209,3 +214,14 @@ class Hosts:
         with self._lock:
             for host in self._hosts.values():
                 host.close()
+
+
+def _is_ambiguous(netloc: str) -> bool:
+    """Return whether urllib3 would connect to another host than urlsplit finds.
+
+    The latter decides which credentials and settings are used. For https://one\\@two, urllib3
+    connects to "one", and urlsplit finds "two"; it decodes percent signs, too.
+    """
+    host = netloc.rpartition("@")[2]
+    is_encoded = "%" in host and not host.startswith("[")  # the zone of an IPv6 address has one
+    return is_encoded or "\\" in netloc or not netloc.isprintable()

@@ -132,6 +132,20 @@ def test_interim_answers_without_a_final_one_are_an_error(sources: Sources, data
             sources.open(parse_reference(name)).manifest()
 
 
+def test_a_trailer_that_does_not_end_is_an_error() -> None:
+    """The standard library reads any number of lines, for which no time is limited."""
+    head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+    with fast_sources() as sources:
+        with answering(head + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 1000 + b"\r\n") as name:
+            with pytest.raises(SourceError, match="its answer is not HTTP"):
+                sources.open(parse_reference(name)).manifest()
+        manifest = sample_image().manifest
+        chunk = b"%x\r\n%b\r\n0\r\nX: y\r\n\r\n" % (len(manifest.data), manifest.data)
+        kind = f"Content-Type: {OCI_MANIFEST}\r\n".encode()
+        with answering(OK + kind + head.removeprefix(OK) + chunk) as name:
+            assert sources.open(parse_reference(name)).manifest() == manifest
+
+
 HEADERS = (
     "Retry-After",
     "Content-Length",
@@ -158,6 +172,7 @@ VALUES = (
     "<http://[>; rel=next",
     "http://[::1/",
     "http://\xff/",
+    "http://%E2%82%AC:x@127.0.0.1:1/",
     'Bearer realm="http://[::1/"',
     'Bearer realm="http://a:99999999999/",service="\xff"',
     "sha256:",

@@ -184,6 +184,36 @@ def test_a_redirect_from_https_to_http_is_refused(
     assert registry.count() == 0
 
 
+@pytest.mark.parametrize("address", [r"{other}\@{own}/", r"{other}\.{own}/", "{encoded}/"])
+def test_an_address_that_libraries_read_differently_gets_no_request(
+    registry: OwnRegistry, address: str
+) -> None:
+    """urllib3 would connect to the other registry, with the credentials for this one."""
+    with OwnRegistry() as other:
+        encoded = other.host.replace("1", "%31", 1)
+        target = address.format(other=other.host, own=registry.host, encoded=encoded)
+        registry.misbehave(redirect(f"http://{target}"))
+        with closing(Exchange(Settings(), base_delay=0)) as exchange:
+            deadline, headers = exchange.deadline_after(60), {"Authorization": "Bearer secret"}
+            for url in (f"{registry.url}/v2/", f"http://{target}"):
+                with pytest.raises(SourceError, match="cannot fetch"):
+                    with exchange.request("GET", url, deadline=deadline, headers=headers):
+                        pass
+        assert other.requests == []
+
+
+def test_settings_are_those_of_the_host_also_if_a_part_without_a_path_follows(
+    authority: Authority, registry: OwnRegistry
+) -> None:
+    with OwnRegistry(tls=server_context(authority.issue("own"))) as secure:
+        settings = Settings({registry.host: RegistrySettings(insecure=True)})
+        with closing(Exchange(settings, base_delay=0)) as exchange:
+            url, deadline = f"https://{secure.host}#@{registry.host}", exchange.deadline_after(60)
+            with pytest.raises(SourceError, match="certificate is not accepted"):
+                with exchange.request("GET", url, deadline=deadline):
+                    pass
+
+
 # Proxies ------------------------------------------------------------------------------------------
 
 
