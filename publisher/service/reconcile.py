@@ -19,7 +19,7 @@ from publisher.removal.prune import Report as Withdrawal
 from publisher.removal.prune import prune
 from publisher.removal.restore import restore
 from publisher.removal.withdrawal import Guard
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryError
 from publisher.repository.reading import load_publication, load_schedule
 from publisher.service.access import Access
 from publisher.service.configuration import RepositoryConfiguration
@@ -47,7 +47,7 @@ class Report:
         kept: Further images of these lists, which stay, with the reason.
         unrequested: Images in the directory of a project that none of its lists requests, with the
             name of the project.
-        unreadable: Images whose lists are not known, with the reason.
+        unreadable: Images whose lists are not known, or that cannot be restored, with the reason.
         queued: The lists that are ingested by new jobs.
         waiting: How many further ingests could not be queued, since too many jobs wait.
         tokens: How many tokens were not valid any more, and were removed.
@@ -115,8 +115,8 @@ class Reconciliation:
             )
         unreadable = dict(withdrawal.unreadable)
         restored = self._back(configured, repository, unreadable)
-        for name in restored if not dry_run else ():
-            restore(repository, name, self.now)
+        if not dry_run:
+            restored = tuple(e for e in restored if self._restore(repository, e, unreadable))
         unrequested = self._unrequested(configured, repository, unreadable)
         report = Report(
             gone,
@@ -160,6 +160,17 @@ class Reconciliation:
             ):
                 found[layout.split_platform(entry.name)[1]] = None
         return tuple(found)
+
+    def _restore(self, repository: Repository, name: str, unreadable: dict[str, str]) -> bool:
+        """Return whether an image is restored; if it is damaged, the reason is in `unreadable`."""
+        try:
+            restore(repository, name, self.now)
+        except RepositoryError:
+            raise
+        except PublisherError as error:
+            unreadable[name] = str(error)
+            return False
+        return True
 
     def _unrequested(
         self,

@@ -167,6 +167,25 @@ def test_an_image_whose_record_is_damaged_is_kept_and_named(tmp_path: Path) -> N
     service.engine.dispose()
 
 
+def test_an_image_that_cannot_be_restored_does_not_keep_the_rest_from_being_done(
+    tmp_path: Path,
+) -> None:
+    service = Service(tmp_path)
+    service.configure("astro", "bio")
+    for name in ("free", "both"):
+        wish, options = service.wish(name), ("--name", f"astro/{name}", "--project", "astro")
+        service.run("ingest-image", wish["image"], *options)
+    service.configure("bio", projects=("bio",))
+    service.reconcile()
+    (tmp_path / "images/.metadata/local/astro/free:1/manifest.json").write_text("{")
+    service.configure("astro", "bio")
+    options = ("--config", str(service.path), "--repository", f"dir:{tmp_path}/images")
+    found = publisher("reconcile", *options)
+    assert found.code == 1 and "kept: local/astro/free:1: " in found.err
+    assert "restored: local/astro/both:1" in found.out and "queued: ingest of astro" in found.out
+    service.engine.dispose()
+
+
 def test_tokens_that_are_not_valid_any_more_are_removed(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.configure("astro")
