@@ -11,15 +11,21 @@ from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option, wait_option
 from publisher.cli.removal import utc_now
-from publisher.cli.rendering import echo
+from publisher.cli.rendering import echo, message
 from publisher.cli.repositories import open_repository, whole_url
-from publisher.cli.service_process import config_option, read_service_configuration
+from publisher.cli.service_process import (
+    config_option,
+    open_database,
+    read_service_configuration,
+)
 from publisher.cli.sources import open_sources
+from publisher.errors import PublisherError
 from publisher.sizes import plural
 from publisher.times import format_time
 
 if TYPE_CHECKING:
-    from publisher.service.reconcile import Report
+    from publisher.service.configuration import RepositoryConfiguration
+    from publisher.service.reconcile import Reconciliation, Report
 
 
 @click.command()
@@ -49,7 +55,8 @@ def reconcile(
     publisher reconcile --config /etc/publisher/service.yaml --dry-run
     publisher reconcile --config /etc/publisher/service.yaml
 
-    Ends with 1 if something could not be done, and with 2 if the configuration has errors.
+    Ends with 1 if something could not be done, and with 2 if the configuration has errors. A
+    repository that cannot be used does not keep the others from being reconciled.
     """
     configuration = read_service_configuration(path)
     if digest is not None and digest != configuration.digest:
@@ -58,7 +65,6 @@ def reconcile(
             why=f"{path} has changed since the service read it",
             hint="send SIGHUP to the service, which then uses the file, or queue the job again",
         )
-    from publisher.service.jobs.database import connect, create_tables
     from publisher.service.jobs.lanes import lanes_of
     from publisher.service.jobs.lists import ConfiguredLists
     from publisher.service.jobs.store import StoredJobs
@@ -76,8 +82,7 @@ def reconcile(
             why="it is not a repository of the configuration",
             hint="omit --repository, or correct it",
         )
-    engine = connect(configuration.database)
-    create_tables(engine)
+    engine = open_database(configuration, "reconcile")
     jobs = StoredJobs(engine, configuration.limits.queued)
     lanes = lanes_of(configuration, os.environ)
     jobs.allow_lanes(lanes, configuration.limited_projects)
@@ -87,15 +92,28 @@ def reconcile(
             configuration.access, ConfiguredLists(engine), Tokens(engine), jobs, sources, utc_now
         )
         for each in chosen:
-            opened = open_repository(each.url, writable=not dry_run, may_be_new=True, wait=wait)
             try:
-                report = work.run(each, opened, dry_run=dry_run)
-            finally:
-                opened.close()
+                report = _reconcile(work, each, dry_run, wait)
+            except PublisherError as error:
+                if len(chosen) == 1:
+                    raise
+                message(f"cannot reconcile {each.name}: {error}")
+                is_complete = False
+                continue
             _print(report, "would be " if dry_run else "")
             is_complete = is_complete and report.is_complete
     engine.dispose()
     return DONE if is_complete else SOME_FAILED
+
+
+def _reconcile(
+    work: Reconciliation, configured: RepositoryConfiguration, dry_run: bool, wait: float
+) -> Report:
+    repository = open_repository(configured.url, writable=not dry_run, may_be_new=True, wait=wait)
+    try:
+        return work.run(configured, repository, dry_run=dry_run)
+    finally:
+        repository.close()
 
 
 def _print(report: Report, would: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,8 @@ from publisher.repository import RepositoryError
 from publisher.sizes import plural
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from publisher.service.configuration import ServiceConfiguration
     from publisher.service.host import Host
 
@@ -67,6 +70,36 @@ def read_service_configuration(
     from publisher.cli.service_arguments import check_arguments
 
     return read_configuration(os.path.abspath(path), check_arguments)
+
+
+def open_database(configuration: ServiceConfiguration, command: str) -> sa.Engine:
+    """Return the database, with the tables that it lacks before the first start of the service.
+
+    Raises UsageError if it belongs to another user; `command` is what to run as that user.
+    """
+    from publisher.service.jobs.database import connect, create_tables
+
+    engine = connect(configuration.database)
+    if not configuration.is_shared:
+        _check_owner(Path(str(engine.url.database)), command)
+    create_tables(engine)
+    return engine
+
+
+def _check_owner(file: Path, command: str) -> None:
+    """Raise UsageError if the file belongs to another user, or its directory does.
+
+    Files that another user adds there could not be written by the service.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owned = file if file.exists() else file.parent
+    owner = owned.stat().st_uid
+    if owner != os.geteuid():
+        raise UsageError(
+            f"cannot use {owned}",
+            why=f"it belongs to the user with the number {owner}, as the service does",
+            hint=f"run the command as this user: sudo -u '#{owner}' publisher {command} …",
+        )
 
 
 def summary(configuration: ServiceConfiguration) -> str:

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +15,11 @@ from publisher.cli.failures import UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option
 from publisher.cli.rendering import echo, message, print_json
-from publisher.cli.service_process import config_option, read_service_configuration
+from publisher.cli.service_process import (
+    config_option,
+    open_database,
+    read_service_configuration,
+)
 from publisher.cli.tables import print_aligned
 from publisher.errors import printable
 from publisher.service.verbs import GRANTED, Verb
@@ -92,7 +95,7 @@ def create(
         raise UsageError(
             "cannot create a token", why=str(error), hint="choose an earlier day, or a later one"
         ) from error
-    engine = _database(configuration)
+    engine = open_database(configuration, "token")
     verbs = frozenset(map(Verb, allows))
     made, text = Tokens(engine).create(name, sorted(set(projects)), verbs, _sender(), now, end)
     _record(engine, "POST", _PATH, 201)
@@ -113,7 +116,7 @@ def list_command(path: str, output: str) -> None:
     \b
     publisher token list --config /etc/publisher/service.yaml
     """
-    engine = _database(_configuration(path))
+    engine = open_database(_configuration(path), "token")
     from publisher.service.login.tokens import Tokens, token_value
 
     found = Tokens(engine).list()
@@ -137,7 +140,7 @@ def revoke(path: str, identifier: str, output: str) -> None:
     \b
     publisher token revoke --config /etc/publisher/service.yaml 0123456789abcdef
     """
-    engine = _database(_configuration(path))
+    engine = open_database(_configuration(path), "token")
     from publisher.service.login.tokens import NoSuchToken, Tokens, token_value
 
     tokens = Tokens(engine)
@@ -178,33 +181,6 @@ def _check_names(configuration: ServiceConfiguration, name: str, projects: Seque
                 why=f"the configuration has no project {printable(each)}",
                 hint=f"known are {', '.join(known)}" if known else "add it to the configuration",
             )
-
-
-def _database(configuration: ServiceConfiguration) -> sa.Engine:
-    """Return the database, with the tables that it lacks before the first start of the service."""
-    from publisher.service.jobs.database import connect, create_tables
-
-    engine = connect(configuration.database)
-    if not configuration.is_shared:
-        _check_owner(Path(str(engine.url.database)))
-    create_tables(engine)
-    return engine
-
-
-def _check_owner(file: Path) -> None:
-    """Raise UsageError if the file belongs to another user, or its directory does.
-
-    Files that another user adds there could not be written by the service.
-    """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owned = file if file.exists() else file.parent
-    owner = owned.stat().st_uid
-    if owner != os.geteuid():
-        raise UsageError(
-            f"cannot use {owned}",
-            why=f"it belongs to the user with the number {owner}, as the service does",
-            hint=f"run the command as this user: sudo -u '#{owner}' publisher token …",
-        )
 
 
 def _sender() -> str:

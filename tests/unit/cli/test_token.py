@@ -111,6 +111,7 @@ def test_the_files_of_another_user_are_not_touched(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, 12345, -1)
-    found = publisher("token", "list", "--config", configure(tmp_path))
-    assert found.code == 2 and "sudo -u '#12345' publisher token" in found.err
+    for words in (("token", "list"), ("reconcile",)):
+        found = publisher(*words, "--config", configure(tmp_path))
+        assert found.code == 2 and f"sudo -u '#12345' publisher {words[0]}" in found.err
     assert list(state.iterdir()) == []

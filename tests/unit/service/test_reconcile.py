@@ -186,6 +186,24 @@ def test_an_image_that_cannot_be_restored_does_not_keep_the_rest_from_being_done
     service.engine.dispose()
 
 
+def test_a_repository_that_cannot_be_used_does_not_keep_the_others_from_being_reconciled(
+    tmp_path: Path,
+) -> None:
+    service = Service(tmp_path)
+    service.configure("astro")
+    value = yaml.safe_load(service.path.read_text())
+    (tmp_path / "a-file").touch()
+    broken = {"broken": {"url": f"dir:{tmp_path}/a-file"}}
+    value["repositories"] = broken | value["repositories"]
+    service.path.write_text(yaml.safe_dump(value, sort_keys=False))
+    found = publisher("reconcile", "--config", service.path)
+    assert found.code == 1 and "cannot reconcile broken: " in found.err
+    assert "queued: ingest of astro" in found.out
+    only = publisher("reconcile", "--config", service.path, "--repository", broken["broken"]["url"])
+    assert only.code == 3
+    service.engine.dispose()
+
+
 def test_tokens_that_are_not_valid_any_more_are_removed(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.configure("astro")
