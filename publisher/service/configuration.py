@@ -14,6 +14,7 @@ from publisher.service.harbor.model import HarborConfiguration
 from publisher.service.hooks.model import Hook
 from publisher.service.kinds import JobKind
 from publisher.service.projects import Project
+from publisher.tree.layout import RepositoryURL
 
 SCHEDULED = (JobKind.PRUNE, JobKind.GC, JobKind.VERIFY, JobKind.SITE, JobKind.RECONCILE)
 """The jobs that a repository may have schedules for; those of wish lists are with the lists."""
@@ -64,6 +65,12 @@ class RepositoryConfiguration:
     site: Path | None = None
     projects: tuple[str, ...] = ()
     jobs: int | None = None
+
+    @property
+    def cvmfs_name(self) -> str:
+        """The name of a CVMFS repository; "" for a directory."""
+        url = RepositoryURL.parse(self.url)
+        return url.location if url.kind == "cvmfs" else ""
 
     def list_named(self, name: str) -> ListConfiguration | None:
         """Return the wish list of this name."""

@@ -360,7 +360,7 @@ class _Reader:
         if node is None:
             return None
         jobs = self._number(node, "jobs", 1, 16, 1)
-        if jobs > 1 and url is not None and not url.startswith("cvmfs:"):
+        if jobs > 1 and url is not None and RepositoryURL.parse(url).kind != "cvmfs":
             message = "a directory has one writer at a time"
             self._problems.error(node, message, "remove jobs: it is for CVMFS with a gateway")
         return jobs

@@ -21,7 +21,6 @@ from publisher.service.jobs.output import Output
 _log = logging.getLogger(__name__)
 
 _LINES = 100
-_CVMFS = "cvmfs:"
 
 
 class Interrupted:
@@ -40,9 +39,9 @@ class Interrupted:
         """
         variables = job_environment(configuration, self._environment)
         notes = {
-            each.url: command_note(Path(variables["PUBLISHER_STATE"]) / each.url[len(_CVMFS) :])
+            each.url: command_note(Path(variables["PUBLISHER_STATE"]) / each.cvmfs_name)
             for each in configuration.repositories
-            if each.url.startswith(_CVMFS)
+            if each.cvmfs_name
         }
         present = {url: found for url, path in notes.items() if (found := _written(path))}
         for url, written in present.items():

@@ -17,8 +17,6 @@ _log = logging.getLogger(__name__)
 _AT_A_GATEWAY = 4
 """How many ingests run at the same time if the configuration does not state it."""
 
-_CVMFS = "cvmfs:"
-
 
 def lanes_of(
     configuration: ServiceConfiguration, environment: Mapping[str, str]
@@ -34,10 +32,10 @@ def lanes_of(
 
 
 def _lanes(repository: RepositoryConfiguration, directory: Path) -> int:
-    if not repository.url.startswith(_CVMFS):
+    if not repository.cvmfs_name:
         return 1
     try:
-        found = load_configuration(repository.url.removeprefix(_CVMFS), directory)
+        found = load_configuration(repository.cvmfs_name, directory)
     except RepositoryError as error:
         # Jobs of the repository run on other hosts, or fail with this error.
         lanes = repository.jobs or 1
