@@ -88,9 +88,7 @@ def reconcile(
     jobs.allow_lanes(lanes, configuration.limited_projects)
     is_complete = True
     with open_sources({}) as sources:
-        work = Reconciliation(
-            configuration.access, ConfiguredLists(engine), Tokens(engine), jobs, sources, utc_now
-        )
+        work = Reconciliation(configuration.access, ConfiguredLists(engine), jobs, sources, utc_now)
         for each in chosen:
             try:
                 report = _reconcile(work, each, dry_run, wait)
@@ -102,6 +100,11 @@ def reconcile(
                 continue
             _print(report, "would be " if dry_run else "")
             is_complete = is_complete and report.is_complete
+    tokens = Tokens(engine).remove_invalid(configuration.access, utc_now(), dry_run=dry_run)
+    if tokens:
+        would = "would be " if dry_run else ""
+        why = "expired, or without a project or member"
+        echo(f"{plural(tokens, 'token')} {would}removed: {why}")
     engine.dispose()
     return DONE if is_complete else SOME_FAILED
 
@@ -131,12 +134,10 @@ def _print(report: Report, would: str) -> None:
     for name, why in report.unreadable.items():
         echo(f"kept: {name}: {why}", err=True)
     for name in report.queued:
-        echo(f"queued: ingest of {name}")
+        echo(f"{would}queued: ingest of {name}")
     if report.waiting:
         lists = plural(report.waiting, "list")
         echo(f"publisher: {lists} not queued: as many jobs wait as limits.queued allows", err=True)
-    if report.tokens:
-        echo(f"{plural(report.tokens, 'token')} removed: expired, or without a project or member")
     echo(
         f"{plural(len(report.scheduled), 'image')} {would}scheduled; "
         f"{plural(len(report.unrequested), 'image')} not requested"

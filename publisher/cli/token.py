@@ -27,6 +27,7 @@ from publisher.service.verbs import GRANTED, Verb
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from publisher.service.access import Access
     from publisher.service.configuration import ServiceConfiguration
     from publisher.service.login.tokens import StoredToken
 
@@ -75,9 +76,10 @@ def create(
     expires: datetime | None,
     output: str,
 ) -> None:
-    """Create a token, and print its text, which is shown only once: the database has its hash.
+    """Create a token, and print its text.
 
-    The text alone is on standard output, so that it can be written to a file.
+    The text is shown only once: the database has its hash. It alone is on standard output, so that
+    it can be written to a file.
 
     \b
     umask 077
@@ -111,20 +113,25 @@ def create(
 @output_option
 @log_options
 def list_command(path: str, output: str) -> None:
-    """List the created tokens, without their texts; those of the configuration are not included.
+    """List the created tokens, without their texts.
+
+    Those of the configuration are not included. A token allows nothing any more if its projects are
+    not in the configuration, or the user who created it has no role there.
 
     \b
     publisher token list --config /etc/publisher/service.yaml
     """
-    engine = open_database(_configuration(path), "token")
+    configuration = _configuration(path)
+    engine = open_database(configuration, "token")
     from publisher.service.login.tokens import Tokens, token_value
 
     found = Tokens(engine).list()
     if output == "json":
         print_json("tokens/1", {"tokens": [token_value(each) for each in found]})
     elif found:
-        heads = ("identifier", "name", "allows", "projects", "expires", "last used")
-        print_aligned([heads, *map(_row, found)], figures=False)
+        heads = ("identifier", "name", "allows", "projects", "created by", "expires", "last used")
+        rows = (_row(each, configuration.access) for each in found)
+        print_aligned([heads, *rows], figures=False)
     else:
         echo("no tokens")
 
@@ -135,7 +142,9 @@ def list_command(path: str, output: str) -> None:
 @output_option
 @log_options
 def revoke(path: str, identifier: str, output: str) -> None:
-    """Revoke the token with IDENTIFIER, which `publisher token list` shows.
+    """Revoke the token with IDENTIFIER.
+
+    `publisher token list` shows it.
 
     \b
     publisher token revoke --config /etc/publisher/service.yaml 0123456789abcdef
@@ -199,12 +208,13 @@ def _record(engine: sa.Engine, method: str, path: str, status: int) -> None:
     Audit(engine).add(_sender(), "", method, path, status)
 
 
-def _row(found: StoredToken) -> tuple[str, ...]:
+def _row(found: StoredToken, access: Access) -> tuple[str, ...]:
     return (
         found.id,
         printable(found.name),
-        ", ".join(sorted(found.allows)),
+        ", ".join(sorted(found.allows)) if found.grants(access) else "nothing any more",
         ", ".join(found.projects) or "all",
+        printable(found.created_by),
         found.expires.date().isoformat(),
         f"{found.used:%Y-%m-%d %H}h" if found.used is not None else "never",
     )

@@ -91,7 +91,8 @@ class Identity:
     """The sender of a request: a name, "" if it is not known, and what is allowed where.
 
     `token` is the identifier of a token that a request has created: several may have one name.
-    `person` is the user, or the user who has created that token; None without one.
+    `person` is the user, or the user who has created that token; None without one. `has_ended` is
+    whether that user has no role any more that the token could have.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Identity:
     means: Means = Means.ANONYMOUS
     token: str = ""
     person: Person | None = None
+    has_ended: bool = False
 
     @property
     def label(self) -> str:
@@ -135,7 +137,8 @@ class Forbidden(PublisherError):
 
     def __init__(self, identity: Identity, verb: Verb, project: str = SERVICE) -> None:
         where = f" in the project {project}" if project else " outside of its projects"
-        if not identity.verbs or set(identity.grants) == {SERVICE}:
+        is_nowhere = not project and verb not in identity.verbs
+        if is_nowhere or not identity.verbs or set(identity.grants) == {SERVICE}:
             where = ""
         why = f"the {identity.means} {identity.name} does not allow to {verb}{where}"
         if identity.is_person:
@@ -154,6 +157,8 @@ def _hint(identity: Identity, verb: Verb, project: str) -> str:
     """Return what helps a sender that may not do this in a project."""
     if verb is Verb.SUBMIT and not project and verb in identity.verbs:
         return "for a single image, add project to the request; other jobs need another sender"
+    if identity.has_ended:
+        return "use another token: this one ended with the roles of the user who created it"
     if identity.means is Means.TOKEN:
         return f"use a token that allows {verb}" + (f" in the project {project}" if project else "")
     if identity.means is Means.JOB:
@@ -243,7 +248,8 @@ def identity_with(
     joined = {
         each: frozenset[Verb]().union(*(part.get(each, ()) for part in parts)) for each in names
     }
-    return Identity(name, joined, means, token, person)
+    has_ended = means is Means.TOKEN and person is not None and not any(grants.values())
+    return Identity(name, joined, means, token, person, has_ended)
 
 
 def check(identity: Identity, verb: Verb, project: str = SERVICE) -> None:

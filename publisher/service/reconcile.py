@@ -3,7 +3,7 @@
 Wishes of lists that the configuration does not have any more are withdrawn, with their grace
 periods. All lists are ingested again, each with the credentials of its project, by jobs of their
 own: so images that are missing, or scheduled although a list requests them, are published. What
-nothing requests in the directory of a project is found, and tokens that are not valid are removed.
+nothing requests in the directory of a project is found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from publisher.service.configuration import RepositoryConfiguration
 from publisher.service.jobs.lists import ConfiguredLists
 from publisher.service.jobs.model import JobKind, JobRequest, Jobs, QueueFull
 from publisher.service.lists import projects_by_list
-from publisher.service.login.tokens import Tokens
 from publisher.sources.wish_lists import project_identity
 from publisher.tree import layout
 from publisher.tree.publication import Publication
@@ -48,9 +47,8 @@ class Report:
         unrequested: Images in the directory of a project that none of its lists requests, with the
             name of the project.
         unreadable: Images whose lists are not known, or that cannot be restored, with the reason.
-        queued: The lists that are ingested by new jobs.
+        queued: The lists that are ingested by new jobs; with a dry run, all lists.
         waiting: How many further ingests could not be queued, since too many jobs wait.
-        tokens: How many tokens were not valid any more, and were removed.
     """
 
     gone: frozenset[str] = frozenset()
@@ -61,7 +59,6 @@ class Report:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     queued: tuple[str, ...] = ()
     waiting: int = 0
-    tokens: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -76,7 +73,6 @@ class Reconciliation:
     Attributes:
         access: The projects and their members.
         lists: The lists that the configuration had.
-        tokens: The tokens that requests have created.
         jobs: Where ingests are queued.
         sources: Not asked: no list is read.
         now: The clock.
@@ -84,7 +80,6 @@ class Reconciliation:
 
     access: Access
     lists: ConfiguredLists
-    tokens: Tokens
     jobs: Jobs
     sources: Sources
     now: Callable[[], datetime]
@@ -127,12 +122,11 @@ class Reconciliation:
             unreadable,
         )
         if dry_run:
-            return report
+            return replace(report, queued=tuple(each.name for each in configured.lists))
         if not withdrawal.unreadable:
             self.lists.withdrawn(configured, gone, withdrawal.unknown_lists)
         queued, waiting = self._queue(configured)
-        tokens = self.tokens.remove_invalid(self.access, self.now())
-        return replace(report, queued=queued, waiting=waiting, tokens=tokens)
+        return replace(report, queued=queued, waiting=waiting)
 
     def _back(
         self,

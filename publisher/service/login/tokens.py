@@ -164,9 +164,14 @@ class Tokens:
         with available(), self._engine.begin() as connection:
             connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
 
-    def remove_invalid(self, access: Access, now: datetime) -> int:
-        """Remove the tokens that have expired, or allow nothing any more; return their number."""
+    def remove_invalid(self, access: Access, now: datetime, *, dry_run: bool = False) -> int:
+        """Remove the tokens that have expired, or allow nothing any more; return their number.
+
+        With `dry_run`, only return it.
+        """
         gone = [each.id for each in self.list() if each.expires <= now or not each.grants(access)]
+        if dry_run:
+            return len(gone)
         with available(), self._engine.begin() as connection:
             for identifier in gone:
                 connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))

@@ -98,7 +98,7 @@ class WishPage:
         lines: The lines to add.
         source: Where the list is.
         edit: The page of the forge that edits the list, or "".
-        note: Why the registry was not asked, or "".
+        note: Why the registry was not asked, or what the check leaves open; or "".
     """
 
     lists: tuple[tuple[str, str], ...]
@@ -199,7 +199,14 @@ class _WishPages:
             size = human_size(checked.size)
             if checked.new is not None:
                 size += f", of which {human_size(checked.new)} are not published yet"
-        return shown | {"checked": checked, "size": size}
+        note = ""
+        if project is not None and project.quota.is_limited and checked.is_good:
+            note = (
+                f"The quota of the project {project.name} was not checked: the ingest of the list "
+                "refuses an image that needs more than is left. The page about projects shows what "
+                "is used."
+            )
+        return shown | {"checked": checked, "size": size, "note": note}
 
     def _project(self, wish_list: ListConfiguration) -> Project | None:
         projects = self.context.access().projects

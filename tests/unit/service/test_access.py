@@ -13,6 +13,7 @@ from publisher.service.access import (
     Anonymous,
     Forbidden,
     Identity,
+    Means,
     Token,
     Unauthorized,
     Verb,
@@ -73,6 +74,11 @@ def test_anonymous_requests_read_what_the_configuration_states() -> None:
     with pytest.raises(Forbidden) as refused:
         check(identity, Verb.CANCEL)
     assert (refused.value.name, refused.value.verb) == ("ci", "cancel")
+    # Only of what is allowed in some project, others are excluded.
+    for verb, where in ((Verb.CANCEL, ""), (Verb.SUBMIT, " outside of its projects")):
+        with pytest.raises(Forbidden) as refused:
+            check(Identity("t", {"a": frozenset({Verb.SUBMIT})}, Means.TOKEN), verb)
+        assert refused.value.why == f"the token t does not allow to {verb}{where}"
 
 
 def test_only_valid_tokens_are_accepted() -> None:

@@ -108,6 +108,8 @@ def test_lists_that_are_gone_are_withdrawn_with_grace_and_restored_when_they_are
     service.run("ingest", str(tmp_path / "own.yaml"))
 
     # Nothing is gone: each list is ingested, so that what is missing is published.
+    found = service.reconcile("--dry-run")
+    assert "would be queued: ingest of astro" in found and service.queued() == []
     found = service.reconcile()
     assert service.scheduled() == {} and service.queued() == ["astro", "bio"]
     line = "not requested: local/bio/unrequested:1  is in the directory of the project bio"
@@ -211,6 +213,9 @@ def test_tokens_that_are_not_valid_any_more_are_removed(tmp_path: Path) -> None:
     read = frozenset({Verb.READ})
     for name, projects, days in (("old", ["astro"], -1), ("gone", ["x"], 9), ("kept", ["bio"], 9)):
         tokens.create(name, projects, read, "", now - timedelta(9), now + timedelta(days))
+    assert "2 tokens would be removed" in service.reconcile("--dry-run")
+    listed = succeed("token", "list", "--config", str(service.path)).out.splitlines()[1:]
+    assert [line.split()[1] for line in listed if "nothing any more" in line] == ["gone"]
     assert "2 tokens removed" in service.reconcile()
     assert [each.name for each in tokens.list()] == ["kept"]
     service.engine.dispose()

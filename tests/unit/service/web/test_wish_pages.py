@@ -18,6 +18,7 @@ from publisher.service.web.context import Context
 from publisher.service.web.wish_pages import Checked, Finding, WishTools, wish_routes
 from publisher.wishlist import WishListError, parse_wish_list
 from publisher.wishlist.model import Wish
+from publisher.wishlist.quota import Quota
 from tests import asgi
 
 SOURCE = "git+https://github.com/astro/wishes.git//lists/astro.yaml@main"
@@ -43,6 +44,7 @@ class Service:
     result: Checked = field(default_factory=lambda: Checked((), 2_000_000, 1_000_000))
     checked: list[tuple[str, str]] = field(default_factory=list)
     registries: tuple[str, ...] = ()
+    quota: Quota = field(default_factory=Quota)
 
     def wishes(self, source: str) -> tuple[Wish, ...]:
         if source != SOURCE:
@@ -62,7 +64,7 @@ class Service:
             ListConfiguration("bio", "/srv/wishes/bio.yaml", project="bio"),
         )
         repositories = (RepositoryConfiguration("images", "dir:/r", lists),)
-        projects = (Project("astro", registries=self.registries), Project("bio"))
+        projects = (Project("astro", registries=self.registries, quota=self.quota), Project("bio"))
         access = Access(tokens=TOKENS, projects=projects)
         context = Context(list, lambda: access, None, lambda: repositories)
         app = application(context, wish_routes(context, WishTools(self.wishes, self.check)))
@@ -110,6 +112,12 @@ def test_what_the_check_finds_is_shown() -> None:
     service.result = Checked((Finding("note", "the tag moves"),), 5, None)
     found = service.send("astro", astro("quay.io/astro/tools:latest"))
     assert "can be published" in found.text and "note: the tag moves" in found.text
+
+
+def test_a_quota_that_is_not_checked_is_named() -> None:
+    for quota, is_named in ((Quota(images=1), True), (Quota(), False)):
+        found = Service(quota=quota).send("astro", astro("quay.io/astro/tools:2"))
+        assert ("The quota of the project astro was not checked" in found.text) == is_named
 
 
 def test_no_host_is_asked_that_the_list_does_not_name() -> None:
