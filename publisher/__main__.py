@@ -18,7 +18,7 @@ _INTERRUPTED = 130  # as in publisher.cli.failures, which takes long to load
 def main() -> None:
     """Load the command line, run it, and end the process with its exit code."""
     # Until the command is loaded (publisher.cli.main), Python would print where it was interrupted.
-    _end_on_interrupt()
+    _end_on(signal.SIGINT)
     gc.disable()  # until then as well: nothing of what is loaded becomes unreachable
     end = _End()
     atexit.register(end)  # what is registered first is called last
@@ -27,15 +27,16 @@ def main() -> None:
     try:
         run()
     except SystemExit as error:
-        _end_on_interrupt()  # of which the exit functions are left
+        _end_on(signal.SIGINT, signal.SIGTERM)  # only the exit functions are left
         end.code = error.code
         raise
 
 
-def _end_on_interrupt() -> None:
-    """Let SIGINT end the process without a message, unless it is ignored."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
+def _end_on(*signals: signal.Signals) -> None:
+    """Let the signals end the process without a message, unless they are ignored."""
+    for each in signals:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, lambda number, frame: os._exit(_INTERRUPTED))
 
 
 class _End:

@@ -32,8 +32,8 @@ from publisher.__main__ import main
 import publisher.cli.version
 run = publisher.cli.version.version.callback
 def replaced(**options):
-    if os.environ.get("INTERRUPTED"):
-        atexit.register(os.kill, os.getpid(), signal.SIGINT)
+    if sent := os.environ.get("INTERRUPTED"):
+        atexit.register(os.kill, os.getpid(), signal.Signals[sent])
     atexit.register(print, "exit function")
     main_ends = threading.main_thread().join
     threading.Thread(target=lambda: (main_ends(), print("thread"))).start()
@@ -80,6 +80,7 @@ def test_the_end_of_a_command_waits_for_threads_and_calls_the_exit_functions() -
     assert (done.returncode, others, done.stderr) == (3, ["thread", "exit function"], "")
 
 
-def test_an_interrupt_at_the_end_of_a_command_ends_it_without_a_word() -> None:
-    done = _run(_ENDING, "version", INTERRUPTED="yes")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_at_the_end_of_a_command_ends_it_without_a_word(sent: str) -> None:
+    done = _run(_ENDING, "version", INTERRUPTED=sent)
     assert (done.returncode, done.stderr) == (130, "")
