@@ -51,8 +51,13 @@ class Child:
             threading.Thread(target=output.read, args=(stream,), daemon=True)
             for stream in (self._process.stdout, self._process.stderr)
         ]
-        for reader in self._readers:
-            reader.start()
+        try:
+            for reader in self._readers:
+                reader.start()
+        except RuntimeError:  # there are too many threads
+            self._kill_session()
+            self._process.wait()
+            raise
         self._sent = 0
         self._next = 0.0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from publisher.service.jobs import child as child_module
 from publisher.service.jobs.child import Child
 from publisher.service.jobs.output import Output
+from tests.worker_stages import children
 
 STUBBORN = """
 import signal, time
@@ -80,6 +83,7 @@ import sys
 from pathlib import Path
 from publisher.service.jobs.child import Child
 from publisher.service.jobs.output import Output
+from tests.worker_stages import children
 child = Child(["/bin/sleep", "1000"], {{}}, Path({str(tmp_path)!r}), Output("gc", 10))
 print(child._process.pid, flush=True)
 sys.stdin.read()
@@ -105,3 +109,16 @@ def _command_line(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def test_a_child_whose_output_cannot_be_read_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # as Python does at the limit of the user
+
+    before = set(children(os.getpid()))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError):
+        Child(["/bin/sleep", "1000"], {}, tmp_path, Output("gc", 10))
+    assert set(children(os.getpid())) <= before
