@@ -121,7 +121,8 @@ class Pages:
         fields = form_fields(request) if has_forms else ""
         links = tuple(service_links(self._context, identity))
         kind = f"{has_states} {has_forms} {links}"
-        key = f"{kind} {account} {fields} {path}"
+        # Not the same as that of a page for several senders, whatever the path is.
+        key = f"own {kind} {account} {fields} {path}"
         found = snapshot.cache.get(key)
         if found is None or not (found.data or accepts_gzip(request)):
             page = await self._made(snapshot, kind, path, links, has_states, has_forms)

@@ -272,3 +272,14 @@ def test_an_expired_session_leads_to_the_login_and_back(service: Service) -> Non
     led = alice.send("/jobs?state=failed")
     assert led.header("location") == "/login?return=%2Fjobs%3Fstate%3Dfailed"
     alice.log_in("/jobs?state=failed")
+
+
+def test_no_path_leads_to_what_is_kept_for_another_page(published: Path) -> None:
+    """Without a name and a login, the parts of a page for one sender are empty."""
+    url = RepositoryURL("dir", str(published))
+    tree = PublishedTree("main", "Images", lambda: DirectoryRepository(url), Remembered)
+    app = application(Context(lambda: [tree], lambda: Access(Anonymous.PUBLISHED)))
+    assert asgi.request(app, "GET", INDEX).status_code == 200
+    for spaces in range(1, 4):
+        path = INDEX.replace("index", " " * spaces + "index")
+        assert asgi.request(app, "GET", path).status_code == 404, spaces
