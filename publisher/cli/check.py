@@ -152,7 +152,7 @@ def check(
             policy=rules,
             signatures=signatures,
             user=user,
-            prefix=prefix.rstrip("/"),
+            prefix=prefix,
         )
     for path, form in files.items():
         write_report(path, FORMS[form](report))

@@ -10,6 +10,7 @@ import click
 
 from publisher.errors import install_hint
 from publisher.ingest.admission import Admission, Signatures
+from publisher.tree import layout
 from publisher.wishlist.model import Request
 
 if TYPE_CHECKING:
@@ -27,8 +28,22 @@ policy_option = click.option(
 )
 
 
+class _Prefix(click.ParamType[str]):
+    name = "directory"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        text = str(value).removesuffix("/")
+        if text and not layout.is_directory_of_names(text):
+            write = f"write it as registry.example.org/astro, or {layout.LOCAL}/astro"
+            self.fail(f"{value!r} is not a directory of public names; {write}", param, ctx)
+        return text
+
+
 prefix_option = click.option(
     "--prefix",
+    type=_Prefix(),
     metavar="DIRECTORY",
     default="",
     help="Refuse images whose public names are not in this directory, such as "
@@ -84,7 +99,7 @@ def admission_for(path: str | None, prefix: str, requests: Iterable[Request]) ->
         requests: All wishes of the run.
     """
     policy = read_policy(path)
-    return Admission(policy, signatures_for(policy), requests, prefix.rstrip("/"))
+    return Admission(policy, signatures_for(policy), requests, prefix)
 
 
 def _read(path: str) -> bytes:

@@ -121,7 +121,11 @@ def status(
     if output == "json":
         print_json("status/1", _value(lines, replicas, runs, is_known))
     else:
-        _print(lines, replicas, runs, now)
+        _print(lines, replicas, now)
+        if not lines:
+            message("no selected wish fails" if failing else "no wish and no image is selected")
+        for text in describe_last(runs):
+            message(text)
     if not is_known:
         message("failures and waiting wishes are unknown: this machine has no state of a run")
     for problem in problems:
@@ -214,9 +218,7 @@ class _Replicas:
         return any(isinstance(answer, ReplicaError) for answer in self.answers.values())
 
 
-def _print(
-    lines: Sequence[StatusLine], replicas: _Replicas, runs: Sequence[RunRecord], now: datetime
-) -> None:
+def _print(lines: Sequence[StatusLine], replicas: _Replicas, now: datetime) -> None:
     width = max((len(printable(line.name)) for line in lines), default=0)
     times = Counter(line.name for line in lines)
     for line in lines:
@@ -229,10 +231,6 @@ def _print(
             echo(f"{url}: {printable(answer.why)}")
         else:
             echo(f"{url}: {describe_replica(answer, replicas.revision)}")
-    if not lines:
-        message("no wish and no image is selected")
-    for text in describe_last(runs):
-        message(text)
 
 
 def _describe(line: StatusLine, now: datetime) -> str:

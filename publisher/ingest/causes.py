@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference
+from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference, is_process_limit
 from publisher.ingest.admission import OutsidePrefix, PolicyViolated
 from publisher.ingest.wanted import NotLocked
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
@@ -18,9 +18,11 @@ from publisher.state import Cause
 from publisher.tree.record import InvalidRecord
 from publisher.wishlist.places import NameTaken
 from publisher.wishlist.quota import QuotaExceeded
+from publisher.workers.errors import WorkerNotStarted
 
 _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.NO_SPACE, (OutOfSpace, NoTemporarySpace)),
+    (Cause.HOST, (WorkerNotStarted,)),
     (Cause.IMAGE_MISSING, (ImageNotFound, PlatformNotFound, NoMatchingTags)),
     (Cause.REFUSED, (AuthenticationFailed,)),
     (Cause.RATE_LIMITED, (RateLimited,)),
@@ -40,4 +42,6 @@ def cause_of(error: Exception) -> Cause:
     """Return why an image failed with `error`."""
     if isinstance(error, OSError) and DiskFull.is_meant_by(error):
         return Cause.NO_SPACE
+    if is_process_limit(error):
+        return Cause.HOST
     return next((cause for cause, kinds in _CAUSES if isinstance(error, kinds)), Cause.OTHER)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from publisher.errors import InvalidReference, presentable
+from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.oci.reference import Transport, parse_reference
 from publisher.service.names import read_file_path, read_keys, read_named, read_registry
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
@@ -82,25 +81,12 @@ def _prefix(node: yaml.Node | None, problems: Problems) -> str:
     text = None if node is None else read_text(node, problems, "prefix")
     if node is None or text is None:
         return ""
-    if _is_prefix(text):
+    if layout.is_directory_of_names(text):
         return text
     message = f"{presentable(text)!r} is not a directory of public names"
     write = f"such as prefix: registry.example.org/astro, or {layout.LOCAL}/astro"
     problems.error(node, message, write)
     return ""
-
-
-def _is_prefix(text: str) -> bool:
-    """Return whether an image could be published directly in this directory."""
-    top, slash, rest = text.partition("/")
-    image, name = f"{text}/image", None
-    if top == layout.LOCAL:
-        image, name = f"{Transport.OCI}:/layout", f"{rest}{slash}image"
-    try:
-        found = layout.public_name(parse_reference(image), name)
-    except InvalidReference:
-        return False
-    return layout.without_tag(found) == f"{text}/image"
 
 
 def _check_prefixes(node: yaml.Node, projects: Sequence[Project], problems: Problems) -> None:

@@ -25,6 +25,7 @@ class Cause(enum.StrEnum):
     LIMIT = "limit"  # it is larger than an image may be
     QUOTA = "quota"  # it is more than is left of the quota of its project
     NO_SPACE = "no-space"  # the disk is full
+    HOST = "host"  # this machine cannot start another process
     REPOSITORY = "repository"  # the published file system cannot be used
     WISH_LIST = "wish-list"  # the wish is invalid
     CONTRADICTION = "contradiction"  # another wish requests something else at the same place
@@ -36,6 +37,7 @@ class Cause(enum.StrEnum):
         return self not in (
             Cause.QUOTA,
             Cause.NO_SPACE,
+            Cause.HOST,
             Cause.REPOSITORY,
             Cause.WISH_LIST,
             Cause.CONTRADICTION,

@@ -13,7 +13,7 @@ from publisher.errors import InvalidReference, PublisherError, presentable
 from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex, is_digest
 from publisher.oci.platform import Platform
-from publisher.oci.reference import ImageReference, Transport
+from publisher.oci.reference import ImageReference, Transport, parse_reference
 from publisher.oci.reference_grammar import MAX_FILE_NAME
 
 FLAT = ".flat"
@@ -270,6 +270,19 @@ def without_tag(name: str) -> str:
     """Return a public name without its tag or digest, if it has one."""
     parent, slash, last = name.rpartition("/")
     return parent + slash + last.partition("@")[0].partition(":")[0]
+
+
+def is_directory_of_names(text: str) -> bool:
+    """Return whether an image could be published directly in this directory of public names."""
+    top, slash, rest = text.partition("/")
+    image, name = f"{text}/image", None
+    if top == LOCAL:
+        image, name = f"{Transport.OCI}:/layout", f"{rest}{slash}image"
+    try:
+        found = public_name(parse_reference(image), name)
+    except InvalidReference:
+        return False
+    return without_tag(found) == f"{text}/image"
 
 
 def split_platform(name: str) -> tuple[str, str]:

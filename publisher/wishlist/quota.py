@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from publisher.errors import PublisherError
 from publisher.lazy import dataclass
-from publisher.sizes import human_size
+from publisher.sizes import human_size, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Quota:
         if self.images is not None and after.images > max(self.images, before.images):
             raise QuotaExceeded(
                 f"cannot publish {subject}",
-                why=f"{self._of} is {self.images} images, and {before.images} are published",
+                why=f"{self._of} is {plural(self.images, 'image')}, and {before.images} "
+                f"{'is' if before.images == 1 else 'are'} published",
                 hint=_HINT if self.images else _LARGER,
             )
         if self.bytes is not None and after.bytes > max(self.bytes, before.bytes):

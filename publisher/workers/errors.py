@@ -9,6 +9,10 @@ class WorkerFailed(PublisherError):
     """A worker process cannot be started, or its answer cannot be used."""
 
 
+class WorkerNotStarted(WorkerFailed):
+    """A worker process cannot be started."""
+
+
 class WorkerEnded(WorkerFailed):
     """A worker process ended before it answered.
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from publisher.closing import Closing
-from publisher.errors import explain
-from publisher.workers.errors import WorkerFailed
+from publisher.errors import explain, is_process_limit
+from publisher.workers.errors import WorkerNotStarted
 from publisher.workers.frames import NUMBER
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-X", "utf8", "-m", "publisher.workers.server")
@@ -122,9 +122,12 @@ class ForkServer(Closing):
             process.wait()
 
 
-def _failed(error: OSError) -> WorkerFailed:
+def _failed(error: OSError) -> WorkerNotStarted:
+    found = explain(error)
     hint = "unpack in the publisher's own process: --workers 0"
-    return WorkerFailed("cannot start a worker process", why=explain(error).why, hint=hint)
+    if is_process_limit(error):
+        hint = f"{found.hint}, or {hint}"
+    return WorkerNotStarted("cannot start a worker process", why=found.why, hint=hint)
 
 
 class Worker(Closing):

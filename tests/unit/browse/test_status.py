@@ -121,6 +121,7 @@ def test_names_globs_owners_and_failures_select_lines(root: Path) -> None:
     assert list(states(root, "--failing", "--owner", "astro")) == [MISSING]
     assert states(root, "--owner", "geo") == {}
     assert "no wish and no image is selected" in ask(root, "status", "--owner", "geo").err
+    assert "no selected wish fails" in ask(root, "status", "--failing", ONE).err
     assert states(root, "quay.io/absent", code=1) == {"quay.io/absent:latest": "unknown"}
     assert ask(root, "status", "quay.io/absent").out.endswith(
         "unknown: it is not published, and no run has worked on it\n"

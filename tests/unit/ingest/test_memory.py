@@ -20,6 +20,7 @@ from publisher.state import Cause, News
 from publisher.state.store import State, open_state
 from publisher.wishlist import Wish, wish_for
 from publisher.wishlist.model import Request
+from publisher.workers.errors import WorkerNotStarted
 from tests.layer_builder import file, image, layer, write_layout
 from tests.memory_repository import MemoryRepository
 from tests.registry import OwnRegistry
@@ -238,6 +239,9 @@ def test_the_cause_of_other_failures() -> None:
         (SourceError("x"), Cause.UNREACHABLE),
         (NotEnoughSpace("x", needed=1, free=0, why="", hint=""), Cause.NO_SPACE),
         (OSError(28, "No space left on device"), Cause.NO_SPACE),
+        (OSError(11, "Resource temporarily unavailable"), Cause.HOST),
+        (RuntimeError("can't start new thread"), Cause.HOST),
+        (WorkerNotStarted("x"), Cause.HOST),
         (OSError(5, "Input/output error"), Cause.REPOSITORY),
         (RepositoryBusy("x"), Cause.REPOSITORY),
         (InvalidReference("x"), Cause.WISH_LIST),
@@ -246,3 +250,4 @@ def test_the_cause_of_other_failures() -> None:
         (ValueError("x"), Cause.OTHER),
     ):
         assert cause_of(error) is cause, error
+    assert not Cause.HOST.is_of_the_image  # so that the next run tries the image

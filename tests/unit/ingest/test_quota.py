@@ -87,6 +87,8 @@ def test_an_image_beyond_a_quota_is_refused_before_its_layers_are_fetched(tmp_pa
             "more.yaml", "--project=astro", "--quota-list=astro.yaml", "--quota-images=3"
         )
         assert "and 3 are published" in found["e:1"]["error"]
+        found = lists.ingest("more.yaml", *own, "--quota-list=astro.yaml", "--quota-images=1")
+        assert "astro is 1 image, and 3 are published" in found["e:1"]["error"]
         single = (f"{registry.url}/f:1", "--project=astro")
         counted = ("--quota-list=astro.yaml", "--quota-images=3")
         assert lists.ingest(*single, *counted, verb="ingest-image")["f:1"]["status"] == "failed"
@@ -216,5 +218,8 @@ def test_images_that_could_not_be_found_again_cannot_have_a_quota(tmp_path: Path
     for words in (("ingest", "-"), ("ingest-image", "r.example.org/a:1")):
         found = publisher(*words, "--quota-images=1", "--repository=dir:t", cwd=tmp_path, input="")
         assert found.code == 2 and "neither a wish list with a name nor a project" in found.err
+    for wrong in ("http://r.example.org/astro", "/r.example.org/astro", "r.example.org/astro:1"):
+        found = publisher("ingest", "l.yaml", f"--prefix={wrong}", cwd=tmp_path)
+        assert found.code == 2 and f"{wrong!r} is not a directory of public names" in found.err
     found = publisher("ingest", "l.yaml", "--quota-bytes=12", cwd=tmp_path)
     assert found.code == 2 and "'12' must be a size with its unit, such as 500 GB" in found.err
