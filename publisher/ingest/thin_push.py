@@ -50,6 +50,7 @@ def push_thin(
         _load(thin, sources, f"{reference.repository}:{tag}")
         return Pushed(str(reference), thin.top.digest, True)
     if through_engine:
+        sources.require_permitted(reference)
         repository = f"{reference.registry}/{reference.repository}"
         _load(thin, sources, f"{repository}:{tag}")
         sources.engine().push(repository, tag)

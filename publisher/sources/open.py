@@ -75,7 +75,7 @@ class Sources(Closing):
             case Transport.REGISTRY:
                 from publisher.sources.registry.source import RegistrySource
 
-                self._check(reference)
+                self.require_permitted(reference)
                 return RegistrySource(reference, self._endpoints(reference))
             case Transport.OCI:
                 from publisher.sources.files import Folder
@@ -115,13 +115,14 @@ class Sources(Closing):
         """
         from publisher.sources.registry.upload import RegistryDestination
 
-        self._check(reference)
+        self.require_permitted(reference)
         actions = "pull,push,delete" if delete else "pull,push"
         return RegistryDestination(
             self._endpoint(reference.registry, reference.plain_http, reference.repository, actions)
         )
 
-    def _check(self, reference: ImageReference) -> None:
+    def require_permitted(self, reference: ImageReference) -> None:
+        """Raise RegistryNotPermitted if the settings do not permit requests to its registry."""
         only, registry = self._settings.only, canonical_name(reference.registry)
         if only and registry not in only:
             raise RegistryNotPermitted(

@@ -15,6 +15,7 @@ from publisher.oci.digest import digest_of
 from publisher.oci.media_types import OCI_MANIFEST
 from publisher.oci.reference import parse_reference
 from publisher.sources import AuthenticationFailed, SourceError
+from publisher.sources.errors import RegistryNotPermitted
 from publisher.sources.open import Sources
 from publisher.sources.settings import EngineTLS, Settings
 from publisher.thin import ThinImageError
@@ -165,3 +166,12 @@ def test_a_push_into_an_engine_uses_the_tls_settings_of_the_environment(tmp_path
     with fast_sources(Settings(docker_host="tcp://127.0.0.1:1", docker_tls=tls)) as sources:
         with pytest.raises(SourceError, match=r"cannot load thin/b:1 .* not contain ca\.pem"):
             push_thin(thin_set("amd64"), "docker-daemon:thin/b:1", sources)
+
+
+def test_an_engine_pushes_to_no_registry_that_is_not_permitted(tmp_path: Path) -> None:
+    settings = Settings(docker_host=f"unix://{tmp_path}/none", only=frozenset({"quay.io"}))
+    with fast_sources(settings) as sources:
+        with pytest.raises(RegistryNotPermitted, match="the registry example"):
+            push_thin(thin_set("amd64"), "example.org/thin/b:1", sources, through_engine=True)
+        with pytest.raises(SourceError, match="engine"):
+            push_thin(thin_set("amd64"), "quay.io/thin/b:1", sources, through_engine=True)
