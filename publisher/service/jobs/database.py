@@ -27,9 +27,14 @@ _FULL = "free space for the database of jobs"
 _READ_ONLY = (
     "make the database writable: it may be a standby, or on a file system that is read-only"
 )
+_DAMAGED = (
+    "end the service, and restore its SQLite file from a backup, or move it away, with -wal and "
+    "-shm: then the service begins without its former jobs and tokens"
+)
 _HINTS = (
     (re.compile(r"\bis full\b|No space left|could not extend|disk I/O error"), _FULL),
     (re.compile(r"read-?only|recovery is in progress"), _READ_ONLY),
+    (re.compile(r"file is not a database|database disk image is malformed"), _DAMAGED),
 )
 
 _CONNECTION = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}

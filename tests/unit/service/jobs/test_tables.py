@@ -145,6 +145,14 @@ def test_a_full_database_is_reported_as_full(engine: sa.Engine) -> None:
     assert StoredJobs(engine, 10).get("1").state is JobState.RUNNING
 
 
+def test_a_damaged_sqlite_file_is_reported_with_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"damaged " * 1000)
+    with pytest.raises(JobsUnavailable) as caught:
+        create_tables(connect(f"sqlite:///{tmp_path}/jobs.sqlite"))
+    assert "not a database" in caught.value.why
+    assert caught.value.hint.startswith("end the service, and restore its SQLite file")
+
+
 def test_a_database_that_cannot_be_reached_is_reported_without_its_password() -> None:
     jobs = StoredJobs(connect("postgresql://user:hidden@127.0.0.1:1/d"), 10)
     for call in (lambda: jobs.get("1"), lambda: jobs.submit(JobRequest(JobKind.GC, "r"))):
