@@ -80,9 +80,10 @@ def _in_processes(
             process.connection.send(process.number)
 
     try:
-        for _ in range(count):
-            process = _start(calls, [each.connection for each in running.values()])
-            running[process.connection] = process
+        with suppress(OSError):  # as many processes or open files as there may be: fewer do it
+            for _ in range(count):
+                process = _start(calls, [each.connection for each in running.values()])
+                running[process.connection] = process
         for process in tuple(running.values()):
             give(process)
         while running:

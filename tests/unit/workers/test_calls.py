@@ -93,6 +93,26 @@ else:
     )
 
 
+def test_without_space_for_processes_fewer_or_none_do_the_work(tmp_path: Path) -> None:
+    run(
+        """
+import multiprocessing.connection, resource
+run(2, in_a_child, in_a_child)  # loads what opens files
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+for free, children in ((1, {False}), (3, {True})):
+    least = 0
+    while os.path.exists(f"/proc/self/fd/{least}"):
+        least += 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least + free, hard))
+    found = run(3, *[in_a_child] * 6)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert [number for number, _ in found] == list(range(6))
+    assert {child for _, child in found} == children, (free, found)
+""",
+        tmp_path,
+    )
+
+
 def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
     run(
         """
