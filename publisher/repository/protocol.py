@@ -260,8 +260,9 @@ class Repository(Protocol):
     def names(self) -> Iterator[str]:
         """Yield the names of all published images, sorted.
 
-        A directory that this user may not list is yielded as well, as if it were an image: names
-        below it are unknown, and reading its manifest raises InvalidRecord.
+        A directory that this user may not look into is yielded as well, as if it were an image:
+        names below it are unknown, and reading its manifest raises InvalidRecord. One of which this
+        user only may not list the names raises PermissionError.
         """
 
     def walk(self, path: str) -> Iterator[Found]:

@@ -151,13 +151,18 @@ class DirectoryRepository:
             return []
 
     def names(self) -> Iterator[str]:
-        """Yield every published image's name, sorted; and directories that may not be listed."""
+        """Yield every published image's name, sorted; and directories that may not be listed.
+
+        Raises PermissionError for one that may be searched, but not listed: no manifest would be
+        found in it, as if it had no images.
+        """
         top = os.path.join(self.root, layout.METADATA)
         closed: list[str] = []
 
         def note(error: OSError) -> None:
-            if isinstance(error, PermissionError) and error.filename != top:
-                closed.append(os.fsdecode(error.filename))
+            path = os.fsdecode(error.filename)
+            if isinstance(error, PermissionError) and path != top and not _is_searchable(path):
+                closed.append(path)
             elif not isinstance(error, FileNotFoundError):  # removed while it was listed
                 raise error
 
@@ -311,6 +316,14 @@ class DirectoryRepository:
     def _find_layer(self, digest: str) -> Path | None:
         staged = self.staging.finished_layer(digest) if self._workspace is not None else None
         return find_layer(self.root, digest, staged)
+
+
+def _is_searchable(directory: str) -> bool:
+    try:
+        os.stat(os.path.join(directory, "."))
+    except PermissionError:
+        return False
+    return True
 
 
 def _taken(paths: list[str], top: str) -> Iterator[str]:

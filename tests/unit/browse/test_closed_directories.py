@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.repository.reading import count_usage
 from publisher.tree import layout
+from publisher.tree.layout import RepositoryURL
+from publisher.tree.record import InvalidRecord
 from tests.command import Result, run_here, succeed
 from tests.components import require_root
 from tests.confined import become_an_ordinary_user, in_a_child
@@ -110,3 +114,18 @@ def test_a_closed_directory_of_links_is_a_problem_of_its_images(root: Path) -> N
     stats, packages = as_an_ordinary_user(root, ("stats",), ("find", "--package", "liba"))
     assert (stats.code, f"chmod a+rx {closed}" in stats.err) == (1, True), stats
     assert (packages.code, packages.err) == (0, "")  # they do not depend on it
+
+
+@pytest.mark.parametrize("mode", [0, 0o711])
+def test_what_a_closed_directory_may_contain_never_counts_as_unused(root: Path, mode: int) -> None:
+    """With the right to search alone, a user finds no manifest in it, and no names."""
+    (root / "images" / layout.METADATA / "quay.io").chmod(mode)
+
+    def ask(writer: int) -> None:
+        become_an_ordinary_user()
+        try:
+            count_usage(DirectoryRepository(RepositoryURL("dir", str(root / "images"))))
+        except (InvalidRecord, PermissionError) as error:
+            os.write(writer, str(error).encode())
+
+    assert "quay.io" in in_a_child(ask)
