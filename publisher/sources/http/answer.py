@@ -162,9 +162,12 @@ class Answer:
 
     def close(self) -> None:
         """Release the connection. It is used again if the rest of the body is short."""
-        if self._is_short():
+        if self._is_short() and self._deadline.left > 0:
             # If this fails, the connection is closed, and the next request opens another one.
-            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+            with (
+                contextlib.suppress(OSError, urllib3.exceptions.HTTPError),
+                self._deadline.waiting(),
+            ):
                 self._response.read1(DRAIN, decode_content=False)
         self._response.close()
         self._response.release_conn()

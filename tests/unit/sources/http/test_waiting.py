@@ -3,9 +3,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import itertools
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from publisher.oci.reference import parse_reference
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.http.answer import parse_retry_after
+from publisher.sources.http.clock import Clock
 from publisher.sources.http.deadline import RATE, Deadline, OutOfTime
+from publisher.sources.http.exchange import Exchange
 from publisher.sources.http.hosts import PROBE_SECONDS
 from publisher.sources.http.retries import MAX_WAIT, backoff
 from publisher.sources.open import Sources
@@ -311,6 +315,34 @@ def test_an_image_whose_registry_sends_byte_by_byte_ends_at_its_timeout(
                 source.manifest()
             else:
                 read_blob(source, built.layers[0].descriptor)
+
+
+class _CountingClock(Clock):
+    """Each look at the clock takes a second."""
+
+    def __init__(self) -> None:
+        self._looks = itertools.count()
+
+    def monotonic(self) -> float:
+        return float(next(self._looks))
+
+
+def test_waiting_for_the_rest_of_an_answer_that_is_not_used_takes_time_of_the_image(
+    registry: OwnRegistry,
+) -> None:
+    """A registry may announce a short body with each redirect or refusal, and never send it."""
+    with closing(Exchange(Settings(), clock=_CountingClock())) as exchange:
+        deadline = exchange.deadline_after(100)
+        with exchange.request("GET", f"{registry.url}/v2/", deadline=deadline):
+            left = deadline.left
+        assert deadline.left < left
+        with exchange.request("GET", f"{registry.url}/v2/", deadline=deadline) as answer:
+            while deadline.left > 0:
+                with deadline.waiting():
+                    pass
+            left = deadline.left
+        assert deadline.left == left  # nothing is awaited any more
+        assert answer.status == 200
 
 
 def test_a_registry_that_sends_a_header_byte_by_byte_is_an_error(
