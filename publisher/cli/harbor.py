@@ -38,12 +38,13 @@ def harbor() -> None:
 @output_option
 @log_options
 def sync(path: str, dry_run: bool, prune: bool, output: str) -> int:
-    """Make projects, members, quotas and robot accounts in Harbor match the configuration.
+    """Make a Harbor match the configuration.
 
-    The key `harbor` of the configuration names the Harbor, and `projects` what it should have. A
-    robot account that may pull is created for each project with `credentials`, and its secret is
-    stored in that file. What Harbor has and the configuration does not is printed, and is removed
-    only with --prune. A project that has images is never removed.
+    Its projects, members, quotas and robot accounts are created and changed. The key `harbor` of
+    the configuration names the Harbor, and `projects` what it should have. A robot account that may
+    pull is created for each project with `credentials`, and its secret is stored in that file. What
+    Harbor has and the configuration does not is printed, and is removed only with --prune. A
+    project that has images is never removed.
 
     \b
     publisher harbor sync --config /etc/publisher/service.yaml --dry-run
