@@ -38,7 +38,7 @@ from publisher.repository.cvmfs.revision import Revision, present_revision
 from publisher.repository.published import find_name
 from publisher.sources.replica_revision import ReplicaError, ReplicaRevision
 from publisher.sources.settings import Settings
-from publisher.sources.wish_lists import is_remote, list_identity
+from publisher.sources.wish_lists import is_remote, is_wish_list, list_identity
 from publisher.state import RunRecord, Tries
 from publisher.times import format_time
 from publisher.wishlist import Problem, WishListError
@@ -287,6 +287,8 @@ def describe_failure(tries: Tries, now: datetime) -> str:
     times = f", tried {tries.tries} times" if tries.tries > 1 else ""
     text = f"failing since {format_time(tries.failing_since)}: {tries.error}"
     text += f" ({tries.cause}{times})"
+    if not is_wish_list(tries.wish_list):
+        return f"{text}; no list requests it: only a further request tries it again"
     if tries.next_try is None or tries.next_try <= now:
         return f"{text}; next try: with the next run"
     return f"{text}; next try at {format_time(tries.next_try)}"

@@ -46,6 +46,11 @@ def project_identity(project: str) -> str:
     return f"project:{project}"
 
 
+def is_wish_list(identity: str) -> bool:
+    """Return whether records have the identity of a wish list, not that of single images."""
+    return bool(identity) and not identity.startswith(project_identity(""))
+
+
 def lock_location(location: str) -> str:
     """Return where the lock of a wish list is: beside it, with ".lock" after its name.
 

@@ -112,6 +112,15 @@ def test_every_wish_and_every_image_has_a_line(root: Path) -> None:
     assert "published since" in text[1] and text[1].endswith("next try: with the next run")
 
 
+@pytest.mark.parametrize("wish_list", ["", "project:astro"])
+def test_a_single_image_that_fails_is_not_tried_by_the_next_run(root: Path, wish_list: str) -> None:
+    remember_failures(root, wish_list)
+    line = ask(root, "status", MISSING).out
+    assert line.endswith(
+        "tried 3 times); no list requests it: only a further request tries it again\n"
+    )
+
+
 def test_names_globs_owners_and_failures_select_lines(root: Path) -> None:
     remember_failures(root)
     assert states(root, ONE) == {ONE: "published"}
