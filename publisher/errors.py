@@ -142,6 +142,11 @@ def is_process_limit(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
 
 
+def is_resource_limit(error: OSError) -> bool:
+    """Return whether descriptors or memory ran out: nothing is wrong with the file itself."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def failure_text(error: Exception, name: str) -> str:
     """Return why `name` failed; the traceback of an unexpected error goes to the log."""
     if isinstance(error, PublisherError | OSError) or is_process_limit(error):

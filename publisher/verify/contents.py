@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from publisher.entry import Entry, EntryType, Generated, Merged, sort_key
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, is_resource_limit
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_index
 from publisher.lazy import dataclass
@@ -161,8 +161,8 @@ class _Differences:
 
 
 def _unreadable(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        raise error  # concurrently removed: the caller checks
+    if isinstance(error, FileNotFoundError) or is_resource_limit(error):
+        raise error  # concurrently removed: the caller checks; or not damaged
     if isinstance(error, PermissionError):
         raise RepositoryError(
             "cannot read all published files",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import field, replace
 
 from publisher.entry import EntryType
-from publisher.errors import explain
+from publisher.errors import explain, is_resource_limit
 from publisher.lazy import dataclass
 from publisher.oci.config import ImageConfig
 from publisher.oci.manifest import Manifest
@@ -136,6 +136,8 @@ def read_record(repository: Repository, inventory: Inventory, path: str) -> byte
     try:
         data = read_damaged(repository, path)
     except (OSError, InvalidRecord) as error:
+        if isinstance(error, OSError) and is_resource_limit(error):
+            raise
         inventory.certain = False
         why, how = explain(error).why, explain(error).hint
         inventory.error(Kind.RECORD_DAMAGED, path, f"cannot be read: {why}", how=how)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from publisher.entry import EntryType
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, is_resource_limit
 from publisher.repository import Repository
 from publisher.runtimes.squashfs import SquashfsImage, rewrite_squashfs
 from publisher.tree import layout
@@ -61,6 +61,8 @@ def check_content(repository: Repository, image: LiveImage) -> Iterator[Finding]
     except FileNotFoundError:
         raise
     except OSError as error:
+        if is_resource_limit(error):
+            raise
         why = f"it cannot be read: {error.strerror}"
     if why:
         yield Finding(

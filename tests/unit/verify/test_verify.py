@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from publisher.errors import PublisherError
 from publisher.ingest.run import ingest
 from publisher.layers.index import read_header
 from publisher.layers.policy import Policy
@@ -447,3 +449,25 @@ def test_a_deleted_file_of_pins_is_reported_and_rebuilt_from_the_history(stage: 
     assert repaired(stage, refetch=False).sound
     [found] = load_pins(stage.published.open(writable=False)).pins
     assert (found.name, found.reason) == (NAME, "a paper")
+
+
+def test_a_lack_of_descriptors_is_an_error_and_no_damage(stage: Stage) -> None:
+    """Otherwise --repair would replace trees with which nothing is wrong."""
+    repository = stage.published.open()
+    sound = verify(repository, deep=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised = 0
+    for more in range(12):
+        with Path(os.devnull).open("rb") as free:
+            lowest = free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, hard))
+        try:
+            found = verify(repository, deep=True)
+        except (OSError, PublisherError):
+            raised += 1
+        else:
+            assert found.findings == sound.findings, more
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 0 < raised < 12
+    repository.close()
