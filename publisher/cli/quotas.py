@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ from publisher.errors import PublisherError
 from publisher.lazy import dataclass
 from publisher.repository import Repository
 from publisher.sizes import parse_size
-from publisher.sources.wish_lists import list_identity, project_identity
+from publisher.sources.wish_lists import is_remote, list_identity, project_identity
 from publisher.wishlist.quota import Quota
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class QuotaOptions:
         quota = Quota(project, images, size)
         if not quota.is_limited:
             return None
+        further = tuple(further)
+        for each in further:
+            if not (is_remote(each) or Path(each).exists()):
+                _log.warning("no file %s: if it is misspelt, its images do not count", each)
         own = {project_identity(project)} if project else set()
         found = frozenset({*lists, *map(list_identity, further), *own})
         if "" in found or not found:

@@ -11,6 +11,7 @@ import pytest
 from publisher.browse.statistics.charges import Charges
 from publisher.browse.statistics.holdings import read_holdings
 from publisher.browse.statistics.quota import RunQuota
+from publisher.cli.quotas import QuotaOptions
 from publisher.errors import PublisherError
 from publisher.ingest.run import ingest
 from publisher.wishlist.model import Request
@@ -212,6 +213,18 @@ def charged(tree: Tree) -> Usage:
 
 def unexpected(name: str, error: PublisherError) -> None:
     raise AssertionError(name) from error
+
+
+def test_a_list_of_a_quota_that_may_be_misspelt_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own.yaml").touch()
+    further = [f"{tmp_path}/own.yaml", f"{tmp_path}/onw.yaml", "https://lists.example.org/l.yaml"]
+    found = QuotaOptions.of("", 1, None, further, ["/a"])
+    assert found is not None and len(found.lists) == 4
+    assert caplog.messages == [
+        f"no file {tmp_path}/onw.yaml: if it is misspelt, its images do not count"
+    ]
 
 
 def test_images_that_could_not_be_found_again_cannot_have_a_quota(tmp_path: Path) -> None:
