@@ -20,6 +20,8 @@ In each case it does what was observed on CVMFS 2.12. CVMFS_STANDIN_KILL names a
 "streaming", "read", "applied", "publishing") at which the server dies as if the machine had failed;
 CVMFS_STANDIN_HANG one ("applied", "abort") at which it waits for a remount that never ends, as long
 as the file standin-hang exists in the root;
+CVMFS_STANDIN_REFUSE is a part of a path: the server process aborts at a file with such a path, with
+the message CVMFS_STANDIN_REFUSAL;
 CVMFS_STANDIN_DISCARD throws away the content of files larger than that many bytes;
 CVMFS_STANDIN_RECORD names a directory in which each stream is kept as it arrived;
 CVMFS_STANDIN_PAUSE a file without which it stops, for a minute, in the middle of a long stream.
@@ -867,6 +869,7 @@ class Archive:
         self.implied_before: set[str] = set()
         self.links: list[tuple[str, str]] = []
         self.discard = int(os.environ.get("CVMFS_STANDIN_DISCARD", "0"))
+        self.refused = os.environ.get("CVMFS_STANDIN_REFUSE", "")
 
     def read(self, file: IO[bytes]) -> None:
         counted = Counted(file)
@@ -901,6 +904,8 @@ class Archive:
             self.implied_before.add(path)  # it comes after what is in it, and loses its metadata
         self.entries[path] = member
         if member.kind == FILE:
+            if self.refused and self.refused in path:
+                assertion(os.environ.get("CVMFS_STANDIN_REFUSAL", f"panic at {path}"))
             if member.size > LARGEST_FILE:
                 print(f"WARNING: {path} is larger than 1 GiB", file=sys.stderr)
             place = self.scratch / str(len(self.contents))

@@ -137,17 +137,22 @@ def _report(error: PublisherError) -> None:
     if logging.getLogger().handlers:  # without any, Python would print the record
         data = event("command-failed", what=error.what, why=error.why, hint=error.hint)
         _LOG.error("%s", error, extra=data)
-    click.echo(f"publisher: {error.what}", err=True)
-    if error.why:
-        click.echo(f"  why: {error.why}", err=True)
-    if error.hint:
-        click.echo(f"  try: {error.hint}", err=True)
+    print_error(error)
     if _json_is_requested():
         from publisher.error_values import error_value
 
         click.echo(
             json.dumps({"schema": "publisher/error/1", "error": error_value(error)}, indent=1)
         )
+
+
+def print_error(error: PublisherError) -> None:
+    """Print an error to stderr, as at the end of a command."""
+    click.echo(f"publisher: {error.what}", err=True)
+    if error.why:
+        click.echo(f"  why: {error.why}", err=True)
+    if error.hint:
+        click.echo(f"  try: {error.hint}", err=True)
 
 
 def _json_is_requested() -> bool:

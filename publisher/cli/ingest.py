@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from publisher.cli.failures import (
     REPOSITORY_UNUSABLE,
     USAGE,
     UsageError,
+    print_error,
 )
 from publisher.cli.ingest_output import code_of, render, render_parts
 from publisher.cli.logs import is_shown, log_options
@@ -252,7 +253,9 @@ def ingest(
             with run.alone((each.repository, each.identity) for each in lists):
                 parts = ingest_lists(
                     selected_lists(lists, options.selection),
-                    lambda requests, url: _run(requests, url, options, run.state(url)),
+                    lambda requests, url, ended: _run(
+                        requests, url, options, run.state(url), ended
+                    ),
                     run.state,
                 )
                 parts = with_states_of_lists(parts, lists, unreadable, run.state)
@@ -262,6 +265,9 @@ def ingest(
                         record_reported_failures(part, run.state(part.repository))
             for part in parts:
                 _record(run, part, new_failures)
+            if len(parts) == 1 and parts[0].error:
+                run.end_by(parts[0].error)
+                print_error(parts[0].error)
             return run.exit_code
     except OtherRun:
         if quiet and new_failures:
@@ -407,7 +413,13 @@ def _no_dry_run(command: str, instead: str, *arguments: str) -> UsageError:
     )
 
 
-def _run(requests: Sequence[Request], url: str | None, options: _Options, state: State) -> Report:
+def _run(
+    requests: Sequence[Request],
+    url: str | None,
+    options: _Options,
+    state: State,
+    ended: Callable[[Report], None] = lambda report: None,
+) -> Report:
     stop = threading.Event()
     raise_limit()
     workers = open_workers(options.workers)  # no process is started yet
@@ -441,6 +453,7 @@ def _run(requests: Sequence[Request], url: str | None, options: _Options, state:
                 retry_failed=options.retry_failed,
                 selection=options.selection,
                 quota=options.quota.run_quota(repository) if options.quota else None,
+                ended=ended,
             )
     finally:
         repository.close()

@@ -8,14 +8,20 @@ from publisher.cli.failures import DONE, INTERRUPTED, REPOSITORY_UNUSABLE, SOME_
 from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.errors import printable
 from publisher.ingest.lists import Part
-from publisher.ingest.report import Outcome, Report, Status, joined_reports
+from publisher.ingest.report import Outcome, Report, Status, failed_report, joined_reports
 from publisher.sizes import human_size, plural
 from publisher.times import format_time
 
 
 def render_parts(parts: Sequence[Part], new_failures: bool, quiet: bool, output: str) -> int:
-    """Print the result of an ingest, and return the exit code."""
-    report = joined_reports([part.report for part in parts])
+    """Print the result of an ingest, and return the exit code.
+
+    An error that ended it is in the JSON document only; as text, the caller prints it once.
+    """
+    reports = [part.report for part in parts]
+    if output == "json":
+        reports += [failed_report(each.unfinished, each.error) for each in parts if each.error]
+    report = joined_reports(reports)
     code = render(report, quiet, output, new_failures=new_failures)
     return code if all(part.is_usable for part in parts) else REPOSITORY_UNUSABLE
 

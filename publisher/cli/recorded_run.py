@@ -91,6 +91,7 @@ class RecordedRun:
         self._states: dict[str | None, State | None] = {}
         self._results: dict[str | None, Result] = {}
         self._updates: dict[str | None, Updates] = {}
+        self._error: Exception | None = None
         self.exit_code = DONE
 
     @property
@@ -125,6 +126,10 @@ class RecordedRun:
         self._results[url] = result
         if updates is not None:
             self._updates[url] = updates
+
+    def end_by(self, error: Exception) -> None:
+        """Name the error that ends the run, if it is not raised: the command prints it itself."""
+        self._error = error
 
     def notify(
         self,
@@ -170,6 +175,7 @@ class RecordedRun:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        error = error or self._error
         if error is not None:
             self.exit_code = code_of(error)
         is_other_run = error is not None and self.exit_code == OTHER_RUN

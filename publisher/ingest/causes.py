@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 from publisher.errors import DigestMismatch, InvalidManifest, InvalidReference, is_process_limit
 from publisher.ingest.admission import OutsidePrefix, PolicyViolated
 from publisher.ingest.wanted import NotLocked
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace
 from publisher.oci.tag_patterns import InvalidPattern
 from publisher.problems import InvalidFile
-from publisher.repository import DiskFull, OutOfSpace, PathTaken, RepositoryError
+from publisher.repository import ContentRefused, DiskFull, OutOfSpace, PathTaken, RepositoryError
 from publisher.runtimes.squashfs_file import SquashfsError
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.errors import AuthenticationFailed, RateLimited, RegistryNotPermitted
@@ -44,4 +46,7 @@ def cause_of(error: Exception) -> Cause:
         return Cause.NO_SPACE
     if is_process_limit(error):
         return Cause.HOST
+    if isinstance(error, ContentRefused):
+        causes = {0: Cause.CONTENT_REFUSED, errno.ENOSPC: Cause.NO_SPACE}
+        return causes.get(error.shared_cause, Cause.REPOSITORY)
     return next((cause for cause, kinds in _CAUSES if isinstance(error, kinds)), Cause.OTHER)

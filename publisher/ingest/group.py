@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from publisher.ingest.report import Status
 from publisher.lazy import dataclass
-from publisher.repository import Repository, RepositoryBusy
+from publisher.repository import ContentRefused, Repository, RepositoryBusy, RepositoryError
 
 if TYPE_CHECKING:  # a run without changes commits nothing
     from publisher.ingest.commit import PreparedImage
@@ -45,7 +45,8 @@ class Commits:
     """The commits of one run: one at a time, each of at most `most` images.
 
     The thread of one of the waiting images commits for all of them. If images cannot be committed
-    together, each of them is committed by itself, so that one that fails affects no other.
+    together, each of them is committed by itself, so that one that fails affects no other. Once two
+    images in a row are refused for the same cause of the server, no other one is committed.
     """
 
     def __init__(self, repository: Repository, most: int = 1) -> None:
@@ -54,6 +55,9 @@ class Commits:
         self._changed = threading.Condition()
         self._queue: list[_Waiting] = []
         self._in_progress = False
+        # Why the server refused the latest image, if that may affect others; see ContentRefused.
+        self._shared_cause = 0
+        self._unusable: RepositoryError | None = None
 
     def commit(self, image: PreparedImage) -> Status:
         """Commit the image, by itself or with others; raise what prevents that for this image."""
@@ -95,14 +99,37 @@ class Commits:
 
     def _commit_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            if len(group) == 1 or not self._commit_together(group):
-                for each in group:
+            if len(group) > 1 and self._unusable is None and self._commit_together(group):
+                self._shared_cause = 0
+                return
+            for each in group:
+                if self._unusable is None:
                     _commit_alone(self._repository, each)
+                    self._examine(each)
+                else:
+                    each.error = self._unusable
         except BaseException as error:
             for each in group:
                 if not each.is_done:
                     each.error = error
             raise
+
+    def _examine(self, waiting: _Waiting) -> None:
+        """Note whether the repository refuses images one after another for the same cause."""
+        error = waiting.error
+        if error is None:
+            self._shared_cause = 0
+        if not isinstance(error, ContentRefused):
+            return
+        names = ", ".join(sorted(waiting.image.names))
+        _log.info("the repository refused %s", names, exc_info=error)
+        if error.shared_cause and error.shared_cause == self._shared_cause:
+            waiting.error = self._unusable = RepositoryError(
+                f"cannot publish to {self._repository.url}",
+                why=f"images are refused one after another: {error.why}",
+                hint=error.hint,
+            )
+        self._shared_cause = error.shared_cause
 
     def _commit_together(self, group: Sequence[_Waiting]) -> bool:
         """Commit a group; return False if nothing is published and each has to be tried alone."""

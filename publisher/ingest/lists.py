@@ -28,30 +28,41 @@ States = Callable[["str | None"], State]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of a run that is about one repository: its report, and the lists that name it."""
+    """The part of a run that is about one repository: its report, and the lists that name it.
+
+    `error` is why the repository cannot be used, if it cannot, and `unfinished` the requests that
+    it left without an outcome.
+    """
 
     repository: str | None
     lists: tuple[str, ...]
     requests: Sequence[Request]
     report: Report
-    is_usable: bool = True
+    error: RepositoryError | None = None
+    unfinished: tuple[Request, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether no error of the repository ended the run."""
+        return self.error is None
 
 
 def ingest_lists(
     lists: Sequence[ListedRequests],
-    publish: Callable[[Sequence[Request], str | None], Report],
+    publish: Callable[[Sequence[Request], str | None, Callable[[Report], None]], Report],
     state_of: States,
 ) -> list[Part]:
     """Publish into the repositories of the lists, one after the other.
 
     Args:
         lists: The lists that could be read.
-        publish: Publishes requests into the repository with a URL.
+        publish: Publishes requests into the repository with a URL. If a RepositoryError ends that,
+            the function receives what was done until then.
         state_of: The state of each repository.
 
     Raises:
-        RepositoryError: The only repository cannot be used. Of several, the others are still
-            published into, and the requests for this one have failed.
+        RepositoryError: The only repository cannot be used, and nothing was done. Of several, the
+            others are still published into, and the requests for this one have failed.
     """
     by_repository: dict[str | None, list[ListedRequests]] = {}
     for each in lists:
@@ -60,12 +71,18 @@ def ingest_lists(
     for url, of_url in by_repository.items():
         requests = [request for each in of_url for request in each.requests]
         identities = tuple(dict.fromkeys(each.identity for each in of_url))
+        done: list[Report] = []
         try:
-            part = Part(url, identities, requests, publish(requests, url))
+            part = Part(url, identities, requests, publish(requests, url, done.append))
         except RepositoryError as error:
-            if len(by_repository) == 1:
+            report = done[0] if done else Report((), 0.0, unfinished=tuple(requests))
+            unfinished = report.unfinished
+            if len(by_repository) > 1:
+                report = joined_reports([report, failed_report(unfinished, error)])
+                unfinished = ()
+            elif not report.outcomes:
                 raise
-            part = Part(url, identities, requests, failed_report(requests, error), is_usable=False)
+            part = Part(url, identities, requests, report, error, unfinished)
         parts.append(_with_state(part, of_url, state_of(url)))
         if part.report.interrupted:
             break

@@ -28,7 +28,7 @@ from publisher.ingest.wanted import (
 from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.unpack import LayerSummary
 from publisher.lazy import dataclass
-from publisher.repository import OutOfSpace, RepositoryChanged, RepositoryError
+from publisher.repository import OutOfSpace, RepositoryChanged, ends_run
 from publisher.runtimes import squashfs
 from publisher.sources import Source
 
@@ -203,7 +203,7 @@ def _write_squashfs(run: Run, items: list[Item], outcome: Outcome) -> Outcome:
     except Interrupted:
         raise
     except Exception as error:
-        if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
+        if ends_run(error):
             raise
         return _without(outcome, "its squashfs file", error)
     unchanged = outcome.status is Status.UNCHANGED and changed

@@ -80,7 +80,8 @@ class Report:
     `steps` has the seconds of each kind of step ("resolving", "fetching"), summed over all images.
     Images are processed side by side, so that the sum may exceed the duration. `is_partial` is
     whether the run worked on a selection of the wishes. `recovered` has the wishes with patterns
-    whose tags could not be listed when a run last reported it, and now can.
+    whose tags could not be listed when a run last reported it, and now can. `unfinished` has the
+    requests that were not completed because the repository could not be used any more.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -89,6 +90,7 @@ class Report:
     steps: Mapping[str, float] = field(default_factory=dict)
     is_partial: bool = False
     recovered: tuple[Outcome, ...] = ()
+    unfinished: tuple[Request, ...] = ()
 
     @property
     def failed(self) -> tuple[Outcome, ...]:

@@ -58,6 +58,7 @@ def ingest(
     selection: Selection | None = None,
     quota: RunQuota | None = None,
     now: Callable[[], datetime] = _utc_now,
+    ended: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Publish every requested image; the failure of one does not affect the others.
 
@@ -80,6 +81,7 @@ def ingest(
             others.
         quota: How much the images may use; by default any amount.
         now: The clock.
+        ended: Called with what was done until then, if a RepositoryError ends the run.
 
     Raises:
         RepositoryError: The repository itself cannot be used.
@@ -135,6 +137,22 @@ def ingest(
         progress.run_started(len(selected))
     else:
         progress.run_started(len(requests))
+
+    def report(outcomes: Iterable[Outcome], unfinished: Sequence[Request] = ()) -> Report:
+        return Report(
+            tuple(outcomes),
+            time.monotonic() - began,
+            run.cut_short,
+            steps.seconds,
+            selection.is_partial,
+            tuple(run.recovered),
+            tuple(unfinished),
+        )
+
+    def report_unfinished(outcomes: list[Outcome], unfinished: list[Request]) -> None:
+        run.cut_short = False  # the run was not interrupted: it ends by an error
+        ended(report(outcomes, unfinished))
+
     try:
         results = for_all_images(
             wishes,
@@ -143,23 +161,15 @@ def ingest(
             admission=run.admission,
             stop=stop,
             on_stop=sources.close,  # a registry may have asked for a pause of minutes
+            ended=report_unfinished,
         )
     finally:
         fetcher.close()
     unrecorded = thin.record()
-    outcomes = [
+    run.cut_short = run.cut_short or not results.complete
+    return report(
         _with_unrecorded_push(outcome, unrecorded.get(outcome.name, ""))
         for outcome in results.items
-    ]
-    cut_short = run.cut_short or not results.complete
-    seconds = time.monotonic() - began
-    return Report(
-        tuple(outcomes),
-        seconds,
-        cut_short,
-        steps.seconds,
-        selection.is_partial,
-        tuple(run.recovered),
     )
 
 

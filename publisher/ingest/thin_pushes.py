@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from publisher.errors import failure_text
 from publisher.ingest.wanted import RequestedImage
 from publisher.oci.reference import parse_reference
-from publisher.repository import Repository, RepositoryChanged, RepositoryError
+from publisher.repository import Repository, ends_run
 from publisher.sources.open import Sources
 from publisher.wishlist import render_output_format
 from publisher.wishlist.places import places_of
@@ -74,7 +74,7 @@ class ThinPushes:
         try:
             write_records(self._repository, pushed)
         except Exception as error:
-            if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
+            if ends_run(error):
                 raise
             why = failure_text(error, "the records of thin images")
             return {name: why for name, _ in pushed}

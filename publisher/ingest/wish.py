@@ -14,6 +14,7 @@ from publisher.ingest.report import Outcome, Status
 from publisher.ingest.shared import Run
 from publisher.ingest.wanted import RequestedImage
 from publisher.ingest.work import WishWork
+from publisher.repository import ContentRefused
 from publisher.state import Cause
 from publisher.wishlist.model import Request
 
@@ -78,7 +79,7 @@ class WishIngest(WishWork[Outcome]):
         """
         if not self._selects(name):
             return None
-        if self._run.stop.is_set():
+        if self._run.stop.is_set() and not isinstance(error, ContentRefused):
             self._run.cut_short = True
             self._cut_short = True
             return None  # stopping closes the connections, which probably caused the error

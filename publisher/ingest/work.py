@@ -23,7 +23,7 @@ from publisher.ingest.wanted import RequestedImage, requested_references
 from publisher.lazy import dataclass
 from publisher.log_context import logged_image
 from publisher.oci.reference import ImageReference
-from publisher.repository import RepositoryChanged, RepositoryError
+from publisher.repository import ends_run
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.wishlist import Places
@@ -81,6 +81,7 @@ def for_all_images(
     with_repeated: bool = False,
     stop: threading.Event | None = None,
     on_stop: Callable[[], None] = lambda: None,
+    ended: Callable[[list[T], list[Request]], None] = lambda results, unfinished: None,
 ) -> Results[T]:
     """Go through the images of all wishes: one for each, or as many as its tag patterns match.
 
@@ -94,6 +95,8 @@ def for_all_images(
         with_repeated: Include images that the same list has requested already.
         stop: Once it is set, no other image is begun. It is set by an exception, and at the end.
         on_stop: Called repeatedly once `stop` is set, until all threads end.
+        ended: Called before an exception ends this: with the results until then in the order of the
+            wishes, and with the requests that were not completed.
 
     Raises:
         RepositoryError: The repository itself cannot be used.
@@ -114,6 +117,9 @@ def for_all_images(
                 on_stop()
         for worker in workers:
             worker.result()
+    except Exception:
+        ended(work.results(), work.unfinished())
+        raise
     finally:
         stop.set()
         work.end()
@@ -198,6 +204,11 @@ class _Work(Generic[T]):
     def is_complete(self) -> bool:
         """Whether every image of every wish was processed."""
         return all(not wish.left for wish in self._begun) and next(self._wishes, None) is None
+
+    def unfinished(self) -> list[Request]:
+        """Return the requests with an image that was not processed. No other one is begun then."""
+        begun = [wish.work.request for wish in self._begun if wish.left]
+        return begun + [work.request for work in self._wishes]
 
     def results(self) -> list[T]:
         """Return the results in the order of the wishes."""
@@ -333,8 +344,8 @@ class _Work(Generic[T]):
                 self._admission.check_tag(work.request.wish, image.reference)
                 return work.act(RequestedImage(work.request, image.reference, image.name))
         except Exception as error:  # reported as this image's failure
-            if isinstance(error, RepositoryError) and not isinstance(error, RepositoryChanged):
-                raise  # all other images would fail as well
+            if ends_run(error):
+                raise
             return work.failed(image.name, str(image.reference), error)
 
 

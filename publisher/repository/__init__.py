@@ -8,6 +8,7 @@ cvmfs/         the backend for CVMFS
 """
 
 from publisher.repository.errors import (
+    ContentRefused,
     DeviceRefused,
     DiskFull,
     LayerChanged,
@@ -18,10 +19,12 @@ from publisher.repository.errors import (
     RepositoryBusy,
     RepositoryChanged,
     RepositoryError,
+    ends_run,
 )
 from publisher.repository.protocol import Found, LayerFiles, LayerStage, Repository, Transaction
 
 __all__ = [
+    "ContentRefused",
     "DeviceRefused",
     "DiskFull",
     "Found",
@@ -37,4 +40,5 @@ __all__ = [
     "RepositoryChanged",
     "RepositoryError",
     "Transaction",
+    "ends_run",
 ]

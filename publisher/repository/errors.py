@@ -44,6 +44,24 @@ class LayerChanged(RepositoryChanged):
         self.layer = layer
 
 
+class ContentRefused(RepositoryError):
+    """The repository accepts other changes, but not those of one transaction, which has no effect.
+
+    `shared_cause` is why, as an errno, if that may affect the content of other transactions as
+    well, as a full disk does; 0 if it does not, or is not known.
+    """
+
+    def __init__(self, what: str, *, why: str, hint: str, shared_cause: int = 0) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.shared_cause = shared_cause
+
+
+def ends_run(error: Exception) -> bool:
+    """Return whether all other images would fail as well as the one that caused `error`."""
+    of_one_image = RepositoryChanged | ContentRefused
+    return isinstance(error, RepositoryError) and not isinstance(error, of_one_image)
+
+
 class LayerDamaged(PublisherError):
     """A published layer lacks a file that its index describes, or has something else there.
 

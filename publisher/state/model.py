@@ -26,6 +26,7 @@ class Cause(enum.StrEnum):
     QUOTA = "quota"  # it is more than is left of the quota of its project
     NO_SPACE = "no-space"  # the disk is full
     HOST = "host"  # this machine cannot start another process
+    CONTENT_REFUSED = "content-refused"  # the server of the repository does not accept it
     REPOSITORY = "repository"  # the published file system cannot be used
     WISH_LIST = "wish-list"  # the wish is invalid
     CONTRADICTION = "contradiction"  # another wish requests something else at the same place

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.any_repository import make_repository
 from tests.command import command, environment, publisher, succeed
 from tests.components import Registry, docker_registry, overlay_mount, require_root, run
 from tests.flat import generated_paths
@@ -221,6 +222,42 @@ def test_a_moved_tag_is_followed_and_the_old_manifest_is_scheduled(
     assert entry["notBefore"] > entry["scheduledAt"]
     assert entry["manifestDigest"] == f"sha256:{hexadecimal}"
     assert (retired / "manifest.json").read_bytes() == old
+
+
+def test_a_repository_that_becomes_unusable_does_not_hide_what_was_published(
+    tmp_path: Path,
+) -> None:
+    """The disk of the server is full after the first of four images."""
+    place = make_repository("cvmfs", tmp_path)
+    lines = ""
+    for tag, path in (("1", "small"), ("2", "large/2"), ("3", "large/3"), ("4", "large/4")):
+        directory = write_layout(image(layer(file(path, tag.encode()))), tmp_path / "layout", tag)
+        lines += f"  - image: oci:{directory}:{tag}\n    name: n\n"
+    wishes = tmp_path / "wishes.yaml"
+    wishes.write_text(f"version: 2\nrepository: {place.url}\nimages:\n{lines}")
+    refusal = {
+        "CVMFS_STANDIN_REFUSE": "large/",
+        "CVMFS_STANDIN_REFUSAL": "write: No space left on device",
+    }
+    command = ("ingest", wishes, "--jobs", "1")
+    result = publisher(*command, env={**place.env, **refusal})
+    assert result.code == 3
+    assert "published: local/n:1" in result.out and "1 published, 1 failed" in result.out
+    assert result.err.count("No space left") == 2, "the first image, and the repository"
+    assert result.err.count("try: free space") == 1 and "local/n:4" not in result.err
+    shown = succeed("status", wishes, "--repository", place.url, "--output", "json", env=place.env)
+    last = shown.json["lastRun"]
+    assert last["exitCode"] == 3 and "one after another" in last["error"]
+    result = publisher(*command, "--output", "json", env={**place.env, **refusal})
+    assert result.code == 3
+    found = [(each["status"], each["cause"]) for each in result.json["outcomes"]]
+    assert found == [
+        ("unchanged", ""),
+        ("failed", "no-space"),
+        ("failed", "repository"),
+        ("failed", "repository"),
+    ]
+    succeed(*command, env=place.env)
 
 
 def test_an_unusable_repository_does_not_hide_what_was_published_to_another(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +10,7 @@ from publisher.entry import EntryType
 from publisher.layers.index import read_index
 from publisher.layers.replay import ReadContents
 from publisher.lazy import dataclass
-from publisher.repository import RepositoryError
+from publisher.repository import ContentRefused, RepositoryError
 from publisher.repository.cvmfs import pending
 from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest, NewLayer
 from publisher.repository.cvmfs.configuration import Configuration
@@ -17,6 +18,7 @@ from publisher.repository.cvmfs.guard import Guard
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.sending import send
+from publisher.repository.cvmfs.server import NO_SPACE, NOT_PERMITTED, ServerRefused
 from publisher.repository.cvmfs.union import apply_edit
 from publisher.repository.damaged import read_damaged
 from publisher.tree import layout
@@ -24,6 +26,9 @@ from publisher.tree.layout import RepositoryURL
 
 _RENEWAL = ".publisher-renewal"
 """A path that is never published: a lease of it conflicts only with one of the whole repository."""
+
+_SHARED_CAUSES = {NO_SPACE: errno.ENOSPC, NOT_PERMITTED: errno.EACCES}
+"""The causes of refusals that may affect other content, and do not prevent a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,32 @@ class Execution:
         with self.tree.lock.publishing():
             self._renew()
 
+    def explained(self, refused: ServerRefused) -> ContentRefused | None:
+        """Return the error for content that the server refused, or None if it is unusable as such.
+
+        It is usable if an empty transaction can be opened and aborted. That needs the mount:
+        without it, a known cause is taken for one of the server.
+
+        Raises:
+            RepositoryBusy: Another transaction is open.
+        """
+        if self.configuration.is_mounted:
+            try:
+                with self.tree.lock.publishing():
+                    self.guard.recover()
+                    self._open_and_abort()
+            except ServerRefused:
+                return None
+        elif refused.known_cause:
+            return None
+        shared_cause = _SHARED_CAUSES.get(refused.known_cause, 0)
+        return ContentRefused(
+            f"cannot publish its content to {self.url}",
+            why=refused.why,
+            hint=refused.hint if shared_cause else "repeat it with --debug, which shows all output",
+            shared_cause=shared_cause,
+        )
+
     def require_visible(self, tree: pending.Tree, changes: Changes) -> None:
         """Raise RepositoryError unless `tree` shows what `changes` added and removed.
 
@@ -136,12 +167,16 @@ class Execution:
         configuration = self.configuration
         if not configuration.is_gateway or not configuration.is_mounted:
             return
-        if configuration.mounted_hash() == configuration.published().root_hash:
-            return
-        name = configuration.name
+        if configuration.mounted_hash() != configuration.published().root_hash:
+            self._open_and_abort()
+
+    def _open_and_abort(self) -> None:
+        """Open an empty transaction, and abort it."""
+        name = self.configuration.name
+        place = f"{name}/{_RENEWAL}" if self.configuration.is_gateway else name
 
         def open_and_abort() -> None:
-            self.guard.server.run(["transaction", f"{name}/{_RENEWAL}"])
+            self.guard.server.run(["transaction", place])
             self.guard.server.run(["abort", "-f", name])
 
         self.guard.retry(open_and_abort)

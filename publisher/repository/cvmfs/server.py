@@ -28,6 +28,8 @@ _OUTPUT_SECONDS = 5
 _CHECK_SECONDS = 0.5
 _VERSION_SECONDS = 30
 _GO = b"go\n"
+NOT_PERMITTED = "Permission denied"
+NO_SPACE = "No space left"
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,14 @@ Feed = Callable[[Callable[[bytes], None]], None]
 
 
 class ServerRefused(RepositoryError):
-    """`cvmfs_server` failed. `why` has the end of its output; all of it is in the debug log."""
+    """`cvmfs_server` failed. `why` has the end of its output; all of it is in the debug log.
+
+    `known_cause` is the part of the output from which `hint` follows, or "".
+    """
+
+    def __init__(self, what: str, *, why: str, hint: str, known_cause: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.known_cause = known_cause
 
 
 class TransactionOpen(ServerRefused):
@@ -208,7 +217,7 @@ def explain(name: str, arguments: Sequence[str], code: int, output: str) -> Serv
         )
     for sign, hint in _HINTS:
         if sign in output:
-            return ServerRefused(what, why=why, hint=hint.format(name=name))
+            return ServerRefused(what, why=why, hint=hint.format(name=name), known_cause=sign)
     if code < 0:
         return ServerRefused(
             what,
@@ -220,8 +229,8 @@ def explain(name: str, arguments: Sequence[str], code: int, output: str) -> Serv
 
 _HINTS = (
     ("whitelist", "renew it on the machine with the master key: cvmfs_server resign {name}"),
-    ("Permission denied", "publish as the repository's owner"),
-    ("No space left", "free space in /var/spool/cvmfs/{name} and in the repository's storage"),
+    (NOT_PERMITTED, "publish as the repository's owner"),
+    (NO_SPACE, "free space in /var/spool/cvmfs/{name} and in the repository's storage"),
     ("unhealthy", "show it: cvmfs_server list; then cvmfs_server abort -f {name}"),
     ("does not exist", "create it: cvmfs_server mkfs -o OWNER {name}"),
     ("not mounted", "mount it: cvmfs_server mount {name}"),

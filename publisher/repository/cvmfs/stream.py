@@ -24,7 +24,8 @@ CATALOG_MARKER = ".cvmfscatalog"
 
 _TOPS = (layout.LAYERS, layout.FLAT)
 _IN_MEMORY = 50_000
-"""The number of sent paths from which they are kept in a database: about 10 MB."""
+_BYTES_IN_MEMORY = 8 * 2**20
+"""How many sent paths are kept in memory, and their bytes: about 16 MB in all."""
 
 _SCHEMA = "CREATE TABLE sent (path BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID;"
 _NO_DIRECTORY, _DIRECTORY, _NEW_DIRECTORY = range(3)
@@ -74,6 +75,7 @@ class TarStream(Closing):
         # The state of each path that was sent. The latest ones are in memory, the others in a
         # database, which takes several times as long.
         self._latest: dict[bytes, int] = {}
+        self._latest_bytes = 0
         self._has_earlier = False
         self._database = temporary_database(_SCHEMA)
 
@@ -196,10 +198,13 @@ class TarStream(Closing):
     def _note(self, path: str, state: int) -> None:
         if self._sent(path) is not None:
             raise _unfit(path, "it was already sent")
-        self._latest[_key(path)] = state
-        if len(self._latest) >= _IN_MEMORY:
+        key = _key(path)
+        self._latest[key] = state
+        self._latest_bytes += len(key)
+        if len(self._latest) >= _IN_MEMORY or self._latest_bytes > _BYTES_IN_MEMORY:
             self._database.executemany("INSERT INTO sent VALUES (?, ?)", self._latest.items())
             self._latest.clear()
+            self._latest_bytes = 0
             self._has_earlier = True
 
 

@@ -22,6 +22,7 @@ from publisher.repository.cvmfs.changes import (
 )
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.sending import write_plan
+from publisher.repository.cvmfs.server import FilesInUse, ServerRefused, TransactionOpen
 from publisher.repository.cvmfs.signed_files import RepositoryManifest
 from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.transaction import DirectoryTransaction
@@ -171,6 +172,7 @@ class CvmfsTransaction:
         """Make all changes visible, if possible with one server call.
 
         Raises:
+            ContentRefused: The server refused these changes, and is usable otherwise.
             RepositoryError: The server failed, or did not publish the changes.
             RepositoryChanged: At a gateway, another publisher changed a record concurrently.
         """
@@ -186,7 +188,7 @@ class CvmfsTransaction:
         before = configuration.published()
         left = pending.plan(calls, configuration.is_gateway)
         self._write_pending(left)
-        self._execute(calls)
+        self._execute_or_explain(calls)
         if left.rest:
             self._write_pending(replace(left, rest=()))
         after = configuration.published()
@@ -208,6 +210,18 @@ class CvmfsTransaction:
     def _write_pending(self, left: pending.Pending) -> None:
         with self._execution.mirror.writing():
             pending.write(self._execution.mirror.pending, left)
+
+    def _execute_or_explain(self, calls: Sequence[Call]) -> None:
+        try:
+            self._execute(calls)
+        except (TransactionOpen, FilesInUse):
+            raise
+        except ServerRefused as refused:
+            self._return_lease()
+            explained = self._execution.explained(refused)
+            if explained is None:
+                raise
+            raise explained from refused
 
     def _execute(self, calls: Sequence[Call]) -> None:
         match calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +15,13 @@ import pytest
 from publisher.ingest.group import Commits
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
-from publisher.repository import Repository, disk
+from publisher.repository import ContentRefused, Repository, RepositoryError, disk
 from publisher.repository.cvmfs import execution
-from publisher.repository.cvmfs.server import ServerRefused
 from publisher.repository.directory import journal
 from publisher.repository.reading import load_schedule
 from publisher.sources.open import Sources
+from publisher.state import Cause
+from publisher.state.store import open_state
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
@@ -37,6 +39,8 @@ from tests.layer_builder import (
     whiteout,
     write_layout,
 )
+from tests.registry import OwnRegistry
+from tests.registry_images import fast_sources
 
 BASE = layer(directory("etc"), file("etc/motd", b"hello"), file("gone"))
 TOP = layer(whiteout("gone"), opaque("etc"), hardlink("again", "etc/motd"))
@@ -62,13 +66,14 @@ def run(
     together: int,
     group: int = 16,
     before: Callable[[], object] = lambda: None,
+    ended: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Ingest the images of a layout, each under its own name."""
     repository = place.open()
     requests = [Request(wish_for(f"oci:{layouts}:{tag}", name=tag)) for tag in tags]
     try:
         with Sources() as sources, gathered_commits(together, before):
-            return ingest(requests, repository, sources, jobs=len(tags), group=group)
+            return ingest(requests, repository, sources, jobs=len(tags), group=group, ended=ended)
     finally:
         repository.close()
 
@@ -210,38 +215,111 @@ def test_a_server_that_is_killed_in_the_commit_of_a_group_costs_no_image(
         assert_sound(place)
 
 
-_REFUSING = """#!/bin/sh
-[ "$1" = ingest ] || exec {server} "$@"
-cat > {stream}
-if grep -q own/1 {stream}; then echo "Synchronization failed: own/1" >&2; exit 1; fi
-exec {server} "$@" < {stream}
-"""
+def refuse(monkeypatch: pytest.MonkeyPatch, part: str, message: str) -> None:
+    """Let the server refuse archives with a file whose path has this part."""
+    monkeypatch.setenv("CVMFS_STANDIN_REFUSE", part)
+    monkeypatch.setenv("CVMFS_STANDIN_REFUSAL", message)
 
 
-def test_an_image_that_the_server_refuses_is_left_out_of_its_group(tmp_path: Path) -> None:
-    place, layouts = make_repository("cvmfs", tmp_path), tmp_path / "layouts"
-    machine, tags = place.machine, ["i0", "i1", "i2"]
-    assert machine is not None
-    for number, tag in enumerate(tags):
-        write_layout(small(number), layouts, tag)
-    command = machine.bin / "cvmfs_server"
-    real = command.rename(machine.bin / "real_server")
-    command.write_text(_REFUSING.format(server=real, stream=tmp_path / "stream"))
-    command.chmod(0o755)
-    with environment_of(place):
-        with pytest.raises(ServerRefused, match="Synchronization failed: own/1"):
-            run(place, layouts, tags, together=3)
-        assert sorted(map(sorted, publications(place))) == [["local/i0:i0"], ["local/i2:i2"]]
-        assert not (place.root / "local/i1:i1").exists()
-        assert b"transaction" not in machine.server("list").stdout
-        assert_sound(place)
-        real.rename(command)
-        report = run(place, layouts, tags, together=1)
-        assert Counter(each.status for each in report.outcomes) == {
-            Status.UNCHANGED: 2,
-            Status.PUBLISHED: 1,
-        }
-        assert_sound(place)
+@pytest.fixture
+def cvmfs(tmp_path: Path) -> Iterator[AnyRepository]:
+    """A repository with a server, and three images in `layouts`."""
+    for number in range(3):
+        write_layout(small(number), tmp_path / "layouts", f"i{number}")
+    made = make_repository("cvmfs", tmp_path)
+    with environment_of(made):
+        yield made
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_an_image_that_the_server_refuses_is_left_out_and_the_run_goes_on(
+    cvmfs: AnyRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    together: int,
+) -> None:
+    layouts, tags = tmp_path / "layouts", ["i0", "i1", "i2"]
+    assert cvmfs.machine is not None
+    caplog.set_level(logging.INFO)
+    refuse(monkeypatch, "own/1", "panic: own/1 is odd")
+    report = run(cvmfs, layouts, tags, together=together, group=together)
+    assert [each.status for each in report.outcomes] == [
+        Status.PUBLISHED,
+        Status.FAILED,
+        Status.PUBLISHED,
+    ]
+    refused = report.outcomes[1]
+    assert "panic: own/1 is odd" in refused.error and "--debug" in refused.error
+    assert refused.cause == Cause.CONTENT_REFUSED and not report.interrupted
+    assert "the repository refused local/i1:i1" in caplog.text and "Traceback" in caplog.text
+    assert set().union(*publications(cvmfs)) == {"local/i0:i0", "local/i2:i2"}
+    assert b"transaction" not in cvmfs.machine.server("list").stdout
+    assert_sound(cvmfs)
+    monkeypatch.delenv("CVMFS_STANDIN_REFUSE")
+    report = run(cvmfs, layouts, tags, together=1)
+    assert [each.status for each in report.outcomes] == [
+        Status.UNCHANGED,
+        Status.PUBLISHED,
+        Status.UNCHANGED,
+    ]
+    assert report.outcomes[1].layers_fetched == 0
+    assert_sound(cvmfs)
+
+
+def test_a_refused_image_is_put_off(
+    cvmfs: AnyRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse(monkeypatch, "own/1", "panic")
+    statuses = []
+    repository = cvmfs.open()
+    with (
+        OwnRegistry() as registry,
+        open_state(tmp_path / "state", cvmfs.url, writable=True) as state,
+        fast_sources() as sources,
+    ):
+        registry.add("tool", "1", small(1))
+        requests = [Request(wish_for(f"{registry.url}/tool:1"))]
+        for retry_failed in (False, False, True):
+            report = ingest(requests, repository, sources, state=state, retry_failed=retry_failed)
+            statuses.append(report.outcomes[0].status)
+            if retry_failed is False:
+                assert report.outcomes[0].next_try is not None
+                monkeypatch.delenv("CVMFS_STANDIN_REFUSE", raising=False)
+    repository.close()
+    assert statuses == [Status.FAILED, Status.WAITING, Status.PUBLISHED]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_full_server_ends_the_run_with_what_was_done(
+    cvmfs: AnyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Two images in a row are refused. If only one is, the others are published."""
+    layouts, tags = tmp_path / "layouts", ["i0", "i1", "i2"]
+    assert cvmfs.machine is not None
+    refuse(monkeypatch, "own/", "cannot write: No space left on device")
+    ended: list[Report] = []
+    with pytest.raises(RepositoryError, match="No space left") as caught:
+        run(cvmfs, layouts, tags, together=together, group=together, ended=ended.append)
+    assert not isinstance(caught.value, ContentRefused)
+    assert "one after another" in caught.value.why and "free space" in caught.value.hint
+    [report] = ended
+    [failed] = report.outcomes
+    assert (failed.status, failed.cause) == (Status.FAILED, Cause.NO_SPACE)
+    assert len(report.unfinished) == 2 and not report.interrupted
+    calls = [call for call in cvmfs.machine.calls() if call[0] == "ingest"]
+    assert len(calls) == (2 if together == 1 else 3), "no other image is sent"
+    assert b"transaction" not in cvmfs.machine.server("list").stdout
+    refuse(monkeypatch, "own/1", "cannot write: No space left on device")
+    report = run(cvmfs, layouts, tags, together=together, group=together)
+    assert sorted(each.status for each in report.outcomes) == [
+        Status.FAILED,
+        Status.PUBLISHED,
+        Status.PUBLISHED,
+    ]
+    assert_sound(cvmfs)
 
 
 def fail_after_the_commit_point(

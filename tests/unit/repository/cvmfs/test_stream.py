@@ -135,10 +135,11 @@ def test_content_of_another_size_than_in_its_header_is_refused(content: bytes) -
         Sent().stream.add(file("f", 3), [content])
 
 
+@pytest.mark.parametrize("limit", [("_IN_MEMORY", 3), ("_BYTES_IN_MEMORY", 12)])
 def test_all_sent_paths_are_known_also_those_that_are_not_in_memory(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, limit: tuple[str, int]
 ) -> None:
-    monkeypatch.setattr(stream, "_IN_MEMORY", 3)
+    monkeypatch.setattr(stream, *limit)
     sent = Sent()
     for number in range(10):
         sent.stream.add(file(f"d{number % 2}/f{number}"))
@@ -150,6 +151,20 @@ def test_all_sent_paths_are_known_also_those_that_are_not_in_memory(
         sent.stream.add(link("d0/directory", "d1"))
     with pytest.raises(UnfitForStream, match="does not exist"):
         sent.stream.add(link("d0/missing", "d1/f0"))
+
+
+def test_the_sent_paths_in_memory_are_limited_in_bytes_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "_BYTES_IN_MEMORY", 20_000)
+    long, found = "/".join(["d" * 200] * 19), 0
+    sent = Sent()
+    for number in range(100):
+        sent.stream.add(file(f"{long}/{number}"))
+        found = max(found, sum(map(len, sent.stream._latest)))
+    assert 10_000 < found <= 20_000
+    with pytest.raises(UnfitForStream, match="already sent"):
+        sent.stream.add(file(f"{long}/0"))
 
 
 def test_links_may_refer_to_sent_and_to_published_files() -> None:
