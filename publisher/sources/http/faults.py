@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from publisher.lazy import pattern
+
 _CUT = (http.client.IncompleteRead, http.client.NotConnected)
 _BY_NAME = {
     "ReadTimeoutError": "no answer in time",
@@ -21,6 +23,9 @@ _BY_NAME = {
     "LocationParseError": "its address is malformed",
     "ProxySchemeUnknown": "the proxy is neither http nor https",
 }
+
+_REFUSED_BY_PROXY = pattern(r"Tunnel connection failed: ([0-9]{3})\b")
+"""The text of http.client. Only its number is used: a proxy states the rest."""
 
 
 def describe(error: BaseException) -> str:
@@ -44,7 +49,9 @@ def _describe_cause(cause: BaseException) -> str:
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, _CUT):
         return "its answer is not HTTP"
     if isinstance(cause, OSError):
-        return cause.strerror or ""
+        refused = _REFUSED_BY_PROXY.match(str(cause))
+        text = f"the proxy refuses the connection with status {refused[1]}" if refused else ""
+        return cause.strerror or text
     return ""
 
 

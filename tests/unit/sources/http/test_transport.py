@@ -218,7 +218,9 @@ def test_settings_are_those_of_the_host_also_if_a_part_without_a_path_follows(
 
 
 @contextmanager
-def connecting_proxy(tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[str]]]:
+def connecting_proxy(
+    tls: ssl.SSLContext | None = None, answer: str = "200 Connected"
+) -> Iterator[tuple[str, list[str]]]:
     """A proxy that forwards every connection to 127.0.0.1, whatever host was asked for."""
     asked: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -245,7 +247,7 @@ def connecting_proxy(tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, l
             asked.append(head.decode())
             port = int(head.split()[1].rpartition(b":")[2])
             upstream = socket.create_connection(("127.0.0.1", port))
-            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            client.sendall(f"HTTP/1.1 {answer}\r\n\r\n".encode())
             threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
             threading.Thread(target=pump, args=(upstream, client), daemon=True).start()
 
@@ -293,6 +295,17 @@ def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password() -> None:
             open_bare(sources, "registry.example.org").resolve()
     assert "s3cret" not in str(caught.value)
     assert "tried 5 times" in str(caught.value)
+
+
+def test_the_status_with_which_a_proxy_refuses_is_in_the_error_but_not_its_text(
+    registry: OwnRegistry,
+) -> None:
+    with connecting_proxy(answer="407 secret") as (proxy, _):
+        with fast_sources(Settings(proxies=Proxies(https=proxy))) as sources:
+            with pytest.raises(SourceError) as caught:
+                open_bare(sources, registry.host).resolve()
+    assert "the proxy refuses the connection with status 407" in caught.value.why
+    assert "secret" not in str(caught.value)
 
 
 def test_a_known_registry_is_suggested_for_a_host_that_does_not_exist() -> None:
