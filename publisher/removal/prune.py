@@ -2,8 +2,8 @@
 
 The wish lists that are given decide about the images that they published, or, with `whole`,
 about the whole repository. If anything is uncertain, images are kept: nothing at all is scheduled
-if one list is empty or has an error, or one pattern cannot be
-expanded. A list that is not used any more is named, and not read.
+if one list is empty or has an error, or one pattern cannot be expanded. A list that is not used any
+more is named, and not read.
 """
 
 from __future__ import annotations
