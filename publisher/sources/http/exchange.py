@@ -27,7 +27,13 @@ from publisher.sources.http.answer import Answer, same_origin
 from publisher.sources.http.clock import Clock
 from publisher.sources.http.connections import basic_authorization
 from publisher.sources.http.deadline import Deadline
-from publisher.sources.http.faults import describe, is_certificate_error, is_not_tls, place
+from publisher.sources.http.faults import (
+    describe,
+    is_certificate_error,
+    is_not_tls,
+    is_proxy_login,
+    place,
+)
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
 from publisher.sources.http.retries import MAX_WAIT, RETRIED, Fault, Tries, backoff
 from publisher.sources.settings import Settings
@@ -313,6 +319,12 @@ def _raise_if_lasting(request: _Request, error: Exception) -> None:
             request.what,
             why=describe(error),
             hint="set `ca` for this registry in the configuration, or renew the certificate",
+        ) from None
+    if is_proxy_login(error):  # repeated wrong passwords may lock the user out
+        raise SourceError(
+            request.what,
+            why=describe(error),
+            hint="correct user and password of the proxy, in HTTPS_PROXY",
         ) from None
     if is_not_tls(error):
         raise SourceError(

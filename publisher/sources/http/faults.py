@@ -60,6 +60,12 @@ def is_certificate_error(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
 
 
+def is_proxy_login(error: BaseException) -> bool:
+    """Return whether a proxy requires another user or password, which is permanent."""
+    found = (_REFUSED_BY_PROXY.match(str(cause)) for cause in _causes(error))
+    return any(refused[1] == "407" for refused in found if refused)
+
+
 def is_not_tls(error: BaseException) -> bool:
     """Return whether the server answered a TLS handshake with other data."""
     return any(

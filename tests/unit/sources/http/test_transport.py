@@ -297,15 +297,19 @@ def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password() -> None:
     assert "tried 5 times" in str(caught.value)
 
 
+@pytest.mark.parametrize(("status", "tries"), [(407, 1), (503, 5)])
 def test_the_status_with_which_a_proxy_refuses_is_in_the_error_but_not_its_text(
-    registry: OwnRegistry,
+    registry: OwnRegistry, status: int, tries: int
 ) -> None:
-    with connecting_proxy(answer="407 secret") as (proxy, _):
+    """A wrong password is not sent again: it may lock the user out."""
+    with connecting_proxy(answer=f"{status} secret") as (proxy, asked):
         with fast_sources(Settings(proxies=Proxies(https=proxy))) as sources:
             with pytest.raises(SourceError) as caught:
                 open_bare(sources, registry.host).resolve()
-    assert "the proxy refuses the connection with status 407" in caught.value.why
+    assert f"the proxy refuses the connection with status {status}" in caught.value.why
     assert "secret" not in str(caught.value)
+    assert len(asked) == tries
+    assert ("HTTPS_PROXY" in caught.value.hint) == (status == 407)
 
 
 def test_a_known_registry_is_suggested_for_a_host_that_does_not_exist() -> None:
