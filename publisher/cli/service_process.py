@@ -149,7 +149,8 @@ def _reload(host: Host) -> None:
         host.reload(configuration)
         message(f"reloaded {summary(configuration)}", prefix="")
     except PublisherError as error:
-        message(f"the former configuration stays in use: {error}", prefix="")
+        text = "; ".join(str(error).splitlines())  # an error in each line
+        message(f"the former configuration stays in use: {text}", prefix="")
     notify_systemd("READY=1")
 
 

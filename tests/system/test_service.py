@@ -72,9 +72,12 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
         assert (failed.state, failed.exit_code, failed.attempt) == (JobState.FAILED, 3, 1)
 
         # A configuration with errors is not used; one without is.
-        host.write(repositories={"images": {**repository, "lists": {"slow": {"source": 1}}}})
+        wrong = {"slow": {"source": 1, "project": "absent"}}
+        host.write(repositories={"images": {**repository, "lists": wrong}})
         host.process.send_signal(signal.SIGHUP)
         eventually(lambda: "the former configuration stays in use" in host.log.read_text())
+        [line] = [text for text in host.log.read_text().splitlines() if "former" in text]
+        assert line.count("error: ") == 2 and "; " in line and r"\n" not in line
         host.write(
             repositories={"images": {**repository, "lists": {"slow": {"source": str(lock)}}}}
         )
@@ -118,10 +121,10 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
         host.start()
         recovered = asked.end_of(interrupted)
         assert (recovered.state, recovered.attempt) == (JobState.SUCCEEDED, 3)
-        assert "the host of the last one was lost" in "".join(asked.messages(recovered))
+        assert "the last one did not end, as its host stopped" in "".join(asked.messages(recovered))
 
-        # Of the history, the newest jobs remain.
-        assert remove_old_jobs(asked.engine, asked.jobs, History(jobs=2)) == 5
+        # Of the history, the newest jobs remain; one of the others reconciled.
+        assert remove_old_jobs(asked.engine, asked.jobs, History(jobs=2)) == 6
         kept = asked.jobs.list().jobs
         assert [each.id for each in kept] == [interrupted.id, forgotten.id]
         with pytest.raises(NoSuchJob):

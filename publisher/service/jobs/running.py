@@ -101,7 +101,8 @@ class JobRunner:
         output = Output(str(request.kind), configuration.limits.events - last)
         watch = _Watch(self, attempt, output, last, configuration.limits.job_time.total_seconds())
         if attempt.number > 1:
-            text = f"attempt {attempt.number}: the host of the last one was lost"
+            why = "the last one did not end, as its host stopped or was lost"
+            text = f"attempt {attempt.number}: {why}"
             output.add(made_event(str(request.kind), "notice", "warning", text))
         code, error = self._command(configuration, request, output, watch)
         if self.stopping.is_set():
