@@ -29,13 +29,16 @@ class History:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "history.jsonl"
 
-    def append(self, value: dict[str, object]) -> None:
-        """Append a record, unless it is the latest one already. The caller syncs it."""
+    def append(self, value: dict[str, object]) -> bool:
+        """Append a record, unless it is the latest one already; return whether it was appended.
+
+        The caller syncs it.
+        """
         self._replace_what_is_not_a_file()
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             if value["id"] in (_latest_id(file), self._latest_rotated_id()):
-                return
+                return False
             # A line that an interruption cut off is overwritten.
             file.seek(_end_of_last_line(file))
             file.write(json.dumps(value).encode() + b"\n")
@@ -43,6 +46,7 @@ class History:
             size = file.tell()
         if size > MAX_BYTES:
             self._rotate()
+        return True
 
     def read(self, damaged: Callable[[str], None] = _log.warning) -> Iterator[Record]:
         """Yield the records, the latest first; damaged lines are left out.

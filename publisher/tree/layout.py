@@ -52,6 +52,9 @@ CHAINS = f"{METADATA}/.chains"
 HOT_FILES = f"{METADATA}/.hot-files"
 """The lists of files that programs of each image open, which `publisher trace` records."""
 
+PUBLISHERS = f"{METADATA}/.publishers"
+"""The latest transaction of each publisher at a gateway of CVMFS."""
+
 REPOSITORY_SETTINGS = f"{METADATA}/repository.json"
 """The settings of the whole repository, such as the policy for the contents of images."""
 

@@ -19,7 +19,10 @@ from publisher.tree.schedule import ScheduledRemoval
 from publisher.tree.users import ImageUsers
 from publisher.verify.findings import Finding, Kind, Remedy, Severity
 
-_OWN_DIRECTORIES = (layout.STATE, layout.RETIRED, layout.IMAGES, layout.CHAINS, layout.HOT_FILES)
+_OWN_DIRECTORIES = (
+    *(layout.STATE, layout.RETIRED, layout.IMAGES),
+    *(layout.CHAINS, layout.HOT_FILES, layout.PUBLISHERS),
+)
 _OWN_FILES = (layout.REMOVE_SCHEDULE, layout.PINS, layout.REPOSITORY_SETTINGS)
 _KNOWN_FILES = (*IMAGE_FILES, layout.THIN_FILE, *layout.SBOM_FILES)
 

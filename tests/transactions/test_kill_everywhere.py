@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from publisher.repository.history import History
+from publisher.tree.history import Change
 from tests.any_repository import KINDS, environment_of
 from tests.sampling import COMPLETE, SEED, sample, share
 from tests.transactions.client import KILLED, Ended, FaultyCommands
@@ -67,10 +69,11 @@ class Killing:
         self.root = self.published.root
         copy(self.published.whole, self.origin)
         self.states: list[State] = [state_of(self.root)]
+        self.histories = [changes_in(self.published.state)]
         ended = self._run_to_the_end()
         self.operations = ended.operations
         self.served = ended.served
-        self._settled: set[tuple[bytes, bool]] = set()
+        self._settled: set[tuple[bytes, bool, tuple[Change, ...]]] = set()
 
     def _run_to_the_end(self) -> Ended:
         """Learn how many operations there are, and what the tree is like after each commit."""
@@ -78,11 +81,14 @@ class Killing:
         assert ended.code == 0, ended.output
         whole = self.published.whole
         inside = self.root.relative_to(whole)
+        state = self.published.state.relative_to(whole)
         for each in whole.parent.glob(f"{whole.name}.*"):
             self.states.append(state_of(each / inside))
+            self.histories.append(changes_in(each / state))
             shutil.rmtree(each)
         self.stage.succeed(self.commands, self.stage.verify())
         self.states.append(state_of(self.root))
+        self.histories.append(changes_in(self.published.state))
         return ended
 
     def times(self, part: int) -> list[int]:
@@ -145,15 +151,23 @@ class Killing:
     def _check_recovery(self, *, any_state: bool) -> None:
         """Check that a killed command is completed or undone, and that it then does its work."""
         self.recover()
-        found = fingerprint(self.published.whole), any_state
+        changes = changes_in(self.published.state)
+        found = fingerprint(self.published.whole), any_state, changes
         if found in self._settled:
             return  # from the same files, the same command does the same
         state = state_of(self.root)
         assert any_state or state in self.states, [differences(state, each) for each in self.states]
+        # A repair that is interrupted may find something else when it is repeated. A journal knows
+        # the trees that it exchanges by their inodes, which a copy does not keep.
+        is_repair = "verify" in self.command
+        # Otherwise, the history has what was published, neither less nor more.
+        matching = zip(self.states, self.histories, strict=True)
+        assert is_repair or (state, changes) in matching, (changes, self.histories)
         again = self.stage.run(self.commands, self.command)
         assert again.code == 0, again.output
         # The last of the states is one that verify found sound.
         assert not differences(state_of(self.root), self.states[-1])
+        assert is_repair or changes_in(self.published.state) == self.histories[-1]
         assert_nothing_is_left(self.published)
         self._settled.add(found)
 
@@ -166,6 +180,14 @@ class Killing:
                     pass
                 repository.close()
             assert not list((self.published.state / "sessions").iterdir())
+
+
+def changes_in(state: Path) -> tuple[Change, ...]:
+    """The changes in a history, sorted; no transaction has two lines."""
+    records = list(History(state).read())
+    assert len(records) == len({record.id for record in records})
+    changes = [change for record in records for change in record.changes]
+    return tuple(sorted(changes, key=lambda change: (change.name, change.what, change.why)))
 
 
 @contextmanager

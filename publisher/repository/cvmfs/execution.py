@@ -21,7 +21,9 @@ from publisher.repository.cvmfs.sending import send
 from publisher.repository.cvmfs.server import NO_SPACE, NOT_PERMITTED, ServerRefused
 from publisher.repository.cvmfs.union import apply_edit
 from publisher.repository.damaged import read_damaged
+from publisher.repository.disk import sync_filesystem
 from publisher.tree import layout
+from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
 
 _RENEWAL = ".publisher-renewal"
@@ -66,16 +68,23 @@ class Execution:
             self.guard.retry(lambda: self._ingest(call))
 
     def finish_pending(self) -> None:
-        """Execute the rest of a transaction whose publisher ended between two server calls."""
+        """Complete a transaction whose publisher ended after the deciding server call."""
         left = pending.read(self.mirror.pending)
         if left is None:
             return
-        if left.is_decided(self.tree):
+        self.renew_mount()  # at a gateway, it need not show the deciding call yet
+        if left.is_decided(self.tree, self.configuration.published().revision):
             self.execute(left.rest, lambda: None)
+            self.append_to_history(left.record)
             self.mirror.mark_current(False)
             for digest in left.layers:
                 self.mirror.discard(digest)
         self.mirror.pending.unlink()
+
+    def append_to_history(self, record: Record | None) -> None:
+        """Append the transaction, unless this has been done; wait until it is on disk."""
+        if record is not None and self.mirror.append_to_history(record):
+            sync_filesystem(self.mirror.tree.root)
 
     def open_transaction(self) -> None:
         """Open a transaction of the server, which makes the union mount writable."""

@@ -188,6 +188,13 @@ class Mirror:
         """Yield the transactions of this machine, the latest first."""
         return self._tree.history(damaged) if self._tree is not None else iter(())
 
+    def append_to_history(self, record: Record) -> bool:
+        """Append a transaction, unless it is the latest one; return whether it was appended."""
+        from publisher.repository.history import History
+
+        with self.writing():
+            return History(self._state).append(record.to_value())
+
     def free_space(self) -> int | None:
         """Return how many bytes can still be staged; None if unknown."""
         return self._tree.free_space() if self._tree is not None else None

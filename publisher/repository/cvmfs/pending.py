@@ -3,19 +3,21 @@
 A publisher may be killed between two calls, or before it recorded that a call succeeded. The
 published state is then valid, but may be neither the old nor the new one. One of the calls decides:
 if it was not executed, the transaction did not take place, and the command is to be repeated; if it
-was, the next publisher executes the remaining calls.
+was, the next publisher executes the remaining calls, and appends the transaction to the history.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Protocol
 
-from publisher.codec import Codec, UnknownVersion
+from publisher.codec import Codec, UnknownVersion, omit_default
 from publisher.entry import EntryType
 from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
@@ -23,6 +25,7 @@ from publisher.repository.cvmfs.changes import Call, Changes, Edit, Ingest
 from publisher.repository.damaged import read_damaged
 from publisher.repository.disk import sync_directory, sync_filesystem, write_new_file
 from publisher.tree import layout
+from publisher.tree.history import Record
 from publisher.tree.record import Unreadable
 
 VERSION = 2
@@ -45,9 +48,10 @@ class Tree(Protocol):
 class Pending:
     """A transaction whose calls `rest` remain after its deciding call.
 
-    The deciding call was executed if the repository has all paths in `present` and none in
-    `absent`, symlinks with the texts of `links`, and files with the SHA-256 digests of `files`. The
-    staged copies of `layers` are then no longer needed.
+    The deciding call was executed if the repository has at least `revision`, all paths in `present`
+    and none in `absent`, symlinks with the texts of `links`, and files with the SHA-256 digests of
+    `files`. The staged copies of `layers` are then no longer needed, and `record` belongs in the
+    history. Files of earlier releases have neither `revision` nor `record`.
     """
 
     present: tuple[str, ...] = ()
@@ -56,11 +60,14 @@ class Pending:
     files: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
     rest: tuple[Call, ...] = ()
+    revision: int = 0
+    record: Record | None = None
 
-    def is_decided(self, tree: Tree) -> bool:
-        """Return whether the deciding call was executed."""
+    def is_decided(self, tree: Tree, revision: int) -> bool:
+        """Return whether the deciding call was executed; `tree` shows the published `revision`."""
         return (
-            all(tree.kind(path) is not None for path in self.present)
+            revision >= self.revision
+            and all(tree.kind(path) is not None for path in self.present)
             and all(tree.kind(path) is None for path in self.absent)
             and all(tree.link_text(path) == text for path, text in self.links.items())
             and all(
@@ -90,27 +97,42 @@ class _Record:
     files: Mapping[str, str]
     layers: tuple[str, ...]
     rest: tuple[_CallRecord, ...]
+    revision: int = omit_default(0)
+    record: Record | None = omit_default(None)
 
 
 _CODEC = Codec(_Record, version=VERSION)
 
 
-def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
-    """Return the record of a transaction that consists of `calls`.
+def marked(calls: Sequence[Call], place: Path, record: Record) -> tuple[tuple[Call, ...], Pending]:
+    """Return the calls of a transaction at a gateway, and its record.
+
+    The last call decides, since other publishers may change the records before a rest is executed.
+    They may also change what it published before this publisher recovers. It therefore writes the
+    ID of the transaction to a file as well, which only the publisher with the state directory
+    `place` writes.
+    """
+    name = hashlib.sha256(os.fsencode(f"{socket.gethostname()}:{place}")).hexdigest()[:32]
+    mark = {f"{layout.PUBLISHERS}/{name}": f"{record.id}\n".encode()}
+    *before, last = calls
+    if isinstance(last, Edit):
+        marking = (*before, replace(last, files={**last.files, **mark}))
+    else:
+        marking = (*calls, Edit(files=mark))
+    digests = {path: _sha256(content) for path, content in mark.items()}
+    return marking, Pending(files=digests, layers=_sent(calls), record=record)
+
+
+def plan(calls: Sequence[Call], revision: int = 0, record: Record | None = None) -> Pending:
+    """Return the record of a transaction that consists of `calls`, at a server of its own.
 
     Content cannot be sent again without its staged layers, and has no effect without references to
-    it. The last call with content therefore decides, or else the first call. At a gateway the last
-    call decides, since other publishers may change the records before the rest is executed.
+    it. The last call with content therefore decides, or else the first call. Each call publishes a
+    revision; `revision` is the one before.
     """
     with_content = [n for n, call in enumerate(calls) if has_content(call)]
-    number = len(calls) - 1 if gateway else max(with_content, default=0)
+    number = max(with_content, default=0)
     deciding = calls[number]
-    sent = [
-        layer.digest
-        for call in calls
-        if isinstance(call, Ingest)
-        for layer in call.additions.layers
-    ]
     if isinstance(deciding, Edit):
         present, absent = deciding.directories, deciding.removals
         links, files = deciding.links, deciding.files
@@ -124,7 +146,19 @@ def plan(calls: Sequence[Call], gateway: bool = False) -> Pending:
         )
         absent, links, files = deciding.deletions, added.links, added.files
     digests = {path: _sha256(content) for path, content in files.items()}
-    return Pending(present, absent, links, digests, tuple(sent), tuple(calls[number + 1 :]))
+    rest = tuple(calls[number + 1 :])
+    return Pending(
+        present, absent, links, digests, _sent(calls), rest, revision + number + 1, record
+    )
+
+
+def _sent(calls: Sequence[Call]) -> tuple[str, ...]:
+    return tuple(
+        layer.digest
+        for call in calls
+        if isinstance(call, Ingest)
+        for layer in call.additions.layers
+    )
 
 
 def has_content(call: Call) -> bool:
@@ -141,6 +175,8 @@ def write(file: Path, pending: Pending) -> None:
         pending.files,
         pending.layers,
         tuple(map(_record_of, pending.rest)),
+        pending.revision,
+        pending.record,
     )
     draft = file.with_suffix(".draft")
     draft.unlink(missing_ok=True)
@@ -170,7 +206,16 @@ def read(file: Path) -> Pending | None:
             if newer
             else f"remove the file, and run `publisher verify --repair`: rm {file}",
         ) from error
-    return Pending(record.there, record.gone, record.links, record.files, record.layers, rest)
+    return Pending(
+        record.there,
+        record.gone,
+        record.links,
+        record.files,
+        record.layers,
+        rest,
+        record.revision,
+        record.record,
+    )
 
 
 def _published(tree: Tree, path: str) -> str:

@@ -166,7 +166,9 @@ class CvmfsRepository:
             left = pending.read(self.mirror.pending) if self.mirror.exists else None
         except PermissionError:
             return False  # other users cannot read the state directory
-        return left is not None and bool(left.rest) and left.is_decided(self.tree)
+        if left is None or not left.rest:
+            return False
+        return left.is_decided(self.tree, self.configuration.published().revision)
 
     def history(self, damaged: Callable[[str], None] | None = None) -> Iterator[Record]:
         """Yield the transactions of this machine, the latest first."""

@@ -28,6 +28,7 @@ from publisher.repository.damaged import read_damaged
 from publisher.repository.directory.transaction import DirectoryTransaction
 from publisher.repository.disk import write_new_file
 from publisher.tree import layout
+from publisher.tree.history import Record
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +187,15 @@ class CvmfsTransaction:
             return
         mirror_was_current = execution.mirror.is_current()
         before = configuration.published()
-        left = pending.plan(calls, configuration.is_gateway)
+        record = self._mirror.new_record(
+            len(self._trees) + len(self._layers),
+            len(self._mirrored_files()) + len(self._links),
+            len(self._removals),
+        )
+        if configuration.is_gateway:
+            calls, left = pending.marked(calls, execution.mirror.tree.root, record)
+        else:
+            left = pending.plan(calls, before.revision, record)
         self._write_pending(left)
         self._execute_or_explain(calls)
         if left.rest:
@@ -198,7 +207,8 @@ class CvmfsTransaction:
         if self._tree.is_mounted and not configuration.is_gateway:
             execution.require_visible(self._tree, changes)
         alone = after.revision == before.revision + len(calls)
-        self._update_mirror(current=mirror_was_current and alone)
+        self._update_mirror(record, current=mirror_was_current and alone)
+        execution.append_to_history(record)  # unless the mirror's commit has done so
         for digest in self._layers:
             execution.mirror.staged(digest).delete_blob()
         execution.mirror.pending.unlink()
@@ -278,19 +288,19 @@ class CvmfsTransaction:
                     f"cannot publish {path}", why="another publisher changed it concurrently"
                 )
 
-    def _update_mirror(self, *, current: bool) -> None:
+    def _update_mirror(self, record: Record, *, current: bool) -> None:
         """Make the same changes in the mirror; `current` is whether it is then up to date."""
         mirror = self._execution.mirror
         mirror.mark_current(False)
         try:
             with mirror.writing():
-                self._commit_to_mirror()
+                self._commit_to_mirror(record)
         except PathTaken as error:
             _log.warning("the mirror of %s is not up to date: %s", self._execution.url, error)
         else:
             mirror.mark_current(current)
 
-    def _commit_to_mirror(self) -> None:
+    def _commit_to_mirror(self, record: Record) -> None:
         tree, transaction = self._execution.mirror.tree, self._mirror
         for path in self._trees:
             root = Merged(Entry("", EntryType.DIRECTORY, 0o755), 0, "")
@@ -298,15 +308,18 @@ class CvmfsTransaction:
         for digest in self._layers:
             exists = tree.exists(layout.layer_directory(digest))
             transaction.add_layer(digest, (), (), anew=exists)
-        # The mirror has the names of large files, and no content of them or of flat images.
-        for path, content in (dict.fromkeys(self._large, b"") | self._files).items():
-            if not path.startswith(f"{layout.FLAT}/"):
-                transaction.replace(path, content)
+        for path, content in self._mirrored_files().items():
+            transaction.replace(path, content)
         for path, text in self._links.items():
             transaction.symlink(path, text)
         for path in self._removals:
             transaction.remove(path)
-        transaction.commit()
+        transaction.commit(record)
+
+    def _mirrored_files(self) -> Mapping[str, bytes]:
+        """The mirror has the names of large files, and no content of them or of flat images."""
+        files = dict.fromkeys(self._large, b"") | self._files
+        return {p: content for p, content in files.items() if not p.startswith(f"{layout.FLAT}/")}
 
     def _has_layer(self, digest: str) -> bool:
         return (

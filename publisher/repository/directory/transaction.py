@@ -167,8 +167,11 @@ class DirectoryTransaction:
         """Add to the history what happens to the image or layer `name`, and why."""
         self._changes.append(Change(name, what, why))
 
-    def commit(self) -> None:
-        """Make the changes visible: check them, write the journal, execute it."""
+    def commit(self, record: Record | None = None) -> None:
+        """Make the changes visible: check them, write the journal, execute it.
+
+        `record` is the line in the history; by default a new one that counts these changes.
+        """
         assert self._exclusive
         self._check_linked_layers()
         trees = self._trees_to_publish()
@@ -180,7 +183,7 @@ class DirectoryTransaction:
             obstacles.check(operation)
         self._make_parents(trees, operations)
         try:
-            record = self._new_record(len(trees))
+            record = record or self._new_record(len(trees))
             journal.write(self._staging.journal, operations, record, self._complete_layers)
         except OSError:
             self._staging.remove_unused_parents(self._directory)
@@ -245,7 +248,10 @@ class DirectoryTransaction:
 
     def _new_record(self, trees: int) -> Record:
         small = len(self._files) + len(self._links) + len(self._last_files)
-        files = small + len(self._contents)
+        return self.new_record(trees, small + len(self._contents), len(self._removals))
+
+    def new_record(self, trees: int, files: int, removed: int) -> Record:
+        """Return a line for the history, with these numbers of paths and the recorded changes."""
         return Record(
             id=os.urandom(16).hex(),
             time=format_time(datetime.now(UTC)),
@@ -254,7 +260,7 @@ class DirectoryTransaction:
             pid=os.getpid(),
             purpose=self._purpose,
             changes=tuple(self._changes),
-            paths={"trees": trees, "files": files, "removed": len(self._removals)},
+            paths={"trees": trees, "files": files, "removed": removed},
         )
 
     def _tree_of(self, digest: str) -> Path:

@@ -17,12 +17,16 @@ import pytest
 from publisher.cli.main import main
 from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
+from publisher.repository import history
 from publisher.repository.cvmfs.execution import Execution
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.repository.cvmfs.transaction import CvmfsTransaction
+from publisher.repository.history import History
 from publisher.runtimes.podman import format as podman
 from publisher.runtimes.squashfs_file import PROGRAM
 from publisher.sources.open import Sources
 from publisher.tree import layout
+from publisher.tree.history import Record
 from publisher.verify.findings import Kind
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
@@ -303,6 +307,56 @@ def test_a_publisher_killed_around_any_server_call_leaves_a_valid_repository(
     now = renewed(other)
     assert list(now.names()) == (["local/tool:1", "local/tool:2"] if what == "ingest" else [])
     assert not verify(now, deep=True).findings
+
+
+@pytest.mark.parametrize("step", ["before the records", "after the records", "in the history"])
+def test_the_history_has_what_a_killed_publisher_published_once(
+    publishers: list[Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Also if another publisher changes the same records before the killed one is started again."""
+    machine, other = publishers
+    words = arguments(tag(tmp_path, "1", b"1"))
+    monkeypatch.setattr("sys.argv", ["publisher", *words])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_at(step)
+            main()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    succeed(*arguments(tag(tmp_path, "2", b"1")), env=other.environment)  # of the same layers
+    is_published = step != "before the records"
+    for _ in range(2):
+        machine.open(NAME).close()
+        found = published_in(machine.open(NAME, writable=False).history())
+        assert found == (["local/tool:1"] if is_published else [])
+    succeed(*words, env=machine.environment)
+    assert published_in(machine.open(NAME, writable=False).history()) == ["local/tool:1"]
+    assert published_in(other.open(NAME, writable=False).history()) == ["local/tool:2"]
+    assert not verify(renewed(machine), deep=True).findings
+
+
+def published_in(records: Iterator[Record]) -> list[str]:
+    """The names of published images in a history."""
+    changes = itertools.chain.from_iterable(record.changes for record in records)
+    return [change.name for change in changes if change.what == "published"]
+
+
+def die_at(step: str) -> None:
+    """Kill this process before or after the call that publishes records, or in its history."""
+    if step == "before the records":
+        die_before_edit(0)
+        return
+
+    def dying(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if step == "after the records":
+        CvmfsTransaction._update_mirror = dying  # type: ignore[method-assign]
+    else:
+        History._rotate = dying  # type: ignore[method-assign]
+        history.MAX_BYTES = 0
 
 
 def test_content_that_a_killed_publisher_left_without_records_is_not_visible_and_is_used_later(

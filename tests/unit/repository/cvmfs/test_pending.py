@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from publisher.cli.main import main
 from publisher.entry import EntryType
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs import pending
-from publisher.repository.cvmfs.changes import Changes, NewLayer, NewTree, compile_calls
+from publisher.repository.cvmfs.changes import Changes, Edit, NewLayer, NewTree, compile_calls
 from publisher.tree import layout
+from publisher.tree.history import Change, Record
 from publisher.verify.run import verify
 from tests.command import succeed
 from tests.cvmfs import Machine, die_around_calls
@@ -50,8 +52,14 @@ class Published:
         return found if isinstance(found, str) else None
 
 
+RECORD = Record("1f", "2026-01-01T00:00:00Z", "me", "here", 1, "test", (Change("a", "b"),), {})
+
+
 def planned(changes: Changes, before: Published, gateway: bool = False) -> pending.Pending:
-    return pending.plan(compile_calls(changes, before.kind, gateway), gateway)
+    calls = compile_calls(changes, before.kind, gateway)
+    if gateway:
+        return pending.marked(calls, Path("/state"), RECORD)[1]
+    return pending.plan(calls, 7, RECORD)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_a_transaction_is_not_decided_before_its_first_call(
     before = Published({"host/name:1": "../x", LAYER: None, ".flat/dd": None})
     if changes.layers:
         del before.there[LAYER]
-    assert not planned(changes, before, gateway).is_decided(before)
+    assert not planned(changes, before, gateway).is_decided(before, 7)
 
 
 def test_new_content_decides_and_removed_names_are_the_rest() -> None:
@@ -80,18 +88,28 @@ def test_new_content_decides_and_removed_names_are_the_rest() -> None:
     left = planned(changes, Published({"host/name:1": "../x"}))
     index = layout.layer_index(DIGEST)
     half = Published({"host/name:1": "../x", index: b"index"})
-    assert not left.is_decided(half), "its records are not there"
+    assert not left.is_decided(half, 8), "its records are not there"
     done = Published({**half.there, **RECORDS})
-    assert left.is_decided(done) and len(left.rest) == 1 and left.layers == (DIGEST,)
+    assert not left.is_decided(done, 7), "its server published no revision"
+    assert left.is_decided(done, 8) and len(left.rest) == 1 and left.layers == (DIGEST,)
     other = Published({**half.there, next(iter(RECORDS)): b"{ }"})
-    assert not left.is_decided(other), "these are other records"
+    assert not left.is_decided(other, 8), "these are other records"
 
 
 def test_a_transaction_through_a_gateway_has_no_rest() -> None:
     """Other publishers may have changed the records before a rest would be executed."""
     changes = Changes((NewLayer(DIGEST, (), ()),), (TREE,), RECORDS, removals=(LAYER + "b",))
     left = planned(changes, Published({LAYER + "b": None, ".layers/aa": None}), gateway=True)
-    assert not left.rest and left.files
+    [(path, _)] = left.files.items()
+    assert not left.rest and path.startswith(f"{layout.PUBLISHERS}/")
+    assert left.is_decided(Published({path: b"1f\n"}), 0), "whatever the records are now"
+    assert not left.is_decided(Published({path: b"2f\n", **RECORDS}), 0), "of another transaction"
+
+
+def test_a_transaction_of_content_alone_is_marked_by_one_more_call_of_a_gateway() -> None:
+    content = compile_calls(Changes(trees=(TREE,)), Published().kind, gateway=True)
+    calls, left = pending.marked(content, Path("/state"), RECORD)
+    assert calls == (*content, Edit(files=dict.fromkeys(left.files, b"1f\n")))
 
 
 def test_a_pending_file_is_read_back_and_a_malformed_one_is_explained(tmp_path: Path) -> None:
@@ -101,6 +119,10 @@ def test_a_pending_file_is_read_back_and_a_malformed_one_is_explained(tmp_path: 
     pending.write(tmp_path / "pending.json", left)
     assert pending.read(tmp_path / "pending.json") == left
     assert pending.read(tmp_path / "none.json") is None
+    earlier = json.loads((tmp_path / "pending.json").read_bytes())
+    del earlier["revision"], earlier["record"]
+    (tmp_path / "pending.json").write_text(json.dumps(earlier))
+    assert pending.read(tmp_path / "pending.json") == replace(left, revision=0, record=None)
     for text in ("", "{", "[]", '{"version": 99}', '{"version": 2}'):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(RepositoryError, match="cannot finish"):
