@@ -49,7 +49,7 @@ def reconcile(
     service never had, and images published by hand, are left alone. An ingest of each list is
     queued, which publishes missing images again; images whose list is back leave the schedule.
     Images in the directory of a project (`prefix`) that none of its lists requests are printed.
-    Tokens that are not valid any more are removed.
+    Tokens that have expired are removed.
 
     \b
     publisher reconcile --config /etc/publisher/service.yaml --dry-run
@@ -100,11 +100,9 @@ def reconcile(
                 continue
             _print(report, "would be " if dry_run else "")
             is_complete = is_complete and report.is_complete
-    tokens = Tokens(engine).remove_invalid(configuration.access, utc_now(), dry_run=dry_run)
+    tokens = Tokens(engine).remove_expired(utc_now(), dry_run=dry_run)
     if tokens:
-        would = "would be " if dry_run else ""
-        why = "expired, or without a project or member"
-        echo(f"{plural(tokens, 'token')} {would}removed: {why}")
+        echo(f"{plural(tokens, 'expired token')} {'would be ' if dry_run else ''}removed")
     engine.dispose()
     return DONE if is_complete else SOME_FAILED
 

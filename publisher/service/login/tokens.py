@@ -164,12 +164,13 @@ class Tokens:
         with available(), self._engine.begin() as connection:
             connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
 
-    def remove_invalid(self, access: Access, now: datetime, *, dry_run: bool = False) -> int:
-        """Remove the tokens that have expired, or allow nothing any more; return their number.
+    def remove_expired(self, now: datetime, *, dry_run: bool = False) -> int:
+        """Remove the tokens that have expired; return their number.
 
-        With `dry_run`, only return it.
+        Those that allow nothing since their project or creator is not configured any more stay: a
+        mistake in the configuration is not to cost them. With `dry_run`, only return the number.
         """
-        gone = [each.id for each in self.list() if each.expires <= now or not each.grants(access)]
+        gone = [each.id for each in self.list() if each.expires <= now]
         if dry_run:
             return len(gone)
         with available(), self._engine.begin() as connection:
