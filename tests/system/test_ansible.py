@@ -23,6 +23,8 @@ PODMAN_STORAGE = "--tmpfs=/var/lib/containers"  # the machine's own file system 
 METRICS = "/var/lib/prometheus/node-exporter/publisher.prom"
 UNITS = ("publisher", "publisher-prune", "publisher-gc", "publisher-verify")
 
+STARTED = 'systemctl start "$0" || { journalctl --unit "$0" --output cat >&2; exit 1; }'
+
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
@@ -93,7 +95,7 @@ def test_the_roles_set_up_a_publisher_and_a_client_once(
         timers = publisher.run("systemctl", "list-timers", "--no-legend", "publisher*")
         assert timers.count(".timer") == len(UNITS)
         for unit in UNITS:
-            publisher.run("systemctl", "start", unit)
+            publisher.run("sh", "-c", STARTED, unit)
         journal = publisher.run("journalctl", "--unit", "publisher", "--output", "cat")
         assert f"published: {image_name}" in journal
         metrics = publisher.run("cat", METRICS).splitlines()
