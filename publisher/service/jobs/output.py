@@ -47,6 +47,7 @@ class Output:
         self._is_full = False
         self._dropped = 0
         self._values: list[Value] = []
+        self._last: list[Value] = []
         self._lock = threading.Lock()
 
     def read(self, stream: BufferedIOBase) -> None:
@@ -92,7 +93,15 @@ class Output:
                 self._dropped += 1
                 self._is_full = True
                 return
-            self._values.append(value)
+            # The other stream may still have lines that the command wrote before.
+            values = self._last if value["event"] == "command-ended" else self._values
+            values.append(value)
+
+    def end_command(self) -> None:
+        """Add the end of a command, after both of its streams were read to their ends."""
+        with self._lock:
+            self._values += self._last
+            self._last.clear()
 
     def take(self, most: int = 500) -> list[Value]:
         """Return the oldest events that were not taken yet."""
@@ -107,6 +116,7 @@ class Output:
 
     def end(self) -> None:
         """Add the number of lines that were not kept, if any."""
+        self.end_command()
         with self._lock:
             if self._dropped:
                 text = f"{self._dropped} further lines of the output were not kept"

@@ -131,6 +131,7 @@ class JobRunner:
                 environment = job_environment(configuration, self.environment, request.project)
                 child = Child(program, environment, configuration.state, output)
                 code = child.wait(watch.look)
+                output.end_command()
             except (CannotRun, UnsafeCredentials, OSError) as error:
                 text = failure_text(error, str(request.kind))
                 output.add(made_event(str(request.kind), "command-failed", "error", text))

@@ -95,3 +95,13 @@ def test_a_line_that_could_not_be_written_again_is_kept_as_text() -> None:
     assert [each["event"] for each in found] == ["image-done", *["output"] * 7]
     assert found[-1]["message"] == "last"
     assert [json.loads(json.dumps(each)) for each in found] == found
+
+
+def test_the_end_of_a_command_follows_what_its_other_stream_still_has() -> None:
+    output = Output("gc", 10)
+    ended = {"level": "info", "event": "command-ended", "message": "the command ends with 0"}
+    output.read(io.BytesIO(json.dumps(ended).encode() + b"\n"))
+    assert output.take() == []
+    output.read(io.BytesIO(b"1 layer removed\n"))
+    output.end_command()
+    assert [each["message"] for each in output.take()] == ["1 layer removed", ended["message"]]
