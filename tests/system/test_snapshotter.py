@@ -113,12 +113,13 @@ def test_containers_go_on_while_the_snapshotter_is_killed_and_started_again(
     reference = images.reference("tool")
     with background(ctr, reference) as name:
         service[0].kill()
-        script = "cat /opt/tool; touch /written; ls /written"
+        # The exit code tells: ctr may lose the output of a command that ends at once.
+        script = '[ "$(cat /opt/tool)" = tool ] && touch /written && ls /written'
         execute = ("task", "exec", "--exec-id", "e", name, "sh", "-c", script)
-        assert ctr(*execute).split() == ["tool", "/written"]
+        ctr(*execute)
         service[0].start()
         wait_until(lambda: answers(ctr))  # containerd waits for some seconds between its attempts
-        assert ctr(*execute).split() == ["tool", "/written"]
+        ctr(*execute)
         assert run(ctr, reference, "two") == TOOL
 
 
