@@ -241,7 +241,7 @@ def test_an_image_that_the_server_refuses_is_left_out_and_the_run_goes_on(
 ) -> None:
     layouts, tags = tmp_path / "layouts", ["i0", "i1", "i2"]
     assert cvmfs.machine is not None
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="publisher")
     refuse(monkeypatch, "own/1", "panic: own/1 is odd")
     report = run(cvmfs, layouts, tags, together=together, group=together)
     assert [each.status for each in report.outcomes] == [
