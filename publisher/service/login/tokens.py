@@ -170,13 +170,12 @@ class Tokens:
         Those that allow nothing since their project or creator is not configured any more stay: a
         mistake in the configuration is not to cost them. With `dry_run`, only return the number.
         """
-        gone = [each.id for each in self.list() if each.expires <= now]
-        if dry_run:
-            return len(gone)
+        expired = TOKENS.c.expires <= seconds(now)
         with available(), self._engine.begin() as connection:
-            for identifier in gone:
-                connection.execute(sa.delete(TOKENS).where(TOKENS.c.id == identifier))
-        return len(gone)
+            if dry_run:
+                counted = sa.select(sa.func.count()).select_from(TOKENS).where(expired)
+                return int(connection.scalar(counted) or 0)
+            return connection.execute(sa.delete(TOKENS).where(expired)).rowcount
 
     def find(self, text: str, now: datetime) -> StoredToken | None:
         """Return the token with this text, None if it is not valid; record that it is used."""
